@@ -1,0 +1,46 @@
+"""The one error type that a user sees."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user gave, or the machine lacks, stops the work.
+
+    The command line prints it without a traceback and exits with code 2.
+
+    Args:
+        what: what is wrong, one sentence.
+        where: the file, line, option or expression it was found in.
+        allowed: the values that would be accepted.
+        next_step: a command or an action that gets the user on.
+    """
+
+    def __init__(
+        self, what: str, *, where: str | None = None, allowed: str | None = None, next_step: str | None = None
+    ) -> None:
+        self.what, self.where, self.allowed, self.next_step = what, where, allowed, next_step
+        parts = [what]
+        parts += [f"  where:   {where}"] if where else []
+        parts += [f"  allowed: {allowed}"] if allowed else []
+        parts += [f"  next:    {next_step}"] if next_step else []
+        super().__init__("\n".join(parts))
+
+    def __reduce__(self) -> tuple[object, ...]:  # errors cross process borders
+        return (_rebuild, (self.what, self.where, self.allowed, self.next_step))
+
+
+def _rebuild(what: str, where: str | None, allowed: str | None, next_step: str | None) -> UserError:
+    return UserError(what, where=where, allowed=allowed, next_step=next_step)
+
+
+def clip(text: object, width: int = 60) -> str:
+    """Return ``text`` as an escaped, quoted literal of at most about ``width`` characters, safe to print."""
+    shown = ascii(text if len(str(text)) <= width else str(text)[:width])
+    return shown if len(str(text)) <= width else f"{shown}... ({len(str(text)):,} characters)"
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """Return `` (did you mean 'x'?)`` for the closest choice, or an empty string."""
+    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""

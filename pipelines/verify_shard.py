@@ -1,0 +1,287 @@
+"""Verify one part of a shard: runs in a worker process and gives back findings and digests, never rows."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..errors import UserError, clip
+from ..tm.check_rows import COLUMNS, check_rows, count_transitions, known_tasks
+
+KEPT = 50  # findings kept per part; the rest is counted
+BATCH = 8_192
+UNORDERED = frozenset({"add", "mul", "equal"})  # a op b and b op a are one expression for the split
+_NOT_PARQUET = (pa.ArrowException, OSError, ValueError)  # what reading a damaged file raises
+_KEYS = ("a", "b", "prompt", "direction")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong.
+
+    Args:
+        kind: manifest, file, schema, row, duplicate, overlap, split or instruction.
+        path: the file, relative to the dataset's folder.
+        row: index of the row in the file, None where the whole file is meant.
+        message: what is wrong.
+    """
+
+    kind: str
+    path: str
+    row: int | None
+    message: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some row groups of a shard, as one piece of work.
+
+    Args:
+        directory: the dataset's folder.
+        path: of the shard, relative to it.
+        task, view, split, dialect: what the rows are.
+        groups: the row groups to read.
+        first_row: index of their first row in the shard.
+        rows: how many rows they hold.
+        size, sha256: of the whole file, checked with its first part; None for the others.
+        fraction: which share of the rows to re-execute.
+    """
+
+    directory: Path
+    path: str
+    task: str
+    view: str
+    split: str
+    dialect: str
+    groups: tuple[int, ...]
+    first_row: int
+    rows: int
+    sha256: str | None
+    fraction: float
+
+
+@dataclass
+class PartResult:
+    """What a part gives back.
+
+    Attributes:
+        checked: rows re-executed; ``transitions``: transitions among them.
+        findings: at most ``KEPT``; ``num_findings``: how many there were.
+        rows: 16 bytes per row read, in order: a digest of what must not occur twice.
+        expressions: 16 bytes per distinct expression; ``first``: the row where each stands first.
+        instructions: the distinct instructions seen.
+    """
+
+    checked: int = 0
+    transitions: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    num_findings: int = 0
+    rows: bytes = b""
+    expressions: bytes = b""
+    pairs: bytes = b""
+    first: list[int] = field(default_factory=list)
+    instructions: set[str] = field(default_factory=set)
+
+    def add(self, finding: Finding) -> None:
+        """Count a finding and keep it if there is room."""
+        self.num_findings += 1
+        if len(self.findings) < KEPT:
+            self.findings.append(finding)
+
+
+def verify_part(part: Part) -> PartResult:
+    """Check a part's file, re-execute its rows and collect the digests for the checks across files."""
+    result, path = PartResult(), part.directory / part.path
+    try:
+        if part.sha256 is not None:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if found != part.sha256:
+                result.add(Finding("file", part.path, None, f"sha256 is {found}, the manifest says {part.sha256}"))
+    except OSError as error:
+        result.add(Finding("file", part.path, None, f"cannot be read: {error.strerror or error}"))
+        return result
+    collector = _Collector(part, result)
+    batches = _batches(path, part)
+    while True:
+        try:
+            columns = next(batches, None)
+        except _NOT_PARQUET as error:
+            result.add(Finding("file", part.path, None, f"cannot be read: {clip(str(error), 200)}"))
+            break
+        if columns is None:
+            break
+        collector.batch(columns)
+    collector.finish()
+    return result
+
+
+def _batches(path: Path, part: Part) -> Iterator[dict[str, list[Any]]]:
+    """Yield the columns of a part as Python lists, a few thousand rows at a time."""
+    wanted = COLUMNS[part.view]
+    with pq.ParquetFile(path) as file:
+        names = [name for name in wanted if name in file.schema_arrow.names]
+        for batch in file.iter_batches(BATCH, row_groups=list(part.groups), columns=names):
+            yield {name: _to_list(batch.column(name)) for name in names}
+
+
+def _to_list(column: pa.Array) -> list[Any]:
+    """Return a column as Python values: through numpy, some five times as fast as ``to_pylist``."""
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        flat, ends = _to_list(column.flatten()), pc.list_value_length(column).to_pylist()
+        values, at = [], 0
+        for length in ends:
+            values.append(None if length is None else flat[at : at + length])
+            at += length or 0
+        return values
+    if column.null_count and not pa.types.is_dictionary(column.type) and not _is_text(column.type):
+        return list(column.to_pylist())
+    return list(column.to_numpy(zero_copy_only=False).tolist())
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+class _Collector:
+    """Checks batches one after another and gathers the digests."""
+
+    def __init__(self, part: Part, result: PartResult) -> None:
+        self.part, self.result, self.at = part, result, part.first_row
+        self.digests: list[bytes] = []
+        self.first: dict[tuple[str, str | None], int] = {}
+        self.check = check_rows if part.task in known_tasks() else check_by_machine
+
+    def batch(self, columns: dict[str, list[Any]]) -> None:
+        part, result = self.part, self.result
+        missing = [name for name in COLUMNS[part.view] if name not in columns]
+        if missing:
+            result.add(Finding("schema", part.path, None, f"columns are missing: {', '.join(missing)}"))
+            for name in missing:
+                columns[name] = [None] * len(columns.get("prompt", columns["a"] if "a" in columns else []))
+        self._collect(columns)
+        chosen, picked = self._sample(columns)
+        for index, message in self.check(part.task, part.view, part.dialect, picked):
+            row = self.at + (index if chosen is None else chosen[index])
+            result.add(Finding("row", part.path, row, message))
+        result.checked += len(picked["prompt"])
+        result.transitions += count_transitions(part.view, picked)
+        self.at += len(columns["prompt"])
+
+    def _sample(self, columns: dict[str, list[Any]]) -> tuple[list[int] | None, dict[str, list[Any]]]:
+        """Choose the rows to re-execute by their index alone, always the same ones."""
+        if self.part.fraction >= 1:
+            return None, columns
+        bound = int(self.part.fraction * 2**32)
+        chosen = [
+            i for i in range(len(columns["prompt"])) if (self.at + i) * 2_654_435_761 % 2**32 < bound or self.at + i == 0
+        ]
+        return chosen, {name: [values[i] for i in chosen] for name, values in columns.items()}
+
+    def _collect(self, columns: dict[str, list[Any]]) -> None:
+        a, b = columns["a"], columns["b"]
+        if self.part.view == "one_step":
+            self.digests += [_digest(str(prompt)) for prompt in columns["prompt"]]
+        else:
+            side = columns.get("direction") or [""] * len(a)
+            self.digests += [_digest(f"{x}|{y}|{z}") for x, y, z in zip(a, b, side, strict=True)]
+        first = self.first
+        for row, key in enumerate(zip(a, b, strict=True), self.at):
+            if key not in first:
+                first[key] = row
+        self.result.instructions.update(str(text) for text in set(columns["instruction"]))
+
+    def finish(self) -> None:
+        """Put the digests together and ask the split function about the part's distinct expressions."""
+        part, result, first = self.part, self.result, self.first
+        result.rows = b"".join(self.digests)
+        result.expressions = b"".join(_digest(f"{a}|{b}") for a, b in first)
+        pairs = first
+        if part.task in UNORDERED:  # the split must hold for both orders at once
+            pairs = {(a, b) if str(a) <= str(b) else (b, a): row for (a, b), row in first.items()}  # type: ignore[misc]
+            result.pairs = b"".join(_digest("|".join(sorted((str(a), str(b))))) for a, b in first)
+        else:
+            result.pairs = result.expressions
+        result.first = list(first.values())
+        del pairs
+        self._sides()
+
+    def _sides(self) -> None:
+        from .split import sides
+
+        part, task = self.part, self.part.task
+        good = {key: row for key, row in self.first.items() if _expression(task, *key)}
+        allowed = {part.split, "test"} if part.split == "stress" else {part.split}
+        found = sides(task, [a for a, _ in good], [b for _, b in good]) if good else []
+        for (key, row), side in zip(good.items(), found, strict=True):
+            if side not in allowed:
+                shown = " ".join(clip(x, 30) for x in key if x is not None)
+                message = f"{task} {shown} stands in {part.split}, the split function says {side}"
+                self.result.add(Finding("split", part.path, row, message))
+
+
+def _expression(task: str, a: object, b: object) -> bool:
+    """Whether a and b look like operands: others are reported with their rows and belong to no side."""
+    texts = [a] if b is None else [a, b]
+    return all(isinstance(x, str) and x.isascii() and x.isdigit() and (x == "0" or x[0] != "0") for x in texts)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# A user's own machine has no hand-written grammar: its rows are compared with what the machine itself says
+
+
+def check_by_machine(
+    task: str, view: str, dialect: str, columns: Mapping[str, Sequence[Any]]
+) -> list[tuple[int, str]]:
+    """Compare rows with the public functions of ``caef_data.tm``; the same signature as ``check_rows``."""
+    names, findings = COLUMNS[view], []
+    for index, values in enumerate(zip(*(columns[name] for name in names), strict=True)):
+        row = dict(zip(names, values, strict=True))
+        try:
+            wrong = _by_machine(task, view, dialect, row)
+        except (UserError, ValueError, IndexError) as error:
+            wrong = f"{task} {clip(row['a'])} {clip(row['b'])}: {str(error).splitlines()[0]}"
+        if wrong is not None:
+            findings.append((index, wrong))
+    return findings
+
+
+def _by_machine(task: str, view: str, dialect: str, row: Mapping[str, Any]) -> str | None:
+    from .. import tm
+
+    a, b = row["a"], row["b"]
+    if row["task"] != task:
+        return f"task: expected {task!r}, found {clip(row['task'])}"
+    if view == "one_step":
+        step = tm.transition(task, a, b, row["step"], dialect=dialect)
+        expected: tuple[object, ...] = (step.prompt, step.completion)
+    elif view == "aligner" and row["direction"] == "out":
+        expected = tm.align_out(task, a, b)
+    else:
+        steps = list(tm.transitions(task, a, b, dialect=dialect))
+        first, texts = steps[0].prompt, [step.completion for step in steps]
+        ended = [text if text.endswith("\n") else text + "\n" for text in texts]
+        if view in ("aligner", "raw"):
+            question, _, answer = tm.align_out(task, a, b)[1].rpartition("=")
+            expected = (question + "=", tm.align_in(question + "=") if view == "aligner" else answer)
+        elif view == "scratchpad":
+            expected = (first, "".join(ended))
+        elif view == "commands":
+            expected = (first, "".join(text.split("\n")[1] + "\n" for text in texts[:-1]) + ended[-1])
+        else:
+            expected = (first, texts[-1])
+            if row["trace"] != texts:
+                return "trace: differs from the machine's own"
+    for name, text in zip(("prompt", "completion"), expected, strict=True):
+        if row[name] != text:
+            return f"{name}: expected {clip(text)}, found {clip(row[name])}"
+    return None

@@ -1,0 +1,8 @@
+"""Version constants that are part of every identity.
+
+They change only together with a line in CHANGELOG.md: rows built before and after such a change do not mix.
+"""
+
+TEXT_VERSION = 1  # the text of states, commands, aligner and instruction: any byte of a prompt or completion
+SPLIT_VERSION = 1  # the split function: which expressions are train, test and reserved for stress
+SAMPLING_VERSION = 1  # classes, counts, operand laws, steps kept, row order, and how rows are cut into shards

@@ -1,0 +1,475 @@
+"""Every entry of every run as a direct function of the operands and the step, with Python integers.
+
+The second, independent account of what the rows must hold: nothing is executed here. ``problem(task, a, b)`` gives an
+object with ``n_steps``, ``prompt(step, dialect)``, ``initial``, ``halting`` and ``answer``.
+"""
+
+from functools import cached_property
+
+from ..errors import clip
+from .grammar import HALT
+
+MAX_DIGITS = 20_000
+_CHUNK = 4_000  # Python refuses to convert more than 4,300 digits at once
+_LIMIT = 10**_CHUNK
+
+SIGNS = {
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "div": "//",
+    "greater_than": ">",
+    "less_than": "<",
+    "equal": "==",
+}
+_ADD_FIRST = "CMD: [C] 0, [HEAD1] RIGHT, [HEAD2] RIGHT, q1"
+_FALSE_FIRST = "CMD [HEAD1] RIGHT, [HEAD2] RIGHT, [OUTPUT] False, q1"
+_MOVE_BOTH = "CMD [HEAD1] RIGHT, [HEAD2] RIGHT, "
+
+
+def number(digits: str) -> int:
+    """Return the value of a decimal string of any length."""
+    if len(digits) <= _CHUNK:
+        return int(digits)
+    low = len(digits) // 2
+    return number(digits[:-low]) * 10**low + number(digits[-low:])
+
+
+def decimal(value: int) -> str:
+    """Return a non-negative integer of any size in decimal."""
+    if value < _LIMIT:
+        return str(value)
+    half = (value.bit_length() * 30103 // 100_000) // 2
+    high, low = divmod(value, 10**half)
+    return decimal(high) + decimal(low).zfill(half)
+
+
+def written(digits: str) -> str:
+    """Return a decimal string as it stands on a tape: ``120`` -> ``|0|2|1``; an empty one gives nothing."""
+    return digits[::-1].replace("", "|")[:-1]
+
+
+def tape(value: int) -> str:
+    """Return a non-negative integer as it stands on a tape."""
+    return written(decimal(value))
+
+
+class Problem:
+    """A task and its operands. Subclasses give the entries; all texts are whole prompts or completions."""
+
+    task = ""
+    n_steps = 0
+
+    def __init__(self, a: str, b: str | None) -> None:
+        self.a, self.b = a, b or ""
+        self.x, self.y = number(a), number(b) if b else 0
+        self.left, self.right = written(a), written(self.b)
+
+    def prompt(self, step: int, dialect: str) -> str:
+        """Return the entry that transition ``step`` starts from."""
+        raise NotImplementedError
+
+    @cached_property
+    def initial(self) -> str:
+        """The first prompt; it is the same in both dialects."""
+        return self.prompt(0, "consistent")
+
+    @property
+    def halting(self) -> str:
+        """The last completion."""
+        raise NotImplementedError
+
+    @property
+    def answer(self) -> str:
+        """The bare answer of the raw text."""
+        raise NotImplementedError
+
+    @property
+    def question(self) -> str:
+        """The raw text, ``12+9=``."""
+        return f"{self.a}{SIGNS[self.task]}{self.b}="
+
+    @staticmethod
+    def step_of(task: str, state: str, counted: str) -> int:
+        """Return the step of a mul (div) entry from its state and what is written as count (output)."""
+        k = number(counted[::-2])
+        if task == "mul":
+            return {"q0": 0, "q1": 3 * k - 2, "q2": 3 * k - 1, "q3": 3 * k}[state]
+        return {"q0": 0, "q1": 3 * k + 1, "q2": 3 * k + 2, "q3": 3 * k}[state]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Halting lines of the basic machines, also where a composer quotes them
+
+
+def add_halt(x: str, y: str, total: str, carry: str | None = None) -> str:
+    """Halting line of ADD on three tapes; ``carry`` overrides the real one."""
+    real = "1" if len(total) > len(x) and len(total) > len(y) else "0"
+    return f"ADD, qH,  {x}[HEAD1] {y}[HEAD2] [C]{carry or real} {total}"
+
+
+def order_halt(name: str, x: str, y: str, verdict: bool) -> str:
+    """Halting line of GREATER_THAN or LESS_THAN on two tapes."""
+    m = min(len(x), len(y))
+    return f"{name}, qH,  {x[:m]}[HEAD1]{x[m:]} {y[:m]}[HEAD2]{y[m:]} {verdict}"
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Basic machines
+
+
+class Add(Problem):
+    """ADD: entry k+1 has read k digits."""
+
+    task = "add"
+
+    def __init__(self, a: str, b: str | None) -> None:
+        super().__init__(a, b)
+        self.answer_text = decimal(self.x + self.y)
+        self.total = written(self.answer_text)
+        self.n_steps = max(len(a), len(self.b)) + 2
+
+    def prompt(self, step: int, dialect: str) -> str:
+        """See ``Problem.prompt``."""
+        x, y, total, i = self.left, self.right, self.total, 2 * step - 2
+        if step == 0:
+            return f"ADD, q0, [HEAD1] {x}[HEAD2] {y} [C] [OUTPUT]\n{_ADD_FIRST}\n"
+        if step == self.n_steps - 1:
+            carry = "1" if len(total) > i else "0"
+            return (
+                f"ADD, q1,  {x}[HEAD1] {y}[HEAD2] [C]{carry} {total[:i]}[OUTPUT]\n"
+                f"CMD: [OUTPUT] {carry}, [OUTPUT], [C], qH\n"
+            )
+        digit1, digit2, unit = x[i + 1 : i + 2], y[i + 1 : i + 2], total[i + 1]
+        both = int(digit1 or 0) + int(digit2 or 0)
+        carry = (int(unit) - both) % 10  # the carry in is what the unit of the sum has beyond the two digits
+        moves = ("[HEAD1] RIGHT, " if digit1 else "") + ("[HEAD2] RIGHT, " if digit2 else "")
+        return (
+            f"ADD, q1,  {x[:i]}[HEAD1]{x[i:]} {y[:i]}[HEAD2]{y[i:]} [C]{carry} {total[:i]}[OUTPUT]\n"
+            f"CMD: [C] {(both + carry) // 10}, [OUTPUT] {unit}, [OUTPUT] RIGHT, {moves}q1\n"
+        )
+
+    @property
+    def halting(self) -> str:
+        """See ``Problem.halting``."""
+        return f"{add_halt(self.left, self.right, self.total)}\n{HALT}\n"
+
+    @property
+    def answer(self) -> str:
+        """See ``Problem.answer``."""
+        return self.answer_text
+
+
+class _Comparison(Problem):
+    """EQUAL, GREATER_THAN and LESS_THAN: two heads that move together."""
+
+    name = ""
+    stop = 0  # digits read before the machine stops
+    verdict = False
+
+    def _line(self, state: str, i: int, end: str) -> str:
+        x, y = self.left, self.right
+        return f"{self.name}, {state},  {x[:i]}[HEAD1]{x[i:]} {y[:i]}[HEAD2]{y[i:]} {end}\n"
+
+    @property
+    def halting(self) -> str:
+        """See ``Problem.halting``."""
+        return f"{self._line('qH', 2 * self.stop, str(self.verdict))}{HALT}\n"
+
+    @property
+    def answer(self) -> str:
+        """See ``Problem.answer``."""
+        return str(self.verdict)
+
+
+class Equal(_Comparison):
+    """EQUAL stops at the first position where the operands differ."""
+
+    task, name = "equal", "EQUAL"
+
+    def __init__(self, a: str, b: str | None) -> None:
+        super().__init__(a, b)
+        pairs = zip(reversed(self.a), reversed(self.b), strict=False)
+        self.stop = next((i for i, (x, y) in enumerate(pairs) if x != y), min(len(self.a), len(self.b)))
+        self.n_steps, self.verdict = self.stop + 2, self.x == self.y
+
+    def prompt(self, step: int, dialect: str) -> str:
+        """See ``Problem.prompt``."""
+        if step == 0:
+            first = "CMD [HEAD1] RIGHT, [HEAD2] RIGHT, [OUTPUT] True, q1"
+            return f"EQUAL, q0, [HEAD1] {self.left}[HEAD2] {self.right} [OUTPUT]\n{first}\n"
+        command = _MOVE_BOTH + "q1"
+        if step > self.stop:
+            command = "CMD [OUTPUT], qH" if self.verdict else "CMD [OUTPUT] False, [OUTPUT], qH"
+        return f"{self._line('q1', 2 * step - 2, '[OUTPUT]True')}{command}\n"
+
+
+class Order(_Comparison):
+    """GREATER_THAN and LESS_THAN read as many digits as the shorter operand has."""
+
+    def __init__(self, a: str, b: str | None) -> None:
+        super().__init__(a, b)
+        self.stop = min(len(self.a), len(self.b))
+        self.n_steps, self.verdict = self.stop + 2, self.related(self.x, self.y)
+
+    def related(self, x: int | str, y: int | str) -> bool:
+        """Whether x stands in the machine's relation to y; strings must be of equal length."""
+        greater, less = (x > y, x < y) if isinstance(x, int) and isinstance(y, int) else (str(x) > str(y), str(x) < str(y))
+        return greater if self.task == "greater_than" else less
+
+    def prompt(self, step: int, dialect: str) -> str:
+        """See ``Problem.prompt``."""
+        if step == 0:
+            return f"{self.name}, q0, [HEAD1] {self.left}[HEAD2] {self.right} [OUTPUT]\n{_FALSE_FIRST}\n"
+        k = step - 1
+        held = k > 0 and self.related(self.a[-k:], self.b[-k:])
+        if k == self.stop:
+            longer, other = len(self.a), len(self.b)
+            says = "" if longer == other else f"[OUTPUT] {self.related(longer, other)}, "
+            command = f"CMD {says}[OUTPUT], qH"
+        else:
+            x, y = self.a[-step], self.b[-step]
+            says = "" if x == y else f"[OUTPUT] {self.related(x, y)}, "
+            command = f"{_MOVE_BOTH}{says}q1"
+        return f"{self._line('q1', 2 * k, f'[OUTPUT]{held}')}{command}\n"
+
+
+class GreaterThan(Order):
+    """GREATER_THAN."""
+
+    task, name = "greater_than", "GREATER_THAN"
+
+
+class LessThan(Order):
+    """LESS_THAN."""
+
+    task, name = "less_than", "LESS_THAN"
+
+
+class Reflection(Problem):
+    """REFLECTION: the nines' complement, then its leading zeros stripped one by one."""
+
+    task = "reflection"
+
+    def __init__(self, a: str, b: str | None) -> None:
+        super().__init__(a, b)
+        self.n = len(a)
+        self.padded = tape(self.x - self.y)
+        size = 0 if self.x == self.y else len(self.padded) // 2
+        self.result, self.n_steps = self.padded, self.n + 3 + self.n - size
+        self.padded += "|0" * (self.n - len(self.padded) // 2)
+
+    def prompt(self, step: int, dialect: str) -> str:
+        """See ``Problem.prompt``."""
+        x, y, n, i = self.left, self.right, self.n, 2 * step - 2
+        if step == 0:
+            return f"REFLECTION, q0, [HEAD1] {x}[HEAD2] {y} [OUTPUT]\nCMD [HEAD1] RIGHT, [HEAD2] RIGHT, q1\n"
+        if step <= n:
+            move = "[HEAD2] RIGHT, " if i < len(y) else ""
+            return (
+                f"REFLECTION, q1,  {x[:i]}[HEAD1]{x[i:]} {y[:i]}[HEAD2]{y[i:]} {self.padded[:i]}[OUTPUT]\n"
+                f"CMD [HEAD1] RIGHT, {move}[OUTPUT] {self.padded[i + 1]}, [OUTPUT] RIGHT, q1\n"
+            )
+        left = 2 * (n - max(step - n - 2, 0))
+        state, command = ("q1", "q2") if step == n + 1 else ("q2", "[OUTPUT] LEFT, q2")
+        command = "[OUTPUT], qH" if step == self.n_steps - 1 else command
+        return f"REFLECTION, {state},  {x}[HEAD1] {y}[HEAD2] {self.padded[:left] or '|'}[OUTPUT]\nCMD {command}\n"
+
+    @property
+    def halting(self) -> str:
+        """See ``Problem.halting``."""
+        return f"REFLECTION, qH,  {self.left}[HEAD1] {self.right}[HEAD2] {self.result}\n{HALT}\n"
+
+
+class LeftMask(Problem):
+    """LEFT_MASK: a copy without the top digit, then its leading zeros stripped one by one."""
+
+    task = "left_mask"
+
+    def __init__(self, a: str, b: str | None) -> None:
+        super().__init__(a, b)
+        self.n = len(a)
+        self.kept = a[1:].lstrip("0")
+        self.n_steps = self.n + 3 + (self.n - 1 - len(self.kept))
+
+    def prompt(self, step: int, dialect: str) -> str:
+        """See ``Problem.prompt``."""
+        x, n, i = self.left, self.n, 2 * step - 2
+        if step == 0:
+            return f"LEFT_MASK, q0, [HEAD] {x} [OUTPUT]\nCMD [HEAD] RIGHT, q1\n"
+        if step <= n:
+            return (
+                f"LEFT_MASK, q1,  {x[:i]}[HEAD]{x[i:]} {x[:i]}[OUTPUT]\n"
+                f"CMD [HEAD] RIGHT, [OUTPUT] {x[i + 1]}, [OUTPUT] RIGHT, q1\n"
+            )
+        if step == n + 1:
+            return f"LEFT_MASK, q1,  {x}[HEAD] {x}[OUTPUT]\nCMD [OUTPUT] LEFT, [OUTPUT] 0, q2\n"
+        command = "qH" if step == self.n_steps - 1 else "[OUTPUT] LEFT, q2"
+        return f"LEFT_MASK, q2,  {x}[HEAD] {x[: 2 * (2 * n + 1 - step)]}[OUTPUT]\nCMD {command}\n"
+
+    @property
+    def halting(self) -> str:
+        """See ``Problem.halting``."""
+        return f"LEFT_MASK, qH,  {self.left}[HEAD] {written(self.kept) or '0'}\n{HALT}\n"
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Composers
+
+
+class Sub(Problem):
+    """SUB: complement, two additions, and the top digit off."""
+
+    task, n_steps = "sub", 5
+
+    def __init__(self, a: str, b: str | None) -> None:
+        super().__init__(a, b)
+        self.line = f"[HEAD1]{self.left} [HEAD2]{self.right} "
+        self.answer_text = decimal(self.x - self.y)
+
+    def prompt(self, step: int, dialect: str) -> str:
+        """See ``Problem.prompt``."""
+        if step == 0:
+            return f"SUB, q0, {self.line}\nCMD q1\n"
+        n, published = len(self.a), dialect == "published"
+        if step == 4:
+            call, after = "LEFT_MASK", "qH"
+            # 10^n + a - b: the result padded to n digits, and a 1 on top
+            padded = written(self.answer_text.zfill(n))
+            shown = padded if published else "0" if self.x == self.y else written(self.answer_text)
+            halt = f"LEFT_MASK, qH,  {padded}|1[HEAD] {shown}"
+        else:
+            rest = 10**n - 1 - self.y
+            r, s = tape(rest), tape(self.x + rest)
+            call, after = ("REFLECTION", "q2") if step == 1 else ("ADD", f"q{step + 1}")
+            if step == 1:
+                halt = f"REFLECTION, qH,  {'|9' * n}[HEAD1] {self.right}[HEAD2] {r}"
+            elif step == 2:
+                halt = add_halt(self.left, r, s, "0" if published else None)
+            else:
+                halt = add_halt(s, "|1", tape(self.x + rest + 1), "0" if published else None)
+        return f"SUB, q{step}, {self.line}\nCMD [CALL] {call}, {after}\n{halt}\n{HALT}\n"
+
+    @property
+    def halting(self) -> str:
+        """See ``Problem.halting``."""
+        return f"SUB, qH, {self.line}{written(self.answer_text)}\n{HALT}"
+
+    @property
+    def answer(self) -> str:
+        """See ``Problem.answer``."""
+        return self.answer_text
+
+
+class Mul(Problem):
+    """MUL: repeated addition; at the k-th visit of q1 the count is k and the output k * a."""
+
+    task = "mul"
+
+    def __init__(self, a: str, b: str | None) -> None:
+        super().__init__(a, b)
+        self.line = f"[HEAD1]{self.left} [HEAD2]{self.right} [COUNT]"
+        self.n_steps = 3 * self.y - 1
+
+    def prompt(self, step: int, dialect: str) -> str:
+        """See ``Problem.prompt``."""
+        if step == 0:
+            return f"MUL, q0, {self.line} [OUTPUT]\nCMD [COUNT] 1, [OUTPUT]{self.left}, q1\n"
+        k, phase = divmod(step + 2, 3)
+        count = tape(k)
+        if phase == 0:
+            output, call = tape(k * self.x), "LESS_THAN, q2"
+            # published: the count in reading order, the heads behind as many digits as it has
+            said = count[::-2].replace("", "|")[:-1] if dialect == "published" else count
+            halt = order_halt("LESS_THAN", said, self.right, k < self.y)
+        elif phase == 1:
+            output, call = tape(k * self.x), "ADD, q3"
+            halt = add_halt(self.left, output, tape((k + 1) * self.x))
+        else:
+            output, call = tape((k + 1) * self.x), "ADD, q1"
+            halt = add_halt(count, "|1", tape(k + 1))
+        state = f"MUL, q{phase + 1}, {self.line}{count} [OUTPUT]{output}"
+        return f"{state}\nCMD [CALL] {call}\n{halt}\n{HALT}\n"
+
+    @property
+    def halting(self) -> str:
+        """See ``Problem.halting``."""
+        return f"MUL, qH, {self.line}{self.right} {tape(self.x * self.y)}\n{HALT}"
+
+    @property
+    def answer(self) -> str:
+        """See ``Problem.answer``."""
+        return decimal(self.x * self.y)
+
+
+class Div(Problem):
+    """DIV: the divisor counted up past the dividend; at the k-th visit of q1 the output is k, the count (k+1) * b."""
+
+    task = "div"
+
+    def __init__(self, a: str, b: str | None) -> None:
+        super().__init__(a, b)
+        self.line = f"[HEAD1]{self.left} [HEAD2]{self.right} [COUNT]"
+        self.quotient = self.x // self.y
+        self.n_steps = 3 * self.quotient + 2
+
+    def prompt(self, step: int, dialect: str) -> str:
+        """See ``Problem.prompt``."""
+        if step == 0:
+            return f"DIV, q0, {self.line} [OUTPUT]\nCMD [COUNT]{self.right}, [OUTPUT] 0, q1\n"
+        k, phase = divmod(step - 1, 3)
+        bound = (k + 1) * self.y
+        count, output = tape(bound), tape(k + 1 if phase == 2 else k)
+        if phase == 0:
+            call, halt = "GREATER_THAN, q2", order_halt("GREATER_THAN", count, self.left, bound > self.x)
+        elif phase == 1:
+            call, halt = "ADD, q3", add_halt(output, "|1", tape(k + 1))
+        else:
+            call, halt = "ADD, q1", add_halt(self.right, count, tape(bound + self.y))
+        state = f"DIV, q{phase + 1}, {self.line}{count} [OUTPUT]{output}"
+        return f"{state}\nCMD [CALL] {call}\n{halt}\n{HALT}\n"
+
+    @property
+    def halting(self) -> str:
+        """See ``Problem.halting``."""
+        return f"DIV, qH, {self.line}{tape((self.quotient + 1) * self.y)} {tape(self.quotient)}\n{HALT}"
+
+    @property
+    def answer(self) -> str:
+        """See ``Problem.answer``."""
+        return decimal(self.quotient)
+
+
+PROBLEMS: dict[str, type[Problem]] = {
+    kind.task: kind for kind in (Add, Equal, GreaterThan, LessThan, Reflection, LeftMask, Sub, Mul, Div)
+}
+
+
+def problem(task: str, a: str, b: str | None) -> Problem | str:
+    """Return the problem, or what is wrong with its operands."""
+    for name, operand in (("a", a), ("b", b)):
+        if operand is None and name == "b" and task == "left_mask":
+            continue
+        if not isinstance(operand, str) or not (operand.isascii() and operand.isdigit()):
+            return f"operand {name} must be a decimal string, found {clip(operand)}"
+        if operand[0] == "0" and operand != "0":
+            return f"operand {name} has leading zeros: {clip(operand)}"
+        if len(operand) > MAX_DIGITS:
+            return f"operand {name} has {len(operand):,} digits; at most {MAX_DIGITS:,} can be checked"
+    if task == "left_mask" and b is not None:
+        return f"left_mask has one operand, found b = {clip(b)}"
+    wrong = _law(task, a, b or "")
+    return wrong if wrong else PROBLEMS[task](a, b)
+
+
+def _law(task: str, a: str, b: str) -> str | None:
+    if task == "sub" and (len(a), a) < (len(b), b):
+        return f"sub needs a >= b, found {clip(a)} - {clip(b)}"
+    if task in ("mul", "div") and b == "0":
+        return f"{task} needs b >= 1"
+    if task == "reflection":
+        if a.strip("9"):
+            return f"reflection needs an a of nines only, found {clip(a)}"
+        if len(b) > len(a):
+            return f"reflection needs b <= a, found {clip(a)}, {clip(b)}"
+    return None

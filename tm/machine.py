@@ -1,0 +1,177 @@
+"""What every machine is: its text, its steps, its operands' classes and counts. Defining a subclass registers it."""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from ..errors import UserError, clip, nearest
+from .classes import Law, Variant
+
+if TYPE_CHECKING:
+    from .batch import Batch, Operands, StepRule
+
+Dialect = Literal["consistent", "published"]
+DIALECTS: tuple[Dialect, ...] = ("consistent", "published")
+MAX_DIGITS = 4_000  # of an operand; Python itself refuses to print integers of more than 4,300 digits
+HALT = "No command to execute. Halt state."
+
+_REGISTRY: dict[str, Machine] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One training step: the machine's state and command, and what the model must answer.
+
+    Args:
+        prompt: the entry before the step.
+        completion: the entry after it.
+        state: the machine's state in the prompt (``q0`` ...).
+        next_state: the machine's state in the completion.
+        call: the task that the completion calls, or None.
+    """
+
+    prompt: str
+    completion: str
+    state: str
+    next_state: str
+    call: str | None = None
+
+
+class Machine(ABC):
+    """A machine and its task. Subclasses that set ``name`` are registered when they are defined.
+
+    Class attributes:
+        name: the task, lower case.
+        sign: the operator of the raw text ``a<sign>b=``; None for helpers, which have no raw form and no aligner.
+        unary: the machine has one operand.
+        commutative: ``a op b`` and ``b op a`` belong to the same side of the train / test split.
+        composer: the machine calls others.
+        instruction: the natural-language description that the first training stage puts before a prompt.
+        aligner_instruction: the same for aligner rows.
+        example: a pair of operands to show the machine with.
+    """
+
+    name: ClassVar[str]
+    sign: ClassVar[str | None] = None
+    unary: ClassVar[bool] = False
+    commutative: ClassVar[bool] = False
+    composer: ClassVar[bool] = False
+    instruction: ClassVar[str] = ""
+    aligner_instruction: ClassVar[str] = ""
+    example: ClassVar[tuple[str, str]] = ("47", "38")
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" not in cls.__dict__:
+            return
+        known = _REGISTRY.get(cls.name)
+        if known is not None and (known.source, type(known).__qualname__) != (_source(cls), cls.__qualname__):
+            raise ValueError(f"two machines are called {cls.name!r}: in {known.source} and in {_source(cls)}")
+        _REGISTRY[cls.name] = cls()
+
+    @property
+    def title(self) -> str:
+        """The machine's name in its own text."""
+        return self.name.upper()
+
+    @property
+    def source(self) -> str:
+        """The file that defines the machine."""
+        return _source(type(self))
+
+    @property
+    def has_raw(self) -> bool:
+        """Whether the task has a raw text, and so an aligner."""
+        return self.sign is not None
+
+    # What the machine computes
+
+    @abstractmethod
+    def answer(self, a: int, b: int) -> int | bool:
+        """Return the result (helpers with one operand get b = 0)."""
+
+    def refusal(self, a: int, b: int) -> str | None:
+        """Return why (a, b) is not an expression of this task, or None where it is one."""
+        return None
+
+    @abstractmethod
+    def num_steps(self, a: int, b: int) -> int:
+        """Return the number of transitions."""
+
+    @abstractmethod
+    def max_num_steps(self, len_a: int, len_b: int) -> int:
+        """Return the largest number of transitions of operands of these lengths."""
+
+    @abstractmethod
+    def transition(self, a: int, b: int, t: int, dialect: Dialect) -> Transition:
+        """Return transition ``t`` (0-based)."""
+
+    def transitions(self, a: int, b: int, dialect: Dialect) -> Iterator[Transition]:
+        """Yield every transition in order."""
+        for t in range(self.num_steps(a, b)):
+            yield self.transition(a, b, t, dialect)
+
+    @abstractmethod
+    def initial(self, a: int, b: int) -> str:
+        """Return the initial entry, two lines each ended by a newline."""
+
+    @abstractmethod
+    def halted(self, a: int, b: int) -> str:
+        """Return the halting entry as the last completion holds it."""
+
+    def batch(self, operands: Operands, dialect: Dialect) -> Batch:
+        """Return the columnar form of these expressions; machines without one are rendered by their steps."""
+        from .batch import SteppedBatch
+
+        return SteppedBatch(self, operands, dialect)
+
+    # Its classes and counts
+
+    law: ClassVar[Law] = Law()
+
+    def classes(self, shortest: int, longest: int) -> Iterator[tuple[int, int]]:
+        """Yield the (len a, len b) of the task's classes between two lengths; len b is 0 for one operand."""
+        span = range(shortest, longest + 1)
+        for len_a in span:
+            for len_b in (0,) if self.unary else span:
+                yield len_a, len_b
+
+    def count(self, len_a: int, len_b: int, num: int, span: int) -> int:
+        """Return the balanced number of train expressions of a class; ``span`` is the number of lengths built."""
+        return num
+
+    def variants(self, len_a: int, len_b: int) -> tuple[Variant, ...]:
+        """Return the disjoint parts of a class, each with its share of the class's count."""
+        return (Variant("any", 1, self.law),)
+
+    def halting(self, shortest: int, longest: int, num: int) -> Iterator[tuple[int, int, int, Law]]:
+        """Yield (len a, len b, count, law) of extra expressions that halt soon; none where every run does."""
+        return iter(())
+
+    def step_rule(self, batch: Batch) -> StepRule:
+        """Return which transitions of each expression are kept when steps are sampled."""
+        from .batch import StepRule
+
+        return StepRule(keep_all=5, first=(0,), last=(1,), ranges=((1, -2, 4),))
+
+
+def _source(cls: type) -> str:
+    return str(getattr(sys.modules.get(cls.__module__), "__file__", cls.__module__))
+
+
+def machine(name: str) -> Machine:
+    """Return the machine of a task; raises UserError for an unknown one."""
+    if name not in _REGISTRY:
+        raise UserError(
+            f"there is no task {clip(name)}{nearest(name, _REGISTRY)}", allowed=", ".join(sorted(_REGISTRY))
+        )
+    return _REGISTRY[name]
+
+
+def tasks() -> tuple[str, ...]:
+    """Return the names of all registered tasks, sorted."""
+    return tuple(sorted(_REGISTRY))

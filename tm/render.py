@@ -1,0 +1,218 @@
+"""Fills templates with columns of parts: the text of thousands of rows at once, as one Arrow string array.
+
+A row's text is a sequence of slices: literals from a small table and stretches of tapes. Each slice is a 16-byte view
+(length, first bytes or buffer, offset) computed with numpy; Arrow's cast from views to plain strings then copies every
+slice once, in C. On the machine this was developed on that is about 8 ns a slice plus the copy, ten times the speed of
+joining string columns, and no text exists before it is written in its place.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import product
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from .columns import I64, U8, Number
+from .template import Template
+
+INLINE = 12  # bytes that an Arrow view holds itself
+TABLE_LIMIT = 4096  # neighbouring choices are joined into one table up to this many strings
+Words = NDArray[np.uint32]
+
+
+@dataclass(frozen=True, eq=False)
+class Pick:
+    """One of a few constant strings a row: ``strings[index[row]]``."""
+
+    strings: tuple[str, ...]
+    index: I64
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """A stretch of a byte buffer a row: ``size`` bytes from ``offset``."""
+
+    buffer: U8
+    offset: I64
+    size: I64
+
+
+Part = Pick | Cells
+
+
+def tape(number: Number, rows: I64) -> Cells:
+    """Return the whole tape of the numbers at ``rows``."""
+    return Cells(number.tape, rows * (2 * number.width), 2 * number.length[rows])
+
+
+def left(number: Number, rows: I64, head: I64) -> Cells:
+    """Return the cells before the head: ``L(a, k)``, at most the whole tape."""
+    return Cells(number.tape, rows * (2 * number.width), 2 * np.minimum(head, number.length[rows]))
+
+
+def right(number: Number, rows: I64, head: I64) -> Cells:
+    """Return the cells from the head on: ``R(a, k)``."""
+    length = number.length[rows]
+    at = np.minimum(head, length)
+    return Cells(number.tape, (rows * number.width + at) * 2, 2 * (length - at))
+
+
+def low(number: Number, rows: I64, count: I64) -> Cells:
+    """Return the ``count`` lowest cells, zero padded above the number's length (``low(x, k)``)."""
+    return Cells(number.tape, rows * (2 * number.width), 2 * count)
+
+
+def decimal(number: Number, rows: I64) -> Cells:
+    """Return the numbers at ``rows`` in reading order, without bars."""
+    length = number.length[rows]
+    return Cells(number.reading, (rows + 1) * number.width - length, length)
+
+
+@dataclass
+class Block:
+    """Rows of one machine state: they share a template, their parts are columns.
+
+    Args:
+        rows: positions in the batch that the block fills, shape (m,).
+        template: the text.
+        parts: a part of m rows for every field.
+        state: the machine's state.
+        call: the machine that the text calls, if it does.
+    """
+
+    rows: I64
+    template: Template
+    parts: Mapping[str, Part]
+    state: str = ""
+    call: str | None = None
+    pieces: list[Part] = field(init=False)
+
+    def __post_init__(self) -> None:
+        pieces: list[Part] = []
+        for literal, name in self.template.pieces:
+            if literal:
+                pieces.append(Pick((literal,), _ZERO))
+            if name:
+                pieces.append(self.parts[name])
+        self.pieces = _joined(pieces)
+
+
+_ZERO = np.zeros(1, np.int64)
+
+
+def _joined(pieces: Sequence[Part]) -> list[Part]:
+    """Join neighbouring picks into one pick over the product of their strings: fewer slices, same text."""
+    joined: list[Part] = []
+    for piece in pieces:
+        last = joined[-1] if joined else None
+        if isinstance(last, Pick) and isinstance(piece, Pick):
+            if len(last.strings) * len(piece.strings) <= TABLE_LIMIT:
+                index = last.index * len(piece.strings) + piece.index
+                joined[-1] = Pick(_products(last.strings, piece.strings), index)
+                continue
+        joined.append(piece)
+    return joined
+
+
+@lru_cache(maxsize=4096)
+def _products(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(a + b for a, b in product(first, second))
+
+
+@lru_cache(maxsize=4096)
+def _table(strings: tuple[str, ...]) -> tuple[Words, U8]:
+    """Return the views of constant strings, shape (n, 4), and the buffer of those too long to be inlined."""
+    encoded = [text.encode("ascii") for text in strings]
+    views = np.zeros((len(encoded), 4), np.uint32)
+    at = 0
+    for row, text in zip(views, encoded, strict=True):
+        row[0] = len(text)
+        if len(text) <= INLINE:
+            row[1:] = np.frombuffer(text.ljust(INLINE, b"\0"), np.uint32)
+        else:
+            row[3] = at
+        at += len(text)
+    return views, np.frombuffer(b"".join(encoded), np.uint8)
+
+
+class _Buffers:
+    """The buffers that the views of one batch point into."""
+
+    def __init__(self) -> None:
+        self.buffers: list[U8] = []
+        self._index: dict[int, int] = {}
+
+    def number(self, buffer: U8) -> int:
+        known = self._index.get(id(buffer))
+        if known is None:
+            known = self._index[id(buffer)] = len(self.buffers)
+            self.buffers.append(buffer)
+        return known
+
+
+def _write(views: Words, piece: Part, buffers: _Buffers) -> None:
+    """Write the views of one piece, shape (m, 4). Cells up to 12 bytes must be inlined, the rest point at a buffer."""
+    if isinstance(piece, Pick):
+        table, text = _table(piece.strings)
+        if (table[:, 0] > INLINE).any():
+            table = table.copy()
+            table[table[:, 0] > INLINE, 2] = buffers.number(text)
+        views[...] = table[piece.index]
+        return
+    views[:, 0] = piece.size
+    views[:, 2] = buffers.number(piece.buffer)
+    views[:, 3] = piece.offset
+    short = np.flatnonzero(piece.size <= INLINE)
+    if len(short):
+        window = min(INLINE, len(piece.buffer))
+        # The last offsets would read past the buffer: their window starts earlier and is shifted into place.
+        start = np.minimum(piece.offset[short], len(piece.buffer) - window)
+        text = np.lib.stride_tricks.sliding_window_view(piece.buffer, window)[start]
+        late = np.flatnonzero(start < piece.offset[short])
+        for row in late.tolist():
+            text[row] = np.roll(text[row], -int(piece.offset[short[row]] - start[row]))
+        inline = np.zeros((len(short), INLINE), np.uint8)
+        inline[:, :window] = text
+        views[short, 1:] = inline.view(np.uint32)
+
+
+def render(blocks: Iterable[Block], num_rows: int) -> pa.Array:
+    """Return the texts of a batch.
+
+    Args:
+        blocks: rows by machine state; together they fill every row once.
+        num_rows: rows of the batch.
+
+    Returns:
+        pyarrow string array of ``num_rows`` texts. A batch must stay below 2 GiB of text.
+    """
+    filled = [block for block in blocks if len(block.rows)]
+    width = max((len(block.pieces) for block in filled), default=1)
+    views = np.zeros((num_rows, width, 4), np.uint32)
+    buffers = _Buffers()
+    for block in filled:
+        mine = np.zeros((len(block.rows), width, 4), np.uint32)
+        for at, piece in enumerate(block.pieces):
+            _write(mine[:, at], piece, buffers)
+        views[block.rows] = mine
+    slices = pa.Array.from_buffers(
+        pa.binary_view(),
+        num_rows * width,
+        [None, pa.py_buffer(views), *(pa.py_buffer(buffer) for buffer in buffers.buffers)],
+    )
+    joined = slices.cast(pa.binary())
+    offsets = np.frombuffer(joined.buffers()[1], np.int32)[: num_rows * width + 1 : width].copy()
+    return pa.Array.from_buffers(pa.string(), num_rows, [None, pa.py_buffer(offsets), joined.buffers()[2]])
+
+
+def pick_digit(digits: U8) -> Pick:
+    """Return the digits 0..9 as text."""
+    return Pick(tuple("0123456789"), digits.astype(np.int64))
+
+
+def pick_flag(flags: NDArray[np.bool_], yes: str = "True", no: str = "False") -> Pick:
+    """Return ``yes`` where the flag is set, else ``no``."""
+    return Pick((no, yes), flags.astype(np.int64))
