@@ -32,6 +32,7 @@ __all__ = [
 
 SHIPPED = Path(__file__).resolve().parent.parent / "datasets"
 MAX_BYTES = 1_000_000  # a declaration is a page of text
+MAX_DOTS = 500  # on a line: time and memory of tomllib grow with the square of the parts of a dotted key
 
 
 class TomlSpelling(Spelling):
@@ -113,22 +114,7 @@ def parse_declaration(text: str, file: str = "declaration", *, source: str | Non
     Raises:
         UserError: TOML that is none, or a declaration that is refused.
     """
-    try:
-        values = tomllib.loads(text)
-        lines = key_lines(text)
-    except tomllib.TOMLDecodeError as error:
-        message, _, place = str(error).partition(" (at ")
-        line = re.search(r"line (\d+)", place)
-        number = int(line.group(1)) if line else text.count("\n") + 1
-        raise UserError(
-            f"this is not TOML: {clip(message, 200)[1:-1]}",
-            where=f"{file}, line {number}",
-            next_step=f"compare with one that works: {SHIPPED / 'smoke.toml'}",
-        ) from None
-    except ValueError:  # int() refuses decimal numbers of more than 4,300 digits
-        raise UserError("a number is too long", where=file, allowed="at most 19 digits") from None
-    except RecursionError:
-        raise UserError("lists or tables are nested too deeply", where=file) from None
+    values, lines = _toml(text, file)
     spelling = TomlSpelling(file, lines)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source or "").stem).strip("-._")[:96] or "declaration"
     known = (*HEADER, *RULES)
@@ -146,6 +132,34 @@ def parse_declaration(text: str, file: str = "declaration", *, source: str | Non
     check_twice([(settings.task, where) for settings, where in found])
     tasks = tuple(settings for settings, _ in found)
     return Declaration(**header, tasks=tasks, source=source)  # type: ignore[arg-type]
+
+
+def _toml(text: str, file: str) -> tuple[dict[str, object], KeyLines]:
+    """Return the values of TOML text and the lines of its keys."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.count(".") > MAX_DOTS:
+            raise UserError(
+                f"a line holds more than {MAX_DOTS} dots",
+                where=f"{file}, line {number}",
+                next_step="break long text into lines between triple quotes",
+            )
+    try:
+        return tomllib.loads(text), key_lines(text)
+    except tomllib.TOMLDecodeError as error:
+        message, _, place = str(error).partition(" (at ")
+        found_line = re.search(r"line (\d+)", place)  # or: at end of document
+        number = int(found_line.group(1)) if found_line else text.rstrip().count("\n") + 1
+        raise UserError(
+            f"this is not TOML: {clip(message, 200)[1:-1]}",
+            where=f"{file}, line {number}",
+            next_step=f"compare with one that works: {SHIPPED / 'smoke.toml'}",
+        ) from None
+    except ValueError:  # int() refuses decimal numbers of more than 4,300 digits
+        digits = re.search(r"[\d_]{4300,}", text)
+        place = f"{file}, line {text.count(chr(10), 0, digits.start()) + 1}" if digits else file
+        raise UserError("a number is too long", where=place, allowed="at most 19 digits") from None
+    except RecursionError:
+        raise UserError("lists or tables are nested too deeply", where=file) from None
 
 
 def _tables(values: Mapping[str, object], file: str, spelling: Spelling) -> list[Mapping[str, object]]:

@@ -7,9 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from ..errors import UserError
-from ..tm import align_in, align_out, machine, transition, transitions
-from ..tm.machine import Dialect
+from ..errors import UserError, clip
+from ..tm import DIALECTS, Dialect, Machine, Transition, align_in, align_out, machine, operands, transitions
 from .tapes import Part, brief, command_words, goto, parse_state, state_of, state_rows
 
 MAX_ENTRIES = 400
@@ -24,42 +23,50 @@ _STYLES = {"state": "bold cyan", "command": "green", "call": "magenta", "answer"
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One machine at work on one expression."""
+    """One machine at work on one expression that it takes (b is 0 where it has one operand)."""
 
-    task: str
-    a: str
-    b: str | None
+    machine: Machine
+    a: int
+    b: int
     dialect: Dialect
 
     @property
     def num_steps(self) -> int:
-        """The number of transitions; refuses operands that the machine does not take."""
-        kind, a, b = machine(self.task), int(self.a), int(self.b or 0)
-        if (why := kind.refusal(a, b)) is not None:
-            raise UserError(why, where=f"task {self.task}, operands {brief(self.a)}, {brief(self.b or '-')}")
-        return kind.num_steps(a, b)
+        """The number of transitions."""
+        return self.machine.num_steps(self.a, self.b)
+
+    def transition(self, index: int) -> Transition:
+        """Return one transition."""
+        return self.machine.transition(self.a, self.b, index, self.dialect)
 
     def entries(self, start: int, stop: int, total: int) -> Iterator[tuple[int, str, str | None]]:
         """Yield (index, text, initial state line of the machine that it calls) of entries start..stop-1."""
-        before = transition(self.task, self.a, self.b, start - 1, dialect=self.dialect) if start else None
+        before = self.transition(start - 1) if start else None
         for index in range(start, stop):
             started = before.completion.split("\n")[2:3] if before else []
             if index == total and before:
                 yield index, before.completion, None
                 return
-            before = transition(self.task, self.a, self.b, index, dialect=self.dialect)
+            before = self.transition(index)
             yield index, before.prompt, started[0] if started and started[0] else None
 
 
+def _run(task: str, a: str, b: str | None, dialect: str) -> Run:
+    for known in DIALECTS:
+        if known == dialect:
+            return Run(*operands(task, a, b), known)
+    raise UserError(f"there is no dialect {clip(dialect)}", allowed=", ".join(DIALECTS))
+
+
 def show_json(
-    task: str, a: str, b: str | None = None, dialect: Dialect = "consistent", max_steps: int = 10_000
+    task: str, a: str, b: str | None = None, dialect: str = "consistent", max_steps: int = 10_000
 ) -> dict[str, Any]:
     """Return task, a, b, every step as [prompt, completion], and the aligner's two rows (null for helpers).
 
     Raises:
         UserError: these operands are not the task's, or there are more than ``max_steps`` transitions.
     """
-    total = Run(task, a, b, dialect).num_steps
+    total = _run(task, a, b, dialect).num_steps
     if total > max_steps:
         raise UserError(
             f"the trace has {brief(f'{total:,}')} transitions, which is more than {max_steps:,}",
@@ -72,7 +79,7 @@ def show_json(
     entry_in = entry_out = None
     if sign is not None:
         entry_in = [f"{a}{sign}{b}=", align_in(f"{a}{sign}{b}=")]
-        entry_out = list(align_out(task, a, b))
+        entry_out = list(align_out(task, a, b or ""))
     return {"task": task, "a": a, "b": b, "steps": steps, "aligner_in": entry_in, "aligner_out": entry_out}
 
 
@@ -82,7 +89,7 @@ def print_trace(  # noqa: PLR0913
     a: str,
     b: str | None = None,
     *,
-    dialect: Dialect = "consistent",
+    dialect: str = "consistent",
     nested: bool = False,
     max_entries: int = MAX_ENTRIES,
 ) -> None:
@@ -100,19 +107,19 @@ def print_trace(  # noqa: PLR0913
     Raises:
         UserError: the task does not take these operands.
     """
-    run, sign = Run(task, a, b, dialect), machine(task).sign
+    run, sign = _run(task, a, b, dialect), machine(task).sign
     total = run.num_steps
     title = f"{a}{sign}{b}=" if sign is not None else f"{task}({a})" if b is None else f"{task}({a}, {b})"
     page = _Page(console, nested, max_entries)
     page.words(Text(title, "bold"))
-    page.words(Text(f"{machine(task).title}, {dialect} dialect, {total:,} transitions", "dim"))
+    page.words(Text(f"{run.machine.title}, {dialect} dialect, {total:,} transitions", "dim"))
     page.words(Text("tapes hold the units first; [ ] is where a head reads", "dim"))
     if sign is not None:
         page.exact("aligner in", title, align_in(title))
     page.run(run, total)
     if sign is not None:
-        page.exact("aligner out", *align_out(task, a, b))
-    last = transition(task, a, b, total - 1, dialect=dialect).completion
+        page.exact("aligner out", *align_out(task, a, b or ""))
+    last = run.transition(total - 1).completion
     result = (parse_state(last.split("\n")[0]) or [Part("result", "?")])[-1].number
     page.line(Text())
     page.words(Text.assemble(("answer  ", "dim"), (result, _STYLES["answer"])))
@@ -157,7 +164,9 @@ class _Page:
         for start, stop in ranges:
             if start:
                 self.line(Text())
-                hidden = f"... {brief(f'{start - EDGE:,}')} entries in between (--json gives all) ..."
+                hidden = (
+                    f"... {brief(f'{start - EDGE:,}')} entries in between (--json gives whole traces) ..."
+                )
                 self.words(Text(hidden, "dim"), indent)
             for index, text, started in run.entries(start, stop, total):
                 if not indent:
@@ -173,7 +182,7 @@ class _Page:
         margin = Text.assemble((f"{label:>4}  ", "dim"), (f"{state_of(state_line):<4}", _STYLES["state"]))
         width = self.width - indent - len(margin)
         parts = parse_state(state_line)
-        moving = not machine(run.task).composer
+        moving = not run.machine.composer
         rows = [Text(state_line)] if parts is None else state_rows(parts, moving, width)
         if "[CALL]" not in command:
             rows.append(Text(command_words(command), _STYLES["command"]))
@@ -185,11 +194,12 @@ class _Page:
     def call(self, text: str, started: str, dialect: Dialect, indent: int) -> None:
         """Print a call: the machine and its operands, its entries if asked for, what it came back with."""
         _, command, halted, *_ = text.split("\n")
-        operands = [part.number for part in parse_state(started) or () if part.head is not None]
+        called = [part.number for part in parse_state(started) or () if part.head is not None]
         title = started.partition(",")[0]
-        run = Run(title.lower(), operands[0], operands[1] if len(operands) > 1 else None, dialect)
+        a, b = (int(number) for number in [*called, "0"][:2])
+        run = Run(machine(title.lower()), a, b, dialect)
         total = run.num_steps
-        call = f"call {title}({', '.join(map(brief, operands))}), then {goto(command.rpartition(' ')[2])}"
+        call = f"call {title}({', '.join(map(brief, called))}), then {goto(command.rpartition(' ')[2])}"
         self.words(Text(call, _STYLES["call"]), indent)
         if self.nested:
             self.run(run, total, indent)

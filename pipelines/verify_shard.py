@@ -10,11 +10,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from .. import tm
 from ..errors import UserError, clip
 from ..tm.check_rows import COLUMNS, check_rows, count_transitions, known_tasks
+from .split import sides
 
 KEPT = 50  # findings kept per part; the rest is counted
 BATCH = 8_192
+_SIDES, _CELLS = 10_000, 2_000_000  # expressions, and digits, given to the split function at a time
+_LONGEST = 4_000  # digits of an operand that a build can hold
 UNORDERED = frozenset({"add", "mul", "equal"})  # a op b and b op a are one expression for the split
 _NOT_PARQUET = (pa.ArrowException, OSError, ValueError)  # what reading a damaged file raises
 _KEYS = ("a", "b", "prompt", "direction")
@@ -29,6 +33,7 @@ class Finding:
         path: the file, relative to the dataset's folder.
         row: index of the row in the file, None where the whole file is meant.
         message: what is wrong.
+
     """
 
     kind: str
@@ -48,8 +53,9 @@ class Part:
         groups: the row groups to read.
         first_row: index of their first row in the shard.
         rows: how many rows they hold.
-        size, sha256: of the whole file, checked with its first part; None for the others.
+        sha256: of the whole file, checked with its first part; None for the others.
         fraction: which share of the rows to re-execute.
+
     """
 
     directory: Path
@@ -74,7 +80,9 @@ class PartResult:
         findings: at most ``KEPT``; ``num_findings``: how many there were.
         rows: 16 bytes per row read, in order: a digest of what must not occur twice.
         expressions: 16 bytes per distinct expression; ``first``: the row where each stands first.
+        pairs: the same with the operands in sorted order where the split takes no account of it.
         instructions: the distinct instructions seen.
+
     """
 
     checked: int = 0
@@ -102,7 +110,9 @@ def verify_part(part: Part) -> PartResult:
             with path.open("rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
             if found != part.sha256:
-                result.add(Finding("file", part.path, None, f"sha256 is {found}, the manifest says {part.sha256}"))
+                result.add(
+                    Finding("file", part.path, None, f"sha256 is {found}, the manifest says {part.sha256}")
+                )
     except OSError as error:
         result.add(Finding("file", part.path, None, f"cannot be read: {error.strerror or error}"))
         return result
@@ -183,7 +193,9 @@ class _Collector:
             return None, columns
         bound = int(self.part.fraction * 2**32)
         chosen = [
-            i for i in range(len(columns["prompt"])) if (self.at + i) * 2_654_435_761 % 2**32 < bound or self.at + i == 0
+            i
+            for i in range(len(columns["prompt"]))
+            if (self.at + i) * 2_654_435_761 % 2**32 < bound or self.at + i == 0
         ]
         return chosen, {name: [values[i] for i in chosen] for name, values in columns.items()}
 
@@ -205,37 +217,42 @@ class _Collector:
         part, result, first = self.part, self.result, self.first
         result.rows = b"".join(self.digests)
         result.expressions = b"".join(_digest(f"{a}|{b}") for a, b in first)
-        pairs = first
-        if part.task in UNORDERED:  # the split must hold for both orders at once
-            pairs = {(a, b) if str(a) <= str(b) else (b, a): row for (a, b), row in first.items()}  # type: ignore[misc]
+        result.pairs = result.expressions
+        if part.task in UNORDERED:
             result.pairs = b"".join(_digest("|".join(sorted((str(a), str(b))))) for a, b in first)
-        else:
-            result.pairs = result.expressions
         result.first = list(first.values())
-        del pairs
         self._sides()
 
     def _sides(self) -> None:
-        from .split import sides
-
         part, task = self.part, self.part.task
-        good = {key: row for key, row in self.first.items() if _expression(task, *key)}
+        unary = tm.machine(task).unary
+        good = [item for item in self.first.items() if _expression(unary, *item[0])]
+        good.sort(key=lambda item: len(item[0][0]) + len(item[0][1] or ""))
         allowed = {part.split, "test"} if part.split == "stress" else {part.split}
-        found = sides(task, [a for a, _ in good], [b for _, b in good]) if good else []
-        for (key, row), side in zip(good.items(), found, strict=True):
+        found: list[str] = []
+        while len(found) < len(good):  # the split function makes matrices of digits: bound their size
+            longest = len(good[min(len(found) + _SIDES, len(good)) - 1][0][0]) + 1
+            some = good[len(found) : len(found) + max(1, min(_SIDES, _CELLS // longest))]
+            found += sides(task, [a for (a, _), _ in some], [b for (_, b), _ in some])
+        for (key, row), side in zip(good, found, strict=True):
             if side not in allowed:
                 shown = " ".join(clip(x, 30) for x in key if x is not None)
                 message = f"{task} {shown} stands in {part.split}, the split function says {side}"
                 self.result.add(Finding("split", part.path, row, message))
 
 
-def _expression(task: str, a: object, b: object) -> bool:
-    """Whether a and b look like operands: others are reported with their rows and belong to no side."""
-    texts = [a] if b is None else [a, b]
-    return all(isinstance(x, str) and x.isascii() and x.isdigit() and (x == "0" or x[0] != "0") for x in texts)
+def _expression(unary: bool, a: object, b: object) -> bool:
+    """Say whether a and b look like operands: others are reported with their rows and belong to no side."""
+    return _operand(a) and (b is None if unary else _operand(b))
 
 
-# --------------------------------------------------------------------------------------------------------------------
+def _operand(text: object) -> bool:
+    if not isinstance(text, str) or not 0 < len(text) <= _LONGEST:
+        return False
+    return text.isascii() and text.isdigit() and (text == "0" or text[0] != "0")
+
+
+# ----------------------------------------------------------------------------------------------------------
 # A user's own machine has no hand-written grammar: its rows are compared with what the machine itself says
 
 
@@ -256,8 +273,6 @@ def check_by_machine(
 
 
 def _by_machine(task: str, view: str, dialect: str, row: Mapping[str, Any]) -> str | None:
-    from .. import tm
-
     a, b = row["a"], row["b"]
     if row["task"] != task:
         return f"task: expected {task!r}, found {clip(row['task'])}"

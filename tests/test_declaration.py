@@ -3,16 +3,13 @@
 import dataclasses
 import json
 import pickle
-import shlex
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 
 import pytest
 from caef_data.errors import UserError
-from caef_data.pipelines import settings as settings_module
 from caef_data.pipelines import versions
 from caef_data.pipelines.declaration import (
     VIEWS,
@@ -26,8 +23,6 @@ from caef_data.pipelines.declaration import (
 )
 from caef_data.pipelines.settings import EFFECTS, RULES
 from caef_data.pipelines.toml_lines import key_lines
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 NINE = ("add", "sub", "mul", "div", "equal", "greater_than", "less_than", "reflection", "left_mask")
 
@@ -153,7 +148,7 @@ def test_settings_are_frozen_and_survive_a_round_trip() -> None:
         ('min = "1"', "min is '1', which is no whole number", "from 1"),
         ("min = true", "min is true, which is no whole number", "from 1"),
         ("min = 1.0", "min is 1.0", "from 1"),
-        ("num = 1979-05-27", "num is 1979-05-27", "from"),
+        ("num = 1979-05-27", "num is 1979-05-27, which is no whole number", "1 to"),
         ("min = 0", "min is 0, out of range", "from 1"),
         ("min = 7", "min is 7, larger than max = 5", "1 to 5"),
         ("max = -1", "max is -1", "from 1"),
@@ -164,7 +159,7 @@ def test_settings_are_frozen_and_survive_a_round_trip() -> None:
         ("seed = 9223372036854775808", "seed is 9223372036854775808, out of range", "0 to 9,223"),
         ("max_steps = 0", "max_steps is 0", "1 to 1,000,000"),
         ("max_steps = 1_000_001", "max_steps is 1000001", "1 to 1,000,000"),
-        ("rows_per_shard = 0", "rows_per_shard is 0", "from 1"),
+        ("rows_per_shard = 0", "rows_per_shard is 0", "1 to"),
         ("max_len = 10_001", "max_len is 10001", "1 to 10,000"),
         ("balance = 1", "balance is 1", "true, false"),
         ('dialect = "publihsed"', "did you mean 'published'?", "consistent, published"),
@@ -226,9 +221,10 @@ def test_every_bad_setting_is_refused_with_its_line(line: str, message: str, all
         ),
         ("x = 1\nx = 2", "this is not TOML", "my.toml, line 2"),
         ("task = 'add'\nmin = ٣", "this is not TOML", "my.toml, line 2"),
-        ("task = 'add'\nmin = [1,\n\n", "this is not TOML", "my.toml, line 3"),
-        ("task = 'add'\nnum = " + "9" * 5_000, "a number is too long", "my.toml"),
+        ("task = 'add'\nmin = [1,\n\n", "this is not TOML", "my.toml, line 2"),
+        ("task = 'add'\nnum = " + "9" * 5_000, "a number is too long", "my.toml, line 2"),
         ("task = 'add'\nnum = 0x" + "f" * 5_000, "num is a number of 20000 bits", "my.toml, line 2"),
+        ("\n" + ".".join("a" * 400_000) + " = 1", "more than 500 dots", "my.toml, line 2"),
         ("a = " + "[" * 5_000, "nested too deeply", "my.toml"),
     ],
 )
@@ -358,155 +354,6 @@ def test_unknown_names_and_unreadable_files(tmp_path: Path) -> None:
     assert "is empty" in message(str(tmp_path / "empty.toml"))
 
 
-# Flags
-
-
-def test_flags_name_their_options() -> None:
-    assert "--min is 9, larger than --max 3\n  where:   --min 9 --max 3" in refused_flags("sub", min=9, max=3)
-    assert "where:   --min 300\n" in refused_flags("sub", min=300)  # --max was not given
-    assert "--split holds \"trian\" (did you mean 'train'?)" in refused_flags("sub", splits=["trian"])
-    assert "--task is \"subb\", which is no task (did you mean 'sub'?)" in refused_flags("subb")
-    assert "the task sub is given twice" in refused_flags("sub", "subtraction")
-    assert "the task sub is given twice" in refused_flags("all", "sub")
-    assert "no --task" in refused_flags()
-    assert "use --split train" in refused_flags("sub", num_test=0)
-    assert from_flags(["sub"], min=None, views=[]).tasks[0] == TaskSettings(task="sub")
-
-
-@pytest.mark.parametrize(
-    ("tasks", "given", "command"),
-    [
-        (["sub"], {}, "caef-data build --task sub --min 1 --max 100 --num 20"),
-        (["all"], {"seed": 3}, "caef-data build --task all --min 1 --max 100 --num 20 --seed 3"),
-        (
-            ["sub", "multiplication"],
-            {"num": 50, "num_test": 9, "balance": False, "splits": ["train"], "views": ["raw", "full"]},
-            "caef-data build --task sub --task mul --min 1 --max 100 --num 50 --num-test 9 --split train"
-            " --view full --view raw --no-balance",
-        ),
-        (
-            ["add"],
-            {"steps": "all", "dialect": "published", "max_steps": 500, "rows_per_shard": 1000},
-            "caef-data build --task add --min 1 --max 100 --num 20 --dialect published --steps all"
-            " --max-steps 500 --rows-per-shard 1000",
-        ),
-    ],
-)
-def test_rebuild_command(tasks: list[str], given: dict[str, object], command: str) -> None:
-    declaration = from_flags(tasks, **given)
-    assert rebuild_command(declaration) == command
-    assert from_command(command).identity() == declaration.identity()
-
-
-def from_command(command: str) -> Declaration:
-    """Read the options back, as the command line will."""
-    words = shlex.split(command)[2:]
-    given: dict[str, object] = {}
-    lists: dict[str, list[str]] = {"--task": [], "--split": [], "--view": []}
-    while words:
-        option = words.pop(0)
-        if option in ("--balance", "--no-balance"):
-            given["balance"] = option == "--balance"
-        elif option in lists:
-            lists[option].append(words.pop(0))
-        else:
-            value = words.pop(0)
-            given[option[2:].replace("-", "_")] = int(value) if value.isdigit() else value
-    return from_flags(lists["--task"], splits=lists["--split"], views=lists["--view"], **given)
-
-
-def test_rebuild_command_of_tasks_with_their_own_settings() -> None:
-    both = Declaration(name="x", tasks=(TaskSettings(task="sub"), TaskSettings(task="add", max=9)))
-    first, second = rebuild_command(both).split(" && ")
-    assert first == "caef-data build --task sub --min 1 --max 100 --num 20"
-    assert second == "caef-data build --task add --min 1 --max 9 --num 20"
-
-
-# Hostile input: a UserError or a valid declaration, nothing else
-
-SCRAPS = [
-    "0", "1", "-1", "007", "+5", "1e3", "0x10", "9" * 4_400, "0b1", "1_000", "nan", "-0", "true", "٣", "３",
-    "", " ", "\n", "\r", "\t", "\0", '"', "'", '"""', "'''", "[", "]", "[[", "]]", "{", "}", "=", ",", ".", "..",
-    "#", "\\", '"\\u0000"', '"../../etc/passwd"', "'add'", '"sub"', "'all'", "['add', 'sub']", "['train']",
-    "['raw']", "[[task]]\n", "[task]\n", "task = ", "min = ", "max = ", "num = ", "num_test = ", "splits = ",
-    "views = ", "steps = 'all'\n", "seed = ", "name = ", "repo = ", "description = ", "balance = ", "max_len = ",
-    "\n", "\n", "task = 'mul'\n", "task = 'div'\n", "\ufeff", "1979-05-27", "07:32:00", "é", "x.y = ", "\u2028",
-]  # fmt: skip
-WORDS = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.integers(10**30, 10**31), st.just(10**5_000), st.floats(),
-    st.text(max_size=9), st.binary(max_size=3),
-    st.sampled_from([*VIEWS, *NINE, "train", "test", "all", "١", "..", ""]),
-)  # fmt: skip
-VALUES = st.one_of(
-    WORDS, st.lists(WORDS, max_size=4), st.dictionaries(st.text(max_size=3), WORDS, max_size=2)
-)
-
-
-@settings(max_examples=400, deadline=None)
-@given(st.lists(st.sampled_from(SCRAPS), max_size=14).map("".join))
-def test_hostile_toml_scraps(text: str) -> None:
-    try:
-        assert parse_declaration(text, "my.toml").tasks
-    except UserError as error:
-        assert len(str(error)) < 2_000
-        assert str(error).isascii()
-
-
-def toml(value: object) -> str:
-    """Write a value as TOML, so that hostile values get past the parser."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int):
-        return hex(value) if value >= 0 else str(max(value, -(2**62)))
-    if isinstance(value, list):
-        return "[" + ", ".join(toml(item) for item in value) + "]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{toml(key)} = {toml(item)}" for key, item in value.items()) + "}"
-    escaped = "".join(f"\\U{ord(c) if not 0xD800 <= ord(c) < 0xE000 else 63:08X}" for c in str(value))
-    return str(value) if isinstance(value, float) else f'"{escaped}"'
-
-
-KEYS = st.sampled_from([*RULES, "name", "repo", "description"]) | st.text(max_size=4)
-TABLES = st.dictionaries(KEYS, VALUES, max_size=4)
-
-
-@settings(max_examples=400, deadline=None)
-@given(TABLES, st.lists(TABLES, max_size=3), st.sampled_from(["\n", "\r\n", "\n# [[task]]\n"]))
-def test_hostile_toml_values(top: dict[str, object], tables: list[dict[str, object]], end: str) -> None:
-    lines = [f"{toml(key)} = {toml(value)}" for key, value in top.items() if key != "task" or not tables]
-    for table in tables:
-        lines += ["[[task]]", *(f"{toml(key)} = {toml(value)}" for key, value in table.items())]
-    text = end.join(lines)
-    assert key_lines(text).headers == [n for n, line in enumerate(text.splitlines(), 1) if line == "[[task]]"]
-    try:
-        assert parse_declaration(text, "my.toml").tasks
-    except UserError as error:
-        assert "my.toml" in str(error) or "nothing to build" in str(error)
-        assert len(str(error)) < 2_000
-        assert str(error).isascii()
-
-
-@settings(max_examples=400, deadline=None)
-@given(st.lists(st.sampled_from([*NINE, "all", "", "\n", "..", "sub "]) | st.text(), max_size=3), TABLES)
-def test_hostile_flags(tasks: list[str], given: dict[str, object]) -> None:
-    given.pop("task", None)
-    try:
-        declaration = from_flags(tasks, **given)
-        assert Declaration.from_dict(declaration.to_dict()) == declaration
-    except UserError as error:
-        assert len(str(error)) < 2_000
-        assert str(error).isascii()
-
-
-def test_large_files_are_read_in_time() -> None:
-    texts = ["a=1\n" * 9, "\n".join(f"k{n} = {n}" for n in range(60_000)), "x = [" + "1," * 400_000 + "]"]
-    texts += ["# '\"[\n" * 100_000, ".".join("a" * 400_000) + " = 1", "x = '''" + "\n" * 900_000 + "'''"]
-    start = time.perf_counter()
-    for text in texts:
-        refused(text)
-    assert time.perf_counter() - start < 20
-
-
 def test_import_is_light() -> None:
     """`caef-data --help` and messages about bad input must not wait for numpy, polars or pydantic."""
     code = "import sys, caef_data.pipelines.declaration as d; print(*sys.modules)"
@@ -514,4 +361,3 @@ def test_import_is_light() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     assert not {"numpy", "polars", "pyarrow", "pydantic", "duckdb"} & set(loaded)
-    assert settings_module.SPLITS

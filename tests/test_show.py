@@ -122,8 +122,8 @@ def test_nested_shows_the_called_machines(dialect: Any) -> None:
     )
     count = re.compile(r"^ +\d+  q\w  ", re.MULTILINE)
     assert len(count.findall(nested)) - len(count.findall(plain)) == entries
-    assert ("result 6\n" in plain) == (dialect == "consistent")
-    assert ("result 006\n" in plain) == (dialect == "published")
+    assert ("transitions: result 6\n" in plain) == (dialect == "consistent")
+    assert ("transitions: result 006\n" in plain) == (dialect == "published")
 
 
 @pytest.mark.parametrize(

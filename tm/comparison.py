@@ -23,6 +23,9 @@ COMMANDS = {
 }
 
 
+VARIANTS = halves(EQUAL, Variant("greater", 1, GREATER), Variant("less", 1, LESS))
+
+
 def state_lines(title: str) -> dict[str, str]:
     """Return the state lines of a comparison of this name."""
     tapes = "{a_left}[HEAD1]{a_right} {b_left}[HEAD2]{b_right}"
@@ -75,8 +78,8 @@ class Comparison(BasicMachine):
 
     def variants(self, len_a: int, len_b: int) -> tuple[Variant, ...]:
         if len_a == len_b:
-            return halves(EQUAL, Variant("greater", 1, GREATER), Variant("less", 1, LESS))
-        return (Variant("greater", 1, GREATER),) if len_a > len_b else (Variant("less", 1, LESS),)
+            return VARIANTS
+        return VARIANTS[1:2] if len_a > len_b else VARIANTS[2:]
 
     def batch(self, operands: Operands, dialect: Dialect) -> Batch:
         return ComparisonBatch(self, operands, dialect)

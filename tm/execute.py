@@ -1,13 +1,14 @@
 """Run the command of a parsed entry on its own tapes, and decide what the machine must do next.
 
-The careful, slow half of the checker: it works on configurations from ``grammar`` and says in words what is wrong.
-``successor`` does the same to texts of right rows, fast.
+The careful, slow half of the checker: it works on configurations from ``grammar`` and says in words what is
+wrong. ``successor`` does the same to texts of right rows, fast.
 """
 
 from dataclasses import replace
 
 from ..errors import clip
-from .closed import Problem, problem, written
+from .closed import Problem, written
+from .closed_composers import problem
 from .grammar import COMPOSERS, MACHINES, TASKS, Entry, ParseError, Tape, parse
 
 _NOTHING = ("", "True", "False")
@@ -15,6 +16,13 @@ _NOTHING = ("", "True", "False")
 
 class ExecutionError(ValueError):
     """A command cannot be run on the tapes of its entry."""
+
+
+def shown(value: object) -> str:
+    """Return a value for a message; Python refuses to print integers of more than 4,300 digits."""
+    if type(value) is int and abs(value) >= 10**30:
+        return f"a number of {value.bit_length():,} bits"
+    return str(value) if type(value) is int else clip(value)
 
 
 def difference(expected: str, found: str) -> str:
@@ -27,7 +35,7 @@ def difference(expected: str, found: str) -> str:
     return f"line {line}, column {column}: expected {want}, found {have}"
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 # Executing a command
 
 
@@ -37,7 +45,8 @@ def execute(entry: Entry) -> Entry:
     A composer's ``[CALL]`` takes its result from the halting entry of the called machine in ``entry.call``.
 
     Raises:
-        ExecutionError: the machine has halted, a head would leave its tape, or the result of a call is missing.
+        ExecutionError: the machine has halted, a head would leave its tape, or a call has no result.
+
     """
     if not entry.command:
         raise ExecutionError("the machine has halted: there is no command to run")
@@ -111,7 +120,7 @@ def _literal_digits(value: str) -> str:
 
 
 def result_of(entry: Entry) -> str:
-    """Return the called machine's result, digits without leading zeros, written like a tape, or True or False."""
+    """Return the called machine's result: digits without leading zeros, as on a tape, or True or False."""
     if entry.call is None or entry.call.state != "qH" or entry.call.output is None:
         raise ExecutionError("the halting entry of the called machine is missing")
     output = entry.call.output
@@ -120,16 +129,17 @@ def result_of(entry: Entry) -> str:
     return written(output.replace("|", "")[::-1].lstrip("0") or "0")
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 # Deciding the command of a configuration
 
 
 def decide(entry: Entry, result: str = "") -> Entry:
-    """Give a configuration its command (and its call): what the machine's rules say, from its tapes and registers.
+    """Give a configuration its command (and its call), as the machine's rules say.
 
     Args:
         entry: a configuration, as ``execute`` gives it.
         result: what the machine called before has answered (SUB hands it to the next one).
+
     """
     if entry.state == "qH":
         return replace(entry, command=(), call=None)
@@ -196,7 +206,11 @@ def _decide_left_mask(entry: Entry) -> tuple[str, ...]:
     under = entry.tapes[0].under
     if entry.state == "q2":
         return ("[OUTPUT] LEFT", "q2") if (entry.output or "").endswith("0") else ("qH",)
-    return ("[HEAD] RIGHT", f"[OUTPUT] {under}", "[OUTPUT] RIGHT", "q1") if under else ("[OUTPUT] LEFT", "[OUTPUT] 0", "q2")
+    return (
+        ("[HEAD] RIGHT", f"[OUTPUT] {under}", "[OUTPUT] RIGHT", "q1")
+        if under
+        else ("[OUTPUT] LEFT", "[OUTPUT] 0", "q2")
+    )
 
 
 def _decide_composer(entry: Entry, result: str) -> Entry:
@@ -226,15 +240,16 @@ def _decide_composer(entry: Entry, result: str) -> Entry:
     return replace(entry, command=(f"[CALL] {name}", after), call=call)
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 # Checking a transition
 
 
 def check_transition(task: str, prompt: str, completion: str, dialect: str = "consistent") -> str | None:
     """Check one training step from its text alone; return None, or a message saying what is wrong.
 
-    The prompt must be an entry that a run of ``task`` really passes through (its operands are read off the tapes, all
-    the rest is checked with integers); the completion must be what running the prompt's command gives.
+    The prompt must be an entry that a run of ``task`` really passes through (its operands are read off the
+    tapes, all the rest is checked with integers); the completion must be what running the prompt's command
+    gives.
     """
     try:
         entry = parse(prompt)
@@ -249,25 +264,27 @@ def check_transition(task: str, prompt: str, completion: str, dialect: str = "co
     return check_at(work, entry, prompt, completion, dialect, locate(entry))
 
 
-def check_at(work: Problem, entry: Entry, prompt: str, completion: str, dialect: str, step: int) -> str | None:
+def check_at(
+    work: Problem, entry: Entry, prompt: str, completion: str, dialect: str, step: int
+) -> str | None:
     """Check a transition of known operands and step. ``entry`` is the parsed prompt."""
     if not 0 <= step < work.n_steps:
-        return f"prompt: step {clip(step)} is not one of this run's {clip(work.n_steps)} transitions"
+        return f"prompt: step {shown(step)} is not one of this run's {shown(work.n_steps)} transitions"
     expected = work.prompt(step, dialect)
     if prompt != expected:
-        return f"prompt of step {clip(step)}: {difference(expected, prompt)}"
+        return f"prompt of step {shown(step)}: {difference(expected, prompt)}"
     try:
         after = execute(entry)
     except ExecutionError as error:
         return f"prompt: {error}"
     after = decide(after, result_of(entry) if entry.call else "")
     if completion != after.text():
-        return f"completion of step {clip(step)}: {difference(after.text(), completion)}"
+        return f"completion of step {shown(step)}: {difference(after.text(), completion)}"
     return None
 
 
 def locate(entry: Entry) -> int:
-    """Return the 0-based index of the transition that starts at this entry (checked by nothing: -1 for odd ones)."""
+    """Return the 0-based index of the transition that starts at this entry; -1 where none does."""
     if entry.state in ("q0", "qH"):
         return 0 if entry.state == "q0" else -1
     task = TASKS[entry.machine]

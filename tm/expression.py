@@ -39,17 +39,17 @@ def parse_raw(text: str) -> tuple[str, str, str]:
 
 
 def parse_operand(text: str, name: str) -> str:
-    """Return ``text`` if it is an operand; messages call it by ``name``, for example ``operand b``.
+    """Return ``text`` if it is an operand; ``name`` (``a`` or ``b``) is for messages.
 
     Raises:
         UserError: other characters than ASCII digits, a leading zero, nothing at all, too many digits.
     """
     if not text:
-        _fail(f"{name} is empty", text, None, _OPERAND_RULE)
+        _fail(f"operand {name} is empty", text, None, _OPERAND_RULE)
     stop = _end_of_digits(text, 0)
     if stop < len(text):
-        _fail(f"{name} holds {_describe(text[stop])}", text, stop, _OPERAND_RULE)
-    _check_digits(text, 0, stop, name)
+        _fail(f"operand {name} holds {_describe(text[stop])}", text, stop, _OPERAND_RULE)
+    _check_digits(text, 0, stop, f"operand {name}")
     return text
 
 
@@ -72,7 +72,7 @@ def parse_problem(words: Sequence[str], task: str | None = None) -> tuple[str, s
             )
         return parse_expression(words[0])
     kind = machine(task)
-    names = ("operand a",) if kind.unary else ("operand a", "operand b")
+    names = "a" if kind.unary else "ab"
     if len(words) != len(names):
         raise UserError(
             f"{task} takes {len(names)} operand{'s' * (len(names) > 1)}, {len(words)} were given",

@@ -1,9 +1,10 @@
-"""A hand-written grammar of the entries of the nine machines: text -> configuration -> the same text.
+r"""A hand-written grammar of the entries of the nine machines: text -> configuration -> the same text.
 
-Used only to check rows. It is written from the description of the format (docs/format.md) and shares nothing with the
-machines that make the rows, so that a slip there cannot hide itself here.
+Used only to check rows. It is written from the description of the format (docs/format.md) and shares nothing
+with the machines that make the rows, so that a slip there cannot hide itself here.
 
-    >>> entry = parse("ADD, q1,  |2[HEAD1]|1 |9[HEAD2] [C]1 |1[OUTPUT]\\nCMD: [OUTPUT] 0, [OUTPUT], [C], qH\\n")
+    >>> command = "CMD: [OUTPUT] 0, [OUTPUT], [C], qH"
+    >>> entry = parse(f"ADD, q1,  |2[HEAD1]|1 |9[HEAD2] [C]1 |1[OUTPUT]\n{command}\n")
     >>> entry.tapes[0].left, entry.tapes[0].right, entry.carry
     ('|2', '|1', '1')
     >>> entry.text().startswith("ADD, q1,  |2[HEAD1]|1")
@@ -39,7 +40,11 @@ _COUNTING = {
     **dict.fromkeys(("q1", "q2", "q3"), " " + _COMPOSED + "[COUNT]<count> [OUTPUT]<result>"),
     "qH": " " + _COMPOSED + "[COUNT]<count> <result>",
 }
-_COMPARING = {"q0": " " + _START + "[OUTPUT]", "q1": "  " + _HEADS + "[OUTPUT]<truth>", "qH": "  " + _HEADS + "<truth>"}
+_COMPARING = {
+    "q0": " " + _START + "[OUTPUT]",
+    "q1": "  " + _HEADS + "[OUTPUT]<truth>",
+    "qH": "  " + _HEADS + "<truth>",
+}
 # What follows "NAME, qX,", byte for byte: literals, and fields in angle brackets.
 LAYOUTS: dict[str, dict[str, str]] = {
     "ADD": {
@@ -164,6 +169,7 @@ class Entry:
         command: the command's actions, the next state last; empty when the machine has halted.
         call: the entry of the called machine (initial in completions, halting in prompts), if any.
         ended: whether a newline ends the text (completions of composers have none).
+
     """
 
     machine: str
@@ -177,7 +183,7 @@ class Entry:
     ended: bool = True
 
     def state_line(self) -> str:
-        """The first line, without its newline."""
+        """Return the first line, without its newline."""
         fields = {"carry": self.carry, "count": self.count}
         for index, tape in enumerate(self.tapes, 1):
             fields[f"left{index}"], fields[f"right{index}"] = tape.left, tape.right
@@ -188,13 +194,13 @@ class Entry:
         return f"{self.machine}, {self.state},{''.join(parts)}"
 
     def command_line(self) -> str:
-        """The second line, without its newline."""
+        """Return the second line, without its newline."""
         if not self.command:
             return HALT
         return ("CMD: " if self.machine == "ADD" else "CMD ") + ", ".join(self.command)
 
     def text(self) -> str:
-        """The entry as it stands in a row; ``parse(text).text() == text``."""
+        """Return the entry as it stands in a row; ``parse(text).text() == text``."""
         lines = [self.state_line(), self.command_line()]
         if self.call is not None:
             lines += [self.call.state_line(), self.call.command_line()]
@@ -211,6 +217,7 @@ def parse(text: str) -> Entry:
 
     Raises:
         ParseError: the text is not an entry.
+
     """
     ended = text.endswith("\n")
     lines = (text[:-1] if ended else text).split("\n")
@@ -239,7 +246,12 @@ def _called(lines: list[str], name: str) -> Entry:
 
 
 def _entry(
-    machine: str, state: str, fields: dict[str, str], command: tuple[str, ...], call: Entry | None, ended: bool
+    machine: str,
+    state: str,
+    fields: dict[str, str],
+    command: tuple[str, ...],
+    call: Entry | None,
+    ended: bool,
 ) -> Entry:
     tapes = tuple(
         Tape(fields.pop(f"left{index}", ""), fields.pop(f"right{index}"))
@@ -260,7 +272,9 @@ def _state_line(line: str, number: int) -> tuple[str, str, dict[str, str]]:
     if machine not in LAYOUTS:
         raise ParseError(f"one of the machines {', '.join(LAYOUTS)}", number, 1, line)
     if state not in LAYOUTS[machine]:
-        raise ParseError(f"one of {machine}'s states {', '.join(LAYOUTS[machine])}", number, name.start(2) + 1, state)
+        raise ParseError(
+            f"one of {machine}'s states {', '.join(LAYOUTS[machine])}", number, name.start(2) + 1, state
+        )
     at, fields = name.end(), {}
     for index, piece in enumerate(_PIECES[machine][state]):
         if index % 2 == 0:

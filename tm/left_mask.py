@@ -18,6 +18,35 @@ from .columns import I64, Bool, Number
 from .machine import Dialect
 from .render import Cells, Part, decimal, left, low, pick_digit, right, tape
 
+INSTRUCTION = """\
+LEFT_MASK is a Turing machine that removes the highest (leftmost) digit of a non-negative integer, and the
+zeros that then lead: 1050 becomes 50. You are its control: given the current entry of a run, you write
+the next one. An entry is a state line and a command line.
+
+State line: LEFT_MASK, the state, the operand with [HEAD] in it, and the output, which stands to the left
+of [OUTPUT]. Numbers are reversed, units first, with | before each digit: 120 is |0|2|1, so the highest
+digit is the last one. The head reads the digit on its right. States: q0 start, q1 copy one digit, q2 drop
+leading zeros of the result, qH halted with the result at the end of the line.
+
+Command line: CMD and actions, done from left to right; the last one names the state to go to. [HEAD]
+RIGHT moves the head by one digit; [OUTPUT] d writes d; [OUTPUT] RIGHT moves on to the next free place;
+[OUTPUT] LEFT goes back by one place and drops the digit there.
+
+Rules: q0 puts the head on the units. In q1 copy the digit under the head and move on; when the head is at
+the end, go back over the highest digit, blank it with 0, which leaves no mark in the text, and go to q2.
+In q2 step left while the last digit written is 0; otherwise, or when nothing is left, halt. An empty
+result is shown as 0, without |. The last command line is "No command to execute. Halt state."
+
+Job: apply the command to the state line, then give the command that the new state calls for.
+
+Example. The entry
+LEFT_MASK, q1,  |0|5|0|1[HEAD] |0|5|0|1[OUTPUT]
+CMD [OUTPUT] LEFT, [OUTPUT] 0, q2
+is followed by
+LEFT_MASK, q2,  |0|5|0|1[HEAD] |0|5|0[OUTPUT]
+CMD [OUTPUT] LEFT, q2
+
+"""
 
 class Plain(Law):
     """a is free, its second digit is not 0."""
@@ -57,10 +86,14 @@ def second_digit(number: Number) -> columns.U8:
     return number.digit(np.arange(len(number)), np.maximum(number.length - 2, 0))
 
 
+VARIANTS = (Variant("zeros", 1, Zeros()), Variant("plain", 1, Plain()))
+
+
 class LeftMask(BasicMachine):
     """a without its first digit."""
 
     name = "left_mask"
+    instruction = INSTRUCTION
     unary = True
     example = ("1050", "0")
     states = {
@@ -118,8 +151,7 @@ class LeftMask(BasicMachine):
         return max(1, num // 2 * 2)
 
     def variants(self, len_a: int, len_b: int) -> tuple[Variant, ...]:
-        plain = Variant("plain", 1, Plain())
-        return (Variant("zeros", 1, Zeros()), plain) if len_a > 1 else (plain,)
+        return VARIANTS if len_a > 1 else VARIANTS[1:]
 
     def step_rule(self, batch: Batch) -> StepRule:
         return rule(batch.num_steps, keep_all=5, last=1, random=3)

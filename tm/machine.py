@@ -13,10 +13,11 @@ from .classes import Law, Variant
 
 if TYPE_CHECKING:
     from .batch import Batch, Operands, StepRule
+    from .stress import Family
 
 Dialect = Literal["consistent", "published"]
 DIALECTS: tuple[Dialect, ...] = ("consistent", "published")
-MAX_DIGITS = 4_000  # of an operand; Python itself refuses to print integers of more than 4,300 digits
+MAX_DIGITS = 2_000  # of an operand: a product stays below the 4,300 digits that Python prints
 HALT = "No command to execute. Halt state."
 
 _REGISTRY: dict[str, Machine] = {}
@@ -52,6 +53,7 @@ class Machine(ABC):
         composer: the machine calls others.
         instruction: the natural-language description that the first training stage puts before a prompt.
         aligner_instruction: the same for aligner rows.
+        raw_instruction: the same for raw rows.
         example: a pair of operands to show the machine with.
     """
 
@@ -62,6 +64,7 @@ class Machine(ABC):
     composer: ClassVar[bool] = False
     instruction: ClassVar[str] = ""
     aligner_instruction: ClassVar[str] = ""
+    raw_instruction: ClassVar[str] = ""
     example: ClassVar[tuple[str, str]] = ("47", "38")
 
     def __init_subclass__(cls, **kwargs: object) -> None:
@@ -152,11 +155,17 @@ class Machine(ABC):
         """Yield (len a, len b, count, law) of extra expressions that halt soon; none where every run does."""
         return iter(())
 
+    def families(self) -> tuple[Family, ...]:
+        """Return the stress families of the task."""
+        from . import stress
+
+        return stress.MASK if self.unary else stress.PAIRS
+
     def step_rule(self, batch: Batch) -> StepRule:
         """Return which transitions of each expression are kept when steps are sampled."""
-        from .batch import StepRule
+        from .basic import rule
 
-        return StepRule(keep_all=5, first=(0,), last=(1,), ranges=((1, -2, 4),))
+        return rule(batch.num_steps, keep_all=5, last=1, random=4)
 
 
 def _source(cls: type) -> str:

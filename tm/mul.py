@@ -17,6 +17,75 @@ from .loop import Loop, LoopBatch, Turn
 from .machine import Dialect
 from .render import left, right
 
+INSTRUCTION = """\
+MUL is a machine that multiplies operand 1 by operand 2, which is at least 1, by repeated addition. It
+calls the machines LESS_THAN (is the count below operand 2?) and ADD. You are its control: given what
+stands now, you write what comes next.
+
+Algorithm: start with count 1 and output = operand 1. While the count is less than operand 2, add operand
+1 to the output and 1 to the count. With 45 * 3: count 1, output 45; 1 < 3, so output 45 + 45 = 90, count
+2; 2 < 3, so output 45 + 90 = 135, count 3; 3 < 3 is False, so halt: 45 * 3 = 135.
+
+State line: MUL, the state, operand 1 after [HEAD1], operand 2 after [HEAD2], the counter after [COUNT],
+the product so far after [OUTPUT]; at the halt the token [OUTPUT] is gone. Numbers are reversed, units
+first, with | before each digit: 120 is |0|2|1. States: q0 start, both registers empty; q1 compare; q2 add
+operand 1 to the output; q3 add 1 to the count; qH halted. Command line: at q0 it writes both registers
+and goes to q1; elsewhere CMD [CALL], the machine to call and the state to go to when that machine has
+halted.
+
+The prompt has two lines at q0 (state line, command line) and four lines otherwise: after MUL's state line
+and its call come the called machine's last state line, with its result at the end, and "No command to
+execute. Halt state." The answer is MUL's new state line and command; if the command is a call, two
+further lines give the initial state of the called machine and its first command. q1 calls LESS_THAN on
+the count and operand 2, next state q2; its True leads to q2, its False to qH, where the answer is the qH
+line with the product and "No command to execute. Halt state." q2 calls ADD on operand 1 and the output,
+next state q3; the sum is the new output. q3 calls ADD on the count and 1, next state q1; the sum is the
+new count.
+
+Job: read the result of the called machine, put it where it belongs, go to the next state, give its
+command.
+
+Example. The entry
+MUL, q2, [HEAD1]|5|4 [HEAD2]|3 [COUNT]|1 [OUTPUT]|5|4
+CMD [CALL] ADD, q3
+ADD, qH,  |5|4[HEAD1] |5|4[HEAD2] [C]0 |0|9
+No command to execute. Halt state.
+is followed by
+MUL, q3, [HEAD1]|5|4 [HEAD2]|3 [COUNT]|1 [OUTPUT]|0|9
+CMD [CALL] ADD, q1
+ADD, q0, [HEAD1] |1[HEAD2] |1 [C] [OUTPUT]
+CMD: [C] 0, [HEAD1] RIGHT, [HEAD2] RIGHT, q1
+
+"""
+
+ALIGNER_INSTRUCTION = """\
+You translate between products as people write them and the machine MUL. The text below is an input or an
+output.
+
+An input is a product with its = sign; the second number is at least 1. Write the entry that the machine
+starts with: the state line (MUL, state q0, the operands after their heads [HEAD1] and [HEAD2], the empty
+counter [COUNT], the empty [OUTPUT]) and the first command line, which sets the counter to 1 and the
+output to operand 1 and goes to state q1. An output is the entry that the machine halts with: the state
+line in state qH, the operands after their heads, the counter after [COUNT], the product at the end of the
+line, then the line that says there is no command. Write the product out in full; the counter is left out.
+The machine's numbers are reversed, units first, with | before each digit: 120 is |0|2|1. Only the 1 that
+the command writes to the counter has no |.
+
+Example of an input:
+45*3=
+Its answer:
+MUL, q0, [HEAD1]|5|4 [HEAD2]|3 [COUNT] [OUTPUT]
+CMD [COUNT] 1, [OUTPUT]|5|4, q1
+
+Example of an output:
+MUL, qH, [HEAD1]|5|4 [HEAD2]|3 [COUNT]|3 |5|3|1
+No command to execute. Halt state.
+Its answer:
+45*3=135
+
+"""
+
+RAW_INSTRUCTION = 'Answer with the product of the two numbers, in digits.\n\n'
 
 class SmallB(Law):
     """a is free, b one of a few small numbers: the run halts soon."""
@@ -36,10 +105,16 @@ class SmallB(Law):
         return Operands(a, b), np.ones(len(a), np.bool_)
 
 
+ONE_DIGIT, TWO_DIGITS = SmallB(1, 9), SmallB(10, 6)
+
+
 class Mul(Loop):
     """a * b for b >= 1."""
 
     name = "mul"
+    instruction = INSTRUCTION
+    aligner_instruction = ALIGNER_INSTRUCTION
+    raw_instruction = RAW_INSTRUCTION
     sign = "*"
     commutative = True
     test = "less_than"
@@ -76,8 +151,8 @@ class Mul(Loop):
     def halting(self, shortest: int, longest: int, num: int) -> Iterator[tuple[int, int, int, Law]]:
         one_digit = 2 * num * 9 // 15
         for len_a in range(shortest, longest + 1):
-            yield len_a, 1, one_digit, SmallB(1, 9)
-            yield len_a, 2, 2 * num - one_digit, SmallB(10, 6)
+            yield len_a, 1, one_digit, ONE_DIGIT
+            yield len_a, 2, 2 * num - one_digit, TWO_DIGITS
 
     def batch(self, operands: Operands, dialect: Dialect) -> Batch:
         return MulBatch(self, operands, dialect)

@@ -17,7 +17,39 @@ from .classes import Draw, Law, Variant, drawn_digits
 from .columns import I64, Bool
 from .machine import Dialect
 from .render import Part, Pick, decimal, left, low, pick_digit, pick_flag, right, tape
+from .stress import COMPLEMENT, Family
 
+INSTRUCTION = """\
+REFLECTION is a Turing machine that subtracts operand 2 from operand 1, where operand 1 is written with
+nines only and is not the smaller one: each digit d becomes 9 - d. You are its control: given the current
+entry of a run, you write the next one. An entry is a state line and a command line.
+
+State line: REFLECTION, the state, operand 1 with [HEAD1] in it, operand 2 with [HEAD2] in it, and the
+output, which stands to the left of [OUTPUT]. Numbers are reversed, units first, with | before each digit:
+120 is |0|2|1. A head reads the digit on its right; behind the last digit of operand 2 it reads 0. States:
+q0 start, q1 subtract one pair of digits, q2 drop leading zeros of the result, qH halted with the result
+at the end of the line.
+
+Command line: CMD and actions, done from left to right; the last one names the state to go to. [HEAD1]
+RIGHT and [HEAD2] RIGHT move a head by one digit; [OUTPUT] d writes d; [OUTPUT] RIGHT moves on to the next
+free place; [OUTPUT] LEFT goes back by one place and drops the digit there; [OUTPUT] alone closes the
+output.
+
+Rules: q0 puts both heads on the units. In q1 write the difference of the two digits and move the heads
+that still have a digit; when [HEAD1] is at the end, go to q2. In q2 step left while the last digit
+written is 0, then close the output and halt. If nothing but | is left, the result is |0. The last command
+line is "No command to execute. Halt state."
+
+Job: apply the command to the state line, then give the command that the new state calls for.
+
+Example. The entry
+REFLECTION, q1,  |9|9[HEAD1]|9 |8|9[HEAD2] |1|0[OUTPUT]
+CMD [HEAD1] RIGHT, [OUTPUT] 9, [OUTPUT] RIGHT, q1
+is followed by
+REFLECTION, q1,  |9|9|9[HEAD1] |8|9[HEAD2] |1|0|9[OUTPUT]
+CMD q2
+
+"""
 
 class Complemented(Law):
     """a is all nines, b is free and does not begin with 9 where it is as long as a."""
@@ -64,10 +96,15 @@ def _begins_with_nine(operands: Operands) -> Bool:
     return (first == 9) & (operands.a.length == b.length)
 
 
+# The published law is two free problems and one with leading nines; of the free ones a ninth begins with 9 too.
+VARIANTS = (Variant("plain", 16, Complemented()), Variant("leading_nines", 11, LeadingNines()))
+
+
 class Reflection(BasicMachine):
     """a - b where a is all nines."""
 
     name = "reflection"
+    instruction = INSTRUCTION
     example = ("999", "98")
     states = {
         "q0": "REFLECTION, q0, [HEAD1] {a}[HEAD2] {b} [OUTPUT]",
@@ -135,9 +172,7 @@ class Reflection(BasicMachine):
         return 3 * num if len_a == len_b else num
 
     def variants(self, len_a: int, len_b: int) -> tuple[Variant, ...]:
-        plain = Variant("plain", 16, Complemented())
-        # The published law is 2 free problems and 1 with leading nines; of the free ones a ninth begins with 9 too.
-        return (plain, Variant("leading_nines", 11, LeadingNines())) if len_a == len_b else (plain,)
+        return VARIANTS if len_a == len_b else VARIANTS[:1]
 
     def step_rule(self, batch: Batch) -> StepRule:
         total = batch.num_steps
@@ -145,6 +180,9 @@ class Reflection(BasicMachine):
         zero = np.zeros_like(total)
         # T - 2 >= n + 2 only where the result has high zeros: without, the second range is empty.
         return StepRule(10, (zero, total - 1, n, n + 1), ((zero + 1, n - 1, 4), (n + 2, total - 2, 3)))
+
+    def families(self) -> tuple[Family, ...]:
+        return COMPLEMENT
 
     def batch(self, operands: Operands, dialect: Dialect) -> Batch:
         return ReflectionBatch(self, operands, dialect)

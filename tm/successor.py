@@ -1,15 +1,14 @@
-"""From the text of a prompt to the text of its completion, fast: what ``execute`` and ``decide`` do, on strings.
+"""From a prompt's text to its completion's, fast: what ``execute`` and ``decide`` do, on strings.
 
-``SUCCESSORS[task](prompt)`` parses the prompt with one regular expression, runs its command on slices of its tapes,
-decides the next command and gives the completion; an empty string where the prompt cannot be run. It trusts the
-prompt's command and the halting line of a called machine: the caller compares prompts with ``closed``. The tables of
-commands are filled from the careful rules of ``execute`` when the module is imported.
-
-Measured, rows of up to 100 digits: 3-5 microseconds a row for a basic machine.
+``successor_of(task)(prompt)`` parses the prompt with one regular expression, runs its command on slices of
+its tapes, decides the next command and gives the completion; an empty string where the prompt cannot be run.
+It trusts the prompt's command and the halting line of a called machine: the caller compares prompts with
+``closed``. The tables of commands are filled from the careful rules of ``execute``.
 """
 
 import re
 from collections.abc import Callable
+from functools import cache, partial
 from itertools import product
 
 from .execute import decide
@@ -22,7 +21,7 @@ _SHAPES = {"carry": "([01])", "truth": "(True|False)"}
 
 
 def _matcher(machine: str, state: str) -> Callable[[str], re.Match[str] | None]:
-    """Compile a machine's layout: cheap character classes, as the comparison with the right text is exact anyway."""
+    """Compile a machine's layout; cheap character classes, as texts are compared exactly anyway."""
     pieces = re.split(r"<(\w+)>", f"{machine}, {state},{LAYOUTS[machine][state]}")
     pattern = "".join(_SHAPES.get(p, "([|0-9]*)") if i % 2 else re.escape(p) for i, p in enumerate(pieces))
     return re.compile(pattern + r"\nCMD:? ([^\n]*)\n").fullmatch
@@ -42,7 +41,7 @@ def _first(machine: str) -> str:
     return decide(Entry(machine, "q0", ())).command_line()
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 # Basic machines
 
 
@@ -53,7 +52,13 @@ def _adder() -> Successor:
     effects: dict[str, tuple[int, str, str, bool, bool]] = {}
     for carry, unit, one, two in product("01", "0123456789", (True, False), (True, False)):
         moves = ("[HEAD1] RIGHT, " if one else "") + ("[HEAD2] RIGHT, " if two else "")
-        effects[f"[C] {carry}, [OUTPUT] {unit}, [OUTPUT] RIGHT, {moves}q1"] = (int(carry), carry, "|" + unit, one, two)
+        effects[f"[C] {carry}, [OUTPUT] {unit}, [OUTPUT] RIGHT, {moves}q1"] = (
+            int(carry),
+            carry,
+            "|" + unit,
+            one,
+            two,
+        )
     last = {f"[OUTPUT] {carry}, [OUTPUT], [C], qH": "|1" if carry == "1" else "" for carry in "01"}
 
     def step(prompt: str) -> str:
@@ -70,9 +75,8 @@ def _adder() -> Successor:
         if effect is None:
             if command not in last:
                 return ""
-            return (
-                f"ADD, qH,  {left1}[HEAD1]{right1} {left2}[HEAD2]{right2} [C]{carry} {output}{last[command]}\n{HALT}\n"
-            )
+            output += last[command]
+            return f"ADD, qH,  {left1}[HEAD1]{right1} {left2}[HEAD2]{right2} [C]{carry} {output}\n{HALT}\n"
         held, carry, unit, one, two = effect
         if one:
             left1, right1 = left1 + right1[:2], right1[2:]
@@ -110,7 +114,9 @@ def _comparer(machine: str) -> Successor:
             return ""
         moves, truth = effect
         if not moves:
-            return f"{machine}, qH,  {left1}[HEAD1]{right1} {left2}[HEAD2]{right2} {truth or output}\n{HALT}\n"
+            return (
+                f"{machine}, qH,  {left1}[HEAD1]{right1} {left2}[HEAD2]{right2} {truth or output}\n{HALT}\n"
+            )
         left1, right1, left2, right2 = left1 + right1[:2], right1[2:], left2 + right2[:2], right2[2:]
         return (
             f"{machine}, q1,  {left1}[HEAD1]{right1} {left2}[HEAD2]{right2} [OUTPUT]{truth or output}\n"
@@ -120,89 +126,109 @@ def _comparer(machine: str) -> Successor:
     return step
 
 
+def _by_state(machine: str, steps: dict[str, Successor]) -> Successor:
+    at = len(machine) + 2
+
+    def step(prompt: str) -> str:
+        run = steps.get(prompt[at : at + 2])
+        return run(prompt) if run is not None else ""
+
+    return step
+
+
 def _reflector() -> Successor:
-    start, running, stripping = (_matcher("REFLECTION", state) for state in ("q0", "q1", "q2"))
+    starting, running, stripping = (_matcher("REFLECTION", state) for state in ("q0", "q1", "q2"))
     decided = _commands("REFLECTION", "q1")
     effects = {
         f"[HEAD1] RIGHT, {move}[OUTPUT] {unit}, [OUTPUT] RIGHT, q1": ("|" + unit, bool(move))
         for unit, move in product("0123456789", ("[HEAD2] RIGHT, ", ""))
     }
 
-    def strip(tapes: str, output: str) -> str:
-        command = "[OUTPUT] LEFT, q2" if output[-1:] == "0" else "[OUTPUT], qH"
-        return f"REFLECTION, q2,  {tapes} {output or '|'}[OUTPUT]\nCMD {command}\n"
-
-    def step(prompt: str) -> str:
-        match = running(prompt)
-        if match is not None:
-            left1, right1, left2, right2, output, command = match.groups()
-            if command == "q2":
-                return strip(f"{left1}[HEAD1]{right1} {left2}[HEAD2]{right2}", output)
-            if command not in effects:
-                return ""
-            unit, two = effects[command]
-            left1, right1 = left1 + right1[:2], right1[2:]
-            if two:
-                left2, right2 = left2 + right2[:2], right2[2:]
-            return (
-                f"REFLECTION, q1,  {left1}[HEAD1]{right1} {left2}[HEAD2]{right2} {output}{unit}[OUTPUT]\n"
-                f"{decided[right1[1:2], right2[1:2]]}\n"
-            )
-        match = stripping(prompt)
-        if match is not None:
-            left1, right1, left2, right2, output, command = match.groups()
-            tapes = f"{left1}[HEAD1]{right1} {left2}[HEAD2]{right2}"
-            if command == "[OUTPUT] LEFT, q2":
-                return strip(tapes, output[:-2])
-            end = "|0" if output == "|" else output
-            return f"REFLECTION, qH,  {tapes} {end}\n{HALT}\n" if command == "[OUTPUT], qH" else ""
-        match = start(prompt)
+    def start(prompt: str) -> str:
+        match = starting(prompt)
         if match is None:
             return ""
         x, y, _ = match.groups()
         return f"REFLECTION, q1,  [HEAD1]{x} [HEAD2]{y} [OUTPUT]\n{decided[x[1:2], y[1:2]]}\n"
 
-    return step
+    def run(prompt: str) -> str:
+        match = running(prompt)
+        if match is None:
+            return ""
+        left1, right1, left2, right2, output, command = match.groups()
+        if command == "q2":
+            return stripped(f"{left1}[HEAD1]{right1} {left2}[HEAD2]{right2}", output)
+        if command not in effects:
+            return ""
+        unit, two = effects[command]
+        left1, right1 = left1 + right1[:2], right1[2:]
+        if two:
+            left2, right2 = left2 + right2[:2], right2[2:]
+        return (
+            f"REFLECTION, q1,  {left1}[HEAD1]{right1} {left2}[HEAD2]{right2} {output}{unit}[OUTPUT]\n"
+            f"{decided[right1[1:2], right2[1:2]]}\n"
+        )
+
+    def strip(prompt: str) -> str:
+        match = stripping(prompt)
+        if match is None:
+            return ""
+        left1, right1, left2, right2, output, command = match.groups()
+        tapes = f"{left1}[HEAD1]{right1} {left2}[HEAD2]{right2}"
+        if command == "[OUTPUT] LEFT, q2":
+            return stripped(tapes, output[:-2])
+        end = "|0" if output == "|" else output
+        return f"REFLECTION, qH,  {tapes} {end}\n{HALT}\n" if command == "[OUTPUT], qH" else ""
+
+    def stripped(tapes: str, output: str) -> str:
+        command = "[OUTPUT] LEFT, q2" if output[-1:] == "0" else "[OUTPUT], qH"
+        return f"REFLECTION, q2,  {tapes} {output or '|'}[OUTPUT]\nCMD {command}\n"
+
+    return _by_state("REFLECTION", {"q0": start, "q1": run, "q2": strip})
 
 
 def _masker() -> Successor:
-    start, running, stripping = (_matcher("LEFT_MASK", state) for state in ("q0", "q1", "q2"))
+    starting, running, stripping = (_matcher("LEFT_MASK", state) for state in ("q0", "q1", "q2"))
     decided = {
-        digit: decide(Entry("LEFT_MASK", "q1", (Tape("", digit and "|" + digit),))).command_line() for digit in _DIGITS
+        digit: decide(Entry("LEFT_MASK", "q1", (Tape("", digit and "|" + digit),))).command_line()
+        for digit in _DIGITS
     }
     effects = {f"[HEAD] RIGHT, [OUTPUT] {digit}, [OUTPUT] RIGHT, q1": "|" + digit for digit in "0123456789"}
 
-    def strip(tape: str, output: str) -> str:
+    def start(prompt: str) -> str:
+        match = starting(prompt)
+        return f"LEFT_MASK, q1,  [HEAD]{match[1]} [OUTPUT]\n{decided[match[1][1:2]]}\n" if match else ""
+
+    def run(prompt: str) -> str:
+        match = running(prompt)
+        if match is None:
+            return ""
+        left, right, output, command = match.groups()
+        if command == "[OUTPUT] LEFT, [OUTPUT] 0, q2":
+            return stripped(f"{left}[HEAD]{right}", output[:-2])
+        unit = effects.get(command)
+        if unit is None:
+            return ""
+        left, right = left + right[:2], right[2:]
+        return f"LEFT_MASK, q1,  {left}[HEAD]{right} {output}{unit}[OUTPUT]\n{decided[right[1:2]]}\n"
+
+    def strip(prompt: str) -> str:
+        match = stripping(prompt)
+        if match is None:
+            return ""
+        left, right, output, command = match.groups()
+        if command == "[OUTPUT] LEFT, q2":
+            return stripped(f"{left}[HEAD]{right}", output[:-2])
+        return f"LEFT_MASK, qH,  {left}[HEAD]{right} {output or '0'}\n{HALT}\n" if command == "qH" else ""
+
+    def stripped(tape: str, output: str) -> str:
         command = "[OUTPUT] LEFT, q2" if output[-1:] == "0" else "qH"
         return f"LEFT_MASK, q2,  {tape} {output}[OUTPUT]\nCMD {command}\n"
 
-    def step(prompt: str) -> str:
-        match = running(prompt)
-        if match is not None:
-            left, right, output, command = match.groups()
-            if command == "[OUTPUT] LEFT, [OUTPUT] 0, q2":
-                return strip(f"{left}[HEAD]{right}", output[:-2])
-            unit = effects.get(command)
-            if unit is None:
-                return ""
-            left, right = left + right[:2], right[2:]
-            return f"LEFT_MASK, q1,  {left}[HEAD]{right} {output}{unit}[OUTPUT]\n{decided[right[1:2]]}\n"
-        match = stripping(prompt)
-        if match is not None:
-            left, right, output, command = match.groups()
-            if command == "[OUTPUT] LEFT, q2":
-                return strip(f"{left}[HEAD]{right}", output[:-2])
-            return f"LEFT_MASK, qH,  {left}[HEAD]{right} {output or '0'}\n{HALT}\n" if command == "qH" else ""
-        match = start(prompt)
-        if match is None:
-            return ""
-        x, _ = match.groups()
-        return f"LEFT_MASK, q1,  [HEAD]{x} [OUTPUT]\n{decided[x[1:2]]}\n"
-
-    return step
+    return _by_state("LEFT_MASK", {"q0": start, "q1": run, "q2": strip})
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------------
 # Composers
 
 
@@ -254,15 +280,29 @@ def _subtractor() -> Successor:
 
 def _looper(machine: str) -> Successor:
     """MUL and DIV: which register a call feeds is all that differs."""
-    pattern = machine + r", (q[0-3]), (\[HEAD1\]([|0-9]*) \[HEAD2\]([|0-9]*) \[COUNT\])([|0-9]*) \[OUTPUT\]([|0-9]*)"
+    pattern = (
+        machine
+        + r", (q[0-3]), (\[HEAD1\]([|0-9]*) \[HEAD2\]([|0-9]*) \[COUNT\])([|0-9]*) \[OUTPUT\]([|0-9]*)"
+    )
     state_line, mul = re.compile(pattern).fullmatch, machine == "MUL"
     compare = "LESS_THAN" if mul else "GREATER_THAN"
     commands = {"q1": f"CMD [CALL] {compare}, q2", "q2": "CMD [CALL] ADD, q3", "q3": "CMD [CALL] ADD, q1"}
     goes_on = str(mul)
 
-    def enter(head: str, x: str, y: str, count: str, output: str) -> str:
+    def entered(head: str, x: str, y: str, count: str, output: str) -> str:
         call = _calls(compare, count, y if mul else x)
         return f"{machine}, q1, {head}{count} [OUTPUT]{output}\n{commands['q1']}\n{call}"
+
+    def first(head: str, x: str, y: str, command: str) -> str:
+        if mul:
+            return entered(head, x, y, "|1", x) if command == f"CMD [COUNT] 1, [OUTPUT]{x}, q1" else ""
+        return entered(head, x, y, y, "|0") if command == f"CMD [COUNT]{y}, [OUTPUT] 0, q1" else ""
+
+    def compared(head: str, x: str, count: str, output: str, result: str) -> str:
+        if result != goes_on:
+            return f"{machine}, qH, {head}{count} {output}\n{HALT}"
+        call = _calls("ADD", x, output) if mul else _calls("ADD", output, "|1")
+        return f"{machine}, q2, {head}{count} [OUTPUT]{output}\n{commands['q2']}\n{call}"
 
     def step(prompt: str) -> str:
         line, command, result = _lines(prompt)
@@ -271,32 +311,33 @@ def _looper(machine: str) -> Successor:
             return ""
         state, head, x, y, count, output = match.groups()
         if state == "q0":
-            if command != (f"CMD [COUNT] 1, [OUTPUT]{x}, q1" if mul else f"CMD [COUNT]{y}, [OUTPUT] 0, q1"):
-                return ""
-            return enter(head, x, y, "|1", x) if mul else enter(head, x, y, y, "|0")
+            return first(head, x, y, command)
         if command != commands[state]:
             return ""
         if state == "q1":
-            if result != goes_on:
-                return f"{machine}, qH, {head}{count} {output}\n{HALT}"
-            call = _calls("ADD", x, output) if mul else _calls("ADD", output, "|1")
-            return f"{machine}, q2, {head}{count} [OUTPUT]{output}\n{commands['q2']}\n{call}"
+            return compared(head, x, count, output, result)
         if state == "q2":
             call = _calls("ADD", count, "|1") if mul else _calls("ADD", y, count)
             return f"{machine}, q3, {head}{count} [OUTPUT]{result}\n{commands['q3']}\n{call}"
-        return enter(head, x, y, result, output)
+        return entered(head, x, y, result, output)
 
     return step
 
 
-SUCCESSORS: dict[str, Successor] = {
-    "add": _adder(),
-    "equal": _comparer("EQUAL"),
-    "greater_than": _comparer("GREATER_THAN"),
-    "less_than": _comparer("LESS_THAN"),
-    "reflection": _reflector(),
-    "left_mask": _masker(),
-    "sub": _subtractor(),
-    "mul": _looper("MUL"),
-    "div": _looper("DIV"),
+_BUILDERS: dict[str, Callable[[], Successor]] = {
+    "add": _adder,
+    "equal": partial(_comparer, "EQUAL"),
+    "greater_than": partial(_comparer, "GREATER_THAN"),
+    "less_than": partial(_comparer, "LESS_THAN"),
+    "reflection": _reflector,
+    "left_mask": _masker,
+    "sub": _subtractor,
+    "mul": partial(_looper, "MUL"),
+    "div": partial(_looper, "DIV"),
 }
+
+
+@cache
+def successor_of(task: str) -> Successor:
+    """Return the successor function of a task; building its tables takes about a millisecond."""
+    return _BUILDERS[task]()

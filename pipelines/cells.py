@@ -1,0 +1,384 @@
+"""Which expressions a split of a task holds: the classes' counts, and every expression by its number.
+
+A cell is a part of a class (one variant) or a stress family in a class. The i-th expression of a cell is a pure function
+of (seed, task, cell, i): in large cells the first of candidates ``1024 * i, 1024 * i + 1 ...`` that lies on the split's
+side, in small ones the i-th such candidate of a permutation of the whole cell.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..tm import machine
+from ..tm.batch import Operands
+from ..tm.classes import Law, apportion
+from ..tm.columns import I64, Bool, Number
+from ..tm.machine import Machine
+from ..tm.random import U64, mix, text_key
+from .boxes import candidates, fits, sizes
+from .settings import TaskSettings
+from .split import STRESS, TEST, TRAIN, expression_hash, side_codes
+from .versions import SAMPLING_VERSION
+
+TRIES = 1024  # candidates of one expression of a large cell; a split that keeps 1 in 20 fails once in 10**22
+CHUNK = 50_000  # candidates looked at together while small cells are scanned
+PATIENCE = 400  # candidates a wanted expression, after which a family counts as exhausted
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """The cells of one split of a task, as columns of shape (cells,).
+
+    Args:
+        task: name of the task.
+        split: train, test or stress.
+        seed: seed of the sampling.
+        laws: the laws that occur.
+        names: the variant of each law.
+        law: index of each cell's law.
+        len_a: digits of a.
+        len_b: digits of b, 0 for one operand.
+        count: expressions of each cell, those that really exist.
+        scanned: whether a cell's expressions are listed in ``found``, from ``first`` on.
+        found: candidate numbers of the expressions of scanned cells.
+    """
+
+    task: str
+    split: str
+    seed: int
+    laws: tuple[Law, ...]
+    names: tuple[str, ...]
+    law: I64
+    len_a: I64
+    len_b: I64
+    count: I64
+    scanned: Bool
+    first: I64
+    found: U64
+
+    @cached_property
+    def machine(self) -> Machine:
+        """The machine of the task."""
+        return machine(self.task)
+
+    @cached_property
+    def start(self) -> I64:
+        """The number of each cell's first expression in the split."""
+        start: I64 = np.cumsum(self.count) - self.count
+        return start
+
+    @property
+    def num_expressions(self) -> int:
+        """Expressions of the split."""
+        return int(self.count.sum())
+
+    @property
+    def num_classes(self) -> int:
+        """Classes (len a, len b) with at least one expression."""
+        here = self.count > 0
+        return len(np.unique(self.len_a[here] * 100_000 + self.len_b[here]))
+
+    @cached_property
+    def keys(self) -> U64:
+        """A 64-bit key of each cell."""
+        return cell_keys(self.task, self.seed, self.names, self.law, self.len_a, self.len_b)
+
+    def of(self, numbers: I64) -> tuple[I64, I64]:
+        """Return the cell of each expression number, and the expression's number in its cell."""
+        cell = np.searchsorted(self.start, numbers, "right") - 1
+        return cell, numbers - self.start[cell]
+
+    def operands(self, numbers: I64) -> tuple[Operands, I64]:
+        """Return the expressions of these numbers, and the index of each one's variant in ``names``."""
+        cell, index = self.of(numbers)
+        law = self.law[cell]
+        parts: list[tuple[I64, Operands]] = []
+        scanned = self.scanned[cell]
+        indexed = np.zeros(len(cell), np.bool_)
+        for at, one in enumerate(self.laws):
+            mine = np.flatnonzero(law == at)
+            indexed[mine] = fits(one, self.len_a[cell[mine]], self.len_b[cell[mine]])
+            for listed in (True, False):
+                for boxed in (True, False):
+                    rows = mine[(scanned[mine] == listed) & (indexed[mine] == boxed)]
+                    if len(rows) and listed:
+                        counter = self.found[self.first[cell[rows]] + index[rows]]
+                        parts.append((rows, self._candidates(at, cell[rows], counter, boxed)[0]))
+                    elif len(rows):
+                        parts.append((rows, self._first_on_side(at, cell[rows], index[rows], boxed)))
+        return _merged(parts, len(numbers)), law
+
+    def _candidates(self, law: int, cell: I64, counter: U64, indexed: bool) -> tuple[Operands, Bool]:
+        """Return candidates and which of them are expressions of their cell (on any side)."""
+        one = self.laws[law]
+        draw = candidates(one, self.keys[cell], counter, self.len_a[cell], self.len_b[cell], indexed)
+        return one.shape(draw)
+
+    def _first_on_side(self, law: int, cell: I64, index: I64, indexed: bool) -> Operands:
+        """Return the first candidate of each expression that lies on the split's side."""
+        parts: list[tuple[I64, Operands]] = []
+        todo, tried = np.arange(len(cell)), 0
+        together = 1 if self.split == "train" else 8
+        while len(todo):
+            if tried >= TRIES:
+                raise RuntimeError(f"{self.task}: no expression of {self.split} in {TRIES} candidates")
+            rows = np.repeat(todo, together)
+            attempt = np.tile(np.arange(tried, tried + together), len(todo))
+            counter = (index[rows] * TRIES + attempt).astype(np.uint64)
+            operands, kept = self._candidates(law, cell[rows], counter, indexed)
+            kept &= on_side(self.machine, operands, self.split)
+            table = kept.reshape(len(todo), together)
+            done = table.any(axis=1)
+            chosen = np.flatnonzero(done) * together + table[done].argmax(axis=1)
+            parts.append((todo[done], _taken(operands, chosen)))
+            todo, tried = todo[~done], tried + together
+            together = min(8, TRIES - tried) or 1
+        return _merged(parts, len(cell))
+
+
+def on_side(found: Machine, operands: Operands, split: str) -> Bool:
+    """Tell which expressions may stand in a split; stress takes what is reserved for it and the test tenth."""
+    side = side_codes(found, operands, expression_hash(found, operands))
+    if split == "stress":
+        return side != TRAIN
+    return side == (TRAIN if split == "train" else TEST)
+
+
+def cell_keys(task: str, seed: int, names: tuple[str, ...], law: I64, len_a: I64, len_b: I64) -> U64:
+    """Return a 64-bit key of each cell."""
+    base = np.array([text_key(f"cell {SAMPLING_VERSION} {seed} {task} {name}") for name in names], np.uint64)
+    lengths = (len_a.astype(np.uint64) << np.uint64(32)) + len_b.astype(np.uint64)
+    return mix(base[law] + mix(lengths))
+
+
+def _taken(operands: Operands, rows: I64) -> Operands:
+    return Operands(operands.a.take(rows), None if operands.b is None else operands.b.take(rows))
+
+
+def _merged(parts: list[tuple[I64, Operands]], num_rows: int) -> Operands:
+    """Put parts at their rows."""
+    if len(parts) == 1 and len(parts[0][0]) == num_rows and (np.diff(parts[0][0]) == 1).all():
+        return parts[0][1]
+
+    def column(numbers: list[Number]) -> Number:
+        width = max((number.width for number in numbers), default=1)
+        planes = np.zeros((width, num_rows), np.uint8)
+        length = np.ones(num_rows, np.int64)
+        for (rows, _), number in zip(parts, numbers, strict=True):
+            planes[: number.width, rows] = number.planes
+            length[rows] = number.length
+        return Number(planes, length)
+
+    a = column([operands.a for _, operands in parts])
+    if any(operands.b is None for _, operands in parts):
+        return Operands(a, None)
+    return Operands(a, column([operands.second for _, operands in parts]))
+
+
+Wanted = list[tuple[int, int, str, Law, int]]  # len a, len b, variant, law, count
+
+
+def class_cells(settings: TaskSettings, split: str) -> Wanted:
+    """Return the cells of a split's classes with the counts that are asked for."""
+    found = machine(settings.task)
+    wanted: Wanted = []
+    span = settings.max - settings.min + 1
+    for len_a, len_b in found.classes(settings.min, settings.max):
+        balanced = found.count(len_a, len_b, settings.num, span) if settings.balance else settings.num
+        if split == "stress":
+            families = [family for family in found.families() if family.applies(len_a, len_b)]
+            wanted += [(len_a, len_b, family.name, family, settings.num_test) for family in families]
+            continue
+        if balanced <= 0:
+            continue
+        variants = found.variants(len_a, len_b)
+        count = balanced if split == "train" else settings.num_test
+        shares = apportion(count, [variant.share for variant in variants])
+        wanted += [
+            (len_a, len_b, variant.name, variant.law, share)
+            for variant, share in zip(variants, shares, strict=True)
+        ]
+    return wanted
+
+
+def halting_cells(settings: TaskSettings, split: str) -> Wanted:
+    """Return the cells of the extra expressions that halt soon (of mul and div)."""
+    num = settings.num if split == "train" else settings.num_test
+    found = machine(settings.task)
+    return [
+        (len_a, len_b, "halts_soon", law, count)
+        for len_a, len_b, count, law in found.halting(settings.min, settings.max, num)
+    ]
+
+
+def resolve(settings: TaskSettings, split: str, wanted: Wanted) -> Cells:
+    """Return the cells with the counts that exist, small and irregular ones scanned.
+
+    A variant that runs short is filled from the others of its class; a class that runs short gives all that it has.
+    """
+    laws: dict[int, int] = {}
+    kinds: list[tuple[str, Law]] = []
+    for _, _, name, law, _ in wanted:
+        if id(law) not in laws:
+            laws[id(law)] = len(kinds)
+            kinds.append((name, law))
+    columns = np.array([(a, b, laws[id(law)], n) for a, b, _, law, n in wanted], np.int64).reshape(-1, 4)
+    len_a, len_b, law, count = columns.T.copy()
+    names = tuple(name for name, _ in kinds)
+    table = tuple(one for _, one in kinds)
+    space = np.zeros(len(law), np.float64)
+    for at, one in enumerate(table):
+        mine = law == at
+        small = np.flatnonzero(mine)[fits(one, len_a[mine], len_b[mine])]
+        space[mine] = np.inf
+        space[small] = sizes(one, len_a[small], len_b[small]).astype(np.float64).prod(axis=0)
+    injective = np.array([one.injective for one in table], np.bool_)[law]
+    scanned = ~injective | (space < count.astype(np.float64) * (2 * TRIES))
+    # A class in which one variant is scanned may have to be filled from the others: scan these with room to spare.
+    draft = Cells(
+        settings.task, split, settings.seed, table, names, law, len_a, len_b, count, scanned, count, _NONE
+    )
+    found = _Scan(draft).run()
+    return _filled(draft, found)
+
+
+_NONE: U64 = np.empty(0, np.uint64)
+
+
+class _Scan:
+    """Lists the expressions of scanned cells: candidates in order, those on the side, each once."""
+
+    def __init__(self, cells: Cells) -> None:
+        self.cells = cells
+        self.lists: dict[int, U64] = {}
+        self.seen: set[int] = set()  # of irregular cells, by hash; a family does not repeat an earlier one
+
+    def run(self) -> dict[int, U64]:
+        cells = self.cells
+        scanned = np.flatnonzero(cells.scanned & (cells.count > 0))
+        want = self._with_room(scanned)
+        for at, law in enumerate(cells.laws):
+            mine = scanned[cells.law[scanned] == at]
+            boxed = fits(law, cells.len_a[mine], cells.len_b[mine])
+            for indexed in (True, False):
+                group = mine[boxed == indexed]
+                width = int(max(cells.len_a[group].max(initial=1), cells.len_b[group].max(initial=1)))
+                step = max(1, CHUNK * 20 // max(width, 20) // 64)
+                for lowest in range(0, len(group), step):
+                    here = group[lowest : lowest + step]
+                    self._scan(at, here, want[here], indexed)
+        return self.lists
+
+    def _with_room(self, scanned: I64) -> I64:
+        """Return how many expressions of each cell could be used: its own, and its class's if others run short."""
+        cells = self.cells
+        want = cells.count.copy()
+        if cells.split == "stress":
+            return want
+        key = cells.len_a * 100_000 + cells.len_b
+        _, which = np.unique(key, return_inverse=True)
+        total = np.bincount(which, weights=cells.count.astype(np.float64)).astype(np.int64)
+        want[scanned] = total[which[scanned]]
+        return want
+
+    def _scan(self, law: int, cell: I64, want: I64, indexed: bool) -> None:
+        cells, one = self.cells, self.cells.laws[law]
+        end = np.full(len(cell), 2.0**62)
+        if indexed:
+            end = sizes(one, cells.len_a[cell], cells.len_b[cell]).astype(np.float64).prod(axis=0)
+        if not one.injective:
+            room = np.array([one.size(int(a), int(b)) for a, b in zip(cells.len_a[cell], cells.len_b[cell], strict=True)], float)
+            end = np.minimum(end, np.maximum(PATIENCE * want, 64 * np.minimum(room, 5_000)))
+        share = 0.8 if cells.split == "train" else 0.1
+        at = np.zeros(len(cell), np.int64)
+        have = np.zeros(len(cell), np.int64)
+        collected: list[tuple[I64, U64]] = []
+        while True:
+            active = np.flatnonzero((have < want) & (at < end))
+            if not len(active):
+                break
+            size = np.ceil((want - have)[active] / share * 1.1).astype(np.int64) + 4
+            size = np.minimum(np.minimum(size, CHUNK), (end - at)[active].astype(np.int64))
+            row = np.repeat(active, size)
+            counter = np.arange(len(row)) - np.repeat(np.cumsum(size) - size, size) + at[row]
+            kept = self._kept(law, cell[row], counter.astype(np.uint64), indexed)
+            rank = np.cumsum(kept) - 1
+            base = np.zeros(len(cell), np.int64)
+            first = np.concatenate([[0], np.cumsum(kept)])[np.cumsum(size) - size]
+            base[active] = first
+            kept &= rank - base[row] < (want - have)[row]
+            collected.append((row[kept], counter[kept].astype(np.uint64)))
+            have += np.bincount(row[kept], minlength=len(cell))
+            at[active] += size
+        rows = np.concatenate([row for row, _ in collected]) if collected else np.empty(0, np.int64)
+        numbers = np.concatenate([found for _, found in collected]) if collected else _NONE
+        order = np.argsort(rows, kind="stable")
+        ends = np.cumsum(have)
+        for which, one_cell in enumerate(cell.tolist()):
+            self.lists[one_cell] = numbers[order[ends[which] - have[which] : ends[which]]]
+
+    def _kept(self, law: int, cell: I64, counter: U64, indexed: bool) -> Bool:
+        cells, one = self.cells, self.cells.laws[law]
+        operands, kept = cells._candidates(law, cell, counter, indexed)
+        if cells.split == "stress":
+            kept &= _expressions(cells.machine, operands)
+        hashes = expression_hash(cells.machine, operands)
+        side = side_codes(cells.machine, operands, hashes)
+        if cells.split == "stress":
+            kept &= side != TRAIN
+        else:
+            kept &= side == (TRAIN if cells.split == "train" else TEST)
+        if not one.injective:
+            for row in np.flatnonzero(kept).tolist():
+                value = int(hashes[row]) if not cells.machine.commutative else _ordered(operands, row)
+                kept[row] = value not in self.seen
+                self.seen.add(value)
+        return kept
+
+
+def _ordered(operands: Operands, row: int) -> int:
+    """Return a hash that tells a op b from b op a."""
+    planes = operands.a.planes[:, row].tobytes(), operands.second.planes[:, row].tobytes()
+    return hash((planes[0].rstrip(b"\0"), int(operands.a.length[row]), planes[1].rstrip(b"\0"), int(operands.second.length[row])))
+
+
+def _expressions(found: Machine, operands: Operands) -> Bool:
+    """Tell which operands are expressions of the task: those of its classes' law (families know nothing of tasks)."""
+    return found.law.holds(operands)
+
+
+def _filled(draft: Cells, lists: dict[int, U64]) -> Cells:
+    """Return the cells with their real counts, short variants filled from the others of their class."""
+    count = draft.count.copy()
+    available = np.where(draft.scanned, 0, np.iinfo(np.int64).max)
+    for cell, found in lists.items():
+        available[cell] = len(found)
+    if draft.split != "stress":
+        key = draft.len_a * 100_000 + draft.len_b
+        short = np.flatnonzero(available < count)
+        for _, group in groupby(np.flatnonzero(np.isin(key, key[short])).tolist(), key=lambda cell: int(key[cell])):
+            cells = np.array(list(group))
+            missing = int(np.maximum(count[cells] - available[cells], 0).sum())
+            count[cells] = np.minimum(count[cells], available[cells])
+            for cell in cells.tolist():
+                extra = min(missing, int(min(available[cell] - count[cell], missing)))
+                count[cell] += extra
+                missing -= extra
+    count = np.minimum(count, available)
+    first = np.zeros(len(count), np.int64)
+    pieces: list[NDArray[np.uint64]] = []
+    at = 0
+    for cell in np.flatnonzero(draft.scanned).tolist():
+        piece = lists.get(cell, _NONE)[: count[cell]]
+        first[cell] = at
+        at += len(piece)
+        pieces.append(piece)
+    found = np.concatenate(pieces) if pieces else _NONE
+    values = {**draft.__dict__, "count": count, "first": first, "found": found}
+    return Cells(**{name: values[name] for name in Cells.__dataclass_fields__})
+
+
+__all__ = ["STRESS", "Cells", "class_cells", "halting_cells", "on_side", "resolve"]

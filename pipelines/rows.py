@@ -1,0 +1,197 @@
+"""Renders the rows of one block of expressions for one view, as an Arrow record batch."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from ..schemas import row_schema
+from ..tm import machine
+from ..tm.batch import Batch, Operands, Rows
+from ..tm.columns import I64, Number
+from ..tm.machine import Dialect, Machine
+from ..tm.random import U64, mix, text_key
+from ..tm.render import Block, decimal, render
+from ..tm.template import Template
+from ..tm.instructions import instruction
+from .split import expression_hash
+
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """One block: expressions of a task and how their rows are wanted.
+
+    Args:
+        task: the task.
+        view: the view.
+        dialect: the dialect of composers' prompts.
+        all_steps: keep every transition in one_step.
+        max_steps: longest run that is written whole.
+        seed: seed of the steps kept and of the order of rows.
+        operands: the expressions.
+        variant: index of each expression's variant in ``variants``.
+        variants: the variants' names.
+    """
+
+    task: str
+    view: str
+    dialect: Dialect
+    all_steps: bool
+    max_steps: int
+    seed: int
+    operands: Operands
+    variant: I64
+    variants: tuple[str, ...]
+
+
+def render_rows(work: Work) -> pa.RecordBatch:
+    """Return the rows of a block, shuffled, with the columns of ``schemas.row_schema(work.view)``."""
+    found = machine(work.task)
+    batch = found.batch(work.operands, work.dialect)
+    key = mix(expression_hash(found, work.operands) + np.uint64(text_key(f"rows {work.seed} {work.task}")))
+    e, own = _VIEWS[work.view](found, batch, work, key)
+    schema = row_schema(work.view)
+    columns = {**_common(found, work, e), **own}
+    return pa.record_batch([columns[name] for name in schema.names], schema=schema)
+
+
+def _order(size: int, key: U64, e: I64) -> I64:
+    """Return a shuffle of rows that depends on their expressions alone."""
+    turn = np.arange(size, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return np.argsort(mix(key[e] + turn), kind="stable")
+
+
+def _common(found: Machine, work: Work, e: I64) -> dict[str, pa.Array]:
+    operands, num_rows = work.operands, len(e)
+    rows = pa.array(e.astype(np.int32))
+    b, len_b = pa.nulls(num_rows, row_schema(work.view).field("b").type), np.zeros(num_rows, np.int16)
+    if operands.b is not None:
+        b = pa.DictionaryArray.from_arrays(rows, _decimals(operands.b))
+        len_b = operands.b.length[e].astype(np.int16)
+    return {
+        "task": _constant(found.name, num_rows),
+        "a": pa.DictionaryArray.from_arrays(rows, _decimals(operands.a)),
+        "b": b,
+        "len_a": pa.array(operands.a.length[e].astype(np.int16)),
+        "len_b": pa.array(len_b),
+        "variant": _named(work.variant[e], work.variants),
+        "instruction": _constant(instruction(found, work.view), num_rows),
+    }
+
+
+def _decimals(number: Number) -> pa.Array:
+    rows = np.arange(len(number))
+    return render([Block(rows, Template("{x}"), {"x": decimal(number, rows)})], len(rows))
+
+
+def _constant(text: str, num_rows: int) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(num_rows, np.int16)), pa.array([text]))
+
+
+def _named(index: I64, names: Sequence[str | None]) -> pa.DictionaryArray:
+    """Return a column of few names; None becomes null."""
+    known = [name for name in names if name is not None] or [""]
+    code = np.array([known.index(name) if name is not None else -1 for name in names], np.int16)[index]
+    return pa.DictionaryArray.from_arrays(pa.array(code, mask=code < 0), pa.array(known))
+
+
+def _counts(values: I64) -> pa.Array:
+    """Return int64 values, null where they are negative."""
+    return pa.array(values, mask=values < 0)
+
+
+View = tuple[I64, dict[str, pa.Array]]
+
+
+def _one_step(found: Machine, batch: Batch, work: Work, key: U64) -> View:
+    rows = batch.every() if work.all_steps else batch.sampled(key)
+    rows = batch.take(rows, _order(len(rows), key, rows.expression))
+    prompts, completions = batch.prompts(rows), batch.completions(rows)
+    return rows.expression, {
+        "prompt": prompts.text,
+        "completion": completions.text,
+        "step": _counts(batch.steps(rows)),
+        "n_steps": _counts(batch.num_steps[rows.expression]),
+        "state": _named(prompts.state, prompts.states),
+        "next_state": _named(completions.state, completions.states),
+        "call": _named(completions.call, completions.calls),
+    }
+
+
+def _runs(found: Machine, batch: Batch, work: Work) -> tuple[I64, Rows, I64]:
+    """Return the expressions whose runs are written whole, their transitions, and where each run begins."""
+    steps = batch.num_steps
+    kept = (steps >= 0) & (steps <= work.max_steps)
+    if not kept.all():
+        # Only runs that halt are walked: the batch is rendered for these alone.
+        raise ValueError(f"{found.name}: a run of more than {work.max_steps} transitions was planned")
+    rows = batch.every()
+    return np.arange(len(steps)), rows, np.concatenate([[0], np.cumsum(steps)])
+
+
+def _full(found: Machine, batch: Batch, work: Work, key: U64) -> View:
+    e, rows, ends = _runs(found, batch, work)
+    order = _order(len(e), key, e)
+    completions = batch.completions(rows).text
+    trace = pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), completions).take(pa.array(order))
+    return order, {
+        "prompt": batch.initial().take(pa.array(order)),
+        "completion": batch.halted().take(pa.array(order)),
+        "n_steps": pa.array(batch.num_steps[order]),
+        "trace": trace,
+    }
+
+
+def _joined(shorten: Callable[[str], str]) -> Callable[[Machine, Batch, Work, U64], View]:
+    def view(found: Machine, batch: Batch, work: Work, key: U64) -> View:
+        e, rows, ends = _runs(found, batch, work)
+        order = _order(len(e), key, e)
+        entries = batch.completions(rows).text.to_pylist()
+        texts = []
+        for row in order.tolist():
+            own = [entry.removesuffix("\n") for entry in entries[ends[row] : ends[row + 1]]]
+            texts.append("\n".join([*(shorten(entry) for entry in own[:-1]), own[-1]]) + "\n")
+        return order, {
+            "prompt": batch.initial().take(pa.array(order)),
+            "completion": pa.array(texts, pa.string()),
+        }
+
+    return view
+
+
+def _aligner(found: Machine, batch: Batch, work: Work, key: U64) -> View:
+    num = len(work.operands)
+    question = _raw(found, work.operands)
+    solved = pa.compute.binary_join_element_wise(question, batch.answers(), "")
+    e = np.tile(np.arange(num), 2)
+    order = _order(2 * num, key, e)
+    at = pa.array(order)
+    return e[order], {
+        "prompt": pa.concat_arrays([question, batch.halted()]).take(at),
+        "completion": pa.concat_arrays([batch.initial(), solved]).take(at),
+        "direction": _named((order >= num).astype(np.int64), ("in", "out")),
+    }
+
+
+def _raw_view(found: Machine, batch: Batch, work: Work, key: U64) -> View:
+    order = _order(len(work.operands), key, np.arange(len(work.operands)))
+    at = pa.array(order)
+    return order, {"prompt": _raw(found, work.operands).take(at), "completion": batch.answers().take(at)}
+
+
+def _raw(found: Machine, operands: Operands) -> pa.Array:
+    rows = np.arange(len(operands))
+    parts = {"a": decimal(operands.a, rows), "b": decimal(operands.second, rows)}
+    return render([Block(rows, Template(f"{{a}}{found.sign}{{b}}="), parts)], len(rows))
+
+
+_VIEWS: dict[str, Callable[[Machine, Batch, Work, U64], View]] = {
+    "one_step": _one_step,
+    "full": _full,
+    "aligner": _aligner,
+    "raw": _raw_view,
+    "scratchpad": _joined(lambda entry: entry),
+    "commands": _joined(lambda entry: entry.split("\n")[1]),
+}

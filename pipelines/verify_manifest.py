@@ -1,0 +1,204 @@
+"""What the manifest says is there, against what is on disk: names, sizes, rows, schemas."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import UserError, clip
+from .verify_shard import Finding, Part
+
+MANIFEST = "manifest.json"
+_CONFIG = re.compile(r"([a-z][a-z0-9_]*)-(one_step|full|aligner|raw|scratchpad|commands)")
+_ROWS_PER_PART = 100_000
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard as the manifest names it."""
+
+    task: str
+    view: str
+    split: str
+    dialect: str
+    path: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class SplitCount:
+    """The counts of one split of one config, as the manifest gives them."""
+
+    config: str
+    split: str
+    rows: int
+    expressions: int
+
+
+def read_manifest(directory: Path) -> tuple[list[Shard], list[SplitCount]]:
+    """Read the manifest of a built folder.
+
+    Raises:
+        UserError: there is no folder, no manifest (a build has not finished), or it cannot be understood.
+
+    """
+    path = directory / MANIFEST
+    if not directory.is_dir():
+        raise UserError(f"there is no folder {clip(str(directory))}", next_step="caef-data build --help")
+    if not path.is_file():
+        raise UserError(
+            f"{clip(str(directory))} holds no finished dataset: {MANIFEST}, written last, is missing",
+            where=str(path),
+            next_step="run the same caef-data build command again; it goes on where it stopped",
+        )
+    try:
+        return _understand(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{MANIFEST} cannot be understood: {clip(str(error), 120)}",
+            where=str(path),
+            next_step="build the dataset again with caef-data build",
+        ) from error
+
+
+def _understand(manifest: dict[str, Any]) -> tuple[list[Shard], list[SplitCount]]:
+    if manifest["format"] != 1:
+        raise ValueError(f"format {manifest['format']!r} is not 1")
+    shards, counts = [], []
+    for config, splits in manifest["configs"].items():
+        match = _CONFIG.fullmatch(config)
+        if match is None:
+            raise ValueError(f"config {config!r} is not <task>-<view>")
+        task, view = match.groups()
+        dialect = str(manifest["tasks"][task]["settings"].get("dialect", "consistent"))
+        for split, held in splits.items():
+            counts.append(SplitCount(config, str(split), int(held["rows"]), int(held["expressions"])))
+            for entry in held["shards"]:
+                shards.append(
+                    Shard(
+                        task,
+                        view,
+                        str(split),
+                        dialect,
+                        str(entry["path"]),
+                        int(entry["rows"]),
+                        int(entry["bytes"]),
+                        str(entry["sha256"]),
+                    )
+                )
+    return shards, counts
+
+
+def check_files(directory: Path, shards: list[Shard], counts: list[SplitCount]) -> list[Finding]:
+    """Compare the manifest with itself and with the names in the config folders."""
+    findings = []
+    named = {shard.path for shard in shards}
+    if len(named) != len(shards):
+        findings.append(Finding("manifest", MANIFEST, None, "names a shard twice"))
+    for shard in shards:
+        if Path(shard.path).parts[:1] != (f"{shard.task}-{shard.view}",) or ".." in Path(shard.path).parts:
+            message = f"names {clip(shard.path)}, which is not in the folder {shard.task}-{shard.view}"
+            findings.append(Finding("manifest", MANIFEST, None, message))
+    for count in counts:
+        held = [s for s in shards if f"{s.task}-{s.view}" == count.config and s.split == count.split]
+        total = sum(shard.rows for shard in held)
+        if total != count.rows:
+            message = f"{count.config} {count.split}: {count.rows} rows, its shards have {total}"
+            findings.append(Finding("manifest", MANIFEST, None, message))
+    for folder in sorted(directory.iterdir()):
+        if not folder.is_dir() or _CONFIG.fullmatch(folder.name) is None:
+            continue
+        for file in sorted(folder.rglob("*")):
+            path = file.relative_to(directory).as_posix()
+            if not file.is_dir() and path not in named:
+                findings.append(Finding("file", path, None, "is not named by the manifest"))
+    return findings
+
+
+def open_shard(directory: Path, shard: Shard, fraction: float) -> tuple[list[Finding], list[Part]]:
+    """Check a shard's size, rows and schema; cut it into parts to re-execute."""
+    findings: list[Finding] = []
+
+    def wrong(kind: str, message: str) -> None:
+        findings.append(Finding(kind, shard.path, None, message))
+
+    path = directory / shard.path
+    if ".." in Path(shard.path).parts or not path.is_file():
+        wrong("file", "is missing")
+        return findings, []
+    size = path.stat().st_size
+    if size != shard.bytes:
+        wrong("file", f"has {size:,} bytes, the manifest says {shard.bytes:,}")
+    try:
+        with pq.ParquetFile(path) as file:
+            rows = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+            schema = file.schema_arrow
+    except (pa.ArrowException, OSError, ValueError) as error:
+        wrong("file", f"is not a readable Parquet file: {clip(str(error), 160)}")
+        return findings, []
+    if sum(rows) != shard.rows:
+        wrong("file", f"has {sum(rows):,} rows, the manifest says {shard.rows:,}")
+    for message in compare_schema(schema, shard.view):
+        wrong("schema", message)
+    if not {"a", "b", "prompt", "completion", "instruction"} <= set(schema.names):
+        return findings, []
+    return findings, list(_parts(directory, shard, rows, fraction))
+
+
+def _parts(directory: Path, shard: Shard, rows: list[int], fraction: float) -> list[Part]:
+    cuts: list[tuple[list[int], int, int]] = [([], 0, 0)]  # row groups, first row, rows
+    for group, held in enumerate(rows):
+        groups, first, total = cuts[-1]
+        if groups and total + held > _ROWS_PER_PART:
+            cuts.append(([group], first + total, held))
+        else:
+            cuts[-1] = ([*groups, group], first, total + held)
+    return [
+        Part(
+            directory,
+            shard.path,
+            shard.task,
+            shard.view,
+            shard.split,
+            shard.dialect,
+            tuple(groups),
+            first,
+            total,
+            None if index else shard.sha256,
+            fraction,
+        )
+        for index, (groups, first, total) in enumerate(cuts)
+    ]
+
+
+def compare_schema(found: pa.Schema, view: str) -> list[str]:
+    """Say how a file's columns differ from the declared ones; how a text is encoded makes no difference."""
+    from ..schemas import row_schema
+
+    declared = row_schema(view)
+    messages = []
+    if found.names != declared.names:
+        messages.append(f"columns are {', '.join(found.names)}; expected {', '.join(declared.names)}")
+    for name in declared.names:
+        if name in found.names:
+            kind, expected = _plain(found.field(name).type), _plain(declared.field(name).type)
+            if kind != expected:
+                messages.append(f"column {name} has type {kind}, expected {expected}")
+    return messages
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """Take away what is only a way of storing: dictionaries, and the three layouts of texts and lists."""
+    if pa.types.is_dictionary(kind):
+        return _plain(kind.value_type)
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.list_(_plain(kind.value_type))
+    return kind

@@ -1,0 +1,407 @@
+"""``caef-data verify`` on small hand-made folders, right ones and damaged ones."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from caef_data import tm
+from caef_data.errors import UserError
+from caef_data.pipelines.split import sides
+from caef_data.pipelines.verify import Report, verify
+from caef_data.pipelines.verify_report import print_report
+from caef_data.schemas import row_schema
+from caef_data.tm.check_rows import COLUMNS
+from rich.console import Console
+
+SIGNS = {"add": "+", "sub": "-", "mul": "*"}
+Rows = list[dict[str, Any]]
+
+
+def rows_of(task: str, view: str, a: str, b: str) -> Rows:
+    """The rows of an expression, made by the machines."""
+    run = list(tm.transitions(task, a, b))
+    base = {
+        "task": task,
+        "a": a,
+        "b": b,
+        "len_a": len(a),
+        "len_b": len(b),
+        "variant": "any",
+        "instruction": "Go.",
+    }
+    texts = [step.completion for step in run]
+    first, last = {"prompt": run[0].prompt}, {"completion": texts[-1]}
+    if view == "full":
+        return [base | first | last | {"n_steps": len(run), "trace": texts}]
+    if view == "aligner":
+        question = f"{a}{SIGNS[task]}{b}="
+        text, answer = tm.align_out(task, a, b)
+        return [
+            base | {"prompt": question, "completion": tm.align_in(question), "direction": "in"},
+            base | {"prompt": text, "completion": answer, "direction": "out"},
+        ]
+    return [
+        base
+        | {"prompt": step.prompt, "completion": step.completion, "step": k, "n_steps": len(run)}
+        | {"state": step.state, "next_state": step.next_state, "call": step.call}
+        for k, step in enumerate(run)
+    ]
+
+
+def expressions(task: str, split: str) -> list[tuple[str, str]]:
+    """Some expressions of two and three digits whose side is ``split``."""
+    pairs = [(str(100 + 17 * i), str(11 + i % 80)) for i in range(40)]
+    where = sides(task, [a for a, _ in pairs], [b for _, b in pairs])
+    return [pair for pair, side in zip(pairs, where, strict=True) if side == split]
+
+
+@dataclass
+class Folder:
+    """A built folder and the means to damage it."""
+
+    path: Path
+
+    def write(self, config: str, split: str, shards: list[Rows]) -> None:
+        """Write a split's shards and their lines in the manifest."""
+        (self.path / config).mkdir(exist_ok=True)
+        for old in (self.path / config).glob(f"{split}-*"):
+            old.unlink()
+        held = []
+        for number, rows in enumerate(shards):
+            name = f"{config}/{split}-{number:05}-of-{len(shards):05}.parquet"
+            self.shard(name, rows)
+            file = (self.path / name).read_bytes()
+            digest = hashlib.sha256(file).hexdigest()
+            held.append({"path": name, "rows": len(rows), "bytes": len(file), "sha256": digest})
+        manifest = self.manifest()
+        pairs = {(row["a"], row["b"]) for rows in shards for row in rows}
+        counts = {"classes": 1, "expressions": len(pairs), "rows": sum(map(len, shards)), "bytes": 1}
+        manifest["configs"].setdefault(config, {})[split] = counts | {"shards": held}
+        settings = {"settings": {"dialect": "consistent"}, "identity": "00"}
+        manifest["tasks"].setdefault(config.rpartition("-")[0], settings)
+        self.save(manifest)
+
+    def shard(self, name: str, rows: Rows) -> None:
+        view = name.split("/")[0].rpartition("-")[2]
+        table = pa.Table.from_pylist(rows, schema=row_schema(view))
+        pq.write_table(table, self.path / name, compression="zstd", row_group_size=50)
+
+    def manifest(self) -> dict[str, Any]:
+        path = self.path / "manifest.json"
+        if not path.exists():
+            return {
+                "format": 1,
+                "caef_data": "0.1.0",
+                "versions": {},
+                "identity": "0",
+                "tasks": {},
+                "configs": {},
+            }
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+
+    def save(self, manifest: dict[str, Any]) -> None:
+        (self.path / "manifest.json").write_text(json.dumps(manifest))
+
+    def rows(self, config: str, split: str) -> list[Rows]:
+        return [pq.read_table(path).to_pylist() for path in sorted((self.path / config).glob(f"{split}-*"))]
+
+    def verify(self, **options: Any) -> Report:
+        return verify(self.path, **({"workers": 1} | options))
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = Folder(tmp_path_factory.mktemp("built"))
+    for task in ("add", "sub", "mul"):
+        for split in ("train", "test"):
+            for view in ("one_step", "full", "aligner"):
+                found = expressions(task, split)
+                rows = [
+                    row
+                    for a, b in found[:12]
+                    for row in rows_of(task, view, a, b[:1] if task == "mul" else b)
+                ]
+                if task == "mul":  # keep runs short; then the side may be another
+                    keep = sides(task, [row["a"] for row in rows], [row["b"] for row in rows])
+                    rows = [row for row, side in zip(rows, keep, strict=True) if side == split]
+                if rows:
+                    cut = len(rows) // 2
+                    folder.write(
+                        f"{task}-{view}", split, [rows[:cut], rows[cut:]] if split == "train" else [rows]
+                    )
+    return folder.path
+
+
+@pytest.fixture
+def folder(built: Path, tmp_path: Path) -> Folder:
+    shutil.copytree(built, tmp_path / "data")
+    return Folder(tmp_path / "data")
+
+
+def kinds(report: Report) -> set[str]:
+    return {finding.kind for finding in report.findings}
+
+
+def test_a_right_folder_is_right(built: Path) -> None:
+    done: list[tuple[int, int]] = []
+    report = verify(built, workers=1, progress=lambda rows, total: done.append((rows, total)))
+    assert report.ok and report.findings == () and report.num_findings == 0
+    manifest = json.loads((built / "manifest.json").read_text())
+    splits = [split for config in manifest["configs"].values() for split in config.values()]
+    rows = sum(split["rows"] for split in splits)
+    assert report.shards == sum(len(split["shards"]) for split in splits)
+    assert report.rows == report.rows_checked == rows
+    traces = [r for path in built.glob("*-full/*") for r in pq.read_table(path).to_pylist()]
+    steps = sum(pq.read_metadata(path).num_rows for path in built.glob("*-one_step/*"))
+    assert report.transitions == steps + sum(len(row["trace"]) for row in traces)
+    assert done[-1] == (rows, rows) and done == sorted(done)
+    assert json.loads(json.dumps(report.to_json()))["ok"] is True
+
+
+def test_worker_processes_find_the_same(folder: Folder) -> None:
+    (shards,) = (folder.rows("add-one_step", "train"),)
+    shards[1][5]["completion"] = shards[1][5]["completion"].replace("ADD", "ADE")
+    folder.write("add-one_step", "train", shards)
+    reports = [folder.verify(workers=workers) for workers in (0, 2)]
+    assert reports[0].findings == reports[1].findings
+    (finding,) = reports[0].findings
+    assert (finding.kind, finding.row) == ("row", 5)
+    assert finding.path == "add-one_step/train-00001-of-00002.parquet"
+    assert "expected 'D, q1" in finding.message and "found 'E, q1" in finding.message
+
+
+def test_a_fraction_checks_fewer_rows_but_all_files(folder: Folder) -> None:
+    whole, part, again = folder.verify(), folder.verify(fraction=0.3), folder.verify(fraction=0.3)
+    assert part.rows == whole.rows
+    assert 0.1 < part.rows_checked / whole.rows_checked < 0.6
+    assert (part.rows_checked, part.transitions) == (again.rows_checked, again.transitions)
+    shards = folder.rows("add-one_step", "test")
+    folder.write("add-one_step", "test", [shards[0] + [shards[0][3]]])
+    assert kinds(folder.verify(fraction=0.01)) == {"duplicate"}
+    for fraction in (0.0, -1.0, 1.5, float("nan")):
+        with pytest.raises(UserError, match="fraction"):
+            folder.verify(fraction=fraction)
+
+
+SHARD = "add-one_step/train-00000-of-00002.parquet"
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 0x55
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda path: path.unlink(), "is missing"),
+        (flip, "sha256"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-100]), "not a readable Parquet file"),
+        (lambda path: path.write_bytes(b""), "bytes, the manifest says"),
+        (lambda path: path.write_bytes(b"PAR1" + b"\xff" * 500 + b"PAR1"), "not a readable Parquet file"),
+        (
+            lambda path: shutil.copy(path.parent / "test-00000-of-00001.parquet", path),
+            "rows, the manifest says",
+        ),
+    ],
+)
+def test_a_damaged_file_is_a_finding(folder: Folder, damage: Callable[[Path], None], words: str) -> None:
+    damage(folder.path / SHARD)
+    report = folder.verify()
+    assert not report.ok
+    assert any(words in f.message and f.path == SHARD for f in report.findings), report.findings
+    assert {f.path for f in report.findings} <= {
+        SHARD,
+        "manifest.json",
+        "add-one_step/test-00000-of-00001.parquet",
+    }
+
+
+def test_every_flipped_byte_is_a_finding(folder: Folder) -> None:
+    original = (folder.path / SHARD).read_bytes()
+    for at in range(0, len(original), len(original) // 40):
+        (folder.path / SHARD).write_bytes(original[:at] + bytes([original[at] ^ 0xFF]) + original[at + 1 :])
+        assert any(f.path == SHARD for f in folder.verify().findings), at
+
+
+def test_files_that_the_manifest_does_not_name(folder: Folder) -> None:
+    (folder.path / "add-one_step" / ".train-00000.tmp").write_bytes(b"x")
+    (folder.path / "div-full").mkdir()
+    (folder.path / "div-full" / "test-00000-of-00001.parquet").write_bytes(b"x")
+    (folder.path / "notes").mkdir()
+    (folder.path / "notes" / "mine.txt").write_text("a user's own")
+    found = {f.path for f in folder.verify().findings}
+    assert found == {"add-one_step/.train-00000.tmp", "div-full/test-00000-of-00001.parquet"}
+
+
+def test_a_half_built_folder_names_the_next_command(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="caef-data build"):
+        verify(tmp_path)
+    with pytest.raises(UserError, match="there is no folder"):
+        verify(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '{"format": 2}', '{"format": 1, "configs": {"x": 3}}', "\x00"]
+)
+def test_a_manifest_that_makes_no_sense(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(UserError, match="cannot be understood"):
+        verify(tmp_path)
+
+
+def test_a_manifest_that_lies(folder: Folder) -> None:
+    manifest = folder.manifest()
+    split = manifest["configs"]["add-one_step"]["train"]
+    split["rows"] += 1
+    split["expressions"] -= 1
+    split["shards"][0]["rows"] += 1
+    split["shards"][1]["path"] = "../outside.parquet"
+    folder.save(manifest)
+    messages = [f.message for f in folder.verify().findings]
+    for words in (
+        "its shards have",
+        "expressions, its rows have",
+        "rows, the manifest says",
+        "not in the folder",
+    ):
+        assert any(words in message for message in messages), (words, messages)
+
+
+def test_columns_that_differ_from_the_schema(folder: Folder) -> None:
+    path = folder.path / SHARD
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns(["call"]), path)
+    assert any("columns are" in f.message for f in folder.verify().findings if f.kind == "schema")
+    at = table.schema.get_field_index("step")
+    pq.write_table(table.set_column(at, "step", table["step"].cast(pa.int32())), path)
+    assert any(
+        "column step has type int32" in f.message for f in folder.verify().findings if f.kind == "schema"
+    )
+    at = table.schema.get_field_index("state")
+    pq.write_table(table.set_column(at, "state", table["state"].cast(pa.string())), path)
+    assert "schema" not in kinds(folder.verify())  # how a text is encoded makes no difference
+    pq.write_table(table.select(["a", "step"]), path)
+    assert "schema" in kinds(folder.verify())
+
+
+def test_duplicates_within_and_across_shards(folder: Folder) -> None:
+    shards = folder.rows("add-one_step", "train")
+    shards[1].append(shards[0][2])
+    folder.write("add-one_step", "train", shards)
+    aligner = folder.rows("add-aligner", "test")
+    folder.write("add-aligner", "test", [aligner[0] + aligner[0][:1]])
+    duplicates = [f for f in folder.verify().findings if f.kind == "duplicate"]
+    assert [(f.path, f.row) for f in duplicates] == [
+        ("add-aligner/test-00000-of-00001.parquet", len(aligner[0])),
+        ("add-one_step/train-00001-of-00002.parquet", len(shards[1]) - 1),
+    ]
+    assert "row 2 of add-one_step/train-00000-of-00002.parquet" in duplicates[1].message
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_overlap_of_splits_is_found_over_views_and_orders(folder: Folder, swap: bool) -> None:
+    """An expression of a test view in another view of train, also as b + a."""
+    a, b = expressions("add", "test")[0]
+    folder.write(
+        "add-full",
+        "train",
+        [*folder.rows("add-full", "train"), rows_of("add", "full", *((b, a) if swap else (a, b)))],
+    )
+    report = folder.verify()
+    assert kinds(report) == {"overlap", "split"}
+    assert any(
+        "stands in split test too" in f.message or "stands in split train too" in f.message
+        for f in report.findings
+    )
+    side = next(f for f in report.findings if f.kind == "split")
+    assert side.path == "add-full/train-00002-of-00003.parquet" and side.row == 0
+    assert "split function says test" in side.message
+
+
+def test_the_order_of_operands_matters_to_sub(folder: Folder) -> None:
+    """47 - 12 and 12 - 47 are two expressions: only add, mul and equal take no account of the order."""
+    a, b = expressions("sub", "test")[0]
+    folder.write("sub-full", "train", [*folder.rows("sub-full", "train"), rows_of("sub", "full", a, b)])
+    assert kinds(folder.verify()) == {"overlap", "split"}
+
+
+def test_stress_may_take_from_the_test_tenth(folder: Folder) -> None:
+    used = {(row["a"], row["b"]) for row in folder.rows("sub-one_step", "test")[0]}
+    pairs = [(str(300 + i), str(7 + i % 200)) for i in range(200)]
+    where = sides("sub", [a for a, _ in pairs], [b for _, b in pairs])
+    test = [pair for pair, side in zip(pairs, where, strict=True) if side == "test" and pair not in used]
+    folder.write("sub-full", "stress", [[row for a, b in test for row in rows_of("sub", "full", a, b)]])
+    assert folder.verify().ok
+    train = next(pair for pair, side in zip(pairs, where, strict=True) if side == "train")
+    folder.write("sub-full", "stress", [rows_of("sub", "full", *train)])
+    assert "split" in kinds(folder.verify())
+
+
+def test_one_instruction_per_config(folder: Folder) -> None:
+    shards = folder.rows("add-one_step", "test")
+    shards[0][4]["instruction"] = "Something else."
+    folder.write("add-one_step", "test", shards)
+    assert kinds(folder.verify()) == {"instruction"}
+
+
+def test_findings_are_counted_beyond_those_kept(folder: Folder) -> None:
+    shards = folder.rows("sub-one_step", "train")
+    rows = [row | {"n_steps": 7} for row in shards[0] + shards[1]]
+    many = [row | {"variant": str(i)} for i in range(4) for row in rows]
+    folder.write("sub-one_step", "train", [many])
+    report = folder.verify()
+    assert report.num_findings >= len(many) > len([f for f in report.findings if f.kind == "row"]) == 50
+
+
+@pytest.mark.parametrize("column", ["a", "b"])
+def test_operands_that_are_none_belong_to_no_split(folder: Folder, column: str) -> None:
+    shards = folder.rows("add-one_step", "test")
+    shards[0][0][column] = "007"
+    shards[0][1][column] = "9" * 30_000
+    shards[0][2][column] = None
+    folder.write("add-one_step", "test", shards)
+    rows = [f.row for f in folder.verify().findings if f.kind == "row"]
+    assert rows == [0, 1, 2]
+
+
+def test_a_machine_of_the_users_own_is_checked_by_its_steps(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task without a hand-written grammar: here add under the eyes of its own machine."""
+    from caef_data.pipelines import verify as verify_module
+    from caef_data.pipelines import verify_shard
+
+    for module in (verify_module, verify_shard):
+        monkeypatch.setattr(module, "known_tasks", lambda: ("sub", "mul"))
+    report = folder.verify(workers=2)
+    assert report.ok and any("add has no hand-written grammar" in note for note in report.notes)
+    for view in ("one_step", "full", "aligner"):
+        shards = folder.rows(f"add-{view}", "test")
+        shards[0][0]["completion"] += " "
+        folder.write(f"add-{view}", "test", shards)
+    found = [(f.kind, f.path.split("/")[0], f.row) for f in folder.verify().findings]
+    assert found == [("row", f"add-{view}", 0) for view in ("aligner", "full", "one_step")]
+
+
+def test_the_report_for_people(folder: Folder) -> None:
+    (folder.path / SHARD).unlink()
+    for report, words in ((folder.verify(), "is missing"), (verify(folder.path, fraction=0.5), "0.5")):
+        console = Console(width=80, record=True, file=open("/dev/null", "w"))
+        print_report(report, console)
+        text = console.export_text()
+        assert words in text and "rows re-executed" in text and "not right" in text
+
+
+def test_the_columns_checked_are_those_of_the_schema() -> None:
+    for view, columns in COLUMNS.items():
+        assert set(row_schema(view).names) == set(columns)
