@@ -109,7 +109,7 @@ class Cells:
                         parts.append((rows, self._candidates(at, cell[rows], counter, boxed)[0]))
                     elif len(rows):
                         parts.append((rows, self._first_on_side(at, cell[rows], index[rows], boxed)))
-        return _merged(parts, len(numbers)), law
+        return merged(parts, len(numbers)), law
 
     def _candidates(self, law: int, cell: I64, counter: U64, indexed: bool) -> tuple[Operands, Bool]:
         """Return candidates and which of them are expressions of their cell (on any side)."""
@@ -136,7 +136,7 @@ class Cells:
             parts.append((todo[done], _taken(operands, chosen)))
             todo, tried = todo[~done], tried + together
             together = min(8, TRIES - tried) or 1
-        return _merged(parts, len(cell))
+        return merged(parts, len(cell))
 
 
 def on_side(found: Machine, operands: Operands, split: str) -> Bool:
@@ -158,7 +158,7 @@ def _taken(operands: Operands, rows: I64) -> Operands:
     return Operands(operands.a.take(rows), None if operands.b is None else operands.b.take(rows))
 
 
-def _merged(parts: list[tuple[I64, Operands]], num_rows: int) -> Operands:
+def merged(parts: list[tuple[I64, Operands]], num_rows: int) -> Operands:
     """Put parts at their rows."""
     if len(parts) == 1 and len(parts[0][0]) == num_rows and (np.diff(parts[0][0]) == 1).all():
         return parts[0][1]

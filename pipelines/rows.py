@@ -65,14 +65,13 @@ def _order(size: int, key: U64, e: I64) -> I64:
 
 def _common(found: Machine, work: Work, e: I64) -> dict[str, pa.Array]:
     operands, num_rows = work.operands, len(e)
-    rows = pa.array(e.astype(np.int32))
     b, len_b = pa.nulls(num_rows, row_schema(work.view).field("b").type), np.zeros(num_rows, np.int16)
     if operands.b is not None:
-        b = pa.DictionaryArray.from_arrays(rows, _decimals(operands.b))
+        b = _repeated(operands.b, e)
         len_b = operands.b.length[e].astype(np.int16)
     return {
         "task": _constant(found.name, num_rows),
-        "a": pa.DictionaryArray.from_arrays(rows, _decimals(operands.a)),
+        "a": _repeated(operands.a, e),
         "b": b,
         "len_a": pa.array(operands.a.length[e].astype(np.int16)),
         "len_b": pa.array(len_b),
@@ -81,9 +80,15 @@ def _common(found: Machine, work: Work, e: I64) -> dict[str, pa.Array]:
     }
 
 
-def _decimals(number: Number) -> pa.Array:
+def _repeated(number: Number, e: I64) -> pa.DictionaryArray:
+    """Return the decimal strings of the numbers at ``e``, dictionary-encoded.
+
+    The dictionary's values must be distinct: Parquet's writer quietly writes plain strings otherwise.
+    """
     rows = np.arange(len(number))
-    return render([Block(rows, Template("{x}"), {"x": decimal(number, rows)})], len(rows))
+    texts = render([Block(rows, Template("{x}"), {"x": decimal(number, rows)})], len(rows)).dictionary_encode()
+    indices = texts.indices.to_numpy().astype(np.int32)[e]
+    return pa.DictionaryArray.from_arrays(pa.array(indices), texts.dictionary)
 
 
 def _constant(text: str, num_rows: int) -> pa.DictionaryArray:

@@ -5,8 +5,10 @@ worker holds a few thousand rows; the parent 16 bytes per row of one config's sp
 expression of one task.
 """
 
+import gc
 import multiprocessing
 import os
+import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -18,15 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import UserError, clip
 from ..tm.check_rows import known_tasks
 from .verify_manifest import MANIFEST, Shard, SplitCount, check_files, open_shard, read_manifest
-from .verify_shard import KEPT, Finding, Part, PartResult, verify_part
+from .verify_shard import KEPT, NO_HASHES, Finding, Hashes, Part, PartResult, ranked, unique, verify_part
 
 Progress = Callable[[int, int], None]  # rows done, rows in all
-Digests = npt.NDArray[np.uint64]  # (n, 2): 128 bits of BLAKE2b each
 
 
 @dataclass(frozen=True)
@@ -111,20 +111,30 @@ def _cpus() -> int:
         return os.cpu_count() or 1
 
 
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the workers
+    gc.disable()  # nothing here makes cycles; walking the cached problems cost a tenth of the time
+
+
 class _Runner:
     """Runs parts in worker processes, or here. Machines of the user's own are known in this process only."""
 
     def __init__(self, workers: int) -> None:
         self.pool: ProcessPoolExecutor | None = None
         if workers > 1:  # forkserver: polars and pyarrow threads do not survive a fork
-            self.pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("forkserver"))
+            context = multiprocessing.get_context("forkserver")
+            self.pool = ProcessPoolExecutor(workers, context, initializer=_start_worker)
 
     def __enter__(self) -> "_Runner":
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self.pool is not None:
-            self.pool.shutdown(wait=error[0] is None, cancel_futures=True)
+        if self.pool is None:
+            return
+        if error[0] is not None:  # Ctrl-C must not wait for the parts in work
+            for process in list((getattr(self.pool, "_processes", None) or {}).values()):
+                process.terminate()
+        self.pool.shutdown(cancel_futures=True)
 
     def run(self, parts: list[Part], done: Callable[[Part], None]) -> list[tuple[Part, PartResult]]:
         """Return the parts with their results, in order."""
@@ -181,19 +191,19 @@ class _Tally:
             self.notes[f"{first.task} has no hand-written grammar: compared with the machine's own steps"] = (
                 None
             )
-        digests, starts = _joined([result.rows for result in found])
-        self.rows += len(digests)
+        hashes, starts = _joined([result.rows for result in found])
+        self.rows += len(hashes)
         what = "prompt" if first.view == "one_step" else "expression"
-        for one, other in _equal_rows(digests):
+        for one, other in _equal_rows(hashes):
             (path, row), (path2, row2) = (_place(parts, starts, at) for at in (one, other))
             self.add(Finding("duplicate", path2, row2, f"the same {what} as row {row} of {path}"))
-        expressions = len(_distinct(_joined([result.expressions for result in found])[0]))
+        expressions = len(unique(_joined([result.expressions for result in found])[0])[0])
         said = self.counts[f"{first.task}-{first.view}", split]
         if expressions != said.expressions:
             message = f"{said.config} {split}: {said.expressions} expressions, its rows have {expressions}"
             self.add(Finding("manifest", MANIFEST, None, message))
         for result in found:
-            result.rows = result.expressions = b""
+            result.rows = result.expressions = NO_HASHES
         self.of_task.append((first.task, first.view, split, parts, found))
 
     def add(self, finding: Finding) -> None:
@@ -205,10 +215,10 @@ class _Tally:
 
     def task(self) -> None:
         """Look for expressions of a task that stand in more than one split, over all its views."""
-        sides: dict[str, Digests] = {}
+        sides: dict[str, Hashes] = {}
         for split in dict.fromkeys(entry[2] for entry in self.of_task):
             pairs = [result.pairs for entry in self.of_task if entry[2] == split for result in entry[4]]
-            sides[split] = _distinct(_joined(pairs)[0])
+            sides[split] = unique(_joined(pairs)[0])[0]
         names = list(sides)
         for i, one in enumerate(names):
             for other in names[i + 1 :]:
@@ -218,18 +228,17 @@ class _Tally:
         self._instructions()
         self.of_task = []
 
-    def _overlap(self, one: str, other: str, common: Digests) -> None:
+    def _overlap(self, one: str, other: str, common: Hashes) -> None:
         """Name the rows of split ``other`` whose expression stands in split ``one`` too."""
-        wanted = {bytes(row) for row in common.view(np.uint8).reshape(-1, 16)}
+        wanted = set(map(tuple, common.tolist()))
         seen = set()
         for task, view, split, parts, results in self.of_task:
             for part, result in zip(parts, results, strict=True):
                 if split != other:
                     continue
-                for at, row in enumerate(result.first):
-                    digest = result.pairs[16 * at : 16 * at + 16]
-                    if digest in wanted and (digest, part.path) not in seen:
-                        seen.add((digest, part.path))
+                for pair, row in zip(map(tuple, result.pairs.tolist()), result.first, strict=True):
+                    if pair in wanted and (pair, part.path) not in seen:
+                        seen.add((pair, part.path))
                         message = f"this expression of {task} ({view}) stands in split {one} too"
                         self.add(Finding("overlap", part.path, row, message))
 
@@ -260,42 +269,29 @@ class _Tally:
 
 
 # ----------------------------------------------------------------------------------------------------------
-# Sets of 128-bit digests as pairs of integers: exact but for a chance of 2^-128 per pair
+# Sets of 128-bit hashes
 
 
-def _joined(digests: list[bytes]) -> tuple[Digests, list[int]]:
-    """Return all digests and where each part's begin."""
-    starts, at = [], 0
-    for held in digests:
-        starts.append(at)
-        at += len(held) // 16
-    return np.frombuffer(b"".join(digests), dtype=np.uint64).reshape(-1, 2), starts
+def _joined(hashes: list[Hashes]) -> tuple[Hashes, list[int]]:
+    """Return all hashes and where each part's begin."""
+    starts = [0]
+    for held in hashes:
+        starts.append(starts[-1] + len(held))
+    return np.concatenate([NO_HASHES, *hashes]), starts[:-1]
 
 
-def _sorted(digests: Digests) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
-    """Return a stable sorting order, and for each but the first whether it equals the one before."""
-    order = np.lexsort((digests[:, 1], digests[:, 0]))
-    ranked = digests[order]
-    return order, (ranked[1:] == ranked[:-1]).all(axis=1)
-
-
-def _distinct(digests: Digests) -> Digests:
-    order, same = _sorted(digests)
-    return digests[order[np.concatenate(([True], ~same))]] if len(digests) else digests
-
-
-def _common(one: Digests, other: Digests) -> Digests:
+def _common(one: Hashes, other: Hashes) -> Hashes:
     """Return what two sets, each without repeats, have in common."""
     both = np.concatenate([one, other])
-    order, same = _sorted(both)
+    order, same = ranked(both)
     return both[order[1:][same]]
 
 
-def _equal_rows(digests: Digests) -> list[tuple[int, int]]:
+def _equal_rows(hashes: Hashes) -> list[tuple[int, int]]:
     """Return (earlier, later) positions of rows that are equal, in the order of the later ones."""
-    if len(digests) < 2:
+    if len(hashes) < 2:
         return []
-    order, same = _sorted(digests)
+    order, same = ranked(hashes)
     return sorted(
         ((int(order[i]), int(order[i + 1])) for i in np.flatnonzero(same)), key=lambda pair: pair[1]
     )

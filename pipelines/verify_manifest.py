@@ -14,6 +14,7 @@ from .verify_shard import Finding, Part
 
 MANIFEST = "manifest.json"
 _CONFIG = re.compile(r"([a-z][a-z0-9_]*)-(one_step|full|aligner|raw|scratchpad|commands)")
+_TEXTS = ("a", "b", "prompt", "completion", "instruction")
 _ROWS_PER_PART = 100_000
 
 
@@ -146,8 +147,8 @@ def open_shard(directory: Path, shard: Shard, fraction: float) -> tuple[list[Fin
         wrong("file", f"has {sum(rows):,} rows, the manifest says {shard.rows:,}")
     for message in compare_schema(schema, shard.view):
         wrong("schema", message)
-    if not {"a", "b", "prompt", "completion", "instruction"} <= set(schema.names):
-        return findings, []
+    if any(name not in schema.names or _plain(schema.field(name).type) != pa.string() for name in _TEXTS):
+        return findings, []  # without these nothing can be said about rows
     return findings, list(_parts(directory, shard, rows, fraction))
 
 

@@ -1,4 +1,4 @@
-"""Verify one part of a shard: runs in a worker process and gives back findings and digests, never rows."""
+"""Verify one part of a shard: runs in a worker process and gives back findings and hashes, never rows."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,19 +6,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from .. import tm
 from ..errors import UserError, clip
-from ..tm.check_rows import COLUMNS, check_rows, count_transitions, known_tasks
+from ..tm.check_rows import COLUMNS, Known, check_rows, count_transitions, known_tasks
 from .split import sides
 
 KEPT = 50  # findings kept per part; the rest is counted
 BATCH = 8_192
 _SIDES, _CELLS = 10_000, 2_000_000  # expressions, and digits, given to the split function at a time
 _LONGEST = 4_000  # digits of an operand that a build can hold
+Hashes = npt.NDArray[
+    np.uint64
+]  # (n, 2): 128 bits each; the chance that two of 10**7 collide is below 10**-24
+NO_HASHES: Hashes = np.zeros((0, 2), np.uint64)
 UNORDERED = frozenset({"add", "mul", "equal"})  # a op b and b op a are one expression for the split
 _NOT_PARQUET = (pa.ArrowException, OSError, ValueError)  # what reading a damaged file raises
 _KEYS = ("a", "b", "prompt", "direction")
@@ -78,8 +85,8 @@ class PartResult:
     Attributes:
         checked: rows re-executed; ``transitions``: transitions among them.
         findings: at most ``KEPT``; ``num_findings``: how many there were.
-        rows: 16 bytes per row read, in order: a digest of what must not occur twice.
-        expressions: 16 bytes per distinct expression; ``first``: the row where each stands first.
+        rows: 128 bits of hash per row read, in order, of what must not occur twice.
+        expressions: the same per distinct expression; ``first``: the row where each stands first.
         pairs: the same with the operands in sorted order where the split takes no account of it.
         instructions: the distinct instructions seen.
 
@@ -89,9 +96,9 @@ class PartResult:
     transitions: int = 0
     findings: list[Finding] = field(default_factory=list)
     num_findings: int = 0
-    rows: bytes = b""
-    expressions: bytes = b""
-    pairs: bytes = b""
+    rows: Hashes = field(default_factory=lambda: NO_HASHES)
+    expressions: Hashes = field(default_factory=lambda: NO_HASHES)
+    pairs: Hashes = field(default_factory=lambda: NO_HASHES)
     first: list[int] = field(default_factory=list)
     instructions: set[str] = field(default_factory=set)
 
@@ -120,24 +127,25 @@ def verify_part(part: Part) -> PartResult:
     batches = _batches(path, part)
     while True:
         try:
-            columns = next(batches, None)
+            batch = next(batches, None)
         except _NOT_PARQUET as error:
             result.add(Finding("file", part.path, None, f"cannot be read: {clip(str(error), 200)}"))
             break
-        if columns is None:
+        if batch is None:
             break
-        collector.batch(columns)
+        collector.batch(batch)
     collector.finish()
     return result
 
 
-def _batches(path: Path, part: Part) -> Iterator[dict[str, list[Any]]]:
-    """Yield the columns of a part as Python lists, a few thousand rows at a time."""
+def _batches(path: Path, part: Part) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a part, a few thousand at a time."""
     wanted = COLUMNS[part.view]
     with pq.ParquetFile(path) as file:
         names = [name for name in wanted if name in file.schema_arrow.names]
         for batch in file.iter_batches(BATCH, row_groups=list(part.groups), columns=names):
-            yield {name: _to_list(batch.column(name)) for name in names}
+            batch.validate(full=True)  # a damaged file may decode to offsets out of bounds or to no UTF-8
+            yield batch
 
 
 def _to_list(column: pa.Array) -> list[Any]:
@@ -158,75 +166,86 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+def _text_hashes(column: pa.Array) -> Hashes:
+    """Return two 64-bit hashes of each text under different keys, shape (n, 2): equal texts have equal ones."""
+    texts = pl.Series(pl.from_arrow(column)).cast(pl.String)
+    return np.stack([texts.hash(seed=seed).to_numpy() for seed in (1, 2)], axis=1)
+
+
+def _mixed(one: Hashes, other: Hashes) -> Hashes:
+    """Combine two columns of hashes; the order of the two matters."""
+    return one * np.uint64(0x9E37_79B9_7F4A_7C15) + other
 
 
 class _Collector:
-    """Checks batches one after another and gathers the digests."""
+    """Checks batches one after another and gathers the hashes."""
 
     def __init__(self, part: Part, result: PartResult) -> None:
         self.part, self.result, self.at = part, result, part.first_row
-        self.digests: list[bytes] = []
-        self.first: dict[tuple[str, str | None], int] = {}
+        self.rows: list[Hashes] = []
+        self.expressions: list[Hashes] = []  # of each batch, the distinct ones ...
+        self.first: list[int] = []  # ... the row where each stands first, and its operands
+        self.operands: list[tuple[Any, Any]] = []
+        self.known: Known = {}
         self.check = check_rows if part.task in known_tasks() else check_by_machine
 
-    def batch(self, columns: dict[str, list[Any]]) -> None:
+    def batch(self, held: pa.RecordBatch) -> None:
         part, result = self.part, self.result
-        missing = [name for name in COLUMNS[part.view] if name not in columns]
-        if missing:
-            result.add(Finding("schema", part.path, None, f"columns are missing: {', '.join(missing)}"))
-            for name in missing:
-                columns[name] = [None] * len(columns.get("prompt", columns["a"] if "a" in columns else []))
-        self._collect(columns)
+        columns = {name: _to_list(held.column(name)) for name in held.schema.names}
+        for name in COLUMNS[part.view]:
+            columns.setdefault(name, [None] * held.num_rows)
+        self._collect(held, columns)
         chosen, picked = self._sample(columns)
-        for index, message in self.check(part.task, part.view, part.dialect, picked):
+        for index, message in self.check(part.task, part.view, part.dialect, picked, self.known):
             row = self.at + (index if chosen is None else chosen[index])
             result.add(Finding("row", part.path, row, message))
         result.checked += len(picked["prompt"])
         result.transitions += count_transitions(part.view, picked)
-        self.at += len(columns["prompt"])
+        self.at += held.num_rows
 
     def _sample(self, columns: dict[str, list[Any]]) -> tuple[list[int] | None, dict[str, list[Any]]]:
         """Choose the rows to re-execute by their index alone, always the same ones."""
         if self.part.fraction >= 1:
             return None, columns
-        bound = int(self.part.fraction * 2**32)
-        chosen = [
-            i
-            for i in range(len(columns["prompt"]))
-            if (self.at + i) * 2_654_435_761 % 2**32 < bound or self.at + i == 0
-        ]
+        bound, rows = int(self.part.fraction * 2**32), range(len(columns["prompt"]))
+        chosen = [i for i in rows if (self.at + i) * 2_654_435_761 % 2**32 < bound or self.at + i == 0]
         return chosen, {name: [values[i] for i in chosen] for name, values in columns.items()}
 
-    def _collect(self, columns: dict[str, list[Any]]) -> None:
-        a, b = columns["a"], columns["b"]
+    def _collect(self, held: pa.RecordBatch, columns: dict[str, list[Any]]) -> None:
+        pairs = _mixed(_text_hashes(held.column("a")), _text_hashes(held.column("b")))
         if self.part.view == "one_step":
-            self.digests += [_digest(str(prompt)) for prompt in columns["prompt"]]
+            self.rows.append(_text_hashes(held.column("prompt")))
+        elif "direction" in held.schema.names:
+            self.rows.append(_mixed(pairs, _text_hashes(held.column("direction"))))
         else:
-            side = columns.get("direction") or [""] * len(a)
-            self.digests += [_digest(f"{x}|{y}|{z}") for x, y, z in zip(a, b, side, strict=True)]
-        first = self.first
-        for row, key in enumerate(zip(a, b, strict=True), self.at):
-            if key not in first:
-                first[key] = row
+            self.rows.append(pairs)
+        distinct, first = unique(pairs)
+        self.expressions.append(distinct)
+        self.first += (first + self.at).tolist()
+        a, b = columns["a"], columns["b"]
+        self.operands += [(a[row], b[row]) for row in first.tolist()]
         self.result.instructions.update(str(text) for text in set(columns["instruction"]))
 
     def finish(self) -> None:
-        """Put the digests together and ask the split function about the part's distinct expressions."""
-        part, result, first = self.part, self.result, self.first
-        result.rows = b"".join(self.digests)
-        result.expressions = b"".join(_digest(f"{a}|{b}") for a, b in first)
+        """Put the hashes together and ask the split function about the part's distinct expressions."""
+        result = self.result
+        result.rows = np.concatenate([NO_HASHES, *self.rows])
+        result.expressions, at = unique(np.concatenate([NO_HASHES, *self.expressions]))
+        operands = [self.operands[i] for i in at.tolist()]
+        result.first = [self.first[i] for i in at.tolist()]
         result.pairs = result.expressions
-        if part.task in UNORDERED:
-            result.pairs = b"".join(_digest("|".join(sorted((str(a), str(b))))) for a, b in first)
-        result.first = list(first.values())
-        self._sides()
+        if self.part.task in UNORDERED:
+            columns = [pa.array([str(pair[i]) for pair in operands], pa.string()) for i in (0, 1)]
+            one, other = (_text_hashes(column) for column in columns)
+            result.pairs = _mixed(np.minimum(one, other), np.maximum(one, other))
+        self._sides(operands)
 
-    def _sides(self) -> None:
+    def _sides(self, operands: list[tuple[Any, Any]]) -> None:
         part, task = self.part, self.part.task
         unary = tm.machine(task).unary
-        good = [item for item in self.first.items() if _expression(unary, *item[0])]
+        good = [
+            item for item in zip(operands, self.result.first, strict=True) if _expression(unary, *item[0])
+        ]
         good.sort(key=lambda item: len(item[0][0]) + len(item[0][1] or ""))
         allowed = {part.split, "test"} if part.split == "stress" else {part.split}
         found: list[str] = []
@@ -239,6 +258,22 @@ class _Collector:
                 shown = " ".join(clip(x, 30) for x in key if x is not None)
                 message = f"{task} {shown} stands in {part.split}, the split function says {side}"
                 self.result.add(Finding("split", part.path, row, message))
+
+
+def unique(hashes: Hashes) -> tuple[Hashes, npt.NDArray[np.intp]]:
+    """Return the distinct rows, sorted, and where each stands first."""
+    if not len(hashes):
+        return hashes, np.zeros(0, np.intp)
+    order, same = ranked(hashes)
+    first = order[np.concatenate(([True], ~same))]
+    return hashes[first], first
+
+
+def ranked(hashes: Hashes) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
+    """Return a stable sorting order, and for each but the first whether it equals the one before."""
+    order = np.lexsort((hashes[:, 1], hashes[:, 0]))
+    held = hashes[order]
+    return order, (held[1:] == held[:-1]).all(axis=1)
 
 
 def _expression(unary: bool, a: object, b: object) -> bool:
@@ -257,7 +292,7 @@ def _operand(text: object) -> bool:
 
 
 def check_by_machine(
-    task: str, view: str, dialect: str, columns: Mapping[str, Sequence[Any]]
+    task: str, view: str, dialect: str, columns: Mapping[str, Sequence[Any]], known: Known
 ) -> list[tuple[int, str]]:
     """Compare rows with the public functions of ``caef_data.tm``; the same signature as ``check_rows``."""
     names, findings = COLUMNS[view], []

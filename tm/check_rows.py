@@ -48,6 +48,7 @@ _COUNTED = re.compile(
 ).match
 
 Row = Mapping[str, Any]
+Known = dict[tuple[str, str | None], Problem | str]
 
 
 def known_tasks() -> tuple[str, ...]:
@@ -65,7 +66,7 @@ def check_row(task: str, view: str, dialect: str, row: Row) -> str | None:
 
 
 def check_rows(
-    task: str, view: str, dialect: str, columns: Mapping[str, Sequence[Any]]
+    task: str, view: str, dialect: str, columns: Mapping[str, Sequence[Any]], known: Known | None = None
 ) -> list[tuple[int, str]]:
     """Check a batch of rows.
 
@@ -74,13 +75,15 @@ def check_rows(
         view: one of ``COLUMNS``.
         dialect: ``consistent`` or ``published``.
         columns: the view's columns as Python lists of equal length.
+        known: kept by the caller between batches of one task, so that what depends on the operands alone (their
+            tapes, the answer) is made once.
 
     Returns:
         The index within the batch and a message for every row that is wrong.
 
     """
     right = _right_one_step(task, dialect) if view == "one_step" else _right_other(task, view)
-    problems: dict[tuple[str, str | None], Problem | str] = {}
+    problems = {} if known is None else known
     findings = []
     names = COLUMNS[view]
     for index, values in enumerate(zip(*(columns[name] for name in names), strict=True)):

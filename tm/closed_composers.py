@@ -149,24 +149,32 @@ PROBLEMS: dict[str, type[Problem]] = {
 
 def problem(task: str, a: str, b: str | None) -> Problem | str:
     """Return the problem, or what is wrong with its operands."""
-    for name, operand in (("a", a), ("b", b)):
-        if operand is None and name == "b" and task == "left_mask":
-            continue
-        if not isinstance(operand, str) or not (operand.isascii() and operand.isdigit()):
-            return f"operand {name} must be a decimal string, found {clip(operand)}"
-        if operand[0] == "0" and operand != "0":
-            return f"operand {name} has leading zeros: {clip(operand)}"
-        if len(operand) > MAX_DIGITS:
-            return f"operand {name} has {len(operand):,} digits; at most {MAX_DIGITS:,} can be checked"
-    if task == "left_mask" and b is not None:
-        return f"left_mask has one operand, found b = {clip(b)}"
-    wrong = _law(task, a, b or "")
-    return wrong if wrong else PROBLEMS[task](a, b)
+    wrong = _operand("a", a)
+    if wrong is None and (task != "left_mask" or b is not None):
+        wrong = _operand("b", b)
+    if wrong is None and task in _LAWFUL:
+        wrong = _law(task, a, b or "")
+    return PROBLEMS[task](a, b) if wrong is None else wrong
+
+
+def _operand(name: str, text: str | None) -> str | None:
+    if not isinstance(text, str) or not (text.isascii() and text.isdigit()):
+        return f"operand {name} must be a decimal string, found {clip(text)}"
+    if text[0] == "0" and text != "0":
+        return f"operand {name} has leading zeros: {clip(text)}"
+    if len(text) > MAX_DIGITS:
+        return f"operand {name} has {len(text):,} digits; at most {MAX_DIGITS:,} can be checked"
+    return None
+
+
+_LAWFUL = frozenset({"sub", "mul", "div", "reflection", "left_mask"})  # the others take any two operands
 
 
 def _law(task: str, a: str, b: str) -> str | None:
     if task == "sub" and (len(a), a) < (len(b), b):
         return f"sub needs a >= b, found {clip(a)} - {clip(b)}"
+    if task == "left_mask" and b:
+        return f"left_mask has one operand, found b = {clip(b)}"
     if task in ("mul", "div") and b == "0":
         return f"{task} needs b >= 1"
     if task == "reflection":

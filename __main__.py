@@ -1,0 +1,5 @@
+"""``python -m caef_data``: the command line."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,132 @@
+"""The dataset card: YAML that names configs and splits, then what a reader needs to know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from ..schemas import COLUMNS, VIEW_TEXT
+
+SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+SIZES += ((10**7, "1M<n<10M"), (10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**10, "1B<n<10B"))
+SPLIT_ORDER = ("train", "test", "stress")
+
+ABOUT = """\
+# Arithmetic executed as Turing machines
+
+Every row teaches a language model one piece of executing arithmetic on a Turing machine, after the CAEF method
+([arXiv 2410.07896](https://arxiv.org/abs/2410.07896)). Built by caef-data {version}; the answers are exact, no expression
+occurs twice in a split, and train, test and stress never share one.
+
+Operands are written units first with a bar before each digit: 120 is `|0|2|1`. A *basic* machine's entry is a state line
+(tapes, heads, registers, output) and a command line; one training step leads from an entry to the next. A *composer* (sub,
+mul, div) calls basic machines: its prompt ends with the halting entry of the machine it called, its completion with the
+first entry of the machine to call. Completions carry no end-of-text token: the trainer adds it. The column
+`instruction` describes the machine in words; put it before the prompt in the first training stage, leave it out in the
+second.
+
+    from datasets import load_dataset
+    rows = load_dataset("PATH_OR_REPO", "{config}", split="{split}")
+"""
+
+GUARANTEE = """\
+## Splits
+
+The split of an expression is a keyed hash of the task and its operands, of nothing else: not of the seed, the range or
+the run; a + b and b + a stand on the same side. About a tenth of every equivalence class (len a, len b, variant) is test.
+Powers of ten, their neighbours and nines of three digits or more are reserved for stress. Leak-free is per task: sub, mul and
+div call add and others on operands that may stand in those tasks' own train split.
+"""
+
+END = """\
+## Licence and citation
+
+Apache-2.0. The method is due to the paper:
+
+    @article{caef2024,
+      title   = {Executing Arithmetic: Fine-Tuning Large Language Models as Turing Machines},
+      journal = {arXiv preprint arXiv:2410.07896},
+      year    = {2024}
+    }
+"""
+
+
+def card(manifest: dict[str, Any], folder: Path) -> str:
+    """Return the card of a dataset folder whose shards are all written."""
+    configs = {name: manifest["configs"][name] for name in sorted(manifest["configs"])}
+    if not configs:
+        return "This dataset is being rebuilt.\n"
+    first = next((name for name in configs if name.endswith("-one_step")), next(iter(configs)))
+    split = next(one for one in SPLIT_ORDER if one in configs[first])
+    parts = [
+        "\n".join(_front_matter(configs)),
+        ABOUT.format(version=manifest["caef_data"], config=first, split=split),
+        _contents(configs),
+        GUARANTEE,
+        *_examples(configs, folder),
+        _provenance(manifest),
+        END,
+    ]
+    return "\n".join(parts)
+
+
+def _front_matter(configs: dict[str, Any]) -> list[str]:
+    rows = sum(split["rows"] for splits in configs.values() for split in splits.values())
+    size = next((name for most, name in SIZES if rows < most), "10B<n<100B")
+    lines = ["---", "license: apache-2.0", "language:", "- en", "pretty_name: Arithmetic as Turing machines"]
+    lines += ["task_categories:", "- text-generation", "size_categories:", f"- {size}"]
+    lines += ["tags:", "- arithmetic", "- turing-machine", "- caef", "- length-generalization", "- synthetic", "configs:"]
+    for name, splits in configs.items():
+        lines += [f"- config_name: {name}", "  data_files:"]
+        for split in (one for one in SPLIT_ORDER if one in splits):
+            lines += [f"  - split: {split}", f"    path: {name}/{split}-*.parquet"]
+    return [*lines, "---", ""]
+
+
+def _contents(configs: dict[str, Any]) -> str:
+    lines = ["## Contents", ""]
+    lines += ["| config | split | classes | expressions | rows | MB | prompt chars, mean / max | completion chars |"]
+    lines += ["|---|---|---:|---:|---:|---:|---:|---:|"]
+    for name, splits in configs.items():
+        for split in (one for one in SPLIT_ORDER if one in splits):
+            own = splits[split]
+            sizes = [f"{own['chars'][text]['mean']:,.0f} / {own['chars'][text]['max']:,}" for text in own["chars"]]
+            counts = " | ".join(f"{own[key]:,}" for key in ("classes", "expressions", "rows"))
+            lines.append(f"| {name} | {split} | {counts} | {own['bytes'] / 1e6:,.1f} | {' | '.join(sizes)} |")
+    return "\n".join([*lines, ""])
+
+
+def _examples(configs: dict[str, Any], folder: Path) -> list[str]:
+    """Return a section a view: its columns, and a real row with short texts."""
+    parts = []
+    for view, text in VIEW_TEXT.items():
+        names = [name for name in configs if name.rpartition("-")[2] == view]
+        if not names:
+            continue
+        parts += [f"## {view}", "", text, ""]
+        parts += [f"- `{name}`: {meaning}" for name, (_, meaning) in COLUMNS[view].items()]
+        parts += ["", *_example(configs[names[0]], folder), ""]
+    return ["\n".join(parts)]
+
+
+def _example(splits: dict[str, Any], folder: Path) -> list[str]:
+    split = next(one for one in SPLIT_ORDER if one in splits)
+    path = folder / splits[split]["shards"][0]["path"]
+    rows = pq.ParquetFile(path).read_row_group(0, columns=["prompt", "completion"]).slice(0, 200).to_pylist()
+    row = min(rows, key=lambda one: len(one["prompt"]) + len(one["completion"]))
+    lines = ["A short row of " + splits[split]["shards"][0]["path"] + ":", "", "```text", "prompt:"]
+    return [*lines, row["prompt"].removesuffix("\n"), "completion:", row["completion"].removesuffix("\n"), "```"]
+
+
+def _provenance(manifest: dict[str, Any]) -> str:
+    lines = ["## How it was built", ""]
+    for command in dict.fromkeys(task["command"] for task in manifest["tasks"].values()):
+        lines += [f"    {command}", ""]
+    built = ", ".join(f"{name} {version}" for name, version in sorted(manifest["built_with"].items()))
+    numbers = ", ".join(f"{name} {number}" for name, number in sorted(manifest["versions"].items()))
+    lines += [f"Identity `{manifest['identity']}`; versions of the rules: {numbers}; built with {built}.", ""]
+    dialects = {task: own["settings"]["dialect"] for task, own in manifest["tasks"].items()}
+    lines += ["Dialects: " + ", ".join(f"{task} {dialect}" for task, dialect in sorted(dialects.items())) + ".", ""]
+    return "\n".join(lines)

@@ -1,0 +1,211 @@
+"""What the commands print: progress, tables, plans, the contents of a folder."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ..errors import UserError
+from .build import build, command
+from .engine import default_workers
+from .folder import Folder
+from .plan import DISK_RATIO, TEXT_RATE, Config, Plan, make_plan
+from .settings import SPLITS, Declaration
+from .shard import ShardRecord
+
+LINE_EVERY = 5.0  # seconds between progress lines where there is no terminal
+SHADES = " .:-=+*#%@"
+HEAT = 20  # cells of the heat map's sides
+
+
+class _Progress:
+    """A bar on a terminal, plain lines otherwise: rows/s, MB/s and the time left."""
+
+    def __init__(self, plan: Plan, console: Console) -> None:
+        self.console, self.start, self.said = console, time.perf_counter(), time.perf_counter()
+        self.total = sum(config.rows for config in plan.configs)
+        self.rows = self.bytes = self.kept = self.shards = 0
+        columns = (TextColumn("{task.description}"), BarColumn(None), TextColumn("{task.fields[rate]}"))
+        self.bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+        self.task = self.bar.add_task("building", total=self.total, rate="")
+
+    def __call__(self, config: Config, record: ShardRecord, kept: bool) -> None:
+        self.shards += 1
+        self.kept += kept
+        self.rows += 0 if kept else record.rows
+        self.bytes += 0 if kept else record.bytes
+        now = time.perf_counter()
+        spent = max(now - self.start, 1e-6)
+        rate = f"{self.rows / spent:,.0f} rows/s, {self.bytes / spent / 1e6:,.1f} MB/s"
+        self.bar.update(self.task, advance=record.rows, description=config.name, rate=rate)
+        if not self.console.is_terminal and now - self.said >= LINE_EVERY:
+            self.said = now
+            left = (self.total - self.rows) * spent / max(self.rows, 1)
+            self.console.print(f"{config.name}: {self.rows:,} rows of about {self.total:,}, {rate}, {left:,.0f} s left")
+
+
+def build_with_progress(declaration: Declaration, out: Path, workers: int | None, overwrite: bool) -> None:
+    """Build, with progress on stderr and a summary table on stdout."""
+    log = Console(stderr=True, highlight=False)
+    Folder(out).check_ours()
+    plan = make_plan(declaration)
+    for note in plan.notes:
+        log.print(note)
+    progress = _Progress(plan, log)
+    start = time.perf_counter()
+    try:
+        with progress.bar:
+            results = build(plan, out, workers=workers, overwrite=overwrite, progress=progress)
+    except KeyboardInterrupt:
+        log.print(f"stopped: {progress.shards} finished shards are kept in {out}; go on with: {command(plan)}")
+        sys.exit(130)
+    table = Table("config", "split", title=None)
+    for name in ("classes", "rows", "MB", "seconds"):
+        table.add_column(name, justify="right")
+    for result in results:
+        seconds = f"{result.seconds:,.1f}" if result.built else "kept"
+        counts = (f"{result.classes:,}", f"{result.rows:,}", f"{result.bytes / 1e6:,.1f}", seconds)
+        table.add_row(result.name, result.split, *counts)
+    console = Console(highlight=False)
+    console.print(table)
+    spent = time.perf_counter() - start
+    rows, size = sum(one.rows for one in results), sum(one.bytes for one in results)
+    console.print(f"{rows:,} rows, {size / 1e6:,.1f} MB in {out} after {spent:,.1f} s", soft_wrap=True)
+    first = results[0]
+    console.print(f"check it: caef-data verify {out}", soft_wrap=True)
+    console.print(f'read it:  load_dataset("{out}", "{first.name}", split="{first.split}")', soft_wrap=True)
+
+
+def print_plan(declaration: Declaration, workers: int | None, as_json: bool) -> None:
+    """Print what a build would write."""
+    plan = make_plan(declaration)
+    count = workers or default_workers()
+    if as_json:
+        print(json.dumps(_plan_json(plan, count), indent=1))
+        return
+    console = Console(highlight=False)
+    table = Table("config", "split")
+    for name in ("classes", "expressions", "rows", "MB", "shards"):
+        table.add_column(name, justify="right")
+    for config in plan.configs:
+        population = config.population
+        counts = (len(population.classes()), len(population), config.rows, config.text * DISK_RATIO / 1e6, config.num_shards)
+        table.add_row(config.name, config.split, *(f"{number:,.0f}" for number in counts))
+    console.print(table)
+    text = sum(config.text for config in plan.configs)
+    rows = sum(config.rows for config in plan.configs)
+    console.print(
+        f"about {rows:,} rows, {text / 1e6:,.0f} MB of text, {text * DISK_RATIO / 1e6:,.0f} MB on disk,"
+        f" {text / TEXT_RATE / count:,.0f} s with {count} workers (rows and bytes from a sample)",
+        soft_wrap=True,
+    )
+    _heat_map(console, plan.configs[0])
+    for note in plan.notes:
+        console.print(note, soft_wrap=True)
+    console.print(f"build it: {command(plan)}", soft_wrap=True)
+
+
+def _plan_json(plan: Plan, workers: int) -> dict[str, object]:
+    configs = [
+        {
+            "config": config.name,
+            "split": config.split,
+            "classes": len(config.population.classes()),
+            "expressions": len(config.population),
+            "rows": config.rows,
+            "text_bytes": config.text,
+            "disk_bytes": int(config.text * DISK_RATIO),
+            "shards": config.num_shards,
+        }
+        for config in plan.configs
+    ]
+    text = sum(config.text for config in plan.configs)
+    return {
+        "identity": plan.declaration.identity(),
+        "command": command(plan),
+        "configs": configs,
+        "rows": sum(config.rows for config in plan.configs),
+        "text_bytes": text,
+        "disk_bytes": int(text * DISK_RATIO),
+        "seconds": round(text / TEXT_RATE / workers, 1),
+        "notes": list(plan.notes),
+    }
+
+
+def _heat_map(console: Console, config: Config) -> None:
+    """Print the expressions a class of the first config as a map over (len a, len b)."""
+    classes = config.population.classes()
+    longest = max(max(pair) for pair in classes)
+    shortest = min(pair[0] for pair in classes)
+    step = -(-(longest - shortest + 1) // HEAT)
+    cells: dict[tuple[int, int], int] = {}
+    for (a, b), count in classes.items():
+        key = (a - shortest) // step, max(b - shortest, 0) // step
+        cells[key] = cells.get(key, 0) + count
+    most = max(cells.values())
+    side = -(-(longest - shortest + 1) // step)
+    console.print(f"expressions of {config.name} {config.split} by length: a down, b across, {step} digits a cell")
+    for row in range(side):
+        shades = [SHADES[-(-cells.get((row, col), 0) * (len(SHADES) - 1) // most)] * 2 for col in range(side)]
+        console.print(f"{shortest + row * step:>5} {''.join(shades).rstrip()}", markup=False)
+    console.print(f"      darkest = {most:,} expressions", markup=False)
+
+
+def verify_with_progress(directory: Path, fraction: float, workers: int | None, as_json: bool) -> bool:
+    """Verify a folder, print the report, and tell whether all is well."""
+    from .verify import verify
+    from .verify_report import print_report
+
+    report = verify(directory, fraction=fraction, workers=workers)
+    if as_json:
+        print(json.dumps(report.to_json(), indent=1))
+    else:
+        print_report(report, Console(highlight=False))
+    return report.ok
+
+
+def print_info(directory: Path, as_json: bool) -> None:
+    """Print what a folder holds.
+
+    Raises:
+        UserError: it holds no dataset of ours.
+    """
+    folder = Folder(directory)
+    manifest, unfinished = folder.manifest(), folder.unfinished()
+    if not manifest and not unfinished:
+        raise UserError(
+            "there is no dataset here",
+            where=str(directory),
+            next_step="caef-data build --task sub --min 1 --max 100 --num 20",
+        )
+    if as_json:
+        print(json.dumps({**manifest, "unfinished": unfinished or None}, indent=1))
+        return
+    console = Console(highlight=False)
+    if manifest:
+        table = Table("config", "split")
+        for name in ("classes", "expressions", "rows", "MB", "shards"):
+            table.add_column(name, justify="right")
+        for name, splits in sorted(manifest["configs"].items()):
+            for split in (one for one in SPLITS if one in splits):
+                own = splits[split]
+                counts = (own["classes"], own["expressions"], own["rows"], own["bytes"] / 1e6, len(own["shards"]))
+                table.add_row(name, split, *(f"{number:,.0f}" for number in counts))
+        console.print(table)
+        rules = ", ".join(f"{name} {number}" for name, number in sorted(manifest["versions"].items()))
+        built = ", ".join(f"{name} {version}" for name, version in sorted(manifest["built_with"].items()))
+        console.print(f"identity {manifest['identity']}; rules: {rules}; built with {built}", soft_wrap=True)
+        for line in dict.fromkeys(task["command"] for task in manifest["tasks"].values()):
+            console.print(f"made by: {line}", soft_wrap=True)
+    if unfinished:
+        done = len(folder.finished())
+        console.print(
+            f"unfinished build: {done} of {len(unfinished['shards'])} shards; go on with: {unfinished['command']}",
+            soft_wrap=True,
+        )

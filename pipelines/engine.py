@@ -1,0 +1,113 @@
+"""The local engine: shards as tasks of worker processes."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from ..errors import UserError
+from ..tm import Machine, machine
+from .plan import Config
+from .shard import ShardRecord, write_shard
+
+Task = tuple[int, int]  # index of the config, shard
+
+_worker: tuple[tuple[Config, ...], Path] | None = None
+
+
+def default_workers() -> int:
+    """Return the number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_tasks(
+    configs: Sequence[Config], tasks: Sequence[Task], folder: Path, workers: int
+) -> Iterator[tuple[Task, ShardRecord]]:
+    """Yield every task with the record of its shard, as they finish.
+
+    Raises:
+        UserError: a worker was killed, most often for lack of memory.
+        OSError: a shard could not be written.
+    """
+    if workers <= 1 or len(tasks) == 1:
+        for task in tasks:
+            yield task, write_shard(configs[task[0]], task[1], folder)
+        return
+    yield from _in_processes(configs, tasks, folder, min(workers, len(tasks)))
+
+
+def _in_processes(
+    configs: Sequence[Config], tasks: Sequence[Task], folder: Path, workers: int
+) -> Iterator[tuple[Task, ShardRecord]]:
+    found = [machine(config.settings.task) for config in configs]
+    sources = tuple({(type(one).__module__, one.source) for one in found if not _shipped(one)})
+    # A fork server starts workers from a clean process: forking this one would copy locks of running threads.
+    context = multiprocessing.get_context("forkserver" if sys.platform != "win32" else "spawn")
+    if sys.platform != "win32":
+        multiprocessing.set_forkserver_preload(["caef_data.pipelines.shard"])
+    payload = (sources, pickle.dumps((tuple(configs), folder)))
+    pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=payload)
+    try:
+        waiting: dict[Future[ShardRecord], Task] = {}
+        queue = iter(tasks)
+        for task in queue:
+            waiting[pool.submit(_work, task)] = task
+            if len(waiting) == 2 * workers:
+                break
+        while waiting:
+            done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in done:
+                task = waiting.pop(future)
+                yield task, future.result()
+                following = next(queue, None)
+                if following is not None:
+                    waiting[pool.submit(_work, following)] = following
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker process was killed, most often because memory ran out",
+            next_step="run the same command again with fewer --workers: finished shards are kept",
+        ) from error
+    finally:
+        if sys.exc_info()[0] is not None:  # Ctrl-C or an error: nobody waits for half a shard
+            for process in multiprocessing.active_children():
+                process.kill()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _shipped(found: Machine) -> bool:
+    return type(found).__module__.startswith("caef_data.")
+
+
+def _start(sources: tuple[tuple[str, str], ...], configs: bytes) -> None:
+    """Prepare a worker: it ignores Ctrl-C (its parent ends it) and dies with its parent."""
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _die_with_parent()
+    for name, source in sources:  # machines that a user's own file defines
+        spec = importlib.util.spec_from_file_location(name, source)
+        if name not in sys.modules and spec is not None and spec.loader is not None:
+            sys.modules[name] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(sys.modules[name])
+    _worker = pickle.loads(configs)
+
+
+def _die_with_parent() -> None:
+    """Have the kernel end this process when the fork server ends, which ends with the build that started it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def _work(task: Task) -> ShardRecord:
+    if _worker is None:
+        raise RuntimeError("this worker was not started by a build")
+    configs, folder = _worker
+    return write_shard(configs[task[0]], task[1], folder)

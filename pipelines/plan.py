@@ -1,0 +1,255 @@
+"""From a declaration to configs: which expressions, how many rows and bytes, cut into how many shards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+
+from ..errors import UserError
+from ..tm import machine
+from ..tm.batch import Operands
+from ..tm.columns import I64
+from ..tm.random import mix, text_key
+from .cells import Cells, Wanted, class_cells, halting_cells, merged, resolve
+from .rows import Work, render_rows
+from .settings import Declaration, TaskSettings
+from .split import expression_hash
+
+SHARD_TEXT = 100_000_000  # bytes of text a shard holds at most, about
+BLOCK_TEXT = 12_000_000  # bytes of text rendered at once: a row group
+SAMPLE = 64  # expressions rendered to estimate a config
+RUN_VIEWS = ("full", "scratchpad", "commands")  # they write whole runs
+DISK_RATIO = 0.32  # compressed bytes a byte of text, measured on the paper's configs
+TEXT_RATE = 130e6  # bytes of text a second and worker, measured; only for the time that plan prints
+
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    """The expressions of a config, numbered: those of some cells, the ones in ``dropped`` left out.
+
+    Args:
+        parts: cells, each with the numbers of the expressions taken from them (None for all).
+    """
+
+    parts: tuple[tuple[Cells, I64 | None], ...]
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Number of expressions of each part."""
+        return [cells.num_expressions if kept is None else len(kept) for cells, kept in self.parts]
+
+    def __len__(self) -> int:
+        return sum(self.sizes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The variants' names."""
+        return tuple(name for cells, _ in self.parts for name in cells.names)
+
+    def operands(self, numbers: I64) -> tuple[Operands, I64]:
+        """Return the expressions of these numbers, and the index of each one's variant in ``names``."""
+        found: list[tuple[I64, Operands]] = []
+        variant = np.zeros(len(numbers), np.int64)
+        start = named = 0
+        for (cells, kept), size in zip(self.parts, self.sizes, strict=True):
+            rows = np.flatnonzero((numbers >= start) & (numbers < start + size))
+            if len(rows):
+                own = numbers[rows] - start
+                operands, law = cells.operands(own if kept is None else kept[own])
+                found.append((rows, operands))
+                variant[rows] = law + named
+            start, named = start + size, named + len(cells.names)
+        return merged(found, len(numbers)), variant
+
+    def classes(self) -> dict[tuple[int, int], int]:
+        """Return the number of expressions of each class (len a, len b), by the cells they were drawn from."""
+        total: dict[tuple[int, int], int] = {}
+        for cells, kept in self.parts:
+            count = cells.count if kept is None else np.bincount(cells.of(kept)[0], minlength=len(cells.count))
+            for a, b, n in zip(cells.len_a.tolist(), cells.len_b.tolist(), count.tolist(), strict=True):
+                if n:
+                    total[a, b] = total.get((a, b), 0) + n
+        return total
+
+
+@dataclass(frozen=True, eq=False)
+class Config:
+    """One view of one split of a task: what is written under ``<task>-<view>/<split>-*``.
+
+    Args:
+        settings: the task's settings.
+        view: the view.
+        split: the split.
+        population: its expressions.
+        rows: rows expected, from a rendered sample.
+        text: bytes of prompts, completions and traces expected.
+        num_shards: shards; a power of two unless ``rows_per_shard`` asks otherwise.
+        block: expressions rendered at once.
+    """
+
+    settings: TaskSettings
+    view: str
+    split: str
+    population: Population
+    rows: int
+    text: int
+    num_shards: int
+    block: int
+
+    @property
+    def name(self) -> str:
+        """The config's name on disk and on the Hub."""
+        return f"{self.settings.task}-{self.view}"
+
+    @property
+    def identity(self) -> str:
+        """Identity of the rows."""
+        return self.settings.config_identity(self.view, self.split)
+
+    def shard_path(self, shard: int) -> str:
+        """Return the path of a shard inside the dataset folder."""
+        return f"{self.name}/{self.split}-{shard:05d}-of-{self.num_shards:05d}.parquet"
+
+    def numbers(self, shard: int) -> I64:
+        """Return the expressions of a shard in their order: every ``num_shards``-th one, shuffled."""
+        numbers = np.arange(shard, len(self.population), self.num_shards)
+        key = np.uint64(text_key(f"order {self.settings.seed} {self.name} {self.split}"))
+        return numbers[np.argsort(mix(numbers.astype(np.uint64) + key), kind="stable")]
+
+    def render(self, numbers: I64) -> pa.RecordBatch:
+        """Return the rows of these expressions."""
+        operands, variant = self.population.operands(numbers)
+        return render_rows(self.work(operands, variant))
+
+    def work(self, operands: Operands, variant: I64) -> Work:
+        """Return the work of rendering these expressions."""
+        own = self.settings
+        return Work(
+            own.task,
+            self.view,
+            own.dialect,
+            own.steps == "all",
+            own.max_steps,
+            own.seed,
+            operands,
+            variant,
+            self.population.names,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Everything that a declaration builds, and what it leaves out (sentences for people)."""
+
+    declaration: Declaration
+    configs: tuple[Config, ...]
+    notes: tuple[str, ...]
+
+
+def make_plan(declaration: Declaration) -> Plan:
+    """Return the plan of a declaration: exact classes and expressions, rows and bytes from a rendered sample.
+
+    Raises:
+        UserError: nothing at all would be built.
+    """
+    configs, notes = [], []
+    for settings in declaration.tasks:
+        notes += [f"{settings.task}: {view} is left out, the task has no raw text" for view in settings.left_out()]
+        for split in settings.splits:
+            populations = _Populations(settings, split)
+            for view in settings.views_of(split):
+                population = populations.of(view)
+                if len(population):
+                    configs.append(_config(settings, view, split, population))
+                else:
+                    notes.append(f"{settings.task}-{view}: the split {split} has no rows and is not written")
+            notes += populations.notes
+    if not configs:
+        raise UserError("this declaration builds no rows at all", next_step="raise --max, --num or --num-test")
+    return Plan(declaration, tuple(configs), tuple(dict.fromkeys(notes)))
+
+
+class _Populations:
+    """The expressions of one split of a task, view by view."""
+
+    def __init__(self, settings: TaskSettings, split: str) -> None:
+        self.settings, self.split = settings, split
+        self.machine = machine(settings.task)
+        self.notes: list[str] = []
+        self._cells: dict[str, Cells] = {}
+
+    def of(self, view: str) -> Population:
+        """Return the expressions of a view."""
+        halting = bool(halting_cells(self.settings, self.split)) and self.split != "stress"
+        if view not in RUN_VIEWS:
+            both = halting and view in ("aligner", "raw")
+            extra = ((self.cells("halting"), self._new()),) if both else ()
+            return Population(((self.cells("classes"), None), *extra))
+        return Population(((self.cells("halting" if halting else "short"), None),))
+
+    def cells(self, kind: str) -> Cells:
+        """Return the cells of the classes, those of the classes whose runs are short enough, or the halting ones."""
+        if kind not in self._cells:
+            wanted = (halting_cells if kind == "halting" else class_cells)(self.settings, self.split)
+            if kind == "short":
+                wanted = self._short(wanted)
+            self._cells[kind] = resolve(self.settings, self.split, wanted)
+        return self._cells[kind]
+
+    def _short(self, wanted: Wanted) -> Wanted:
+        most = self.settings.max_steps
+        short = [cell for cell in wanted if self.machine.max_num_steps(cell[0], cell[1]) <= most]
+        if len(short) < len(wanted):
+            self.notes.append(
+                f"{self.settings.task}: {len(wanted) - len(short):,} of {len(wanted):,} {self.split} cells have runs"
+                f" of more than {most:,} transitions: these are not written whole (--max-steps)"
+            )
+        return short
+
+    def _new(self) -> I64:
+        """Return the numbers of the halting expressions that the classes do not hold already."""
+        classes, halting = self.cells("classes"), self.cells("halting")
+        operands, _ = halting.operands(np.arange(halting.num_expressions))
+        pairs = operands.a.length * 100_000 + operands.second.length
+        shared = np.flatnonzero(np.isin(classes.len_a * 100_000 + classes.len_b, pairs))
+        runs = [np.arange(n) + start for start, n in zip(classes.start[shared], classes.count[shared], strict=True)]
+        numbers = np.concatenate([np.empty(0, np.int64), *runs])
+        known = expression_hash(self.machine, classes.operands(numbers)[0]) if len(numbers) else np.empty(0, np.uint64)
+        return np.flatnonzero(~np.isin(expression_hash(self.machine, operands), known))
+
+
+def _config(settings: TaskSettings, view: str, split: str, population: Population) -> Config:
+    total = len(population)
+    sample = np.unique(np.linspace(0, total - 1, min(SAMPLE, total)).astype(np.int64))
+    draft = Config(settings, view, split, population, 0, 0, 1, 1)
+    batch = draft.render(sample)
+    text = sum(text_bytes(batch.column(name)) for name in ("prompt", "completion", "trace") if name in batch.schema.names)
+    rows, text = batch.num_rows * total // len(sample), text * total // len(sample)
+    return Config(
+        settings,
+        view,
+        split,
+        population,
+        rows,
+        text,
+        _num_shards(settings, rows, text, total),
+        max(16, BLOCK_TEXT * total // max(text, 1)),
+    )
+
+
+def text_bytes(column: pa.Array) -> int:
+    """Return the bytes of text of a string column, or of a column of lists of strings."""
+    if pa.types.is_list(column.type):
+        column = column.flatten()
+    return int(pa.compute.sum(pa.compute.binary_length(column)).as_py() or 0)
+
+
+def _num_shards(settings: TaskSettings, rows: int, text: int, expressions: int) -> int:
+    """Return the number of shards: a power of two, so that 2, 4 or 8 readers or workers get the same share each."""
+    if settings.rows_per_shard is not None:
+        return max(1, min(-(-rows // settings.rows_per_shard), expressions))
+    least = -(-text // SHARD_TEXT)
+    return int(min(2 ** max(0, (least - 1).bit_length()), 99_999))

@@ -1,0 +1,108 @@
+"""Writes one shard: rendered block by block into memory, hashed, then put in its place in one step."""
+
+import base64
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..schemas import row_schema
+from .plan import Config, text_bytes
+
+LEVEL = 1  # zstd: 3 is 5% smaller and twice as slow on these texts
+TEMPORARY = ".writing-"
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """A finished shard: path inside the dataset folder, rows, bytes, sha256, and what its texts measure.
+
+    ``chars`` maps a text column to (characters in all, longest).
+    """
+
+    path: str
+    rows: int
+    bytes: int
+    sha256: str
+    chars: dict[str, tuple[int, int]]
+
+
+@cache
+def file_metadata(view: str) -> dict[str, str]:
+    """Return the key-value metadata of a shard: the Arrow schema with plain strings and each column's description.
+
+    Dictionary-encoded columns are strings to every reader: the datasets library does not know dictionaries.
+    """
+    fields = []
+    for field in row_schema(view):
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        fields.append(pa.field(field.name, kind, metadata=field.metadata))
+    return {"ARROW:schema": base64.b64encode(pa.schema(fields).serialize()).decode()}
+
+
+def render_shard(config: Config, shard: int) -> tuple[pa.Buffer, int, dict[str, tuple[int, int]]]:
+    """Return the bytes of a shard, its rows and the sizes of its texts."""
+    sink = pa.BufferOutputStream()
+    schema = row_schema(config.view)
+    repeating = [field.name for field in schema if pa.types.is_dictionary(field.type)]
+    rows, chars = 0, dict[str, tuple[int, int]]()
+    writer = pq.ParquetWriter(
+        sink,
+        schema,
+        compression="zstd",
+        compression_level=LEVEL,
+        use_dictionary=repeating,
+        write_statistics=["len_a", "len_b"],
+        store_schema=False,
+        dictionary_pagesize_limit=16 << 20,
+    )
+    numbers = config.numbers(shard)
+    for start in range(0, len(numbers), config.block):
+        batch = config.render(numbers[start : start + config.block])
+        for name in ("prompt", "completion"):
+            total, longest = chars.get(name, (0, 0))
+            column = batch.column(name)
+            most = int(pa.compute.max(pa.compute.binary_length(column)).as_py() or 0)
+            chars[name] = (total + text_bytes(column), max(longest, most))
+        writer.write_batch(batch, row_group_size=batch.num_rows)
+        rows += batch.num_rows
+    writer.add_key_value_metadata(file_metadata(config.view))
+    writer.close()
+    return sink.getvalue(), rows, chars
+
+
+def write_shard(config: Config, shard: int, folder: Path) -> ShardRecord:
+    """Write a shard under ``folder``: aside, synced, renamed. A file of its name is a whole shard.
+
+    Raises:
+        OSError: the disk is full or cannot be written; nothing is left behind under the shard's name.
+    """
+    content, rows, chars = render_shard(config, shard)
+    path = folder / config.shard_path(shard)
+    put(path, content)
+    digest = hashlib.sha256(content).hexdigest()
+    return ShardRecord(config.shard_path(shard), rows, content.size, digest, chars)
+
+
+def put(path: Path, content: bytes | pa.Buffer) -> None:
+    """Write a file in one step: aside, synced, renamed, its folder synced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"{TEMPORARY}{path.name}")
+    try:
+        with open(aside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
