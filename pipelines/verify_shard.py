@@ -22,9 +22,8 @@ KEPT = 50  # findings kept per part; the rest is counted
 BATCH = 8_192
 _SIDES, _CELLS = 10_000, 2_000_000  # expressions, and digits, given to the split function at a time
 _LONGEST = 4_000  # digits of an operand that a build can hold
-Hashes = npt.NDArray[
-    np.uint64
-]  # (n, 2): 128 bits each; the chance that two of 10**7 collide is below 10**-24
+# (n, 2): 128 bits each; the chance that two of 10**7 different texts collide is below 10**-24
+Hashes = npt.NDArray[np.uint64]
 NO_HASHES: Hashes = np.zeros((0, 2), np.uint64)
 UNORDERED = frozenset({"add", "mul", "equal"})  # a op b and b op a are one expression for the split
 _NOT_PARQUET = (pa.ArrowException, OSError, ValueError)  # what reading a damaged file raises
@@ -167,7 +166,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _text_hashes(column: pa.Array) -> Hashes:
-    """Return two 64-bit hashes of each text under different keys, shape (n, 2): equal texts have equal ones."""
+    """Return two 64-bit hashes of each text under different keys, (n, 2); equal texts have equal ones."""
     texts = pl.Series(pl.from_arrow(column)).cast(pl.String)
     return np.stack([texts.hash(seed=seed).to_numpy() for seed in (1, 2)], axis=1)
 

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from caef_data.tm.check_rows import COLUMNS, INT64_MAX, check_row, check_rows, count_transitions, known_tasks
 from caef_data.tm.closed import decimal, number, tape, written
 from caef_data.tm.closed_composers import problem
 from caef_data.tm.execute import ExecutionError, check_transition, decide, execute, locate, result_of
 from caef_data.tm.grammar import MACHINES, ParseError, parse, unparse
 from caef_data.tm.successor import successor_of
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 GOLDEN = Path(__file__).parent / "golden"
 TASKS = sorted(MACHINES)

@@ -11,6 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
+
 from caef_data import tm
 from caef_data.errors import UserError
 from caef_data.pipelines.split import sides
@@ -18,7 +20,6 @@ from caef_data.pipelines.verify import Report, verify
 from caef_data.pipelines.verify_report import print_report
 from caef_data.schemas import row_schema
 from caef_data.tm.check_rows import COLUMNS
-from rich.console import Console
 
 SIGNS = {"add": "+", "sub": "-", "mul": "*"}
 Rows = list[dict[str, Any]]

@@ -7,7 +7,6 @@ column, and calls the careful parser and executor only to say what is wrong with
 Measured on one core, rows of 1..100 digits: 3-10 microseconds a one_step row, 2-4 a transition of a full row.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -43,10 +42,6 @@ _CALLS: dict[tuple[str, str], str] = {
     ("div", "q2"): "add",
     ("div", "q3"): "add",
 }
-_COUNTED = re.compile(
-    r"[A-Z]+, (q[0-3]), \[HEAD1\][|0-9]*+ \[HEAD2\][|0-9]*+ \[COUNT\]([|0-9]*+) \[OUTPUT\]([|0-9]*+)\n"
-).match
-
 Row = Mapping[str, Any]
 Known = dict[tuple[str, str | None], Problem | str]
 
@@ -75,8 +70,8 @@ def check_rows(
         view: one of ``COLUMNS``.
         dialect: ``consistent`` or ``published``.
         columns: the view's columns as Python lists of equal length.
-        known: kept by the caller between batches of one task, so that what depends on the operands alone (their
-            tapes, the answer) is made once.
+        known: kept by the caller between batches of one task, so that what depends on the operands alone
+            (their tapes, the answer) is made once.
 
     Returns:
         The index within the batch and a message for every row that is wrong.
@@ -130,7 +125,7 @@ def _right_one_step(task: str, dialect: str) -> Callable[[Problem, tuple[Any, ..
         ) = values  # fmt: skip
         total = work.n_steps
         if step is None:
-            step = _locate(task, prompt)
+            step = _locate(work, prompt)
             if step <= INT64_MAX:
                 return False
         if type(step) is not int or not 0 <= step < total:
@@ -163,13 +158,16 @@ def _right_other(task: str, view: str) -> Callable[[Problem, tuple[Any, ...]], b
     return right
 
 
-def _locate(task: str, prompt: object) -> int:
-    """Return the step of a mul or div prompt, -1 where it cannot be told."""
-    match = _COUNTED(prompt) if isinstance(prompt, str) and task in ("mul", "div") else None
-    if match is None:
+def _locate(work: Problem, prompt: object) -> int:
+    """Return the step of a mul or div prompt, from where its count must stand; -1 where it cannot be told."""
+    if not isinstance(prompt, str) or work.task not in ("mul", "div"):
         return -1
+    start = len("MUL, q1, [HEAD1] [HEAD2] [COUNT]") + len(work.left) + len(work.right)
+    middle = prompt.find(" [OUTPUT]", start)
+    end = prompt.find("\n", middle)
+    counted = prompt[start:middle] if work.task == "mul" else prompt[middle + len(" [OUTPUT]") : end]
     try:
-        return Problem.step_of(task, match[1], match[2] if task == "mul" else match[3])
+        return Problem.step_of(work.task, prompt[5:7], counted) if 0 <= middle < end else -1
     except ValueError:
         return -1
 
@@ -239,7 +237,7 @@ def _step(work: Problem, row: Row) -> int | str:
     """Return the row's step, from its prompt where the column is null, or what is wrong with it."""
     step = row["step"]
     if step is None:
-        step = _locate(work.task, row["prompt"])
+        step = _locate(work, row["prompt"])
         if step > INT64_MAX:
             return step
         if step >= 0:

@@ -21,6 +21,8 @@ SIGNS = {
     "less_than": "<",
     "equal": "==",
 }
+# mul's q1 with count k is step 3k-2, div's q1 with output k is step 3k+1, and so on
+_AFTER = {"mul": {"q0": 0, "q1": -2, "q2": -1, "q3": 0}, "div": {"q0": 0, "q1": 1, "q2": 2, "q3": 0}}
 _ADD_FIRST = "CMD: [C] 0, [HEAD1] RIGHT, [HEAD2] RIGHT, q1"
 _FALSE_FIRST = "CMD [HEAD1] RIGHT, [HEAD2] RIGHT, [OUTPUT] False, q1"
 _MOVE_BOTH = "CMD [HEAD1] RIGHT, [HEAD2] RIGHT, "
@@ -50,7 +52,7 @@ def written(digits: str) -> str:
 
 def tape(value: int) -> str:
     """Return a non-negative integer as it stands on a tape."""
-    return written(decimal(value))
+    return (str(value) if value < _LIMIT else decimal(value))[::-1].replace("", "|")[:-1]
 
 
 class Problem:
@@ -94,9 +96,9 @@ class Problem:
         if len(counted) > 6 * MAX_DIGITS:
             return -1
         k = number(counted[::-2])
-        if task == "mul":
-            return {"q0": 0, "q1": 3 * k - 2, "q2": 3 * k - 1, "q3": 3 * k}[state]
-        return {"q0": 0, "q1": 3 * k + 1, "q2": 3 * k + 2, "q3": 3 * k}[state]
+        if state not in _AFTER[task]:
+            return -1
+        return 0 if state == "q0" else 3 * k + _AFTER[task][state]
 
 
 # ----------------------------------------------------------------------------------------------------------
