@@ -1,5 +1,6 @@
 """The command line: parses, calls, prints."""
 
+import io
 import json
 import os
 import sys
@@ -11,7 +12,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import typer
 
-from .errors import UserError
+from .errors import UserError, clip
 
 app = typer.Typer(
     help="Exact, leak-free datasets of arithmetic executed as Turing machines.",
@@ -200,6 +201,9 @@ def root(
 
 def main() -> None:
     """Run the command line; errors of the user's are printed without a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files need not be text
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except UserError as error:
@@ -209,5 +213,19 @@ def main() -> None:
         print("stopped", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence()
         sys.exit(1)
+    except OSError as error:  # a name too long, a folder that may not be written, output to a full disk
+        if error.filename is None:
+            _silence()
+        place = "" if error.filename is None else f"\n  where:   {clip(os.fsdecode(error.filename), 300)}"
+        print(f"error: the system refuses: {error.strerror or error}{place}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _silence() -> None:
+    """Send what standard output still holds nowhere: Python would fail on it again at its end."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except io.UnsupportedOperation:  # standard output is no file
+        pass

@@ -7,6 +7,8 @@ from ..tm.columns import I64, U8, Number
 from ..tm.random import U64, below, digit_planes, mix, words
 
 BOX_LIMIT = 2**62  # larger boxes are not indexed as a whole
+TRIES = 4096  # candidates of one expression: a law and split that keep 1 in 20 find none of them once in 10**90
+GROUP = 64  # so many candidates in a row share all digits of a larger box but the index digits
 INDEX_DIGITS = 17  # of the free digits of a larger box, the lowest ones number the candidates
 _ROUNDS = 3
 _SMALL = 18  # digits: box coordinates are uint64
@@ -95,7 +97,9 @@ def permuted(counter: U64, size: U64, key: U64) -> U64:
     return value
 
 
-def candidates(law: Law, key: U64, counter: U64, len_a: I64, len_b: I64, indexed: bool) -> Draw:
+def candidates(
+    law: Law, key: U64, counter: U64, len_a: I64, len_b: I64, *, indexed: bool, blank: bool = False
+) -> Draw:
     """Return the coordinates of candidate ``counter`` of cells that all fit (``indexed``) or all do not.
 
     Args:
@@ -105,35 +109,44 @@ def candidates(law: Law, key: U64, counter: U64, len_a: I64, len_b: I64, indexed
         len_a: lengths of the cells, shape (n,).
         len_b: lengths of the cells, shape (n,); 0 for one operand.
         indexed: the boxes fit: counters are permuted, so that no coordinates come twice.
+        blank: leave the index digits 0 (of boxes that do not fit).
     """
     if indexed:
         size = sizes(law, len_a, len_b).prod(axis=0)
         return coordinates(law, permuted(counter, size, key), len_a, len_b)
     digits_a, digits_b = _lengths(law, len_a, len_b)
     lowest, count = _selector(law, len_a, len_b)
-    own = mix(key + mix(counter))
-    # Different counters give different low digits: these are a permutation of the counter, the others are random.
-    total = np.full(len(counter), 10**INDEX_DIGITS, np.uint64)
-    low = permuted(counter, total, key)
+    own = mix(key + mix(counter // np.uint64(GROUP)))
     a = _random(words(own, 1), digits_a, law.padded_a)
     b = _random(words(own, 2), digits_b, False)
-    free_a = digits_a if law.padded_a else np.maximum(digits_a - 1, 0)
+    # Different counters give different low digits: these are a permutation of the counter, the others are random.
+    low = np.zeros_like(counter) if blank else index_number(counter, key)
+    free_a = index_places(law, digits_a)
     free_b = np.maximum(digits_b - 1, 0)
     for k in range(INDEX_DIGITS):
         above = low // np.uint64(10)
         digit = (low - above * np.uint64(10)).astype(np.uint8)
         low = above
         in_a = k < free_a
-        if a is not None:
-            rows = np.flatnonzero(in_a)
-            if len(rows):
-                a[k, rows] = digit[rows]
-        if b is not None:
-            rows = np.flatnonzero(~in_a & (k - free_a < free_b))
-            if len(rows):
-                b[(k - free_a)[rows], rows] = digit[rows]
+        for planes, rows, place in (
+            (a, np.flatnonzero(in_a), np.full_like(free_a, k)),
+            (b, np.flatnonzero(~in_a & (k - free_a < free_b)), k - free_a),
+        ):
+            if planes is not None and len(rows):
+                planes[place[rows], rows] = digit[rows]
     selector = lowest + below(words(own, 3), count).astype(np.int64)
     return Draw(_column(a, digits_a), _column(b, digits_b), selector, len_a, len_b)
+
+
+def index_number(counter: U64, key: U64) -> U64:
+    """Return the number whose digits are a candidate's index digits, lowest first in a, then in b."""
+    return permuted(counter, np.full(len(counter), 10**INDEX_DIGITS, np.uint64), key)
+
+
+def index_places(law: Law, digits_a: I64) -> I64:
+    """Return how many index digits stand in a; the others stand in b."""
+    free: I64 = digits_a if law.padded_a else np.maximum(digits_a - 1, 0)
+    return free
 
 
 def _column(planes: U8 | None, digits: I64) -> Number | None:

@@ -6,6 +6,7 @@ import errno
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from typing import Any
 from ..errors import UserError
 from .card import card
 from .engine import Task, default_workers, run_tasks
-from .folder import FORMAT, Folder, shard_record
+from .folder import FORMAT, Folder, shard_record, shown
 from .plan import DISK_RATIO, Config, Plan
-from .settings import digest
+from .settings import RULES, digest
 from .shard import ShardRecord
 from .versions import SAMPLING_VERSION, SPLIT_VERSION, TEXT_VERSION
 
@@ -69,16 +70,17 @@ def build(
                 raise
             raise UserError(
                 "the disk is full",
-                where=str(out),
+                where=shown(out),
                 next_step="make room and run the same command again: finished shards are kept",
             ) from error
 
 
 def _build(plan: Plan, folder: Folder, workers: int, overwrite: bool, progress: Progress) -> list[ConfigResult]:
-    manifest = _agreed(plan, folder, overwrite)
-    folder.sweep({config.settings.task for config in plan.configs})
     wanted = _notes(plan)
-    known = _known(manifest) | (folder.finished() if folder.unfinished() == wanted else {})
+    go_on = _goes_on(wanted, folder, overwrite)
+    manifest = _agreed(plan, folder, overwrite)
+    known = _known(manifest) | (folder.finished() if go_on else {})
+    folder.sweep(known)
     kept: dict[Task, ShardRecord] = {}
     todo: list[Task] = []
     for at, config in enumerate(plan.configs):
@@ -89,22 +91,22 @@ def _build(plan: Plan, folder: Folder, workers: int, overwrite: bool, progress: 
             else:
                 todo.append((at, shard))
     _check_space(plan, folder.path, todo)
-    if folder.unfinished() != wanted:
-        folder.forget()
-    folder.begin(wanted)
+    folder.begin(wanted, go_on=go_on)
     for (at, _), record in kept.items():
         progress(plan.configs[at], record, True)
     seconds = [0.0] * len(plan.configs)
     records = dict(kept)
     last = time.perf_counter()
-    for (at, shard), record in run_tasks(plan.configs, todo, folder.path, workers):
-        folder.note(record)
-        records[at, shard] = record
-        now = time.perf_counter()
-        seconds[at], last = seconds[at] + now - last, now
-        progress(plan.configs[at], record, False)
+    with closing(run_tasks(plan.configs, todo, folder.path, workers)) as running:  # its workers end with this block
+        for (at, shard), record in running:
+            folder.note(record)
+            records[at, shard] = record
+            now = time.perf_counter()
+            seconds[at], last = seconds[at] + now - last, now
+            progress(plan.configs[at], record, False)
     finished = _manifest(plan, manifest, records)
-    folder.finish(finished, card(finished, folder.path))
+    folder.write(finished, card(finished, folder.path))
+    folder.forget()
     return [
         ConfigResult(
             config.name,
@@ -131,7 +133,7 @@ def _notes(plan: Plan) -> dict[str, Any]:
         "identity": plan.declaration.identity(),
         "command": command(plan),
         "versions": versions(),
-        "tasks": {settings.task: settings.identity() for settings in plan.declaration.tasks},
+        "tasks": _task_notes(plan),
         "shards": [config.shard_path(shard) for config in plan.configs for shard in range(config.num_shards)],
     }
 
@@ -143,28 +145,36 @@ def command(plan: Plan) -> str:
     return rebuild_command(plan.declaration)
 
 
+def _goes_on(wanted: dict[str, Any], folder: Folder, overwrite: bool) -> bool:
+    """Tell whether the build goes on with an unfinished one: all that is wanted there is wanted now.
+
+    Raises:
+        UserError: something else is unfinished, and ``overwrite`` does not say that it may go.
+    """
+    unfinished = folder.unfinished()
+    if not unfinished:
+        return False
+    theirs, mine = unfinished["tasks"], wanted["tasks"]
+    changed = [task for task in theirs if task in mine and mine[task]["identity"] != theirs[task]["identity"]]
+    if not changed and set(unfinished["shards"]) <= set(wanted["shards"]):
+        return True
+    if not overwrite:
+        what = "".join(f"; {task}: {_differences(mine[task]['settings'], theirs[task])}" for task in changed[:1])
+        raise UserError(
+            f"an unfinished build of something else lies in this folder{what}",
+            where=shown(folder.path),
+            next_step=f"finish it with `{unfinished['command']}`, or add --overwrite to drop it",
+        )
+    return False
+
+
 def _agreed(plan: Plan, folder: Folder, overwrite: bool) -> dict[str, Any]:
     """Return the folder's manifest once it agrees with the plan; with ``overwrite`` what does not agree goes.
 
     Raises:
-        UserError: a task stands in the folder, whole or half-built, with other settings.
+        UserError: a task stands in the folder with other settings.
     """
-    manifest, unfinished = folder.manifest(), folder.unfinished()
-    if unfinished and unfinished.get("identity") != plan.declaration.identity():
-        mine = {settings.task: settings.identity() for settings in plan.declaration.tasks}
-        theirs = unfinished.get("tasks", {})
-        clash = [task for task in theirs if mine.get(task, theirs[task]) != theirs[task]]
-        if not overwrite and (clash or not set(theirs) <= set(mine)):
-            raise UserError(
-                "an unfinished build of something else lies in this folder",
-                where=str(folder.path),
-                next_step=f"finish it with `{unfinished.get('command', '?')}`, or add --overwrite to drop it",
-            )
-        for task in clash if not overwrite else theirs:
-            if task not in manifest.get("tasks", {}):
-                folder.remove_shards(task, set())
-        if overwrite:
-            folder.forget()
+    manifest = folder.manifest()
     for settings in plan.declaration.tasks:
         there = manifest.get("tasks", {}).get(settings.task)
         if there is None or there["identity"] == settings.identity():
@@ -172,15 +182,15 @@ def _agreed(plan: Plan, folder: Folder, overwrite: bool) -> dict[str, Any]:
         if not overwrite:
             raise UserError(
                 f"{settings.task} stands in this folder with other settings: {_differences(settings.to_dict(), there)}",
-                where=str(folder.path),
+                where=shown(folder.path),
                 next_step="add --overwrite to replace it, or choose another folder with --out",
             )
         manifest["tasks"].pop(settings.task)
         for name in [name for name in manifest["configs"] if name.rpartition("-")[0] == settings.task]:
             manifest["configs"].pop(name)
         # The manifest forgets a task before its shards go, so that it never names what is not there.
-        folder.finish(manifest, card(manifest, folder.path))
-        folder.remove_shards(settings.task, set())
+        manifest["identity"] = _identity(manifest["configs"])
+        folder.write(manifest, card(manifest, folder.path))
     return manifest
 
 
@@ -189,7 +199,7 @@ def _differences(settings: dict[str, Any], there: dict[str, Any]) -> str:
     changed = [
         f"{key} {old.get(key)} -> {value}"
         for key, value in settings.items()
-        if key not in ("splits", "views") and old.get(key) != value
+        if RULES[key].effect == "data" and old.get(key) != value
     ]
     return ", ".join(changed) or "built by another version of caef-data"
 
@@ -209,7 +219,7 @@ def _check_space(plan: Plan, out: Path, todo: list[Task]) -> None:
     if needed > free:
         raise UserError(
             f"the build needs about {needed / 1e9:,.1f} GB of disk, {free / 1e9:,.1f} GB are free",
-            where=str(out),
+            where=shown(out),
             next_step="make room, choose another folder with --out, or build less (caef-data plan shows the sizes)",
         )
 
@@ -220,14 +230,14 @@ def _manifest(plan: Plan, manifest: dict[str, Any], records: dict[Task, ShardRec
 
     from .. import __version__
 
-    tasks = dict(manifest.get("tasks", {}))
-    for settings in plan.declaration.tasks:
-        tasks[settings.task] = {"settings": settings.to_dict(), "identity": settings.identity(), "command": command(plan)}
+    again = command(plan)
+    tasks = {**manifest.get("tasks", {}), **_task_notes(plan)}
     configs = {name: dict(splits) for name, splits in manifest.get("configs", {}).items()}
     for at, config in enumerate(plan.configs):
         own = [records[at, shard] for shard in range(config.num_shards)]
         configs.setdefault(config.name, {})[config.split] = {
             "identity": config.identity,
+            "command": again,
             "classes": len(config.population.classes()),
             "expressions": len(config.population),
             "rows": sum(record.rows for record in own),
@@ -236,15 +246,25 @@ def _manifest(plan: Plan, manifest: dict[str, Any], records: dict[Task, ShardRec
             "shards": [asdict(record) for record in own],
         }
     built_with = {"caef_data": __version__, "numpy": numpy.__version__, "pyarrow": pyarrow.__version__}
-    identities = sorted(split["identity"] for splits in configs.values() for split in splits.values())
     return {
         "format": FORMAT,
         "caef_data": __version__,
         "versions": versions(),
         "built_with": built_with,
-        "identity": digest(identities),
+        "identity": _identity(configs),
         "tasks": tasks,
         "configs": configs,
+    }
+
+
+def _identity(configs: dict[str, Any]) -> str:
+    return digest(sorted(split["identity"] for splits in configs.values() for split in splits.values()))
+
+
+def _task_notes(plan: Plan) -> dict[str, dict[str, Any]]:
+    return {
+        settings.task: {"settings": settings.to_dict(), "identity": settings.identity()}
+        for settings in plan.declaration.tasks
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..schemas import COLUMNS, VIEW_TEXT
@@ -72,6 +73,12 @@ def card(manifest: dict[str, Any], folder: Path) -> str:
     return "\n".join(parts)
 
 
+def commands(manifest: dict[str, Any]) -> list[str]:
+    """Return the commands that built what a manifest names, each once."""
+    configs = [manifest["configs"][name] for name in sorted(manifest["configs"])]
+    return list(dict.fromkeys(split["command"] for splits in configs for split in splits.values()))
+
+
 def _front_matter(configs: dict[str, Any]) -> list[str]:
     rows = sum(split["rows"] for splits in configs.values() for split in splits.values())
     size = next((name for most, name in SIZES if rows < most), "10B<n<100B")
@@ -114,7 +121,11 @@ def _examples(configs: dict[str, Any], folder: Path) -> list[str]:
 def _example(splits: dict[str, Any], folder: Path) -> list[str]:
     split = next(one for one in SPLIT_ORDER if one in splits)
     path = folder / splits[split]["shards"][0]["path"]
-    rows = pq.ParquetFile(path).read_row_group(0, columns=["prompt", "completion"]).slice(0, 200).to_pylist()
+    try:
+        table = pq.ParquetFile(path).read_row_group(0, columns=["prompt", "completion"])
+    except (OSError, pa.ArrowException):  # another task's shard, damaged since: no reason to fail this build
+        return []
+    rows = table.slice(0, 200).to_pylist()
     row = min(rows, key=lambda one: len(one["prompt"]) + len(one["completion"]))
     lines = ["A short row of " + splits[split]["shards"][0]["path"] + ":", "", "```text", "prompt:"]
     return [*lines, row["prompt"].removesuffix("\n"), "completion:", row["completion"].removesuffix("\n"), "```"]
@@ -122,7 +133,7 @@ def _example(splits: dict[str, Any], folder: Path) -> list[str]:
 
 def _provenance(manifest: dict[str, Any]) -> str:
     lines = ["## How it was built", ""]
-    for command in dict.fromkeys(task["command"] for task in manifest["tasks"].values()):
+    for command in commands(manifest):
         lines += [f"    {command}", ""]
     built = ", ".join(f"{name} {version}" for name, version in sorted(manifest["built_with"].items()))
     numbers = ", ".join(f"{name} {number}" for name, number in sorted(manifest["versions"].items()))

@@ -1,7 +1,7 @@
 """Which expressions a split of a task holds: the classes' counts, and every expression by its number.
 
 A cell is a part of a class (one variant) or a stress family in a class. The i-th expression of a cell is a pure function
-of (seed, task, cell, i): in large cells the first of candidates ``1024 * i, 1024 * i + 1 ...`` that lies on the split's
+of (seed, task, cell, i): in large cells the first of candidates ``4096 * i, 4096 * i + 1 ...`` that lies on the split's
 side, in small ones the i-th such candidate of a permutation of the whole cell.
 """
 
@@ -18,14 +18,15 @@ from ..tm.classes import Law, apportion
 from ..tm.columns import I64, Bool, Number
 from ..tm.machine import Machine
 from ..tm.random import U64, mix, text_key
-from .boxes import candidates, fits, sizes
+from .boxes import GROUP, INDEX_DIGITS, TRIES, candidates, fits, index_number, index_places, sizes
 from .settings import TaskSettings
-from .split import STRESS, TEST, TRAIN, expression_hash, side_codes
+from .split import CUT, SIDES, SMALL, STRESS_CUT, digit_keys, digit_sums, expression_hash, hash_of_sums, side_codes
 from .versions import SAMPLING_VERSION
 
-TRIES = 1024  # candidates of one expression of a large cell; a split that keeps 1 in 20 fails once in 10**22
 CHUNK = 50_000  # candidates looked at together while small cells are scanned
-PATIENCE = 400  # candidates a wanted expression, after which a family counts as exhausted
+WHOLE = 5_000  # candidates of an irregular cell that are looked at in any case
+AHEAD = 8  # attempts looked at together when one in ten is wanted
+PATIENCE = 800  # candidates a wanted expression, after which a family or an irregular variant counts as exhausted
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,37 +115,79 @@ class Cells:
     def _candidates(self, law: int, cell: I64, counter: U64, indexed: bool) -> tuple[Operands, Bool]:
         """Return candidates and which of them are expressions of their cell (on any side)."""
         one = self.laws[law]
-        draw = candidates(one, self.keys[cell], counter, self.len_a[cell], self.len_b[cell], indexed)
+        lengths = self.len_a[cell], self.len_b[cell]
+        draw = candidates(one, self.keys[cell], counter, *lengths, indexed=indexed)
         return one.shape(draw)
 
     def _first_on_side(self, law: int, cell: I64, index: I64, indexed: bool) -> Operands:
         """Return the first candidate of each expression that lies on the split's side."""
         parts: list[tuple[I64, Operands]] = []
-        todo, tried = np.arange(len(cell)), 0
-        together = 1 if self.split == "train" else 8
+        todo = np.arange(len(cell))
+        attempt = np.zeros(len(cell), np.int64)
+        rare = self.split == "test" and not indexed and type(self.laws[law]).shape is Law.shape
         while len(todo):
-            if tried >= TRIES:
+            if rare:  # most candidates of a test split fall through: look for the next likely ones first
+                attempt[todo] = self._likely(law, cell[todo], index[todo], attempt[todo])
+            if (attempt[todo] >= TRIES).any():
                 raise RuntimeError(f"{self.task}: no expression of {self.split} in {TRIES} candidates")
-            rows = np.repeat(todo, together)
-            attempt = np.tile(np.arange(tried, tried + together), len(todo))
-            counter = (index[rows] * TRIES + attempt).astype(np.uint64)
-            operands, kept = self._candidates(law, cell[rows], counter, indexed)
-            kept &= on_side(self.machine, operands, self.split)
-            table = kept.reshape(len(todo), together)
-            done = table.any(axis=1)
-            chosen = np.flatnonzero(done) * together + table[done].argmax(axis=1)
-            parts.append((todo[done], _taken(operands, chosen)))
-            todo, tried = todo[~done], tried + together
-            together = min(8, TRIES - tried) or 1
+            counter = (index[todo] * TRIES + attempt[todo]).astype(np.uint64)
+            operands, kept = self._candidates(law, cell[todo], counter, indexed)
+            placed = kept & on_side(self.machine, operands, self.split)
+            if placed.all() and not parts:
+                return operands
+            chosen = np.flatnonzero(placed)
+            parts.append((todo[chosen], _taken(operands, chosen)))
+            # What the law refuses (a < b, say) its group's other candidates hardly mend: go on to the next group.
+            following = np.where(kept, attempt[todo] + 1, (attempt[todo] // GROUP + 1) * GROUP)
+            attempt[todo[~placed]] = following[~placed]
+            todo = todo[~placed]
         return merged(parts, len(cell))
+
+    def _likely(self, law: int, cell: I64, index: I64, attempt: I64) -> I64:
+        """Return the first attempt from ``attempt`` on whose hash is one of the test split.
+
+        The attempts of a group differ in their index digits only, so the hash's sums differ by these alone. What is
+        found is a suggestion, the next group's first attempt where there is none: the candidate is drawn and checked.
+        """
+        one, keys = self.laws[law], self.keys[cell]
+        len_a, len_b = self.len_a[cell], self.len_b[cell]
+        group = attempt // GROUP * GROUP
+        counter = (index * TRIES + group).astype(np.uint64)
+        blank = candidates(one, keys, counter, len_a, len_b, indexed=False, blank=True)
+        operands, _ = one.shape(blank)
+        sum_a = digit_sums(operands.a)
+        sum_b = None if operands.b is None else digit_sums(operands.b)
+        in_a = index_places(one, len_a)[:, None]
+        place = np.arange(INDEX_DIGITS)
+        table = digit_keys(INDEX_DIGITS)
+        zero = np.uint64(0)
+        weight_a = np.where(place < in_a, table, zero)
+        weight_b = np.where(place >= in_a, table[np.maximum(place - in_a, 0)], zero)
+        found, todo = attempt.copy(), np.arange(len(cell))
+        while len(todo):
+            rows = np.repeat(todo, AHEAD)
+            tried = (found[todo][:, None] + np.arange(AHEAD)).reshape(-1)
+            low = index_number(counter[rows] + (tried - group[rows]).astype(np.uint64), keys[rows])
+            a = sum_a[rows]
+            b = None if sum_b is None else sum_b[rows]
+            for k in range(INDEX_DIGITS):
+                above = low // np.uint64(10)
+                digit = low - above * np.uint64(10)
+                low = above
+                a += digit * weight_a[rows, k]
+                if b is not None:
+                    b += digit * weight_b[rows, k]
+            hashes = hash_of_sums(self.machine, a, b).reshape(len(todo), AHEAD)
+            likely = (hashes < np.uint64(CUT)) & (hashes >= np.uint64(STRESS_CUT))
+            hit = likely.any(axis=1)
+            found[todo] += np.where(hit, likely.argmax(axis=1), AHEAD)
+            todo = todo[~hit & (found[todo] < group[todo] + GROUP)]
+        return np.minimum(found, group + GROUP)
 
 
 def on_side(found: Machine, operands: Operands, split: str) -> Bool:
-    """Tell which expressions may stand in a split; stress takes what is reserved for it and the test tenth."""
-    side = side_codes(found, operands, expression_hash(found, operands))
-    if split == "stress":
-        return side != TRAIN
-    return side == (TRAIN if split == "train" else TEST)
+    """Tell which expressions stand in a split."""
+    return side_codes(found, operands, expression_hash(found, operands)) == SIDES.index(split)
 
 
 def cell_keys(task: str, seed: int, names: tuple[str, ...], law: I64, len_a: I64, len_b: I64) -> U64:
@@ -189,7 +232,12 @@ def class_cells(settings: TaskSettings, split: str) -> Wanted:
     for len_a, len_b in found.classes(settings.min, settings.max):
         balanced = found.count(len_a, len_b, settings.num, span) if settings.balance else settings.num
         if split == "stress":
-            families = [family for family in found.families() if family.applies(len_a, len_b)]
+            small = all(one.law.size(len_a, len_b) <= SMALL for one in found.variants(len_a, len_b))
+            families = [
+                family
+                for family in found.families()
+                if family.applies(len_a, len_b) and (family.reserved or not small)
+            ]
             wanted += [(len_a, len_b, family.name, family, settings.num_test) for family in families]
             continue
         if balanced <= 0:
@@ -236,7 +284,7 @@ def resolve(settings: TaskSettings, split: str, wanted: Wanted) -> Cells:
         space[mine] = np.inf
         space[small] = sizes(one, len_a[small], len_b[small]).astype(np.float64).prod(axis=0)
     injective = np.array([one.injective for one in table], np.bool_)[law]
-    scanned = ~injective | (space < count.astype(np.float64) * (2 * TRIES))
+    scanned = ~injective | (space < count.astype(np.float64) * TRIES)
     # A class in which one variant is scanned may have to be filled from the others: scan these with room to spare.
     draft = Cells(
         settings.task, split, settings.seed, table, names, law, len_a, len_b, count, scanned, count, _NONE
@@ -290,9 +338,8 @@ class _Scan:
         if indexed:
             end = sizes(one, cells.len_a[cell], cells.len_b[cell]).astype(np.float64).prod(axis=0)
         if not one.injective:
-            room = np.array([one.size(int(a), int(b)) for a, b in zip(cells.len_a[cell], cells.len_b[cell], strict=True)], float)
-            end = np.minimum(end, np.maximum(PATIENCE * want, 64 * np.minimum(room, 5_000)))
-        share = 0.8 if cells.split == "train" else 0.1
+            end = np.minimum(end, np.maximum(PATIENCE * want, WHOLE))
+        share = {"train": 0.9, "test": 0.08, "stress": 0.02}[cells.split]
         at = np.zeros(len(cell), np.int64)
         have = np.zeros(len(cell), np.int64)
         collected: list[tuple[I64, U64]] = []
@@ -327,10 +374,7 @@ class _Scan:
             kept &= _expressions(cells.machine, operands)
         hashes = expression_hash(cells.machine, operands)
         side = side_codes(cells.machine, operands, hashes)
-        if cells.split == "stress":
-            kept &= side != TRAIN
-        else:
-            kept &= side == (TRAIN if cells.split == "train" else TEST)
+        kept &= side == SIDES.index(cells.split)
         if not one.injective:
             for row in np.flatnonzero(kept).tolist():
                 value = int(hashes[row]) if not cells.machine.commutative else _ordered(operands, row)
@@ -381,4 +425,3 @@ def _filled(draft: Cells, lists: dict[int, U64]) -> Cells:
     return Cells(**{name: values[name] for name in Cells.__dataclass_fields__})
 
 
-__all__ = ["STRESS", "Cells", "class_cells", "halting_cells", "on_side", "resolve"]

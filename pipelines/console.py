@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -13,8 +14,10 @@ from rich.table import Table
 
 from ..errors import UserError
 from .build import build, command
+from .card import commands
+from .declaration import rebuild_command
 from .engine import default_workers
-from .folder import Folder
+from .folder import Folder, shown
 from .plan import DISK_RATIO, TEXT_RATE, Config, Plan, make_plan
 from .settings import SPLITS, Declaration
 from .shard import ShardRecord
@@ -50,20 +53,32 @@ class _Progress:
             self.console.print(f"{config.name}: {self.rows:,} rows of about {self.total:,}, {rate}, {left:,.0f} s left")
 
 
+def _console(*, stderr: bool = False) -> Console:
+    """Return a console that prints names of files as they are: `[/x]` and `:bug:` mean nothing."""
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+def _argument(path: Path) -> str:
+    return shlex.quote(str(path)) if str(path).isprintable() else shown(path)
+
+
 def build_with_progress(declaration: Declaration, out: Path, workers: int | None, overwrite: bool) -> None:
     """Build, with progress on stderr and a summary table on stdout."""
-    log = Console(stderr=True, highlight=False)
+    log = _console(stderr=True)
     Folder(out).check_ours()
-    plan = make_plan(declaration)
-    for note in plan.notes:
-        log.print(note)
-    progress = _Progress(plan, log)
+    progress = None
     start = time.perf_counter()
     try:
+        plan = make_plan(declaration)
+        for note in plan.notes:
+            log.print(note, soft_wrap=True)
+        progress = _Progress(plan, log)
         with progress.bar:
             results = build(plan, out, workers=workers, overwrite=overwrite, progress=progress)
     except KeyboardInterrupt:
-        log.print(f"stopped: {progress.shards} finished shards are kept in {out}; go on with: {command(plan)}")
+        kept = progress.shards if progress is not None else 0
+        again = f"{rebuild_command(declaration)} --out {_argument(out)}"
+        log.print(f"stopped: {kept} finished shards are kept in {shown(out)}; go on with: {again}", soft_wrap=True)
         sys.exit(130)
     table = Table("config", "split", title=None)
     for name in ("classes", "rows", "MB", "seconds"):
@@ -72,14 +87,14 @@ def build_with_progress(declaration: Declaration, out: Path, workers: int | None
         seconds = f"{result.seconds:,.1f}" if result.built else "kept"
         counts = (f"{result.classes:,}", f"{result.rows:,}", f"{result.bytes / 1e6:,.1f}", seconds)
         table.add_row(result.name, result.split, *counts)
-    console = Console(highlight=False)
+    console = _console()
     console.print(table)
     spent = time.perf_counter() - start
     rows, size = sum(one.rows for one in results), sum(one.bytes for one in results)
-    console.print(f"{rows:,} rows, {size / 1e6:,.1f} MB in {out} after {spent:,.1f} s", soft_wrap=True)
+    console.print(f"{rows:,} rows, {size / 1e6:,.1f} MB in {shown(out)} after {spent:,.1f} s", soft_wrap=True)
     first = results[0]
-    console.print(f"check it: caef-data verify {out}", soft_wrap=True)
-    console.print(f'read it:  load_dataset("{out}", "{first.name}", split="{first.split}")', soft_wrap=True)
+    console.print(f"check it: caef-data verify {_argument(out)}", soft_wrap=True)
+    console.print(f'read it:  load_dataset({json.dumps(str(out))}, "{first.name}", split="{first.split}")', soft_wrap=True)
 
 
 def print_plan(declaration: Declaration, workers: int | None, as_json: bool) -> None:
@@ -89,7 +104,7 @@ def print_plan(declaration: Declaration, workers: int | None, as_json: bool) -> 
     if as_json:
         print(json.dumps(_plan_json(plan, count), indent=1))
         return
-    console = Console(highlight=False)
+    console = _console()
     table = Table("config", "split")
     for name in ("classes", "expressions", "rows", "MB", "shards"):
         table.add_column(name, justify="right")
@@ -166,7 +181,7 @@ def verify_with_progress(directory: Path, fraction: float, workers: int | None, 
     if as_json:
         print(json.dumps(report.to_json(), indent=1))
     else:
-        print_report(report, Console(highlight=False))
+        print_report(report, _console())
     return report.ok
 
 
@@ -181,13 +196,13 @@ def print_info(directory: Path, as_json: bool) -> None:
     if not manifest and not unfinished:
         raise UserError(
             "there is no dataset here",
-            where=str(directory),
+            where=shown(directory),
             next_step="caef-data build --task sub --min 1 --max 100 --num 20",
         )
     if as_json:
         print(json.dumps({**manifest, "unfinished": unfinished or None}, indent=1))
         return
-    console = Console(highlight=False)
+    console = _console()
     if manifest:
         table = Table("config", "split")
         for name in ("classes", "expressions", "rows", "MB", "shards"):
@@ -201,7 +216,7 @@ def print_info(directory: Path, as_json: bool) -> None:
         rules = ", ".join(f"{name} {number}" for name, number in sorted(manifest["versions"].items()))
         built = ", ".join(f"{name} {version}" for name, version in sorted(manifest["built_with"].items()))
         console.print(f"identity {manifest['identity']}; rules: {rules}; built with {built}", soft_wrap=True)
-        for line in dict.fromkeys(task["command"] for task in manifest["tasks"].values()):
+        for line in commands(manifest):
             console.print(f"made by: {line}", soft_wrap=True)
     if unfinished:
         done = len(folder.finished())

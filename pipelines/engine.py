@@ -9,9 +9,10 @@ import os
 import pickle
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
 from pathlib import Path
 
 from ..errors import UserError
@@ -31,14 +32,14 @@ def default_workers() -> int:
 
 def run_tasks(
     configs: Sequence[Config], tasks: Sequence[Task], folder: Path, workers: int
-) -> Iterator[tuple[Task, ShardRecord]]:
+) -> Generator[tuple[Task, ShardRecord], None, None]:
     """Yield every task with the record of its shard, as they finish.
 
     Raises:
         UserError: a worker was killed, most often for lack of memory.
         OSError: a shard could not be written.
     """
-    if workers <= 1 or len(tasks) == 1:
+    if workers <= 1 or len(tasks) <= 1:
         for task in tasks:
             yield task, write_shard(configs[task[0]], task[1], folder)
         return
@@ -54,6 +55,7 @@ def _in_processes(
     context = multiprocessing.get_context("forkserver" if sys.platform != "win32" else "spawn")
     if sys.platform != "win32":
         multiprocessing.set_forkserver_preload(["caef_data.pipelines.shard"])
+        _start_fork_server()
     payload = (sources, pickle.dumps((tuple(configs), folder)))
     pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=payload)
     try:
@@ -83,6 +85,15 @@ def _in_processes(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _start_fork_server() -> None:
+    """Start the fork server with Ctrl-C blocked, for it and its workers: this process ends them, in silence."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _shipped(found: Machine) -> bool:
     return type(found).__module__.startswith("caef_data.")
 
@@ -104,6 +115,9 @@ def _die_with_parent() -> None:
     """Have the kernel end this process when the fork server ends, which ends with the build that started it."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        parent = multiprocessing.parent_process()
+        if parent is not None and not parent.is_alive():  # it ended before the line above
+            os._exit(1)
 
 
 def _work(task: Task) -> ShardRecord:

@@ -15,19 +15,25 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, clip
+from .settings import VIEWS
 from .shard import TEMPORARY, ShardRecord, put
 
 MANIFEST, CARD, STATE = "manifest.json", "README.md", ".caef"
 PLAN, FINISHED = f"{STATE}/plan.json", f"{STATE}/shards.jsonl"
 FORMAT = 1
+CONFIG = re.compile(rf"[^-]+-({'|'.join(VIEWS)})")
 SHARD = re.compile(r"(train|test|stress)-(\d{5})-of-(\d{5})\.parquet")
+TASK_KEYS = {"settings": dict, "identity": str}
+SPLIT_KEYS = {"identity": str, "classes": int, "expressions": int, "rows": int, "bytes": int, "command": str}
+MANIFEST_KEYS = {"versions": dict, "built_with": dict, "identity": str, "tasks": dict, "configs": dict}
+PLAN_KEYS = {"identity": str, "command": str, "tasks": dict, "shards": list}
 
 
 class Folder:
@@ -38,6 +44,12 @@ class Folder:
     """
 
     def __init__(self, path: Path) -> None:
+        try:
+            possible = b"\0" not in os.fsencode(path)
+        except UnicodeEncodeError:
+            possible = False
+        if not possible:
+            raise UserError(f"{clip(path)} cannot be the name of a folder")
         self.path = path
 
     # Reading
@@ -48,45 +60,39 @@ class Folder:
         Raises:
             UserError: it cannot be read, or is of a later version.
         """
-        manifest = self._json(MANIFEST)
-        if manifest and manifest.get("format") != FORMAT:
-            raise UserError(
-                f"the manifest has format {clip(manifest.get('format'))}, this version reads format {FORMAT}",
-                where=str(self.path / MANIFEST),
-                next_step="pip install --upgrade caef-data",
-            )
-        return manifest
+        return self._json(MANIFEST, _check_manifest, "build into another folder (--out), or remove this one")
 
     def unfinished(self) -> dict[str, Any]:
-        """Return the plan of an unfinished build, empty where there is none."""
-        return self._json(PLAN)
+        """Return the plan of an unfinished build, empty where there is none.
 
-    def _json(self, name: str) -> dict[str, Any]:
+        Raises:
+            UserError: it cannot be read.
+        """
+        return self._json(PLAN, _check_plan, "remove this file and build again: finished shards are made anew")
+
+    def _json(self, name: str, check: Callable[[dict[str, Any]], None], next_step: str) -> dict[str, Any]:
         path = self.path / name
         if not path.exists():
             return {}
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            check(content)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(
-                f"{name} cannot be read: {clip(error)}",
-                where=str(path),
-                next_step="build into another folder (--out), or remove this one",
+                f"{name} cannot be understood: {clip(error, 200)}", where=shown(path), next_step=next_step
             ) from error
-        if not isinstance(content, dict):
-            raise UserError(f"{name} is no JSON object", where=str(path))
         return content
 
     def finished(self) -> dict[str, ShardRecord]:
         """Return the records of the unfinished build's finished shards, by path."""
         path = self.path / FINISHED
         records = {}
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        for line in path.read_bytes().splitlines() if path.exists() else []:
             try:
-                values = json.loads(line)
-            except ValueError:  # the last line of a killed build may be cut short
-                continue
-            records[values["path"]] = shard_record(values)
+                record = shard_record(json.loads(line))
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+                continue  # the last line of a killed build may be cut short: its shard is made anew
+            records[record.path] = record
         return records
 
     def holds(self, record: ShardRecord) -> bool:
@@ -107,12 +113,12 @@ class Folder:
             if not (self.path / MANIFEST).exists() and not (self.path / STATE).is_dir():
                 raise UserError(
                     "this folder holds files that caef-data did not write; it is left alone",
-                    where=str(self.path),
+                    where=shown(self.path),
                     allowed="an empty or new folder, or one that caef-data built",
                     next_step="caef-data build ... --out NEW_FOLDER",
                 )
         elif self.path.exists() and not self.path.is_dir():
-            raise UserError("this is a file, not a folder", where=str(self.path), next_step="choose another --out")
+            raise UserError("this is a file, not a folder", where=shown(self.path), next_step="choose another --out")
 
     # Writing
 
@@ -132,20 +138,32 @@ class Folder:
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                if not os.path.samestat(os.fstat(handle), os.stat(self.path)):
+                    raise BlockingIOError  # the build that made the folder took it away with its last breath
+            except (BlockingIOError, FileNotFoundError):
+                created = False
                 raise UserError(
                     "another build is writing into this folder",
-                    where=str(self.path),
+                    where=shown(self.path),
                     next_step="wait for it, or choose another folder with --out",
                 ) from None
             yield
         finally:
-            os.close(handle)
             if created and not any(self.path.iterdir()):
                 self.path.rmdir()
+            os.close(handle)
 
-    def begin(self, plan: dict[str, Any]) -> None:
-        """Note what a build will make, before its first shard."""
+    def begin(self, plan: dict[str, Any], *, go_on: bool) -> None:
+        """Note what a build will make, before its first shard.
+
+        At no moment does the folder lose the mark that it is ours, or do old notes stand beside a new plan.
+
+        Args:
+            plan: the notes.
+            go_on: keep the notes of finished shards: they are the plan's too.
+        """
+        if not go_on:
+            (self.path / FINISHED).unlink(missing_ok=True)
         put(self.path / PLAN, json_bytes(plan))
 
     def note(self, record: ShardRecord) -> None:
@@ -155,45 +173,67 @@ class Folder:
             file.flush()
             os.fsync(file.fileno())
 
-    def finish(self, manifest: dict[str, Any], card: str) -> None:
-        """Write the card, then the manifest, then forget the notes."""
+    def write(self, manifest: dict[str, Any], card: str) -> None:
+        """Write the card, then the manifest."""
         put(self.path / CARD, card.encode())
         put(self.path / MANIFEST, json_bytes(manifest))
-        self.forget()
 
     def forget(self) -> None:
-        """Remove the notes of an unfinished build."""
-        shutil.rmtree(self.path / STATE, ignore_errors=True)
+        """Remove the notes of an unfinished build; the manifest is written."""
+        if (self.path / STATE).is_dir():
+            shutil.rmtree(self.path / STATE)
 
-    def sweep(self, task_names: set[str]) -> None:
-        """Remove what killed builds left aside."""
-        for config in self._config_folders(task_names):
-            for path in config.glob(f"{TEMPORARY}*"):
-                path.unlink()
+    def sweep(self, keep: Container[str]) -> None:
+        """Remove what killed and replaced builds left: files aside, and shards except those to keep; no other file."""
         for path in [*self.path.glob(f"{TEMPORARY}*"), *(self.path / STATE).glob(f"{TEMPORARY}*")]:
             path.unlink()
-
-    def remove_shards(self, task: str, keep: set[str]) -> None:
-        """Remove the shards of a task except those to keep; other files stay."""
-        for config in self._config_folders({task}):
+        for config in self.path.iterdir():
+            if not CONFIG.fullmatch(config.name) or not config.is_dir() or config.is_symlink():
+                continue
             for path in config.iterdir():
-                if SHARD.fullmatch(path.name) and f"{config.name}/{path.name}" not in keep:
+                shard = SHARD.fullmatch(path.name.removeprefix(TEMPORARY)) and not path.is_dir()
+                if shard and f"{config.name}/{path.name}" not in keep:
                     path.unlink()
             if not any(config.iterdir()):
                 config.rmdir()
 
-    def _config_folders(self, task_names: set[str]) -> list[Path]:
-        if not self.path.is_dir():
-            return []
-        return [
-            path
-            for path in self.path.iterdir()
-            if path.is_dir() and not path.is_symlink() and path.name.rpartition("-")[0] in task_names
-        ]
+
+def shown(path: Path) -> str:
+    """Return a path for a message: as it is, or escaped where it would break the line or the terminal."""
+    text = str(path)
+    return text if text.isprintable() and len(text) <= 300 else clip(text, 300)
+
+
+def _check(values: dict[str, Any], keys: Mapping[str, type | tuple[type, ...]]) -> None:
+    for key, kind in keys.items():
+        if not isinstance(values[key], kind):
+            raise TypeError(f"{key} is {values[key]!r}")
+
+
+def _check_manifest(manifest: dict[str, Any]) -> None:
+    if manifest["format"] != FORMAT:
+        raise ValueError(f"it has format {manifest['format']!r}, this version reads format {FORMAT}")
+    _check(manifest, MANIFEST_KEYS)
+    for task in manifest["tasks"].values():
+        _check(task, TASK_KEYS)
+    for splits in manifest["configs"].values():
+        for split in splits.values():
+            _check(split, SPLIT_KEYS)
+            for shard in split["shards"]:
+                shard_record(shard)
+            for size in split["chars"].values():
+                _check(size, {"mean": (int, float), "max": int})
+
+
+def _check_plan(plan: dict[str, Any]) -> None:
+    _check(plan, PLAN_KEYS)
+    for task in plan["tasks"].values():
+        _check(task, TASK_KEYS)
 
 
 def shard_record(values: dict[str, Any]) -> ShardRecord:
     """Return a record from its JSON form."""
+    _check(values, {"path": str, "rows": int, "bytes": int, "sha256": str})
     chars = {name: (int(total), int(longest)) for name, (total, longest) in values["chars"].items()}
     return ShardRecord(values["path"], values["rows"], values["bytes"], values["sha256"], chars)
 

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute  # noqa: F401  (binds pa.compute)
 
 from ..schemas import row_schema
 from ..tm import machine
+from ..tm.arrow import numbers, strings
 from ..tm.batch import Batch, Operands, Rows
 from ..tm.columns import I64, Number
 from ..tm.machine import Dialect, Machine
@@ -73,8 +75,8 @@ def _common(found: Machine, work: Work, e: I64) -> dict[str, pa.Array]:
         "task": _constant(found.name, num_rows),
         "a": _repeated(operands.a, e),
         "b": b,
-        "len_a": pa.array(operands.a.length[e].astype(np.int16)),
-        "len_b": pa.array(len_b),
+        "len_a": numbers(operands.a.length[e].astype(np.int16)),
+        "len_b": numbers(len_b),
         "variant": _named(work.variant[e], work.variants),
         "instruction": _constant(instruction(found, work.view), num_rows),
     }
@@ -87,24 +89,24 @@ def _repeated(number: Number, e: I64) -> pa.DictionaryArray:
     """
     rows = np.arange(len(number))
     texts = render([Block(rows, Template("{x}"), {"x": decimal(number, rows)})], len(rows)).dictionary_encode()
-    indices = texts.indices.to_numpy().astype(np.int32)[e]
-    return pa.DictionaryArray.from_arrays(pa.array(indices), texts.dictionary)
+    indices = np.frombuffer(texts.indices.buffers()[1], np.int32)
+    return pa.DictionaryArray.from_arrays(numbers(indices[e]), texts.dictionary)
 
 
 def _constant(text: str, num_rows: int) -> pa.DictionaryArray:
-    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(num_rows, np.int16)), pa.array([text]))
+    return pa.DictionaryArray.from_arrays(numbers(np.zeros(num_rows, np.int16)), strings([text]))
 
 
 def _named(index: I64, names: Sequence[str | None]) -> pa.DictionaryArray:
     """Return a column of few names; None becomes null."""
     known = [name for name in names if name is not None] or [""]
     code = np.array([known.index(name) if name is not None else -1 for name in names], np.int16)[index]
-    return pa.DictionaryArray.from_arrays(pa.array(code, mask=code < 0), pa.array(known))
+    return pa.DictionaryArray.from_arrays(numbers(code, code >= 0), strings(known))
 
 
 def _counts(values: I64) -> pa.Array:
     """Return int64 values, null where they are negative."""
-    return pa.array(values, mask=values < 0)
+    return numbers(values, values >= 0)
 
 
 View = tuple[I64, dict[str, pa.Array]]
@@ -139,12 +141,13 @@ def _runs(found: Machine, batch: Batch, work: Work) -> tuple[I64, Rows, I64]:
 def _full(found: Machine, batch: Batch, work: Work, key: U64) -> View:
     e, rows, ends = _runs(found, batch, work)
     order = _order(len(e), key, e)
+    at = numbers(order)
     completions = batch.completions(rows).text
-    trace = pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), completions).take(pa.array(order))
+    trace = pa.ListArray.from_arrays(numbers(ends.astype(np.int32)), completions).take(at)
     return order, {
-        "prompt": batch.initial().take(pa.array(order)),
-        "completion": batch.halted().take(pa.array(order)),
-        "n_steps": pa.array(batch.num_steps[order]),
+        "prompt": batch.initial().take(at),
+        "completion": batch.halted().take(at),
+        "n_steps": numbers(batch.num_steps[order]),
         "trace": trace,
     }
 
@@ -153,14 +156,15 @@ def _joined(shorten: Callable[[str], str]) -> Callable[[Machine, Batch, Work, U6
     def view(found: Machine, batch: Batch, work: Work, key: U64) -> View:
         e, rows, ends = _runs(found, batch, work)
         order = _order(len(e), key, e)
+        at = numbers(order)
         entries = batch.completions(rows).text.to_pylist()
         texts = []
         for row in order.tolist():
             own = [entry.removesuffix("\n") for entry in entries[ends[row] : ends[row + 1]]]
             texts.append("\n".join([*(shorten(entry) for entry in own[:-1]), own[-1]]) + "\n")
         return order, {
-            "prompt": batch.initial().take(pa.array(order)),
-            "completion": pa.array(texts, pa.string()),
+            "prompt": batch.initial().take(at),
+            "completion": strings(texts),
         }
 
     return view
@@ -172,7 +176,7 @@ def _aligner(found: Machine, batch: Batch, work: Work, key: U64) -> View:
     solved = pa.compute.binary_join_element_wise(question, batch.answers(), "")
     e = np.tile(np.arange(num), 2)
     order = _order(2 * num, key, e)
-    at = pa.array(order)
+    at = numbers(order)
     return e[order], {
         "prompt": pa.concat_arrays([question, batch.halted()]).take(at),
         "completion": pa.concat_arrays([batch.initial(), solved]).take(at),
@@ -182,7 +186,7 @@ def _aligner(found: Machine, batch: Batch, work: Work, key: U64) -> View:
 
 def _raw_view(found: Machine, batch: Batch, work: Work, key: U64) -> View:
     order = _order(len(work.operands), key, np.arange(len(work.operands)))
-    at = pa.array(order)
+    at = numbers(order)
     return order, {"prompt": _raw(found, work.operands).take(at), "completion": batch.answers().take(at)}
 
 

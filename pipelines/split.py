@@ -3,8 +3,9 @@
     u(x)    = mix(sum of digit_k * K_k  +  len(x) * LENGTH)            over the digits of x, units first, mod 2**64
     h       = mix(u(a) + mix(u(b) + KEY_task))                        u(a) <= u(b) swapped for add, mul and equal
     K_k     = mix(2026 + k) | 1, LENGTH = mix(1000003), KEY_task = FNV-1a of the name, mixed; u(b) = 0 without b
-    stress    both operands are 10**k, 10**k + 1 or 10**k - 1 of three digits or more
-    test      h below the cut: a tenth of 2**64; in a class of up to 1,000 expressions the hash after the lowest tenth
+    stress    both operands are 10**k, 10**k + 1 or 10**k - 1 of three digits or more; or, in a class of more than 1,000
+              expressions, h below a fortieth of 2**64 (a quarter of the test side, so that test and stress never meet)
+    test      h below a tenth of 2**64; in a class of up to 1,000 expressions those with the lowest tenth of the hashes
     train     the others
 
 ``mix`` is SplitMix64's finaliser (``tm.random``). Changing anything here changes every dataset ever built: see
@@ -29,52 +30,68 @@ SIDES = ("train", "test", "stress")
 TRAIN, TEST, STRESS = range(3)
 SMALL = 1_000  # expressions: a class of up to so many is cut by rank
 CUT = 2**64 // 10
+STRESS_CUT = CUT // 4
 LENGTH = mix_one(1_000_003)
+PAIR = 1 << 20  # packs two lengths into one integer
 _PIECES = 3  # of 22 bits: a sum of 1,000 digits times a piece is exact in a float64, so BLAS does the sums
 
 
 @cache
+def digit_keys(width: int) -> U64:
+    """Return K_0 .. K_(width - 1)."""
+    return np.array([mix_one(2026 + k) | 1 for k in range(width)], np.uint64)
+
+
+@cache
 def _weights(width: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    keys = [mix_one(2026 + k) | 1 for k in range(width)]
-    return np.array([[(key >> (22 * piece)) & 0x3FFFFF for piece in range(_PIECES)] for key in keys], np.float64)
+    keys = digit_keys(width)
+    pieces = [(keys >> np.uint64(22 * piece)) & np.uint64(0x3FFFFF) for piece in range(_PIECES)]
+    return np.stack(pieces, axis=1).astype(np.float64)
 
 
-def _number_hash(number: Number) -> U64:
+def digit_sums(number: Number) -> U64:
+    """Return what ``u`` mixes: the sum of digit_k * K_k, plus the length's share, mod 2**64."""
     width = -(-number.width // 32) * 32
     sums = number.planes.T.astype(np.float64) @ _weights(width)[: number.width]
     total = number.length.astype(np.uint64) * np.uint64(LENGTH)
     for piece in range(_PIECES):
         total += sums[:, piece].astype(np.uint64) << np.uint64(22 * piece)
-    return mix(total)
+    return total
 
 
-def expression_hash(found: Machine, operands: Operands) -> U64:
-    """Return the 64-bit hash of each expression, shape (n,)."""
-    first = _number_hash(operands.a)
-    second = np.zeros_like(first) if operands.b is None else _number_hash(operands.b)
+def hash_of_sums(found: Machine, a: U64, b: U64 | None) -> U64:
+    """Return the 64-bit hash of expressions with these digit sums."""
+    first = mix(a)
+    second = np.zeros_like(first) if b is None else mix(b)
     if found.commutative:
         first, second = np.minimum(first, second), np.maximum(first, second)
     return mix(first + mix(second + np.uint64(text_key(found.name))))
 
 
+def expression_hash(found: Machine, operands: Operands) -> U64:
+    """Return the 64-bit hash of each expression, shape (n,)."""
+    return hash_of_sums(found, digit_sums(operands.a), None if operands.b is None else digit_sums(operands.b))
+
+
 def side_codes(found: Machine, operands: Operands, hashes: U64) -> I64:
     """Return the side of each expression as an index into ``SIDES``, shape (n,)."""
-    cut = np.full(len(operands), CUT, np.uint64)
+    cut, stress_cut = np.full(len(operands), CUT, np.uint64), np.full(len(operands), STRESS_CUT, np.uint64)
     len_b = np.zeros_like(operands.a.length) if operands.b is None else operands.b.length
-    # Only classes of up to four digits in all can be small enough to be cut by rank (left_mask: of one operand).
-    short = np.flatnonzero((operands.a.length <= 4) & (len_b <= 4))
-    if len(short):
-        pairs = operands.a.length[short] * 8 + len_b[short]
-        for pair in np.unique(pairs).tolist():
-            rows = short[pairs == pair]
-            for law, low in _cuts(found, pair // 8, pair % 8):
-                b = None if operands.b is None else operands.b.take(rows)
-                cut[rows[law.holds(Operands(operands.a.take(rows), b))]] = low
+    pairs = operands.a.length * PAIR + len_b
+    for pair in np.unique(pairs).tolist():
+        cuts = _cuts(found, pair // PAIR, pair % PAIR)
+        if cuts:
+            rows = np.flatnonzero(pairs == pair)
+            b = None if operands.b is None else operands.b.take(rows)
+            own = Operands(operands.a.take(rows), b)
+            for law, low in cuts:
+                mine = rows[law.holds(own)]
+                cut[mine], stress_cut[mine] = low, 0
     side = np.where(hashes < cut, TEST, TRAIN)
-    return np.where(reserved(operands), STRESS, side)
+    return np.where(reserved(operands) | (hashes < stress_cut), STRESS, side)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1 << 18)
 def _cuts(found: Machine, len_a: int, len_b: int) -> tuple[tuple[Law, int], ...]:
     """Return the laws of a class's parts of up to 1,000 expressions, each with the first hash above its lowest tenth."""
     cuts = []

@@ -25,9 +25,9 @@ _LONGEST = 4_000  # digits of an operand that a build can hold
 # (n, 2): 128 bits each; the chance that two of 10**7 different texts collide is below 10**-24
 Hashes = npt.NDArray[np.uint64]
 NO_HASHES: Hashes = np.zeros((0, 2), np.uint64)
+_STEP = ("state", "next_state", "call")
 UNORDERED = frozenset({"add", "mul", "equal"})  # a op b and b op a are one expression for the split
 _NOT_PARQUET = (pa.ArrowException, OSError, ValueError)  # what reading a damaged file raises
-_KEYS = ("a", "b", "prompt", "direction")
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,12 @@ def _to_list(column: pa.Array) -> list[Any]:
             values.append(None if length is None else flat[at : at + length])
             at += length or 0
         return values
-    if column.null_count and not pa.types.is_dictionary(column.type) and not _is_text(column.type):
+    if pa.types.is_dictionary(column.type):
+        if len(column.dictionary) > len(column):
+            return _to_list(column.dictionary_decode())
+        values = [*_to_list(column.dictionary), None]
+        return [values[index] for index in column.indices.fill_null(-1).to_numpy().tolist()]
+    if column.null_count and not _is_text(column.type):
         return list(column.to_pylist())
     return list(column.to_numpy(zero_copy_only=False).tolist())
 
@@ -167,7 +172,8 @@ def _is_text(kind: pa.DataType) -> bool:
 
 def _text_hashes(column: pa.Array) -> Hashes:
     """Return two 64-bit hashes of each text under different keys, (n, 2); equal texts have equal ones."""
-    texts = pl.Series(pl.from_arrow(column)).cast(pl.String)
+    plain = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    texts = pl.Series(pl.from_arrow(plain)).cast(pl.String)
     return np.stack([texts.hash(seed=seed).to_numpy() for seed in (1, 2)], axis=1)
 
 
@@ -233,7 +239,8 @@ class _Collector:
         operands = [self.operands[i] for i in at.tolist()]
         result.first = [self.first[i] for i in at.tolist()]
         result.pairs = result.expressions
-        if self.part.task in UNORDERED:
+        task = self.part.task
+        if task in UNORDERED or (task not in known_tasks() and tm.machine(task).commutative):
             columns = [pa.array([str(pair[i]) for pair in operands], pa.string()) for i in (0, 1)]
             one, other = (_text_hashes(column) for column in columns)
             result.pairs = _mixed(np.minimum(one, other), np.maximum(one, other))
@@ -308,29 +315,36 @@ def check_by_machine(
 
 def _by_machine(task: str, view: str, dialect: str, row: Mapping[str, Any]) -> str | None:
     a, b = row["a"], row["b"]
-    if row["task"] != task:
-        return f"task: expected {task!r}, found {clip(row['task'])}"
+    expected: dict[str, object] = {"task": task, "len_a": len(a), "len_b": len(b or "")}
     if view == "one_step":
         step = tm.transition(task, a, b, row["step"], dialect=dialect)
-        expected: tuple[object, ...] = (step.prompt, step.completion)
-    elif view == "aligner" and row["direction"] == "out":
-        expected = tm.align_out(task, a, b)
+        expected |= {
+            name: getattr(step, name) for name in ("prompt", "completion", "state", "next_state", "call")
+        }
+    elif view in ("aligner", "raw"):
+        text, whole = tm.align_out(task, a, b)
+        question, _, answer = whole.rpartition("=")
+        texts = (text, whole)
+        if view == "raw" or row["direction"] != "out":
+            texts = (question + "=", answer if view == "raw" else tm.align_in(question + "="))
+        expected |= dict(zip(("prompt", "completion"), texts, strict=True))
     else:
-        steps = list(tm.transitions(task, a, b, dialect=dialect))
-        first, texts = steps[0].prompt, [step.completion for step in steps]
-        ended = [text if text.endswith("\n") else text + "\n" for text in texts]
-        if view in ("aligner", "raw"):
-            question, _, answer = tm.align_out(task, a, b)[1].rpartition("=")
-            expected = (question + "=", tm.align_in(question + "=") if view == "aligner" else answer)
-        elif view == "scratchpad":
-            expected = (first, "".join(ended))
-        elif view == "commands":
-            expected = (first, "".join(text.split("\n")[1] + "\n" for text in texts[:-1]) + ended[-1])
-        else:
-            expected = (first, texts[-1])
-            if row["trace"] != texts:
-                return "trace: differs from the machine's own"
-    for name, text in zip(("prompt", "completion"), expected, strict=True):
-        if row[name] != text:
-            return f"{name}: expected {clip(text)}, found {clip(row[name])}"
+        expected |= _runs(view, list(tm.transitions(task, a, b, dialect=dialect)))
+    for name, value in expected.items():
+        if row[name] != value:
+            return f"{name}: expected {clip(value)}, found {clip(row[name])}"
     return None
+
+
+def _runs(view: str, steps: list[tm.Transition]) -> dict[str, object]:
+    """Return the columns of a whole run's row."""
+    texts = [step.completion for step in steps]
+    ended = [text if text.endswith("\n") else text + "\n" for text in texts]
+    columns: dict[str, object] = {"prompt": steps[0].prompt, "completion": texts[-1]}
+    if view == "full":
+        columns |= {"n_steps": len(texts), "trace": texts}
+    elif view == "scratchpad":
+        columns["completion"] = "".join(ended)
+    else:
+        columns["completion"] = "".join(text.split("\n")[1] + "\n" for text in texts[:-1]) + ended[-1]
+    return columns

@@ -43,7 +43,7 @@ def common(record: dict[str, Any], prompt: str, completion: str) -> dict[str, An
         "a": a,
         "b": b,
         "len_a": len(a),
-        "len_b": None if b is None else len(b),
+        "len_b": len(b or ""),
         "variant": "any",
         "prompt": prompt,
         "completion": completion,
@@ -261,7 +261,7 @@ def test_a_changed_transition_is_refused(task: str) -> None:
             continue
         pair[side] = changed
         # an operand changed in a first prompt would be another problem: then the completion must tell
-        message = check_transition(task, *pair, "published")
+        message = check_transition(task, pair[0], pair[1], "published")
         assert message is not None and message.isascii() and len(message) < 400, pair
 
 

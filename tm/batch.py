@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from .arrow import strings
 from .columns import I64, Bool, Number
 from .random import U64, below, words
 from .render import Block, render
@@ -209,13 +210,13 @@ class SteppedBatch(Batch):
         return _stepped([(step.completion, step.next_state, step.call) for step in found])
 
     def initial(self) -> pa.Array:
-        return pa.array([self.machine.initial(a, b) for a, b in self.pairs], pa.string())
+        return strings([self.machine.initial(a, b) for a, b in self.pairs])
 
     def halted(self) -> pa.Array:
-        return pa.array([self.machine.halted(a, b) for a, b in self.pairs], pa.string())
+        return strings([self.machine.halted(a, b) for a, b in self.pairs])
 
     def answers(self) -> pa.Array:
-        return pa.array([str(self.machine.answer(a, b)) for a, b in self.pairs], pa.string())
+        return strings([str(self.machine.answer(a, b)) for a, b in self.pairs])
 
     def _transitions(self, rows: Rows) -> list[Any]:
         machine, pairs, dialect = self.machine, self.pairs, self.dialect
@@ -227,7 +228,7 @@ def _stepped(found: list[tuple[str, str, str | None]]) -> Texts:
     states = tuple(sorted({state for _, state, _ in found}))
     calls = tuple(sorted({call for _, _, call in found}, key=lambda call: call or ""))
     return Texts(
-        pa.array([text for text, _, _ in found], pa.string()),
+        strings([text for text, _, _ in found]),
         np.array([states.index(state) for _, state, _ in found], np.int64),
         states,
         np.array([calls.index(call) for _, _, call in found], np.int64),

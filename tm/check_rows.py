@@ -136,7 +136,7 @@ def _right_one_step(task: str, dialect: str) -> Callable[[Problem, tuple[Any, ..
         return bool(
             name == task
             and len_a == len(a)
-            and (len_b == len(b) if b is not None else not len_b)
+            and len_b == len(b or "")
             and n_steps == (total if total <= INT64_MAX else None)
             and state == prompt[at : at + 2]
             and next_state == after
@@ -203,9 +203,7 @@ def _common(task: str, row: Row) -> str | None:
     wrong = (
         _value("task", task, row["task"])
         or _value("len_a", len(row["a"]), row["len_a"])
-        or (
-            _value("len_b", len(b or ""), row["len_b"]) if b is not None or row["len_b"] is not None else None
-        )
+        or _value("len_b", len(b or ""), row["len_b"])
     )
     for name in ("variant", "instruction", "prompt", "completion"):
         if wrong is None and not isinstance(row[name], str):

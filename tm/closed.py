@@ -33,7 +33,7 @@ def number(digits: str) -> int:
     if len(digits) <= _CHUNK:
         return int(digits)
     low = len(digits) // 2
-    return number(digits[:-low]) * 10**low + number(digits[-low:])
+    return number(digits[:-low]) * int(10**low) + number(digits[-low:])
 
 
 def decimal(value: int) -> str:
@@ -145,11 +145,11 @@ class Add(Problem):
             )
         digit1, digit2, unit = x[i + 1 : i + 2], y[i + 1 : i + 2], total[i + 1]
         both = int(digit1 or 0) + int(digit2 or 0)
-        carry = (int(unit) - both) % 10  # the carry in is what the unit of the sum has beyond the two digits
+        held = (int(unit) - both) % 10  # the carry in is what the unit of the sum has beyond the two digits
         moves = ("[HEAD1] RIGHT, " if digit1 else "") + ("[HEAD2] RIGHT, " if digit2 else "")
         return (
-            f"ADD, q1,  {x[:i]}[HEAD1]{x[i:]} {y[:i]}[HEAD2]{y[i:]} [C]{carry} {total[:i]}[OUTPUT]\n"
-            f"CMD: [C] {(both + carry) // 10}, [OUTPUT] {unit}, [OUTPUT] RIGHT, {moves}q1\n"
+            f"ADD, q1,  {x[:i]}[HEAD1]{x[i:]} {y[:i]}[HEAD2]{y[i:]} [C]{held} {total[:i]}[OUTPUT]\n"
+            f"CMD: [C] {(both + held) // 10}, [OUTPUT] {unit}, [OUTPUT] RIGHT, {moves}q1\n"
         )
 
     @property

@@ -287,9 +287,9 @@ def _state_line(line: str, number: int) -> tuple[str, str, dict[str, str]]:
         fields[piece], at = found.group(), found.end()
     if at != len(line):
         raise ParseError("the end of the line", number, at + 1, line[at : at + 80])
-    for index in ("1", "2"):
-        if "right" + index in fields and not fields.get("left" + index, "") + fields["right" + index]:
-            raise ParseError(f"at least one digit in operand {index}", number, line.find("[HEAD") + 1, line)
+    for which in ("1", "2"):
+        if "right" + which in fields and not fields.get("left" + which, "") + fields["right" + which]:
+            raise ParseError(f"at least one digit in operand {which}", number, line.find("[HEAD") + 1, line)
     return machine, state, fields
 
 

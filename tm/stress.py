@@ -13,10 +13,15 @@ RESERVED_FROM = 3  # digits: shorter neighbours of powers of ten are too large a
 
 
 class Family(Law):
-    """A family of expressions; its name is the ``variant`` of its rows."""
+    """A family of expressions; its name is the ``variant`` of its rows.
+
+    Class attributes:
+        reserved: its members (of three digits and more) stand in no other split, whatever their hash.
+    """
 
     name: str
     injective = False
+    reserved = False
 
     def applies(self, len_a: int, len_b: int) -> bool:
         """Tell whether a class can hold members (the classes of a task with one operand have len_b = 0)."""
@@ -35,6 +40,7 @@ class PowersOfTen(Family):
     """Each operand is 10**k or a neighbour of one (99..9, 10..0, 10..1)."""
 
     name = "power_of_ten"
+    reserved = True
 
     def lengths(self, len_a: int, len_b: int) -> tuple[int, int]:
         return 0, 0
@@ -54,6 +60,7 @@ class AllNines(Family):
     """Every digit is 9."""
 
     name = "all_nines"
+    reserved = True
 
     def lengths(self, len_a: int, len_b: int) -> tuple[int, int]:
         return 0, 0

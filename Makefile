@@ -1,0 +1,45 @@
+# Two commands set everything up, in a virtual environment of its own (.venv); the system's Python is not touched.
+#
+#     make data    install caef-data, then build the subtraction dataset into data/
+#     make test    install what the tests need, then run them
+#     make lint    ruff and mypy
+#
+# Another interpreter: make test PYTHON=python3.12. Options for pytest: make test ARGS="-x -k plan".
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+BIN = $(VENV)/bin
+INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
+
+.DEFAULT_GOAL := help
+.PHONY: help data test lint
+
+help:
+	@sed -n 's/^#  *make/make/p' Makefile
+
+data: $(VENV)/core.installed
+	$(BIN)/caef-data build --task sub --min 1 --max 100 --num 20
+
+test: $(VENV)/dev.installed
+	$(BIN)/python -m pytest $(ARGS)
+
+# The repository's root is the package: mypy finds it under its name through a link in a temporary folder.
+lint: $(VENV)/dev.installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	link=$$(mktemp -d) && trap 'rm -r "$$link"' EXIT && ln -s "$(CURDIR)" "$$link/caef_data" && \
+	MYPYPATH="$$link" $(BIN)/mypy --exclude /tests/ -p caef_data
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo "caef-data needs Python 3.11 or later; name one: make PYTHON=python3.11 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/core.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(INSTALL) .
+	touch $@
+
+$(VENV)/dev.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(INSTALL) '.[dev]'
+	touch $(VENV)/core.installed $@
