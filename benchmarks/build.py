@@ -1,15 +1,15 @@
 """Measures what building and verifying cost; prints the README's table.
 
-    python benchmarks/build.py                     all rows, medians of 5 runs: a quarter of an hour on 2 cores
+    python benchmarks/build.py                     all rows, medians of 5 runs: about 15 minutes on 2 cores
     python benchmarks/build.py --only add memory   some rows
     python benchmarks/build.py --small             small data: tries the script, its numbers say nothing
 
 Time: the wall clock of the whole command, interpreter start included, into a fresh folder. The floor: polars
 ``write_parquet`` (zstd level 1, else its defaults) of the same finished rows, read back from the build into
-one frame without the column ``instruction``, warm in the memory of a process of its own. Builds and floors are
-measured in turn, A B A B; a ratio is that of their medians. Start-up, where it is counted apart: the same
-command building a single expression. Memory: the peak, over the process tree, of summed proportional set size,
-read every 20 ms from ``/proc`` (Linux), in runs that are not timed.
+one frame without the column ``instruction``, warm in the memory of a process of its own. Builds and floors
+are measured in turn, A B A B; a ratio is that of their medians. Start-up, where it is counted apart: the same
+command building a single expression. Memory: the peak, over the process tree, of summed proportional set
+size, read every 20 ms from ``/proc`` (Linux), in runs that are not timed.
 """
 
 from __future__ import annotations
@@ -23,24 +23,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from statistics import median
+from typing import Any, NamedTuple
 
 import psutil  # type: ignore[import-untyped]
 
 TASKS = ("add", "sub", "mul", "div", "equal", "greater_than", "less_than", "reflection", "left_mask")
 HELPERS = ("reflection", "left_mask")  # they have no aligner rows
 APART = ("div", "equal", "left_mask")  # so small that start-up is counted apart
-POLL = 0.02  # seconds between two looks at memory
 COMMAND = (sys.executable, "-m", "caef_data")
+Run = Callable[[Sequence[str]], tuple[float, str]]  # runs a command; what it measured, and the output
 
 
-@dataclass(frozen=True)
-class Size:
-    """What is built: operands of 1..``longest`` digits, ``num`` a class (``many`` for growth), a declaration."""
+class Size(NamedTuple):
+    """Operands of 1..``longest`` digits, ``num`` expressions a class, ``many`` for growth, a declaration."""
 
     longest: int
     num: int
@@ -51,8 +52,7 @@ class Size:
 FULL, SMALL = Size(100, 20, 200, "paper"), Size(40, 5, 50, "smoke")
 
 
-@dataclass(frozen=True)
-class Goal:
+class Goal(NamedTuple):
     """A row of the table: what it measures and what is asked of it; ``least`` where more is better."""
 
     measure: str
@@ -63,7 +63,6 @@ class Goal:
 
 
 def goals(size: Size) -> dict[str, Goal]:
-    """Return the rows of the table by their key."""
     what = f"one_step train 1..{size.longest} num {size.num}"
     table = {"add": Goal(f"add {what}: build / write", 2.5, 1.5)}
     for task in ("sub", "greater_than", "less_than", "reflection", "mul"):
@@ -82,14 +81,13 @@ def goals(size: Size) -> dict[str, Goal]:
     }
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """A measured row; ``detail`` says what it was computed from, ``runs`` holds the single measurements."""
 
     key: str
     measured: float
     detail: str
-    runs: dict[str, list[float]] = field(default_factory=dict)
+    runs: dict[str, list[float]]
 
     def reached(self, goal: Goal) -> str:
         """Say what was reached: the aim, the must, or neither."""
@@ -101,27 +99,22 @@ class Result:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Return ``median (min..max) s``."""
     return f"{median(values):.3g} ({min(values):.3g}..{max(values):.3g}) s"
 
 
 class Bench:
-    """Measures the rows in ``folder``, an empty one on the disk that is meant; ``repeat`` runs of what is timed."""
+    """Measures rows in ``folder``, empty and on the disk that is meant; ``repeat`` runs of what is timed."""
 
     def __init__(self, size: Size, repeat: int, folder: Path) -> None:
         self.size, self.repeat, self.folder = size, repeat, folder
-        self.built: Path | None = None  # the declaration's dataset
 
     def measure(self, key: str) -> Result:
         """Measure one row."""
-        special: dict[str, Callable[[], Result]] = {
-            "memory": self.memory,
-            "growth": self.growth,
-            "paper": self.paper,
-            "verify": self.verify,
-            "help": lambda: self.wall("help", "--help"),
-            "plan": lambda: self.wall("plan", "plan", self.size.declaration),
-        }
+        wall = {"help": ["--help"], "plan": ["plan", self.size.declaration]}
+        if key in wall:
+            times = [self.run(wall[key])[0] for _ in range(self.repeat)]
+            return Result(key, median(times), spread(times), {"command": times})
+        special = {"memory": self.memory, "growth": self.growth, "paper": self.paper, "verify": self.verify}
         return special[key]() if key in special else self.ratio(key)
 
     def settings(self, task: str, view: str, num: int) -> list[str]:
@@ -129,61 +122,51 @@ class Bench:
         words = ["--min", 1, "--max", self.size.longest, "--num", num, "--split", "train", "--view", view]
         return ["build", "--task", task, *map(str, words)]
 
-    def fresh[T](self, arguments: Sequence[str], run: Callable[[Sequence[str]], T]) -> tuple[Path, T]:
-        """Run a build into a fresh folder; return it and what ``run`` measured."""
+    def kept(self, arguments: Sequence[str], run: Run | None = None) -> tuple[float, Path]:
+        """Build into a fresh folder; return the wall clock, or what ``run`` measures, and the folder."""
         out = Path(tempfile.mkdtemp(dir=self.folder))
-        return out, run([*arguments, "--out", str(out)])
+        return (run or self.run)([*arguments, "--out", str(out)])[0], out
 
-    def output(self, arguments: Sequence[str]) -> str:
-        """Run a command to its end; exit code 1 (verify's) is the caller's to judge."""
-        done = subprocess.run([*COMMAND, *arguments], cwd=self.folder, capture_output=True, text=True)
-        if done.returncode not in (0, 1) or done.stderr.startswith("Traceback"):
-            raise SystemExit(f"{' '.join(arguments)} failed:\n{done.stderr}")
-        return done.stdout
+    def build(self, arguments: Sequence[str], run: Run | None = None) -> float:
+        """Build into a folder that is of no further use; return what was measured."""
+        measured, out = self.kept(arguments, run)
+        shutil.rmtree(out)
+        return measured
 
-    def seconds(self, arguments: Sequence[str]) -> float:
-        """Return the wall clock of a command."""
+    def run(self, arguments: Sequence[str]) -> tuple[float, str]:
+        """Return a command's wall clock and output; exit code 1 (verify's) is the caller's to judge."""
         start = time.perf_counter()
-        self.output(arguments)
-        return time.perf_counter() - start
+        done = subprocess.run([*COMMAND, *arguments], cwd=self.folder, capture_output=True, text=True)
+        if done.returncode not in (0, 1) or "Traceback" in done.stderr:
+            raise SystemExit(f"{' '.join(arguments)} failed:\n{done.stderr}")
+        return time.perf_counter() - start, done.stdout
 
-    def peak(self, arguments: Sequence[str]) -> float:
-        """Return the peak memory of a command's process tree in MB."""
+    def peak(self, arguments: Sequence[str]) -> tuple[float, str]:
+        """Return the peak memory of a command's process tree in MB, and no output."""
         quiet = subprocess.DEVNULL
         process = subprocess.Popen([*COMMAND, *arguments], cwd=self.folder, stdout=quiet, stderr=quiet)
         most = 0
         while process.poll() is None:
             most = max(most, tree_pss(process.pid))
-            time.sleep(POLL)
+            time.sleep(0.02)
         if process.returncode:
             raise SystemExit(f"{' '.join(arguments)} failed")
-        return most / 1e6
-
-    def dropped[T](self, arguments: Sequence[str], run: Callable[[Sequence[str]], T]) -> T:
-        """Return what ``run`` measured of a build whose folder is of no further use."""
-        out, found = self.fresh(arguments, run)
-        shutil.rmtree(out)
-        return found
-
-    def wall(self, key: str, *arguments: str) -> Result:
-        """Time a short command; a first run warms the disk cache."""
-        times = [self.seconds(arguments) for _ in range(self.repeat + 1)][1:]
-        return Result(key, median(times), spread(times), {"command": times})
+        return most / 1e6, ""
 
     def ratio(self, task: str) -> Result:
         """Time a build against writing its rows, in turn."""
         settings = self.settings(task, "one_step", self.size.num)
         single = ["build", "--task", task, "--min", "1", "--max", "1", "--num", "1", "--no-balance"]
         single += ["--split", "train", "--view", "one_step"]
-        first, _ = self.fresh(settings, self.seconds)
-        rows = json.loads((first / "manifest.json").read_text())["configs"][f"{task}-one_step"]["train"]["rows"]
+        _, first = self.kept(settings)
+        rows = configs_of(first)[f"{task}-one_step"]["train"]["rows"]
         runs: dict[str, list[float]] = {"build": [], "write": [], "start-up": []}
-        with Floor(first / f"{task}-one_step" / "*.parquet", self.folder / "floor.parquet") as floor:
+        with floor(first / f"{task}-one_step" / "*.parquet", self.folder / "floor.parquet") as write:
             for _ in range(self.repeat):
-                runs["build"].append(self.dropped(settings, self.seconds))
-                runs["write"].append(floor.write())
+                runs["build"].append(self.build(settings))
+                runs["write"].append(write())
                 if task in APART:
-                    runs["start-up"].append(self.dropped(single, self.seconds))
+                    runs["start-up"].append(self.build(single))
         shutil.rmtree(first)
         start = median(runs["start-up"]) if runs["start-up"] else 0.0
         found = (median(runs["build"]) - start) / median(runs["write"])
@@ -192,44 +175,41 @@ class Bench:
 
     def memory(self) -> Result:
         """Measure every one_step and aligner build."""
-        kinds = [(task, "one_step") for task in TASKS]
-        kinds += [(task, "aligner") for task in TASKS if task not in HELPERS]
-        peaks = [(self.dropped(self.settings(*kind, self.size.num), self.peak), kind) for kind in kinds]
-        detail = ", ".join(f"{task} {view} {peak:,.0f}" for peak, (task, view) in sorted(peaks, reverse=True))
-        return Result("memory", max(peaks)[0], detail)
+        peaks = {}
+        for task, view in product(TASKS, ("one_step", "aligner")):
+            if view == "one_step" or task not in HELPERS:
+                peaks[f"{task} {view}"] = self.build(self.settings(task, view, self.size.num), self.peak)
+        detail = ", ".join(f"{name} {peaks[name]:,.0f}" for name in sorted(peaks, key=lambda name: -peaks[name]))
+        return Result("memory", max(peaks.values()), detail, {})
 
     def growth(self) -> Result:
         """Measure how memory grows with the number of rows."""
-        nums = (self.size.num, self.size.many)
-        few, many = (self.dropped(self.settings("add", "one_step", num), self.peak) for num in nums)
-        return Result("growth", (many / few - 1) * 100, f"{few:,.0f} MB to {many:,.0f} MB")
+        builds = [self.settings("add", "one_step", num) for num in (self.size.num, self.size.many)]
+        few, many = (self.build(settings, self.peak) for settings in builds)
+        return Result("growth", (many / few - 1) * 100, f"{few:,.0f} MB to {many:,.0f} MB", {})
 
     def paper(self) -> Result:
-        """Time the whole declaration; the last folder is kept for ``verify``."""
-        times = []
-        for _ in range(self.repeat):
-            if self.built is not None:
-                shutil.rmtree(self.built)
-            self.built, seconds = self.fresh(["build", self.size.declaration], self.seconds)
-            times.append(seconds)
+        """Time the whole declaration."""
+        times = [self.build(["build", self.size.declaration]) for _ in range(self.repeat)]
         return Result("paper", median(times), spread(times), {"command": times})
 
     def verify(self) -> Result:
-        """Time verify; a row counts as one, a full row as its transitions."""
-        if self.built is None:
-            self.built, _ = self.fresh(["build", self.size.declaration], self.seconds)
-        configs = json.loads((self.built / "manifest.json").read_text())["configs"]
-        plain = [splits for name, splits in configs.items() if name.endswith(("-aligner", "-raw"))]
+        """Time verify on the declaration's rows; a row counts as one, a full row as its transitions."""
+        _, built = self.kept(["build", self.size.declaration])
+        plain = [splits for name, splits in configs_of(built).items() if name.endswith(("-aligner", "-raw"))]
         rows = sum(split["rows"] for splits in plain for split in splits.values())
-        times, right = list[float](), True
-        for _ in range(self.repeat):
-            start = time.perf_counter()
-            report = json.loads(self.output(["verify", str(self.built), "--json"]))
-            times.append(time.perf_counter() - start)
-            right &= report["ok"] and report["rows"] == report["rows_checked"]
-        rows += report["transitions"]
-        detail = f"{rows:,} rows (full: transitions) in {spread(times)}; {'all right' if right else 'FINDINGS'}"
+        found = [self.run(["verify", str(built), "--json"]) for _ in range(self.repeat)]
+        times, reports = [seconds for seconds, _ in found], [json.loads(output) for _, output in found]
+        shutil.rmtree(built)
+        rows += reports[0]["transitions"]
+        right = all(report["ok"] and report["rows"] == report["rows_checked"] for report in reports)
+        verdict = "all right" if right else "FINDINGS"
+        detail = f"{rows:,} rows (full: transitions) in {spread(times)}; {verdict}"
         return Result("verify", rows / median(times), detail, {"command": times})
+
+
+def configs_of(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["configs"])
 
 
 def tree_pss(root: int) -> int:
@@ -248,26 +228,18 @@ def tree_pss(root: int) -> int:
     return total
 
 
-class Floor:
-    """A process that holds finished rows and writes them whenever it is asked to."""
+@contextmanager
+def floor(rows: Path, out: Path) -> Iterator[Callable[[], float]]:
+    """Hold finished rows in a process; yield a function that has them written and returns the seconds."""
+    command = [sys.executable, __file__, "--floor", str(rows), str(out)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
 
-    def __init__(self, rows: Path, out: Path) -> None:
-        command = [sys.executable, __file__, "--floor", str(rows), str(out)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.write()  # a first time, not counted
+        def write() -> float:
+            print(file=process.stdin, flush=True)
+            return float(process.stdout.readline() if process.stdout else "")
 
-    def __enter__(self) -> Floor:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.process.communicate()
-
-    def write(self) -> float:
-        """Write the rows; return the seconds it took."""
-        if self.process.stdin is None or self.process.stdout is None:
-            raise RuntimeError("the floor's process has no pipes")
-        print(file=self.process.stdin, flush=True)
-        return float(self.process.stdout.readline())
+        write()  # a first time, not counted
+        yield write
 
 
 def serve_floor(rows: str, out: str) -> None:
@@ -283,7 +255,6 @@ def serve_floor(rows: str, out: str) -> None:
 
 
 def machine() -> str:
-    """Return what the numbers were measured on."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = psutil.virtual_memory().total / 2**30
     packages = ", ".join(f"{name} {version(name)}" for name in ("caef-data", "numpy", "pyarrow", "polars"))
@@ -291,23 +262,21 @@ def machine() -> str:
 
 
 def number(value: float, unit: str) -> str:
-    """Return a value as the table shows it."""
     return f"{value:,.0f} {unit}" if abs(value) >= 100 else f"{value:.3g} {unit}"
 
 
 def table(results: Sequence[Result], asked: dict[str, Goal]) -> str:
-    """Return the results as a Markdown table."""
     lines = ["| measure | must | aim | measured | reached | in detail |", "|---|---:|---:|---:|---|---|"]
     for result in results:
         goal = asked[result.key]
         limits = [f"{'>=' if goal.least else '<='} {number(value, goal.unit)}" for value in (goal.must, goal.aim)]
         measured = number(result.measured, goal.unit)
-        lines.append(" | ".join(["|", goal.measure, *limits, measured, result.reached(goal), result.detail, "|"]))
-    return "\n".join(line.replace("| |", "|") for line in lines).replace("| | ", "| ")
+        cells = [goal.measure, *limits, measured, result.reached(goal), result.detail]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
-    """Measure and print."""
     keys = list(goals(FULL))
     parser = argparse.ArgumentParser(description="Measure building and verifying; prints a Markdown table.")
     parser.add_argument("--repeat", type=int, default=5, help="runs of everything that is timed (5)")
@@ -319,8 +288,8 @@ def main() -> None:
     if chosen.floor:
         serve_floor(*chosen.floor)
         return
-    size, results = SMALL if chosen.small else FULL, list[Result]()
-    asked = goals(size)
+    size = SMALL if chosen.small else FULL
+    asked, results = goals(size), list[Result]()
     with tempfile.TemporaryDirectory(prefix="caef-bench-") as folder:
         bench = Bench(size, max(1, chosen.repeat), Path(folder))
         for key in (key for key in keys if key in chosen.only):
@@ -329,7 +298,7 @@ def main() -> None:
             print(f"{key}: {number(result.measured, asked[key].unit)}; {result.detail}", file=sys.stderr)
     print(f"{table(results, asked)}\n\n{machine()}; medians of {bench.repeat} runs (min..max).")
     if chosen.json:
-        rows = [{**asdict(asked[r.key]), **asdict(r), "reached": r.reached(asked[r.key])} for r in results]
+        rows = [asked[r.key]._asdict() | r._asdict() | {"reached": r.reached(asked[r.key])} for r in results]
         content = {"machine": machine(), "repeat": bench.repeat, "rows": rows}
         chosen.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 

@@ -97,9 +97,7 @@ def permuted(counter: U64, size: U64, key: U64) -> U64:
     return value
 
 
-def candidates(
-    law: Law, key: U64, counter: U64, len_a: I64, len_b: I64, *, indexed: bool, blank: bool = False
-) -> Draw:
+def candidates(law: Law, key: U64, counter: U64, len_a: I64, len_b: I64, *, indexed: bool, blank: bool = False) -> Draw:
     """Return the coordinates of candidate ``counter`` of cells that all fit (``indexed``) or all do not.
 
     Args:

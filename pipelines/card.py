@@ -10,7 +10,12 @@ import pyarrow.parquet as pq
 
 from ..schemas import COLUMNS, VIEW_TEXT
 
-SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+SIZES: tuple[tuple[int, str], ...] = (
+    (1_000, "n<1K"),
+    (10_000, "1K<n<10K"),
+    (100_000, "10K<n<100K"),
+    (1_000_000, "100K<n<1M"),
+)
 SIZES += ((10**7, "1M<n<10M"), (10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**10, "1B<n<10B"))
 SPLIT_ORDER = ("train", "test", "stress")
 
@@ -84,7 +89,15 @@ def _front_matter(configs: dict[str, Any]) -> list[str]:
     size = next((name for most, name in SIZES if rows < most), "10B<n<100B")
     lines = ["---", "license: apache-2.0", "language:", "- en", "pretty_name: Arithmetic as Turing machines"]
     lines += ["task_categories:", "- text-generation", "size_categories:", f"- {size}"]
-    lines += ["tags:", "- arithmetic", "- turing-machine", "- caef", "- length-generalization", "- synthetic", "configs:"]
+    lines += [
+        "tags:",
+        "- arithmetic",
+        "- turing-machine",
+        "- caef",
+        "- length-generalization",
+        "- synthetic",
+        "configs:",
+    ]
     for name, splits in configs.items():
         lines += [f"- config_name: {name}", "  data_files:"]
         for split in (one for one in SPLIT_ORDER if one in splits):
@@ -128,7 +141,13 @@ def _example(splits: dict[str, Any], folder: Path) -> list[str]:
     rows = table.slice(0, 200).to_pylist()
     row = min(rows, key=lambda one: len(one["prompt"]) + len(one["completion"]))
     lines = ["A short row of " + splits[split]["shards"][0]["path"] + ":", "", "```text", "prompt:"]
-    return [*lines, row["prompt"].removesuffix("\n"), "completion:", row["completion"].removesuffix("\n"), "```"]
+    return [
+        *lines,
+        row["prompt"].removesuffix("\n"),
+        "completion:",
+        row["completion"].removesuffix("\n"),
+        "```",
+    ]
 
 
 def _provenance(manifest: dict[str, Any]) -> str:
@@ -139,5 +158,8 @@ def _provenance(manifest: dict[str, Any]) -> str:
     numbers = ", ".join(f"{name} {number}" for name, number in sorted(manifest["versions"].items()))
     lines += [f"Identity `{manifest['identity']}`; versions of the rules: {numbers}; built with {built}.", ""]
     dialects = {task: own["settings"]["dialect"] for task, own in manifest["tasks"].items()}
-    lines += ["Dialects: " + ", ".join(f"{task} {dialect}" for task, dialect in sorted(dialects.items())) + ".", ""]
+    lines += [
+        "Dialects: " + ", ".join(f"{task} {dialect}" for task, dialect in sorted(dialects.items())) + ".",
+        "",
+    ]
     return "\n".join(lines)

@@ -20,7 +20,17 @@ from ..tm.machine import Machine
 from ..tm.random import U64, mix, text_key
 from .boxes import GROUP, INDEX_DIGITS, TRIES, candidates, fits, index_number, index_places, sizes
 from .settings import TaskSettings
-from .split import CUT, SIDES, SMALL, STRESS_CUT, digit_keys, digit_sums, expression_hash, hash_of_sums, side_codes
+from .split import (
+    CUT,
+    SIDES,
+    SMALL,
+    STRESS_CUT,
+    digit_keys,
+    digit_sums,
+    expression_hash,
+    hash_of_sums,
+    side_codes,
+)
 from .versions import SAMPLING_VERSION
 
 CHUNK = 50_000  # candidates looked at together while small cells are scanned
@@ -125,22 +135,26 @@ class Cells:
         todo = np.arange(len(cell))
         attempt = np.zeros(len(cell), np.int64)
         rare = self.split == "test" and not indexed and type(self.laws[law]).shape is Law.shape
+        together = 1 if rare or self.split == "train" else AHEAD
         while len(todo):
             if rare:  # most candidates of a test split fall through: look for the next likely ones first
                 attempt[todo] = self._likely(law, cell[todo], index[todo], attempt[todo])
             if (attempt[todo] >= TRIES).any():
                 raise RuntimeError(f"{self.task}: no expression of {self.split} in {TRIES} candidates")
-            counter = (index[todo] * TRIES + attempt[todo]).astype(np.uint64)
-            operands, kept = self._candidates(law, cell[todo], counter, indexed)
-            placed = kept & on_side(self.machine, operands, self.split)
-            if placed.all() and not parts:
+            rows = np.repeat(todo, together)
+            tried = (attempt[todo][:, None] + np.arange(together)).reshape(-1)
+            operands, kept = self._candidates(law, cell[rows], (index[rows] * TRIES + tried).astype(np.uint64), indexed)
+            placed = (kept & on_side(self.machine, operands, self.split)).reshape(-1, together)
+            done = placed.any(axis=1)
+            if together == 1 and done.all() and not parts:
                 return operands
-            chosen = np.flatnonzero(placed)
-            parts.append((todo[chosen], _taken(operands, chosen)))
+            chosen = np.flatnonzero(done) * together + placed[done].argmax(axis=1)
+            parts.append((todo[done], _taken(operands, chosen)))
             # What the law refuses (a < b, say) its group's other candidates hardly mend: go on to the next group.
-            following = np.where(kept, attempt[todo] + 1, (attempt[todo] // GROUP + 1) * GROUP)
-            attempt[todo[~placed]] = following[~placed]
-            todo = todo[~placed]
+            lawful = kept.reshape(-1, together).any(axis=1)
+            following = np.where(lawful, attempt[todo] + together, (attempt[todo] // GROUP + 1) * GROUP)
+            attempt[todo] = following
+            todo = todo[~done]
         return merged(parts, len(cell))
 
     def _likely(self, law: int, cell: I64, index: I64, attempt: I64) -> I64:
@@ -230,25 +244,24 @@ def class_cells(settings: TaskSettings, split: str) -> Wanted:
     wanted: Wanted = []
     span = settings.max - settings.min + 1
     for len_a, len_b in found.classes(settings.min, settings.max):
-        balanced = found.count(len_a, len_b, settings.num, span) if settings.balance else settings.num
         if split == "stress":
             small = all(one.law.size(len_a, len_b) <= SMALL for one in found.variants(len_a, len_b))
             families = [
-                family
-                for family in found.families()
-                if family.applies(len_a, len_b) and (family.reserved or not small)
+                family for family in found.families() if family.applies(len_a, len_b) and (family.reserved or not small)
             ]
             wanted += [(len_a, len_b, family.name, family, settings.num_test) for family in families]
             continue
+        balanced = found.count(len_a, len_b, settings.num, span) if settings.balance else settings.num
         if balanced <= 0:
             continue
         variants = found.variants(len_a, len_b)
         count = balanced if split == "train" else settings.num_test
-        shares = apportion(count, [variant.share for variant in variants])
-        wanted += [
-            (len_a, len_b, variant.name, variant.law, share)
-            for variant, share in zip(variants, shares, strict=True)
-        ]
+        if len(variants) == 1:
+            wanted.append((len_a, len_b, variants[0].name, variants[0].law, count))
+            continue
+        shares = apportion(count, tuple(variant.share for variant in variants))
+        for variant, share in zip(variants, shares, strict=True):
+            wanted.append((len_a, len_b, variant.name, variant.law, share))
     return wanted
 
 
@@ -268,29 +281,25 @@ def resolve(settings: TaskSettings, split: str, wanted: Wanted) -> Cells:
     A variant that runs short is filled from the others of its class; a class that runs short gives all that it has.
     """
     laws: dict[int, int] = {}
-    kinds: list[tuple[str, Law]] = []
-    for _, _, name, law, _ in wanted:
-        if id(law) not in laws:
-            laws[id(law)] = len(kinds)
-            kinds.append((name, law))
-    columns = np.array([(a, b, laws[id(law)], n) for a, b, _, law, n in wanted], np.int64).reshape(-1, 4)
-    len_a, len_b, law, count = columns.T.copy()
-    names = tuple(name for name, _ in kinds)
-    table = tuple(one for _, one in kinds)
+    found: list[tuple[str, Law]] = []
+    for _, _, name, one, _ in wanted:
+        if id(one) not in laws:
+            laws[id(one)] = len(found)
+            found.append((name, one))
+    table = np.array([(a, b, laws[id(one)], n) for a, b, _, one, n in wanted], np.int64).reshape(-1, 4)
+    len_a, len_b, law, count = table.T.copy()
+    names, kinds = tuple(name for name, _ in found), tuple(one for _, one in found)
     space = np.zeros(len(law), np.float64)
-    for at, one in enumerate(table):
-        mine = law == at
-        small = np.flatnonzero(mine)[fits(one, len_a[mine], len_b[mine])]
+    for at, one in enumerate(kinds):
+        mine = np.flatnonzero(law == at)
+        small = mine[fits(one, len_a[mine], len_b[mine])]
         space[mine] = np.inf
         space[small] = sizes(one, len_a[small], len_b[small]).astype(np.float64).prod(axis=0)
-    injective = np.array([one.injective for one in table], np.bool_)[law]
+    injective = np.array([one.injective for one in kinds], np.bool_)[law]
     scanned = ~injective | (space < count.astype(np.float64) * TRIES)
     # A class in which one variant is scanned may have to be filled from the others: scan these with room to spare.
-    draft = Cells(
-        settings.task, split, settings.seed, table, names, law, len_a, len_b, count, scanned, count, _NONE
-    )
-    found = _Scan(draft).run()
-    return _filled(draft, found)
+    draft = Cells(settings.task, split, settings.seed, kinds, names, law, len_a, len_b, count, scanned, count, _NONE)
+    return _filled(draft, _Scan(draft).run())
 
 
 _NONE: U64 = np.empty(0, np.uint64)
@@ -386,7 +395,14 @@ class _Scan:
 def _ordered(operands: Operands, row: int) -> int:
     """Return a hash that tells a op b from b op a."""
     planes = operands.a.planes[:, row].tobytes(), operands.second.planes[:, row].tobytes()
-    return hash((planes[0].rstrip(b"\0"), int(operands.a.length[row]), planes[1].rstrip(b"\0"), int(operands.second.length[row])))
+    return hash(
+        (
+            planes[0].rstrip(b"\0"),
+            int(operands.a.length[row]),
+            planes[1].rstrip(b"\0"),
+            int(operands.second.length[row]),
+        )
+    )
 
 
 def _expressions(found: Machine, operands: Operands) -> Bool:
@@ -423,5 +439,3 @@ def _filled(draft: Cells, lists: dict[int, U64]) -> Cells:
     found = np.concatenate(pieces) if pieces else _NONE
     values = {**draft.__dict__, "count": count, "first": first, "found": found}
     return Cells(**{name: values[name] for name in Cells.__dataclass_fields__})
-
-

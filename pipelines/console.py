@@ -94,7 +94,10 @@ def build_with_progress(declaration: Declaration, out: Path, workers: int | None
     console.print(f"{rows:,} rows, {size / 1e6:,.1f} MB in {shown(out)} after {spent:,.1f} s", soft_wrap=True)
     first = results[0]
     console.print(f"check it: caef-data verify {_argument(out)}", soft_wrap=True)
-    console.print(f'read it:  load_dataset({json.dumps(str(out))}, "{first.name}", split="{first.split}")', soft_wrap=True)
+    console.print(
+        f'read it:  load_dataset({json.dumps(str(out))}, "{first.name}", split="{first.split}")',
+        soft_wrap=True,
+    )
 
 
 def print_plan(declaration: Declaration, workers: int | None, as_json: bool) -> None:
@@ -110,7 +113,13 @@ def print_plan(declaration: Declaration, workers: int | None, as_json: bool) -> 
         table.add_column(name, justify="right")
     for config in plan.configs:
         population = config.population
-        counts = (len(population.classes()), len(population), config.rows, config.text * DISK_RATIO / 1e6, config.num_shards)
+        counts = (
+            len(population.classes()),
+            len(population),
+            config.rows,
+            config.text * DISK_RATIO / 1e6,
+            config.num_shards,
+        )
         table.add_row(config.name, config.split, *(f"{number:,.0f}" for number in counts))
     console.print(table)
     text = sum(config.text for config in plan.configs)
@@ -210,7 +219,13 @@ def print_info(directory: Path, as_json: bool) -> None:
         for name, splits in sorted(manifest["configs"].items()):
             for split in (one for one in SPLITS if one in splits):
                 own = splits[split]
-                counts = (own["classes"], own["expressions"], own["rows"], own["bytes"] / 1e6, len(own["shards"]))
+                counts = (
+                    own["classes"],
+                    own["expressions"],
+                    own["rows"],
+                    own["bytes"] / 1e6,
+                    len(own["shards"]),
+                )
                 table.add_row(name, split, *(f"{number:,.0f}" for number in counts))
         console.print(table)
         rules = ", ".join(f"{name} {number}" for name, number in sorted(manifest["versions"].items()))

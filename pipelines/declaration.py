@@ -68,9 +68,7 @@ def load_declaration(name_or_path: str) -> Declaration:
         text = _read(SHIPPED / f"{name_or_path}.toml", f"{name_or_path}.toml")
         return parse_declaration(text, f"{name_or_path}.toml", source=name_or_path)
     if name_or_path.endswith(".toml"):
-        shown_path = (
-            name_or_path if name_or_path.isprintable() and len(name_or_path) < 300 else clip(name_or_path)
-        )
+        shown_path = name_or_path if name_or_path.isprintable() and len(name_or_path) < 300 else clip(name_or_path)
         return parse_declaration(_read(Path(name_or_path), shown_path), shown_path, source=name_or_path)
     names = shipped_declarations()
     next_step = "caef-data build paper, or caef-data build my.toml"
@@ -181,9 +179,7 @@ def _tables(values: Mapping[str, object], file: str, spelling: Spelling) -> list
     )
 
 
-def _settings_of(
-    table: Mapping[str, object], defaults: Mapping[str, object], spelling: Spelling
-) -> list[TaskSettings]:
+def _settings_of(table: Mapping[str, object], defaults: Mapping[str, object], spelling: Spelling) -> list[TaskSettings]:
     """Return the settings of every task that one ``[[task]]`` table names."""
     for key in table:
         if key in HEADER:
@@ -201,10 +197,7 @@ def _settings_of(
             allowed=", ".join(task_names()) + ", or all",
             next_step='add a line such as task = "sub"',
         )
-    return [
-        TaskSettings.of({**defaults, **table, "task": name}, spelling)
-        for name in _expand(table["task"], spelling)
-    ]
+    return [TaskSettings.of({**defaults, **table, "task": name}, spelling) for name in _expand(table["task"], spelling)]
 
 
 def _expand(tasks: object, spelling: Spelling) -> list[str]:
@@ -266,9 +259,7 @@ def rebuild_command(declaration: Declaration) -> str:
     commands = []
     for options, names in groups.items():
         every = set(names) == set(task_names())
-        commands.append(
-            " ".join(["caef-data build", *(f"--task {n}" for n in (["all"] if every else names)), options])
-        )
+        commands.append(" ".join(["caef-data build", *(f"--task {n}" for n in (["all"] if every else names)), options]))
     return " && ".join(commands)
 
 

@@ -1,10 +1,10 @@
 """A dataset folder on disk: its lock, its manifest, the notes of a build under way, and what may be touched.
 
-    manifest.json           what is finished; written last
-    README.md               the dataset card
-    <task>-<view>/          shards
-    .caef/plan.json         what the build under way makes; there only while (or after) a build is unfinished
-    .caef/shards.jsonl      its finished shards, one line each
+manifest.json           what is finished; written last
+README.md               the dataset card
+<task>-<view>/          shards
+.caef/plan.json         what the build under way makes; there only while (or after) a build is unfinished
+.caef/shards.jsonl      its finished shards, one line each
 """
 
 from __future__ import annotations

@@ -49,6 +49,12 @@ class Population:
         """The variants' names."""
         return tuple(name for cells, _ in self.parts for name in cells.names)
 
+    @cached_property
+    def sample(self) -> tuple[I64, Operands, I64]:
+        """A few expressions from all over the population, as (numbers, operands, variant)."""
+        numbers = np.unique(np.linspace(0, len(self) - 1, min(SAMPLE, len(self))).astype(np.int64))
+        return numbers, *self.operands(numbers)
+
     def operands(self, numbers: I64) -> tuple[Operands, I64]:
         """Return the expressions of these numbers, and the index of each one's variant in ``names``."""
         found: list[tuple[I64, Operands]] = []
@@ -180,27 +186,47 @@ class _Populations:
         self.machine = machine(settings.task)
         self.notes: list[str] = []
         self._cells: dict[str, Cells] = {}
+        self._populations: dict[str, Population] = {}
 
     def of(self, view: str) -> Population:
         """Return the expressions of a view."""
-        halting = bool(halting_cells(self.settings, self.split)) and self.split != "stress"
-        if view not in RUN_VIEWS:
-            both = halting and view in ("aligner", "raw")
-            extra = ((self.cells("halting"), self._new()),) if both else ()
-            return Population(((self.cells("classes"), None), *extra))
-        return Population(((self.cells("halting" if halting else "short"), None),))
+        halting = bool(self.halting)
+        runs = view in RUN_VIEWS
+        kind = "halting" if runs and halting else "short" if runs else "classes"
+        if halting and view in ("aligner", "raw"):
+            kind = "both"
+        if kind not in self._populations:
+            if kind == "both":
+                extra = (self.cells("halting"), self._new())
+                self._populations[kind] = Population(((self.cells("classes"), None), extra))
+            else:
+                self._populations[kind] = Population(((self.cells(kind), None),))
+        return self._populations[kind]
 
     def cells(self, kind: str) -> Cells:
         """Return the cells of the classes, those of the classes whose runs are short enough, or the halting ones."""
         if kind not in self._cells:
-            wanted = (halting_cells if kind == "halting" else class_cells)(self.settings, self.split)
-            if kind == "short":
-                wanted = self._short(wanted)
-            self._cells[kind] = resolve(self.settings, self.split, wanted)
+            wanted = self.halting if kind == "halting" else self.classes
+            short = self._short(wanted) if kind == "short" else wanted
+            same = kind == "short" and len(short) == len(wanted)
+            self._cells[kind] = self.cells("classes") if same else resolve(self.settings, self.split, short)
         return self._cells[kind]
+
+    @cached_property
+    def classes(self) -> Wanted:
+        """The cells asked for."""
+        return class_cells(self.settings, self.split)
+
+    @cached_property
+    def halting(self) -> Wanted:
+        """The extra cells of expressions that halt soon, asked for."""
+        return halting_cells(self.settings, self.split) if self.split != "stress" else []
 
     def _short(self, wanted: Wanted) -> Wanted:
         most = self.settings.max_steps
+        longest = max((max(cell[:2]) for cell in wanted), default=1)
+        if self.machine.max_num_steps(longest, longest) <= most >= self.machine.max_num_steps(longest, 1):
+            return wanted
         short = [cell for cell in wanted if self.machine.max_num_steps(cell[0], cell[1]) <= most]
         if len(short) < len(wanted):
             self.notes.append(
@@ -223,10 +249,12 @@ class _Populations:
 
 def _config(settings: TaskSettings, view: str, split: str, population: Population) -> Config:
     total = len(population)
-    sample = np.unique(np.linspace(0, total - 1, min(SAMPLE, total)).astype(np.int64))
+    sample, operands, variant = population.sample
     draft = Config(settings, view, split, population, 0, 0, 1, 1)
-    batch = draft.render(sample)
-    text = sum(text_bytes(batch.column(name)) for name in ("prompt", "completion", "trace") if name in batch.schema.names)
+    batch = render_rows(draft.work(operands, variant))
+    text = sum(
+        text_bytes(batch.column(name)) for name in ("prompt", "completion", "trace") if name in batch.schema.names
+    )
     rows, text = batch.num_rows * total // len(sample), text * total // len(sample)
     return Config(
         settings,

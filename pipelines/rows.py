@@ -12,13 +12,12 @@ from ..tm import machine
 from ..tm.arrow import numbers, strings
 from ..tm.batch import Batch, Operands, Rows
 from ..tm.columns import I64, Number
+from ..tm.instructions import instruction
 from ..tm.machine import Dialect, Machine
 from ..tm.random import U64, mix, text_key
 from ..tm.render import Block, decimal, render
 from ..tm.template import Template
-from ..tm.instructions import instruction
 from .split import expression_hash
-
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,8 +171,7 @@ def _joined(shorten: Callable[[str], str]) -> Callable[[Machine, Batch, Work, U6
 
 def _aligner(found: Machine, batch: Batch, work: Work, key: U64) -> View:
     num = len(work.operands)
-    question = _raw(found, work.operands)
-    solved = pa.compute.binary_join_element_wise(question, batch.answers(), "")
+    question, solved = _question(found, batch), _question(found, batch, "{answer}")
     e = np.tile(np.arange(num), 2)
     order = _order(2 * num, key, e)
     at = numbers(order)
@@ -185,15 +183,17 @@ def _aligner(found: Machine, batch: Batch, work: Work, key: U64) -> View:
 
 
 def _raw_view(found: Machine, batch: Batch, work: Work, key: U64) -> View:
-    order = _order(len(work.operands), key, np.arange(len(work.operands)))
+    order = _order(len(work.operands), key, batch.all)
+    answers = render([Block(batch.all, Template("{answer}"), {"answer": batch.answer()})], len(order))
     at = numbers(order)
-    return order, {"prompt": _raw(found, work.operands).take(at), "completion": batch.answers().take(at)}
+    return order, {"prompt": _question(found, batch).take(at), "completion": answers.take(at)}
 
 
-def _raw(found: Machine, operands: Operands) -> pa.Array:
-    rows = np.arange(len(operands))
-    parts = {"a": decimal(operands.a, rows), "b": decimal(operands.second, rows)}
-    return render([Block(rows, Template(f"{{a}}{found.sign}{{b}}="), parts)], len(rows))
+def _question(found: Machine, batch: Batch, answer: str = "") -> pa.Array:
+    """Return the raw texts of a batch, followed by an answer where the template asks for it."""
+    a, b = batch.operands.a, batch.operands.second
+    parts = {"a": decimal(a, batch.all), "b": decimal(b, batch.all), "answer": batch.answer()}
+    return render([Block(batch.all, Template(f"{{a}}{found.sign}{{b}}={answer}"), parts)], len(batch.all))
 
 
 _VIEWS: dict[str, Callable[[Machine, Batch, Work, U64], View]] = {

@@ -65,9 +65,7 @@ class TaskSettings:
     splits: tuple[str, ...] = setting(Rule("selection", "words", choices=SPLITS), ("train", "test"))
     views: tuple[str, ...] | None = setting(Rule("selection", "words", choices=VIEWS, optional=True), None)
     seed: int = setting(Rule("data", "integer", low=0, high=2**63 - 1), 42)
-    dialect: Literal["consistent", "published"] = setting(
-        Rule("data", "word", choices=DIALECTS), "consistent"
-    )
+    dialect: Literal["consistent", "published"] = setting(Rule("data", "word", choices=DIALECTS), "consistent")
     steps: Literal["sampled", "all"] = setting(Rule("data", "word", choices=STEPS), "sampled")
     balance: bool = setting(Rule("data", "boolean"), True)
     max_steps: int = setting(Rule("data", "integer", low=1, high=10**6), 10_000)

@@ -194,9 +194,7 @@ def _check_words(value: object, rule: Rule, refuse: Callable[[str, str], NoRetur
     return tuple(word for word in rule.choices if word in value)
 
 
-def check_settings(
-    values: Mapping[str, object], rules: Mapping[str, Rule], spelling: Spelling
-) -> dict[str, Any]:
+def check_settings(values: Mapping[str, object], rules: Mapping[str, Rule], spelling: Spelling) -> dict[str, Any]:
     """Return the settings of one task, normalised and with ``num_test`` resolved.
 
     Args:
@@ -207,9 +205,7 @@ def check_settings(
     Raises:
         UserError: a field breaks its rule, or fields contradict each other.
     """
-    checked: dict[str, Any] = {
-        key: check_field(key, values[key], rule, spelling) for key, rule in rules.items()
-    }
+    checked: dict[str, Any] = {key: check_field(key, values[key], rule, spelling) for key, rule in rules.items()}
     if checked["num_test"] is None:
         checked["num_test"] = max(1, checked["num"] // 10)
     _check_lengths(checked, spelling)

@@ -164,9 +164,7 @@ class _Page:
         for start, stop in ranges:
             if start:
                 self.line(Text())
-                hidden = (
-                    f"... {brief(f'{start - EDGE:,}')} entries in between (--json gives whole traces) ..."
-                )
+                hidden = f"... {brief(f'{start - EDGE:,}')} entries in between (--json gives whole traces) ..."
                 self.words(Text(hidden, "dim"), indent)
             for index, text, started in run.entries(start, stop, total):
                 if not indent:

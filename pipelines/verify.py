@@ -1,6 +1,6 @@
 """``caef-data verify``: check a built folder from scratch, files, rows and what must hold across them.
 
-Rows are re-executed by ``tm.check_rows``, which shares nothing with the machines that made them. Memory: a
+Rows are re-executed by ``tm.check.rows``, which shares nothing with the machines that made them. Memory: a
 worker holds a few thousand rows; the parent 16 bytes per row of one config's split and 16 per distinct
 expression of one task.
 """
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError, clip
-from ..tm.check_rows import known_tasks
+from ..tm.check.rows import known_tasks
 from .verify_manifest import MANIFEST, Shard, SplitCount, check_files, open_shard, read_manifest
 from .verify_shard import KEPT, NO_HASHES, Finding, Hashes, Part, PartResult, ranked, unique, verify_part
 
@@ -188,9 +188,7 @@ class _Tally:
             self.checked += result.checked
             self.transitions += result.transitions
         if first.task not in known_tasks():
-            self.notes[f"{first.task} has no hand-written grammar: compared with the machine's own steps"] = (
-                None
-            )
+            self.notes[f"{first.task} has no hand-written grammar: compared with the machine's own steps"] = None
         hashes, starts = _joined([result.rows for result in found])
         self.rows += len(hashes)
         what = "prompt" if first.view == "one_step" else "expression"
@@ -249,9 +247,7 @@ class _Tally:
                 texts[f"{task}-{view}"] |= result.instructions
         for config, found in texts.items():
             if len(found) > 1:
-                self.add(
-                    Finding("instruction", config, None, f"{len(found)} different instructions; one is right")
-                )
+                self.add(Finding("instruction", config, None, f"{len(found)} different instructions; one is right"))
 
     def report(self, directory: Path, shards: list[Shard], fraction: float, seconds: float) -> Report:
         return Report(
@@ -292,13 +288,9 @@ def _equal_rows(hashes: Hashes) -> list[tuple[int, int]]:
     if len(hashes) < 2:
         return []
     order, same = ranked(hashes)
-    return sorted(
-        ((int(order[i]), int(order[i + 1])) for i in np.flatnonzero(same)), key=lambda pair: pair[1]
-    )
+    return sorted(((int(order[i]), int(order[i + 1])) for i in np.flatnonzero(same)), key=lambda pair: pair[1])
 
 
 def _place(parts: list[Part], starts: list[int], at: int) -> tuple[str, int]:
-    index = (
-        int(np.searchsorted(starts, at, side="right")) - 1
-    )  # the last of equal starts: those before are empty
+    index = int(np.searchsorted(starts, at, side="right")) - 1  # the last of equal starts: those before are empty
     return parts[index].path, parts[index].first_row + at - starts[index]

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from .. import tm
 from ..errors import UserError, clip
-from ..tm.check_rows import COLUMNS, Known, check_rows, count_transitions, known_tasks
+from ..tm.check.rows import COLUMNS, Known, check_rows, count_transitions, known_tasks
 from .split import sides
 
 KEPT = 50  # findings kept per part; the rest is counted
@@ -116,9 +116,7 @@ def verify_part(part: Part) -> PartResult:
             with path.open("rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
             if found != part.sha256:
-                result.add(
-                    Finding("file", part.path, None, f"sha256 is {found}, the manifest says {part.sha256}")
-                )
+                result.add(Finding("file", part.path, None, f"sha256 is {found}, the manifest says {part.sha256}"))
     except OSError as error:
         result.add(Finding("file", part.path, None, f"cannot be read: {error.strerror or error}"))
         return result
@@ -249,9 +247,7 @@ class _Collector:
     def _sides(self, operands: list[tuple[Any, Any]]) -> None:
         part, task = self.part, self.part.task
         unary = tm.machine(task).unary
-        good = [
-            item for item in zip(operands, self.result.first, strict=True) if _expression(unary, *item[0])
-        ]
+        good = [item for item in zip(operands, self.result.first, strict=True) if _expression(unary, *item[0])]
         good.sort(key=lambda item: len(item[0][0]) + len(item[0][1] or ""))
         allowed = {part.split, "test"} if part.split == "stress" else {part.split}
         found: list[str] = []
@@ -318,9 +314,7 @@ def _by_machine(task: str, view: str, dialect: str, row: Mapping[str, Any]) -> s
     expected: dict[str, object] = {"task": task, "len_a": len(a), "len_b": len(b or "")}
     if view == "one_step":
         step = tm.transition(task, a, b, row["step"], dialect=dialect)
-        expected |= {
-            name: getattr(step, name) for name in ("prompt", "completion", "state", "next_state", "call")
-        }
+        expected |= {name: getattr(step, name) for name in ("prompt", "completion", "state", "next_state", "call")}
     elif view in ("aligner", "raw"):
         text, whole = tm.align_out(task, a, b)
         question, _, answer = whole.rpartition("=")

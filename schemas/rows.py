@@ -8,12 +8,18 @@ _NAME = pa.dictionary(pa.int16(), pa.string())
 _OPERAND = pa.dictionary(pa.int32(), pa.string())
 
 COMMON: dict[str, tuple[pa.DataType, str]] = {
-    "task": (_NAME, "The task: add, sub, mul, div, equal, greater_than, less_than, reflection, left_mask or your own."),
+    "task": (
+        _NAME,
+        "The task: add, sub, mul, div, equal, greater_than, less_than, reflection, left_mask or your own.",
+    ),
     "a": (_OPERAND, "First operand, a decimal string without leading zeros."),
     "b": (_OPERAND, "Second operand, a decimal string; null for a task with one operand."),
     "len_a": (pa.int16(), "Number of digits of a."),
     "len_b": (pa.int16(), "Number of digits of b; 0 for a task with one operand."),
-    "variant": (_NAME, "Part of the equivalence class (len_a, len_b): any, equal, greater, ...; the family in stress."),
+    "variant": (
+        _NAME,
+        "Part of the equivalence class (len_a, len_b): any, equal, greater, ...; the family in stress.",
+    ),
     "prompt": (pa.string(), "What the model reads."),
     "completion": (pa.string(), "What the model must answer; the trainer adds its end-of-text token."),
     "instruction": (_NAME, "Description of the machine; the first training stage puts it before the prompt."),

@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
 from caef_data.errors import UserError
 from caef_data.pipelines import versions
 from caef_data.pipelines.declaration import (
@@ -46,9 +47,7 @@ def test_identities_are_pinned() -> None:
     """They name every dataset ever built: they change only with a version and a line in CHANGELOG.md."""
     assert TaskSettings(task="sub").identity() == "a46fd546ffbfaf10"
     assert TaskSettings(task="sub").config_identity("one_step", "train") == "f55fbb733c948e09"
-    mul = TaskSettings(
-        task="mul", min=2, max=7, num=50, num_test=3, seed=7, dialect="published", balance=False
-    )
+    mul = TaskSettings(task="mul", min=2, max=7, num=50, num_test=3, seed=7, dialect="published", balance=False)
     assert mul.identity() == "bcb2f2410fde4d6b"
     assert {name: load_declaration(name).identity() for name in shipped_declarations()} == {
         "paper": "0be1ce412ac9787f",
@@ -260,9 +259,7 @@ def test_ceiling_can_be_raised_on_purpose() -> None:
     assert rebuild_command(raised) == "caef-data build declaration.toml"
 
 
-@pytest.mark.parametrize(
-    ("task", "low", "fits"), [("mul", 1, 3), ("mul", 2, 3), ("div", 1, 3), ("div", 9, 11)]
-)
+@pytest.mark.parametrize(("task", "low", "fits"), [("mul", 1, 3), ("mul", 2, 3), ("div", 1, 3), ("div", 9, 11)])
 def test_whole_traces_must_fit(task: str, low: int, fits: int) -> None:
     """The largest length that the message allows is accepted, one more is not."""
     error = refused_flags(task, steps="all", min=low)
@@ -304,9 +301,7 @@ def test_shipped_declarations() -> None:
         assert {task.task for task in declaration.tasks} == set(NINE)
         assert rebuild_command(declaration) == f"caef-data build {name}"
     paper = load_declaration("paper").tasks
-    assert {(t.min, t.max, t.num, t.splits, t.views) for t in paper} == {
-        (1, 100, 20, ("train", "test"), None)
-    }
+    assert {(t.min, t.max, t.num, t.splits, t.views) for t in paper} == {(1, 100, 20, ("train", "test"), None)}
     assert all(task.views == VIEWS for task in load_declaration("smoke").tasks)
     assert {task.splits for task in load_declaration("stress").tasks} == {("stress",)}
 
@@ -357,7 +352,5 @@ def test_unknown_names_and_unreadable_files(tmp_path: Path) -> None:
 def test_import_is_light() -> None:
     """`caef-data --help` and messages about bad input must not wait for numpy, polars or pydantic."""
     code = "import sys, caef_data.pipelines.declaration as d; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"numpy", "polars", "pyarrow", "pydantic", "duckdb"} & set(loaded)

@@ -3,6 +3,7 @@
 import shlex
 
 import pytest
+
 from caef_data.errors import UserError
 from caef_data.pipelines.declaration import Declaration, TaskSettings, from_flags, rebuild_command
 

@@ -3,12 +3,13 @@
 import time
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from caef_data.errors import UserError
 from caef_data.pipelines.declaration import VIEWS, Declaration, from_flags, parse_declaration
 from caef_data.pipelines.settings import RULES
 from caef_data.pipelines.toml_lines import key_lines
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 NINE = ("add", "sub", "mul", "div", "equal", "greater_than", "less_than", "reflection", "left_mask")
 
@@ -26,9 +27,7 @@ WORDS = st.one_of(
     st.text(max_size=9), st.binary(max_size=3),
     st.sampled_from([*VIEWS, *NINE, "train", "test", "all", "١", "..", ""]),
 )  # fmt: skip
-VALUES = st.one_of(
-    WORDS, st.lists(WORDS, max_size=4), st.dictionaries(st.text(max_size=3), WORDS, max_size=2)
-)
+VALUES = st.one_of(WORDS, st.lists(WORDS, max_size=4), st.dictionaries(st.text(max_size=3), WORDS, max_size=2))
 
 
 @settings(max_examples=400, deadline=None)

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caef_data.tm.check_rows import COLUMNS, INT64_MAX, check_row, check_rows, count_transitions, known_tasks
-from caef_data.tm.closed import decimal, number, tape, written
-from caef_data.tm.closed_composers import problem
-from caef_data.tm.execute import ExecutionError, check_transition, decide, execute, locate, result_of
-from caef_data.tm.grammar import MACHINES, ParseError, parse, unparse
-from caef_data.tm.successor import successor_of
+from caef_data.tm.check.closed import decimal, number, tape, written
+from caef_data.tm.check.closed_composers import problem
+from caef_data.tm.check.execute import ExecutionError, check_transition, decide, execute, locate, result_of
+from caef_data.tm.check.grammar import MACHINES, ParseError, parse, unparse
+from caef_data.tm.check.rows import COLUMNS, INT64_MAX, check_row, check_rows, count_transitions, known_tasks
+from caef_data.tm.check.successor import successor_of
 
 GOLDEN = Path(__file__).parent / "golden"
 TASKS = sorted(MACHINES)
@@ -83,9 +83,7 @@ def other_row(view: str, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def views(task: str) -> list[str]:
-    return ["full", "scratchpad", "commands"] + (
-        ["raw", "aligner in", "aligner out"] if task in SIGNED else []
-    )
+    return ["full", "scratchpad", "commands"] + (["raw", "aligner in", "aligner out"] if task in SIGNED else [])
 
 
 def changes(text: str, rng: random.Random) -> str:
@@ -202,9 +200,7 @@ def expressions(draw: st.DrawFn) -> tuple[str, str, str | None]:
 
 @settings(max_examples=300, deadline=None)
 @given(expressions(), st.data())
-def test_three_accounts_agree_on_any_step(
-    expression: tuple[str, str, str | None], data: st.DataObject
-) -> None:
+def test_three_accounts_agree_on_any_step(expression: tuple[str, str, str | None], data: st.DataObject) -> None:
     """Careful execution, its fast twin, and closed forms, with Python integers deciding the answer."""
     task, a, b = expression
     work = problem(task, a, b)
@@ -331,10 +327,7 @@ def test_every_column_that_lies_is_found(task: str) -> None:
             for value in values:
                 message = check_row(task, "one_step", "published", row | {column: value})
                 assert message is not None, (column, value)
-        assert (
-            check_row(task, "one_step", "published", {k: v for k, v in row.items() if k != "call"})
-            is not None
-        )
+        assert check_row(task, "one_step", "published", {k: v for k, v in row.items() if k != "call"}) is not None
     full = other_row("full", record)
     for lie in (
         {"n_steps": None},

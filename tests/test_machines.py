@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from caef_data.tm import align_in, align_out, machine, transition, transitions
 from caef_data.tm.basic import BasicMachine
 from caef_data.tm.batch import Batch, Operands, Rows, SteppedBatch
 from caef_data.tm.columns import Number
 from caef_data.tm.machine import DIALECTS, Dialect
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 Pair = tuple[int, int]
 GOLDEN = Path(__file__).parent / "golden"
@@ -148,7 +149,12 @@ def test_recorded_runs_of_sub_and_mul_are_not_the_consistent_dialect(task: str) 
 
 SPECIAL = st.builds(lambda n, d: max(0, 10**n + d), st.integers(0, 119), st.sampled_from([-1, 0, 1]))
 LONG = st.text("0123456789", min_size=1, max_size=120).map(int)
-NUMBER = st.one_of(st.integers(0, 12), LONG, SPECIAL, st.builds(lambda n, d: int(str(d) * n), st.integers(1, 120), st.integers(0, 9)))
+NUMBER = st.one_of(
+    st.integers(0, 12),
+    LONG,
+    SPECIAL,
+    st.builds(lambda n, d: int(str(d) * n), st.integers(1, 120), st.integers(0, 9)),
+)
 
 
 def expression(task: str, short: bool = True) -> st.SearchStrategy[Pair]:
@@ -245,7 +251,9 @@ def test_step_numbers_are_given_exactly_as_far_as_64_bits_hold_them(task: str) -
 def test_step_machine_equals_columns_for_all_small_operands(task: str) -> None:
     pairs = [pair for pair in small(task, 12) if machine(task).refusal(*pair) is None]
     for dialect in DIALECTS:
-        assert rendered(columns(task, pairs, dialect), columns(task, pairs, dialect).every()) == walked(task, pairs, dialect)
+        assert rendered(columns(task, pairs, dialect), columns(task, pairs, dialect).every()) == walked(
+            task, pairs, dialect
+        )
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -313,7 +321,9 @@ def test_consistent_dialect_is_the_composition_of_the_machines_for_all_pairs_to_
 @pytest.mark.parametrize("task", COMPOSERS)
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_consistent_dialect_is_the_composition_of_the_machines_for_long_operands(task: str, data: st.DataObject) -> None:
+def test_consistent_dialect_is_the_composition_of_the_machines_for_long_operands(
+    task: str, data: st.DataObject
+) -> None:
     check_composition(walked(task, [data.draw(expression(task))], "consistent"))
 
 

@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from caef_data.errors import UserError
 from caef_data.pipelines.split import every
 from caef_data.tm import align_in, align_out, machine, operands, tasks, transition, transitions
@@ -13,8 +16,6 @@ from caef_data.tm.batch import Operands
 from caef_data.tm.columns import Number
 from caef_data.tm.instructions import instruction
 from caef_data.tm.machine import DIALECTS, Machine
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 VIEWS = ("one_step", "full", "aligner", "raw", "scratchpad", "commands")
 # Number of transitions, from the tables of the text format: lengths n and m, result r, one operand where b is None.
@@ -51,7 +52,17 @@ def found(request: pytest.FixtureRequest) -> Machine:
 
 
 def test_names_and_signs_tell_the_machines_apart() -> None:
-    assert {"add", "sub", "mul", "div", "equal", "greater_than", "less_than", "reflection", "left_mask"} <= set(tasks())
+    assert {
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "equal",
+        "greater_than",
+        "less_than",
+        "reflection",
+        "left_mask",
+    } <= set(tasks())
     assert list(tasks()) == sorted(set(tasks()))
     machines = [machine(name) for name in tasks()]
     assert [one.name for one in machines] == list(tasks())
@@ -108,7 +119,10 @@ def test_every_answer_stands_in_the_halting_entry_and_in_the_aligned_text(found:
         assert shown.replace("|", "") == expected
         if found.has_raw:
             assert b is not None
-            assert align_out(found.name, a, b) == (found.halted(int(a), int(b)), f"{a}{found.sign}{b}={answer}")
+            assert align_out(found.name, a, b) == (
+                found.halted(int(a), int(b)),
+                f"{a}{found.sign}{b}={answer}",
+            )
             assert align_in(f"{a}{found.sign}{b}=") == found.initial(int(a), int(b))
     if not found.has_raw:
         with pytest.raises(UserError, match="no raw text"):
@@ -199,7 +213,15 @@ def test_steps_of_endless_runs_follow_one_another(task: str, dialect: str) -> No
         found = machine(task)
         total = found.num_steps(a, b)
         draw = random.Random(a)
-        for k in (0, 1, 2, 3, total - 2, *(draw.randrange(total - 1) for _ in range(6)), *(10**n for n in (9, 19, 39))):
+        for k in (
+            0,
+            1,
+            2,
+            3,
+            total - 2,
+            *(draw.randrange(total - 1) for _ in range(6)),
+            *(10**n for n in (9, 19, 39)),
+        ):
             now, then = (transition(task, a, b, k + n, dialect=dialect) for n in (0, 1))
             assert now.completion.split("\n")[:2] == then.prompt.split("\n")[:2]
             assert now.next_state == then.state
@@ -224,15 +246,51 @@ def test_an_index_out_of_range_is_refused(found: Machine, k: Any) -> None:
 
 # ------------------------------------------------------------------------------------------ operands that are none
 
-HOSTILE = ["", " ", "-1", "+1", "007", "00", "1 ", " 1", "1\n", "1_000", "1e3", "0x10", "1.0", "٣", "１", "²", "९", "a", "\x00"]
-HOSTILE_VALUES: list[Any] = [*HOSTILE, "9" * 2_001, "9" * 1_000_000, -1, 10**2_000, 10**5_000, -(10**5_000), 1.0, True, b"1", [1], {}]
+HOSTILE = [
+    "",
+    " ",
+    "-1",
+    "+1",
+    "007",
+    "00",
+    "1 ",
+    " 1",
+    "1\n",
+    "1_000",
+    "1e3",
+    "0x10",
+    "1.0",
+    "٣",
+    "１",
+    "²",
+    "९",
+    "a",
+    "\x00",
+]
+HOSTILE_VALUES: list[Any] = [
+    *HOSTILE,
+    "9" * 2_001,
+    "9" * 1_000_000,
+    -1,
+    10**2_000,
+    10**5_000,
+    -(10**5_000),
+    1.0,
+    True,
+    b"1",
+    [1],
+    {},
+]
 
 
 @pytest.mark.parametrize("value", HOSTILE_VALUES, ids=lambda value: ascii(str(type(value).__name__)))
 def test_operands_that_are_no_natural_numbers_are_refused(found: Machine, value: Any) -> None:
     calls = [(value, None)] if found.unary else [(value, 1), (9, value)]
     for a, b in calls:
-        for call in (lambda a=a, b=b: transitions(found.name, a, b), lambda a=a, b=b: transition(found.name, a, b, 0)):
+        for call in (
+            lambda a=a, b=b: transitions(found.name, a, b),
+            lambda a=a, b=b: transition(found.name, a, b, 0),
+        ):
             with pytest.raises(UserError, match="operand") as caught:
                 call()
             assert len(str(caught.value)) < 1_000
@@ -243,7 +301,15 @@ def test_one_operand_too_few_or_too_many_is_refused(found: Machine) -> None:
         transitions(found.name, 9, 1 if found.unary else None)
 
 
-REFUSED = [("sub", 3, 5), ("sub", 0, 1), ("sub", 10**99, 10**99 + 1), ("mul", 5, 0), ("mul", 0, 0), ("div", 5, 0), ("div", 0, 0)]
+REFUSED = [
+    ("sub", 3, 5),
+    ("sub", 0, 1),
+    ("sub", 10**99, 10**99 + 1),
+    ("mul", 5, 0),
+    ("mul", 0, 0),
+    ("div", 5, 0),
+    ("div", 0, 0),
+]
 REFUSED += [("reflection", 98, 1), ("reflection", 0, 0), ("reflection", 9, 10), ("reflection", 990, 1)]
 
 
@@ -266,7 +332,26 @@ def test_only_such_pairs_are_refused(found: Machine) -> None:
             assert (found.refusal(a, b) is None) == allowed.get(found.name, lambda *_: True)(a, b)
 
 
-@pytest.mark.parametrize("raw", ["", "=", "1+2", "1+2=3", " 1+2=", "1+2=\n", "01+2=", "1++2=", "1/2=", "1=2=", "-1+2=", "１+2=", "1+", "1−2=", "9" * 10**6])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "",
+        "=",
+        "1+2",
+        "1+2=3",
+        " 1+2=",
+        "1+2=\n",
+        "01+2=",
+        "1++2=",
+        "1/2=",
+        "1=2=",
+        "-1+2=",
+        "１+2=",
+        "1+",
+        "1−2=",
+        "9" * 10**6,
+    ],
+)
 def test_raw_texts_that_are_none_are_refused(raw: str) -> None:
     with pytest.raises(UserError):
         align_in(raw)

@@ -136,9 +136,7 @@ def test_refused_operands(task: str, a: str, b: str) -> None:
 
 
 def test_colours_only_where_wanted() -> None:
-    console = Console(
-        file=io.StringIO(), width=80, force_terminal=True, color_system="standard", no_color=False
-    )
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system="standard", no_color=False)
     print_trace(console, "add", "1", "2")
     assert isinstance(console.file, io.StringIO) and "\x1b[" in console.file.getvalue()
 
@@ -151,9 +149,7 @@ def test_parts_of_every_entry_are_understood() -> None:
                     for text in (prompt, completion):
                         lines = text.rstrip("\n").split("\n")
                         assert all(parse_state(line) is not None for line in lines[::2])
-                        assert "[" not in "".join(
-                            command_words(line) for line in lines[1:2] if "CALL" not in line
-                        )
+                        assert "[" not in "".join(command_words(line) for line in lines[1:2] if "CALL" not in line)
 
 
 @given(numbers(120).map(str), st.integers(0, 120), st.integers(24, 70))

@@ -19,7 +19,7 @@ from caef_data.pipelines.split import sides
 from caef_data.pipelines.verify import Report, verify
 from caef_data.pipelines.verify_report import print_report
 from caef_data.schemas import row_schema
-from caef_data.tm.check_rows import COLUMNS
+from caef_data.tm.check.rows import COLUMNS
 
 SIGNS = {"add": "+", "sub": "-", "mul": "*"}
 Rows = list[dict[str, Any]]
@@ -125,19 +125,13 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for split in ("train", "test"):
             for view in ("one_step", "full", "aligner"):
                 found = expressions(task, split)
-                rows = [
-                    row
-                    for a, b in found[:12]
-                    for row in rows_of(task, view, a, b[:1] if task == "mul" else b)
-                ]
+                rows = [row for a, b in found[:12] for row in rows_of(task, view, a, b[:1] if task == "mul" else b)]
                 if task == "mul":  # keep runs short; then the side may be another
                     keep = sides(task, [row["a"] for row in rows], [row["b"] for row in rows])
                     rows = [row for row, side in zip(rows, keep, strict=True) if side == split]
                 if rows:
                     cut = len(rows) // 2
-                    folder.write(
-                        f"{task}-{view}", split, [rows[:cut], rows[cut:]] if split == "train" else [rows]
-                    )
+                    folder.write(f"{task}-{view}", split, [rows[:cut], rows[cut:]] if split == "train" else [rows])
     return folder.path
 
 
@@ -251,9 +245,7 @@ def test_a_half_built_folder_names_the_next_command(tmp_path: Path) -> None:
         verify(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", "null", '{"format": 2}', '{"format": 1, "configs": {"x": 3}}', "\x00"]
-)
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": 2}', '{"format": 1, "configs": {"x": 3}}', "\x00"])
 def test_a_manifest_that_makes_no_sense(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(UserError, match="cannot be understood"):
@@ -285,9 +277,7 @@ def test_columns_that_differ_from_the_schema(folder: Folder) -> None:
     assert any("columns are" in f.message for f in folder.verify().findings if f.kind == "schema")
     at = table.schema.get_field_index("step")
     pq.write_table(table.set_column(at, "step", table["step"].cast(pa.int32())), path)
-    assert any(
-        "column step has type int32" in f.message for f in folder.verify().findings if f.kind == "schema"
-    )
+    assert any("column step has type int32" in f.message for f in folder.verify().findings if f.kind == "schema")
     at = table.schema.get_field_index("state")
     pq.write_table(table.set_column(at, "state", table["state"].cast(pa.string())), path)
     assert "schema" not in kinds(folder.verify())  # how a text is encoded makes no difference
@@ -321,8 +311,7 @@ def test_overlap_of_splits_is_found_over_views_and_orders(folder: Folder, swap: 
     report = folder.verify()
     assert kinds(report) == {"overlap", "split"}
     assert any(
-        "stands in split test too" in f.message or "stands in split train too" in f.message
-        for f in report.findings
+        "stands in split test too" in f.message or "stands in split train too" in f.message for f in report.findings
     )
     side = next(f for f in report.findings if f.kind == "split")
     assert side.path == "add-full/train-00002-of-00003.parquet" and side.row == 0
@@ -375,9 +364,7 @@ def test_operands_that_are_none_belong_to_no_split(folder: Folder, column: str) 
     assert rows == [0, 1, 2]
 
 
-def test_a_machine_of_the_users_own_is_checked_by_its_steps(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_machine_of_the_users_own_is_checked_by_its_steps(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     """A task without a hand-written grammar: here add under the eyes of its own machine."""
     from caef_data.pipelines import verify as verify_module
     from caef_data.pipelines import verify_shard

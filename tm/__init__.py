@@ -1,8 +1,8 @@
 """The machines: what they compute, their exact text, and their classes of expressions. No files, no network.
 
-    >>> from caef_data.tm import transitions
-    >>> next(transitions("add", 7, 5)).completion.splitlines()[0]
-    'ADD, q1,  [HEAD1]|7 [HEAD2]|5 [C]0 [OUTPUT]'
+>>> from caef_data.tm import transitions
+>>> next(transitions("add", 7, 5)).completion.splitlines()[0]
+'ADD, q1,  [HEAD1]|7 [HEAD2]|5 [C]0 [OUTPUT]'
 """
 
 import importlib
@@ -103,5 +103,15 @@ def align_out(task: str, a: Operand, b: Operand) -> tuple[str, str]:
     return found.halted(x, y), f"{x}{found.sign}{y}={found.answer(x, y)}"
 
 
-__all__ = ["DIALECTS", "Dialect", "Machine", "Transition", "align_in", "align_out", "machine", "operands", "tasks"]
+__all__ = [
+    "DIALECTS",
+    "Dialect",
+    "Machine",
+    "Transition",
+    "align_in",
+    "align_out",
+    "machine",
+    "operands",
+    "tasks",
+]
 __all__ += ["transition", "transitions"]

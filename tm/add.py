@@ -74,7 +74,8 @@ Its answer:
 
 """
 
-RAW_INSTRUCTION = 'Answer with the sum of the two numbers, in digits.\n\n'
+RAW_INSTRUCTION = "Answer with the sum of the two numbers, in digits.\n\n"
+
 
 class Add(BasicMachine):
     """a + b."""

@@ -60,7 +60,10 @@ class Configuration:
         parts = {"carry": self.carry, "out": cells(self.output), "flag": self.flag}
         for name, tape, head in zip("ab", self.tapes, self.heads, strict=False):
             parts[name] = cells(tape)
-            parts[f"{name}_left"], parts[f"{name}_right"] = cells(tape[: max(head, 0)]), cells(tape[max(head, 0) :])
+            parts[f"{name}_left"], parts[f"{name}_right"] = (
+                cells(tape[: max(head, 0)]),
+                cells(tape[max(head, 0) :]),
+            )
         return parts
 
 
@@ -237,17 +240,8 @@ class BasicBatch(Batch):
     def halted(self) -> pa.Array:
         return render(self.entries(self.all, self.num_steps), len(self.all))
 
-    def answers(self) -> pa.Array:
-        return render([Block(self.all, Template("{answer}"), {"answer": self.answer()})], len(self.all))
 
-    @abstractmethod
-    def answer(self) -> Part:
-        """Return the bare answers."""
-
-
-def rule(
-    num_steps: I64, keep_all: int, last: int, random: int, inner: tuple[int, int] | None = None
-) -> StepRule:
+def rule(num_steps: I64, keep_all: int, last: int, random: int, inner: tuple[int, int] | None = None) -> StepRule:
     """Return the usual rule: the first row, the ``last`` last ones, ``random`` others from between.
 
     ``inner`` are the bounds of the random ones, counted from 0 and from the number of transitions.
@@ -258,4 +252,14 @@ def rule(
 
 
 Factory = Callable[[BasicMachine, Operands], BasicBatch]
-__all__ = ["BasicBatch", "BasicMachine", "Configuration", "Content", "cells", "execute", "replace", "reverse", "rule"]
+__all__ = [
+    "BasicBatch",
+    "BasicMachine",
+    "Configuration",
+    "Content",
+    "cells",
+    "execute",
+    "replace",
+    "reverse",
+    "rule",
+]

@@ -13,7 +13,7 @@ import pyarrow as pa
 from .arrow import strings
 from .columns import I64, Bool, Number
 from .random import U64, below, words
-from .render import Block, render
+from .render import Block, Cells, Part, render
 
 if TYPE_CHECKING:
     from .machine import Dialect, Machine
@@ -119,8 +119,8 @@ class Batch(ABC):
         """Render each expression's halting entry (its last completion)."""
 
     @abstractmethod
-    def answers(self) -> pa.Array:
-        """Render each expression's bare answer."""
+    def answer(self) -> Part:
+        """Return each expression's bare answer."""
 
 
 def texts(blocks: Sequence[Block], num_rows: int) -> Texts:
@@ -215,13 +215,15 @@ class SteppedBatch(Batch):
     def halted(self) -> pa.Array:
         return strings([self.machine.halted(a, b) for a, b in self.pairs])
 
-    def answers(self) -> pa.Array:
-        return strings([str(self.machine.answer(a, b)) for a, b in self.pairs])
+    def answer(self) -> Part:
+        answers = [str(self.machine.answer(a, b)) for a, b in self.pairs]
+        size = np.array([len(answer) for answer in answers], np.int64)
+        return Cells(np.frombuffer("".join(answers).encode(), np.uint8), np.cumsum(size) - size, size)
 
     def _transitions(self, rows: Rows) -> list[Any]:
         machine, pairs, dialect = self.machine, self.pairs, self.dialect
         wanted = zip(rows.expression.tolist(), rows.index.tolist(), strict=True)
-        return [machine.transition(*pairs[row], step, dialect) for row, step in wanted]
+        return [machine.transition(pairs[row][0], pairs[row][1], step, dialect) for row, step in wanted]
 
 
 def _stepped(found: list[tuple[str, str, str | None]]) -> Texts:

@@ -4,9 +4,8 @@ A law maps uniform coordinates (free digits of a and b, one small selector) to o
 pipelines turn a seed into coordinates, so that every expression is a pure function of (seed, class, number).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cache, reduce
 
 import numpy as np
 
@@ -74,12 +73,19 @@ class Variant:
     law: Law
 
 
-def apportion(count: int, shares: Sequence[int]) -> list[int]:
+@cache
+def apportion(count: int, shares: tuple[int, ...]) -> list[int]:
     """Split a count by shares; what is left over goes to the first ones."""
     parts = [count * share // sum(shares) for share in shares]
     for at in range(count - sum(parts)):
         parts[at % len(parts)] += 1
     return parts
+
+
+@cache
+def whole_class(law: Law) -> tuple[Variant, ...]:
+    """Return the one part of a class that has no variants."""
+    return (Variant("any", 1, law),)
 
 
 def halves(equal: Law, *others: Variant) -> tuple[Variant, ...]:

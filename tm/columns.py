@@ -62,8 +62,7 @@ class Number:
 
     def is_zero(self) -> Bool:
         """Tell which numbers are 0."""
-        zero: Bool = ~self.planes.any(axis=0)
-        return zero
+        return np.asarray(self.planes.max(axis=0, initial=0) == 0)
 
     def integers(self) -> list[int]:
         """Return the numbers as Python integers."""
@@ -118,7 +117,7 @@ def add(x: Number, y: Number) -> tuple[Number, U8]:
     total[width] = carry[width]
     longest = np.maximum(x.length, y.length)
     grown = carry[longest, np.arange(len(x))]
-    return Number(total, longest + grown), carry
+    return Number(total, longest + grown.astype(np.int64)), carry
 
 
 def subtract(x: Number, y: Number) -> Number:

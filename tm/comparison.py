@@ -1,7 +1,7 @@
 """What greater_than and less_than share: the last pair of digits that differs decides, then the lengths.
 
-    GREATER_THAN, q1,  |7[HEAD1]|2 |1[HEAD2]|3 [OUTPUT]True
-    CMD [HEAD1] RIGHT, [HEAD2] RIGHT, [OUTPUT] False, q1
+GREATER_THAN, q1,  |7[HEAD1]|2 |1[HEAD2]|3 [OUTPUT]True
+CMD [HEAD1] RIGHT, [HEAD2] RIGHT, [OUTPUT] False, q1
 """
 
 from abc import abstractmethod
@@ -12,7 +12,7 @@ import numpy as np
 from .basic import BasicBatch, BasicMachine, Configuration, Said
 from .batch import Batch, Operands
 from .classes import EQUAL, GREATER, LESS, Variant, halves
-from .columns import I64, Bool, widen
+from .columns import I64, U8, Bool, widen
 from .machine import Dialect
 from .render import Part, left, pick_flag, right, tape
 
@@ -127,7 +127,7 @@ class ComparisonBatch(BasicBatch):
             "decided": self._written(self.a.length[e], self.b.length[e]),
         }
 
-    def _written(self, x: I64, y: I64) -> Part:
+    def _written(self, x: U8 | I64, y: U8 | I64) -> Part:
         """Return the write command for the relation of x and y, nothing where they are the same."""
         holds = x > y if self.machine.holds(1, 0) else x < y
         part = pick_flag(holds, "[OUTPUT] True, ", "[OUTPUT] False, ")

@@ -1,7 +1,7 @@
 """Division by repeated addition: 9 // 4 counts how often 4 goes into 9 before the sum is greater.
 
-    DIV, q1, [HEAD1]|9 [HEAD2]|4 [COUNT]|8 [OUTPUT]|1
-    CMD [CALL] GREATER_THAN, q2
+DIV, q1, [HEAD1]|9 [HEAD2]|4 [COUNT]|8 [OUTPUT]|1
+CMD [CALL] GREATER_THAN, q2
 """
 
 from collections.abc import Iterator
@@ -83,7 +83,8 @@ Its answer:
 
 """
 
-RAW_INSTRUCTION = 'Answer with the whole part of the first number divided by the second, in digits.\n\n'
+RAW_INSTRUCTION = "Answer with the whole part of the first number divided by the second, in digits.\n\n"
+
 
 class Quotients(Law):
     """b is free, the quotient one of a few small numbers, the remainder uniform below b: the run halts soon."""

@@ -1,7 +1,7 @@
 """Equality, read from the units up: 12 == 13 stops at the first digits that differ.
 
-    EQUAL, q1,  [HEAD1]|2|1 [HEAD2]|3|1 [OUTPUT]True
-    CMD [OUTPUT] False, [OUTPUT], qH
+EQUAL, q1,  [HEAD1]|2|1 [HEAD2]|3|1 [OUTPUT]True
+CMD [OUTPUT] False, [OUTPUT], qH
 """
 
 from collections.abc import Iterator, Mapping
@@ -70,7 +70,7 @@ Its answer:
 
 """
 
-RAW_INSTRUCTION = 'Answer True if the two numbers are equal, otherwise False.\n\n'
+RAW_INSTRUCTION = "Answer True if the two numbers are equal, otherwise False.\n\n"
 
 VARIANTS = halves(EQUAL, Variant("different", 1, DIFFERENT))
 

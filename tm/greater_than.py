@@ -60,7 +60,8 @@ Its answer:
 
 """
 
-RAW_INSTRUCTION = 'Answer True if the first number is greater than the second, otherwise False.\n\n'
+RAW_INSTRUCTION = "Answer True if the first number is greater than the second, otherwise False.\n\n"
+
 
 class GreaterThan(Comparison):
     """a > b."""

@@ -48,6 +48,7 @@ CMD [OUTPUT] LEFT, q2
 
 """
 
+
 class Plain(Law):
     """a is free, its second digit is not 0."""
 

@@ -88,9 +88,7 @@ class Loop(Composer):
         if step == 0 and k == self.turns(a, b):
             count, out = self.registers(a, b, k, "q1")
             tapes = {"a": a, "b": b, "count": count, "out": out}
-            line = HALTED.format(
-                title=self.title, **{name: cells(reverse(value)) for name, value in tapes.items()}
-            )
+            line = HALTED.format(title=self.title, **{name: cells(reverse(value)) for name, value in tapes.items()})
             return "qH", f"{line}\n{HALT}", None
         state = STATES[(step + 1) % 3]
         k += step == 2
@@ -140,7 +138,7 @@ class Turn:
 
     @cached_property
     def product(self) -> Number:
-        """turn * unit."""
+        """Turn * unit."""
         return columns.multiply(self.turn, self.unit)
 
     @cached_property
@@ -150,12 +148,12 @@ class Turn:
 
     @cached_property
     def next_turn(self) -> Number:
-        """turn + 1."""
+        """Turn + 1."""
         return columns.add(self.turn, self.one)[0]
 
     @cached_property
     def previous_turn(self) -> Number:
-        """turn - 1, for turns from 1 on."""
+        """Turn - 1, for turns from 1 on."""
         return columns.subtract(self.turn, self.one)
 
 
@@ -211,9 +209,7 @@ class LoopBatch(Batch):
             (rest, np.zeros(len(rest), np.int64), limit),
             *((rest, step, turn) for step, turn in self._random(key[rest], limit)),
         ]
-        index = Turns(
-            np.concatenate([step for _, step, _ in parts]), _stacked([turn for *_, turn in parts])
-        )
+        index = Turns(np.concatenate([step for _, step, _ in parts]), _stacked([turn for *_, turn in parts]))
         return Rows(np.concatenate([part[0] for part in parts]), index)
 
     def _random(self, key: U64, limit: Number) -> list[tuple[I64, Number]]:
@@ -327,9 +323,8 @@ class LoopBatch(Batch):
         content = self._halted(self.operands.a, self.operands.second, count, out, self.all)
         return render([Block(self.all, *content)], len(self.all))
 
-    def answers(self) -> pa.Array:
-        part = {"out": decimal(self._final[1], self.all)}
-        return render([Block(self.all, Template("{out}"), part)], len(self.all))
+    def answer(self) -> Part:
+        return decimal(self._final[1], self.all)
 
 
 def _tapes(here: I64, **numbers: Number) -> dict[str, Part]:
@@ -356,5 +351,3 @@ def _stacked(numbers: list[Number]) -> Number:
     width = max(number.width for number in numbers)
     planes = np.concatenate([columns.widen(number.planes, width) for number in numbers], axis=1)
     return Number(planes, np.concatenate([number.length for number in numbers]))
-
-

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..errors import UserError, clip, nearest
-from .classes import Law, Variant
+from .classes import Law, Variant, whole_class
 
 if TYPE_CHECKING:
     from .batch import Batch, Operands, StepRule
@@ -149,7 +149,7 @@ class Machine(ABC):
 
     def variants(self, len_a: int, len_b: int) -> tuple[Variant, ...]:
         """Return the disjoint parts of a class, each with its share of the class's count."""
-        return (Variant("any", 1, self.law),)
+        return whole_class(self.law)
 
     def halting(self, shortest: int, longest: int, num: int) -> Iterator[tuple[int, int, int, Law]]:
         """Yield (len a, len b, count, law) of extra expressions that halt soon; none where every run does."""

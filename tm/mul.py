@@ -1,7 +1,7 @@
 """Multiplication by repeated addition: 45 * 3 counts to 3 and adds 45 each time.
 
-    MUL, q2, [HEAD1]|5|4 [HEAD2]|3 [COUNT]|1 [OUTPUT]|5|4
-    CMD [CALL] ADD, q3
+MUL, q2, [HEAD1]|5|4 [HEAD2]|3 [COUNT]|1 [OUTPUT]|5|4
+CMD [CALL] ADD, q3
 """
 
 from collections.abc import Iterator
@@ -85,7 +85,8 @@ Its answer:
 
 """
 
-RAW_INSTRUCTION = 'Answer with the product of the two numbers, in digits.\n\n'
+RAW_INSTRUCTION = "Answer with the product of the two numbers, in digits.\n\n"
+
 
 class SmallB(Law):
     """a is free, b one of a few small numbers: the run halts soon."""
@@ -188,5 +189,3 @@ class MulBatch(LoopBatch):
             at = np.minimum(turn.length, group.b.length)[here]
             parts = {**parts, "a_left": left(reading, here, at), "a_right": right(reading, here, at)}
         return template, parts
-
-

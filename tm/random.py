@@ -52,12 +52,6 @@ def below(word: U64, size: NDArray[np.int64] | NDArray[np.uint64]) -> U64:
     return narrow
 
 
-def fractions(word: U64) -> NDArray[np.float64]:
-    """Return floats of [0, 1) with 53 random bits."""
-    unit: NDArray[np.float64] = (word >> np.uint64(11)) * (1.0 / (1 << 53))
-    return unit
-
-
 def _digit_table() -> NDArray[np.uint32]:
     numbers = np.arange(10_000)
     digits = np.stack([numbers // 10**k % 10 for k in range(4)], axis=1).astype(np.uint8)

@@ -51,6 +51,7 @@ CMD q2
 
 """
 
+
 class Complemented(Law):
     """a is all nines, b is free and does not begin with 9 where it is as long as a."""
 

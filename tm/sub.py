@@ -1,6 +1,6 @@
 """Subtraction without borrowing: 12 - 7 through the nines' complement, in five steps with four calls.
 
-    reflection(99, 7) = 92      add(12, 92) = 104      add(104, 1) = 105      left_mask(105) = 5
+reflection(99, 7) = 92      add(12, 92) = 104      add(104, 1) = 105      left_mask(105) = 5
 """
 
 from collections.abc import Iterator
@@ -9,15 +9,15 @@ import numpy as np
 import pyarrow as pa
 
 from . import columns
+from .add import lopsided
 from .basic import Content, cells, reverse
 from .batch import Batch, Operands, Rows, StepRule, Texts, texts, walk_rows
 from .classes import AtLeastB
 from .columns import I64, Number
 from .composer import HALT, Composer, called, calls, ended, halted, lines, started
-from .add import lopsided
 from .machine import Dialect
 from .random import U64
-from .render import Block, Pick, decimal, low, render, tape
+from .render import Block, Part, Pick, decimal, low, render, tape
 from .stress import SUBTRACTION, Family
 from .template import Template
 
@@ -83,7 +83,7 @@ Its answer:
 
 """
 
-RAW_INSTRUCTION = 'Answer with the first number minus the second, in digits.\n\n'
+RAW_INSTRUCTION = "Answer with the first number minus the second, in digits.\n\n"
 
 STATE = "SUB, {state}, [HEAD1]{a} [HEAD2]{b} {out}"
 CALLS = (("reflection", "q2"), ("add", "q3"), ("add", "q4"), ("left_mask", "qH"))
@@ -238,7 +238,5 @@ class SubBatch(Batch):
     def halted(self) -> pa.Array:
         return render([Block(self.all, *self._halted(self.all))], len(self.all))
 
-    def answers(self) -> pa.Array:
-        return render(
-            [Block(self.all, Template("{out}"), {"out": decimal(self.difference, self.all)})], len(self.all)
-        )
+    def answer(self) -> Part:
+        return decimal(self.difference, self.all)

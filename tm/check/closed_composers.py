@@ -1,6 +1,6 @@
 """The entries of SUB, MUL and DIV as direct functions of operands and step; ``problem`` finds any task."""
 
-from ..errors import clip
+from ...errors import clip
 from .closed import (
     MAX_DIGITS,
     Add,

@@ -6,7 +6,7 @@ wrong. ``successor`` does the same to texts of right rows, fast.
 
 from dataclasses import replace
 
-from ..errors import clip
+from ...errors import clip
 from .closed import Problem, written
 from .closed_composers import problem
 from .grammar import COMPOSERS, MACHINES, TASKS, Entry, ParseError, Tape, parse
@@ -264,9 +264,7 @@ def check_transition(task: str, prompt: str, completion: str, dialect: str = "co
     return check_at(work, entry, prompt, completion, dialect, locate(entry))
 
 
-def check_at(
-    work: Problem, entry: Entry, prompt: str, completion: str, dialect: str, step: int
-) -> str | None:
+def check_at(work: Problem, entry: Entry, prompt: str, completion: str, dialect: str, step: int) -> str | None:
     """Check a transition of known operands and step. ``entry`` is the parsed prompt."""
     if not 0 <= step < work.n_steps:
         return f"prompt: step {shown(step)} is not one of this run's {shown(work.n_steps)} transitions"

@@ -114,9 +114,7 @@ def _comparer(machine: str) -> Successor:
             return ""
         moves, truth = effect
         if not moves:
-            return (
-                f"{machine}, qH,  {left1}[HEAD1]{right1} {left2}[HEAD2]{right2} {truth or output}\n{HALT}\n"
-            )
+            return f"{machine}, qH,  {left1}[HEAD1]{right1} {left2}[HEAD2]{right2} {truth or output}\n{HALT}\n"
         left1, right1, left2, right2 = left1 + right1[:2], right1[2:], left2 + right2[:2], right2[2:]
         return (
             f"{machine}, q1,  {left1}[HEAD1]{right1} {left2}[HEAD2]{right2} [OUTPUT]{truth or output}\n"
@@ -190,8 +188,7 @@ def _reflector() -> Successor:
 def _masker() -> Successor:
     starting, running, stripping = (_matcher("LEFT_MASK", state) for state in ("q0", "q1", "q2"))
     decided = {
-        digit: decide(Entry("LEFT_MASK", "q1", (Tape("", digit and "|" + digit),))).command_line()
-        for digit in _DIGITS
+        digit: decide(Entry("LEFT_MASK", "q1", (Tape("", digit and "|" + digit),))).command_line() for digit in _DIGITS
     }
     effects = {f"[HEAD] RIGHT, [OUTPUT] {digit}, [OUTPUT] RIGHT, q1": "|" + digit for digit in "0123456789"}
 
@@ -280,10 +277,7 @@ def _subtractor() -> Successor:
 
 def _looper(machine: str) -> Successor:
     """MUL and DIV: which register a call feeds is all that differs."""
-    pattern = (
-        machine
-        + r", (q[0-3]), (\[HEAD1\]([|0-9]*) \[HEAD2\]([|0-9]*) \[COUNT\])([|0-9]*) \[OUTPUT\]([|0-9]*)"
-    )
+    pattern = machine + r", (q[0-3]), (\[HEAD1\]([|0-9]*) \[HEAD2\]([|0-9]*) \[COUNT\])([|0-9]*) \[OUTPUT\]([|0-9]*)"
     state_line, mul = re.compile(pattern).fullmatch, machine == "MUL"
     compare = "LESS_THAN" if mul else "GREATER_THAN"
     commands = {"q1": f"CMD [CALL] {compare}, q2", "q2": "CMD [CALL] ADD, q3", "q3": "CMD [CALL] ADD, q1"}

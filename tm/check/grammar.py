@@ -14,7 +14,7 @@ with the machines that make the rows, so that a slip there cannot hide itself he
 import re
 from dataclasses import dataclass
 
-from ..errors import clip
+from ...errors import clip
 
 HALT = "No command to execute. Halt state."
 MACHINES = {
@@ -78,10 +78,7 @@ LAYOUTS: dict[str, dict[str, str]] = {
 _TAPE = "digits, each after a '|'"
 # field -> (what it may look like, how to name that). Possessive: linear on any input.
 _FIELDS: dict[str, tuple[re.Pattern[str], str]] = {
-    **{
-        name: (re.compile(r"(?:\|[0-9])*+"), _TAPE)
-        for name in ("left1", "right1", "left2", "right2", "digits")
-    },
+    **{name: (re.compile(r"(?:\|[0-9])*+"), _TAPE) for name in ("left1", "right1", "left2", "right2", "digits")},
     **{name: (re.compile(r"(?:\|[0-9])++"), "one or more " + _TAPE) for name in ("count", "result")},
     "carry": (re.compile(r"[01]"), "a carry of 0 or 1"),
     "truth": (re.compile(r"True|False"), "True or False"),
@@ -188,9 +185,7 @@ class Entry:
         for index, tape in enumerate(self.tapes, 1):
             fields[f"left{index}"], fields[f"right{index}"] = tape.left, tape.right
         pieces = _PIECES[self.machine][self.state]
-        parts = [
-            (fields.get(piece, self.output) or "") if at % 2 else piece for at, piece in enumerate(pieces)
-        ]
+        parts = [(fields.get(piece, self.output) or "") if at % 2 else piece for at, piece in enumerate(pieces)]
         return f"{self.machine}, {self.state},{''.join(parts)}"
 
     def command_line(self) -> str:
@@ -272,9 +267,7 @@ def _state_line(line: str, number: int) -> tuple[str, str, dict[str, str]]:
     if machine not in LAYOUTS:
         raise ParseError(f"one of the machines {', '.join(LAYOUTS)}", number, 1, line)
     if state not in LAYOUTS[machine]:
-        raise ParseError(
-            f"one of {machine}'s states {', '.join(LAYOUTS[machine])}", number, name.start(2) + 1, state
-        )
+        raise ParseError(f"one of {machine}'s states {', '.join(LAYOUTS[machine])}", number, name.start(2) + 1, state)
     at, fields = name.end(), {}
     for index, piece in enumerate(_PIECES[machine][state]):
         if index % 2 == 0:

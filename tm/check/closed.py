@@ -218,9 +218,7 @@ class Order(_Comparison):
     def related(self, x: int | str, y: int | str) -> bool:
         """Whether x stands in the machine's relation to y; strings must be of equal length."""
         greater, less = (
-            (x > y, x < y)
-            if isinstance(x, int) and isinstance(y, int)
-            else (str(x) > str(y), str(x) < str(y))
+            (x > y, x < y) if isinstance(x, int) and isinstance(y, int) else (str(x) > str(y), str(x) < str(y))
         )
         return greater if self.task == "greater_than" else less
 

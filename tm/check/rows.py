@@ -10,7 +10,7 @@ Measured on one core, rows of 1..100 digits: 3-10 microseconds a one_step row, 2
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..errors import clip
+from ...errors import clip
 from .closed import SIGNS, Problem
 from .closed_composers import problem
 from .execute import check_at, difference, shown
@@ -104,8 +104,7 @@ def count_transitions(view: str, columns: Mapping[str, Sequence[Any]]) -> int:
         return sum(len(trace or ()) for trace in columns["trace"])
     if view in ("scratchpad", "commands"):
         return sum(
-            _entries(view, prompt, text)
-            for prompt, text in zip(columns["prompt"], columns["completion"], strict=True)
+            _entries(view, prompt, text) for prompt, text in zip(columns["prompt"], columns["completion"], strict=True)
         )
     return 0
 
@@ -192,9 +191,7 @@ def _value(name: str, expected: object, found: object) -> str | None:
 def _text(name: str, expected: str, found: object) -> str | None:
     if expected == found:
         return None
-    return (
-        f"{name}: {difference(expected, found)}" if isinstance(found, str) else _value(name, expected, found)
-    )
+    return f"{name}: {difference(expected, found)}" if isinstance(found, str) else _value(name, expected, found)
 
 
 def _common(task: str, row: Row) -> str | None:
@@ -320,9 +317,7 @@ def _aligner(work: Problem, row: Row) -> str | None:
 def _raw(work: Problem, row: Row) -> str | None:
     if work.task not in SIGNS:
         return f"{work.task} has no raw form"
-    return _text("prompt", work.question, row["prompt"]) or _text(
-        "completion", work.answer, row["completion"]
-    )
+    return _text("prompt", work.question, row["prompt"]) or _text("completion", work.answer, row["completion"])
 
 
 _BODIES: dict[str, Callable[[Problem, Row], str | None]] = {

@@ -1,0 +1,277 @@
+"""A machine of one's own becomes a task by its class alone: this file defines ``max``, the larger of two numbers.
+
+    MAX, q3,  [HEAD1]|2|1 [HEAD2]|9 True |2[OUTPUT]
+    CMD [OUTPUT] 1, [OUTPUT] RIGHT, [HEAD1] RIGHT, q3
+
+q1 compares from the units up, q2 brings the heads back, q3 copies the larger number.
+"""
+
+import multiprocessing
+from collections.abc import Iterator
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from caef_data.errors import UserError
+from caef_data.pipelines.build import build
+from caef_data.pipelines.declaration import from_flags, parse_declaration
+from caef_data.pipelines.plan import make_plan
+from caef_data.pipelines.settings import Declaration, TaskSettings
+from caef_data.pipelines.split import sides
+from caef_data.pipelines.verify import verify
+from caef_data.tm import align_in, align_out, columns, machine, tasks, transition, transitions
+from caef_data.tm.basic import BasicMachine, Configuration, Said
+from caef_data.tm.batch import Operands
+from caef_data.tm.classes import Law, Variant
+from caef_data.tm.columns import Bool
+from caef_data.tm.machine import _REGISTRY
+
+HEADS = "{a_left}[HEAD1]{a_right} {b_left}[HEAD2]{b_right}"
+
+
+class FirstLarger(Law):
+    """a > b, or with ``negated`` a <= b: a law of one's own, which worker processes must know too."""
+
+    def __init__(self, negated: bool) -> None:
+        self.negated = negated
+
+    def holds(self, operands: Operands) -> Bool:
+        larger: Bool = columns.compare(operands.a, operands.second) > 0
+        return larger != self.negated
+
+
+VARIANTS = (Variant("first", 1, FirstLarger(False)), Variant("second", 1, FirstLarger(True)))
+
+
+class Max(BasicMachine):
+    """The larger of two numbers."""
+
+    name = "max"
+    sign = "max"
+    commutative = True
+    states = {
+        "q0": "MAX, q0, [HEAD1] {a}[HEAD2] {b} [OUTPUT]",
+        "q1": f"MAX, q1,  {HEADS} [OUTPUT]{{flag}}",
+        "q2": f"MAX, q2,  {HEADS} [OUTPUT]{{flag}}",
+        "q3": f"MAX, q3,  {HEADS} {{flag}} {{out}}[OUTPUT]",
+        "qH": f"MAX, qH,  {HEADS} {{out}}",
+    }
+    commands = {
+        "start": "CMD [HEAD1] RIGHT, [HEAD2] RIGHT, [OUTPUT] True, q1",
+        "compare": "CMD {move_a}{move_b}{write}q1",
+        "turn": "CMD q2",
+        "back": "CMD {move_a}{move_b}q2",
+        "begin": "CMD q3",
+        "copy": "CMD [OUTPUT] {digit}, [OUTPUT] RIGHT, {move_a}{move_b}q3",
+        "close": "CMD [OUTPUT], qH",
+    }
+
+    def decide(self, now: Configuration) -> Said:
+        if now.state == "q0":
+            return "start", {}
+        if now.state == "q2":
+            a, b = now.heads
+            return ("back", moves(a > 0, b > 0, "LEFT")) if a or b else ("begin", {})
+        x, y = now.read(0), now.read(1)
+        if now.state == "q3":
+            first = now.flag == "True"
+            digit = x if first else y
+            return ("copy", {"digit": digit, **moves(first, not first, "RIGHT")}) if digit else ("close", {})
+        if not x and not y:
+            return "turn", {}
+        differ = int(x or 0) - int(y or 0)
+        write = f"[OUTPUT] {differ > 0}, " if differ else ""
+        return "compare", {"write": write, **moves(bool(x), bool(y), "RIGHT")}
+
+    def answer(self, a: int, b: int) -> int:
+        return max(a, b)
+
+    def num_steps(self, a: int, b: int) -> int:
+        return self.max_num_steps(len(str(a)), len(str(b)))
+
+    def max_num_steps(self, len_a: int, len_b: int) -> int:
+        return 3 * max(len_a, len_b) + 4
+
+    def count(self, len_a: int, len_b: int, num: int, span: int) -> int:
+        return 2 * num if len_a == len_b else num
+
+    def variants(self, len_a: int, len_b: int) -> tuple[Variant, ...]:
+        return VARIANTS if len_a == len_b else VARIANTS[:1] if len_a > len_b else VARIANTS[1:]
+
+
+def moves(a: bool, b: bool, where: str) -> dict[str, str]:
+    return {"move_a": f"[HEAD1] {where}, " if a else "", "move_b": f"[HEAD2] {where}, " if b else ""}
+
+
+# Worker processes of a build load this file and keep the machine; here it must not stay: other tests look at all tasks.
+if multiprocessing.parent_process() is None:
+    MAX = _REGISTRY.pop("max")
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setitem(_REGISTRY, "max", MAX)
+    yield
+
+
+SETTINGS: dict[str, Any] = {
+    "min": 1,
+    "max": 5,
+    "num": 12,
+    "splits": ["train", "test", "stress"],
+    "rows_per_shard": 400,
+}
+
+
+def declared(**more: Any) -> Declaration:
+    return from_flags(["max"], **{**SETTINGS, **more})
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.parquet"))}
+
+
+def rows_of(folder: Path, config: str) -> list[dict[str, Any]]:
+    return [row for path in sorted(folder.glob(f"{config}/*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def test_without_its_file_the_machine_is_unknown_everywhere() -> None:
+    assert "max" not in tasks()
+    with pytest.raises(UserError, match="max"):
+        declared()
+    with pytest.raises(UserError, match="there is no task"):
+        transitions("max", 1, 2)
+
+
+@pytest.mark.usefixtures("registered")
+def test_defining_the_class_makes_it_a_task_of_the_python_interface() -> None:
+    assert "max" in tasks()
+    for a, b in ((0, 0), (3, 5), (5, 3), (120, 99), (99, 120), (10**60, 10**60 - 1)):
+        steps = list(transitions("max", a, b))
+        assert len(steps) == MAX.num_steps(a, b)
+        assert [transition("max", a, b, k) for k in range(len(steps))] == steps
+        assert all(now.completion == then.prompt for now, then in zip(steps, steps[1:], strict=False))
+        assert align_in(f"{a}max{b}=") == steps[0].prompt
+        assert align_out("max", a, b) == (steps[-1].completion, f"{a}max{b}={max(a, b)}")
+    assert sides("max", ["12", "90"], ["90", "12"]) in (["train"] * 2, ["test"] * 2)
+
+
+@pytest.mark.usefixtures("registered")
+def test_it_is_declared_like_any_other_task() -> None:
+    assert TaskSettings(task="max", min=1, max=5, num=12).task == "max"
+    assert parse_declaration('[[task]]\ntask = "max"\nmax = 5\n').tasks[0].task == "max"
+    assert "max" in [settings.task for settings in from_flags(["all"], max=2).tasks]
+    with pytest.raises(UserError, match="did you mean 'max'"):
+        declared_task = from_flags(["maxx"], max=2)
+        assert declared_task is None
+
+
+@pytest.mark.usefixtures("registered")
+def test_it_is_built_in_worker_processes_into_the_same_bytes_and_verified(tmp_path: Path) -> None:
+    together, alone = tmp_path / "together", tmp_path / "alone"
+    results = build(make_plan(declared()), together, workers=2)
+    assert sum(result.built for result in results) > 4
+    report = verify(together, workers=2)
+    assert report.ok, report.findings[:3]
+    assert report.rows_checked == sum(result.rows for result in results)
+    assert any("max" in note for note in report.notes)
+    build(make_plan(declared()), alone, workers=1)
+    assert files_of(alone) == files_of(together)
+    assert {path.name for path in together.glob("max-*")} == {
+        "max-one_step",
+        "max-full",
+        "max-aligner",
+        "max-raw",
+    }
+
+    rows = rows_of(together, "max-one_step")
+    for row in rows:
+        step = transition("max", row["a"], row["b"], row["step"])
+        assert (row["prompt"], row["completion"]) == (step.prompt, step.completion)
+        assert (row["state"], row["next_state"], row["call"]) == (step.state, step.next_state, None)
+        assert row["n_steps"] == 3 * max(row["len_a"], row["len_b"]) + 4
+        if row["variant"] in ("first", "second"):
+            assert row["variant"] == ("first" if int(row["a"]) > int(row["b"]) else "second")
+        assert "larger of two numbers" in row["instruction"]
+    for row in rows_of(together, "max-raw"):
+        assert (row["prompt"], row["completion"]) == (
+            f"{row['a']}max{row['b']}=",
+            str(max(int(row["a"]), int(row["b"]))),
+        )
+
+
+@pytest.mark.usefixtures("registered")
+def test_its_classes_follow_its_own_counts_and_variants(tmp_path: Path) -> None:
+    build(make_plan(declared(views=["raw"], splits=["train"], rows_per_shard=None)), tmp_path, workers=1)
+    counts: dict[tuple[int, int, str], int] = {}
+    for row in rows_of(tmp_path, "max-raw"):
+        key = row["len_a"], row["len_b"], row["variant"]
+        counts[key] = counts.get(key, 0) + 1
+    for a in range(1, 6):
+        for b in range(1, 6):
+            names = ("first", "second") if a == b else ("first",) if a > b else ("second",)
+            assert {name: counts.pop((a, b, name)) for name in names} == dict.fromkeys(names, 12)
+    assert not counts
+
+
+@pytest.mark.usefixtures("registered")
+def test_verification_of_it_notices_a_wrong_row(tmp_path: Path) -> None:
+    build(make_plan(declared(splits=["train"], views=["one_step"])), tmp_path, workers=1)
+    path = sorted(tmp_path.glob("max-one_step/*.parquet"))[0]
+    table = pq.read_table(path)
+    texts = table.column("completion").to_pylist()
+    texts[3] = texts[3].replace("[HEAD1]", "[HEAD2]", 1)
+    at = table.schema.get_field_index("completion")
+    pq.write_table(table.set_column(at, table.schema.field(at), [texts]), path)
+    report = verify(tmp_path, workers=1)
+    assert [(one.path, one.row) for one in report.findings if one.kind == "row"] == [
+        (str(path.relative_to(tmp_path)), 3)
+    ]
+
+
+# ------------------------------------------------------------------------------------------------- one name, one file
+
+OTHER = '''
+from caef_data.tm.greater_than import GreaterThan
+
+class {cls}(GreaterThan):
+    """Another machine."""
+
+    name = "{name}"
+    sign = None
+'''
+
+
+def load(path: Path, module: str) -> None:
+    spec = spec_from_file_location(module, path)
+    assert spec is not None and spec.loader is not None
+    spec.loader.exec_module(module_from_spec(spec))
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize("name", ["max", "add", "greater_than"])
+def test_a_second_machine_of_a_name_from_another_file_is_refused(name: str, tmp_path: Path) -> None:
+    before = dict(_REGISTRY)
+    path = tmp_path / "other.py"
+    for cls in ("Another", type(machine(name)).__qualname__):
+        path.write_text(OTHER.format(cls=cls, name=name))
+        with pytest.raises(ValueError, match=f"two machines are called '{name}'"):
+            load(path, "other_machine")
+    assert before == _REGISTRY
+
+
+def test_loading_one_file_twice_is_no_second_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "other.py"
+    path.write_text(OTHER.format(cls="Own", name="my_own"))
+    try:
+        for _ in range(2):
+            spec = spec_from_file_location("my_own_machine", path)
+            assert spec is not None and spec.loader is not None
+            monkeypatch.setitem(__import__("sys").modules, "my_own_machine", module_from_spec(spec))
+            spec.loader.exec_module(__import__("sys").modules["my_own_machine"])
+            assert machine("my_own").source == str(path)
+    finally:
+        _REGISTRY.pop("my_own", None)
