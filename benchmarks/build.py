@@ -118,7 +118,7 @@ class Bench:
         return special[key]() if key in special else self.ratio(key)
 
     def settings(self, task: str, view: str, num: int) -> list[str]:
-        """Return the arguments of a build; ``fresh`` adds ``--out``."""
+        """Return the arguments of a build; ``kept`` adds ``--out``."""
         words = ["--min", 1, "--max", self.size.longest, "--num", num, "--split", "train", "--view", view]
         return ["build", "--task", task, *map(str, words)]
 
@@ -156,8 +156,7 @@ class Bench:
     def ratio(self, task: str) -> Result:
         """Time a build against writing its rows, in turn."""
         settings = self.settings(task, "one_step", self.size.num)
-        single = ["build", "--task", task, "--min", "1", "--max", "1", "--num", "1", "--no-balance"]
-        single += ["--split", "train", "--view", "one_step"]
+        single = [*settings, "--max", "1", "--num", "1", "--no-balance"]  # of repeated options the last counts
         _, first = self.kept(settings)
         rows = configs_of(first)[f"{task}-one_step"]["train"]["rows"]
         runs: dict[str, list[float]] = {"build": [], "write": [], "start-up": []}

@@ -166,7 +166,7 @@ class AddBatch(BasicBatch):
 
     def parts(self, state: str, e: I64, i: I64) -> Mapping[str, Part]:
         if state == "q0":
-            return {"a": tape(self.a, e), "b": tape(self.b, e)}
+            return {"a": tape(self.operands.a, e), "b": tape(self.operands.second, e)}
         k = np.minimum(i - 1, self.longest[e])
         following = np.minimum(k + 1, self.longest[e])
         halted = state == "qH"
@@ -184,4 +184,5 @@ class AddBatch(BasicBatch):
         }
 
     def answer(self) -> Part:
+        self.num_steps  # noqa: B018  (computes the sum)
         return decimal(self.sum, self.all)

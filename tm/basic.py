@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
 
-from .batch import Batch, Operands, Rows, StepRule, Texts, sample_rows, texts, walk_rows
+from .batch import Batch, Rows, StepRule, Texts, sample_rows, texts, walk_rows
 from .columns import I64, Bool
 from .machine import HALT, Dialect, Machine, Transition
 from .random import U64
@@ -177,13 +177,9 @@ class BasicBatch(Batch):
 
     machine: BasicMachine
 
-    def __init__(self, machine: BasicMachine, operands: Operands, dialect: Dialect = "consistent") -> None:
-        super().__init__(machine, operands, dialect)
-        self._num_steps = self.count_steps()
-
     @abstractmethod
     def count_steps(self) -> I64:
-        """Compute what every entry depends on, and return the number of transitions."""
+        """Compute what entries depend on (all but the initial one), and return the number of transitions."""
 
     @abstractmethod
     def parts(self, state: str, e: I64, i: I64) -> Mapping[str, Part]:
@@ -193,13 +189,14 @@ class BasicBatch(Batch):
     def phases(self, e: I64, i: I64) -> Iterator[tuple[Bool, str, str | None]]:
         """Yield (mask, state, command) that together cover the entries ``i`` of expressions ``e``."""
 
-    @property
+    @cached_property
     def num_steps(self) -> I64:
-        return self._num_steps
+        return self.count_steps()
 
     def entries(self, e: I64, i: I64) -> list[Block]:
         """Return the entries ``i`` of expressions ``e``."""
         blocks = []
+        self.num_steps  # noqa: B018  (what the phases below depend on is computed here, once)
         for mask, state, command in self.phases(e, i):
             rows = np.flatnonzero(mask)
             if len(rows):
@@ -249,17 +246,3 @@ def rule(num_steps: I64, keep_all: int, last: int, random: int, inner: tuple[int
     low, high = inner or (1, -last - 1)
     fixed = (np.zeros_like(num_steps), *(num_steps - back for back in range(1, last + 1)))
     return StepRule(keep_all, fixed, ((np.full_like(num_steps, low), num_steps + high, random),))
-
-
-Factory = Callable[[BasicMachine, Operands], BasicBatch]
-__all__ = [
-    "BasicBatch",
-    "BasicMachine",
-    "Configuration",
-    "Content",
-    "cells",
-    "execute",
-    "replace",
-    "reverse",
-    "rule",
-]

@@ -52,7 +52,7 @@ class Number:
         """Return the numbers at ``rows``."""
         length = self.length[rows]
         width = int(length.max(initial=1))
-        return Number(np.ascontiguousarray(self.planes[:width, rows]), length)
+        return Number(self.planes[:width].take(rows, axis=1), length)
 
     def digit(self, rows: I64, position: I64) -> U8:
         """Return the digit at ``position`` (0 = units; 0 beyond the planes) of the numbers at ``rows``."""
@@ -87,11 +87,23 @@ class Number:
         return np.ascontiguousarray(self.planes[::-1].T + np.uint8(48)).reshape(-1)
 
 
-def length_of(planes: U8) -> I64:
-    """Return how many digits each column of ``planes`` has; 0 has one."""
-    length = np.ones(planes.shape[1], np.int64)
-    for k in range(1, planes.shape[0]):
-        np.copyto(length, k + 1, where=planes[k] != 0)
+def length_of(planes: U8, most: I64 | None = None) -> I64:
+    """Return how many digits each column of ``planes`` has; 0 has one.
+
+    Args:
+        planes: digits, shape (width, n).
+        most: lengths that are not exceeded, shape (n,). Close bounds make this a look at a digit or two a row.
+    """
+    if most is None:
+        length = np.ones(planes.shape[1], np.int64)
+        for k in range(1, planes.shape[0]):
+            np.copyto(length, k + 1, where=planes[k] != 0)
+        return length
+    length = np.maximum(most, 1)
+    rows = np.arange(len(length))
+    while len(rows):
+        rows = rows[(planes[length[rows] - 1, rows] == 0) & (length[rows] > 1)]
+        length[rows] -= 1
     return length
 
 
@@ -133,17 +145,20 @@ def subtract(x: Number, y: Number) -> Number:
         digit -= np.uint8(10)
         digit += borrow * np.uint8(10)
         difference[k] = digit
-    return Number(difference)
+    return Number(difference, length_of(difference, x.length))
 
 
 def compare(x: Number, y: Number) -> NDArray[np.int8]:
     """Return -1, 0 or 1 a row: the sign of x - y."""
-    width = max(x.width, y.width)
-    a, b = widen(x.planes, width), widen(y.planes, width)
-    sign = np.zeros(len(x), np.int8)
-    for k in range(width):
-        np.copyto(sign, 1, where=a[k] > b[k])
-        np.copyto(sign, -1, where=a[k] < b[k])
+    sign = np.sign(x.length - y.length).astype(np.int8)
+    rows = np.flatnonzero(sign == 0)
+    if len(rows):
+        a, b = x.take(rows).planes, y.take(rows).planes
+        same_length = np.zeros(len(rows), np.int8)
+        for k in range(len(a)):
+            np.copyto(same_length, 1, where=a[k] > b[k])
+            np.copyto(same_length, -1, where=a[k] < b[k])
+        sign[rows] = same_length
     return sign
 
 
@@ -168,7 +183,7 @@ def multiply(x: Number, y: Number) -> Number:
             above = rest // np.uint32(10)
             planes[k * LIMB + d] = rest - above * np.uint32(10)
             rest = above
-    return Number(planes[:width])
+    return Number(planes[:width], length_of(planes, x.length + y.length))
 
 
 def _limbs(planes: U8) -> U64:

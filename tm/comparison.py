@@ -114,7 +114,7 @@ class ComparisonBatch(BasicBatch):
 
     def parts(self, state: str, e: I64, i: I64) -> Mapping[str, Part]:
         if state == "q0":
-            return {"a": tape(self.a, e), "b": tape(self.b, e)}
+            return {"a": tape(self.operands.a, e), "b": tape(self.operands.second, e)}
         k = np.minimum(i - 1, self.shortest[e])
         flag = self.result[e] if state == "qH" else self.flags[k, e]
         return {
@@ -134,4 +134,5 @@ class ComparisonBatch(BasicBatch):
         return type(part)((*part.strings, ""), np.where(x == y, 2, part.index))
 
     def answer(self) -> Part:
+        self.num_steps  # noqa: B018  (computes the result)
         return pick_flag(self.result)

@@ -101,11 +101,12 @@ class Quotients(Law):
         return 0, len(self.quotients)
 
     def shape(self, draw: Draw) -> tuple[Operands, Bool]:
-        b, remainder = drawn_digits(draw.b), Number(drawn_digits(draw.a).planes)
+        b, padded = drawn_digits(draw.b), drawn_digits(draw.a)
+        remainder = Number(padded.planes, columns.length_of(padded.planes, padded.length))
         quotient = self.quotients[draw.selector]
         factor = Number(np.stack([quotient % 10, quotient // 10]).astype(np.uint8))
         a, _ = columns.add(columns.multiply(b, factor), remainder)
-        return Operands(Number(a.planes), b), columns.compare(remainder, b) < 0
+        return Operands(a, b), columns.compare(remainder, b) < 0
 
 
 TWO_OR_THREE, OTHERS = Quotients(2, 3), Quotients(1, *range(4, 16))

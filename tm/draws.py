@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from .columns import I64, Number, compare, widen
+from .columns import I64, Number, compare, length_of, widen
 from .random import U64, below, digit_planes, words
 
 PARTS = 4096  # table entries a decade
@@ -19,6 +19,7 @@ LEADING = 15  # digits of a table entry
 def uniform(limit: Number, key: U64) -> Number:
     """Return integers of [1, limit), shape (n,); every limit must be at least 2."""
     planes = np.zeros((limit.width, len(key)), np.uint8)
+    length = limit.length.copy()
     again = np.arange(len(key))
     attempt = 0
     while len(again):
@@ -29,10 +30,11 @@ def uniform(limit: Number, key: U64) -> Number:
         first = below(words(key[again], 2 * attempt + 3), high.planes[top].astype(np.int64) + 1)
         drawn[top] = first.astype(np.uint8)
         planes[:, again] = widen(drawn, limit.width)
-        found = Number(drawn)
+        found = Number(drawn, length_of(drawn, high.length))
+        length[again] = found.length
         again = again[(compare(found, high) >= 0) | found.is_zero()]
         attempt += 1
-    return Number(planes)
+    return Number(planes, length)
 
 
 @cache
@@ -64,10 +66,11 @@ def log_uniform(limit: Number, key: U64) -> Number:
     mantissa = low + ((high - low) * (between >> 4) >> 16)
     drawn = _assembled(mantissa, entry // PARTS + 1, limit.width, key)
     over = compare(drawn, limit) >= 0  # only where the table's rounding meets the limit itself
-    planes = drawn.planes
+    planes, length = drawn.planes, drawn.length
     planes[:, over] = 0
     planes[0, over] = 1
-    return Number(planes)
+    length[over] = 1
+    return Number(planes, length)
 
 
 def _assembled(mantissa: I64, length: I64, width: int, key: U64) -> Number:
@@ -80,4 +83,4 @@ def _assembled(mantissa: I64, length: I64, width: int, key: U64) -> Number:
         here = place >= 0
         digit = mantissa // 10 ** (LEADING - back) % 10
         planes[place[here], rows[here]] = digit[here].astype(np.uint8)
-    return Number(planes)
+    return Number(planes, length.copy())

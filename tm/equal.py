@@ -164,7 +164,7 @@ class EqualBatch(BasicBatch):
 
     def parts(self, state: str, e: I64, i: I64) -> Mapping[str, Part]:
         if state == "q0":
-            return {"a": tape(self.a, e), "b": tape(self.b, e)}
+            return {"a": tape(self.operands.a, e), "b": tape(self.operands.second, e)}
         k = np.minimum(i - 1, self.shared[e])
         return {
             "a_left": left(self.a, e, k),
@@ -176,4 +176,5 @@ class EqualBatch(BasicBatch):
         }
 
     def answer(self) -> Part:
+        self.num_steps  # noqa: B018  (computes the result)
         return pick_flag(self.same)

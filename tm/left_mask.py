@@ -168,7 +168,7 @@ class LeftMaskBatch(BasicBatch):
         self.a = self.operands.a
         rest = self.a.planes.copy()
         rest[self.a.length - 1, self.all] = 0
-        self.result = Number(rest)
+        self.result = Number(rest, columns.length_of(rest, self.a.length))
         self.zero = self.result.is_zero()
         self.stripped = np.where(self.zero, self.a.length - 1, self.a.length - 1 - self.result.length)
         return self.a.length + 3 + self.stripped
@@ -183,9 +183,9 @@ class LeftMaskBatch(BasicBatch):
         yield i == last, "qH", None
 
     def parts(self, state: str, e: I64, i: I64) -> Mapping[str, Part]:
-        n = self.a.length[e]
         if state == "q0":
-            return {"a": tape(self.a, e)}
+            return {"a": tape(self.operands.a, e)}
+        n = self.a.length[e]
         if state == "qH":
             return {"a": tape(self.a, e), "out": self._result(e)}
         if state == "q2":
@@ -205,4 +205,5 @@ class LeftMaskBatch(BasicBatch):
         return Cells(found.buffer, found.offset + zero, found.size - zero)
 
     def answer(self) -> Part:
+        self.num_steps  # noqa: B018  (computes the result)
         return decimal(self.result, self.all)

@@ -209,10 +209,10 @@ class ReflectionBatch(BasicBatch):
         yield i == last, "qH", None
 
     def parts(self, state: str, e: I64, i: I64) -> Mapping[str, Part]:
-        whole = {"a": tape(self.a, e), "b": tape(self.b, e)}
-        n = self.a.length[e]
+        whole = {"a": tape(self.operands.a, e), "b": tape(self.operands.second, e)}
         if state == "q0":
             return whole
+        n = self.a.length[e]
         if state == "qH":
             return {**whole, "out": low(self.result, e, self.result.length[e])}
         if state == "q2":
@@ -231,4 +231,5 @@ class ReflectionBatch(BasicBatch):
         }
 
     def answer(self) -> Part:
+        self.num_steps  # noqa: B018  (computes the result)
         return decimal(self.result, self.all)
