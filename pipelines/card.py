@@ -23,15 +23,15 @@ ABOUT = """\
 # Arithmetic executed as Turing machines
 
 Every row teaches a language model one piece of executing arithmetic on a Turing machine, after the CAEF method
-([arXiv 2410.07896](https://arxiv.org/abs/2410.07896)). Built by caef-data {version}; the answers are exact, no expression
-occurs twice in a split, and train, test and stress never share one.
+([arXiv 2410.07896](https://arxiv.org/abs/2410.07896)). Built by caef-data {version}; the answers are exact, no
+expression occurs twice in a split, and train, test and stress never share one.
 
-Operands are written units first with a bar before each digit: 120 is `|0|2|1`. A *basic* machine's entry is a state line
-(tapes, heads, registers, output) and a command line; one training step leads from an entry to the next. A *composer* (sub,
-mul, div) calls basic machines: its prompt ends with the halting entry of the machine it called, its completion with the
-first entry of the machine to call. Completions carry no end-of-text token: the trainer adds it. The column
-`instruction` describes the machine in words; put it before the prompt in the first training stage, leave it out in the
-second.
+Operands are written units first with a bar before each digit: 120 is `|0|2|1`. A *basic* machine's entry is a state
+line (tapes, heads, registers, output) and a command line; one training step leads from an entry to the next. A
+*composer* (sub, mul, div) calls basic machines: its prompt ends with the halting entry of the machine it called, its
+completion with the first entry of the machine to call. Completions carry no end-of-text token: the trainer adds it.
+The column `instruction` describes the machine in words; put it before the prompt in the first training stage, leave it
+out in the second.
 
     from datasets import load_dataset
     rows = load_dataset("PATH_OR_REPO", "{config}", split="{split}")
@@ -40,10 +40,10 @@ second.
 GUARANTEE = """\
 ## Splits
 
-The split of an expression is a keyed hash of the task and its operands, of nothing else: not of the seed, the range or
-the run; a + b and b + a stand on the same side. About a tenth of every equivalence class (len a, len b, variant) is test.
-Powers of ten, their neighbours and nines of three digits or more are reserved for stress. Leak-free is per task: sub, mul and
-div call add and others on operands that may stand in those tasks' own train split.
+The split of an expression is a function of the task and its operands, of nothing else: not of the seed, the range or
+the run; a + b and b + a stand on the same side. A tenth of every equivalence class (len a, len b, variant) is held out
+for test and stress. Powers of ten, their neighbours and nines, of three digits or more, are reserved for stress.
+Leak-free is per task: sub, mul and div call add and others on operands that may stand in those tasks' own train split.
 """
 
 END = """\

@@ -1,16 +1,14 @@
 """Which expressions a split of a task holds: the classes' counts, and every expression by its number.
 
-A cell is a part of a class (one variant) or a stress family in a class. The i-th expression of a cell is a pure function
-of (seed, task, cell, i): in large cells the first of candidates ``4096 * i, 4096 * i + 1 ...`` that lies on the split's
-side, in small ones the i-th such candidate of a permutation of the whole cell.
+A cell is a part of a class (one variant) or a stress family in a class. The i-th expression of a cell is a pure
+function of (seed, task, cell, i): in large cells the first of candidates ``4096 * i, 4096 * i + 1 ...`` that lies on
+the split's side, in small ones the i-th such candidate of a permutation of the whole cell.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..tm import machine
 from ..tm.batch import Operands
@@ -18,7 +16,8 @@ from ..tm.classes import Law, apportion
 from ..tm.columns import I64, Bool, Number
 from ..tm.machine import Machine
 from ..tm.random import U64, mix, text_key
-from .boxes import GROUP, INDEX_DIGITS, TRIES, candidates, fits, index_number, index_places, sizes
+from .boxes import GROUP, INDEX_DIGITS, TRIES, fits, index_number, index_places
+from .boxes import candidates as drawn
 from .settings import TaskSettings
 from .split import (
     CUT,
@@ -33,10 +32,7 @@ from .split import (
 )
 from .versions import SAMPLING_VERSION
 
-CHUNK = 50_000  # candidates looked at together while small cells are scanned
-WHOLE = 5_000  # candidates of an irregular cell that are looked at in any case
 AHEAD = 8  # attempts looked at together when one in ten is wanted
-PATIENCE = 800  # candidates a wanted expression, after which a family or an irregular variant counts as exhausted
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,16 +113,16 @@ class Cells:
                     rows = mine[(scanned[mine] == listed) & (indexed[mine] == boxed)]
                     if len(rows) and listed:
                         counter = self.found[self.first[cell[rows]] + index[rows]]
-                        parts.append((rows, self._candidates(at, cell[rows], counter, boxed)[0]))
+                        parts.append((rows, self.candidates(at, cell[rows], counter, boxed)[0]))
                     elif len(rows):
                         parts.append((rows, self._first_on_side(at, cell[rows], index[rows], boxed)))
         return merged(parts, len(numbers)), law
 
-    def _candidates(self, law: int, cell: I64, counter: U64, indexed: bool) -> tuple[Operands, Bool]:
+    def candidates(self, law: int, cell: I64, counter: U64, indexed: bool) -> tuple[Operands, Bool]:
         """Return candidates and which of them are expressions of their cell (on any side)."""
         one = self.laws[law]
         lengths = self.len_a[cell], self.len_b[cell]
-        draw = candidates(one, self.keys[cell], counter, *lengths, indexed=indexed)
+        draw = drawn(one, self.keys[cell], counter, *lengths, indexed=indexed)
         return one.shape(draw)
 
     def _first_on_side(self, law: int, cell: I64, index: I64, indexed: bool) -> Operands:
@@ -143,7 +139,7 @@ class Cells:
                 raise RuntimeError(f"{self.task}: no expression of {self.split} in {TRIES} candidates")
             rows = np.repeat(todo, together)
             tried = (attempt[todo][:, None] + np.arange(together)).reshape(-1)
-            operands, kept = self._candidates(law, cell[rows], (index[rows] * TRIES + tried).astype(np.uint64), indexed)
+            operands, kept = self.candidates(law, cell[rows], (index[rows] * TRIES + tried).astype(np.uint64), indexed)
             placed = (kept & on_side(self.machine, operands, self.split)).reshape(-1, together)
             done = placed.any(axis=1)
             if together == 1 and done.all() and not parts:
@@ -167,7 +163,7 @@ class Cells:
         len_a, len_b = self.len_a[cell], self.len_b[cell]
         group = attempt // GROUP * GROUP
         counter = (index * TRIES + group).astype(np.uint64)
-        blank = candidates(one, keys, counter, len_a, len_b, indexed=False, blank=True)
+        blank = drawn(one, keys, counter, len_a, len_b, indexed=False, blank=True)
         operands, _ = one.shape(blank)
         sum_a = digit_sums(operands.a)
         sum_b = None if operands.b is None else digit_sums(operands.b)
@@ -273,169 +269,3 @@ def halting_cells(settings: TaskSettings, split: str) -> Wanted:
         (len_a, len_b, "halts_soon", law, count)
         for len_a, len_b, count, law in found.halting(settings.min, settings.max, num)
     ]
-
-
-def resolve(settings: TaskSettings, split: str, wanted: Wanted) -> Cells:
-    """Return the cells with the counts that exist, small and irregular ones scanned.
-
-    A variant that runs short is filled from the others of its class; a class that runs short gives all that it has.
-    """
-    laws: dict[int, int] = {}
-    found: list[tuple[str, Law]] = []
-    for _, _, name, one, _ in wanted:
-        if id(one) not in laws:
-            laws[id(one)] = len(found)
-            found.append((name, one))
-    table = np.array([(a, b, laws[id(one)], n) for a, b, _, one, n in wanted], np.int64).reshape(-1, 4)
-    len_a, len_b, law, count = table.T.copy()
-    names, kinds = tuple(name for name, _ in found), tuple(one for _, one in found)
-    space = np.zeros(len(law), np.float64)
-    for at, one in enumerate(kinds):
-        mine = np.flatnonzero(law == at)
-        small = mine[fits(one, len_a[mine], len_b[mine])]
-        space[mine] = np.inf
-        space[small] = sizes(one, len_a[small], len_b[small]).astype(np.float64).prod(axis=0)
-    injective = np.array([one.injective for one in kinds], np.bool_)[law]
-    scanned = ~injective | (space < count.astype(np.float64) * TRIES)
-    # A class in which one variant is scanned may have to be filled from the others: scan these with room to spare.
-    draft = Cells(settings.task, split, settings.seed, kinds, names, law, len_a, len_b, count, scanned, count, _NONE)
-    return _filled(draft, _Scan(draft).run())
-
-
-_NONE: U64 = np.empty(0, np.uint64)
-
-
-class _Scan:
-    """Lists the expressions of scanned cells: candidates in order, those on the side, each once."""
-
-    def __init__(self, cells: Cells) -> None:
-        self.cells = cells
-        self.lists: dict[int, U64] = {}
-        self.seen: set[int] = set()  # of irregular cells, by hash; a family does not repeat an earlier one
-
-    def run(self) -> dict[int, U64]:
-        cells = self.cells
-        scanned = np.flatnonzero(cells.scanned & (cells.count > 0))
-        want = self._with_room(scanned)
-        for at, law in enumerate(cells.laws):
-            mine = scanned[cells.law[scanned] == at]
-            boxed = fits(law, cells.len_a[mine], cells.len_b[mine])
-            for indexed in (True, False):
-                group = mine[boxed == indexed]
-                width = int(max(cells.len_a[group].max(initial=1), cells.len_b[group].max(initial=1)))
-                step = max(1, CHUNK * 20 // max(width, 20) // 64)
-                for lowest in range(0, len(group), step):
-                    here = group[lowest : lowest + step]
-                    self._scan(at, here, want[here], indexed)
-        return self.lists
-
-    def _with_room(self, scanned: I64) -> I64:
-        """Return how many expressions of each cell could be used: its own, and its class's if others run short."""
-        cells = self.cells
-        want = cells.count.copy()
-        if cells.split == "stress":
-            return want
-        key = cells.len_a * 100_000 + cells.len_b
-        _, which = np.unique(key, return_inverse=True)
-        total = np.bincount(which, weights=cells.count.astype(np.float64)).astype(np.int64)
-        want[scanned] = total[which[scanned]]
-        return want
-
-    def _scan(self, law: int, cell: I64, want: I64, indexed: bool) -> None:
-        cells, one = self.cells, self.cells.laws[law]
-        end = np.full(len(cell), 2.0**62)
-        if indexed:
-            end = sizes(one, cells.len_a[cell], cells.len_b[cell]).astype(np.float64).prod(axis=0)
-        if not one.injective:
-            end = np.minimum(end, np.maximum(PATIENCE * want, WHOLE))
-        share = {"train": 0.9, "test": 0.08, "stress": 0.02}[cells.split]
-        at = np.zeros(len(cell), np.int64)
-        have = np.zeros(len(cell), np.int64)
-        collected: list[tuple[I64, U64]] = []
-        while True:
-            active = np.flatnonzero((have < want) & (at < end))
-            if not len(active):
-                break
-            size = np.ceil((want - have)[active] / share * 1.1).astype(np.int64) + 4
-            size = np.minimum(np.minimum(size, CHUNK), (end - at)[active].astype(np.int64))
-            row = np.repeat(active, size)
-            counter = np.arange(len(row)) - np.repeat(np.cumsum(size) - size, size) + at[row]
-            kept = self._kept(law, cell[row], counter.astype(np.uint64), indexed)
-            rank = np.cumsum(kept) - 1
-            base = np.zeros(len(cell), np.int64)
-            first = np.concatenate([[0], np.cumsum(kept)])[np.cumsum(size) - size]
-            base[active] = first
-            kept &= rank - base[row] < (want - have)[row]
-            collected.append((row[kept], counter[kept].astype(np.uint64)))
-            have += np.bincount(row[kept], minlength=len(cell))
-            at[active] += size
-        rows = np.concatenate([row for row, _ in collected]) if collected else np.empty(0, np.int64)
-        numbers = np.concatenate([found for _, found in collected]) if collected else _NONE
-        order = np.argsort(rows, kind="stable")
-        ends = np.cumsum(have)
-        for which, one_cell in enumerate(cell.tolist()):
-            self.lists[one_cell] = numbers[order[ends[which] - have[which] : ends[which]]]
-
-    def _kept(self, law: int, cell: I64, counter: U64, indexed: bool) -> Bool:
-        cells, one = self.cells, self.cells.laws[law]
-        operands, kept = cells._candidates(law, cell, counter, indexed)
-        if cells.split == "stress":
-            kept &= _expressions(cells.machine, operands)
-        hashes = expression_hash(cells.machine, operands)
-        side = side_codes(cells.machine, operands, hashes)
-        kept &= side == SIDES.index(cells.split)
-        if not one.injective:
-            for row in np.flatnonzero(kept).tolist():
-                value = int(hashes[row]) if not cells.machine.commutative else _ordered(operands, row)
-                kept[row] = value not in self.seen
-                self.seen.add(value)
-        return kept
-
-
-def _ordered(operands: Operands, row: int) -> int:
-    """Return a hash that tells a op b from b op a."""
-    planes = operands.a.planes[:, row].tobytes(), operands.second.planes[:, row].tobytes()
-    return hash(
-        (
-            planes[0].rstrip(b"\0"),
-            int(operands.a.length[row]),
-            planes[1].rstrip(b"\0"),
-            int(operands.second.length[row]),
-        )
-    )
-
-
-def _expressions(found: Machine, operands: Operands) -> Bool:
-    """Tell which operands are expressions of the task: those of its classes' law (families know nothing of tasks)."""
-    return found.law.holds(operands)
-
-
-def _filled(draft: Cells, lists: dict[int, U64]) -> Cells:
-    """Return the cells with their real counts, short variants filled from the others of their class."""
-    count = draft.count.copy()
-    available = np.where(draft.scanned, 0, np.iinfo(np.int64).max)
-    for cell, found in lists.items():
-        available[cell] = len(found)
-    if draft.split != "stress":
-        key = draft.len_a * 100_000 + draft.len_b
-        short = np.flatnonzero(available < count)
-        for _, group in groupby(np.flatnonzero(np.isin(key, key[short])).tolist(), key=lambda cell: int(key[cell])):
-            cells = np.array(list(group))
-            missing = int(np.maximum(count[cells] - available[cells], 0).sum())
-            count[cells] = np.minimum(count[cells], available[cells])
-            for cell in cells.tolist():
-                extra = min(missing, int(min(available[cell] - count[cell], missing)))
-                count[cell] += extra
-                missing -= extra
-    count = np.minimum(count, available)
-    first = np.zeros(len(count), np.int64)
-    pieces: list[NDArray[np.uint64]] = []
-    at = 0
-    for cell in np.flatnonzero(draft.scanned).tolist():
-        piece = lists.get(cell, _NONE)[: count[cell]]
-        first[cell] = at
-        at += len(piece)
-        pieces.append(piece)
-    found = np.concatenate(pieces) if pieces else _NONE
-    values = {**draft.__dict__, "count": count, "first": first, "found": found}
-    return Cells(**{name: values[name] for name in Cells.__dataclass_fields__})

@@ -13,8 +13,9 @@ from ..tm import machine
 from ..tm.batch import Operands
 from ..tm.columns import I64
 from ..tm.random import mix, text_key
-from .cells import Cells, Wanted, class_cells, halting_cells, merged, resolve
+from .cells import Cells, Wanted, class_cells, halting_cells, merged
 from .rows import Work, render_rows
+from .scan import resolve
 from .settings import Declaration, TaskSettings
 from .split import expression_hash
 

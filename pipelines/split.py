@@ -93,7 +93,7 @@ def side_codes(found: Machine, operands: Operands, hashes: U64) -> I64:
 
 @lru_cache(maxsize=1 << 18)
 def _cuts(found: Machine, len_a: int, len_b: int) -> tuple[tuple[Law, int], ...]:
-    """Return the laws of a class's parts of up to 1,000 expressions, each with the first hash above its lowest tenth."""
+    """Return the laws of a class's parts of up to 1,000 expressions, with the first hash above the lowest tenth."""
     cuts = []
     for variant in found.variants(len_a, len_b):
         if variant.law.size(len_a, len_b) <= SMALL:

@@ -57,7 +57,8 @@ def borrow_chain(a: int, b: int) -> bool:
 
 
 def shorter_difference(a: int, b: int) -> bool:
-    return len(str(a)) == len(str(b)) and 0 < a - b < 10 ** (len(str(a)) // 2)
+    half = 10 ** (len(str(a)) // 2)
+    return len(str(a)) == len(str(b)) and a // half == b // half and 0 < a - b < half
 
 
 def shorter_complement(a: int, b: int) -> bool:
@@ -82,7 +83,9 @@ Row = tuple[int, int | None, str]
 @cache
 def stress(task: str, low: int, high: int, seed: int = 42) -> tuple[Row, ...]:
     """Every expression of the stress split with its family, from the widest view."""
-    plan = make_plan(from_flags([task], min=low, max=high, num_test=NUM, splits=["stress"], views=["one_step"], seed=seed))
+    plan = make_plan(
+        from_flags([task], min=low, max=high, num_test=NUM, splits=["stress"], views=["one_step"], seed=seed)
+    )
     population = plan.configs[0].population
     operands, variant = population.operands(np.arange(len(population)))
     b = [None] * len(operands) if operands.b is None else operands.b.integers()

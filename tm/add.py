@@ -3,8 +3,8 @@
     ADD, q1,  |2[HEAD1]|1 |9[HEAD2] [C]1 |1[OUTPUT]
     CMD: [C] 0, [OUTPUT] 2, [OUTPUT] RIGHT, [HEAD1] RIGHT, q1
 
-q1 reads a digit of each operand (0 past its end) and the carry, writes the unit, sets the carry and moves the heads that
-are still inside their operands; with both at the end it writes the carry unless it is 0.
+q1 reads a digit of each operand (0 past its end) and the carry, writes the unit, sets the carry and moves the heads
+that are still inside their operands; with both at the end it writes the carry unless it is 0.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,6 +1,7 @@
 """Random turns of a loop of any length: uniform, and uniform in the logarithm so that short counters are seen.
 
-Integer arithmetic only: a floating-point logarithm differs in its last bit from one processor to the next, rows must not.
+Integer arithmetic only: a floating-point logarithm differs in its last bit from one processor to the next, rows must
+not.
 """
 
 from decimal import Decimal, localcontext

@@ -1,7 +1,7 @@
 """What multiplication and division share: a loop of three calls, repeated for each unit of a counter.
 
-At the k-th visit of q1 a comparison is called (states q1 -> q2), then two additions (q2 -> q3 -> q1). Every text follows
-from k in closed form, so the k-th turn of a 100-digit loop costs as much as the first. Transition t of the machine is
+At the k-th visit of q1 a comparison is called (states q1 -> q2), then two additions (q2 -> q3 -> q1). Every text
+follows from k in closed form, so the k-th turn of a 100-digit loop costs as much as the first. Transition t of the machine is
 step ``(t + 2) % 3`` of turn ``k = (t + 2) // 3``; the initial step is the third step of turn 0.
 """
 
@@ -29,7 +29,6 @@ from .template import Template
 STATES = ("q1", "q2", "q3")
 STATE = "{title}, {state}, [HEAD1]{a} [HEAD2]{b} [COUNT]{count} [OUTPUT]{out}"
 HALTED = "{title}, qH, [HEAD1]{a} [HEAD2]{b} [COUNT]{count} {out}"
-FITS = 17  # digits of a turn whose transition numbers certainly fit int64
 KEEP_ALL = 10  # runs of at most this many transitions keep all of them
 RANDOM = 3  # rows kept besides the first and the last: one uniform, the others log-uniform
 
@@ -197,24 +196,22 @@ class LoopBatch(Batch):
 
     @property
     def num_steps(self) -> I64:
-        return 3 * _small(self.turns) - 1 + (self.turns.length > FITS) * 3
+        return _transitions(self.turns, np.full(len(self.turns), -1))
 
     def steps(self, rows: Rows) -> I64:
-        turn = _small(rows.index.turn)
-        return np.where(turn < 0, -1, 3 * turn + rows.index.step - 2)
+        return _transitions(rows.index.turn, rows.index.step - 2)
 
     def every(self) -> Rows:
-        turns = _small(self.turns)
-        steps = 3 * turns - 1
+        steps = self.num_steps
         expression = np.repeat(self.all, steps)
         t = np.arange(len(expression)) - (np.cumsum(steps) - steps)[expression] + 2
         return Rows(expression, Turns(t % 3, _number(t // 3)))
 
     def sampled(self, key: U64) -> Rows:
-        turns = _small(self.turns)
-        whole = (turns >= 0) & (3 * turns - 1 <= KEEP_ALL)
+        num_steps = self.num_steps
+        whole = (num_steps >= 0) & (num_steps <= KEEP_ALL)
         kept, rest = np.flatnonzero(whole), np.flatnonzero(~whole)
-        steps = 3 * turns[kept] - 1
+        steps = num_steps[kept]
         expression = np.repeat(kept, steps)
         t = np.arange(len(expression)) - np.repeat(np.cumsum(steps) - steps, steps) + 2
         limit = self.turns.take(rest)
@@ -229,7 +226,7 @@ class LoopBatch(Batch):
         return Rows(np.concatenate([part[0] for part in parts]), index)
 
     def _random(self, key: U64, limit: Number) -> list[tuple[I64, Number]]:
-        """Draw distinct (step, turn) pairs below the last turn: one uniform in the turn, the others in its logarithm."""
+        """Draw distinct (step, turn) pairs below the last turn: one uniform, the others uniform in the logarithm."""
         drawn: list[tuple[I64, Number]] = []
         for j in range(RANDOM):
             step = np.zeros(len(key), np.int64)
@@ -350,12 +347,15 @@ def _tapes(here: I64, **numbers: Number) -> dict[str, Part]:
     return {name: tape(number, here) for name, number in numbers.items()}
 
 
-def _small(number: Number) -> I64:
-    """Return the numbers as int64, -1 where they have more than FITS digits."""
-    value = np.zeros(len(number), np.int64)
-    for plane in reversed(number.planes[:FITS]):
-        value = value * 10 + plane
-    return np.where(number.length > FITS, -1, value)
+def _transitions(turn: Number, more: I64) -> I64:
+    """Return 3 * turn + more, -1 where it does not fit int64; ``more`` is -2 .. 0."""
+    value = np.zeros(len(turn), np.uint64)
+    for plane in reversed(turn.planes[:19]):
+        value = value * np.uint64(10) + plane
+    certain = (turn.length <= 19) & (value <= np.uint64(4 * 10**18))
+    count = np.where(certain, value, np.uint64(1)) * np.uint64(3) - (-more).astype(np.uint64)
+    # Turn 0 has its step 2 alone, so the difference is never negative.
+    return np.where(certain & (count <= np.uint64(2**63 - 1)), count, np.uint64(2**64 - 1)).view(np.int64)
 
 
 def _number(values: I64) -> Number:

@@ -1,4 +1,4 @@
-"""Stress families: hard cases that uniform operands almost never meet. Each is a law whose ``holds`` is its property."""
+"""Stress families: hard cases that uniform operands almost never meet. A family's ``holds`` is its property."""
 
 from __future__ import annotations
 

@@ -1,0 +1,167 @@
+"""Counts that really exist: lists the expressions of small and irregular cells, and fills classes that run short."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import groupby
+
+import numpy as np
+
+from ..tm.batch import Operands
+from ..tm.classes import Law
+from ..tm.columns import I64, Bool
+from ..tm.random import U64
+from .boxes import TRIES, fits, sizes
+from .cells import Cells, Wanted, on_side
+from .settings import TaskSettings
+
+CHUNK = 50_000  # candidates looked at together
+WHOLE = 5_000  # candidates of an irregular cell that are looked at in any case
+PATIENCE = 800  # candidates a wanted expression, after which a family or an irregular variant counts as exhausted
+SHARE = {"train": 0.9, "test": 0.08, "stress": 0.02}  # of a class, roughly: how many candidates to look at
+PAIR = 1 << 20  # packs two lengths into one integer
+
+
+def resolve(settings: TaskSettings, split: str, wanted: Wanted) -> Cells:
+    """Return the cells with the counts that exist, small and irregular ones scanned.
+
+    A variant that runs short is filled from the others of its class; a class that runs short gives all that it has.
+    """
+    laws: dict[int, int] = {}
+    found: list[tuple[str, Law]] = []
+    for _, _, name, one, _ in wanted:
+        if id(one) not in laws:
+            laws[id(one)] = len(found)
+            found.append((name, one))
+    table = np.array([(a, b, laws[id(one)], n) for a, b, _, one, n in wanted], np.int64).reshape(-1, 4)
+    len_a, len_b, law, count = table.T.copy()
+    names, kinds = tuple(name for name, _ in found), tuple(one for _, one in found)
+    space = np.zeros(len(law), np.float64)
+    for at, one in enumerate(kinds):
+        mine = np.flatnonzero(law == at)
+        small = mine[fits(one, len_a[mine], len_b[mine])]
+        space[mine] = np.inf
+        space[small] = sizes(one, len_a[small], len_b[small]).astype(np.float64).prod(axis=0)
+    injective = np.array([one.injective for one in kinds], np.bool_)[law]
+    scanned = ~injective | (space < count.astype(np.float64) * TRIES)
+    # A class in which one variant is scanned may have to be filled from the others: scan these with room to spare.
+    draft = Cells(settings.task, split, settings.seed, kinds, names, law, len_a, len_b, count, scanned, count, _NONE)
+    return _filled(draft, _Scan(draft).run())
+
+
+_NONE: U64 = np.empty(0, np.uint64)
+
+
+class _Scan:
+    """Lists the expressions of scanned cells: candidates in order, those on the side, each once."""
+
+    def __init__(self, cells: Cells) -> None:
+        self.cells = cells
+        self.lists: dict[int, U64] = {}
+        self.seen: set[tuple[bytes, ...]] = set()  # of irregular cells; a family does not repeat an earlier one
+
+    def run(self) -> dict[int, U64]:
+        cells = self.cells
+        scanned = np.flatnonzero(cells.scanned & (cells.count > 0))
+        want = self._with_room(scanned)
+        for at, law in enumerate(cells.laws):
+            mine = scanned[cells.law[scanned] == at]
+            boxed = fits(law, cells.len_a[mine], cells.len_b[mine])
+            for indexed in (True, False):
+                group = mine[boxed == indexed]
+                width = int(max(cells.len_a[group].max(initial=1), cells.len_b[group].max(initial=1)))
+                step = max(1, CHUNK * 20 // max(width, 20) // 64)
+                for lowest in range(0, len(group), step):
+                    here = group[lowest : lowest + step]
+                    self._scan(at, here, want[here], indexed)
+        return self.lists
+
+    def _with_room(self, scanned: I64) -> I64:
+        """Return how many expressions of each cell could be used: its own, and its class's if others run short."""
+        cells = self.cells
+        want = cells.count.copy()
+        if cells.split == "stress":
+            return want
+        key = cells.len_a * PAIR + cells.len_b
+        _, which = np.unique(key, return_inverse=True)
+        total = np.bincount(which, weights=cells.count.astype(np.float64)).astype(np.int64)
+        want[scanned] = total[which[scanned]]
+        return want
+
+    def _scan(self, law: int, cell: I64, want: I64, indexed: bool) -> None:
+        cells, one = self.cells, self.cells.laws[law]
+        end = np.full(len(cell), 2.0**62)
+        if indexed:
+            end = sizes(one, cells.len_a[cell], cells.len_b[cell]).astype(np.float64).prod(axis=0)
+        if not one.injective:
+            end = np.minimum(end, np.maximum(PATIENCE * want, WHOLE))
+        share = SHARE[cells.split]
+        at, have = np.zeros(len(cell), np.int64), np.zeros(len(cell), np.int64)
+        rows, numbers = [np.empty(0, np.int64)], [_NONE]
+        while len(active := np.flatnonzero((have < want) & (at < end))):
+            missing = (want - have)[active]
+            size = np.minimum(np.ceil(missing / share * 1.1).astype(np.int64) + 4, CHUNK)
+            size = np.minimum(size, (end - at)[active].astype(np.int64))
+            begin = np.cumsum(size) - size
+            row = np.repeat(active, size)
+            counter = np.arange(len(row)) - np.repeat(begin, size) + at[row]
+            kept = self._kept(law, cell[row], counter.astype(np.uint64), indexed)
+            # Of each cell the first ones that are missing, in order.
+            before = np.concatenate([[0], np.cumsum(kept)])
+            kept &= before[:-1] - np.repeat(before[begin], size) < np.repeat(missing, size)
+            rows.append(row[kept])
+            numbers.append(counter[kept].astype(np.uint64))
+            have += np.bincount(row[kept], minlength=len(cell))
+            at[active] += size
+        order = np.argsort(np.concatenate(rows), kind="stable")
+        for which, found in enumerate(np.split(np.concatenate(numbers)[order], np.cumsum(have)[:-1])):
+            self.lists[int(cell[which])] = found
+
+    def _kept(self, law: int, cell: I64, counter: U64, indexed: bool) -> Bool:
+        cells, one = self.cells, self.cells.laws[law]
+        operands, kept = cells.candidates(law, cell, counter, indexed)
+        if cells.split == "stress":  # a family knows nothing of the task: that b >= 1, say
+            kept &= cells.machine.law.holds(operands)
+        kept &= on_side(cells.machine, operands, cells.split)
+        if not one.injective:
+            for row in np.flatnonzero(kept).tolist():
+                pair = _pair(operands, row)
+                kept[row] = pair not in self.seen
+                self.seen.add(pair)
+        return kept
+
+
+def _pair(operands: Operands, row: int) -> tuple[bytes, ...]:
+    """Return the digits of an expression's operands."""
+    both = (operands.a,) if operands.b is None else (operands.a, operands.b)
+    return tuple(number.planes[: number.length[row], row].tobytes() for number in both)
+
+
+def _filled(draft: Cells, lists: dict[int, U64]) -> Cells:
+    """Return the cells with their real counts, short variants filled from the others of their class."""
+    count = draft.count.copy()
+    available = np.where(draft.scanned, 0, np.iinfo(np.int64).max)
+    for cell, found in lists.items():
+        available[cell] = len(found)
+    if draft.split != "stress":
+        key = draft.len_a * PAIR + draft.len_b
+        short = np.flatnonzero(available < count)
+        for _, group in groupby(np.flatnonzero(np.isin(key, key[short])).tolist(), key=lambda cell: int(key[cell])):
+            cells = np.array(list(group))
+            missing = int(np.maximum(count[cells] - available[cells], 0).sum())
+            count[cells] = np.minimum(count[cells], available[cells])
+            for cell in cells.tolist():
+                extra = min(missing, int(min(available[cell] - count[cell], missing)))
+                count[cell] += extra
+                missing -= extra
+    count = np.minimum(count, available)
+    first = np.zeros(len(count), np.int64)
+    pieces: list[U64] = []
+    at = 0
+    for cell in np.flatnonzero(draft.scanned).tolist():
+        piece = lists.get(cell, _NONE)[: count[cell]]
+        first[cell] = at
+        at += len(piece)
+        pieces.append(piece)
+    found = np.concatenate(pieces) if pieces else _NONE
+    return replace(draft, count=count, first=first, found=found)

@@ -1,0 +1,400 @@
+"""Folders in a bad state: damaged, foreign, half-built, built with other settings. Nothing is lost or mixed."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from caef_data.cli import app
+from caef_data.errors import UserError
+from caef_data.pipelines.build import build
+from caef_data.pipelines.declaration import from_flags
+from caef_data.pipelines.folder import Folder
+from caef_data.pipelines.plan import Plan, make_plan
+from caef_data.pipelines.verify import verify
+from typer.testing import CliRunner
+
+RANGE = {"min": 1, "max": 3, "num": 4, "rows_per_shard": 150}
+FLAGS = ["--min", "1", "--max", "3", "--num", "4", "--rows-per-shard", "150"]
+
+
+def plan_of(*tasks: str, **settings: object) -> Plan:
+    return make_plan(from_flags(tasks, **{**RANGE, **settings}))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")
+    }
+
+
+def times(folder: Path) -> dict[str, int]:
+    return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*.parquet")}
+
+
+def call(*words: object) -> tuple[int, str]:
+    """Run a command in this process; return its exit code and what it printed, or the error's message."""
+    result = CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "200", "NO_COLOR": "1"})
+    if isinstance(result.exception, UserError):
+        return 2, str(result.exception)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a finished folder of two tasks; tests copy it."""
+    out = tmp_path_factory.mktemp("built") / "data"
+    build(plan_of("add", "left_mask"), out, workers=1)
+    assert len(times(out)) > 8
+    return out
+
+
+@pytest.fixture
+def data(built: Path, tmp_path: Path) -> Path:
+    """Return a copy of the finished folder, times of files included."""
+    return Path(shutil.copytree(built, tmp_path / "data"))
+
+
+def interrupt(plan: Plan, out: Path, after: int) -> None:
+    """Start a build and stop it when ``after`` shards are finished."""
+    seen = []
+
+    def progress(*shard: object) -> None:
+        seen.append(shard)
+        if len(seen) == after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(plan, out, workers=1, progress=progress)
+
+
+# Damage
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [cut_short, flip, empty, Path.unlink])
+@pytest.mark.parametrize("position", [0, -1])
+def test_a_damaged_shard_is_noticed_and_rebuilt_alone(built: Path, data: Path, damage: object, position: int) -> None:
+    name = sorted(times(data))[position]
+    before = times(data)
+    assert callable(damage)
+    damage(data / name)
+    code, output = call("verify", data, "--workers", 1)
+    assert code == 1
+    assert name in output
+    report = verify(data, workers=1)
+    assert {finding.path for finding in report.findings} <= {name, "manifest.json"}
+    code, output = call("build", "--task", "add", "--task", "left_mask", *FLAGS, "--out", data, "--workers", 1)
+    assert code == 0, output
+    assert contents(data) == contents(built)
+    after = times(data)
+    assert {path for path in after if after[path] != before[path]} == {name}
+    assert call("verify", data, "--workers", 1)[0] == 0
+
+
+def test_building_another_task_beside_a_damaged_shard(data: Path) -> None:
+    for path in data.glob("add-*/train-00000-*"):
+        path.write_bytes(b"PAR1")
+    assert call("build", "--task", "sub", *FLAGS, "--out", data, "--workers", 1)[0] == 0
+    report = verify(data, workers=1)
+    assert {finding.path.partition("-")[0] for finding in report.findings} <= {"add", "manifest.json"}
+
+
+# What is not ours
+
+
+@pytest.mark.parametrize(
+    "name", ["notes.txt", ".hidden", "sub/dir/file.parquet", "add-one_step/train-00000-of-00001.parquet"]
+)
+def test_a_folder_with_foreign_files_is_left_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    before = contents(tmp_path)
+    for flags in ([], ["--overwrite"]):
+        code, output = call("build", "--task", "add", *FLAGS, "--out", tmp_path, *flags)
+        assert code == 2
+        assert "did not write" in output
+        assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "text", ['{"name": "web app", "icons": []}', "{}", "[]", "null", "not json", "", '{"format": 2}']
+)
+def test_a_foreign_or_damaged_manifest_is_left_alone(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    before = contents(tmp_path)
+    for flags in ([], ["--overwrite"]):
+        code, output = call("build", "--task", "add", *FLAGS, "--out", tmp_path, *flags)
+        assert code == 2
+        assert "manifest.json" in output
+        assert contents(tmp_path) == before
+    assert call("info", tmp_path)[0] == 2
+    assert call("verify", tmp_path)[0] == 2
+
+
+def test_files_of_the_users_own_stay_in_our_folder(data: Path) -> None:
+    for name in ("notes.txt", "add-one_step/notes.txt", "add-mine/train-00000-of-00001.parquet", ".git/config"):
+        (data / name).parent.mkdir(exist_ok=True)
+        (data / name).write_text("mine")
+    flags = ["--task", "add", "--min", 1, "--max", 2, "--num", 3, "--view", "raw"]
+    assert call("build", *flags, "--out", data, "--workers", 1, "--overwrite")[0] == 0
+    for name in ("notes.txt", "add-one_step/notes.txt", "add-mine/train-00000-of-00001.parquet", ".git/config"):
+        assert (data / name).read_text() == "mine"
+    assert not list(data.glob("add-one_step/*.parquet"))
+
+
+# Other settings
+
+
+def test_other_settings_never_mix(data: Path, tmp_path: Path) -> None:
+    before = contents(data)
+    words = ["build", "--task", "add", *FLAGS, "--num", 5, "--out", data, "--workers", 1]
+    code, output = call(*words)
+    assert code == 2
+    assert "num 4 -> 5" in output
+    assert "--overwrite" in output
+    assert contents(data) == before
+    kept = {path: time for path, time in times(data).items() if path.startswith("left_mask")}
+    assert call(*words, "--overwrite")[0] == 0
+    assert {path: time for path, time in times(data).items() if path.startswith("left_mask")} == kept
+    fresh = tmp_path / "fresh"
+    build(plan_of("add", num=5), fresh, workers=1)
+    after = contents(data)
+    assert {path for path in after if path.startswith("add-")} == {
+        path for path in contents(fresh) if path.startswith("add-")
+    }
+    assert all(after[path] == data_ for path, data_ in contents(fresh).items() if path.startswith("add-"))
+    assert verify(data, workers=1).ok
+
+
+@pytest.mark.parametrize(
+    "flag", [("--seed", 7), ("--max", 2), ("--dialect", "published"), ("--no-balance",), ("--steps", "all")]
+)
+def test_every_setting_that_changes_rows_is_named(data: Path, flag: tuple[object, ...]) -> None:
+    code, output = call("build", "--task", "add", *FLAGS, *flag, "--out", data)
+    assert code == 2
+    assert f"{str(flag[0]).removeprefix('--').removeprefix('no-')} " in output
+    assert " -> " in output
+
+
+def test_an_unfinished_build_of_something_else(tmp_path: Path) -> None:
+    out, fresh = tmp_path / "data", tmp_path / "fresh"
+    interrupt(plan_of("add", "sub"), out, 4)
+    before = contents(out)
+    for words, hint in (
+        (["--task", "mul"], ""),
+        (["--task", "add", "--task", "sub", "--num", 5], "num 4 -> 5"),
+        (["--task", "add"], ""),
+    ):
+        code, output = call("build", *FLAGS, *words, "--out", out, "--workers", 1)
+        assert code == 2
+        assert "unfinished build" in output
+        assert "caef-data build --task add --task sub --min 1 --max 3 --num 4 --rows-per-shard 150" in output
+        assert "--overwrite" in output
+        assert hint in output
+        assert contents(out) == before
+    code, output = call("info", out)
+    assert code == 0
+    assert "4 of " in output
+    assert call("verify", out)[0] == 2
+    assert call("build", "--task", "mul", *FLAGS, "--out", out, "--workers", 1, "--overwrite")[0] == 0
+    build(plan_of("mul"), fresh, workers=1)
+    assert contents(out) == contents(fresh)
+
+
+def test_an_unfinished_build_is_part_of_a_larger_one(tmp_path: Path) -> None:
+    out, fresh = tmp_path / "data", tmp_path / "fresh"
+    interrupt(plan_of("add", splits=["train"]), out, 2)
+    before = times(out)
+    build(plan_of("add", "sub"), out, workers=1)
+    assert before.items() <= times(out).items()
+    build(plan_of("add", "sub"), fresh, workers=1)
+    assert contents(out) == contents(fresh)
+
+
+def test_dropping_an_unfinished_view_leaves_nothing_behind(data: Path) -> None:
+    interrupt(plan_of("add", views=["full", "commands"]), data, 3)
+    build(plan_of("reflection"), data, workers=1, overwrite=True)
+    assert not list(data.glob("add-commands/*"))
+    assert verify(data, workers=1).ok
+
+
+def test_shards_made_by_older_rules_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from caef_data.pipelines import versions
+
+    out, fresh = tmp_path / "data", tmp_path / "fresh"
+    interrupt(plan_of("add"), out, 3)
+    monkeypatch.setattr(versions, "TEXT_VERSION", 999)
+    with pytest.raises(UserError, match="another version of caef-data"):
+        build(plan_of("add"), out, workers=1)
+    build(plan_of("add"), fresh, workers=1)
+    build(plan_of("add"), out, workers=1, overwrite=True)
+    assert contents(out) == contents(fresh)
+
+
+# Notes of a build that cannot be read
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"identity": "x"}', "\x00\x01", "[" * 100_000])
+def test_a_damaged_plan_file(tmp_path: Path, text: str) -> None:
+    out, fresh = tmp_path / "data", tmp_path / "fresh"
+    interrupt(plan_of("add"), out, 3)
+    plan = out / ".caef" / "plan.json"
+    plan.write_text(text)
+    for words in (["info", out], ["build", "--task", "add", *FLAGS, "--out", out]):
+        code, output = call(*words)
+        assert code == 2
+        assert str(plan) in output
+        assert "remove this file" in output
+    plan.unlink()
+    assert call("build", "--task", "add", *FLAGS, "--out", out, "--workers", 1)[0] == 0
+    build(plan_of("add"), fresh, workers=1)
+    assert contents(out) == contents(fresh)
+
+
+@pytest.mark.parametrize(
+    "tail", ['{"path": "add-one', "{}", "7", "\n\n", '{"path": 1, "rows": 2}', "\xff\xfe", "[" * 100_000]
+)
+def test_damaged_notes_of_shards(tmp_path: Path, tail: str) -> None:
+    out, fresh = tmp_path / "data", tmp_path / "fresh"
+    interrupt(plan_of("add"), out, 3)
+    notes = out / ".caef" / "shards.jsonl"
+    lines = notes.read_bytes().splitlines()
+    assert len(lines) == 3
+    notes.write_bytes(b"\n".join([lines[0], lines[1][:40], lines[2], tail.encode("latin-1")]))
+    assert set(Folder(out).finished()) == {json.loads(lines[0])["path"], json.loads(lines[2])["path"]}
+    build(plan_of("add"), out, workers=1)
+    build(plan_of("add"), fresh, workers=1)
+    assert contents(out) == contents(fresh)
+
+
+def test_every_damage_of_the_manifest_gives_one_message(data: Path) -> None:
+    text = (data / "manifest.json").read_text()
+    manifest = json.loads(text)
+    damaged = [text[: len(text) // 2]]
+    for key in manifest:
+        damaged += [json.dumps({k: v for k, v in manifest.items() if k != key})]
+        damaged += [
+            json.dumps({**manifest, key: value}) for value in (None, 0, [], {"x": 1}, {"add-raw": {"train": 1}})
+        ]
+    for value in damaged:
+        (data / "manifest.json").write_text(value)
+        for words in (
+            ["info", data],
+            ["build", "--task", "sub", *FLAGS, "--out", data, "--workers", 1],
+            ["verify", data],
+        ):
+            code, output = call(*words)
+            assert code in (0, 1, 2)
+            assert output
+
+
+# A kill before every single operation on a file
+
+
+CRASH = """
+import os, shutil, sys
+from pathlib import Path
+import pyarrow
+from caef_data.pipelines.build import build
+from caef_data.pipelines.declaration import from_flags
+from caef_data.pipelines.plan import make_plan
+
+pyarrow.set_cpu_count(1)
+root = Path(sys.argv[1])
+base = {"min": 1, "max": 2, "num": 2, "splits": ["train"], "rows_per_shard": 120}
+small, other, more, less = (
+    make_plan(from_flags(tasks, **{**base, **settings}))
+    for tasks, settings in (
+        (["add"], {"views": ["one_step", "raw"]}),
+        (["add"], {"views": ["one_step", "full"], "num": 3}),
+        (["add", "left_mask"], {"views": ["one_step", "raw"]}),
+        (["left_mask"], {"views": ["one_step"]}),
+    )
+)
+count = -1  # operations to go until the process dies; below 0: none are counted
+def hook(event, args):
+    global count
+    if count >= 0 and event in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir") and str(root) in str(args[0]):
+        count -= 1
+        if count < 0:
+            os._exit(9)
+sys.addaudithook(hook)
+
+def child(plan, out, dies, **options):
+    global count
+    if (pid := os.fork()) == 0:
+        count = dies
+        try:
+            build(plan, out, workers=1, **options)
+        except BaseException as error:
+            print(repr(error), flush=True)
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+def contents(folder):
+    return {str(p.relative_to(folder)): p.is_file() and p.read_bytes() for p in folder.rglob("*")}
+
+scenarios = {  # what is there, what is built when the kill comes, what is built then
+    "fresh": ([], small, small, {}),
+    "adding": ([small], more, more, {}),
+    "overwriting": ([small, less], other, other, {"overwrite": True}),
+    "another after": ([less], small, other, {"overwrite": True}),
+}
+for name, (before, killed, then, options) in scenarios.items():
+    start, reference = root / f"{name} start", root / f"{name} reference"
+    for plan in before:
+        build(plan, start, workers=1)
+    if before:
+        shutil.copytree(start, reference)
+    build(then, reference, workers=1, **options)
+    kills = 0
+    while True:
+        out = root / "out"
+        if before:
+            shutil.copytree(start, out)
+        code = child(killed, out, kills, **(options if killed is then else {}))
+        assert code in (0, 9), (name, kills, code)
+        assert child(then, out, -1, **options) == 0, (name, kills)
+        left, wanted = contents(out), contents(reference)
+        assert left.keys() == wanted.keys(), (name, kills, left.keys() ^ wanted.keys())
+        assert all(left[path] == wanted[path] for path in wanted if path != "README.md"), (name, kills)
+        shutil.rmtree(out)
+        if code == 0:
+            break
+        kills += 1
+    print(name, kills)
+"""
+
+
+def test_a_kill_before_any_operation_on_a_file(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", CRASH, tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=250,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert result.returncode == 0, result.stdout + result.stderr[-2000:]
+    kills = {line.rpartition(" ")[0]: int(line.rpartition(" ")[2]) for line in result.stdout.splitlines()}
+    assert set(kills) == {"fresh", "adding", "overwriting", "another after"}
+    assert min(kills.values()) > 10

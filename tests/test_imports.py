@@ -1,0 +1,95 @@
+"""Imports point one way, and what is heavy is imported only where it is needed."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MAY_IMPORT = {  # parts of the package -> (other parts, third-party packages) that their modules may import
+    "errors": (set(), set()),
+    "tm": ({"tm", "errors"}, {"numpy", "polars", "pyarrow"}),
+    "schemas": ({"schemas"}, {"pyarrow"}),
+    "pipelines": (
+        {"pipelines", "tm", "schemas", "errors", ""},
+        {"numpy", "polars", "pyarrow", "duckdb", "rich", "huggingface_hub", "ray"},
+    ),
+    "eval": (
+        {"eval", "pipelines", "tm", "schemas", "errors", ""},
+        {"numpy", "polars", "pyarrow", "duckdb", "rich", "torch", "transformers", "peft", "safetensors", "openai"},
+    ),
+    "cli": ({"pipelines", "eval", "tm", "errors", ""}, {"typer", "rich"}),
+    "__main__": ({"cli"}, set()),
+    "__init__": (set(), set()),
+}
+HEAVY = {"torch", "transformers", "peft", "ray", "datasets", "duckdb", "matplotlib", "huggingface_hub", "openai"}
+MODULES = sorted(
+    path.relative_to(ROOT)
+    for path in [*ROOT.glob("*.py"), *(p for part in ("tm", "schemas", "pipelines", "eval") for p in ROOT.glob(f"{part}/**/*.py"))]
+)  # fmt: skip
+
+
+def imported(path: Path) -> Iterator[tuple[str, bool]]:
+    """Yield (dotted name, whether the import stands at the module's top) of every import of a file."""
+    tree = ast.parse((ROOT / path).read_text())
+    inside = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+    }
+    package = ["caef_data", *path.parent.parts]
+    for node in ast.walk(tree):
+        top = id(node) not in inside
+        if isinstance(node, ast.Import):
+            yield from ((name.name, top) for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            if module == "caef_data":
+                yield from ((f"caef_data.{name.name}", top) for name in node.names)
+            else:
+                yield module, top
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_imports_point_one_way(path: Path) -> None:
+    parts, packages = MAY_IMPORT[path.parts[0].removesuffix(".py")]
+    known = {name.removesuffix(".py") for name in MAY_IMPORT}
+    for name, top in imported(path):
+        first, _, rest = name.partition(".")
+        if first == "caef_data":
+            part = rest.partition(".")[0]
+            assert (part if part in known else "") in parts, f"{path} imports {name}"
+        elif first not in sys.stdlib_module_names:
+            assert first in packages, f"{path} imports {name}"
+            assert not (top and first in HEAVY), f"{path} imports {name} at its top: import it where it is needed"
+        if path.name == "cli.py" and first == "caef_data" and top:
+            assert rest == "errors", f"cli.py imports {name} at its top: every command would wait for it"
+
+
+def test_the_rule_sees_relative_imports() -> None:
+    assert ("caef_data.errors", True) in set(imported(Path("tm/__init__.py")))
+    assert ("caef_data.pipelines.console", False) in set(imported(Path("cli.py")))
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["build", "--help"]])
+def test_help_imports_nothing_heavy(words: list[str]) -> None:
+    code = (
+        "import sys, caef_data.cli\n"
+        f"sys.argv = ['caef-data', *{words!r}]\n"
+        "try: caef_data.cli.main()\n"
+        "finally: print(*sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert not {"numpy", "polars", "pyarrow", "pandas", *HEAVY} & set(result.stderr.split())
+
+
+def test_building_imports_no_torch_and_no_reader() -> None:
+    code = "import sys, caef_data.pipelines.console, caef_data.pipelines.verify; print(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert not {"pandas", *HEAVY} & set(result.stdout.split())

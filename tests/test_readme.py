@@ -1,0 +1,146 @@
+"""What the README shows works as it stands: commands, Python, the TOML file, the machine, the two set-up commands."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from caef_data import cli
+from caef_data.tm.machine import _REGISTRY
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^(<!-- [^\n]+ -->\n)?```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def registry() -> Iterator[None]:
+    """Forget the README's own machine afterwards: other tests look at all tasks."""
+    before = dict(_REGISTRY)
+    yield
+    _REGISTRY.clear()
+    _REGISTRY.update(before)
+
+
+def run(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [word.strip("'\"") for word in line.partition(" #")[0].split()]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code in (0, None), line
+
+
+def load_machine(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Import a machine from a file of its own; workers of a build find it by that file."""
+    path = folder / Path(code.partition("\n")[0].removeprefix("# ")).name
+    path.write_text(code, encoding="utf-8")
+    spec = importlib.util.spec_from_file_location(f"readme_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    spec.loader.exec_module(module)
+
+
+@pytest.mark.usefixtures("registry")
+def test_everything_works_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    done = {"sh": 0, "python": 0, "toml": 0}
+    for mark, language, text in BLOCKS:
+        if mark:  # tests/test_docs.py makes these again
+            continue
+        if language == "toml":
+            (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
+        elif language == "python" and text.startswith("# tm/"):
+            load_machine(text, tmp_path, monkeypatch)
+        elif language == "python":
+            exec(compile(text, "README.md", "exec"), {})
+        elif language == "sh":
+            commands = [line for line in text.splitlines() if line.startswith("caef-data")]
+            for line in commands:
+                run(line, monkeypatch)
+            done["sh"] += len(commands) - 1
+        if language in done:
+            done[language] += 1
+    assert done["sh"] >= 8 and done["python"] >= 3 and done["toml"] == 1, done
+    assert (tmp_path / "smoke" / "manifest.json").is_file()
+    assert (tmp_path / "double" / "manifest.json").is_file()
+
+
+def recipe(target: str, **variables: str) -> list[str]:
+    """Return what ``make`` would run for a target where nothing is installed yet."""
+    settings = {"VENV": "/nowhere/.venv", **variables}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    result = subprocess.run(
+        ["make", "-n", target, *(f"{name}={value}" for name, value in settings.items())],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stderr
+    return [line.replace("/nowhere/", "").rstrip() for line in result.stdout.splitlines()]
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_the_two_commands_do_what_the_plain_lines_do() -> None:
+    plain = next(text for _, language, text in BLOCKS if language == "sh" and "-m venv" in text)
+    venv, install, build, _, install_dev, tests = plain.splitlines()
+    data, test = recipe("data"), recipe("test")
+    for made, wanted in ((data, (venv, install, build)), (test, (venv, install_dev, tests))):
+        found = [line.replace(" --quiet --constraint ", " -c ").replace("--editable", "-e") for line in made]
+        at = [found.index(line) for line in wanted]
+        assert at == sorted(at)
+    # the system's Python makes the virtual environment and does nothing else
+    for line in (*data, *test):
+        if line.startswith("python3"):
+            assert line.startswith("python3 -c 'import sys") or line == venv
+        assert not line.startswith(("pip ", "sudo "))
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_an_old_python_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    old = tmp_path / "python3"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    venv = tmp_path / "venv"
+    result = subprocess.run(
+        ["make", "data", f"PYTHON={old}", f"VENV={venv}"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 2
+    assert "3.11 or later" in result.stderr and "PYTHON=" in result.stderr
+    assert not venv.exists()
+
+
+def test_ci_runs_the_tests_as_the_readme_does() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    steps = re.findall(r"^step (.+)$", script.read_text(encoding="utf-8"), re.MULTILINE)
+    assert steps == ["make test", "make lint"]
+    assert re.search(r"^make test\b", README, re.MULTILINE)
+
+
+def test_links_lead_somewhere() -> None:
+    documents = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    links = [(one, link) for one in documents for link in re.findall(r"\]\(([^)#]+)\)", one.read_text("utf-8"))]
+    assert links
+    for document, link in links:
+        assert link.startswith("https://") or (document.parent / link).exists(), f"{document.name}: {link}"
+
+
+def test_constraints_pin_what_the_project_needs() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {line.partition("==")[0].lower() for line in lines if not line.startswith("#")}
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    needed = {name.lower() for name in re.findall(r'^  "([\w-]+)>=', text, re.MULTILINE)}
+    assert needed and needed <= pinned
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines if not line.startswith("#"))
