@@ -16,7 +16,7 @@ from ..errors import UserError
 from .build import build, command
 from .card import commands
 from .declaration import rebuild_command
-from .engine import default_workers
+from .engine import default_workers, start_fork_server
 from .folder import Folder, shown
 from .plan import DISK_RATIO, TEXT_RATE, Config, Plan, make_plan
 from .settings import SPLITS, Declaration
@@ -69,6 +69,8 @@ def build_with_progress(declaration: Declaration, out: Path, workers: int | None
     progress = None
     start = time.perf_counter()
     try:
+        if (workers or default_workers()) > 1:
+            start_fork_server()  # it starts up while this process plans
         plan = make_plan(declaration)
         for note in plan.notes:
             log.print(note, soft_wrap=True)

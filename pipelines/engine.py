@@ -51,11 +51,8 @@ def _in_processes(
 ) -> Iterator[tuple[Task, ShardRecord]]:
     found = [machine(config.settings.task) for config in configs]
     sources = tuple({(type(one).__module__, one.source) for one in found if not _shipped(one)})
-    # A fork server starts workers from a clean process: forking this one would copy locks of running threads.
-    context = multiprocessing.get_context("forkserver" if sys.platform != "win32" else "spawn")
-    if sys.platform != "win32":
-        multiprocessing.set_forkserver_preload(["caef_data.pipelines.shard"])
-        _start_fork_server()
+    context = multiprocessing.get_context("forkserver")
+    start_fork_server()
     payload = (sources, pickle.dumps((tuple(configs), folder)))
     pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=payload)
     try:
@@ -85,10 +82,15 @@ def _in_processes(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_fork_server() -> None:
-    """Start the fork server with Ctrl-C blocked, for it and its workers: this process ends them, in silence."""
+def start_fork_server() -> None:
+    """Start the process that workers are forked from, unless it runs; it imports what they need meanwhile.
+
+    It is a clean process: forking this one would copy the locks of running threads. Ctrl-C is blocked for it and its
+    workers: this process ends them, in silence.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
+        multiprocessing.set_forkserver_preload(["caef_data.pipelines.shard"])
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

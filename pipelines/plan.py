@@ -20,6 +20,7 @@ from .settings import Declaration, TaskSettings
 from .split import expression_hash
 
 SHARD_TEXT = 100_000_000  # bytes of text a shard holds at most, about
+SMALL_SHARD, EVEN_SHARDS = 16_000_000, 8  # smaller configs still make up to 8 shards of this size to share out
 BLOCK_TEXT = 12_000_000  # bytes of text rendered at once: a row group
 SAMPLE = 64  # expressions rendered to estimate a config
 RUN_VIEWS = ("full", "scratchpad", "commands")  # they write whole runs
@@ -280,5 +281,5 @@ def _num_shards(settings: TaskSettings, rows: int, text: int, expressions: int) 
     """Return the number of shards: a power of two, so that 2, 4 or 8 readers or workers get the same share each."""
     if settings.rows_per_shard is not None:
         return max(1, min(-(-rows // settings.rows_per_shard), expressions))
-    least = -(-text // SHARD_TEXT)
+    least = max(-(-text // SHARD_TEXT), min(EVEN_SHARDS, -(-text // SMALL_SHARD)))
     return int(min(2 ** max(0, (least - 1).bit_length()), 99_999))

@@ -10,6 +10,7 @@ import pytest
 from caef_data.pipelines.cells import Cells, class_cells, halting_cells
 from caef_data.pipelines.scan import resolve
 from caef_data.pipelines.plan import make_plan
+from caef_data.pipelines.scan import resolve
 from caef_data.pipelines.settings import Declaration, TaskSettings
 from caef_data.pipelines.split import sides
 from caef_data.tm import machine

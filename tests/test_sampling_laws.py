@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from caef_data.pipelines.cells import Cells, class_cells, halting_cells
 from caef_data.pipelines.scan import resolve
+from caef_data.pipelines.scan import resolve
 from caef_data.pipelines.settings import TaskSettings
 from caef_data.tm import machine
 from caef_data.tm.batch import Operands

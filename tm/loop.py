@@ -1,8 +1,8 @@
 """What multiplication and division share: a loop of three calls, repeated for each unit of a counter.
 
 At the k-th visit of q1 a comparison is called (states q1 -> q2), then two additions (q2 -> q3 -> q1). Every text
-follows from k in closed form, so the k-th turn of a 100-digit loop costs as much as the first. Transition t of the machine is
-step ``(t + 2) % 3`` of turn ``k = (t + 2) // 3``; the initial step is the third step of turn 0.
+follows from k in closed form, so the k-th turn of a 100-digit loop costs as much as the first. Transition t of the
+machine is step ``(t + 2) % 3`` of turn ``k = (t + 2) // 3``; the initial step is the third step of turn 0.
 """
 
 from __future__ import annotations
