@@ -1,11 +1,14 @@
 """The command line: parses, calls, prints."""
 
+import functools
+import inspect
 import io
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 # One thread is enough for the sums of the split function; a pool of them costs start-up time and fights the workers.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -13,6 +16,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import typer
 
 from .errors import UserError, clip
+
+if TYPE_CHECKING:
+    from .pipelines.settings import Declaration
 
 app = typer.Typer(
     help="Exact, leak-free datasets of arithmetic executed as Turing machines.",
@@ -22,122 +28,100 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Name = Annotated[str | None, typer.Argument(help="A declaration: paper, smoke, stress or a path to a .toml file.")]
-Tasks = Annotated[list[str] | None, typer.Option("--task", help="Task; repeats; `all` for every task.")]
-Min = Annotated[int | None, typer.Option("--min", help="Smallest operand length, in digits.  [1]")]
-Max = Annotated[int | None, typer.Option("--max", help="Largest operand length, in digits.  [100]")]
-Num = Annotated[int | None, typer.Option("--num", help="Train expressions a class, before balancing.  [20]")]
-NumTest = Annotated[int | None, typer.Option("--num-test", help="Test expressions a class.  [num // 10]")]
-Splits = Annotated[list[str] | None, typer.Option("--split", help="train, test, stress; repeats.  [train test]")]
-Views = Annotated[
-    list[str] | None,
-    typer.Option("--view", help="one_step, full, aligner, raw, scratchpad, commands; repeats."),
-]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the sampling.  [42]")]
-DialectOption = Annotated[str | None, typer.Option("--dialect", help="consistent or published.  [consistent]")]
-Steps = Annotated[str | None, typer.Option("--steps", help="Rows of a run in one_step: sampled or all.  [sampled]")]
-Balance = Annotated[bool | None, typer.Option("--balance/--no-balance", help="Apply the balance table.  [balance]")]
-MaxSteps = Annotated[int | None, typer.Option("--max-steps", help="Longest run written whole.  [10000]")]
-RowsPerShard = Annotated[int | None, typer.Option("--rows-per-shard", help="Bound shards by rows too.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Directory = Annotated[Path, typer.Argument(metavar="[DIR]", help="A dataset folder.")]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes. Default: all processors.")]
 
 
-def _declaration(name: str | None, tasks: list[str] | None, **settings: Any) -> Any:
+def _declared(
+    declaration: Annotated[
+        str | None, typer.Argument(help="A declaration: paper, smoke, stress or a path to a .toml file.")
+    ] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Task; repeats; `all` for every task.")] = None,
+    min: Annotated[int | None, typer.Option(help="Smallest operand length, in digits. Default: 1.")] = None,
+    max: Annotated[int | None, typer.Option(help="Largest operand length, in digits. Default: 100.")] = None,
+    num: Annotated[int | None, typer.Option(help="Train expressions a class, before balancing. Default: 20.")] = None,
+    num_test: Annotated[int | None, typer.Option(help="Test expressions a class. Default: num // 10.")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="train, test, stress; repeats. Default: train test.")] = None,
+    view: Annotated[
+        list[str] | None, typer.Option(help="one_step, full, aligner, raw, scratchpad, commands; repeats.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the sampling. Default: 42.")] = None,
+    dialect: Annotated[str | None, typer.Option(help="consistent or published. Default: consistent.")] = None,
+    steps: Annotated[
+        str | None, typer.Option(help="Rows of a run in one_step: sampled or all. Default: sampled.")
+    ] = None,
+    balance: Annotated[
+        bool | None, typer.Option("--balance/--no-balance", help="Apply the balance table. Default: balance.")
+    ] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Longest run written whole. Default: 10000.")] = None,
+    rows_per_shard: Annotated[int | None, typer.Option(help="Bound shards by rows too.")] = None,
+) -> "Declaration":
+    """Return the declaration that a command line names or spells out."""
     from .pipelines.declaration import from_flags, load_declaration
 
-    given = [key for key, value in {"task": tasks, **settings}.items() if value not in (None, [])]
-    if name is None:
-        return from_flags(tasks or [], **settings)
+    settings = {
+        "min": min,
+        "max": max,
+        "num": num,
+        "num_test": num_test,
+        "splits": split,
+        "views": view,
+        "seed": seed,
+        "dialect": dialect,
+        "steps": steps,
+        "balance": balance,
+        "max_steps": max_steps,
+        "rows_per_shard": rows_per_shard,
+    }
+    given = [key for key, value in {"task": task, **settings}.items() if value not in (None, [])]
+    if declaration is None:
+        return from_flags(task or [], **settings)
     if given:
         raise UserError(
-            f"the declaration {name!r} cannot be combined with --{given[0].replace('_', '-').removesuffix('s')}",
+            f"the declaration {clip(declaration)} cannot be combined with"
+            f" --{given[0].replace('_', '-').removesuffix('s')}",
             allowed="either a declaration or options",
             next_step="copy the declaration to a file of your own and change it there",
         )
-    return load_declaration(name)
+    return load_declaration(declaration)
+
+
+def _of_declaration(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the arguments and options of ``_declared`` in place of its first parameter."""
+    shared = inspect.signature(_declared, eval_str=False).parameters
+    own = list(inspect.signature(command).parameters.values())[1:]
+
+    @functools.wraps(command)
+    def whole(**given: Any) -> None:
+        command(_declared(**{name: given.pop(name) for name in shared}), **given)
+
+    parameters = [*shared.values(), *own]
+    whole.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    whole.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return whole
 
 
 @app.command()
+@_of_declaration
 def build(
-    declaration: Name = None,
-    task: Tasks = None,
-    min: Min = None,
-    max: Max = None,
-    num: Num = None,
-    num_test: NumTest = None,
-    split: Splits = None,
-    view: Views = None,
-    seed: Seed = None,
-    dialect: DialectOption = None,
-    steps: Steps = None,
-    balance: Balance = None,
-    max_steps: MaxSteps = None,
-    rows_per_shard: RowsPerShard = None,
+    declared: "Declaration",
     out: Annotated[Path, typer.Option("--out", help="The dataset folder.")] = Path("data"),
-    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes.  [all processors]")] = None,
+    workers: Workers = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace tasks built with other settings.")] = False,
 ) -> None:
     """Build a dataset: --task sub --min 1 --max 100 --num 20, or a declaration such as paper."""
     from .pipelines.console import build_with_progress
 
-    declared = _declaration(
-        declaration,
-        task,
-        min=min,
-        max=max,
-        num=num,
-        num_test=num_test,
-        splits=split,
-        views=view,
-        seed=seed,
-        dialect=dialect,
-        steps=steps,
-        balance=balance,
-        max_steps=max_steps,
-        rows_per_shard=rows_per_shard,
-    )
     build_with_progress(declared, out, workers, overwrite)
 
 
 @app.command()
-def plan(
-    declaration: Name = None,
-    task: Tasks = None,
-    min: Min = None,
-    max: Max = None,
-    num: Num = None,
-    num_test: NumTest = None,
-    split: Splits = None,
-    view: Views = None,
-    seed: Seed = None,
-    dialect: DialectOption = None,
-    steps: Steps = None,
-    balance: Balance = None,
-    max_steps: MaxSteps = None,
-    rows_per_shard: RowsPerShard = None,
-    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes.  [all processors]")] = None,
-    as_json: Json = False,
-) -> None:
+@_of_declaration
+def plan(declared: "Declaration", workers: Workers = None, as_json: Json = False) -> None:
     """Show what a build would write, in rows, bytes and seconds; writes nothing."""
     from .pipelines.console import print_plan
 
-    declared = _declaration(
-        declaration,
-        task,
-        min=min,
-        max=max,
-        num=num,
-        num_test=num_test,
-        splits=split,
-        views=view,
-        seed=seed,
-        dialect=dialect,
-        steps=steps,
-        balance=balance,
-        max_steps=max_steps,
-        rows_per_shard=rows_per_shard,
-    )
     print_plan(declared, workers, as_json)
 
 
@@ -167,7 +151,7 @@ def show(
 def verify(
     directory: Directory = Path("data"),
     fraction: Annotated[float, typer.Option("--fraction", help="Part of the rows to re-execute.")] = 1.0,
-    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes.  [all processors]")] = None,
+    workers: Workers = None,
     as_json: Json = False,
 ) -> None:
     """Check a dataset from scratch: files, every row, answers, duplicates, leaks. Exit 1 if anything is off."""

@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -69,10 +69,9 @@ def goals(size: Size) -> dict[str, Goal]:
         table[task] = Goal(f"{task} {what}: build / write", 3, 1.75)
     for task in APART:
         table[task] = Goal(f"{task} {what}: (build - start-up) / write", 3, 2)
-    name = f"peak memory, largest of the one_step and aligner builds, num {size.num}"
     return {
         **table,
-        "memory": Goal(name, 700, 400, "MB"),
+        "memory": Goal(f"largest peak memory of all one_step and aligner builds, num {size.num}", 700, 400, "MB"),
         "growth": Goal(f"growth of add's peak memory at num {size.many}", 10, 0, "%"),
         "paper": Goal(f"`build {size.declaration}`", 60, 30, "s"),
         "verify": Goal("`verify` of these rows, start-up included", 50_000, 200_000, "rows/s", least=True),
@@ -202,28 +201,22 @@ class Bench:
         shutil.rmtree(built)
         rows += reports[0]["transitions"]
         right = all(report["ok"] and report["rows"] == report["rows_checked"] for report in reports)
-        verdict = "all right" if right else "FINDINGS"
-        detail = f"{rows:,} rows (full: transitions) in {spread(times)}; {verdict}"
+        detail = f"{rows:,} rows (full: transitions) in {spread(times)}; {'all right' if right else 'FINDINGS'}"
         return Result("verify", rows / median(times), detail, {"command": times})
 
 
-def configs_of(folder: Path) -> dict[str, Any]:
-    return dict(json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["configs"])
+def configs_of(folder: Path) -> Any:
+    return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["configs"]
 
 
 def tree_pss(root: int) -> int:
     """Return the proportional set size of a process and its descendants, in bytes."""
-    try:
-        found = psutil.Process(root).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return 0
     total = 0
-    for pid in (root, *(process.pid for process in found)):
-        try:
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        except OSError:  # it has ended
-            continue
-        total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+    with suppress(psutil.NoSuchProcess):
+        for pid in (root, *(process.pid for process in psutil.Process(root).children(recursive=True))):
+            with suppress(OSError):  # it has ended
+                lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+                total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
     return total
 
 
@@ -287,19 +280,17 @@ def main() -> None:
     if chosen.floor:
         serve_floor(*chosen.floor)
         return
-    size = SMALL if chosen.small else FULL
-    asked, results = goals(size), list[Result]()
+    size, results = SMALL if chosen.small else FULL, list[Result]()
+    asked = goals(size)
     with tempfile.TemporaryDirectory(prefix="caef-bench-") as folder:
         bench = Bench(size, max(1, chosen.repeat), Path(folder))
         for key in (key for key in keys if key in chosen.only):
-            result = bench.measure(key)
-            results.append(result)
-            print(f"{key}: {number(result.measured, asked[key].unit)}; {result.detail}", file=sys.stderr)
+            results.append(bench.measure(key))
+            print(f"{key}: {number(results[-1].measured, asked[key].unit)}; {results[-1].detail}", file=sys.stderr)
     print(f"{table(results, asked)}\n\n{machine()}; medians of {bench.repeat} runs (min..max).")
     if chosen.json:
         rows = [asked[r.key]._asdict() | r._asdict() | {"reached": r.reached(asked[r.key])} for r in results]
-        content = {"machine": machine(), "repeat": bench.repeat, "rows": rows}
-        chosen.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        chosen.json.write_text(json.dumps({"machine": machine(), "repeat": bench.repeat, "rows": rows}, indent=1))
 
 
 if __name__ == "__main__":

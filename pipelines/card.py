@@ -135,7 +135,8 @@ def _example(splits: dict[str, Any], folder: Path) -> list[str]:
     split = next(one for one in SPLIT_ORDER if one in splits)
     path = folder / splits[split]["shards"][0]["path"]
     try:
-        table = pq.ParquetFile(path).read_row_group(0, columns=["prompt", "completion"])
+        with open(path, "rb") as file:
+            table = pq.ParquetFile(file).read_row_group(0, columns=["prompt", "completion"])
     except (OSError, pa.ArrowException):  # another task's shard, damaged since: no reason to fail this build
         return []
     rows = table.slice(0, 200).to_pylist()

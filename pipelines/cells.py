@@ -11,9 +11,8 @@ from functools import cached_property
 import numpy as np
 
 from ..tm import machine
-from ..tm.batch import Operands
 from ..tm.classes import Law, apportion
-from ..tm.columns import I64, Bool, Number
+from ..tm.columns import I64, Bool, Number, Operands
 from ..tm.machine import Machine
 from ..tm.random import U64, mix, text_key
 from .boxes import GROUP, INDEX_DIGITS, TRIES, fits, index_number, index_places

@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -192,7 +193,7 @@ def verify_with_progress(directory: Path, fraction: float, workers: int | None, 
     if as_json:
         print(json.dumps(report.to_json(), indent=1))
     else:
-        print_report(report, _console())
+        print_report(replace(report, directory=shown(directory)), _console())
     return report.ok
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import multiprocessing
 import os
 import pickle
 import signal
 import sys
+import threading
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
 from ..errors import UserError
@@ -88,6 +88,7 @@ def start_fork_server() -> None:
     It is a clean process: forking this one would copy the locks of running threads. Ctrl-C is blocked for it and its
     workers: this process ends them, in silence.
     """
+    resource_tracker.ensure_running()  # it unblocks Ctrl-C when it starts: not between the lines below
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         multiprocessing.set_forkserver_preload(["caef_data.pipelines.shard"])
@@ -104,7 +105,7 @@ def _start(sources: tuple[tuple[str, str], ...], configs: bytes) -> None:
     """Prepare a worker: it ignores Ctrl-C (its parent ends it) and dies with its parent."""
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _die_with_parent()
+    end_with_parent()
     for name, source in sources:  # machines that a user's own file defines
         spec = importlib.util.spec_from_file_location(name, source)
         if name not in sys.modules and spec is not None and spec.loader is not None:
@@ -113,13 +114,20 @@ def _start(sources: tuple[tuple[str, str], ...], configs: bytes) -> None:
     _worker = pickle.loads(configs)
 
 
-def _die_with_parent() -> None:
-    """Have the kernel end this process when the fork server ends, which ends with the build that started it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        parent = multiprocessing.parent_process()
-        if parent is not None and not parent.is_alive():  # it ended before the line above
-            os._exit(1)
+def end_with_parent() -> None:
+    """Have this worker end when the process that started it ends, however it ends.
+
+    By itself it would wait for work for ever; so would the fork server, which ends with the last of its workers.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _work(task: Task) -> ShardRecord:

@@ -10,8 +10,7 @@ import pyarrow as pa
 
 from ..errors import UserError
 from ..tm import machine
-from ..tm.batch import Operands
-from ..tm.columns import I64
+from ..tm.columns import I64, Operands
 from ..tm.random import mix, text_key
 from .cells import Cells, Wanted, class_cells, halting_cells, merged
 from .rows import Work, render_rows

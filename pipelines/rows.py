@@ -10,8 +10,8 @@ import pyarrow.compute  # noqa: F401  (binds pa.compute)
 from ..schemas import row_schema
 from ..tm import machine
 from ..tm.arrow import numbers, strings
-from ..tm.batch import Batch, Operands, Rows
-from ..tm.columns import I64, Number
+from ..tm.batch import Batch, Rows
+from ..tm.columns import I64, Number, Operands
 from ..tm.instructions import instruction
 from ..tm.machine import Dialect, Machine
 from ..tm.random import U64, mix, text_key

@@ -7,9 +7,8 @@ from itertools import groupby
 
 import numpy as np
 
-from ..tm.batch import Operands
 from ..tm.classes import Law
-from ..tm.columns import I64, Bool
+from ..tm.columns import I64, Bool, Operands
 from ..tm.random import U64
 from .boxes import TRIES, fits, sizes
 from .cells import Cells, Wanted, on_side

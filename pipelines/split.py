@@ -18,9 +18,8 @@ from functools import cache, lru_cache
 import numpy as np
 
 from ..tm import machine
-from ..tm.batch import Operands
 from ..tm.classes import Draw, Law
-from ..tm.columns import I64, Number
+from ..tm.columns import I64, Number, Operands
 from ..tm.machine import Machine
 from ..tm.random import U64, mix, mix_one, text_key
 from ..tm.stress import reserved

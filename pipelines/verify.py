@@ -23,6 +23,7 @@ import numpy as np
 
 from ..errors import UserError, clip
 from ..tm.check.rows import known_tasks
+from .engine import end_with_parent, start_fork_server
 from .verify_manifest import MANIFEST, Shard, SplitCount, check_files, open_shard, read_manifest
 from .verify_shard import KEPT, NO_HASHES, Finding, Hashes, Part, PartResult, ranked, unique, verify_part
 
@@ -113,6 +114,7 @@ def _cpus() -> int:
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the workers
+    end_with_parent()
     gc.disable()  # nothing here makes cycles; walking the cached problems cost a tenth of the time
 
 
@@ -123,6 +125,7 @@ class _Runner:
         self.pool: ProcessPoolExecutor | None = None
         if workers > 1:  # forkserver: polars and pyarrow threads do not survive a fork
             context = multiprocessing.get_context("forkserver")
+            start_fork_server()
             self.pool = ProcessPoolExecutor(workers, context, initializer=_start_worker)
 
     def __enter__(self) -> "_Runner":

@@ -55,8 +55,7 @@ def run(*words: object, prepare: Callable[[], None] | None = None) -> "subproces
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {
-        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else b""
-        for path in folder.rglob("*")
+        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")
     }
 
 
@@ -224,6 +223,13 @@ def test_a_killed_worker_is_told(tmp_path: Path, busy_reference: dict[str, bytes
     assert contents(out) == busy_reference
 
 
+def test_no_worker_outlives_a_killed_verify(smoke: Path) -> None:
+    running = start("verify", smoke, "--workers", 2)
+    until(lambda: bool(workers_of(running)) or running.poll() is not None, "a worker")
+    running.kill()
+    ended(running)
+
+
 # A full disk
 
 
@@ -330,7 +336,7 @@ def test_places_that_are_no_folder(tmp_path: Path, place: str) -> None:
     if "\0" not in place:
         result = run("build", "--task", "left_mask", "--max", 2, "--out", tmp_path / place)
         assert result.returncode == 2
-        assert result.stderr.startswith("error: ")
+        assert "\nerror: " in f"\n{result.stderr}"
         assert "Traceback" not in result.stderr
 
 
@@ -344,7 +350,7 @@ def test_a_read_only_folder(tmp_path: Path) -> None:
         result = run("build", "--task", "left_mask", "--max", 2, "--out", place / "data")
         place.chmod(0o700) if not allowed else None
     assert result.returncode == 2
-    assert result.stderr.startswith("error: the system refuses: ")
+    assert "\nerror: the system refuses: " in result.stderr
     assert str(place) in result.stderr
     assert "Traceback" not in result.stderr
 

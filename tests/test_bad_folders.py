@@ -286,21 +286,22 @@ def test_damaged_notes_of_shards(tmp_path: Path, tail: str) -> None:
     assert contents(out) == contents(fresh)
 
 
-def test_every_damage_of_the_manifest_gives_one_message(data: Path) -> None:
+def test_every_damage_of_the_manifest_gives_one_message(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    flags = ["--task", "left_mask", "--min", 1, "--max", 2, "--num", 1, "--split", "train"]
+    assert call("build", *flags, "--out", data, "--workers", 1)[0] == 0
     text = (data / "manifest.json").read_text()
     manifest = json.loads(text)
     damaged = [text[: len(text) // 2]]
     for key in manifest:
         damaged += [json.dumps({k: v for k, v in manifest.items() if k != key})]
-        damaged += [
-            json.dumps({**manifest, key: value}) for value in (None, 0, [], {"x": 1}, {"add-raw": {"train": 1}})
-        ]
+        damaged += [json.dumps({**manifest, key: value}) for value in (None, [], {"x": 1}, {"add-raw": {"train": 1}})]
     for value in damaged:
         (data / "manifest.json").write_text(value)
         for words in (
             ["info", data],
-            ["build", "--task", "sub", *FLAGS, "--out", data, "--workers", 1],
-            ["verify", data],
+            ["build", *flags, "--out", data, "--workers", 1],
+            ["verify", data, "--workers", 1],
         ):
             code, output = call(*words)
             assert code in (0, 1, 2)
@@ -377,7 +378,7 @@ for name, (before, killed, then, options) in scenarios.items():
         assert child(then, out, -1, **options) == 0, (name, kills)
         left, wanted = contents(out), contents(reference)
         assert left.keys() == wanted.keys(), (name, kills, left.keys() ^ wanted.keys())
-        assert all(left[path] == wanted[path] for path in wanted if path != "README.md"), (name, kills)
+        assert left == wanted, (name, kills)
         shutil.rmtree(out)
         if code == 0:
             break

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from caef_data.tm import align_in, align_out, machine, transition, transitions
 from caef_data.tm.basic import BasicMachine
-from caef_data.tm.batch import Batch, Operands, Rows, SteppedBatch
+from caef_data.tm.batch import Batch, Rows, SteppedBatch
+from caef_data.tm.columns import Operands
 from caef_data.tm.columns import Number
 from caef_data.tm.machine import DIALECTS, Dialect
 

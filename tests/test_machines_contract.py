@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from caef_data.errors import UserError
 from caef_data.pipelines.split import every
 from caef_data.tm import align_in, align_out, machine, operands, tasks, transition, transitions
-from caef_data.tm.batch import Operands
+from caef_data.tm.columns import Operands
 from caef_data.tm.columns import Number
 from caef_data.tm.instructions import instruction
 from caef_data.tm.machine import DIALECTS, Machine

@@ -24,7 +24,7 @@ from caef_data.pipelines.split import sides
 from caef_data.pipelines.verify import verify
 from caef_data.tm import align_in, align_out, columns, machine, tasks, transition, transitions
 from caef_data.tm.basic import BasicMachine, Configuration, Said
-from caef_data.tm.batch import Operands
+from caef_data.tm.columns import Operands
 from caef_data.tm.classes import Law, Variant
 from caef_data.tm.columns import Bool
 from caef_data.tm.machine import _REGISTRY

@@ -14,7 +14,7 @@ from caef_data.pipelines.scan import resolve
 from caef_data.pipelines.settings import Declaration, TaskSettings
 from caef_data.pipelines.split import sides
 from caef_data.tm import machine
-from caef_data.tm.batch import Operands
+from caef_data.tm.columns import Operands
 
 TASKS = ("add", "div", "equal", "greater_than", "left_mask", "less_than", "mul", "reflection", "sub")
 Pair = tuple[int, int]
@@ -196,6 +196,17 @@ def test_variants_share_a_class_as_declared_and_are_what_they_are_called(task: s
                 assert abs(names[name] - names.total() * share / total) < 1
         else:
             assert len(names) == 1
+
+
+@pytest.mark.parametrize("task", ["equal", "greater_than", "less_than"])
+@pytest.mark.parametrize("count", range(1, 10))
+def test_half_of_a_diagonal_class_rounded_up_is_equal_however_few_there_are(task: str, count: int) -> None:
+    cells = resolved(settings(task, 20, 22, 20, num_test=count), "test")
+    assert set(counts(cells).values()) == {count}
+    names = Counter(variant_of(task, a, b) for a, b in drawn(cells) if length(a) == length(b))
+    assert names["equal"] == 3 * -(-count // 2)
+    if task != "equal":
+        assert abs(names["greater"] - names["less"]) <= 3
 
 
 @pytest.mark.parametrize("task", ["equal", "greater_than", "left_mask", "less_than"])

@@ -10,7 +10,7 @@ from caef_data.pipelines.scan import resolve
 from caef_data.pipelines.scan import resolve
 from caef_data.pipelines.settings import TaskSettings
 from caef_data.tm import machine
-from caef_data.tm.batch import Operands
+from caef_data.tm.columns import Operands
 from caef_data.tm.columns import Number
 
 # Upper points of the chi-square distribution by degrees of freedom: exceeded once in 10,000 tables by chance. The
@@ -127,21 +127,23 @@ def test_extra_zeros_and_nines_are_uniform_in_number_and_free_behind(length: int
     assert abs(len(nines) / len(b) - 11 / 27) < 0.01
     for found in (zeros, nines):
         # The longest runs are left out: there are too few of them to be drawn without repeats.
-        depths = [(depth - 1) * 8 // (length - 10) for depth, _ in found if depth <= length - 10]
-        assert chi_square(counted(depths, range(8)))
+        depths = [(depth - 1) * 10 // (length - 10) for depth, _ in found if depth <= length - 10]
+        assert chi_square(counted(depths, range(10)))
         middle = [int(text[length // 2]) for depth, text in found if depth < length // 2 - 1]
         assert chi_square(counted(middle, range(10)))
 
 
-def test_classes_of_few_draws_do_not_repeat_their_zeros_and_nines() -> None:
-    for task, first in (("left_mask", 1), ("reflection", 0)):
+def test_the_few_zeros_and_nines_of_one_class_differ_in_number_and_digits() -> None:
+    for task, mark in (("left_mask", "0"), ("reflection", "9")):
         a, b = drawn(cells_of(task, 40, 59, 20, "train"))
-        texts = [y if task == "reflection" else x for x, y in zip(a, b or a, strict=True)]
-        bent = [x for x in texts if x[first] == ("0" if task == "left_mask" else "9")]
-        by_length: dict[int, set[str]] = {}
-        for x in bent:
-            by_length.setdefault(len(x), set()).add(x[first : first + 8])
-        assert all(len(heads) > 3 for heads in by_length.values())
+        texts = [y for x, y in zip(a, b, strict=True) if len(x) == len(y)] if b else [x[1:] for x in a]
+        bent = [text for text in texts if text[0] == mark]
+        for length in {len(text) for text in bent}:
+            mine = [text for text in bent if len(text) == length]
+            assert len(mine) >= 10
+            assert len({length - len(text.lstrip(mark)) for text in mine}) > 3
+            rests = [text.lstrip(mark)[1:7] for text in mine if len(text.lstrip(mark)) > 25]
+            assert len(set(rests)) == len(rests)
 
 
 # --------------------------------------------------------------------------------------------- runs that halt soon

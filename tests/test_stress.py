@@ -10,7 +10,7 @@ from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.plan import make_plan
 from caef_data.pipelines.split import sides
 from caef_data.tm import machine
-from caef_data.tm.batch import Operands
+from caef_data.tm.columns import Operands
 from caef_data.tm.columns import Number
 
 TASKS = ("add", "div", "equal", "greater_than", "left_mask", "less_than", "mul", "reflection", "sub")

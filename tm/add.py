@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from . import columns
-from .basic import BasicBatch, BasicMachine, Configuration, Said, reverse, rule
-from .batch import Batch, Operands, StepRule
-from .columns import I64, Bool
+from .basic import BasicBatch, BasicMachine, Configuration, Said, reverse
+from .batch import Batch, StepRule, rule
+from .columns import I64, Bool, Operands
 from .machine import Dialect
 from .render import Part, decimal, left, low, pick_digit, pick_flag, right, tape
 from .stress import ADDITION, Family

@@ -11,10 +11,9 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from .batch import Batch, Rows, StepRule, Texts, sample_rows, texts, walk_rows
+from .batch import Rows, Texts, WalkedBatch, texts
 from .columns import I64, Bool
 from .machine import HALT, Dialect, Machine, Transition
-from .random import U64
 from .render import Block, Part, render
 from .template import Template
 
@@ -172,7 +171,7 @@ class BasicMachine(Machine):
 NEWLINE = Template("\n")
 
 
-class BasicBatch(Batch):
+class BasicBatch(WalkedBatch):
     """The columnar form of a basic machine; subclasses say what stands at entry ``i``."""
 
     machine: BasicMachine
@@ -212,19 +211,6 @@ class BasicBatch(Batch):
         """Return the halting entry of expressions ``e`` without its last newline, for a composer to quote."""
         return self.machine.template("qH", None), self.parts("qH", e, self.num_steps[e])
 
-    def sampled(self, key: U64) -> Rows:
-        return sample_rows(self.num_steps, self.machine.step_rule(self), key)
-
-    def every(self) -> Rows:
-        return walk_rows(self.num_steps)
-
-    def steps(self, rows: Rows) -> I64:
-        steps: I64 = rows.index
-        return steps
-
-    def take(self, rows: Rows, order: I64) -> Rows:
-        return Rows(rows.expression[order], rows.index[order])
-
     def prompts(self, rows: Rows) -> Texts:
         return texts(self.entries(rows.expression, rows.index), len(rows))
 
@@ -236,13 +222,3 @@ class BasicBatch(Batch):
 
     def halted(self) -> pa.Array:
         return render(self.entries(self.all, self.num_steps), len(self.all))
-
-
-def rule(num_steps: I64, keep_all: int, last: int, random: int, inner: tuple[int, int] | None = None) -> StepRule:
-    """Return the usual rule: the first row, the ``last`` last ones, ``random`` others from between.
-
-    ``inner`` are the bounds of the random ones, counted from 0 and from the number of transitions.
-    """
-    low, high = inner or (1, -last - 1)
-    fixed = (np.zeros_like(num_steps), *(num_steps - back for back in range(1, last + 1)))
-    return StepRule(keep_all, fixed, ((np.full_like(num_steps, low), num_steps + high, random),))

@@ -11,30 +11,12 @@ import numpy as np
 import pyarrow as pa
 
 from .arrow import strings
-from .columns import I64, Bool, Number
+from .columns import I64, Bool, Operands
 from .random import U64, below, words
 from .render import Block, Cells, Part, render
 
 if TYPE_CHECKING:
     from .machine import Dialect, Machine
-
-
-@dataclass(frozen=True, eq=False)
-class Operands:
-    """A column of expressions: ``a`` and, except for helpers with one operand, ``b``."""
-
-    a: Number
-    b: Number | None
-
-    def __len__(self) -> int:
-        return len(self.a)
-
-    @property
-    def second(self) -> Number:
-        """The column b of a task with two operands."""
-        if self.b is None:
-            raise ValueError("this task has one operand")
-        return self.b
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +54,16 @@ class Texts:
     states: tuple[str, ...]
     call: I64
     calls: tuple[str | None, ...]
+
+
+def rule(num_steps: I64, keep_all: int, last: int, random: int, inner: tuple[int, int] | None = None) -> StepRule:
+    """Return the usual rule: the first row, the ``last`` last ones, ``random`` others from between.
+
+    ``inner`` are the bounds of the random ones, counted from 0 and from the number of transitions.
+    """
+    low, high = inner or (1, -last - 1)
+    fixed = (np.zeros_like(num_steps), *(num_steps - back for back in range(1, last + 1)))
+    return StepRule(keep_all, fixed, ((np.full_like(num_steps, low), num_steps + high, random),))
 
 
 class Batch(ABC):
@@ -121,6 +113,23 @@ class Batch(ABC):
     @abstractmethod
     def answer(self) -> Part:
         """Return each expression's bare answer."""
+
+
+class WalkedBatch(Batch):
+    """A batch whose rows are indexed by the number of their transition, for runs that can be walked."""
+
+    def sampled(self, key: U64) -> Rows:
+        return sample_rows(self.num_steps, self.machine.step_rule(self), key)
+
+    def every(self) -> Rows:
+        return walk_rows(self.num_steps)
+
+    def steps(self, rows: Rows) -> I64:
+        steps: I64 = rows.index
+        return steps
+
+    def take(self, rows: Rows, order: I64) -> Rows:
+        return Rows(rows.expression[order], rows.index[order])
 
 
 def texts(blocks: Sequence[Block], num_rows: int) -> Texts:
@@ -176,7 +185,7 @@ def _distinct(low: I64, high: I64, count: int, key: U64, salt: int) -> Iterator[
         yield low + rank, here
 
 
-class SteppedBatch(Batch):
+class SteppedBatch(WalkedBatch):
     """The batch of a machine without a columnar form: its step machine, row by row."""
 
     def __init__(self, machine: Machine, operands: Operands, dialect: Dialect) -> None:
@@ -187,19 +196,6 @@ class SteppedBatch(Batch):
     @property
     def num_steps(self) -> I64:
         return np.array([self.machine.num_steps(a, b) for a, b in self.pairs], np.int64)
-
-    def sampled(self, key: U64) -> Rows:
-        return sample_rows(self.num_steps, self.machine.step_rule(self), key)
-
-    def every(self) -> Rows:
-        return walk_rows(self.num_steps)
-
-    def steps(self, rows: Rows) -> I64:
-        steps: I64 = rows.index
-        return steps
-
-    def take(self, rows: Rows, order: I64) -> Rows:
-        return Rows(rows.expression[order], rows.index[order])
 
     def prompts(self, rows: Rows) -> Texts:
         found = self._transitions(rows)

@@ -10,8 +10,7 @@ from functools import cache, reduce
 import numpy as np
 
 from . import columns
-from .batch import Operands
-from .columns import I64, Bool, Number
+from .columns import I64, Bool, Number, Operands
 
 
 def count_of(length: int) -> int:

@@ -5,6 +5,7 @@ all rows in one instruction stream; a 100-digit addition of 20,000 rows takes 10
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -85,6 +86,24 @@ class Number:
     def reading(self) -> U8:
         """The digits in reading order, right-aligned in rows of ``width`` bytes, zero padded on the left."""
         return np.ascontiguousarray(self.planes[::-1].T + np.uint8(48)).reshape(-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Operands:
+    """A column of expressions: ``a`` and, except for helpers with one operand, ``b``."""
+
+    a: Number
+    b: Number | None
+
+    def __len__(self) -> int:
+        return len(self.a)
+
+    @property
+    def second(self) -> Number:
+        """The column b of a task with two operands."""
+        if self.b is None:
+            raise ValueError("this task has one operand")
+        return self.b
 
 
 def length_of(planes: U8, most: I64 | None = None) -> I64:

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from .basic import BasicBatch, BasicMachine, Configuration, Said
-from .batch import Batch, Operands
+from .batch import Batch
 from .classes import EQUAL, GREATER, LESS, Variant, halves
-from .columns import I64, U8, Bool, widen
+from .columns import I64, U8, Bool, Operands, widen
 from .machine import Dialect
 from .render import Part, left, pick_flag, right, tape
 

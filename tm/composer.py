@@ -7,7 +7,7 @@ from abc import abstractmethod
 from functools import lru_cache
 
 from .basic import BasicBatch, BasicMachine, Content
-from .batch import Operands
+from .columns import Operands
 from .machine import HALT, Dialect, Machine, Transition, machine
 from .render import Part
 from .template import Template

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from . import columns
-from .batch import Batch, Operands
+from .batch import Batch
 from .classes import Draw, Law, NonzeroB, drawn_digits
-from .columns import Bool, Number
+from .columns import Bool, Number, Operands
 from .loop import Loop, LoopBatch, Turn
 from .machine import Dialect
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from .basic import BasicBatch, BasicMachine, Configuration, Said, rule
-from .batch import Batch, Operands, StepRule
+from .basic import BasicBatch, BasicMachine, Configuration, Said
+from .batch import Batch, StepRule, rule
 from .classes import DIFFERENT, EQUAL, Variant, halves
-from .columns import I64, Bool, widen
+from .columns import I64, Bool, Operands, widen
 from .machine import Dialect
 from .render import Part, left, pick_flag, right, tape
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from . import columns
-from .basic import BasicBatch, BasicMachine, Configuration, Said, cells, reverse, rule
-from .batch import Batch, Operands, StepRule
+from .basic import BasicBatch, BasicMachine, Configuration, Said, cells, reverse
+from .batch import Batch, StepRule, rule
 from .classes import Draw, Law, Variant, drawn_digits
-from .columns import I64, Bool, Number
+from .columns import I64, Bool, Number, Operands
 from .machine import Dialect
 from .render import Cells, Part, decimal, left, low, pick_digit, right, tape
 

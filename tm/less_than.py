@@ -1,7 +1,6 @@
 """Less than: see comparison.py, with 21 < 19 as its example."""
 
-from .basic import rule
-from .batch import Batch, StepRule
+from .batch import Batch, StepRule, rule
 from .comparison import Comparison, state_lines
 
 INSTRUCTION = """\

@@ -17,8 +17,8 @@ import pyarrow as pa
 from . import columns
 from .add import AddBatch
 from .basic import BasicBatch, Content, cells, reverse
-from .batch import Batch, Operands, Rows, Texts, texts
-from .columns import I64, U8, Bool, Number
+from .batch import Batch, Rows, Texts, texts
+from .columns import I64, U8, Bool, Number, Operands
 from .composer import HALT, Composer, called, calls, ended, halted, lines, started
 from .draws import log_uniform, uniform
 from .machine import Dialect

@@ -6,14 +6,13 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from ..errors import UserError, clip, nearest
+from .batch import Batch, SteppedBatch, StepRule, rule
 from .classes import Law, Variant, whole_class
-
-if TYPE_CHECKING:
-    from .batch import Batch, Operands, StepRule
-    from .stress import Family
+from .columns import Operands
+from .stress import MASK, PAIRS, Family
 
 Dialect = Literal["consistent", "published"]
 DIALECTS: tuple[Dialect, ...] = ("consistent", "published")
@@ -128,8 +127,6 @@ class Machine(ABC):
 
     def batch(self, operands: Operands, dialect: Dialect) -> Batch:
         """Return the columnar form of these expressions; machines without one are rendered by their steps."""
-        from .batch import SteppedBatch
-
         return SteppedBatch(self, operands, dialect)
 
     # Its classes and counts
@@ -157,14 +154,10 @@ class Machine(ABC):
 
     def families(self) -> tuple[Family, ...]:
         """Return the stress families of the task."""
-        from . import stress
-
-        return stress.MASK if self.unary else stress.PAIRS
+        return MASK if self.unary else PAIRS
 
     def step_rule(self, batch: Batch) -> StepRule:
         """Return which transitions of each expression are kept when steps are sampled."""
-        from .basic import rule
-
         return rule(batch.num_steps, keep_all=5, last=1, random=4)
 
 

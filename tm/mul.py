@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from .basic import Content, cells
-from .batch import Batch, Operands
+from .batch import Batch
 from .classes import Draw, Law, NonzeroB, drawn_digits
-from .columns import I64, Bool, Number
+from .columns import I64, Bool, Number, Operands
 from .composer import HALT
 from .loop import Loop, LoopBatch, Turn
 from .machine import Dialect

@@ -12,9 +12,9 @@ import numpy as np
 
 from . import columns
 from .basic import BasicBatch, BasicMachine, Configuration, Said, reverse
-from .batch import Batch, Operands, StepRule
+from .batch import Batch, StepRule
 from .classes import Draw, Law, Variant, drawn_digits
-from .columns import I64, Bool
+from .columns import I64, Bool, Operands
 from .machine import Dialect
 from .render import Part, Pick, decimal, left, low, pick_digit, pick_flag, right, tape
 from .stress import COMPLEMENT, Family

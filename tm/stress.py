@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from . import columns
-from .batch import Operands
 from .classes import Draw, Law, drawn_digits
-from .columns import I64, U8, Bool, Number
+from .columns import I64, U8, Bool, Number, Operands
 
 RESERVED_FROM = 3  # digits: shorter neighbours of powers of ten are too large a part of their classes to be set apart
 

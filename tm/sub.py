@@ -11,12 +11,11 @@ import pyarrow as pa
 from . import columns
 from .add import lopsided
 from .basic import Content, cells, reverse
-from .batch import Batch, Operands, Rows, StepRule, Texts, texts, walk_rows
+from .batch import Batch, Rows, StepRule, Texts, WalkedBatch, texts
 from .classes import AtLeastB
-from .columns import I64, Number
+from .columns import I64, Number, Operands
 from .composer import HALT, Composer, called, calls, ended, halted, lines, started
 from .machine import Dialect
-from .random import U64
 from .render import Block, Part, Pick, decimal, low, render, tape
 from .stress import SUBTRACTION, Family
 from .template import Template
@@ -159,7 +158,7 @@ class Sub(Composer):
         return SubBatch(self, operands, dialect)
 
 
-class SubBatch(Batch):
+class SubBatch(WalkedBatch):
     """Columns of subtractions and of the four machines that each calls."""
 
     def __init__(self, machine: Sub, operands: Operands, dialect: Dialect) -> None:
@@ -180,19 +179,6 @@ class SubBatch(Batch):
     @property
     def num_steps(self) -> I64:
         return np.full(len(self.operands), 5)
-
-    def sampled(self, key: U64) -> Rows:
-        return self.every()
-
-    def every(self) -> Rows:
-        return walk_rows(self.num_steps)
-
-    def steps(self, rows: Rows) -> I64:
-        steps: I64 = rows.index
-        return steps
-
-    def take(self, rows: Rows, order: I64) -> Rows:
-        return Rows(rows.expression[order], rows.index[order])
 
     def prompts(self, rows: Rows) -> Texts:
         blocks = []
