@@ -72,8 +72,9 @@ def _in_processes(
                     waiting[pool.submit(_work, following)] = following
     except BrokenProcessPool as error:
         raise UserError(
-            "a worker process was killed, most often because memory ran out",
-            next_step="run the same command again with fewer --workers: finished shards are kept",
+            "a worker process ended: it was killed (most often because memory ran out), or could not start",
+            next_step="run the same command again with fewer --workers, finished shards are kept; a Python script that"
+            ' builds needs `if __name__ == "__main__":` around its own code',
         ) from error
     finally:
         if sys.exc_info()[0] is not None:  # Ctrl-C or an error: nobody waits for half a shard

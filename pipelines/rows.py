@@ -98,7 +98,7 @@ def _constant(text: str, num_rows: int) -> pa.DictionaryArray:
 
 def _named(index: I64, names: Sequence[str | None]) -> pa.DictionaryArray:
     """Return a column of few names; None becomes null."""
-    known = [name for name in names if name is not None] or [""]
+    known = list(dict.fromkeys(name for name in names if name is not None)) or [""]
     code = np.array([known.index(name) if name is not None else -1 for name in names], np.int16)[index]
     return pa.DictionaryArray.from_arrays(numbers(code, code >= 0), strings(known))
 

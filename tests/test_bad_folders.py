@@ -308,6 +308,20 @@ def test_every_damage_of_the_manifest_gives_one_message(tmp_path: Path) -> None:
             assert output
 
 
+# Odd names
+
+
+@pytest.mark.parametrize("name", ["../data", "a\nb", "a b", "[/x] :bug:", "-x", "\u00e9\x1b[31m", "\U0001d7d9", "\udcff"])
+def test_odd_names_of_folders(tmp_path: Path, name: str) -> None:
+    out = tmp_path / "work" / name
+    flags = ["--task", "add", "--max", 2, "--num", 1, "--workers", 1]
+    for words in (["build", *flags], ["info"], ["info", "--json"], ["verify", "--workers", 1]):
+        code, output = call(*words, *(["--out"] if words[0] == "build" else []), out)
+        assert code == 0 or (name == "\udcff" and words[0] == "verify"), output
+        assert "\x1b[31m" not in output
+    assert (out / "manifest.json").is_file()
+
+
 # A kill before every single operation on a file
 
 
