@@ -1,11 +1,14 @@
-"""Writes one shard: rendered block by block into memory, hashed, then put in its place in one step."""
+"""Writes one shard: rendered block by block, hashed, then put in its place in one step."""
 
 import base64
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -44,9 +47,8 @@ def file_metadata(view: str) -> dict[str, str]:
     return {"ARROW:schema": base64.b64encode(pa.schema(fields).serialize()).decode()}
 
 
-def render_shard(config: Config, shard: int) -> tuple[pa.Buffer, int, dict[str, tuple[int, int]]]:
-    """Return the bytes of a shard, its rows and the sizes of its texts."""
-    sink = pa.BufferOutputStream()
+def render_shard(config: Config, shard: int, sink: BinaryIO) -> tuple[int, dict[str, tuple[int, int]]]:
+    """Write the bytes of a shard to a file, and return its rows and the sizes of its texts."""
     schema = row_schema(config.view)
     repeating = [field.name for field in schema if pa.types.is_dictionary(field.type)]
     rows, chars = 0, dict[str, tuple[int, int]]()
@@ -72,7 +74,7 @@ def render_shard(config: Config, shard: int) -> tuple[pa.Buffer, int, dict[str, 
         rows += batch.num_rows
     writer.add_key_value_metadata(file_metadata(config.view))
     writer.close()
-    return sink.getvalue(), rows, chars
+    return rows, chars
 
 
 def write_shard(config: Config, shard: int, folder: Path) -> ShardRecord:
@@ -81,28 +83,37 @@ def write_shard(config: Config, shard: int, folder: Path) -> ShardRecord:
     Raises:
         OSError: the disk is full or cannot be written; nothing is left behind under the shard's name.
     """
-    content, rows, chars = render_shard(config, shard)
     path = folder / config.shard_path(shard)
-    put(path, content)
-    digest = hashlib.sha256(content).hexdigest()
-    return ShardRecord(config.shard_path(shard), rows, content.size, digest, chars)
+    with aside(path) as file:
+        rows, chars = render_shard(config, shard, file)
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = file.tell()
+    return ShardRecord(config.shard_path(shard), rows, size, digest, chars)
 
 
-def put(path: Path, content: bytes | pa.Buffer) -> None:
-    """Write a file in one step: aside, synced, renamed, its folder synced."""
+@contextmanager
+def aside(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes its place in one step at the end: written aside, synced, renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{TEMPORARY}{path.name}")
+    temporary = path.with_name(f"{TEMPORARY}{path.name}")
     try:
-        with open(aside, "wb") as file:
-            file.write(content)
+        with open(temporary, "w+b") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(aside, path)
+        os.replace(temporary, path)
     except BaseException:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def put(path: Path, content: bytes) -> None:
+    """Write a file in one step."""
+    with aside(path) as file:
+        file.write(content)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from caef_data.errors import UserError
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags

@@ -1,13 +1,12 @@
 """Folders in a bad state: damaged, foreign, half-built, built with other settings. Nothing is lost or mixed."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
 from caef_data.cli import app
 from caef_data.errors import UserError
 from caef_data.pipelines.build import build
@@ -15,7 +14,6 @@ from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.folder import Folder
 from caef_data.pipelines.plan import Plan, make_plan
 from caef_data.pipelines.verify import verify
-from typer.testing import CliRunner
 
 RANGE = {"min": 1, "max": 3, "num": 4, "rows_per_shard": 150}
 FLAGS = ["--min", "1", "--max", "3", "--num", "4", "--rows-per-shard", "150"]
@@ -311,7 +309,9 @@ def test_every_damage_of_the_manifest_gives_one_message(tmp_path: Path) -> None:
 # Odd names
 
 
-@pytest.mark.parametrize("name", ["../data", "a\nb", "a b", "[/x] :bug:", "-x", "\u00e9\x1b[31m", "\U0001d7d9", "\udcff"])
+@pytest.mark.parametrize(
+    "name", ["../data", "a\nb", "a b", "[/x] :bug:", "-x", "\u00e9\x1b[31m", "\U0001d7d9", "\udcff"]
+)
 def test_odd_names_of_folders(tmp_path: Path, name: str) -> None:
     out = tmp_path / "work" / name
     flags = ["--task", "add", "--max", 2, "--num", 1, "--workers", 1]
@@ -320,96 +320,3 @@ def test_odd_names_of_folders(tmp_path: Path, name: str) -> None:
         assert code == 0 or (name == "\udcff" and words[0] == "verify"), output
         assert "\x1b[31m" not in output
     assert (out / "manifest.json").is_file()
-
-
-# A kill before every single operation on a file
-
-
-CRASH = """
-import os, shutil, sys
-from pathlib import Path
-import pyarrow
-from caef_data.pipelines.build import build
-from caef_data.pipelines.declaration import from_flags
-from caef_data.pipelines.plan import make_plan
-
-pyarrow.set_cpu_count(1)
-root = Path(sys.argv[1])
-base = {"min": 1, "max": 2, "num": 2, "splits": ["train"], "rows_per_shard": 120}
-small, other, more, less = (
-    make_plan(from_flags(tasks, **{**base, **settings}))
-    for tasks, settings in (
-        (["add"], {"views": ["one_step", "raw"]}),
-        (["add"], {"views": ["one_step", "full"], "num": 3}),
-        (["add", "left_mask"], {"views": ["one_step", "raw"]}),
-        (["left_mask"], {"views": ["one_step"]}),
-    )
-)
-count = -1  # operations to go until the process dies; below 0: none are counted
-def hook(event, args):
-    global count
-    if count >= 0 and event in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir") and str(root) in str(args[0]):
-        count -= 1
-        if count < 0:
-            os._exit(9)
-sys.addaudithook(hook)
-
-def child(plan, out, dies, **options):
-    global count
-    if (pid := os.fork()) == 0:
-        count = dies
-        try:
-            build(plan, out, workers=1, **options)
-        except BaseException as error:
-            print(repr(error), flush=True)
-            os._exit(1)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-def contents(folder):
-    return {str(p.relative_to(folder)): p.is_file() and p.read_bytes() for p in folder.rglob("*")}
-
-scenarios = {  # what is there, what is built when the kill comes, what is built then
-    "fresh": ([], small, small, {}),
-    "adding": ([small], more, more, {}),
-    "overwriting": ([small, less], other, other, {"overwrite": True}),
-    "another after": ([less], small, other, {"overwrite": True}),
-}
-for name, (before, killed, then, options) in scenarios.items():
-    start, reference = root / f"{name} start", root / f"{name} reference"
-    for plan in before:
-        build(plan, start, workers=1)
-    if before:
-        shutil.copytree(start, reference)
-    build(then, reference, workers=1, **options)
-    kills = 0
-    while True:
-        out = root / "out"
-        if before:
-            shutil.copytree(start, out)
-        code = child(killed, out, kills, **(options if killed is then else {}))
-        assert code in (0, 9), (name, kills, code)
-        assert child(then, out, -1, **options) == 0, (name, kills)
-        left, wanted = contents(out), contents(reference)
-        assert left.keys() == wanted.keys(), (name, kills, left.keys() ^ wanted.keys())
-        assert left == wanted, (name, kills)
-        shutil.rmtree(out)
-        if code == 0:
-            break
-        kills += 1
-    print(name, kills)
-"""
-
-
-def test_a_kill_before_any_operation_on_a_file(tmp_path: Path) -> None:
-    result = subprocess.run(
-        [sys.executable, "-c", CRASH, tmp_path],
-        capture_output=True,
-        text=True,
-        timeout=250,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert result.returncode == 0, result.stdout + result.stderr[-2000:]
-    kills = {line.rpartition(" ")[0]: int(line.rpartition(" ")[2]) for line in result.stdout.splitlines()}
-    assert set(kills) == {"fresh", "adding", "overwriting", "another after"}
-    assert min(kills.values()) > 10

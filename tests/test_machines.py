@@ -9,17 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from caef_data.tm.render import Block, render
-from caef_data.tm.template import Template
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caef_data.tm import align_in, align_out, machine, transition, transitions
 from caef_data.tm.basic import BasicMachine
 from caef_data.tm.batch import Batch, Rows, SteppedBatch
-from caef_data.tm.columns import Operands
-from caef_data.tm.columns import Number
+from caef_data.tm.columns import Number, Operands
 from caef_data.tm.machine import DIALECTS, Dialect
+from caef_data.tm.render import Block, render
+from caef_data.tm.template import Template
 
 Pair = tuple[int, int]
 GOLDEN = Path(__file__).parent / "golden"

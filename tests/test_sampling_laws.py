@@ -5,13 +5,12 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pytest
+
 from caef_data.pipelines.cells import Cells, class_cells, halting_cells
-from caef_data.pipelines.scan import resolve
 from caef_data.pipelines.scan import resolve
 from caef_data.pipelines.settings import TaskSettings
 from caef_data.tm import machine
-from caef_data.tm.columns import Operands
-from caef_data.tm.columns import Number
+from caef_data.tm.columns import Number, Operands
 
 # Upper points of the chi-square distribution by degrees of freedom: exceeded once in 10,000 tables by chance. The
 # samples are functions of their seed, so a test passes always or never.
@@ -187,7 +186,7 @@ KEPT = {
     "equal": (5, lambda t, n, z: {0, t - 1, t - 2, t - 3}, lambda t, n, z: [(1, t - 4, 5)]),
     "greater_than": (5, lambda t, n, z: {0, t - 1}, lambda t, n, z: [(1, t - 2, 3)]),
     "less_than": (5, lambda t, n, z: {0, t - 1, t - 2}, lambda t, n, z: [(1, t - 3, 4)]),
-    "reflection": (10, lambda t, n, z: {0, t - 1, n, n + 1}, lambda t, n, z: [(1, n - 1, 4), (n + 2, t - 2, 3 * (z > 0))]),
+    "reflection": (10, lambda t, n, z: {0, t - 1, n, n + 1}, lambda t, n, z: [(1, n - 1, 4), (n + 2, t - 2, 3)]),
     "left_mask": (5, lambda t, n, z: {0, t - 1}, lambda t, n, z: [(1, t - 2, 3)]),
     "sub": (5, lambda t, n, z: set(), lambda t, n, z: []),
     "mul": (10, lambda t, n, z: {0, t - 1}, lambda t, n, z: [(1, t - 2, 3)]),

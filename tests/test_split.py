@@ -219,20 +219,20 @@ def test_long_expressions_are_shared_out_by_the_hash_alone(task: str) -> None:
 # ---------------------------------------------------------------------------------------------------- pinned sides
 
 GOLDEN = {
-    "add": "rrrrrrrrrrrrrrrrrrrrTrrTrrrrrrrrrrrrrrrTrrrrrrrrrrrrrrrrrrrrrrrrrrrrSrrrrrTrrrrrrrrrrrrrrrSrTrrrSrrr",
-    "div": "rrrrrrrrrrrrSrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrTTrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrTrrrrrrrrrTrTr",
-    "equal": "rrrrrrrrrrrTrrrrrrrrrrrrTrrrSrrrrrrTrrrTrrrrrrrrrrrrrrrrTrrrrrrrrrrrTrrrrrrTrrrrrrrrrrrrrrrrrrrrrrrrrr",
-    "greater_than": "rrrrSrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrTrrrrrrrrrrrrrrrrTrrrrrrTrTrTrrrrr",
-    "left_mask": "rrrrTrTTrTTrrrrrrrrrrrTrrrrrrrrrrTrrrrrrrrrTrrrrTrrrrrrrrrrTrTrrrrrrrrrrrrTrrrrrrTrrrrrrrrrrrrSrrrrrrr",
-    "less_than": "rrrTrrrrrrrTrrrSrrrrrrrrrrrrrrrrrTrrrrrrTTrrTrrrrrrrrrrrrrrrTrrrrTrrrrrrrrrrrrrrrrrrrrrTrrrrrrrrrrrr",
-    "mul": "rrrrrrrrrTrTrrrrrrrrrrrrrrrrTrrrTrrrrrrrrrrrrrrrrrrTrrrrrrrrrrrrrrrrrTrrSrrSrrrrrrrrrrrTrrrrrrrrrrTr",
-    "reflection": "rrTrrTrrrrrrrrrrrTrrrrrrrrrrrTrrrrTrrrrrrrrrrrrrrrrrrrrTrrrrrrrrrrrrrrrrrrrrrrrrrrTrrrrTrrrrrrrr",
-    "sub": "TrrrTrrrrrrrrrrrrrrrrrrTrrrSrrTTrrrrrrrrrrrrrrrTrrrrrrrrrrrrrrrSrrrrTrrrrrrrrrrrrrrrrrrrrrrTrrrrrrrrrrr",
+    "add": "rrrrrrrrrrrrrrrrrrrrTrrTrrrrrrrrrrrrrrrTrrrrrrrrrrrrrrrrrrrrrSrrrrrTrrrrrrrrrrrrrrrSrTrrrSrrr",
+    "div": "rrrrrrrrrrrrSrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrTrrrrrrrrrTrTr",
+    "equal": "rrrrrrrrrrrTrrrrrrrrrrrrTrrrSrrrrrrTrrrTrrrrrrrrrrrrrrrrrrrrTrrrrrrTrrrrrrrrrrrrrrrrrrrrrrrrrr",
+    "greater_than": "rrrrSrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrTrrrrrrrrrrrrrrrrTrrrrrrTrTrTrrrrr",
+    "left_mask": "rrrrTrTTrTTrrrrrrrrrrrTrrrrrrrrrrTrrrrrrrrrTrrrrTrrrrrrrrrrrrrrrrrrTrrrrrrTrrrrrrrrrrrrSrrrrrrr",
+    "less_than": "rrrTrrrrrrrTrrrSrrrrrrrrrrrrrrrrrTrrrrrrTTrrTrrrrrrrrrTrrrrTrrrrrrrrrrrrrrrrrrrrrTrrrrrrrrrrrr",
+    "mul": "rrrrrrrrrTrTrrrrrrrrrrrrrrrrTrrrTrrrrrrrrrrrrrrrrrrTrrrrrrrrrrTrrSrrSrrrrrrrrrrrTrrrrrrrrrrTr",
+    "reflection": "rrTrrTrrrrrrrrrrrTrrrrrrrrrrrTrrrrTrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrTrrrrTrrrrrrrr",
+    "sub": "TrrrTrrrrrrrrrrrrrrrrrrTrrrSrrTTrrrrrrrrrrrrrrrTrrrrrrrSrrrrTrrrrrrrrrrrrrrrrrrrrrrTrrrrrrrrrrr",
 }
 
 
 def pinned(task: str) -> str:
-    some = [one for one in drawn(task, 64, 3) + drawn(task, 24, 24) + drawn(task, 16, 100) if one[0] != "9"]
+    some = [one for one in drawn(task, 56, 3) + drawn(task, 24, 24) + drawn(task, 16, 100) if one[0] != "9"]
     return "".join({"train": "r", "test": "T", "stress": "S"}[s] for s in sides(task, *zip(*some, strict=True)))
 
 

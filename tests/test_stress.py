@@ -6,12 +6,12 @@ from functools import cache
 
 import numpy as np
 import pytest
+
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.plan import make_plan
 from caef_data.pipelines.split import sides
 from caef_data.tm import machine
-from caef_data.tm.columns import Operands
-from caef_data.tm.columns import Number
+from caef_data.tm.columns import Number, Operands
 
 TASKS = ("add", "div", "equal", "greater_than", "left_mask", "less_than", "mul", "reflection", "sub")
 NUM = 10
