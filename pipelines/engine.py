@@ -12,6 +12,8 @@ import threading
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from itertools import islice
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
@@ -60,10 +62,9 @@ def _in_processes(
     try:
         waiting: dict[Future[ShardRecord], Task] = {}
         queue = iter(tasks)
-        for task in queue:
-            waiting[pool.submit(_work, task)] = task
-            if len(waiting) == 2 * workers:
-                break
+        with _uninterrupted():  # a worker that is half started would print that its parent left it
+            for task in islice(queue, 2 * workers):
+                waiting[pool.submit(_work, task)] = task
         while waiting:
             done, _ = wait(waiting, return_when=FIRST_COMPLETED)
             for future in done:
@@ -92,10 +93,17 @@ def start_fork_server() -> None:
     workers: this process ends them, in silence.
     """
     resource_tracker.ensure_running()  # it unblocks Ctrl-C when it starts: not between the lines below
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
+    with _uninterrupted():
         multiprocessing.set_forkserver_preload(["caef_data.pipelines.shard"])
         forkserver.ensure_running()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold back Ctrl-C until the block ends; processes started inside never see it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -10,7 +10,7 @@ import numpy as np
 from ..tm.classes import Law
 from ..tm.columns import I64, Bool, Operands
 from ..tm.random import U64
-from .boxes import TRIES, fits, sizes
+from .boxes import GROUP, TRIES, fits, sizes
 from .cells import Cells, Wanted, on_side
 from .settings import TaskSettings
 
@@ -42,7 +42,9 @@ def resolve(settings: TaskSettings, split: str, wanted: Wanted) -> Cells:
         space[mine] = np.inf
         space[small] = sizes(one, len_a[small], len_b[small]).astype(np.float64).prod(axis=0)
     injective = np.array([one.injective for one in kinds], np.bool_)[law]
-    scanned = ~injective | (space < count.astype(np.float64) * TRIES)
+    _, which = np.unique(len_a * PAIR + len_b, return_inverse=True)
+    most = np.bincount(which, weights=count.astype(np.float64))[which]  # a variant may have to fill its whole class
+    scanned = ~injective | (space < most * TRIES)
     # A class in which one variant is scanned may have to be filled from the others: scan these with room to spare.
     draft = Cells(settings.task, split, settings.seed, kinds, names, law, len_a, len_b, count, scanned, count, _NONE)
     return _filled(draft, _Scan(draft).run())
@@ -61,8 +63,8 @@ class _Scan:
 
     def run(self) -> dict[int, U64]:
         cells = self.cells
-        scanned = np.flatnonzero(cells.scanned & (cells.count > 0))
-        want = self._with_room(scanned)
+        want = self._with_room(np.flatnonzero(cells.scanned))
+        scanned = np.flatnonzero(cells.scanned & (want > 0))
         for at, law in enumerate(cells.laws):
             mine = scanned[cells.law[scanned] == at]
             boxed = fits(law, cells.len_a[mine], cells.len_b[mine])
@@ -104,12 +106,14 @@ class _Scan:
             begin = np.cumsum(size) - size
             row = np.repeat(active, size)
             counter = np.arange(len(row)) - np.repeat(begin, size) + at[row]
-            kept = self._kept(law, cell[row], counter.astype(np.uint64), indexed)
+            # Candidates of a group share all but their index digits: of larger boxes one of each group is looked at.
+            number = counter.astype(np.uint64) * np.uint64(1 if indexed else GROUP)
+            kept = self._kept(law, cell[row], number, indexed)
             # Of each cell the first ones that are missing, in order.
             before = np.concatenate([[0], np.cumsum(kept)])
             kept &= before[:-1] - np.repeat(before[begin], size) < np.repeat(missing, size)
             rows.append(row[kept])
-            numbers.append(counter[kept].astype(np.uint64))
+            numbers.append(number[kept])
             have += np.bincount(row[kept], minlength=len(cell))
             at[active] += size
         order = np.argsort(np.concatenate(rows), kind="stable")

@@ -93,14 +93,15 @@ def side_codes(found: Machine, operands: Operands, hashes: U64) -> I64:
 @lru_cache(maxsize=1 << 18)
 def _cuts(found: Machine, len_a: int, len_b: int) -> tuple[tuple[Law, int], ...]:
     """Return the laws of a class's parts of up to 1,000 expressions, with the first hash above the lowest tenth."""
-    cuts = []
+    parts = []
     for variant in found.variants(len_a, len_b):
         if variant.law.size(len_a, len_b) <= SMALL:
             operands = every(variant.law, len_a, len_b)
-            hashes = np.unique(expression_hash(found, operands)[~reserved(operands)])
-            low = int(hashes[len(hashes) // 10]) if len(hashes) >= 10 else 0
-            cuts.append((variant.law, low))
-    return tuple(cuts)
+            parts.append((variant.law, np.unique(expression_hash(found, operands)[~reserved(operands)])))
+    if parts and all(len(hashes) < 10 for _, hashes in parts):  # together they may be ten (reflection of one digit)
+        pooled = np.unique(np.concatenate([hashes for _, hashes in parts]))
+        parts = [(law, pooled) for law, _ in parts]
+    return tuple((law, int(hashes[len(hashes) // 10]) if len(hashes) >= 10 else 0) for law, hashes in parts)
 
 
 def every(law: Law, len_a: int, len_b: int) -> Operands:

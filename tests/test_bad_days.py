@@ -216,7 +216,7 @@ def test_a_killed_worker_is_told(tmp_path: Path, busy_reference: dict[str, bytes
     os.killpg(running.pid, signal.SIGCONT)
     code, errors = ended(running)
     assert code == 2
-    assert "error: a worker process was killed" in errors
+    assert "error: a worker process ended: it was killed" in errors
     assert "run the same command again" in errors
     assert "Traceback" not in errors
     assert not list(out.rglob(".writing-*")) or run("info", out).returncode == 0

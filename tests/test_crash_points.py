@@ -15,7 +15,7 @@ from caef_data.pipelines.plan import make_plan
 
 pyarrow.set_cpu_count(1)
 root = Path(sys.argv[1])
-base = {"min": 1, "max": 2, "num": 2, "splits": ["train"], "rows_per_shard": 120}
+base = {"min": 1, "max": 2, "num": 2, "splits": ["train"], "rows_per_shard": 200}
 small, other, more, less = (
     make_plan(from_flags(tasks, **{**base, **settings}))
     for tasks, settings in (

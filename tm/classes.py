@@ -73,12 +73,13 @@ class Variant:
 
 
 @cache
-def apportion(count: int, shares: tuple[int, ...]) -> list[int]:
-    """Split a count by shares; what is left over goes to the first ones."""
-    parts = [count * share // sum(shares) for share in shares]
-    for at in range(count - sum(parts)):
-        parts[at % len(parts)] += 1
-    return parts
+def apportion(count: int, shares: tuple[int, ...]) -> tuple[int, ...]:
+    """Split a count by shares, each rounded up out of what the earlier ones have left."""
+    parts, left = list[int](), sum(shares)
+    for share in shares:
+        parts.append(-(-count * share // left))
+        count, left = count - parts[-1], left - share
+    return tuple(parts)
 
 
 @cache

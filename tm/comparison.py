@@ -23,7 +23,10 @@ COMMANDS = {
 }
 
 
-VARIANTS = halves(EQUAL, Variant("greater", 1, GREATER), Variant("less", 1, LESS))
+MORE, FEWER = Variant("greater", 1, GREATER), Variant("less", 1, LESS)
+# What an odd count leaves over goes to greater at even lengths and to less at odd ones.
+ONLY_MORE, ONLY_FEWER = (MORE,), (FEWER,)
+VARIANTS = (halves(EQUAL, MORE, FEWER), halves(EQUAL, FEWER, MORE))
 
 
 def state_lines(title: str) -> dict[str, str]:
@@ -78,8 +81,8 @@ class Comparison(BasicMachine):
 
     def variants(self, len_a: int, len_b: int) -> tuple[Variant, ...]:
         if len_a == len_b:
-            return VARIANTS
-        return VARIANTS[1:2] if len_a > len_b else VARIANTS[2:]
+            return VARIANTS[len_a % 2]
+        return ONLY_MORE if len_a > len_b else ONLY_FEWER
 
     def batch(self, operands: Operands, dialect: Dialect) -> Batch:
         return ComparisonBatch(self, operands, dialect)

@@ -90,6 +90,7 @@ class Quotients(Law):
     """b is free, the quotient one of a few small numbers, the remainder uniform below b: the run halts soon."""
 
     padded_a = True
+    injective = False
 
     def __init__(self, *quotients: int) -> None:
         self.quotients = np.array(quotients)
@@ -102,7 +103,10 @@ class Quotients(Law):
 
     def shape(self, draw: Draw) -> tuple[Operands, Bool]:
         b, padded = drawn_digits(draw.b), drawn_digits(draw.a)
-        remainder = Number(padded.planes, columns.length_of(padded.planes, padded.length))
+        # A fraction of b, so that b itself stays uniform: padded / 10**len_b * b, rounded down.
+        share = columns.multiply(padded, b).planes
+        place = np.arange(b.width)[:, None] + draw.len_b
+        remainder = Number(np.take_along_axis(columns.widen(share, 2 * b.width), place, axis=0))
         quotient = self.quotients[draw.selector]
         factor = Number(np.stack([quotient % 10, quotient // 10]).astype(np.uint8))
         a, _ = columns.add(columns.multiply(b, factor), remainder)
