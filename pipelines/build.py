@@ -97,13 +97,17 @@ def _build(plan: Plan, folder: Folder, workers: int, overwrite: bool, progress: 
     seconds = [0.0] * len(plan.configs)
     records = dict(kept)
     last = time.perf_counter()
-    with closing(run_tasks(plan.configs, todo, folder.path, workers)) as running:  # its workers end with this block
-        for (at, shard), record in running:
-            folder.note(record)
-            records[at, shard] = record
-            now = time.perf_counter()
-            seconds[at], last = seconds[at] + now - last, now
-            progress(plan.configs[at], record, False)
+    try:
+        with closing(run_tasks(plan.configs, todo, folder.path, workers)) as running:  # its workers end with this block
+            for (at, shard), record in running:
+                folder.note(record)
+                records[at, shard] = record
+                now = time.perf_counter()
+                seconds[at], last = seconds[at] + now - last, now
+                progress(plan.configs[at], record, False)
+    except BaseException:
+        folder.sweep_aside()  # killed workers left what they were writing
+        raise
     finished = _manifest(plan, manifest, records)
     folder.write(finished, card(finished, folder.path))
     folder.forget()

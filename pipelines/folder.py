@@ -185,17 +185,26 @@ class Folder:
 
     def sweep(self, keep: Container[str]) -> None:
         """Remove what killed and replaced builds left: files aside, and shards except those to keep; no other file."""
-        for path in [*self.path.glob(f"{TEMPORARY}*"), *(self.path / STATE).glob(f"{TEMPORARY}*")]:
-            path.unlink()
-        for config in self.path.iterdir():
-            if not CONFIG.fullmatch(config.name) or not config.is_dir() or config.is_symlink():
-                continue
+        self.sweep_aside()
+        for config in self._configs():
             for path in config.iterdir():
-                shard = SHARD.fullmatch(path.name.removeprefix(TEMPORARY)) and not path.is_dir()
-                if shard and f"{config.name}/{path.name}" not in keep:
+                if SHARD.fullmatch(path.name) and f"{config.name}/{path.name}" not in keep and not path.is_dir():
                     path.unlink()
             if not any(config.iterdir()):
                 config.rmdir()
+
+    def sweep_aside(self) -> None:
+        """Remove the files that were being written."""
+        for path in [*self.path.glob(f"{TEMPORARY}*"), *(self.path / STATE).glob(f"{TEMPORARY}*")]:
+            path.unlink()
+        for config in self._configs():
+            for path in config.glob(f"{TEMPORARY}*"):
+                if SHARD.fullmatch(path.name.removeprefix(TEMPORARY)):
+                    path.unlink()
+
+    def _configs(self) -> list[Path]:
+        found = [path for path in self.path.iterdir() if CONFIG.fullmatch(path.name)]
+        return [path for path in found if path.is_dir() and not path.is_symlink()]
 
 
 def shown(path: Path) -> str:

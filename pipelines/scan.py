@@ -18,6 +18,7 @@ CHUNK = 50_000  # candidates looked at together
 WHOLE = 5_000  # candidates of an irregular cell that are looked at in any case
 PATIENCE = 800  # candidates a wanted expression, after which a family or an irregular variant counts as exhausted
 SHARE = {"train": 0.9, "test": 0.08, "stress": 0.02}  # of a class, roughly: how many candidates to look at
+PLENTY = 1_000  # times what a class asks for: a cell of that size neither runs short nor has to fill another one
 PAIR = 1 << 20  # packs two lengths into one integer
 
 
@@ -86,7 +87,10 @@ class _Scan:
         key = cells.len_a * PAIR + cells.len_b
         _, which = np.unique(key, return_inverse=True)
         total = np.bincount(which, weights=cells.count.astype(np.float64)).astype(np.int64)
-        want[scanned] = total[which[scanned]]
+        for cell in scanned.tolist():
+            size = cells.laws[cells.law[cell]].size(int(cells.len_a[cell]), int(cells.len_b[cell]))
+            if size < PLENTY * total[which[cell]]:
+                want[cell] = total[which[cell]]
         return want
 
     def _scan(self, law: int, cell: I64, want: I64, indexed: bool) -> None:

@@ -45,16 +45,16 @@ def digit_keys(width: int) -> U64:
 def _weights(width: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     keys = digit_keys(width)
     pieces = [(keys >> np.uint64(22 * piece)) & np.uint64(0x3FFFFF) for piece in range(_PIECES)]
-    return np.stack(pieces, axis=1).astype(np.float64)
+    return np.stack(pieces).astype(np.float64)
 
 
 def digit_sums(number: Number) -> U64:
     """Return what ``u`` mixes: the sum of digit_k * K_k, plus the length's share, mod 2**64."""
     width = -(-number.width // 32) * 32
-    sums = number.planes.T.astype(np.float64) @ _weights(width)[: number.width]
+    sums = _weights(width)[:, : number.width] @ number.planes.astype(np.float64)
     total = number.length.astype(np.uint64) * np.uint64(LENGTH)
     for piece in range(_PIECES):
-        total += sums[:, piece].astype(np.uint64) << np.uint64(22 * piece)
+        total += sums[piece].astype(np.uint64) << np.uint64(22 * piece)
     return total
 
 

@@ -344,7 +344,6 @@ def test_configs_add_up_in_a_folder(tmp_path: Path) -> None:
     card = (out / "README.md").read_text()
     assert card.count("    caef-data build --task add") == 3
     assert verify(out, workers=1).ok
-    # a folder built in one go holds the same rows
     once = tmp_path / "once"
     build(make_plan(from_flags(["add"], **range_, splits=["train"], views=["one_step", "raw"])), once, workers=1)
     for path, data in contents(once).items():

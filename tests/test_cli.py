@@ -276,13 +276,14 @@ def test_output_to_a_full_disk_or_a_closed_pipe(smoke: Path, words: list[str]) -
 
 WORDS = st.one_of(
     st.sampled_from([
-        "--task", "--min", "--max", "--num", "--num-test", "--seed", "--view", "--split", "--dialect", "--steps",
-        "--json", "--balance", "--no-balance", "--max-steps", "--rows-per-shard", "--workers", "--fraction", "--nested",
-        "--", "-", "-v", "--out", "--help", "--version", "--overwrite", "-h", "--min=1", "--max=2", "--num=1", "--task=add",
-        "--task=left_mask", "add", "sub", "mul", "div", "left_mask", "all", "raw", "one_step", "train", "test", "stress", "published",
-        "smoke", "0", "1", "2", "3", "-1", "+1", "007", "1+1=", "7-5=", "9*0=", "9/3=", "5=5=", "..", ".", "/", "/dev/null",
-        "", " ", "\n", "٣", "１+２=", "9" * 5000, "1" * 30 + "+1=", "\0", "\ud800", "\udcff", "\x1b[2J", "[/]", ":bug:",
-        "x.toml",
+        "--task", "--min", "--max", "--num", "--num-test", "--seed", "--view", "--split", "--dialect",
+        "--steps", "--json", "--balance", "--no-balance", "--max-steps", "--rows-per-shard", "--workers",
+        "--fraction", "--nested", "--", "-", "-v", "--out", "--help", "--version", "--overwrite", "-h",
+        "--min=1", "--max=2", "--num=1", "--task=add", "--task=left_mask", "add", "sub", "mul", "div",
+        "left_mask", "all", "raw", "one_step", "train", "test", "stress", "published", "smoke", "0", "1", "2",
+        "3", "-1", "+1", "007", "1+1=", "7-5=", "9*0=", "9/3=", "5=5=", "..", ".", "/", "/dev/null", "", " ",
+        "\n", "٣", "１+２=", "9" * 5000, "1" * 30 + "+1=", "\0", "\ud800", "\udcff", "\x1b[2J", "[/]",
+        ":bug:", "x.toml",
     ]),
     st.text(max_size=6),
     st.integers(-3, 3).map(str),
