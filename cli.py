@@ -28,6 +28,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
+def _integer(text: str) -> int:
+    """Read an option's number; ``int`` alone takes digits of every script, blanks and underscores."""
+    if not text.isascii() or not text.removeprefix("-").isdigit() or len(text) > 20:
+        raise typer.BadParameter(f"{clip(text)} is not a whole number in digits 0-9")
+    return int(text)
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Directory = Annotated[Path, typer.Argument(metavar="[DIR]", help="A dataset folder.")]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes. Default: all processors.")]
@@ -38,15 +46,26 @@ def _declared(
         str | None, typer.Argument(help="A declaration: paper, smoke, stress or a path to a .toml file.")
     ] = None,
     task: Annotated[list[str] | None, typer.Option(help="Task; repeats; `all` for every task.")] = None,
-    min: Annotated[int | None, typer.Option(help="Smallest operand length, in digits. Default: 1.")] = None,
-    max: Annotated[int | None, typer.Option(help="Largest operand length, in digits. Default: 100.")] = None,
-    num: Annotated[int | None, typer.Option(help="Train expressions a class, before balancing. Default: 20.")] = None,
-    num_test: Annotated[int | None, typer.Option(help="Test expressions a class. Default: num // 10.")] = None,
+    min: Annotated[
+        int | None, typer.Option(parser=_integer, metavar="N", help="Smallest operand length, in digits. Default: 1.")
+    ] = None,
+    max: Annotated[
+        int | None, typer.Option(parser=_integer, metavar="N", help="Largest operand length, in digits. Default: 100.")
+    ] = None,
+    num: Annotated[
+        int | None,
+        typer.Option(parser=_integer, metavar="N", help="Train expressions a class, before balancing. Default: 20."),
+    ] = None,
+    num_test: Annotated[
+        int | None, typer.Option(parser=_integer, metavar="N", help="Test expressions a class. Default: num // 10.")
+    ] = None,
     split: Annotated[list[str] | None, typer.Option(help="train, test, stress; repeats. Default: train test.")] = None,
     view: Annotated[
         list[str] | None, typer.Option(help="one_step, full, aligner, raw, scratchpad, commands; repeats.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the sampling. Default: 42.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(parser=_integer, metavar="N", help="Seed of the sampling. Default: 42.")
+    ] = None,
     dialect: Annotated[str | None, typer.Option(help="consistent or published. Default: consistent.")] = None,
     steps: Annotated[
         str | None, typer.Option(help="Rows of a run in one_step: sampled or all. Default: sampled.")
@@ -54,8 +73,12 @@ def _declared(
     balance: Annotated[
         bool | None, typer.Option("--balance/--no-balance", help="Apply the balance table. Default: balance.")
     ] = None,
-    max_steps: Annotated[int | None, typer.Option(help="Longest run written whole. Default: 10000.")] = None,
-    rows_per_shard: Annotated[int | None, typer.Option(help="Bound shards by rows too.")] = None,
+    max_steps: Annotated[
+        int | None, typer.Option(parser=_integer, metavar="N", help="Longest run written whole. Default: 10000.")
+    ] = None,
+    rows_per_shard: Annotated[
+        int | None, typer.Option(parser=_integer, metavar="N", help="Bound shards by rows too.")
+    ] = None,
 ) -> "Declaration":
     """Return the declaration that a command line names or spells out."""
     from .pipelines.declaration import from_flags, load_declaration

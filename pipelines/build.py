@@ -115,7 +115,7 @@ def _build(plan: Plan, folder: Folder, workers: int, overwrite: bool, progress: 
         ConfigResult(
             config.name,
             config.split,
-            len(config.population.classes()),
+            len(config.population.classes),
             sum(records[at, shard].rows for shard in range(config.num_shards)),
             sum(records[at, shard].bytes for shard in range(config.num_shards)),
             seconds[at],
@@ -242,7 +242,7 @@ def _manifest(plan: Plan, manifest: dict[str, Any], records: dict[Task, ShardRec
         configs.setdefault(config.name, {})[config.split] = {
             "identity": config.identity,
             "command": again,
-            "classes": len(config.population.classes()),
+            "classes": len(config.population.classes),
             "expressions": len(config.population),
             "rows": sum(record.rows for record in own),
             "bytes": sum(record.bytes for record in own),

@@ -81,11 +81,21 @@ class Cells:
         """Expressions of the split."""
         return int(self.count.sum())
 
-    @property
-    def num_classes(self) -> int:
-        """Classes (len a, len b) with at least one expression."""
-        here = self.count > 0
-        return len(np.unique(self.len_a[here] * 100_000 + self.len_b[here]))
+    def classes(self, numbers: I64 | None = None) -> dict[tuple[int, int], int]:
+        """Return how many expressions each class (len a, len b) has, of these numbers or of all."""
+        if (self.len_a == 0).any():  # cells that leave the length of a to the draw
+            operands, _ = self.operands(np.arange(self.num_expressions) if numbers is None else numbers)
+            len_a, len_b = operands.a.length, operands.second.length
+            count = np.ones_like(len_a)
+        else:
+            len_a, len_b = self.len_a, self.len_b
+            own = self.count if numbers is None else np.bincount(self.of(numbers)[0], minlength=len(self.count))
+            count = own.astype(np.int64)
+        total: dict[tuple[int, int], int] = {}
+        for a, b, n in zip(len_a.tolist(), len_b.tolist(), count.tolist(), strict=True):
+            if n:
+                total[a, b] = total.get((a, b), 0) + n
+        return total
 
     @cached_property
     def keys(self) -> U64:
@@ -201,7 +211,8 @@ def on_side(found: Machine, operands: Operands, split: str) -> Bool:
 
 def cell_keys(task: str, seed: int, names: tuple[str, ...], law: I64, len_a: I64, len_b: I64) -> U64:
     """Return a 64-bit key of each cell."""
-    base = np.array([text_key(f"cell {SAMPLING_VERSION} {seed} {task} {name}") for name in names], np.uint64)
+    texts = [f"cell {SAMPLING_VERSION} {seed} {task} {name} {names[:at].count(name)}" for at, name in enumerate(names)]
+    base = np.array([text_key(text) for text in texts], np.uint64)
     lengths = (len_a.astype(np.uint64) << np.uint64(32)) + len_b.astype(np.uint64)
     return mix(base[law] + mix(lengths))
 

@@ -117,7 +117,7 @@ def print_plan(declaration: Declaration, workers: int | None, as_json: bool) -> 
     for config in plan.configs:
         population = config.population
         counts = (
-            len(population.classes()),
+            len(population.classes),
             len(population),
             config.rows,
             config.text * DISK_RATIO / 1e6,
@@ -143,7 +143,7 @@ def _plan_json(plan: Plan, workers: int) -> dict[str, object]:
         {
             "config": config.name,
             "split": config.split,
-            "classes": len(config.population.classes()),
+            "classes": len(config.population.classes),
             "expressions": len(config.population),
             "rows": config.rows,
             "text_bytes": config.text,
@@ -167,7 +167,7 @@ def _plan_json(plan: Plan, workers: int) -> dict[str, object]:
 
 def _heat_map(console: Console, config: Config) -> None:
     """Print the expressions a class of the first config as a map over (len a, len b)."""
-    classes = config.population.classes()
+    classes = config.population.classes
     longest = max(max(pair) for pair in classes)
     shortest = min(pair[0] for pair in classes)
     step = -(-(longest - shortest + 1) // HEAT)

@@ -71,14 +71,13 @@ class Population:
             start, named = start + size, named + len(cells.names)
         return merged(found, len(numbers)), variant
 
+    @cached_property
     def classes(self) -> dict[tuple[int, int], int]:
-        """Return the number of expressions of each class (len a, len b), by the cells they were drawn from."""
+        """Number of expressions of each class (len a, len b)."""
         total: dict[tuple[int, int], int] = {}
         for cells, kept in self.parts:
-            count = cells.count if kept is None else np.bincount(cells.of(kept)[0], minlength=len(cells.count))
-            for a, b, n in zip(cells.len_a.tolist(), cells.len_b.tolist(), count.tolist(), strict=True):
-                if n:
-                    total[a, b] = total.get((a, b), 0) + n
+            for pair, count in cells.classes(kept).items():
+                total[pair] = total.get(pair, 0) + count
         return total
 
 

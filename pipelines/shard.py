@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from io import BufferedRandom
 from pathlib import Path
 from typing import BinaryIO
 
@@ -52,7 +53,8 @@ def render_shard(config: Config, shard: int, sink: BinaryIO) -> tuple[int, dict[
     schema = row_schema(config.view)
     repeating = [field.name for field in schema if pa.types.is_dictionary(field.type)]
     rows, chars = 0, dict[str, tuple[int, int]]()
-    writer = pq.ParquetWriter(
+    numbers = config.numbers(shard)
+    with pq.ParquetWriter(
         sink,
         schema,
         compression="zstd",
@@ -61,19 +63,17 @@ def render_shard(config: Config, shard: int, sink: BinaryIO) -> tuple[int, dict[
         write_statistics=["len_a", "len_b"],
         store_schema=False,
         dictionary_pagesize_limit=16 << 20,
-    )
-    numbers = config.numbers(shard)
-    for start in range(0, len(numbers), config.block):
-        batch = config.render(numbers[start : start + config.block])
-        for name in ("prompt", "completion"):
-            total, longest = chars.get(name, (0, 0))
-            column = batch.column(name)
-            most = int(pa.compute.max(pa.compute.binary_length(column)).as_py() or 0)
-            chars[name] = (total + text_bytes(column), max(longest, most))
-        writer.write_batch(batch, row_group_size=batch.num_rows)
-        rows += batch.num_rows
-    writer.add_key_value_metadata(file_metadata(config.view))
-    writer.close()
+    ) as writer:
+        for start in range(0, len(numbers), config.block):
+            batch = config.render(numbers[start : start + config.block])
+            for name in ("prompt", "completion"):
+                total, longest = chars.get(name, (0, 0))
+                column = batch.column(name)
+                most = int(pa.compute.max(pa.compute.binary_length(column)).as_py() or 0)
+                chars[name] = (total + text_bytes(column), max(longest, most))
+            writer.write_batch(batch, row_group_size=batch.num_rows)
+            rows += batch.num_rows
+        writer.add_key_value_metadata(file_metadata(config.view))
     return rows, chars
 
 
@@ -93,7 +93,7 @@ def write_shard(config: Config, shard: int, folder: Path) -> ShardRecord:
 
 
 @contextmanager
-def aside(path: Path) -> Iterator[BinaryIO]:
+def aside(path: Path) -> Iterator[BufferedRandom]:
     """Open a file that takes its place in one step at the end: written aside, synced, renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY}{path.name}")

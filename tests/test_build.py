@@ -96,8 +96,7 @@ def test_the_manifest_is_true(smoke: Path) -> None:
             assert held["rows"] == sum(shard["rows"] for shard in held["shards"]) == len(rows)
             assert held["bytes"] == sum(shard["bytes"] for shard in held["shards"])
             assert held["expressions"] == len({(row["a"], row["b"]) for row in rows})
-            if not name.startswith("div-") or name.endswith("-one_step"):  # div's short runs are drawn by len b
-                assert held["classes"] == len({(row["len_a"], row["len_b"]) for row in rows}), (name, split)
+            assert held["classes"] == len({(row["len_a"], row["len_b"]) for row in rows}), (name, split)
             for text in ("prompt", "completion"):
                 sizes = [len(row[text]) for row in rows]
                 assert held["chars"][text]["max"] == max(sizes)
