@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shlex
 import shutil
 import time
 from collections.abc import Callable
@@ -13,12 +14,13 @@ from typing import Any
 
 from ..errors import UserError
 from .card import card
-from .engine import Task, default_workers, run_tasks
+from .engine import Task, run_tasks
 from .folder import FORMAT, Folder, shard_record, shown
 from .plan import DISK_RATIO, Config, Plan
 from .settings import RULES, digest
-from .shard import ShardRecord
+from .shard import ShardRecord, place
 from .versions import SAMPLING_VERSION, SPLIT_VERSION, TEXT_VERSION
+from .workers import default_workers
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -78,9 +80,10 @@ def build(
 def _build(plan: Plan, folder: Folder, workers: int, overwrite: bool, progress: Progress) -> list[ConfigResult]:
     wanted = _notes(plan)
     go_on = _goes_on(wanted, folder, overwrite)
+    tasks = {*wanted["tasks"], *folder.unfinished().get("tasks", {})}
     manifest = _agreed(plan, folder, overwrite)
     known = _known(manifest) | (folder.finished() if go_on else {})
-    folder.sweep(known)
+    folder.sweep(known, tasks)
     kept: dict[Task, ShardRecord] = {}
     todo: list[Task] = []
     for at, config in enumerate(plan.configs):
@@ -100,6 +103,7 @@ def _build(plan: Plan, folder: Folder, workers: int, overwrite: bool, progress: 
     try:
         with closing(run_tasks(plan.configs, todo, folder.path, workers)) as running:  # its workers end with this block
             for (at, shard), record in running:
+                place(folder.path / record.path)
                 folder.note(record)
                 records[at, shard] = record
                 now = time.perf_counter()
@@ -142,6 +146,11 @@ def _notes(plan: Plan) -> dict[str, Any]:
     }
 
 
+def again_in(line: str, path: Path) -> str:
+    """Return a command line with the folder that it is about."""
+    return f"{line} --out {shlex.quote(str(path)) if str(path).isprintable() else shown(path)}"
+
+
 def command(plan: Plan) -> str:
     """Return the command that builds the plan again."""
     from .declaration import rebuild_command
@@ -167,7 +176,7 @@ def _goes_on(wanted: dict[str, Any], folder: Folder, overwrite: bool) -> bool:
         raise UserError(
             f"an unfinished build of something else lies in this folder{what}",
             where=shown(folder.path),
-            next_step=f"finish it with `{unfinished['command']}`, or add --overwrite to drop it",
+            next_step=f"finish it with `{again_in(unfinished['command'], folder.path)}`, or add --overwrite to drop it",
         )
     return False
 

@@ -41,7 +41,7 @@ GUARANTEE = """\
 ## Splits
 
 The split of an expression is a function of the task and its operands, of nothing else: not of the seed, the range or
-the run; a + b and b + a stand on the same side. A tenth of every equivalence class (len a, len b, variant) is held out
+the run; a + b and b + a stand on the same side. About a tenth of every equivalence class (len a, len b) is held out
 for test and stress. Powers of ten, their neighbours and nines, of three digits or more, are reserved for stress.
 Leak-free is per task: sub, mul and div call add and others on operands that may stand in those tasks' own train split.
 """

@@ -138,28 +138,39 @@ class Cells:
         """Return the first candidate of each expression that lies on the split's side."""
         parts: list[tuple[I64, Operands]] = []
         todo = np.arange(len(cell))
-        attempt = np.zeros(len(cell), np.int64)
+        attempt, stride = np.zeros(len(cell), np.int64), np.ones(len(cell), np.int64)
         rare = self.split == "test" and not indexed and type(self.laws[law]).shape is Law.shape
-        together = 1 if rare or self.split == "train" else AHEAD
+        jump = 1 if indexed else GROUP
+        together = 1 if rare or self.split == "train" else AHEAD  # has no say in what is found
         while len(todo):
             if rare:  # most candidates of a test split fall through: look for the next likely ones first
                 attempt[todo] = self._likely(law, cell[todo], index[todo], attempt[todo])
             if (attempt[todo] >= TRIES).any():
                 raise RuntimeError(f"{self.task}: no expression of {self.split} in {TRIES} candidates")
             rows = np.repeat(todo, together)
-            tried = (attempt[todo][:, None] + np.arange(together)).reshape(-1)
-            operands, kept = self.candidates(law, cell[rows], (index[rows] * TRIES + tried).astype(np.uint64), indexed)
-            placed = (kept & on_side(self.machine, operands, self.split)).reshape(-1, together)
-            done = placed.any(axis=1)
+            tried = attempt[todo][:, None] + np.arange(together) * stride[todo][:, None]
+            number = (index[rows] * TRIES + tried.reshape(-1)).astype(np.uint64)
+            operands, lawful = self.candidates(law, cell[rows], number, indexed)
+            placed = (lawful & on_side(self.machine, operands, self.split)).reshape(-1, together)
+            # One after the other: what the law refuses (a < b, say) its group's other candidates hardly mend, so the
+            # next group's first one follows; what lies on another side is followed by its neighbour.
+            refused = ~lawful.reshape(-1, together)
+            by_groups = stride[todo] > 1
+            ends = np.where(by_groups[:, None], ~refused, placed | refused)
+            first = np.where(ends.any(axis=1), ends.argmax(axis=1), together)
+            last = np.minimum(first, together - 1)
+            here = np.arange(len(todo))
+            done = placed[here, last]
             if together == 1 and done.all() and not parts:
                 return operands
-            chosen = np.flatnonzero(done) * together + placed[done].argmax(axis=1)
-            parts.append((todo[done], _taken(operands, chosen)))
-            # What the law refuses (a < b, say) its group's other candidates hardly mend: go on to the next group.
-            lawful = kept.reshape(-1, together).any(axis=1)
-            following = np.where(lawful, attempt[todo] + together, (attempt[todo] // GROUP + 1) * GROUP)
-            attempt[todo] = following
+            parts.append((todo[done], _taken(operands, np.flatnonzero(done) * together + last[done])))
+            reached = attempt[todo] + first * stride[todo]
+            to_group = np.where(by_groups, first == together, (first < together) & refused[here, last])
+            onward = np.where(by_groups & ~to_group, reached + 1, reached)
+            attempt[todo] = np.where(to_group & ~by_groups, (reached // jump + 1) * jump, onward)
+            stride[todo] = np.where(to_group, jump, 1)
             todo = todo[~done]
+            together = 1 if rare else AHEAD
         return merged(parts, len(cell))
 
     def _likely(self, law: int, cell: I64, index: I64, attempt: I64) -> I64:

@@ -17,11 +17,11 @@ from ..errors import UserError
 from .build import build, command
 from .card import commands
 from .declaration import rebuild_command
-from .engine import default_workers, start_fork_server
 from .folder import Folder, shown
 from .plan import DISK_RATIO, TEXT_RATE, Config, Plan, make_plan
 from .settings import SPLITS, Declaration
 from .shard import ShardRecord
+from .workers import default_workers
 
 LINE_EVERY = 5.0  # seconds between progress lines where there is no terminal
 SHADES = " .:-=+*#%@"
@@ -70,8 +70,6 @@ def build_with_progress(declaration: Declaration, out: Path, workers: int | None
     progress = None
     start = time.perf_counter()
     try:
-        if (workers or default_workers()) > 1:
-            start_fork_server()  # it starts up while this process plans
         plan = make_plan(declaration)
         for note in plan.notes:
             log.print(note, soft_wrap=True)

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import multiprocessing
-import os
 import pickle
 import signal
 import sys
-import threading
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from itertools import islice
-from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,21 +19,17 @@ from ..errors import UserError
 from ..tm import Machine, machine
 from .plan import Config
 from .shard import ShardRecord, write_shard
+from .workers import end_with_parent, start_fork_server, uninterrupted
 
 Task = tuple[int, int]  # index of the config, shard
 
 _worker: tuple[tuple[Config, ...], Path] | None = None
 
 
-def default_workers() -> int:
-    """Return the number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def run_tasks(
     configs: Sequence[Config], tasks: Sequence[Task], folder: Path, workers: int
 ) -> Generator[tuple[Task, ShardRecord], None, None]:
-    """Yield every task with the record of its shard, as they finish.
+    """Yield every task with the record of its shard, written aside, as they finish.
 
     Raises:
         UserError: a worker was killed, most often for lack of memory.
@@ -62,7 +54,7 @@ def _in_processes(
     try:
         waiting: dict[Future[ShardRecord], Task] = {}
         queue = iter(tasks)
-        with _uninterrupted():  # a worker that is half started would print that its parent left it
+        with uninterrupted():  # a worker that is half started would print that its parent left it
             for task in islice(queue, 2 * workers):
                 waiting[pool.submit(_work, task)] = task
         while waiting:
@@ -86,28 +78,6 @@ def _in_processes(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def start_fork_server() -> None:
-    """Start the process that workers are forked from, unless it runs; it imports what they need meanwhile.
-
-    It is a clean process: forking this one would copy the locks of running threads. Ctrl-C is blocked for it and its
-    workers: this process ends them, in silence.
-    """
-    resource_tracker.ensure_running()  # it unblocks Ctrl-C when it starts: not between the lines below
-    with _uninterrupted():
-        multiprocessing.set_forkserver_preload(["caef_data.pipelines.shard"])
-        forkserver.ensure_running()
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Hold back Ctrl-C until the block ends; processes started inside never see it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _shipped(found: Machine) -> bool:
     return type(found).__module__.startswith("caef_data.")
 
@@ -125,22 +95,6 @@ def _start(sources: tuple[tuple[str, str], ...], configs: bytes) -> None:
     # The system's allocator keeps a worker at 100 MB where Arrow's own holds on to 150; it is as fast here.
     pa.set_memory_pool(pa.system_memory_pool())
     _worker = pickle.loads(configs)
-
-
-def end_with_parent() -> None:
-    """Have this worker end when the process that started it ends, however it ends.
-
-    By itself it would wait for work for ever; so would the fork server, which ends with the last of its workers.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _work(task: Task) -> ShardRecord:

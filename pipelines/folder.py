@@ -110,7 +110,7 @@ class Folder:
             UserError: it does, or it is a file.
         """
         if self.path.is_dir() and any(self.path.iterdir()):
-            if not (self.path / MANIFEST).exists() and not (self.path / STATE).is_dir():
+            if not (self.path / MANIFEST).exists() and not self._has_notes():
                 raise UserError(
                     "this folder holds files that caef-data did not write; it is left alone",
                     where=shown(self.path),
@@ -119,6 +119,14 @@ class Folder:
                 )
         elif self.path.exists() and not self.path.is_dir():
             raise UserError("this is a file, not a folder", where=shown(self.path), next_step="choose another --out")
+
+    def _has_notes(self) -> bool:
+        """Tell whether notes of an unfinished build lie here, and nothing else where they lie."""
+        state = self.path / STATE
+        if not state.is_dir() or state.is_symlink():
+            return False
+        known = {Path(PLAN).name, Path(FINISHED).name}
+        return all(path.name in known or path.name.startswith(TEMPORARY) for path in state.iterdir())
 
     # Writing
 
@@ -183,10 +191,13 @@ class Folder:
         if (self.path / STATE).is_dir():
             shutil.rmtree(self.path / STATE)
 
-    def sweep(self, keep: Container[str]) -> None:
-        """Remove what killed and replaced builds left: files aside, and shards except those to keep; no other file."""
+    def sweep(self, keep: Container[str], tasks: Container[str]) -> None:
+        """Remove what killed and replaced builds of these tasks left: files aside, and shards except those to keep.
+
+        Nothing else is touched, not even a file with a shard's name that stands under another task.
+        """
         self.sweep_aside()
-        for config in self._configs():
+        for config in [config for config in self._configs() if config.name.rpartition("-")[0] in tasks]:
             for path in config.iterdir():
                 if SHARD.fullmatch(path.name) and f"{config.name}/{path.name}" not in keep and not path.is_dir():
                     path.unlink()
@@ -215,8 +226,9 @@ def shown(path: Path) -> str:
 
 def _check(values: dict[str, Any], keys: Mapping[str, type | tuple[type, ...]]) -> None:
     for key, kind in keys.items():
-        if not isinstance(values[key], kind):
-            raise TypeError(f"{key} is {values[key]!r}")
+        value = values[key]
+        if not isinstance(value, kind) or (isinstance(value, int) and not 0 <= value < 2**63):
+            raise TypeError(f"{key} is {clip(value)}")
 
 
 def _check_manifest(manifest: dict[str, Any]) -> None:

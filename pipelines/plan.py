@@ -20,7 +20,8 @@ from .split import expression_hash
 
 SHARD_TEXT = 100_000_000  # bytes of text a shard holds at most, about
 SMALL_SHARD, EVEN_SHARDS = 16_000_000, 8  # smaller configs still make up to 8 shards of this size to share out
-BLOCK_TEXT = 12_000_000  # bytes of text rendered at once: a row group
+MOST_SHARDS = 99_999  # five digits in a shard's name
+BLOCK_TEXT = 10_000_000  # bytes of text rendered at once, a row group: more falls out of the processor's cache
 SAMPLE = 64  # expressions rendered to estimate a config
 RUN_VIEWS = ("full", "scratchpad", "commands")  # they write whole runs
 DISK_RATIO = 0.32  # compressed bytes a byte of text, measured on the paper's configs
@@ -278,6 +279,13 @@ def text_bytes(column: pa.Array) -> int:
 def _num_shards(settings: TaskSettings, rows: int, text: int, expressions: int) -> int:
     """Return the number of shards: a power of two, so that 2, 4 or 8 readers or workers get the same share each."""
     if settings.rows_per_shard is not None:
-        return max(1, min(-(-rows // settings.rows_per_shard), expressions))
+        asked = max(1, min(-(-rows // settings.rows_per_shard), expressions))
+        if asked > MOST_SHARDS:
+            raise UserError(
+                f"{settings.task}: {rows:,} rows in shards of {settings.rows_per_shard:,} are {asked:,} shards",
+                where="rows_per_shard (--rows-per-shard)",
+                allowed=f"at most {MOST_SHARDS:,} shards: {-(-rows // MOST_SHARDS):,} rows a shard or more",
+            )
+        return asked
     least = max(-(-text // SHARD_TEXT), min(EVEN_SHARDS, -(-text // SMALL_SHARD)))
-    return int(min(2 ** max(0, (least - 1).bit_length()), 99_999))
+    return int(min(2 ** max(0, (least - 1).bit_length()), MOST_SHARDS))

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal, cast
 
 from ..errors import UserError, clip, nearest
@@ -136,11 +137,23 @@ class TaskSettings:
                 "split": versions.SPLIT_VERSION,
                 "sampling": versions.SAMPLING_VERSION,
             },
+            **_own_machine(self.task),
         })  # fmt: skip
 
     def config_identity(self, view: str, split: str) -> str:
         """Return the identity of one view of one split of this task."""
         return digest({"task": self.identity(), "view": view, "split": split})
+
+
+def _own_machine(task: str) -> dict[str, str]:
+    """Return a digest of the file of a user's own machine: an edited machine makes other rows."""
+    from .. import tm
+
+    if task in tm.VERSIONED:
+        return {}
+    source = Path(tm.machine(task).source)
+    content = source.read_bytes() if source.is_file() else b""
+    return {"machine": hashlib.blake2b(content, digest_size=8).hexdigest()}
 
 
 RULES: dict[str, Rule] = {f.name: cast(Rule, f.metadata["rule"]) for f in fields(TaskSettings)}

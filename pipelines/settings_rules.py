@@ -99,7 +99,7 @@ def shown(value: object) -> str:
         return str(value).lower()
     if isinstance(value, int):
         # str() of an int refuses more than 4,300 digits, so large ones are described
-        return str(value) if abs(value) < 10**20 else f"a number of {value.bit_length()} bits"
+        return str(value) if abs(value) < 10**20 else f"about 10^{int(value.bit_length() * 0.30103)}"
     if isinstance(value, str):
         return f'"{value}"' if value.isidentifier() and value.isascii() and len(value) < 40 else clip(value)
     if isinstance(value, list | tuple):

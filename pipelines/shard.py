@@ -78,10 +78,10 @@ def render_shard(config: Config, shard: int, sink: BinaryIO) -> tuple[int, dict[
 
 
 def write_shard(config: Config, shard: int, folder: Path) -> ShardRecord:
-    """Write a shard under ``folder``: aside, synced, renamed. A file of its name is a whole shard.
+    """Write a shard aside under ``folder``; ``place`` puts it where it belongs.
 
     Raises:
-        OSError: the disk is full or cannot be written; nothing is left behind under the shard's name.
+        OSError: the disk is full or cannot be written; nothing is left behind.
     """
     path = folder / config.shard_path(shard)
     with aside(path) as file:
@@ -94,26 +94,39 @@ def write_shard(config: Config, shard: int, folder: Path) -> ShardRecord:
 
 @contextmanager
 def aside(path: Path) -> Iterator[BufferedRandom]:
-    """Open a file that takes its place in one step at the end: written aside, synced, renamed."""
+    """Open the file that is to become ``path``, under its temporary name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY}{path.name}")
     try:
         with open(temporary, "w+b") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+
+
+def place(path: Path) -> None:
+    """Put a file written aside in its place in one step: synced, renamed, its folder synced.
+
+    A file of the final name is whole. The build does this while its workers render the next shards: waiting for the
+    disk would cost them a tenth of their time.
+    """
+    temporary = path.with_name(f"{TEMPORARY}{path.name}")
+    _sync(temporary)
+    os.replace(temporary, path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
 
 
 def put(path: Path, content: bytes) -> None:
     """Write a file in one step."""
     with aside(path) as file:
         file.write(content)
+    place(path)

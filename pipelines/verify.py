@@ -7,7 +7,6 @@ expression of one task.
 
 import gc
 import multiprocessing
-import os
 import signal
 import time
 from collections import defaultdict
@@ -23,9 +22,9 @@ import numpy as np
 
 from ..errors import UserError, clip
 from ..tm.check.rows import known_tasks
-from .engine import end_with_parent, start_fork_server
 from .verify_manifest import MANIFEST, Shard, SplitCount, check_files, open_shard, read_manifest
 from .verify_shard import KEPT, NO_HASHES, Finding, Hashes, Part, PartResult, ranked, unique, verify_part
+from .workers import default_workers, end_with_parent, start_fork_server
 
 Progress = Callable[[int, int], None]  # rows done, rows in all
 
@@ -97,19 +96,12 @@ def verify(
         tally.findings(findings)
         parts += cut
     parts.sort(key=lambda part: (part.task, part.view, part.split, part.path, part.first_row))
-    with _Runner(min(len(parts), _cpus() if workers is None else workers)) as runner:
+    with _Runner(min(len(parts), default_workers() if workers is None else workers)) as runner:
         for _, of_task in groupby(parts, key=lambda part: part.task):
             for (_, split), held in groupby(of_task, key=lambda part: (part.view, part.split)):
                 tally.split(split, runner.run(list(held), tally.done))
             tally.task()
     return tally.report(directory, shards, fraction, time.monotonic() - began)
-
-
-def _cpus() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS
-        return os.cpu_count() or 1
 
 
 def _start_worker() -> None:

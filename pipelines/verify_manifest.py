@@ -39,6 +39,7 @@ class SplitCount:
     config: str
     split: str
     rows: int
+    bytes: int
     expressions: int
 
 
@@ -60,7 +61,7 @@ def read_manifest(directory: Path) -> tuple[list[Shard], list[SplitCount]]:
         )
     try:
         return _understand(json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise UserError(
             f"{MANIFEST} cannot be understood: {clip(str(error), 120)}",
             where=str(path),
@@ -79,7 +80,8 @@ def _understand(manifest: dict[str, Any]) -> tuple[list[Shard], list[SplitCount]
         task, view = match.groups()
         dialect = str(manifest["tasks"][task]["settings"].get("dialect", "consistent"))
         for split, held in splits.items():
-            counts.append(SplitCount(config, str(split), int(held["rows"]), int(held["expressions"])))
+            sizes = int(held["rows"]), int(held["bytes"]), int(held["expressions"])
+            counts.append(SplitCount(config, str(split), *sizes))
             for entry in held["shards"]:
                 shards.append(
                     Shard(
@@ -103,15 +105,18 @@ def check_files(directory: Path, shards: list[Shard], counts: list[SplitCount]) 
     if len(named) != len(shards):
         findings.append(Finding("manifest", MANIFEST, None, "names a shard twice"))
     for shard in shards:
-        if Path(shard.path).parts[:1] != (f"{shard.task}-{shard.view}",) or ".." in Path(shard.path).parts:
+        if not _in_place(shard):
             message = f"names {clip(shard.path)}, which is not in the folder {shard.task}-{shard.view}"
             findings.append(Finding("manifest", MANIFEST, None, message))
     for count in counts:
         held = [s for s in shards if f"{s.task}-{s.view}" == count.config and s.split == count.split]
-        total = sum(shard.rows for shard in held)
-        if total != count.rows:
-            message = f"{count.config} {count.split}: {count.rows} rows, its shards have {total}"
-            findings.append(Finding("manifest", MANIFEST, None, message))
+        for what, said, total in (
+            ("rows", count.rows, sum(shard.rows for shard in held)),
+            ("bytes", count.bytes, sum(shard.bytes for shard in held)),
+        ):
+            if total != said:
+                message = f"{count.config} {count.split}: {said} {what}, its shards have {total}"
+                findings.append(Finding("manifest", MANIFEST, None, message))
     for folder in sorted(directory.iterdir()):
         if not folder.is_dir() or _CONFIG.fullmatch(folder.name) is None:
             continue
@@ -122,6 +127,12 @@ def check_files(directory: Path, shards: list[Shard], counts: list[SplitCount]) 
     return findings
 
 
+def _in_place(shard: Shard) -> bool:
+    """Tell whether a shard's path is one that a build gives; others are named, and never opened."""
+    name = rf"{shard.task}-{shard.view}/{re.escape(shard.split)}-\d{{5}}-of-\d{{5}}\.parquet"
+    return re.fullmatch(name, shard.path) is not None
+
+
 def open_shard(directory: Path, shard: Shard, fraction: float) -> tuple[list[Finding], list[Part]]:
     """Check a shard's size, rows and schema; cut it into parts to re-execute."""
     findings: list[Finding] = []
@@ -130,7 +141,7 @@ def open_shard(directory: Path, shard: Shard, fraction: float) -> tuple[list[Fin
         findings.append(Finding(kind, shard.path, None, message))
 
     path = directory / shard.path
-    if ".." in Path(shard.path).parts or not path.is_file():
+    if not _in_place(shard) or not path.is_file():
         wrong("file", "is missing")
         return findings, []
     size = path.stat().st_size

@@ -13,7 +13,8 @@ _SHOWN = 20  # findings printed; --json gives all that were kept
 
 def print_report(report: Report, console: Console) -> None:
     """Print what was checked and the first findings."""
-    table = Table(title=f"verify {report.directory}", show_header=False, title_justify="left", min_width=40)
+    console.print(Text(f"verify {report.directory}"), soft_wrap=True)
+    table = Table(show_header=False, min_width=40)
     table.add_column(no_wrap=True)
     table.add_column(justify="right")
     table.add_row("shards", f"{report.shards:,}")
@@ -29,7 +30,7 @@ def print_report(report: Report, console: Console) -> None:
     for note in report.notes:
         console.print(Text(f"note: {note}"))
     for kind, count in Counter(finding.kind for finding in report.findings).items():
-        console.print(Text(f"{kind}: {count:,} findings kept", style="bold red"))
+        console.print(Text(f"{kind}: {count:,} of the findings listed or in --json", style="bold red"))
     for finding in report.findings[:_SHOWN]:
         row = "" if finding.row is None else f", row {finding.row}"
         console.print(Text(f"  {finding.path}{row}: {finding.message}"), soft_wrap=True)
@@ -41,7 +42,7 @@ def print_report(report: Report, console: Console) -> None:
     else:
         console.print(
             Text(
-                "not right: run the same caef-data build command again to rebuild damaged shards",
+                "not right; shards that are damaged or missing are rebuilt by the command that built them",
                 style="bold red",
             )
         )

@@ -83,7 +83,8 @@ class Folder:
             held.append({"path": name, "rows": len(rows), "bytes": len(file), "sha256": digest})
         manifest = self.manifest()
         pairs = {(row["a"], row["b"]) for rows in shards for row in rows}
-        counts = {"classes": 1, "expressions": len(pairs), "rows": sum(map(len, shards)), "bytes": 1}
+        counts = {"classes": 1, "expressions": len(pairs), "rows": sum(map(len, shards))}
+        counts["bytes"] = sum(shard["bytes"] for shard in held)
         manifest["configs"].setdefault(config, {})[split] = counts | {"shards": held}
         settings = {"settings": {"dialect": "consistent"}, "identity": "00"}
         manifest["tasks"].setdefault(config.rpartition("-")[0], settings)

@@ -10,7 +10,7 @@ import pkgutil
 from collections.abc import Iterator
 
 from ..errors import UserError, clip
-from .machine import DIALECTS, Dialect, Machine, Transition, machine, tasks
+from .machine import DIALECTS, VERSIONED, Dialect, Machine, Transition, machine, tasks
 
 # Every file of this folder is imported, and defining a machine registers it: there is no list to edit.
 for _module in pkgutil.iter_modules(__path__):
@@ -105,6 +105,7 @@ def align_out(task: str, a: Operand, b: Operand) -> tuple[str, str]:
 
 __all__ = [
     "DIALECTS",
+    "VERSIONED",
     "Dialect",
     "Machine",
     "Transition",

@@ -19,6 +19,9 @@ DIALECTS: tuple[Dialect, ...] = ("consistent", "published")
 MAX_DIGITS = 2_000  # of an operand: a product stays below the 4,300 digits that Python prints
 HALT = "No command to execute. Halt state."
 
+# The shipped machines' text is guarded by a version and by frozen rows; other machines are identified by their source.
+VERSIONED = frozenset(("add", "sub", "mul", "div", "equal", "greater_than", "less_than", "reflection", "left_mask"))
+
 _REGISTRY: dict[str, Machine] = {}
 
 

@@ -160,7 +160,8 @@ def _write(views: Words, piece: Part, buffers: _Buffers) -> None:
         if (table[:, 0] > INLINE).any():
             table = table.copy()
             table[table[:, 0] > INLINE, 2] = buffers.number(text)
-        views[...] = table[piece.index]
+        # A view as one 16-byte number: numpy gathers those in one go.
+        views.view(np.complex128)[:, 0] = table.view(np.complex128)[:, 0].take(piece.index)
         return
     views[:, 0] = piece.size
     views[:, 2] = buffers.number(piece.buffer)
@@ -194,10 +195,12 @@ def render(blocks: Iterable[Block], num_rows: int) -> pa.Array:
     views = np.zeros((num_rows, width, 4), np.uint32)
     buffers = _Buffers()
     for block in filled:
-        mine = np.zeros((len(block.rows), width, 4), np.uint32)
+        mine = np.empty((len(block.rows), width, 4), np.uint32)
+        mine[:, len(block.pieces) :] = 0
         for at, piece in enumerate(block.pieces):
             _write(mine[:, at], piece, buffers)
-        views[block.rows] = mine
+        whole_row = f"V{16 * width}"
+        views.reshape(-1).view(whole_row)[block.rows] = mine.reshape(-1).view(whole_row)
     slices = pa.Array.from_buffers(
         pa.binary_view(),
         num_rows * width,

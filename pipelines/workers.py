@@ -1,0 +1,54 @@
+"""Worker processes: the process that they are forked from, and their end. Imports nothing heavy, to start early."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import forkserver, resource_tracker
+
+
+def default_workers() -> int:
+    """Return the number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def start_fork_server() -> None:
+    """Start the process that workers are forked from, unless it runs; it imports what they need meanwhile.
+
+    It is a clean process: forking this one would copy the locks of running threads. Ctrl-C is blocked for it and its
+    workers: this process ends them, in silence.
+    """
+    resource_tracker.ensure_running()  # it unblocks Ctrl-C when it starts: not between the lines below
+    with uninterrupted():
+        multiprocessing.set_forkserver_preload(["caef_data.pipelines.shard"])
+        forkserver.ensure_running()
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold back Ctrl-C until the block ends; processes started inside never see it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_with_parent() -> None:
+    """Have this worker end when the process that started it ends, however it ends.
+
+    By itself it would wait for work for ever; so would the fork server, which ends with the last of its workers.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
