@@ -146,9 +146,14 @@ def _notes(plan: Plan) -> dict[str, Any]:
     }
 
 
+def argument(path: Path) -> str:
+    """Return a path as a shell takes it; escaped where a terminal could not show it."""
+    return shlex.quote(str(path)) if str(path).isprintable() else shown(path)
+
+
 def again_in(line: str, path: Path) -> str:
     """Return a command line with the folder that it is about."""
-    return f"{line} --out {shlex.quote(str(path)) if str(path).isprintable() else shown(path)}"
+    return f"{line} --out {argument(path)}"
 
 
 def command(plan: Plan) -> str:

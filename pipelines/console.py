@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-import shlex
+import math
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ..errors import UserError
-from .build import build, command
+from .build import again_in, argument, build, command
 from .card import commands
 from .declaration import rebuild_command
 from .folder import Folder, shown
@@ -41,7 +43,7 @@ class _Progress:
 
     def __call__(self, config: Config, record: ShardRecord, kept: bool) -> None:
         self.shards += 1
-        self.kept += kept
+        self.kept += record.rows if kept else 0
         self.rows += 0 if kept else record.rows
         self.bytes += 0 if kept else record.bytes
         now = time.perf_counter()
@@ -50,17 +52,29 @@ class _Progress:
         self.bar.update(self.task, advance=record.rows, description=config.name, rate=rate)
         if not self.console.is_terminal and now - self.said >= LINE_EVERY:
             self.said = now
-            left = (self.total - self.rows) * spent / max(self.rows, 1)
-            self.console.print(f"{config.name}: {self.rows:,} rows of about {self.total:,}, {rate}, {left:,.0f} s left")
+            left = max(0, self.total - self.kept - self.rows) * spent / max(self.rows, 1)
+            done = f"{config.name}: {self.kept + self.rows:,} rows of about {self.total:,}"
+            self.console.print(f"{done}, {rate}, {left:,.0f} s left", soft_wrap=True)
+
+
+def _table(*counts: str) -> Table:
+    """Return a table of configs; their names are never cut short."""
+    table = Table()
+    table.add_column("config", no_wrap=True)
+    table.add_column("split", no_wrap=True)
+    for name in counts:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _size(count: float) -> str:
+    """Return a number of bytes in MB, in kB below one."""
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.0f} kB"
 
 
 def _console(*, stderr: bool = False) -> Console:
     """Return a console that prints names of files as they are: `[/x]` and `:bug:` mean nothing."""
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
-
-
-def _argument(path: Path) -> str:
-    return shlex.quote(str(path)) if str(path).isprintable() else shown(path)
 
 
 def build_with_progress(declaration: Declaration, out: Path, workers: int | None, overwrite: bool) -> None:
@@ -78,23 +92,21 @@ def build_with_progress(declaration: Declaration, out: Path, workers: int | None
             results = build(plan, out, workers=workers, overwrite=overwrite, progress=progress)
     except KeyboardInterrupt:
         kept = progress.shards if progress is not None else 0
-        again = f"{rebuild_command(declaration)} --out {_argument(out)}"
+        again = again_in(rebuild_command(declaration), out)
         log.print(f"stopped: {kept} finished shards are kept in {shown(out)}; go on with: {again}", soft_wrap=True)
         sys.exit(130)
-    table = Table("config", "split", title=None)
-    for name in ("classes", "rows", "MB", "seconds"):
-        table.add_column(name, justify="right")
+    table = _table("classes", "rows", "size", "seconds")
     for result in results:
         seconds = f"{result.seconds:,.1f}" if result.built else "kept"
-        counts = (f"{result.classes:,}", f"{result.rows:,}", f"{result.bytes / 1e6:,.1f}", seconds)
+        counts = (f"{result.classes:,}", f"{result.rows:,}", _size(result.bytes), seconds)
         table.add_row(result.name, result.split, *counts)
     console = _console()
     console.print(table)
     spent = time.perf_counter() - start
     rows, size = sum(one.rows for one in results), sum(one.bytes for one in results)
-    console.print(f"{rows:,} rows, {size / 1e6:,.1f} MB in {shown(out)} after {spent:,.1f} s", soft_wrap=True)
+    console.print(f"{rows:,} rows, {_size(size)} in {shown(out)} after {spent:,.1f} s", soft_wrap=True)
     first = results[0]
-    console.print(f"check it: caef-data verify {_argument(out)}", soft_wrap=True)
+    console.print(f"check it: caef-data verify {argument(out)}", soft_wrap=True)
     console.print(
         f'read it:  load_dataset({json.dumps(str(out))}, "{first.name}", split="{first.split}")',
         soft_wrap=True,
@@ -109,24 +121,15 @@ def print_plan(declaration: Declaration, workers: int | None, as_json: bool) -> 
         print(json.dumps(_plan_json(plan, count), indent=1))
         return
     console = _console()
-    table = Table("config", "split")
-    for name in ("classes", "expressions", "rows", "MB", "shards"):
-        table.add_column(name, justify="right")
+    table = _table("classes", "expressions", "rows", "size", "shards")
     for config in plan.configs:
-        population = config.population
-        counts = (
-            len(population.classes),
-            len(population),
-            config.rows,
-            config.text * DISK_RATIO / 1e6,
-            config.num_shards,
-        )
-        table.add_row(config.name, config.split, *(f"{number:,.0f}" for number in counts))
+        counts = [f"{n:,}" for n in (len(config.population.classes), len(config.population), config.rows)]
+        table.add_row(config.name, config.split, *counts, _size(config.text * DISK_RATIO), f"{config.num_shards:,}")
     console.print(table)
     text = sum(config.text for config in plan.configs)
     rows = sum(config.rows for config in plan.configs)
     console.print(
-        f"about {rows:,} rows, {text / 1e6:,.0f} MB of text, {text * DISK_RATIO / 1e6:,.0f} MB on disk,"
+        f"about {rows:,} rows, {_size(text)} of text, {_size(text * DISK_RATIO)} on disk,"
         f" {text / TEXT_RATE / count:,.0f} s with {count} workers (rows and bytes from a sample)",
         soft_wrap=True,
     )
@@ -175,11 +178,34 @@ def _heat_map(console: Console, config: Config) -> None:
         cells[key] = cells.get(key, 0) + count
     most = max(cells.values())
     side = -(-(longest - shortest + 1) // step)
-    console.print(f"expressions of {config.name} {config.split} by length: a down, b across, {step} digits a cell")
+    console.print(f"expressions of {config.name} {config.split}; digits of a down, of b across, {step} a cell")
     for row in range(side):
-        shades = [SHADES[-(-cells.get((row, col), 0) * (len(SHADES) - 1) // most)] * 2 for col in range(side)]
+        # By the square root: a class of a tenth of the largest one would look empty otherwise.
+        parts = [(cells.get((row, col), 0) / most) ** 0.5 for col in range(side)]
+        shades = [SHADES[math.ceil(part * (len(SHADES) - 1))] * 2 for part in parts]
         console.print(f"{shortest + row * step:>5} {''.join(shades).rstrip()}", markup=False)
     console.print(f"      darkest = {most:,} expressions", markup=False)
+
+
+@contextmanager
+def _checking() -> Iterator[Callable[[int, int], None]]:
+    """Show how far a verification is: a bar on a terminal, plain lines otherwise."""
+    log = _console(stderr=True)
+    start = said = time.perf_counter()
+    columns = (TextColumn("verifying"), BarColumn(None), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    with Progress(*columns, console=log, disable=not log.is_terminal) as bar:
+        task = bar.add_task("", total=None, rate="")
+
+        def progress(done: int, total: int) -> None:
+            nonlocal said
+            now = time.perf_counter()
+            rate = f"{done / max(now - start, 1e-6):,.0f} rows/s"
+            bar.update(task, completed=done, total=total, rate=rate)
+            if not log.is_terminal and now - said >= LINE_EVERY:
+                said = now
+                log.print(f"{done:,} of {total:,} rows, {rate}", soft_wrap=True)
+
+        yield progress
 
 
 def verify_with_progress(directory: Path, fraction: float, workers: int | None, as_json: bool) -> bool:
@@ -187,7 +213,8 @@ def verify_with_progress(directory: Path, fraction: float, workers: int | None, 
     from .verify import verify
     from .verify_report import print_report
 
-    report = verify(directory, fraction=fraction, workers=workers)
+    with _checking() as progress:
+        report = verify(directory, fraction=fraction, workers=workers, progress=progress)
     if as_json:
         print(json.dumps(report.to_json(), indent=1))
     else:
@@ -214,20 +241,12 @@ def print_info(directory: Path, as_json: bool) -> None:
         return
     console = _console()
     if manifest:
-        table = Table("config", "split")
-        for name in ("classes", "expressions", "rows", "MB", "shards"):
-            table.add_column(name, justify="right")
+        table = _table("classes", "expressions", "rows", "size", "shards")
         for name, splits in sorted(manifest["configs"].items()):
             for split in (one for one in SPLITS if one in splits):
                 own = splits[split]
-                counts = (
-                    own["classes"],
-                    own["expressions"],
-                    own["rows"],
-                    own["bytes"] / 1e6,
-                    len(own["shards"]),
-                )
-                table.add_row(name, split, *(f"{number:,.0f}" for number in counts))
+                counts = [f"{own[key]:,}" for key in ("classes", "expressions", "rows")]
+                table.add_row(name, split, *counts, _size(own["bytes"]), f"{len(own['shards']):,}")
         console.print(table)
         rules = ", ".join(f"{name} {number}" for name, number in sorted(manifest["versions"].items()))
         built = ", ".join(f"{name} {version}" for name, version in sorted(manifest["built_with"].items()))
@@ -237,6 +256,7 @@ def print_info(directory: Path, as_json: bool) -> None:
     if unfinished:
         done = len(folder.finished())
         console.print(
-            f"unfinished build: {done} of {len(unfinished['shards'])} shards; go on with: {unfinished['command']}",
+            f"unfinished build: {done} of {len(unfinished['shards'])} shards; go on with:"
+            f" {again_in(unfinished['command'], directory)}",
             soft_wrap=True,
         )
