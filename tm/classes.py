@@ -125,7 +125,7 @@ class EqualOperands(Law):
         return Operands(a, a), np.ones(len(a), np.bool_)
 
     def holds(self, operands: Operands) -> Bool:
-        return columns.compare(operands.a, operands.second) == 0
+        return columns.equal(operands.a, operands.second)
 
 
 class Related(Law):

@@ -181,6 +181,15 @@ def compare(x: Number, y: Number) -> NDArray[np.int8]:
     return sign
 
 
+def equal(x: Number, y: Number) -> Bool:
+    """Tell which rows hold the same number."""
+    same = x.length == y.length
+    rows = np.flatnonzero(same)
+    if len(rows):
+        same[rows] = (x.take(rows).planes == y.take(rows).planes).all(axis=0)
+    return same
+
+
 def multiply(x: Number, y: Number) -> Number:
     """Return x * y (schoolbook over limbs of 8 digits)."""
     a, b = _limbs(x.planes), _limbs(y.planes)
@@ -195,25 +204,25 @@ def multiply(x: Number, y: Number) -> Number:
         total[k] -= over * np.uint64(10**LIMB)
         total[k + 1] += over
     width = x.width + y.width
-    planes = np.empty((len(total) * LIMB, len(x)), np.uint8)
-    for k, limb in enumerate(total):
-        rest = limb.astype(np.uint32)
-        for d in range(LIMB):
-            above = rest // np.uint32(10)
-            planes[k * LIMB + d] = rest - above * np.uint32(10)
-            rest = above
+    planes = np.empty((len(total), LIMB, len(x)), np.uint8)
+    rest = total.astype(np.uint32)
+    for d in range(LIMB):
+        above = rest // np.uint32(10)
+        planes[:, d] = rest - above * np.uint32(10)
+        rest = above
+    planes = planes.reshape(-1, len(x))
     return Number(planes[:width], length_of(planes, x.length + y.length))
 
 
 def _limbs(planes: U8) -> U64:
     """Return the numbers in base 10**8, shape (limbs, n), least significant first."""
     padded = widen(planes, -(-planes.shape[0] // LIMB) * LIMB)
-    limbs = np.zeros((padded.shape[0] // LIMB, padded.shape[1]), np.uint64)
-    for k in range(len(limbs)):
-        for d in reversed(range(LIMB)):
-            limbs[k] *= np.uint64(10)
-            limbs[k] += padded[k * LIMB + d]
-    return limbs
+    digits = padded.reshape(-1, LIMB, padded.shape[1])
+    limbs = np.zeros((len(digits), padded.shape[1]), np.uint32)
+    for d in reversed(range(LIMB)):
+        limbs *= np.uint32(10)
+        limbs += digits[:, d]
+    return limbs.astype(np.uint64)
 
 
 def nines(length: I64) -> Number:

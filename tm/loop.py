@@ -127,7 +127,7 @@ class Turn:
     def __init__(self, batch: LoopBatch, rows: I64, e: I64, turn: Number) -> None:
         self.rows, self.turn = rows, turn
         self.a, self.b = batch.operands.a.take(e), batch.operands.second.take(e)
-        self.last = columns.compare(turn, batch.turns.take(e)) == 0
+        self.last = columns.equal(turn, batch.turns.take(e))
         self.unit = self.a if batch.adds_a else self.b
         self._calls: dict[tuple[str, int, int], BasicBatch] = {}
 
@@ -158,7 +158,9 @@ class Turn:
 
     @cached_property
     def next_product(self) -> Number:
-        """(turn + 1) * unit."""
+        """(turn + 1) * unit; where the product is not asked for, without it."""
+        if "product" not in self.__dict__:
+            return columns.multiply(self.next_turn, self.unit)
         return self.sum(self.unit, self.product)
 
     @cached_property

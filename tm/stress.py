@@ -87,7 +87,7 @@ class EqualPair(Family):
         return Operands(a, a)
 
     def holds(self, operands: Operands) -> Bool:
-        return columns.compare(operands.a, operands.second) == 0
+        return columns.equal(operands.a, operands.second)
 
 
 class OneDigitApart(EqualPair):
