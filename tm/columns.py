@@ -204,13 +204,13 @@ def multiply(x: Number, y: Number) -> Number:
         total[k] -= over * np.uint64(10**LIMB)
         total[k + 1] += over
     width = x.width + y.width
-    planes = np.empty((len(total), LIMB, len(x)), np.uint8)
+    digits = np.empty((len(total), LIMB, len(x)), np.uint8)
     rest = total.astype(np.uint32)
     for d in range(LIMB):
         above = rest // np.uint32(10)
-        planes[:, d] = rest - above * np.uint32(10)
+        digits[:, d] = rest - above * np.uint32(10)
         rest = above
-    planes = planes.reshape(-1, len(x))
+    planes = digits.reshape(-1, len(x))
     return Number(planes[:width], length_of(planes, x.length + y.length))
 
 
