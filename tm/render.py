@@ -2,8 +2,8 @@
 
 A row's text is a sequence of slices: literals from a small table and stretches of tapes. Each slice is a 16-byte view
 (length, first bytes or buffer, offset) computed with numpy; Arrow's cast from views to plain strings then copies every
-slice once, in C. On the machine this was developed on that is about 8 ns a slice plus the copy, ten times the speed of
-joining string columns, and no text exists before it is written in its place.
+slice once, in C (about 8 ns a slice plus the copy where this was developed), and no text exists before it is written in
+its place.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
