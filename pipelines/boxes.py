@@ -6,7 +6,6 @@ from ..tm.classes import Draw, Law
 from ..tm.columns import I64, U8, Number
 from ..tm.random import U64, below, digit_planes, mix, words
 
-BOX_LIMIT = 2**62  # larger boxes are not indexed as a whole
 TRIES = 4096  # candidates of one expression: a law and split that keep 1 in 20 find none of them once in 10**90
 GROUP = 64  # so many candidates in a row share all digits of a larger box but the index digits
 INDEX_DIGITS = 17  # of the free digits of a larger box, the lowest ones number the candidates
@@ -33,7 +32,7 @@ def _count(digits: I64, padded: bool) -> U64:
 
 
 def fits(law: Law, len_a: I64, len_b: I64) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Tell which cells have a box below ``BOX_LIMIT``."""
+    """Tell which cells have a box below 2**62, and are indexed as a whole."""
     digits_a, digits_b = _lengths(law, len_a, len_b)
     count = _selector(law, len_a, len_b)[1]
     # 17 digits and a selector of up to 40 values, or fewer digits and more values, stay below 2**62.

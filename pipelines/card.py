@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..schemas import COLUMNS, VIEW_TEXT
+from .settings import SPLITS
 
 SIZES: tuple[tuple[int, str], ...] = (
     (1_000, "n<1K"),
@@ -17,7 +18,6 @@ SIZES: tuple[tuple[int, str], ...] = (
     (1_000_000, "100K<n<1M"),
 )
 SIZES += ((10**7, "1M<n<10M"), (10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**10, "1B<n<10B"))
-SPLIT_ORDER = ("train", "test", "stress")
 
 ABOUT = """\
 # Arithmetic executed as Turing machines
@@ -65,7 +65,7 @@ def card(manifest: dict[str, Any], folder: Path) -> str:
     if not configs:
         return "This dataset is being rebuilt.\n"
     first = next((name for name in configs if name.endswith("-one_step")), next(iter(configs)))
-    split = next(one for one in SPLIT_ORDER if one in configs[first])
+    split = next(one for one in SPLITS if one in configs[first])
     parts = [
         "\n".join(_front_matter(configs)),
         ABOUT.format(version=manifest["caef_data"], config=first, split=split),
@@ -100,7 +100,7 @@ def _front_matter(configs: dict[str, Any]) -> list[str]:
     ]
     for name, splits in configs.items():
         lines += [f"- config_name: {name}", "  data_files:"]
-        for split in (one for one in SPLIT_ORDER if one in splits):
+        for split in (one for one in SPLITS if one in splits):
             lines += [f"  - split: {split}", f"    path: {name}/{split}-*.parquet"]
     return [*lines, "---", ""]
 
@@ -110,7 +110,7 @@ def _contents(configs: dict[str, Any]) -> str:
     lines += ["| config | split | classes | expressions | rows | MB | prompt chars, mean / max | completion chars |"]
     lines += ["|---|---|---:|---:|---:|---:|---:|---:|"]
     for name, splits in configs.items():
-        for split in (one for one in SPLIT_ORDER if one in splits):
+        for split in (one for one in SPLITS if one in splits):
             own = splits[split]
             sizes = [f"{own['chars'][text]['mean']:,.0f} / {own['chars'][text]['max']:,}" for text in own["chars"]]
             counts = " | ".join(f"{own[key]:,}" for key in ("classes", "expressions", "rows"))
@@ -132,7 +132,7 @@ def _examples(configs: dict[str, Any], folder: Path) -> list[str]:
 
 
 def _example(splits: dict[str, Any], folder: Path) -> list[str]:
-    split = next(one for one in SPLIT_ORDER if one in splits)
+    split = next(one for one in SPLITS if one in splits)
     path = folder / splits[split]["shards"][0]["path"]
     try:
         with open(path, "rb") as file:

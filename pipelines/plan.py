@@ -30,7 +30,7 @@ TEXT_RATE = 130e6  # bytes of text a second and worker, measured; only for the t
 
 @dataclass(frozen=True, eq=False)
 class Population:
-    """The expressions of a config, numbered: those of some cells, the ones in ``dropped`` left out.
+    """The expressions of a config, numbered: those of some cells, or some of them.
 
     Args:
         parts: cells, each with the numbers of the expressions taken from them (None for all).
