@@ -38,7 +38,7 @@ def _integer(text: str) -> int:
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-Directory = Annotated[Path, typer.Argument(metavar="[DIR]", help="A dataset folder.")]
+Directory = Annotated[str, typer.Argument(metavar="[DIR]", help="A dataset folder.")]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes. Default: all processors.")]
 
 
@@ -131,7 +131,7 @@ def _of_declaration(command: Callable[..., None]) -> Callable[..., None]:
 @_of_declaration
 def build(
     declared: "Declaration",
-    out: Annotated[Path, typer.Option("--out", help="The dataset folder.")] = Path("data"),
+    out: Annotated[str, typer.Option("--out", metavar="DIR", help="The dataset folder.")] = "data",
     workers: Workers = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace tasks built with other settings.")] = False,
 ) -> None:
@@ -178,7 +178,7 @@ def show(
 
 @app.command()
 def verify(
-    directory: Directory = Path("data"),
+    directory: Directory = "data",
     fraction: Annotated[float, typer.Option("--fraction", help="Part of the rows to re-execute.")] = 1.0,
     workers: Workers = None,
     as_json: Json = False,
@@ -186,11 +186,11 @@ def verify(
     """Check a dataset from scratch: files, every row, answers, duplicates, leaks. Exit 1 if anything is off."""
     from .pipelines.console import verify_with_progress
 
-    raise typer.Exit(0 if verify_with_progress(directory, fraction, workers, as_json) else 1)
+    raise typer.Exit(0 if verify_with_progress(Path(directory), fraction, workers, as_json) else 1)
 
 
 @app.command()
-def info(directory: Directory = Path("data"), as_json: Json = False) -> None:
+def info(directory: Directory = "data", as_json: Json = False) -> None:
     """Show what a dataset folder holds."""
     from .pipelines.console import print_info
 

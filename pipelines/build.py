@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import errno
 import shlex
-import shutil
 import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
 from .card import card
-from .engine import Task, run_tasks
-from .folder import FORMAT, Folder, shard_record, shown
+from .engine import Engine, Task, run_tasks
+from .folder import FORMAT, Folder, open_folder, shard_record, shown
 from .plan import DISK_RATIO, Config, Plan
 from .settings import RULES, digest
-from .shard import ShardRecord, place
+from .shard import ShardRecord
 from .versions import SAMPLING_VERSION, SPLIT_VERSION, TEXT_VERSION
 from .workers import default_workers
 
@@ -44,29 +44,32 @@ Progress = Callable[[Config, ShardRecord, bool], None]
 
 def build(
     plan: Plan,
-    out: Path,
+    out: str | Path,
     *,
     workers: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    engine: Engine | None = None,
 ) -> list[ConfigResult]:
     """Build a plan into a folder, or finish an earlier build of it.
 
     Args:
         plan: what to build.
-        out: the folder; another dataset of ours in it is added to.
+        out: the folder, a path or an fsspec URL; another dataset of ours in it is added to.
         workers: processes; all processors by default.
         overwrite: rebuild tasks that stand in the folder with other settings.
         progress: called with every shard; True for one that was there already.
+        engine: what runs the shards, ``workers`` processes of this machine by default.
 
     Raises:
         UserError: the folder is not ours, is being built into, holds other settings, or the disk is full.
     """
-    folder = Folder(out)
+    folder = open_folder(out)
     folder.check_ours()
     with folder.lock():
         try:
-            return _build(plan, folder, workers or default_workers(), overwrite, progress or (lambda *_: None))
+            run = engine or partial(run_tasks, workers=workers or default_workers())
+            return _build(plan, folder, run, overwrite, progress or (lambda *_: None))
         except OSError as error:
             if error.errno not in _FULL:
                 raise
@@ -77,7 +80,7 @@ def build(
             ) from error
 
 
-def _build(plan: Plan, folder: Folder, workers: int, overwrite: bool, progress: Progress) -> list[ConfigResult]:
+def _build(plan: Plan, folder: Folder, engine: Engine, overwrite: bool, progress: Progress) -> list[ConfigResult]:
     wanted = _notes(plan)
     go_on = _goes_on(wanted, folder, overwrite)
     tasks = {*wanted["tasks"], *folder.unfinished().get("tasks", {})}
@@ -93,7 +96,7 @@ def _build(plan: Plan, folder: Folder, workers: int, overwrite: bool, progress: 
                 kept[at, shard] = record
             else:
                 todo.append((at, shard))
-    _check_space(plan, folder.path, todo)
+    _check_space(plan, folder, todo)
     folder.begin(wanted, go_on=go_on)
     for (at, _), record in kept.items():
         progress(plan.configs[at], record, True)
@@ -101,9 +104,9 @@ def _build(plan: Plan, folder: Folder, workers: int, overwrite: bool, progress: 
     records = dict(kept)
     last = time.perf_counter()
     try:
-        with closing(run_tasks(plan.configs, todo, folder.path, workers)) as running:  # its workers end with this block
+        with closing(engine(plan.configs, todo, folder)) as running:  # its workers end with this block
             for (at, shard), record in running:
-                place(folder.path / record.path)
+                folder.place(record)
                 folder.note(record)
                 records[at, shard] = record
                 now = time.perf_counter()
@@ -113,7 +116,7 @@ def _build(plan: Plan, folder: Folder, workers: int, overwrite: bool, progress: 
         folder.sweep_aside()  # killed workers left what they were writing
         raise
     finished = _manifest(plan, manifest, records)
-    folder.write(finished, card(finished, folder.path))
+    folder.write(finished, card(finished, folder))
     folder.forget()
     return [
         ConfigResult(
@@ -146,12 +149,12 @@ def _notes(plan: Plan) -> dict[str, Any]:
     }
 
 
-def argument(path: Path) -> str:
+def argument(path: str | Path) -> str:
     """Return a path as a shell takes it; escaped where a terminal could not show it."""
     return shlex.quote(str(path)) if str(path).isprintable() else shown(path)
 
 
-def again_in(line: str, path: Path) -> str:
+def again_in(line: str, path: str | Path) -> str:
     """Return a command line with the folder that it is about."""
     return f"{line} --out {argument(path)}"
 
@@ -180,8 +183,8 @@ def _goes_on(wanted: dict[str, Any], folder: Folder, overwrite: bool) -> bool:
         what = "".join(f"; {task}: {_differences(mine[task]['settings'], theirs[task])}" for task in changed[:1])
         raise UserError(
             f"an unfinished build of something else lies in this folder{what}",
-            where=shown(folder.path),
-            next_step=f"finish it with `{again_in(unfinished['command'], folder.path)}`, or add --overwrite to drop it",
+            where=shown(folder.name),
+            next_step=f"finish it with `{again_in(unfinished['command'], folder.name)}`, or add --overwrite to drop it",
         )
     return False
 
@@ -200,7 +203,7 @@ def _agreed(plan: Plan, folder: Folder, overwrite: bool) -> dict[str, Any]:
         if not overwrite:
             raise UserError(
                 f"{settings.task} stands in this folder with other settings: {_differences(settings.to_dict(), there)}",
-                where=shown(folder.path),
+                where=shown(folder.name),
                 next_step="add --overwrite to replace it, or choose another folder with --out",
             )
         manifest["tasks"].pop(settings.task)
@@ -208,7 +211,7 @@ def _agreed(plan: Plan, folder: Folder, overwrite: bool) -> dict[str, Any]:
             manifest["configs"].pop(name)
         # The manifest forgets a task before its shards go, so that it never names what is not there.
         manifest["identity"] = _identity(manifest["configs"])
-        folder.write(manifest, card(manifest, folder.path))
+        folder.write(manifest, card(manifest, folder))
     return manifest
 
 
@@ -231,13 +234,13 @@ def _known(manifest: dict[str, Any]) -> dict[str, ShardRecord]:
     }
 
 
-def _check_space(plan: Plan, out: Path, todo: list[Task]) -> None:
+def _check_space(plan: Plan, folder: Folder, todo: list[Task]) -> None:
     needed = sum(int(plan.configs[at].text * DISK_RATIO) // plan.configs[at].num_shards for at, _ in todo)
-    free = shutil.disk_usage(out).free
-    if needed > free:
+    free = folder.free()
+    if free is not None and needed > free:
         raise UserError(
             f"the build needs about {needed / 1e9:,.1f} GB of disk, {free / 1e9:,.1f} GB are free",
-            where=shown(out),
+            where=shown(folder.name),
             next_step="make room, choose another folder with --out, or build less (caef-data plan shows the sizes)",
         )
 
@@ -263,6 +266,7 @@ def _manifest(plan: Plan, manifest: dict[str, Any], records: dict[Task, ShardRec
             "chars": _chars(own),
             "shards": [asdict(record) for record in own],
         }
+    repo = plan.declaration.repo or manifest.get("repo")
     built_with = {"caef_data": __version__, "numpy": numpy.__version__, "pyarrow": pyarrow.__version__}
     return {
         "format": FORMAT,
@@ -272,6 +276,7 @@ def _manifest(plan: Plan, manifest: dict[str, Any], records: dict[Task, ShardRec
         "identity": _identity(configs),
         "tasks": tasks,
         "configs": configs,
+        **({"repo": repo} if repo else {}),  # where `caef-data push` takes it
     }
 
 

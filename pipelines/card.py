@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..schemas import COLUMNS, VIEW_TEXT
 from .settings import SPLITS
+
+if TYPE_CHECKING:
+    from .folder import Folder
 
 SIZES: tuple[tuple[int, str], ...] = (
     (1_000, "n<1K"),
@@ -34,7 +38,7 @@ The column `instruction` describes the machine in words; put it before the promp
 out in the second.
 
     from datasets import load_dataset
-    rows = load_dataset("PATH_OR_REPO", "{config}", split="{split}")
+    rows = {load}
 """
 
 GUARANTEE = """\
@@ -59,16 +63,29 @@ Apache-2.0. The method is due to the paper:
 """
 
 
-def card(manifest: dict[str, Any], folder: Path) -> str:
-    """Return the card of a dataset folder whose shards are all written."""
+Loads = Callable[[str, str], str]  # the Python call that loads a config and split
+
+
+def from_folder(config: str, split: str, place: str = "PATH_OR_REPO") -> str:
+    """Return the call that loads a split from a folder on disk, or from a repository on the Hub."""
+    return f'load_dataset({json.dumps(place)}, "{config}", split="{split}")'
+
+
+def card(manifest: dict[str, Any], folder: Folder, loads: Loads = from_folder) -> str:
+    """Return the card of a dataset folder whose shards are all written.
+
+    Args:
+        manifest: the folder's manifest.
+        folder: where its shards can be read.
+        loads: writes the call that loads a split of a config.
+    """
     configs = {name: manifest["configs"][name] for name in sorted(manifest["configs"])}
     if not configs:
         return "This dataset is being rebuilt.\n"
-    first = next((name for name in configs if name.endswith("-one_step")), next(iter(configs)))
-    split = next(one for one in SPLITS if one in configs[first])
+    first, split = first_split(manifest)
     parts = [
         "\n".join(_front_matter(configs)),
-        ABOUT.format(version=manifest["caef_data"], config=first, split=split),
+        ABOUT.format(version=manifest["caef_data"], load=loads(first, split)),
         _contents(configs),
         GUARANTEE,
         *_examples(configs, folder),
@@ -76,6 +93,12 @@ def card(manifest: dict[str, Any], folder: Path) -> str:
         END,
     ]
     return "\n".join(parts)
+
+
+def first_split(manifest: dict[str, Any]) -> tuple[str, str]:
+    """Return the config and split that examples load."""
+    name = min(manifest["configs"], key=lambda one: (not one.endswith("-one_step"), one))
+    return name, next(split for split in SPLITS if split in manifest["configs"][name])
 
 
 def commands(manifest: dict[str, Any]) -> list[str]:
@@ -118,7 +141,7 @@ def _contents(configs: dict[str, Any]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _examples(configs: dict[str, Any], folder: Path) -> list[str]:
+def _examples(configs: dict[str, Any], folder: Folder) -> list[str]:
     """Return a section a view: its columns, and a real row with short texts."""
     parts = []
     for view, text in VIEW_TEXT.items():
@@ -131,11 +154,10 @@ def _examples(configs: dict[str, Any], folder: Path) -> list[str]:
     return ["\n".join(parts)]
 
 
-def _example(splits: dict[str, Any], folder: Path) -> list[str]:
+def _example(splits: dict[str, Any], folder: Folder) -> list[str]:
     split = next(one for one in SPLITS if one in splits)
-    path = folder / splits[split]["shards"][0]["path"]
     try:
-        with open(path, "rb") as file:
+        with folder.open(splits[split]["shards"][0]["path"]) as file:
             table = pq.ParquetFile(file).read_row_group(0, columns=["prompt", "completion"])
     except (OSError, pa.ArrowException):  # another task's shard, damaged since: no reason to fail this build
         return []

@@ -19,7 +19,7 @@ from ..errors import UserError
 from .build import again_in, argument, build, command
 from .card import commands
 from .declaration import rebuild_command
-from .folder import Folder, shown
+from .folder import open_folder, shown
 from .plan import DISK_RATIO, TEXT_RATE, Config, Plan, make_plan
 from .settings import SPLITS, Declaration
 from .shard import ShardRecord
@@ -77,10 +77,10 @@ def _console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
-def build_with_progress(declaration: Declaration, out: Path, workers: int | None, overwrite: bool) -> None:
+def build_with_progress(declaration: Declaration, out: str, workers: int | None, overwrite: bool) -> None:
     """Build, with progress on stderr and a summary table on stdout."""
     log = _console(stderr=True)
-    Folder(out).check_ours()
+    open_folder(out).check_ours()
     progress = None
     start = time.perf_counter()
     try:
@@ -108,7 +108,7 @@ def build_with_progress(declaration: Declaration, out: Path, workers: int | None
     first = results[0]
     console.print(f"check it: caef-data verify {argument(out)}", soft_wrap=True)
     console.print(
-        f'read it:  load_dataset({json.dumps(str(out))}, "{first.name}", split="{first.split}")',
+        f'read it:  load_dataset({json.dumps(out)}, "{first.name}", split="{first.split}")',
         soft_wrap=True,
     )
 
@@ -222,13 +222,13 @@ def verify_with_progress(directory: Path, fraction: float, workers: int | None, 
     return report.ok
 
 
-def print_info(directory: Path, as_json: bool) -> None:
+def print_info(directory: str, as_json: bool) -> None:
     """Print what a folder holds.
 
     Raises:
         UserError: it holds no dataset of ours.
     """
-    folder = Folder(directory)
+    folder = open_folder(directory)
     manifest, unfinished = folder.manifest(), folder.unfinished()
     if not manifest and not unfinished:
         raise UserError(

@@ -1,4 +1,4 @@
-"""The local engine: shards as tasks of worker processes."""
+"""What an engine is, and the local one: shards as tasks of worker processes."""
 
 from __future__ import annotations
 
@@ -8,29 +8,31 @@ import multiprocessing
 import pickle
 import signal
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from pathlib import Path
 
 import pyarrow as pa
 
 from ..errors import UserError
 from ..tm import Machine, machine
+from .folder import Folder
 from .plan import Config
-from .shard import ShardRecord, write_shard
+from .shard import ShardRecord
 from .workers import end_with_parent, start_fork_server, uninterrupted
 
 Task = tuple[int, int]  # index of the config, shard
+Shards = Generator[tuple[Task, ShardRecord], None, None]
+Engine = Callable[[Sequence[Config], Sequence[Task], Folder], Shards]
 
-_worker: tuple[tuple[Config, ...], Path] | None = None
+_worker: tuple[tuple[Config, ...], Folder] | None = None
 
 
 def run_tasks(
-    configs: Sequence[Config], tasks: Sequence[Task], folder: Path, workers: int
-) -> Generator[tuple[Task, ShardRecord], None, None]:
-    """Yield every task with the record of its shard, written aside, as they finish.
+    configs: Sequence[Config], tasks: Sequence[Task], folder: Folder, workers: int
+) -> Shards:
+    """Yield every task with the record of its shard, written but not yet in its place, as they finish.
 
     Raises:
         UserError: a worker was killed, most often for lack of memory.
@@ -38,13 +40,13 @@ def run_tasks(
     """
     if workers <= 1 or len(tasks) <= 1:
         for task in tasks:
-            yield task, write_shard(configs[task[0]], task[1], folder)
+            yield task, folder.write_shard(configs[task[0]], task[1])
         return
     yield from _in_processes(configs, tasks, folder, min(workers, len(tasks)))
 
 
 def _in_processes(
-    configs: Sequence[Config], tasks: Sequence[Task], folder: Path, workers: int
+    configs: Sequence[Config], tasks: Sequence[Task], folder: Folder, workers: int
 ) -> Iterator[tuple[Task, ShardRecord]]:
     found = [machine(config.settings.task) for config in configs]
     sources = tuple({(type(one).__module__, one.source) for one in found if not _shipped(one)})
@@ -113,4 +115,4 @@ def _work(task: Task) -> ShardRecord:
     if _worker is None:
         raise RuntimeError("this worker was not started by a build")
     configs, folder = _worker
-    return write_shard(configs[task[0]], task[1], folder)
+    return folder.write_shard(configs[task[0]], task[1])

@@ -77,14 +77,20 @@ def render_shard(config: Config, shard: int, sink: BinaryIO) -> tuple[int, dict[
     return rows, chars
 
 
-def write_shard(config: Config, shard: int, folder: Path) -> ShardRecord:
+def write_shard(config: Config, shard: int, folder: Path, attempt: str = "") -> ShardRecord:
     """Write a shard aside under ``folder``; ``place`` puts it where it belongs.
+
+    Args:
+        config: what it is a part of.
+        shard: its number.
+        folder: the dataset folder.
+        attempt: goes into the temporary name: two workers that are given the same shard must differ in it.
 
     Raises:
         OSError: the disk is full or cannot be written; nothing is left behind.
     """
     path = folder / config.shard_path(shard)
-    with aside(path) as file:
+    with aside(path, attempt) as file:
         rows, chars = render_shard(config, shard, file)
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -93,10 +99,10 @@ def write_shard(config: Config, shard: int, folder: Path) -> ShardRecord:
 
 
 @contextmanager
-def aside(path: Path) -> Iterator[BufferedRandom]:
+def aside(path: Path, attempt: str = "") -> Iterator[BufferedRandom]:
     """Open the file that is to become ``path``, under its temporary name."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY}{path.name}")
+    temporary = path.with_name(f"{TEMPORARY}{attempt}{path.name}")
     try:
         with open(temporary, "w+b") as file:
             yield file
@@ -105,13 +111,13 @@ def aside(path: Path) -> Iterator[BufferedRandom]:
         raise
 
 
-def place(path: Path) -> None:
+def place(path: Path, attempt: str = "") -> None:
     """Put a file written aside in its place in one step: synced, renamed, its folder synced.
 
     A file of the final name is whole. The build does this while its workers render the next shards: waiting for the
     disk would cost them a tenth of their time.
     """
-    temporary = path.with_name(f"{TEMPORARY}{path.name}")
+    temporary = path.with_name(f"{TEMPORARY}{attempt}{path.name}")
     _sync(temporary)
     os.replace(temporary, path)
     _sync(path.parent)

@@ -11,7 +11,7 @@ from caef_data.cli import app
 from caef_data.errors import UserError
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
-from caef_data.pipelines.folder import Folder
+from caef_data.pipelines.folder import open_folder
 from caef_data.pipelines.plan import Plan, make_plan
 from caef_data.pipelines.verify import verify
 
@@ -278,7 +278,7 @@ def test_damaged_notes_of_shards(tmp_path: Path, tail: str) -> None:
     lines = notes.read_bytes().splitlines()
     assert len(lines) == 3
     notes.write_bytes(b"\n".join([lines[0], lines[1][:40], lines[2], tail.encode("latin-1")]))
-    assert set(Folder(out).finished()) == {json.loads(lines[0])["path"], json.loads(lines[2])["path"]}
+    assert set(open_folder(out).finished()) == {json.loads(lines[0])["path"], json.loads(lines[2])["path"]}
     build(plan_of("add"), out, workers=1)
     build(plan_of("add"), fresh, workers=1)
     assert contents(out) == contents(fresh)

@@ -1,0 +1,1 @@
+"""Publishes a built folder: to the Hugging Face Hub, or to any store that fsspec reaches."""
