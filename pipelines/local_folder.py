@@ -46,7 +46,7 @@ class LocalFolder(Folder):
         except UnicodeEncodeError:
             possible = False
         if not possible:
-            raise UserError(f"{clip(path)} cannot be the name of a folder")
+            raise UserError(f"{clip(str(path))} cannot be the name of a folder")
         self.path = path
 
     # Reading

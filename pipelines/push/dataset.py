@@ -1,4 +1,4 @@
-"""What is pushed: a finished folder whose every byte is what the manifest says; and how it differs from what is there."""
+"""What is pushed: a finished folder, every byte as the manifest says; and how it differs from what is there."""
 
 from __future__ import annotations
 
