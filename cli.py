@@ -136,10 +136,6 @@ def build(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace tasks built with other settings.")] = False,
 ) -> None:
     """Build a dataset: --task sub --min 1 --max 100 --num 20, or a declaration such as paper."""
-    from .pipelines.workers import default_workers, start_fork_server
-
-    if (workers or default_workers()) > 1:
-        start_fork_server()  # it imports what workers need while this process imports and plans
     from .pipelines.console import build_with_progress
 
     build_with_progress(declared, out, workers, overwrite)
@@ -215,6 +211,10 @@ def root(
 def run() -> None:
     """Run the command line as a process, which ends at once: taking its libraries apart costs a tenth of a second."""
     gc.set_threshold(100_000)  # imports make a hundred thousand objects, and no garbage worth looking for
+    if sys.argv[1:2] == ["build"]:
+        from .pipelines.workers import start_fork_server
+
+        start_fork_server()  # it imports what workers need while this process reads its options, imports and plans
     code: object = 0
     try:
         main()
