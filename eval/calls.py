@@ -1,0 +1,97 @@
+"""What an evaluation asks of a model, and what comes back: the words that backends and the rest share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+BASE = ""  # the adapter's name for the base model alone
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One question to a model, with its right answer.
+
+    Args:
+        adapter: ``executors/add``, ``aligners/sub`` ...; ``BASE`` for the base model.
+        prompt: what the model reads.
+        completion: what it must answer, character by character, and then end.
+    """
+
+    adapter: str
+    prompt: str
+    completion: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether greedy decoding gives a call's completion, told by one forward pass.
+
+    Args:
+        right: the arg-max at every position of the completion is its next token, and the end token after its last one.
+        at: index in the completion's tokens of the first one that greedy decoding would not give, their number where
+            only the end is wrong; None when right. The tokens before it are proved.
+        margin: smallest difference over the positions (up to the first wrong one) between the logit of the right token
+            and that of the best other one; negative when wrong. None where the backend cannot tell.
+        tokens: tokens of prompt, completion and end.
+    """
+
+    right: bool
+    at: int | None
+    margin: float | None
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A question whose answer is to be decoded.
+
+    Args:
+        prompt: what the model reads.
+        expected: the right answer or a text of about its length; decoding gives up ``SLACK`` tokens after its number.
+        known: tokens of ``expected`` that greedy decoding is proved to begin with.
+    """
+
+    prompt: str
+    expected: str
+    known: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What greedy decoding gave.
+
+    Args:
+        text: the answer, without the end token.
+        ended: the model ended it; False where decoding gave up.
+        tokens: tokens decoded, those known beforehand not counted.
+    """
+
+    text: str
+    ended: bool
+    tokens: int
+
+
+SLACK = 16  # tokens that an answer may be longer than expected before decoding gives up
+
+
+class Backend(ABC):
+    """A base model with its adapters, somewhere.
+
+    Both methods take any number of questions to one adapter, batch them by themselves, and yield results as they come
+    with the index of the question, in any order; each index once.
+    """
+
+    name: str  # transformers, openai, oracle
+
+    @abstractmethod
+    def verify(self, adapter: str, calls: Sequence[Call]) -> Iterator[tuple[int, Verdict]]:
+        """Tell of each call whether greedy decoding gives its completion, without decoding."""
+
+    @abstractmethod
+    def decode(self, adapter: str, asks: Sequence[Ask]) -> Iterator[tuple[int, Answer]]:
+        """Decode greedily."""
+
+    def close(self) -> None:
+        """Give back what the backend holds."""
