@@ -29,7 +29,7 @@ lint: $(VENV)/dev.installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	link=$$(mktemp -d) && trap 'rm -r "$$link"' EXIT && ln -s "$(CURDIR)" "$$link/caef_data" && \
-	MYPYPATH="$$link" $(BIN)/mypy --exclude /tests/ -p caef_data
+	MYPYPATH="$$link" $(BIN)/mypy --exclude '/(tests|examples)/' -p caef_data
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -8,7 +8,6 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 # One thread is enough for the sums of the split function; a pool of them costs start-up time and fights the workers.
@@ -40,6 +39,13 @@ def _integer(text: str) -> int:
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Directory = Annotated[str, typer.Argument(metavar="[DIR]", help="A dataset folder.")]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes. Default: all processors.")]
+Engine = Annotated[str, typer.Option("--engine", help="local, or ray: on the nodes of a Ray cluster.")]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address", metavar="ADDRESS", help="host:port of its head, auto or local. Default: $RAY_ADDRESS."
+    ),
+]
 
 
 def _declared(
@@ -131,23 +137,33 @@ def _of_declaration(command: Callable[..., None]) -> Callable[..., None]:
 @_of_declaration
 def build(
     declared: "Declaration",
-    out: Annotated[str, typer.Option("--out", metavar="DIR", help="The dataset folder.")] = "data",
+    out: Annotated[str, typer.Option("--out", metavar="DIR", help="Dataset folder, or s3://bucket/prefix.")] = "data",
     workers: Workers = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace tasks built with other settings.")] = False,
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
 ) -> None:
     """Build a dataset: --task sub --min 1 --max 100 --num 20, or a declaration such as paper."""
     from .pipelines.console import build_with_progress
+    from .pipelines.engine import EngineChoice
 
-    build_with_progress(declared, out, workers, overwrite)
+    build_with_progress(declared, out, overwrite, EngineChoice(engine, workers, ray_address))
 
 
 @app.command()
 @_of_declaration
-def plan(declared: "Declaration", workers: Workers = None, as_json: Json = False) -> None:
+def plan(
+    declared: "Declaration",
+    workers: Workers = None,
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
+    as_json: Json = False,
+) -> None:
     """Show what a build would write, in rows, bytes and seconds; writes nothing."""
     from .pipelines.console import print_plan
+    from .pipelines.engine import EngineChoice
 
-    print_plan(declared, workers, as_json)
+    print_plan(declared, EngineChoice(engine, workers, ray_address).workers, as_json)
 
 
 @app.command()
@@ -182,7 +198,7 @@ def verify(
     """Check a dataset from scratch: files, every row, answers, duplicates, leaks. Exit 1 if anything is off."""
     from .pipelines.console import verify_with_progress
 
-    raise typer.Exit(0 if verify_with_progress(Path(directory), fraction, workers, as_json) else 1)
+    raise typer.Exit(0 if verify_with_progress(directory, fraction, workers, as_json) else 1)
 
 
 @app.command()
@@ -191,6 +207,127 @@ def info(directory: Directory = "data", as_json: Json = False) -> None:
     from .pipelines.console import print_info
 
     print_info(directory, as_json)
+
+
+@app.command()
+def push(
+    directory: Directory = "data",
+    repo: Annotated[
+        str | None, typer.Option("--repo", metavar="USER/NAME", help="Dataset repository on the Hub; made if missing.")
+    ] = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="URL", help="A store instead: s3://bucket/prefix.")] = None,
+    revision: Annotated[str, typer.Option("--revision", metavar="BRANCH", help="Branch of the repository.")] = "main",
+    private: Annotated[bool, typer.Option("--private", help="Make the repository a private one.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change; change nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Push a dataset folder to the Hugging Face Hub, or to a store: checked before, and after."""
+    from .pipelines.push.console import push_with_progress
+
+    push_with_progress(
+        directory, repo=repo, to=to, revision=revision, private=private, dry_run=dry_run, as_json=as_json
+    )
+
+
+@app.command()
+def export(
+    directory: Directory = "data",
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="jsonl (prompt, completion), alpaca (instruction, input, output: LLaMA-Factory) or chat (messages).",
+        ),
+    ] = "jsonl",
+    stage: Annotated[
+        str, typer.Option(help="first puts the instruction before the prompt, second leaves it out.")
+    ] = "second",
+    config: Annotated[
+        list[str] | None, typer.Option(help="Config such as sub-one_step; repeats. Default: all.")
+    ] = None,
+    split: Annotated[list[str] | None, typer.Option(help="train, test, stress; repeats. Default: all.")] = None,
+    out: Annotated[str, typer.Option("--out", metavar="DIR", help="The folder to export to.")] = "export",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another export that lies there.")] = False,
+) -> None:
+    """Export a dataset's rows as JSON files for other training tools."""
+    from .pipelines.export import Style
+    from .pipelines.export_console import export_with_progress
+
+    export_with_progress(directory, out, Style(form, stage), config or [], split or [], overwrite)
+
+
+@app.command("eval")
+def evaluate(
+    declaration: Annotated[
+        str | None, typer.Argument(help="A .toml file with a table [eval]; options change what it says.")
+    ] = None,
+    adapters: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Checkpoint folder: executors/<task>/, aligners/<task>/.")
+    ] = None,
+    base_model: Annotated[
+        str | None, typer.Option(help="Folder or Hub name. Default: what the adapters' configs name.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(metavar="DIR", help="Dataset folder. Default: data.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Task; repeats. Default: all with adapters.")] = None,
+    mode: Annotated[
+        list[str] | None,
+        typer.Option(help="one_step, executor, aligner_in, aligner_out, process; repeats. Default: all there are."),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="train, test or stress. Default: test.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="verify, generate or rollout. Default: verify.")] = None,
+    batch_tokens: Annotated[
+        int | None, typer.Option(parser=_integer, metavar="N", help="Tokens of a batch. Default: 8192.")
+    ] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16. Default: auto.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 ... Default: auto.")] = None,
+    backend: Annotated[str | None, typer.Option(help="transformers, openai or oracle. Default: transformers.")] = None,
+    endpoint: Annotated[str | None, typer.Option(metavar="URL", help="Server of the openai backend.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(parser=_integer, metavar="N", help="Problems a task and mode. Default: all.")
+    ] = None,
+    baseline: Annotated[
+        bool | None, typer.Option("--baseline", help="Base model alone, raw question to raw answer.")
+    ] = None,
+    out: Annotated[str | None, typer.Option(metavar="DIR", help="Results folder. Default: results.")] = None,
+) -> None:
+    """Evaluate adapters on a built dataset: --adapters ckpt/; writes result tables."""
+    from .eval.console import evaluate_with_progress
+    from .eval.settings import eval_settings
+
+    given = {
+        "adapters": adapters,
+        "base_model": base_model,
+        "data": data,
+        "task": task,
+        "mode": mode,
+        "split": split,
+        "strategy": strategy,
+        "batch_tokens": batch_tokens,
+        "dtype": dtype,
+        "device": device,
+        "backend": backend,
+        "endpoint": endpoint,
+        "limit": limit,
+        "baseline": baseline,
+        "out": out,
+    }
+    evaluate_with_progress(eval_settings(declaration, given))
+
+
+@app.command()
+def query(
+    sql: Annotated[str | None, typer.Argument(metavar="[SQL]", help="Statements. Default: a prompt.")] = None,
+    results: Annotated[str, typer.Option("--results", metavar="DIR", help="The folder of result tables.")] = "results",
+    form: Annotated[str, typer.Option("--format", help="table, csv, json or md.")] = "table",
+    list_tables: Annotated[bool, typer.Option("--tables", help="List the views and their columns.")] = False,
+) -> None:
+    """Ask the result tables in SQL: "SELECT * FROM class_accuracy ORDER BY accuracy LIMIT 10"."""
+    from .eval.query_prompt import query, tables
+
+    if list_tables:
+        tables(form)
+    else:
+        query(sql, results, form)
 
 
 def _version(wanted: bool) -> None:

@@ -19,7 +19,7 @@ from .folder import FORMAT, Folder, open_folder, shard_record, shown
 from .plan import DISK_RATIO, Config, Plan
 from .settings import RULES, digest
 from .shard import ShardRecord
-from .versions import SAMPLING_VERSION, SPLIT_VERSION, TEXT_VERSION
+from .versions import SAMPLING_VERSION, SPLIT_VERSION, TEXT_VERSION, built_with
 from .workers import default_workers
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -106,7 +106,6 @@ def _build(plan: Plan, folder: Folder, engine: Engine, overwrite: bool, progress
     try:
         with closing(engine(plan.configs, todo, folder)) as running:  # its workers end with this block
             for (at, shard), record in running:
-                folder.place(record)
                 folder.note(record)
                 records[at, shard] = record
                 now = time.perf_counter()
@@ -246,11 +245,6 @@ def _check_space(plan: Plan, folder: Folder, todo: list[Task]) -> None:
 
 
 def _manifest(plan: Plan, manifest: dict[str, Any], records: dict[Task, ShardRecord]) -> dict[str, Any]:
-    import numpy
-    import pyarrow
-
-    from .. import __version__
-
     again = command(plan)
     tasks = {**manifest.get("tasks", {}), **_task_notes(plan)}
     configs = {name: dict(splits) for name, splits in manifest.get("configs", {}).items()}
@@ -267,12 +261,12 @@ def _manifest(plan: Plan, manifest: dict[str, Any], records: dict[Task, ShardRec
             "shards": [asdict(record) for record in own],
         }
     repo = plan.declaration.repo or manifest.get("repo")
-    built_with = {"caef_data": __version__, "numpy": numpy.__version__, "pyarrow": pyarrow.__version__}
+    packages = built_with()
     return {
         "format": FORMAT,
-        "caef_data": __version__,
+        "caef_data": packages["caef_data"],
         "versions": versions(),
-        "built_with": built_with,
+        "built_with": packages,
         "identity": _identity(configs),
         "tasks": tasks,
         "configs": configs,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..schemas import COLUMNS, VIEW_TEXT
+from ..schemas.rows import COMMON
+from .card_text import ABOUT, DIALECT_TEXT, END, SPLITS_TEXT, TITLE, TRAINING, format_text
 from .settings import SPLITS
+from .store_url import split_url
 
 if TYPE_CHECKING:
     from .folder import Folder
@@ -22,46 +27,8 @@ SIZES: tuple[tuple[int, str], ...] = (
     (1_000_000, "100K<n<1M"),
 )
 SIZES += ((10**7, "1M<n<10M"), (10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**10, "1B<n<10B"))
-
-ABOUT = """\
-# Arithmetic executed as Turing machines
-
-Every row teaches a language model one piece of executing arithmetic on a Turing machine, after the CAEF method
-([arXiv 2410.07896](https://arxiv.org/abs/2410.07896)). Built by caef-data {version}; the answers are exact, no
-expression occurs twice in a split, and train, test and stress never share one.
-
-Operands are written units first with a bar before each digit: 120 is `|0|2|1`. A *basic* machine's entry is a state
-line (tapes, heads, registers, output) and a command line; one training step leads from an entry to the next. A
-*composer* (sub, mul, div) calls basic machines: its prompt ends with the halting entry of the machine it called, its
-completion with the first entry of the machine to call. Completions carry no end-of-text token: the trainer adds it.
-The column `instruction` describes the machine in words; put it before the prompt in the first training stage, leave it
-out in the second.
-
-    from datasets import load_dataset
-    rows = {load}
-"""
-
-GUARANTEE = """\
-## Splits
-
-The split of an expression is a function of the task and its operands, of nothing else: not of the seed, the range or
-the run; a + b and b + a stand on the same side. About a tenth of every equivalence class (len a, len b) is held out
-for test and stress. Powers of ten, their neighbours and nines, of three digits or more, are reserved for stress.
-Leak-free is per task: sub, mul and div call add and others on operands that may stand in those tasks' own train split.
-"""
-
-END = """\
-## Licence and citation
-
-Apache-2.0. The method is due to the paper:
-
-    @article{caef2024,
-      title   = {Executing Arithmetic: Fine-Tuning Large Language Models as Turing Machines},
-      journal = {arXiv preprint arXiv:2410.07896},
-      year    = {2024}
-    }
-"""
-
+TAGS = ("arithmetic", "math", "turing-machine", "caef", "length-generalization", "synthetic")
+TEXTS = ("prompt", "completion")
 
 Loads = Callable[[str, str], str]  # the Python call that loads a config and split
 
@@ -69,6 +36,17 @@ Loads = Callable[[str, str], str]  # the Python call that loads a config and spl
 def from_folder(config: str, split: str, place: str = "PATH_OR_REPO") -> str:
     """Return the call that loads a split from a folder on disk, or from a repository on the Hub."""
     return f'load_dataset({json.dumps(place)}, "{config}", split="{split}")'
+
+
+def loads_from(place: str) -> Loads:
+    """Return what writes the call that loads a split from a path or a URL."""
+    url = split_url(place)
+    if url is not None and url[0] != "file":  # the library looks for a card in folders and on the Hub only
+        files = f"{url[0]}://{url[1]}"
+        return lambda config, split: (
+            f'load_dataset("parquet", data_files={json.dumps(f"{files}/{config}/{split}-*.parquet")}, split="train")'
+        )
+    return lambda config, split: from_folder(config, split, place if url is None else url[1])
 
 
 def card(manifest: dict[str, Any], folder: Folder, loads: Loads = from_folder) -> str:
@@ -82,17 +60,22 @@ def card(manifest: dict[str, Any], folder: Folder, loads: Loads = from_folder) -
     configs = {name: manifest["configs"][name] for name in sorted(manifest["configs"])}
     if not configs:
         return "This dataset is being rebuilt.\n"
-    first, split = first_split(manifest)
+    first = first_split(manifest)
     parts = [
-        "\n".join(_front_matter(configs)),
-        ABOUT.format(version=manifest["caef_data"], load=loads(first, split)),
+        "\n".join(_front_matter(configs, first[0])),
+        TITLE,
+        ABOUT.format(holds=_holds(manifest), load=loads(*first)),
+        "## What a row is\n",
+        _example("A row of", *first, configs, folder),
+        format_text(),
+        *_views(configs, first[0], folder),
+        TRAINING,
+        SPLITS_TEXT,
         _contents(configs),
-        GUARANTEE,
-        *_examples(configs, folder),
         _provenance(manifest),
         END,
     ]
-    return "\n".join(parts)
+    return "\n".join(part for part in parts if part)
 
 
 def first_split(manifest: dict[str, Any]) -> tuple[str, str]:
@@ -107,82 +90,136 @@ def commands(manifest: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys(split["command"] for splits in configs for split in splits.values()))
 
 
-def _front_matter(configs: dict[str, Any]) -> list[str]:
+def _front_matter(configs: dict[str, Any], first: str) -> list[str]:
     rows = sum(split["rows"] for splits in configs.values() for split in splits.values())
     size = next((name for most, name in SIZES if rows < most), "10B<n<100B")
     lines = ["---", "license: apache-2.0", "language:", "- en", "pretty_name: Arithmetic as Turing machines"]
-    lines += ["task_categories:", "- text-generation", "size_categories:", f"- {size}"]
-    lines += [
-        "tags:",
-        "- arithmetic",
-        "- turing-machine",
-        "- caef",
-        "- length-generalization",
-        "- synthetic",
-        "configs:",
-    ]
+    lines += ["task_categories:", "- text-generation", "size_categories:", f"- {size}", "tags:"]
+    lines += [f"- {tag}" for tag in TAGS]
+    lines.append("configs:")
     for name, splits in configs.items():
-        lines += [f"- config_name: {name}", "  data_files:"]
+        lines += [f"- config_name: {name}", *(["  default: true"] if name == first else []), "  data_files:"]
         for split in (one for one in SPLITS if one in splits):
             lines += [f"  - split: {split}", f"    path: {name}/{split}-*.parquet"]
     return [*lines, "---", ""]
 
 
+def _holds(manifest: dict[str, Any]) -> str:
+    """Return a paragraph on how much of what is here."""
+    splits = [split for one in manifest["configs"].values() for split in one.values()]
+    tasks = sorted({name.rpartition("-")[0] for name in manifest["configs"]})
+    settings = [manifest["tasks"].get(task, {}).get("settings", {}) for task in tasks]
+    lengths = [one[key] for one in settings for key in ("min", "max") if isinstance(one.get(key), int)]
+    operands = f", operands of {min(lengths):,} to {max(lengths):,} digits" if lengths else ""
+    return _filled(
+        f"Here: {sum(split['rows'] for split in splits):,} rows ({_size(sum(split['bytes'] for split in splits))}) of"
+        f" {', '.join(f'`{task}`' for task in tasks)}{operands}."
+        " A config is a task and a view, `<task>-<view>`."
+    )
+
+
+def _filled(text: str) -> str:
+    """Return a paragraph."""
+    return textwrap.fill(text, 118, break_long_words=False, break_on_hyphens=False) + "\n"
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.1f} kB"
+
+
 def _contents(configs: dict[str, Any]) -> str:
-    lines = ["## Contents", ""]
-    lines += ["| config | split | classes | expressions | rows | MB | prompt chars, mean / max | completion chars |"]
+    lines = ["## Configs and sizes", ""]
+    lines += ["| config | split | classes | expressions | rows | size | prompt chars, mean / max | completion chars |"]
     lines += ["|---|---|---:|---:|---:|---:|---:|---:|"]
     for name, splits in configs.items():
         for split in (one for one in SPLITS if one in splits):
             own = splits[split]
-            sizes = [f"{own['chars'][text]['mean']:,.0f} / {own['chars'][text]['max']:,}" for text in own["chars"]]
+            sizes = [f"{own['chars'][text]['mean']:,.0f} / {own['chars'][text]['max']:,}" for text in TEXTS]
             counts = " | ".join(f"{own[key]:,}" for key in ("classes", "expressions", "rows"))
-            lines.append(f"| {name} | {split} | {counts} | {own['bytes'] / 1e6:,.1f} | {' | '.join(sizes)} |")
+            lines.append(f"| {name} | {split} | {counts} | {_size(own['bytes'])} | {' | '.join(sizes)} |")
     return "\n".join([*lines, ""])
 
 
-def _examples(configs: dict[str, Any], folder: Folder) -> list[str]:
-    """Return a section a view: its columns, and a real row with short texts."""
-    parts = []
+def _views(configs: dict[str, Any], shown: str, folder: Folder) -> list[str]:
+    """Return a section a view, with a real row, and one on the columns that all views have."""
+    parts = ["## Views\n\nThe same runs, written in different ways. Every example is a row of this dataset.\n"]
     for view, text in VIEW_TEXT.items():
         names = [name for name in configs if name.rpartition("-")[2] == view]
-        if not names:
-            continue
-        parts += [f"## {view}", "", text, ""]
-        parts += [f"- `{name}`: {meaning}" for name, (_, meaning) in COLUMNS[view].items()]
-        parts += ["", *_example(configs[names[0]], folder), ""]
-    return ["\n".join(parts)]
+        if names:
+            own = "".join(
+                f"- `{column}`: {meaning}\n" for column, (_, meaning) in COLUMNS[view].items() if column not in COMMON
+            )
+            parts += [f"### {view}\n\n{text}\n", own]
+            if names[-1] != shown:
+                split = next(one for one in SPLITS if one in configs[names[-1]])
+                parts.append(_example("From", names[-1], split, configs, folder))
+    columns = "".join(f"- `{column}`: {meaning}\n" for column, (_, meaning) in COMMON.items())
+    return [*parts, f"### Columns of all views\n\n{columns}"]
 
 
-def _example(splits: dict[str, Any], folder: Folder) -> list[str]:
-    split = next(one for one in SPLITS if one in splits)
+def _example(words: str, name: str, split: str, configs: dict[str, Any], folder: Folder) -> str:
+    """Return a short row of a split, all columns but the instruction and the trace; nothing where it cannot be read."""
+    row = _short_row(configs[name][split]["shards"][0]["path"], name.rpartition("-")[2], folder)
+    if row is None:
+        return ""
+    values = ", ".join(f"{column} {row[column]}" for column in row if column not in TEXTS and row[column] is not None)
+    prompt, completion = (row[text].removesuffix("\n") for text in TEXTS)
+    lines = ["```text", "prompt:", prompt, "completion:", completion, "```"]
+    return "\n".join([f"{words} `{name}`, split {split} ({values}):", "", *lines, ""])
+
+
+def _short_row(path: str, view: str, folder: Folder) -> dict[str, Any] | None:
+    """Return the shortest of a shard's first rows; rather one of two digits and in the middle of a run."""
+
+    def rank(row: dict[str, Any]) -> tuple[bool, bool, int]:
+        edge = row.get("state") == "q0" or row.get("next_state") == "qH"
+        return row["len_a"] < 2, edge, sum(len(row[text]) for text in TEXTS)
+
+    columns = [column for column in COLUMNS[view] if column not in ("instruction", "trace")]
     try:
-        with folder.open(splits[split]["shards"][0]["path"]) as file:
-            table = pq.ParquetFile(file).read_row_group(0, columns=["prompt", "completion"])
-    except (OSError, pa.ArrowException):  # another task's shard, damaged since: no reason to fail this build
-        return []
-    rows = table.slice(0, 200).to_pylist()
-    row = min(rows, key=lambda one: len(one["prompt"]) + len(one["completion"]))
-    lines = ["A short row of " + splits[split]["shards"][0]["path"] + ":", "", "```text", "prompt:"]
-    return [
-        *lines,
-        row["prompt"].removesuffix("\n"),
-        "completion:",
-        row["completion"].removesuffix("\n"),
-        "```",
-    ]
+        with folder.open(path) as file:
+            rows = pq.ParquetFile(file).read_row_group(0, columns=columns).slice(0, 200).to_pylist()
+        return min(rows, key=rank)
+    except (OSError, pa.ArrowException, ValueError, LookupError, TypeError):
+        return None  # another task's shard, damaged since: no reason to fail this build
 
 
 def _provenance(manifest: dict[str, Any]) -> str:
-    lines = ["## How it was built", ""]
+    lines = [f"## How it was built\n\nWith caef-data {manifest['caef_data']}, by\n"]
     for command in commands(manifest):
-        lines += [f"    {command}", ""]
+        lines += [f"    {command}\n", *_declaration(command, manifest)]
     built = ", ".join(f"{name} {version}" for name, version in sorted(manifest["built_with"].items()))
     numbers = ", ".join(f"{name} {number}" for name, number in sorted(manifest["versions"].items()))
-    lines += [f"Identity `{manifest['identity']}`; versions of the rules: {numbers}; built with {built}.", ""]
-    dialects = {task: own["settings"]["dialect"] for task, own in manifest["tasks"].items()}
-    lines += [
-        "Dialects: " + ", ".join(f"{task} {dialect}" for task, dialect in sorted(dialects.items())) + ".",
-        "",
-    ]
+    dialects: dict[str, list[str]] = {}
+    for task, own in sorted(manifest["tasks"].items()):
+        dialects.setdefault(str(own["settings"].get("dialect")), []).append(task)
+    about = (
+        f"Identity `{manifest['identity']}`; versions of the rules: {numbers}; built with {built}. The same"
+        " command gives the same rows on any machine, and with these versions the same bytes. `manifest.json` has"
+        " the settings and, for every file, its rows, bytes and sha256. This checks them, re-executes every row and"
+        " looks for leaks:"
+    )
+    lines += [_filled(about), "    caef-data verify data\n"]
+    lines += [_filled(f"Dialect {one}: {', '.join(own)}. {DIALECT_TEXT.get(one, '')}") for one, own in dialects.items()]
     return "\n".join(lines)
+
+
+def _declaration(command: str, manifest: dict[str, Any]) -> list[str]:
+    """Return the file that a command reads, where it does not come with caef-data."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        words = []
+    if len(words) != 3 or not words[2].endswith(".toml"):
+        return []
+    built = {
+        name.rpartition("-")[0]
+        for name, splits in manifest["configs"].items()
+        for split in splits.values()
+        if split["command"] == command
+    }
+    lines = [f"where `{words[2]}` is\n", "```toml"]
+    for task in sorted(built):
+        settings = dict(sorted(manifest["tasks"].get(task, {}).get("settings", {}).items()))
+        lines += ["[[task]]", *(f"{key} = {json.dumps(value)}" for key, value in settings.items() if value is not None)]
+    return [*lines, "```\n"]

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,8 +17,9 @@ from rich.table import Table
 
 from ..errors import UserError
 from .build import again_in, argument, build, command
-from .card import commands
+from .card import commands, loads_from
 from .declaration import rebuild_command
+from .engine import EngineChoice
 from .folder import open_folder, shown
 from .plan import DISK_RATIO, TEXT_RATE, Config, Plan, make_plan
 from .settings import SPLITS, Declaration
@@ -30,18 +31,23 @@ SHADES = " .:-=+*#%@"
 HEAT = 20  # cells of the heat map's sides
 
 
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
 class _Progress:
     """A bar on a terminal, plain lines otherwise: rows/s, MB/s and the time left."""
 
-    def __init__(self, plan: Plan, console: Console) -> None:
+    def __init__(self, doing: str, total: int, console: Console) -> None:
         self.console, self.start, self.said = console, time.perf_counter(), time.perf_counter()
-        self.total = sum(config.rows for config in plan.configs)
+        self.total = total
         self.rows = self.bytes = self.kept = self.shards = 0
         columns = (TextColumn("{task.description}"), BarColumn(None), TextColumn("{task.fields[rate]}"))
         self.bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
-        self.task = self.bar.add_task("building", total=self.total, rate="")
+        self.task = self.bar.add_task(doing, total=total, rate="")
 
-    def __call__(self, config: Config, record: ShardRecord, kept: bool) -> None:
+    def __call__(self, config: _Named, record: ShardRecord, kept: bool) -> None:
         self.shards += 1
         self.kept += record.rows if kept else 0
         self.rows += 0 if kept else record.rows
@@ -77,22 +83,23 @@ def _console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
-def build_with_progress(declaration: Declaration, out: str, workers: int | None, overwrite: bool) -> None:
+def build_with_progress(declaration: Declaration, out: str, overwrite: bool, choice: EngineChoice) -> None:
     """Build, with progress on stderr and a summary table on stdout."""
     log = _console(stderr=True)
     open_folder(out).check_ours()
     progress = None
     start = time.perf_counter()
     try:
-        plan = make_plan(declaration)
-        for note in plan.notes:
-            log.print(note, soft_wrap=True)
-        progress = _Progress(plan, log)
-        with progress.bar:
-            results = build(plan, out, workers=workers, overwrite=overwrite, progress=progress)
+        with choice.start() as engine:
+            plan = make_plan(declaration)
+            for note in plan.notes:
+                log.print(note, soft_wrap=True)
+            progress = _Progress("building", sum(config.rows for config in plan.configs), log)
+            with progress.bar:
+                results = build(plan, out, overwrite=overwrite, progress=progress, engine=engine)
     except KeyboardInterrupt:
         kept = progress.shards if progress is not None else 0
-        again = again_in(rebuild_command(declaration), out)
+        again = again_in(rebuild_command(declaration), out) + choice.arguments()
         log.print(f"stopped: {kept} finished shards are kept in {shown(out)}; go on with: {again}", soft_wrap=True)
         sys.exit(130)
     table = _table("classes", "rows", "size", "seconds")
@@ -107,10 +114,7 @@ def build_with_progress(declaration: Declaration, out: str, workers: int | None,
     console.print(f"{rows:,} rows, {_size(size)} in {shown(out)} after {spent:,.1f} s", soft_wrap=True)
     first = results[0]
     console.print(f"check it: caef-data verify {argument(out)}", soft_wrap=True)
-    console.print(
-        f'read it:  load_dataset({json.dumps(out)}, "{first.name}", split="{first.split}")',
-        soft_wrap=True,
-    )
+    console.print(f"read it:  {loads_from(out)(first.name, first.split)}", soft_wrap=True)
 
 
 def print_plan(declaration: Declaration, workers: int | None, as_json: bool) -> None:
@@ -208,15 +212,15 @@ def _checking() -> Iterator[Callable[[int, int], None]]:
         yield progress
 
 
-def verify_with_progress(directory: Path, fraction: float, workers: int | None, as_json: bool) -> bool:
-    """Verify a folder, print the report, and tell whether all is well."""
+def verify_with_progress(directory: str, fraction: float, workers: int | None, as_json: bool) -> bool:
+    """Verify a folder, print the report, and tell whether all is well. What a URL holds is copied to this machine."""
     from .verify import verify
     from .verify_report import print_report
 
-    with _checking() as progress:
-        report = verify(directory, fraction=fraction, workers=workers, progress=progress)
+    with _checking() as progress, open_folder(directory).on_disk() as path:
+        report = verify(path, fraction=fraction, workers=workers, progress=progress)
     if as_json:
-        print(json.dumps(report.to_json(), indent=1))
+        print(json.dumps({**report.to_json(), "directory": directory}, indent=1))
     else:
         print_report(replace(report, directory=shown(directory)), _console())
     return report.ok

@@ -116,6 +116,8 @@ def parse_declaration(text: str, file: str = "declaration", *, source: str | Non
     spelling = TomlSpelling(file, lines)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source or "").stem).strip("-._")[:96] or "declaration"
     known = (*HEADER, *RULES)
+    if isinstance(values.get("eval"), dict):
+        del values["eval"]  # settings of `caef-data eval`, which reads them itself
     for key in values:
         if key not in known:
             raise unknown_key(key, known, spelling)

@@ -6,54 +6,108 @@ import ctypes
 import importlib.util
 import multiprocessing
 import pickle
+import shlex
 import signal
 import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from importlib.abc import SourceLoader
 from itertools import islice
+from pathlib import Path
 
 import pyarrow as pa
 
-from ..errors import UserError
-from ..tm import Machine, machine
+from ..errors import UserError, clip, nearest
+from ..tm import machine
 from .folder import Folder
 from .plan import Config
 from .shard import ShardRecord
-from .workers import end_with_parent, start_fork_server, uninterrupted
+from .workers import default_workers, end_with_parent, start_fork_server, uninterrupted
 
 Task = tuple[int, int]  # index of the config, shard
 Shards = Generator[tuple[Task, ShardRecord], None, None]
 Engine = Callable[[Sequence[Config], Sequence[Task], Folder], Shards]
+Source = tuple[str, str, bytes]  # module, file, text
+Work = tuple[tuple[Config, ...], Folder]
 
-_worker: tuple[tuple[Config, ...], Folder] | None = None
+ENGINES = ("local", "ray")
+
+_worker: Work | None = None
 
 
-def run_tasks(
-    configs: Sequence[Config], tasks: Sequence[Task], folder: Folder, workers: int
-) -> Shards:
-    """Yield every task with the record of its shard, written but not yet in its place, as they finish.
+@dataclass(frozen=True)
+class EngineChoice:
+    """What runs a build's shards.
+
+    Args:
+        name: ``local`` or ``ray``.
+        workers: shards made at once at most; None for all processors, of this machine or of the cluster.
+        ray_address: the cluster, see ``ray_engine``.
+
+    Raises:
+        UserError: there is no such engine, or it takes no address.
+    """
+
+    name: str = "local"
+    workers: int | None = None
+    ray_address: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in ENGINES:
+            raise UserError(
+                f"there is no engine {clip(self.name)}{nearest(self.name, ENGINES)}",
+                where="--engine",
+                allowed=", ".join(ENGINES),
+            )
+        if self.ray_address is not None and self.name != "ray":
+            raise UserError("--ray-address is for builds on Ray", next_step="add --engine ray, or leave it out")
+
+    def arguments(self) -> str:
+        """Return what a command line needs to choose it again: nothing for the local one."""
+        address = f" --ray-address {shlex.quote(self.ray_address)}" if self.ray_address else ""
+        return "" if self.name == "local" else f" --engine {self.name}{address}"
+
+    def start(self) -> AbstractContextManager[Engine]:
+        """Return the engine for the time of a block.
+
+        Raises:
+            UserError: Ray is not installed, or the cluster cannot be joined.
+        """
+        if self.name == "local":
+            return nullcontext(partial(run_tasks, workers=self.workers or default_workers()))
+        from .ray_engine import ray_engine
+
+        return ray_engine(self.ray_address, self.workers)
+
+
+def run_tasks(configs: Sequence[Config], tasks: Sequence[Task], folder: Folder, workers: int) -> Shards:
+    """Yield every task with the record of its shard, in its place, as they finish.
+
+    Shards are put in their place by this process while its workers render the next ones.
 
     Raises:
         UserError: a worker was killed, most often for lack of memory.
         OSError: a shard could not be written.
     """
-    if workers <= 1 or len(tasks) <= 1:
-        for task in tasks:
-            yield task, folder.write_shard(configs[task[0]], task[1])
-        return
-    yield from _in_processes(configs, tasks, folder, min(workers, len(tasks)))
+    written = (
+        ((task, folder.write_shard(configs[task[0]], task[1])) for task in tasks)
+        if workers <= 1 or len(tasks) <= 1
+        else _in_processes(configs, tasks, folder, min(workers, len(tasks)))
+    )
+    with closing(written):
+        for task, record in written:
+            folder.place(record)
+            yield task, record
 
 
-def _in_processes(
-    configs: Sequence[Config], tasks: Sequence[Task], folder: Folder, workers: int
-) -> Iterator[tuple[Task, ShardRecord]]:
-    found = [machine(config.settings.task) for config in configs]
-    sources = tuple({(type(one).__module__, one.source) for one in found if not _shipped(one)})
+def _in_processes(configs: Sequence[Config], tasks: Sequence[Task], folder: Folder, workers: int) -> Shards:
     context = multiprocessing.get_context("forkserver")
     start_fork_server()
-    payload = (sources, pickle.dumps((tuple(configs), folder)))
-    pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=payload)
+    pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=packed(configs, folder))
     try:
         waiting: dict[Future[ShardRecord], Task] = {}
         queue = iter(tasks)
@@ -81,22 +135,44 @@ def _in_processes(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _shipped(found: Machine) -> bool:
-    return type(found).__module__.startswith("caef_data.")
+def packed(configs: Sequence[Config], folder: Folder) -> tuple[tuple[Source, ...], bytes]:
+    """Return what ``unpacked`` takes in another process: the files of users' own machines, and the pickled rest."""
+    found = [machine(config.settings.task) for config in configs]
+    own = {(type(one).__module__, one.source) for one in found if not type(one).__module__.startswith("caef_data.")}
+    texts = [(name, source, Path(source).read_bytes()) for name, source in sorted(own) if Path(source).is_file()]
+    return tuple(texts), pickle.dumps((tuple(configs), folder))
 
 
-def _start(sources: tuple[tuple[str, str], ...], configs: bytes) -> None:
-    """Prepare a worker: it ignores Ctrl-C (its parent ends it) and dies with its parent."""
-    global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent()
-    for name, source in sources:  # machines that a user's own file defines
-        spec = importlib.util.spec_from_file_location(name, source)
+def unpacked(sources: Iterable[Source], rest: bytes) -> Work:
+    """Return configs and folder in a worker process, where users' own machines are defined now."""
+    for name, path, text in sources:
+        spec = importlib.util.spec_from_loader(name, _Text(path, text))
         if name not in sys.modules and spec is not None and spec.loader is not None:
             sys.modules[name] = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(sys.modules[name])
     _keep_memory()
-    _worker = pickle.loads(configs)
+    return pickle.loads(rest)
+
+
+class _Text(SourceLoader):
+    """Loads a module from its text: another machine does not have the file."""
+
+    def __init__(self, path: str, text: bytes) -> None:
+        self.path, self.text = path, text
+
+    def get_filename(self, fullname: str) -> str:
+        return self.path
+
+    def get_data(self, path: str | bytes) -> bytes:
+        return self.text
+
+
+def _start(sources: tuple[Source, ...], rest: bytes) -> None:
+    """Prepare a worker: it ignores Ctrl-C (its parent ends it) and dies with its parent."""
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
+    _worker = unpacked(sources, rest)
 
 
 def _keep_memory() -> None:

@@ -42,8 +42,14 @@ class Folder(ABC):
         name: the folder as the user named it; it need not exist yet.
     """
 
+    attempt = ""  # tells apart the files of two workers that were given the same shard, one of them thought lost
+
     def __init__(self, name: str) -> None:
         self.name = name
+
+    def absolute(self) -> Folder:
+        """Return the same folder by a name that means the same in other processes and on other machines."""
+        return self
 
     # Reading
 
@@ -66,6 +72,14 @@ class Folder(ABC):
     @abstractmethod
     def holds(self, record: ShardRecord) -> bool:
         """Tell whether a shard is there as a build of ours left it."""
+
+    @abstractmethod
+    def on_disk(self) -> AbstractContextManager[Path]:
+        """Yield where the dataset lies on this machine: the folder itself, or a copy that goes with the block.
+
+        Raises:
+            UserError: a copy is needed, but there is no finished dataset, or no room for it.
+        """
 
     @abstractmethod
     def check_ours(self) -> None:
@@ -104,13 +118,11 @@ class Folder(ABC):
         if text is None:
             return {}
         try:
-            content: dict[str, Any] = json.loads(text.decode("utf-8"))
-            check(content)
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            return _understood(text, check)
+        except ValueError as error:
             raise UserError(
-                f"{path} cannot be understood: {clip(error, 200)}", where=self.where(path), next_step=next_step
+                f"{path} cannot be understood: {error}", where=self.where(path), next_step=next_step
             ) from error
-        return content
 
     # Writing
 
@@ -181,14 +193,47 @@ def open_folder(name: str | os.PathLike[str]) -> Folder:
         UserError: this cannot be the name of a folder, or what its kind of store needs is not installed.
     """
     from .local_folder import LocalFolder
+    from .store_url import split_url
 
-    return LocalFolder(Path(name))
+    url = split_url(os.fspath(name))
+    if url is None:
+        return LocalFolder(Path(name))
+    if url[0] == "file":
+        return LocalFolder(Path(url[1]))
+    from .store import Store
+    from .store_folder import StoreFolder
+
+    return StoreFolder(Store(os.fspath(name)))
+
+
+def is_shard(path: str) -> bool:
+    """Tell whether a path inside a dataset is that of a shard."""
+    config, _, name = path.partition("/")
+    return CONFIG.fullmatch(config) is not None and SHARD.fullmatch(name) is not None
 
 
 def shown(path: str | Path) -> str:
     """Return a path for a message: as it is, or escaped where it would break the line or the terminal."""
     text = str(path)
     return text if text.isprintable() and len(text) <= 300 else clip(text, 300)
+
+
+def manifest_from(text: bytes) -> dict[str, Any]:
+    """Return the manifest that a file holds.
+
+    Raises:
+        ValueError: it cannot be understood, or is of a later version; the error's text can be printed.
+    """
+    return _understood(text, _check_manifest)
+
+
+def _understood(text: bytes, check: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(text.decode("utf-8"))
+        check(content)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(clip(error, 200)) from error
+    return content
 
 
 def _check(values: dict[str, Any], keys: Mapping[str, type | tuple[type, ...]]) -> None:

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -37,8 +37,6 @@ class LocalFolder(Folder):
         UserError: this cannot be the name of a folder.
     """
 
-    attempt = ""  # tells apart the files of two workers that were given the same shard, one of them thought lost
-
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
         try:
@@ -48,6 +46,9 @@ class LocalFolder(Folder):
         if not possible:
             raise UserError(f"{clip(str(path))} cannot be the name of a folder")
         self.path = path
+
+    def absolute(self) -> Folder:
+        return LocalFolder(self.path.absolute())
 
     # Reading
 
@@ -78,6 +79,9 @@ class LocalFolder(Folder):
             return False
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == record.sha256
+
+    def on_disk(self) -> AbstractContextManager[Path]:
+        return nullcontext(self.path)
 
     def check_ours(self) -> None:
         if self.path.is_dir() and any(self.path.iterdir()):
@@ -176,5 +180,3 @@ class LocalFolder(Folder):
     def _configs(self) -> list[Path]:
         found = [path for path in self.path.iterdir() if CONFIG.fullmatch(path.name)]
         return [path for path in found if path.is_dir() and not path.is_symlink()]
-
-

@@ -1,12 +1,23 @@
 """Fixtures that several test files share."""
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import load_declaration
 from caef_data.pipelines.plan import make_plan
+
+if TYPE_CHECKING:
+    from caef_data.eval.backends.openai import OpenAIBackend
+    from caef_data.eval.backends.tokens import Tokens
+    from caef_data.tests.hub.side import Side
+    from caef_data.tests.s3_server import S3Server
+    from caef_data.tests.vllm_server import FakeVLLM
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +26,95 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("smoke") / "data"
     build(make_plan(load_declaration("smoke")), out, workers=1)
     return out
+
+
+@pytest.fixture(scope="session")
+def sides(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], "Side"]]:
+    """Return what makes a test Hub with a client once per mode, ``lfs`` or ``xet``."""
+    from caef_data.tests.hub.side import Side
+
+    with ExitStack() as stack:
+        yield cache(lambda mode: stack.enter_context(Side(tmp_path_factory.mktemp(mode), mode == "xet")))
+
+
+@pytest.fixture(params=["lfs", "xet"])
+def side(request: pytest.FixtureRequest, sides: Callable[[str], "Side"]) -> Iterator["Side"]:
+    """Give a test Hub with a client of it, in both modes; tests share them, so each takes repositories of its own."""
+    yield sides(request.param)
+    sides(request.param).check()
+
+
+@pytest.fixture
+def lfs_side(sides: Callable[[str], "Side"]) -> Iterator["Side"]:
+    """Give the test Hub with a client of it that knows nothing of Xet."""
+    yield sides("lfs")
+    sides("lfs").check()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator["S3Server"]:
+    """Give an S3 server."""
+    from caef_data.tests.s3_server import S3Server
+
+    with S3Server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: "S3Server", monkeypatch: pytest.MonkeyPatch) -> Iterator["S3Server"]:
+    """Give an S3 server with an empty bucket, which this process's clients find, and try again at without waiting."""
+    from caef_data.pipelines.push import retry
+
+    for name, value in s3_server.env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(retry, "FIRST_DELAY", 0)
+    s3_server.reset()
+    yield s3_server
+    s3_server.check()
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of result tables, of five small runs; tests only read it."""
+    from caef_data.tests.results_data import write_results
+
+    folder = tmp_path_factory.mktemp("results") / "results"
+    write_results(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def vllm_tokens(tmp_path_factory: pytest.TempPathFactory) -> "Tokens":
+    """Return the tokenizer of the model that the recorded vLLM served."""
+    from caef_data.eval.backends.tokens import load_tokenizer
+    from caef_data.tests.checkpoints import write_tokenizer
+
+    folder = tmp_path_factory.mktemp("tokenizer")
+    write_tokenizer(folder)
+    return load_tokenizer(folder)
+
+
+@pytest.fixture
+def vllm(monkeypatch: pytest.MonkeyPatch) -> Iterator["FakeVLLM"]:
+    """Give a server that answers as a real vLLM did; its clients try again without waiting."""
+    from caef_data.pipelines.push import retry
+    from caef_data.tests.vllm_server import RECORDED, FakeVLLM
+
+    monkeypatch.setattr(retry, "FIRST_DELAY", 0)
+    for name in ("OPENAI_API_KEY", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    fake = FakeVLLM(RECORDED["records"])
+    yield fake
+    fake.stop()
+
+
+@pytest.fixture
+def vllm_backend(vllm: "FakeVLLM", vllm_tokens: "Tokens") -> Iterator["OpenAIBackend"]:
+    """Give the backend that asks this server."""
+    from caef_data.eval.backends.openai import OpenAIBackend
+    from caef_data.eval.calls import BASE
+    from caef_data.tests.vllm_server import ADAPTERS
+
+    made = OpenAIBackend(vllm.url, [*ADAPTERS, BASE], vllm_tokens, timeout=30)
+    yield made
+    made.close()

@@ -1,17 +1,18 @@
-"""What is pushed: a finished folder, every byte as the manifest says; and how it differs from what is there."""
+"""What is pushed: a finished folder, every byte as the manifest says; how it differs from what is there; reports."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ...errors import UserError
 from ..build import again_in, argument
 from ..card import Loads, card
-from ..folder import CARD, CONFIG, MANIFEST, SHARD, json_bytes, open_folder, shown
+from ..folder import CARD, MANIFEST, is_shard, json_bytes, open_folder, shown
 from ..local_folder import LocalFolder
 from ..verify_manifest import check_files, read_manifest
 
@@ -53,6 +54,21 @@ class Dataset:
         """All files, by path; shards first, the manifest last."""
         texts = (File(path, len(text), hashlib.sha256(text).hexdigest()) for path, text in self.texts.items())
         return {file.path: file for file in (*self.shards, *texts)}
+
+
+@contextmanager
+def open_dataset(directory: str, loads: Loads, progress: Callable[[int, int], None] | None = None) -> Iterator[Dataset]:
+    """Read and check a folder as ``read_dataset`` does, and keep builds out of it until the block ends.
+
+    Raises:
+        UserError: as ``read_dataset``; or a build is writing into the folder.
+    """
+    folder = open_folder(directory)
+    if not isinstance(folder, LocalFolder) or not folder.path.is_dir():
+        yield read_dataset(directory, loads, progress)  # which says what is wrong
+        return
+    with folder.lock(shared=True):
+        yield read_dataset(directory, loads, progress)
 
 
 def read_dataset(directory: str, loads: Loads, progress: Callable[[int, int], None] | None = None) -> Dataset:
@@ -122,6 +138,16 @@ class Changes:
         """The files whose bytes travel."""
         return (*self.new, *self.changed)
 
+    @property
+    def operations(self) -> int:
+        """How many files a commit of all this touches."""
+        return len(self.moved) + len(self.deleted)
+
+    def part(self, size: int) -> Changes:
+        """Return the first ``size`` operations."""
+        moved = self.moved[:size]
+        return Changes(moved, (), (), self.deleted[: size - len(moved)])
+
     def __bool__(self) -> bool:
         return bool(self.new or self.changed or self.deleted)
 
@@ -146,7 +172,54 @@ def compare(wanted: Mapping[str, File], there: Iterable[str], same: Container[st
     )
 
 
-def is_shard(path: str) -> bool:
-    """Tell whether a path inside a dataset is that of a shard."""
-    config, _, name = path.partition("/")
-    return CONFIG.fullmatch(config) is not None and SHARD.fullmatch(name) is not None
+class Progress(Protocol):
+    """Follows a push; ``pipelines.push.console`` shows it."""
+
+    def say(self, text: str) -> None:
+        """Say what the user should know now, one line."""
+
+    def check(self, done: int, total: int) -> None:
+        """Tell how many bytes of the folder are checked, and how many there are."""
+
+    def begin(self, files: Sequence[File]) -> None:
+        """Tell what is going to be moved."""
+
+    def moved(self, file: File) -> None:
+        """Tell that a file has arrived."""
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push did; with ``dry_run`` what it would do.
+
+    Args:
+        place: where the dataset is, a URL.
+        load: the Python call that loads a split of it from there.
+        changes: how the dataset differed from what was there.
+        retries: how many requests were made again, after errors that passed.
+        dry_run: nothing was moved or made.
+        notes: what else there is to say of the place, such as the tag; names and values, in the order to be shown.
+    """
+
+    place: str
+    load: str
+    changes: Changes
+    retries: int
+    dry_run: bool
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it for programs; files as paths, sizes in bytes."""
+        changes = self.changes
+        return {
+            "place": self.place,
+            "dry_run": self.dry_run,
+            **self.notes,
+            "new": [file.path for file in changes.new],
+            "changed": [file.path for file in changes.changed],
+            "deleted": list(changes.deleted),
+            "unchanged": len(changes.unchanged),
+            "bytes": sum(file.bytes for file in changes.moved),
+            "retries": self.retries,
+            "load": self.load,
+        }

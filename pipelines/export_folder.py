@@ -1,0 +1,193 @@
+"""The folder that an export writes: what marks it as ours, what is finished in it, and what has no place there.
+
+export.json                              what is exported, and from what; written last
+dataset_info.json                        names the splits for LLaMA-Factory (alpaca only)
+<task>-<view>/<split>/00000-of-00004.*   one file a shard, its rows in their order
+.caef/                                   notes of an export under way; there only while (or after) it is unfinished
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Container, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError, clip
+from .folder import STATE, json_bytes, shard_record, shown
+from .local_folder import FINISHED, LocalFolder
+from .settings import SPLITS, VIEWS
+from .shard import TEMPORARY, ShardRecord
+from .store_url import split_url
+
+FORMAT = 1  # of export.json and of the notes
+DONE, INFO, NOTES = "export.json", "dataset_info.json", f"{STATE}/export.json"
+CONFIG = re.compile(rf"[a-z][a-z0-9_]*-({'|'.join(VIEWS)})")
+FILE = re.compile(rf"({re.escape(TEMPORARY)})?\d{{5}}-of-\d{{5}}\.(jsonl|json)")
+FOREIGN = "this folder holds files that caef-data export did not write; it is left alone"
+
+
+class ExportFolder:
+    """A folder on this machine that is exported to; it need not exist yet.
+
+    Args:
+        name: the folder as the user named it.
+
+    Raises:
+        UserError: this cannot be the name of a folder.
+    """
+
+    def __init__(self, name: str) -> None:
+        url = split_url(name)
+        if url is not None and url[0] != "file":
+            raise UserError(
+                "an export is written to a folder on this machine",
+                where=shown(name),
+                next_step="export to a folder with --out, then copy it there",
+            )
+        self.name = name
+        self.disk = LocalFolder(Path(name if url is None else url[1]))
+        self.path = self.disk.path
+
+    def check_ours(self) -> None:
+        """Refuse a folder that holds something, but no export of ours; and one with strange files among the rows.
+
+        Training tools read every file of a split's folder, whatever its name is.
+
+        Raises:
+            UserError: it does, or it is a file.
+        """
+        elsewhere = "choose another folder with --out"
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError("this is a file, not a folder", where=shown(self.name), next_step=elsewhere)
+        if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / DONE).exists() and not self._marked():
+            raise UserError(FOREIGN, where=shown(self.name), next_step=elsewhere)
+        for path in self._files() if self.path.is_dir() else ():
+            if path.is_dir() or not FILE.fullmatch(path.name):
+                raise UserError(FOREIGN, where=shown(path), next_step=f"move this file away, or {elsewhere}")
+
+    def _marked(self) -> bool:
+        """Tell whether notes of an unfinished export lie here, and nothing else where they lie."""
+        state = self.path / STATE
+        known = {Path(NOTES).name, Path(FINISHED).name}
+        return (
+            state.is_dir()
+            and not state.is_symlink()
+            and all(path.name in known or path.name.startswith(TEMPORARY) for path in state.iterdir())
+        )
+
+    def _files(self) -> Iterator[Path]:
+        """Yield all that lies in the folders of splits."""
+        for folder in self._folders():
+            if folder.name in SPLITS:
+                yield from sorted(folder.iterdir())
+
+    def _folders(self) -> list[Path]:
+        """Return the folders of splits and, after its splits, of each config; links are none of ours."""
+        configs = sorted(path for path in self.path.iterdir() if CONFIG.fullmatch(path.name) and not path.is_symlink())
+        found = [path for config in configs for path in (*(config / split for split in SPLITS), config)]
+        return [path for path in found if path.is_dir() and not path.is_symlink()]
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for one export.
+
+        Raises:
+            UserError: another one holds it.
+        """
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self.disk.lock())
+            except UserError as error:
+                raise UserError(
+                    "another export is writing into this folder",
+                    where=error.where,
+                    next_step="wait for it, or choose another folder with --out",
+                ) from None
+            yield
+
+    def done(self) -> dict[str, Any]:
+        """Return what is exported here, as export.json says; empty where there is none.
+
+        Raises:
+            UserError: it cannot be read, or is of a later version.
+        """
+        return self._json(DONE)
+
+    def notes(self) -> dict[str, Any]:
+        """Return what an unfinished export is making; empty where there is none.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        return self._json(NOTES)
+
+    def _json(self, path: str) -> dict[str, Any]:
+        text = self.disk.read(path)
+        try:
+            content: dict[str, Any] = {} if text is None else json.loads(text.decode("utf-8"))
+            if text is not None:
+                _check(content)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise UserError(
+                f"{path} cannot be understood: {clip(error, 200)}",
+                where=self.disk.where(path),
+                next_step="choose another folder with --out, or remove this one",
+            ) from error
+        return content
+
+    def begin(self, notes: dict[str, Any], *, go_on: bool) -> None:
+        """Note what an export will make, before its first file.
+
+        Args:
+            notes: what it will make.
+            go_on: keep the notes of finished files: they are this export's too.
+        """
+        if not go_on:
+            (self.path / FINISHED).unlink(missing_ok=True)
+        self.disk.put(NOTES, json_bytes({"version": FORMAT, **notes}))
+
+    def drop(self, kept: dict[str, Any]) -> None:
+        """Have export.json name only what is kept, before the rest is made anew or goes."""
+        (self.path / INFO).unlink(missing_ok=True)
+        if kept["configs"]:
+            self.disk.put(DONE, json_bytes(kept))
+        else:
+            (self.path / DONE).unlink(missing_ok=True)
+
+    def sweep(self, keep: Container[str]) -> None:
+        """Remove files of rows except those to keep, files that were being written, and folders left empty."""
+        self.disk.sweep_aside()
+        for path in self._files():
+            if path.relative_to(self.path).as_posix() not in keep:
+                path.unlink()
+        for folder in self._folders():
+            if not any(folder.iterdir()):
+                folder.rmdir()
+
+    def finish(self, done: dict[str, Any], info: dict[str, Any]) -> None:
+        """Write what is exported here, and forget the notes."""
+        if info:
+            self.disk.put(INFO, json_bytes(info))
+        self.disk.put(DONE, json_bytes({"version": FORMAT, **done}))
+        self.disk.forget()
+
+
+def records(entry: dict[str, Any]) -> dict[str, ShardRecord]:
+    """Return the files that export.json names for a split, by path."""
+    return {one["path"]: shard_record({**one, "chars": {}}) for one in entry.get("files", [])}
+
+
+def _check(content: dict[str, Any]) -> None:
+    if content["version"] != FORMAT:
+        raise ValueError(f"it has version {clip(content['version'])}, this one reads version {FORMAT}")
+    for key in ("format", "stage"):
+        if not isinstance(content[key], str):
+            raise TypeError(f"{key} is {clip(content[key])}")
+    for name, splits in content["configs"].items():
+        for split, entry in splits.items():
+            if not CONFIG.fullmatch(name) or split not in SPLITS or not isinstance(entry["identity"], str):
+                raise ValueError(f"{clip(name)} {clip(split)} is no split of a config")
+            records(entry)

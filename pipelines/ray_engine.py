@@ -1,0 +1,277 @@
+"""The Ray engine: shards as tasks on the nodes of a cluster, which all see the folder.
+
+A task writes its shard and puts it in its place; the driver, the process that the user started, collects the records,
+and writes notes, card and manifest. Whatever a lost worker or node was doing is done again elsewhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from typing import Any
+
+from ..errors import UserError, clip
+from .engine import Engine, Shards, Task, packed, unpacked
+from .folder import PLAN, Folder, shown
+from .plan import Config
+from .shard import ShardRecord
+from .versions import SAMPLING_VERSION, SPLIT_VERSION, TEXT_VERSION, built_with
+
+Job = Any  # a reference to what every task needs, the same for all: it is sent to a node once
+
+WORKER_LOSSES = 3  # a shard may lose its worker or its node so often before Ray gives it back
+NODE_LOSSES = 10  # and be given to Ray again so often: nodes that can be taken away at any time are no fault of its own
+AHEAD = 2  # tasks given to Ray for each processor: one that is free does not wait for this process
+SILENCE = 60.0  # seconds without a finished shard before a line says what the cluster has
+GRACE = 10.0  # seconds for the last tasks to end by themselves, where they cannot be stopped
+HEAD = 4096  # bytes of a build's notes, with its command and its identity
+CONNECT = 10.0  # seconds for a cluster to answer; Ray itself tries for five minutes
+
+
+@contextmanager
+def ray_engine(address: str | None = None, workers: int | None = None) -> Iterator[Engine]:
+    """Join a Ray cluster, and yield the engine that builds on it.
+
+    Args:
+        address: ``host:port`` of a cluster, ``auto`` for the one that runs on this machine, ``local`` for a new one, of
+            this machine alone, that ends with the block. By default what RAY_ADDRESS says, else the one that runs on
+            this machine, else a new one. A process that has joined a cluster already stays with it.
+        workers: shards made at once at most; by default as many as the cluster has processors.
+
+    Raises:
+        UserError: Ray is not installed, or the cluster cannot be joined.
+    """
+    keep_quiet()
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"builds on Ray need the package {error.name}, which is not installed",
+            next_step="pip install 'caef-data[ray]'",
+        ) from None
+    ours = not ray.is_initialized()
+    try:
+        if ours:
+            _join(address or None)
+        yield partial(run_on_ray, workers=workers, leave=ours)
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def keep_quiet() -> None:
+    """Have Ray send nothing home, and keep the logs of dead nodes off standard output; before it is imported."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^")
+
+
+def _join(address: str | None) -> None:
+    import ray
+    from ray._private.services import canonicalize_bootstrap_address  # what ray.init does, without its five minutes
+
+    named = address or os.environ.get("RAY_ADDRESS") or "auto"
+    try:
+        if "://" in named:
+            raise ValueError("this process must run on a node of the cluster, there is no Ray client here")
+        found = canonicalize_bootstrap_address(address)
+        if found is not None:
+            host, _, port = found.rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT).close()
+        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, RuntimeError, ValueError, OverflowError) as error:
+        raise UserError(
+            f"the Ray cluster cannot be joined: {clip(str(error), 300)}",
+            where=f"address {clip(named)}",
+            allowed="host:port of its head, `auto` for the one that runs on this machine, `local` for a new one",
+            next_step="run this on a node of a running cluster (`ray start`, `ray status`), or with --ray-address local"
+            " on this machine alone; `ray stop` forgets a cluster that crashed here",
+        ) from error
+
+
+def run_on_ray(
+    configs: Sequence[Config], tasks: Sequence[Task], folder: Folder, workers: int | None = None, leave: bool = False
+) -> Shards:
+    """Yield every task with the record of its shard, in its place, as they finish; this process has joined a cluster.
+
+    Args:
+        configs: what is built.
+        tasks: the shards to make.
+        folder: where they go.
+        workers: shards made at once at most; by default as many as the cluster has processors.
+        leave: leave the cluster when the build is stopped: that ends its tasks at once.
+
+    Raises:
+        UserError: a node lacks what it needs, or a shard was lost too often.
+        OSError: a shard could not be written.
+    """
+    import ray
+
+    folder = folder.absolute()
+    job = ray.put((_versions(), _plan(folder), packed(configs, folder)))
+    make = ray.remote(num_cpus=1, max_retries=WORKER_LOSSES)(_task())
+    queue, lost = deque(tasks), Counter[Task]()
+    waiting: dict[Any, Task] = {}
+    try:
+        while queue or waiting:
+            while queue and len(waiting) < (workers or _num_ahead()):
+                task = queue.popleft()
+                waiting[make.remote([job], task)] = task
+            for done in _finished(waiting):
+                task = waiting.pop(done)
+                record = _record(done, configs[task[0]].shard_path(task[1]), last=lost[task] == NODE_LOSSES)
+                if record is None:
+                    lost[task] += 1
+                    queue.append(task)
+                else:
+                    yield task, record
+    finally:
+        _stop(waiting, leave)
+    folder.sweep_aside()  # what lost workers were writing
+
+
+def _num_ahead() -> int:
+    """Return the number of tasks to give to Ray at a time; clusters grow and shrink, some from nothing."""
+    import ray
+
+    return max(4, int(AHEAD * ray.cluster_resources().get("CPU", 0)))
+
+
+def _finished(waiting: Iterable[Any]) -> list[Any]:
+    """Return the tasks that are done, once there is one."""
+    import ray
+
+    refs = list(waiting)
+    while not ray.wait(refs, num_returns=1, timeout=SILENCE)[0]:
+        there, free = ray.cluster_resources().get("CPU", 0), ray.available_resources().get("CPU", 0)
+        line = f"no shard was finished for {SILENCE:.0f} s; the cluster has {there:.0f} processors, {free:.0f} are idle"
+        print(line, file=sys.stderr)
+    return list(ray.wait(refs, num_returns=len(refs), timeout=0)[0])
+
+
+def _record(done: Any, path: str, *, last: bool) -> ShardRecord | None:
+    """Return what a task returned; None where its node died and another may try.
+
+    Raises:
+        UserError: the cluster cannot make this shard.
+        Exception: what the task raised.
+    """
+    import ray
+    from ray.exceptions import NodeDiedError, RayError, RayTaskError
+
+    try:
+        found: ShardRecord | str = ray.get(done)
+    except RayTaskError as error:
+        raise error.cause from None
+    except RayError as error:
+        if isinstance(error, NodeDiedError) and not last:
+            return None
+        raise UserError(
+            f"a shard was given up, its workers were lost again and again: {clip(str(error), 300)}",
+            where=path,
+            next_step="run the same command again, finished shards are kept; where memory ran out, with fewer"
+            " processors a node (`ray start --num-cpus`) or fewer --workers",
+        ) from error
+    if isinstance(found, str):
+        raise UserError(found, next_step="install the same version of caef-data on every node")
+    return found
+
+
+def _stop(waiting: Iterable[Any], leave: bool) -> None:
+    """End the tasks under way, so that what they were writing can be removed.
+
+    ``ray.cancel`` is not used: in Ray 2.60 it now and then ends this process, where a task ends at the same moment.
+    """
+    import ray
+
+    left = list(waiting)
+    if left and leave:
+        ray.shutdown()  # the cluster ends the workers of a driver that left
+    elif left:
+        ray.wait(left, num_returns=len(left), timeout=GRACE)
+
+
+# In the workers
+
+
+def _task() -> Callable[[list[Job], Task], ShardRecord | str]:
+    """Return the function that Ray runs. It is sent as code: it has to say that a node does not have this package."""
+
+    def make_shard(job: list[Job], task: Task) -> ShardRecord | str:
+        try:
+            from caef_data.pipelines.ray_engine import make
+        except ImportError as error:
+            import socket
+
+            return f"the node {socket.gethostname()} does not have this version of caef-data: {error}"
+        return make(job[0], task)
+
+    return make_shard
+
+
+def make(job: Job, task: Task) -> ShardRecord:
+    """Write a shard and put it in its place.
+
+    A worker that was thought lost may be at it, too: both write the same bytes, aside under different names. And one
+    that was forgotten by a build that is over, or was replaced by another, must not place anything any more.
+
+    Raises:
+        UserError: this node is not set up like the one that the build was started on.
+        OSError: the shard could not be written.
+    """
+    configs, folder, plan = _unpacked(job)
+    folder.attempt = f"{os.urandom(4).hex()}-"
+    _check(folder, plan)
+    record = folder.write_shard(configs[task[0]], task[1])
+    _check(folder, plan)
+    folder.place(record)
+    return record
+
+
+@lru_cache(maxsize=1)  # a worker makes many shards of a build
+def _unpacked(job: Job) -> tuple[Sequence[Config], Folder, bytes | None]:
+    import ray
+
+    versions, plan, rest = ray.get(job)
+    for name, version in _versions().items():
+        if version != versions.get(name):
+            raise UserError(
+                f"the node {socket.gethostname()} has {name} {version}, the build was started with"
+                f" {versions.get(name)}: its shards could differ",
+                next_step="install the same versions on every node",
+            )
+    return *unpacked(*rest), plan
+
+
+def _versions() -> dict[str, str | int]:
+    """Return all that two nodes must agree on to make the same bytes."""
+    return {**built_with(), "text": TEXT_VERSION, "split": SPLIT_VERSION, "sampling": SAMPLING_VERSION}
+
+
+def _check(folder: Folder, plan: bytes | None) -> None:
+    found = _plan(folder)
+    if found is None:
+        raise UserError(
+            f"the node {socket.gethostname()} does not see {shown(folder.name)}",
+            next_step="choose a folder with --out that all nodes see under this name, or a URL (s3://bucket/prefix)",
+        )
+    if found != plan:
+        raise UserError(
+            f"the node {socket.gethostname()} sees another build in this folder",
+            where=shown(folder.name),
+            next_step="run the same command again; finished shards are kept",
+        )
+
+
+def _plan(folder: Folder) -> bytes | None:
+    """Return what tells the build under way from others: the head of its notes. Their list of shards may be long."""
+    try:
+        with folder.open(PLAN) as file:
+            return file.read(HEAD)
+    except FileNotFoundError:
+        return None

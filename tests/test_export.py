@@ -1,0 +1,199 @@
+"""Exported files hold the rows of the dataset, whatever happens on the way; other folders are left alone."""
+
+import hashlib
+import json
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import datasets
+from caef_data.pipelines import export_console
+from caef_data.pipelines.build import build
+from caef_data.pipelines.declaration import from_flags
+from caef_data.pipelines.export import Style, export
+from caef_data.pipelines.export_formats import LAYOUTS, TEXTS, row_texts, write_rows
+from caef_data.pipelines.plan import make_plan
+
+EACH_VIEW = ["add-one_step", "sub-one_step", "add-aligner", "sub-full", "add-raw", "div-scratchpad", "add-commands"]
+SECOND = Style("jsonl", "second")
+
+
+def make(out: Path, **settings: Any) -> Path:
+    values = {"min": 1, "max": 2, "num": 2, "splits": ["train", "test"], "views": ["one_step"], "rows_per_shard": 200}
+    build(make_plan(from_flags(["add", "left_mask"], **{**values, **settings})), out, workers=1)
+    return out
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a dataset of several shards; tests only read it."""
+    return make(tmp_path_factory.mktemp("small") / "data")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def wanted(dataset: Path, config: str, split: str, stage: str) -> list[tuple[str, str]]:
+    """Return (prompt, completion) of a split's rows, in their order."""
+    rows = [row for path in sorted((dataset / config).glob(f"{split}-*")) for row in pq.read_table(path).to_pylist()]
+    return [((row["instruction"] if stage == "first" else "") + row["prompt"], row["completion"]) for row in rows]
+
+
+def pair(form: str, row: dict[str, Any]) -> tuple[str, str]:
+    """Return a row of a format as (prompt, completion), after a look at everything else in it."""
+    if form == "jsonl":
+        assert list(row) == ["prompt", "completion"]
+        return row["prompt"], row["completion"]
+    if form == "alpaca":
+        assert list(row) == ["instruction", "input", "output"] and row["input"] == ""
+        return row["instruction"], row["output"]
+    user, assistant = row["messages"]
+    assert list(row) == ["messages"] and (user["role"], assistant["role"]) == ("user", "assistant")
+    return user["content"], assistant["content"]
+
+
+def read(form: str, path: Path) -> list[dict[str, Any]]:
+    text = path.read_text("utf-8")
+    rows: list[dict[str, Any]] = (
+        json.loads(text) if form == "alpaca" else [json.loads(one) for one in text.splitlines()]
+    )
+    return rows
+
+
+@pytest.mark.parametrize("stage", TEXTS)
+@pytest.mark.parametrize("form", LAYOUTS)
+def test_the_rows_are_those_of_the_dataset(smoke: Path, tmp_path: Path, form: str, stage: str) -> None:
+    out = tmp_path / "export"
+    results = export(str(smoke), str(out), Style(form, stage), configs=EACH_VIEW, splits=["train", "stress"])
+    parts = [(one.name, one.split) for one in results]
+    assert parts == [
+        (name, split) for name in sorted(EACH_VIEW) for split in ("train", "stress") if (name, split) in parts
+    ]
+    assert {name for name, _ in parts} == set(EACH_VIEW)
+    manifest = json.loads((smoke / "manifest.json").read_text())
+    for result in results:
+        paths = sorted((out / result.name / result.split).iterdir())
+        rows = [pair(form, row) for path in paths for row in read(form, path)]
+        assert rows == wanted(smoke, result.name, result.split, stage)
+        assert len(rows) == result.rows == manifest["configs"][result.name][result.split]["rows"]
+    assert not (out / ".caef").exists()
+
+
+def test_everything_is_exported_by_default(smoke: Path, tmp_path: Path) -> None:
+    results = export(str(smoke), str(tmp_path / "export"), SECOND)
+    manifest = json.loads((smoke / "manifest.json").read_text())
+    assert {(one.name, one.split, one.rows) for one in results} == {
+        (name, split, entry["rows"]) for name, splits in manifest["configs"].items() for split, entry in splits.items()
+    }
+
+
+def test_one_file_a_shard_and_export_json_describes_them(small: Path, tmp_path: Path) -> None:
+    export(str(small), str(tmp_path), Style("alpaca", "second"))
+    shards = sorted(small.glob("add-one_step/train-*"))
+    assert len(shards) > 1
+    assert sorted(path.name for path in (tmp_path / "add-one_step" / "train").iterdir()) == [
+        f"{shard.name.removeprefix('train-').removesuffix('.parquet')}.json" for shard in shards
+    ]
+    for shard in shards:  # byte for byte what the usual way to write such a file gives
+        rows = [
+            {"instruction": row["prompt"], "input": "", "output": row["completion"]}
+            for row in pq.read_table(shard).to_pylist()
+        ]
+        text = (tmp_path / "add-one_step" / shard.name.replace("-", "/", 1)).with_suffix(".json").read_text("utf-8")
+        assert text == json.dumps(rows, indent=4, ensure_ascii=False)
+    said = json.loads((tmp_path / "export.json").read_text())
+    manifest = json.loads((small / "manifest.json").read_text())
+    assert (said["format"], said["stage"]) == ("alpaca", "second")
+    assert said["source"] == {key: manifest[key] for key in ("identity", "versions")}
+    named = [file for splits in said["configs"].values() for entry in splits.values() for file in entry["files"]]
+    assert {file["path"] for file in named} == contents(tmp_path).keys() - {"export.json", "dataset_info.json"}
+    for file in named:
+        data = (tmp_path / file["path"]).read_bytes()
+        assert (file["bytes"], file["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+        assert file["rows"] == len(json.loads(data))
+
+
+@pytest.mark.parametrize("form", LAYOUTS)
+def test_the_datasets_library_reads_them(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+    out = tmp_path / "export"
+    export_console.export_with_progress(str(small), str(out), Style(form, "first"), ["add-one_step"], [], False)
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("read it:"))
+    rows = eval(line.removeprefix("read it:"), {"load_dataset": datasets.load_dataset})
+    assert [pair(form, row) for row in rows] == wanted(small, "add-one_step", "train", "first")
+
+
+def test_llama_factory_finds_every_split(small: Path, tmp_path: Path) -> None:
+    """Its loader takes every file of the folder ``file_name``, all of one suffix, and the columns that are named."""
+    export(str(small), str(tmp_path), Style("alpaca", "first"), configs=["add-one_step"])
+    export(str(small), str(tmp_path), Style("alpaca", "first"), configs=["left_mask-one_step"], splits=["test"])
+    info = json.loads((tmp_path / "dataset_info.json").read_text())
+    assert set(info) == {"add-one_step-train", "add-one_step-test", "left_mask-one_step-test"}
+    for name, entry in info.items():
+        config, _, split = name.rpartition("-")
+        assert entry["formatting"] == "alpaca" and not {"hf_hub_url", "script_url"} & entry.keys()
+        files = sorted((tmp_path / entry["file_name"]).iterdir())
+        assert {path.suffix for path in files} == {".json"}
+        columns = entry["columns"]
+        found = [
+            ("\n".join(filter(None, (row[columns["prompt"]], row[columns["query"]]))), row[columns["response"]])
+            for path in files
+            for row in json.loads(path.read_text("utf-8"))
+        ]
+        assert found == wanted(small, config, split, "first")
+
+
+@given(st.lists(st.tuples(*[st.text(st.characters(exclude_categories=["Cs"]))] * 3), min_size=1, max_size=5))
+def test_any_text_is_valid_json(rows: list[tuple[str, str, str]]) -> None:
+    for form, layout in LAYOUTS.items():
+        for stage, names in TEXTS.items():
+            columns = dict(zip(("instruction", "prompt", "completion"), zip(*rows, strict=True), strict=True))
+            batch = pa.RecordBatch.from_pydict({name: list(columns[name]) for name in names})
+            text = (
+                layout.opening
+                + bytes(row_texts(batch, layout, stage)).decode()[len(layout.separator) :]
+                + layout.closing
+            )
+            found = json.loads(text) if form == "alpaca" else [json.loads(line) for line in text.split("\n")[:-1]]
+            before = stage == "first"
+            assert [pair(form, row) for row in found] == [(one[0] * before + one[1], one[2]) for one in rows]
+
+
+def test_rows_are_written_some_at_a_time(tmp_path: Path) -> None:
+    table = pa.table({name: [f"{name} {n}" for n in range(5000)] for name in ("prompt", "completion", "instruction")})
+    pq.write_table(table, tmp_path / "rows.parquet", row_group_size=3000)
+    for form, layout in LAYOUTS.items():
+        sink = BytesIO()
+        with open(tmp_path / "rows.parquet", "rb") as source:
+            counts = list(write_rows(source, sink, layout, "first"))
+        assert sum(counts) == 5000 and max(counts) <= 1024
+        (tmp_path / "rows.json").write_bytes(sink.getvalue())
+        rows = [pair(form, row) for row in read(form, tmp_path / "rows.json")]
+        assert rows == [(f"instruction {n}prompt {n}", f"completion {n}") for n in range(5000)]
+
+
+def test_bytes_that_are_no_text_are_an_error() -> None:
+    broken = pa.array([b"x", b"\xff\xfe"]).view(pa.string())
+    batch = pa.RecordBatch.from_arrays([pa.array(["x", "y"]), broken], names=["prompt", "completion"])
+    with pytest.raises(ValueError, match="UTF8"):
+        row_texts(batch, LAYOUTS["jsonl"], "second")
+
+
+@pytest.mark.parametrize("column", ["prompt", "completion", "instruction"])
+def test_a_missing_text_is_an_error(tmp_path: Path, column: str) -> None:
+    values: dict[str, list[str | None]] = {name: ["x", "y"] for name in ("prompt", "completion", "instruction")}
+    pq.write_table(pa.table({**values, column: ["x", None]}), tmp_path / "rows.parquet")
+    pq.write_table(pa.table({name: one for name, one in values.items() if name != column}), tmp_path / "other.parquet")
+    for name in ("rows.parquet", "other.parquet"):
+        with open(tmp_path / name, "rb") as source, pytest.raises(ValueError, match=column):
+            list(write_rows(source, BytesIO(), LAYOUTS["jsonl"], "first"))

@@ -1,0 +1,389 @@
+"""An export goes on after a kill to the same bytes; what is not its own is refused and left alone."""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from caef_data import cli
+from caef_data.errors import UserError
+from caef_data.pipelines import export as module
+from caef_data.pipelines import export_console
+from caef_data.pipelines.build import build
+from caef_data.pipelines.declaration import from_flags
+from caef_data.pipelines.export import PartResult, Style, export
+from caef_data.pipelines.export_folder import ExportFolder
+from caef_data.pipelines.export_source import read_manifest, select
+from caef_data.pipelines.folder import open_folder
+from caef_data.pipelines.plan import make_plan
+
+JSONL, ALPACA = Style("jsonl", "second"), Style("alpaca", "first")
+
+
+def make(out: Path, **settings: Any) -> Path:
+    values = {"min": 1, "max": 2, "num": 2, "splits": ["train", "test"], "views": ["one_step"], "rows_per_shard": 200}
+    build(make_plan(from_flags(["add", "left_mask"], **{**values, **settings})), out, workers=1)
+    return out
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a dataset of several shards; tests only read it."""
+    return make(tmp_path_factory.mktemp("small") / "data")
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a dataset of the same configs with other rows."""
+    return make(tmp_path_factory.mktemp("other") / "data", seed=1)
+
+
+@pytest.fixture
+def copy(small: Path, tmp_path: Path) -> Path:
+    """Return a dataset that a test may change."""
+    return Path(shutil.copytree(small, tmp_path / "copy"))
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")
+    }
+
+
+def fresh(dataset: Path, out: Path, style: Style = JSONL, **options: Any) -> dict[str, bytes | None]:
+    """Return what an uninterrupted export leaves."""
+    export(str(dataset), str(out), style, **options)
+    return contents(out)
+
+
+def refused(dataset: Path | str, out: Path | str, match: str, style: Style = JSONL, **options: Any) -> UserError:
+    """Try an export that must not happen, and see that nothing changed where it would have gone."""
+    before = contents(Path(out)) if Path(out).is_dir() else Path(out).exists()
+    with pytest.raises(UserError, match=match) as error:
+        export(str(dataset), str(out), style, **options)
+    assert before == (contents(Path(out)) if Path(out).is_dir() else Path(out).exists())
+    return error.value
+
+
+def stop_after(count: int, how: Callable[[], BaseException]) -> Callable[..., None]:
+    def progress(*_: object) -> None:
+        nonlocal count
+        count -= 1
+        if count == 0:
+            raise how()
+
+    return progress
+
+
+def kept(results: list[PartResult]) -> int:
+    return sum(one.kept for one in results)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_stopped_export_goes_on(small: Path, tmp_path: Path, workers: int) -> None:
+    reference = fresh(small, tmp_path / "reference")
+    out = tmp_path / "export"
+    with pytest.raises(KeyboardInterrupt):
+        export(str(small), str(out), JSONL, workers=workers, progress=stop_after(2, KeyboardInterrupt))
+    left = contents(out)
+    assert ".caef/export.json" in left and "export.json" not in left
+    assert not [path for path in left if ".writing-" in path]
+    results = export(str(small), str(out), JSONL, workers=workers)
+    assert kept(results) == 2 < sum(one.files for one in results)
+    assert contents(out) == reference
+    assert kept(export(str(small), str(out), JSONL)) == sum(one.files for one in results)
+    assert contents(out) == reference
+
+
+def test_a_finished_file_that_was_changed_is_made_anew(small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "export"
+    reference = fresh(small, out)
+    path = next(out.rglob("*.jsonl"))
+    path.write_bytes(path.read_bytes().replace(b"CMD", b"DMC", 1))
+    results = export(str(small), str(out), JSONL)
+    assert kept(results) == sum(one.files for one in results) - 1
+    assert contents(out) == reference
+
+
+def test_more_configs_are_added(small: Path, tmp_path: Path) -> None:
+    for style in (JSONL, ALPACA):
+        reference = fresh(small, tmp_path / f"{style.format} reference", style)
+        out = tmp_path / style.format
+        export(str(small), str(out), style, configs=["left_mask-one_step"])
+        export(str(small), str(out), style, configs=["add-one_step"], splits=["test"])
+        results = export(str(small), str(out), style, configs=["add-one_step"])
+        assert [one.kept for one in results] == [0, results[1].files]
+        assert contents(out) == reference
+
+
+def test_another_style_or_other_rows_need_overwrite(small: Path, other: Path, tmp_path: Path) -> None:
+    out = tmp_path / "export"
+    fresh(small, out, ALPACA)
+    error = refused(small, out, "an export in format 'alpaca' for the stage 'first'")
+    assert "--overwrite" in str(error)
+    refused(small, out, "format 'alpaca'", Style("alpaca", "second"))
+    refused(other, out, "add-one_step train of another dataset", ALPACA)
+    export(str(small), str(out), JSONL, configs=["add-one_step"], overwrite=True)
+    assert contents(out) == fresh(small, tmp_path / "reference", configs=["add-one_step"])
+    export(str(small), str(out), JSONL, configs=["left_mask-one_step"])
+    export(str(other), str(out), JSONL, configs=["add-one_step"], overwrite=True)
+    assert {path: data for path, data in contents(out).items() if "left_mask" in path} == {
+        path: data for path, data in fresh(small, tmp_path / "small").items() if "left_mask" in path
+    }
+    assert {path: data for path, data in contents(out).items() if path.startswith("add")} == {
+        path: data for path, data in fresh(other, tmp_path / "other").items() if path.startswith("add")
+    }
+
+
+def test_an_unfinished_export_of_something_else_is_kept(small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "export"
+    with pytest.raises(KeyboardInterrupt):
+        export(str(small), str(out), ALPACA, workers=1, progress=stop_after(2, KeyboardInterrupt))
+    error = refused(small, out, "an unfinished export of something else")
+    again = f"caef-data export {small} --format alpaca --stage first --out {out}"
+    assert again in str(error) and "--overwrite" in str(error)
+    refused(small, out, "unfinished", ALPACA, configs=["add-one_step"])
+    export(str(small), str(out), JSONL, overwrite=True)
+    assert contents(out) == fresh(small, tmp_path / "reference")
+
+
+def test_what_was_finished_in_another_style_is_not_taken_for_ours(small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "export"
+    with pytest.raises(KeyboardInterrupt):  # its files have the names that the others will have
+        export(str(small), str(out), Style("jsonl", "first"), workers=1, progress=stop_after(2, KeyboardInterrupt))
+    assert kept(export(str(small), str(out), JSONL, overwrite=True)) == 0
+    assert contents(out) == fresh(small, tmp_path / "reference")
+
+
+def test_a_file_that_nobody_waits_for_is_given_up(small: Path, tmp_path: Path) -> None:
+    target = ExportFolder(str(tmp_path))
+    source = open_folder(small)
+    part = select(source, read_manifest(source), ["add-one_step"], ["train"])[0]
+    stopped = threading.Event()
+    stopped.set()
+    with pytest.raises(module._StoppedError):
+        module._write(module.Job(source, target, JSONL, (part,), {}, ""), part.shards[0], "x/y.jsonl", stopped)
+    assert contents(tmp_path) == {"x": None}
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"configs": ["sub-onestep"]}, r"there is no config 'sub-onestep' in .*"),
+        ({"configs": ["add-onestep"]}, r"did you mean 'add-one_step'\?"),
+        ({"configs": ["add-one_step", "../x-raw"]}, "there is no config '../x-raw'"),
+        ({"configs": ["\x1b[31m-raw"]}, r"there is no config '\\x1b\[31m-raw'"),
+        ({"splits": ["tset"]}, r"there is no split 'tset' .*did you mean 'test'\?"),
+        ({"splits": ["stress"]}, "there is no split stress of any config"),
+        ({"splits": ["stress"], "configs": ["add-one_step"]}, "there is no split stress of add-one_step"),
+    ],
+)
+def test_what_is_not_there_is_not_exported(small: Path, tmp_path: Path, options: Any, match: str) -> None:
+    error = refused(small, tmp_path / "export", match, **options)
+    assert "allowed:" in str(error) and "\x1b" not in str(error)
+
+
+def test_a_wrong_style_is_named() -> None:
+    for values, match in ((("json", "second"), "did you mean 'jsonl'"), (("chat", "frist"), "did you mean 'first'")):
+        with pytest.raises(UserError, match=match):
+            Style(*values)
+
+
+def test_folders_that_are_not_ours_are_left_alone(small: Path, copy: Path, tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.tex").write_text("x")
+    refused(small, foreign, "files that caef-data export did not write")
+    refused(small, foreign, "files that caef-data export did not write", overwrite=True)
+    refused(small, foreign / "thesis.tex", "this is a file, not a folder")
+    refused(copy, copy, "files that caef-data export did not write", overwrite=True)  # onto itself
+    refused(small, "s3://bucket/prefix", "a folder on this machine")
+    refused(tmp_path / "nothing", tmp_path / "export", "there is no dataset here")
+    assert not (tmp_path / "nothing").exists()
+    out = tmp_path / "export"
+    fresh(small, out)
+    (out / "add-one_step" / "train" / "notes.jsonl").write_text("{}")
+    error = refused(small, out, "files that caef-data export did not write", overwrite=True)
+    assert "notes.jsonl" in str(error)
+    with pytest.raises(UserError, match="files that caef-data did not write"):  # nor does a build touch an export
+        make(out)
+
+
+def test_an_export_under_way_is_no_build(small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "export"
+    with pytest.raises(KeyboardInterrupt):
+        export(str(small), str(out), JSONL, workers=1, progress=stop_after(1, KeyboardInterrupt))
+    with pytest.raises(UserError, match="files that caef-data did not write"):
+        make(out)
+    building = tmp_path / "building"
+    (building / ".caef").mkdir(parents=True)
+    (building / ".caef" / "plan.json").write_text("{}")
+    refused(small, building, "files that caef-data export did not write", overwrite=True)
+
+
+def test_links_are_not_followed_when_files_are_removed(small: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "precious" / "train"
+    precious.mkdir(parents=True)
+    (precious / "00000-of-00001.jsonl").write_text("mine")
+    out = tmp_path / "export"
+    export(str(small), str(out), JSONL, configs=["left_mask-one_step"])
+    (out / "mul-raw").mkdir()
+    (out / "mul-raw" / "train").symlink_to(precious)
+    (out / "div-raw").symlink_to(precious.parent)
+    export(str(small), str(out), ALPACA, configs=["left_mask-one_step"], overwrite=True)
+    assert (precious / "00000-of-00001.jsonl").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["export.json", ".caef/export.json"])
+@pytest.mark.parametrize("text", ["", "[]", '{"version": 2}', '{"version": 1, "format": 3}', "[" * 5000, "\udcff"])
+def test_marks_that_cannot_be_understood(small: Path, tmp_path: Path, name: str, text: str) -> None:
+    path = tmp_path / "export" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    error = refused(small, tmp_path / "export", f"{name} cannot be understood", overwrite=True)
+    assert "Traceback" not in str(error)
+
+
+@pytest.mark.parametrize("path", ["../../etc/passwd", "add-one_step/train-00001-of-00002.parquet", "add-raw/x.parquet"])
+def test_a_manifest_cannot_name_other_files(copy: Path, tmp_path: Path, path: str) -> None:
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["configs"]["add-one_step"]["train"]["shards"][0]["path"] = path
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    refused(copy, tmp_path / "export", "as shard 0 of 'add-one_step' train")
+
+
+def test_a_damaged_shard_is_named_and_what_is_finished_stays(copy: Path, tmp_path: Path) -> None:
+    out = tmp_path / "export"
+    reference = fresh(copy, tmp_path / "reference")
+    damaged = sorted(copy.glob("left_mask-one_step/*.parquet"))[0]
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
+    with pytest.raises(UserError, match="its sha256 is another one") as error:
+        export(str(copy), str(out), JSONL, workers=1)
+    assert str(damaged) in str(error.value) and f"caef-data verify {copy}" in str(error.value)
+    damaged.unlink()
+    with pytest.raises(UserError, match="it is missing"):
+        export(str(copy), str(out), JSONL, workers=1)
+    assert not [path for path in contents(out) if ".writing-" in path]
+    damaged.write_bytes(whole)
+    assert kept(export(str(copy), str(out), JSONL)) > 0
+    assert contents(out) == reference
+
+
+def test_a_shard_that_the_manifest_describes_wrongly(copy: Path, tmp_path: Path) -> None:
+    """Even when the sha256 agrees: a manifest can be written by anyone."""
+    path = copy / "left_mask-one_step" / "test-00000-of-00001.parquet"
+    whole = pq.read_table(path)
+    for change, match in (
+        (lambda: pq.write_table(whole.slice(1), path), "rows, not"),
+        (lambda: pq.write_table(whole.drop_columns(["prompt"]), path), "a row has no prompt, completion"),
+        (lambda: path.write_bytes(b"PAR1 no Parquet at all PAR1"), "a shard is not what the manifest says"),
+    ):
+        change()
+        manifest = json.loads((copy / "manifest.json").read_text())
+        data = path.read_bytes()
+        shard = manifest["configs"]["left_mask-one_step"]["test"]["shards"][0]
+        shard.update(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+        (copy / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(UserError, match=match):
+            export(str(copy), str(tmp_path / "export"), JSONL, configs=["left_mask-one_step"], workers=1)
+
+
+def test_one_at_a_time_and_no_build_meanwhile(copy: Path, tmp_path: Path) -> None:
+    out = tmp_path / "export"
+    out.mkdir()
+    for folder, match in ((out, "another export is writing into this folder"), (copy, "another build is writing")):
+        handle = os.open(folder, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        refused(copy, out, match)
+        os.close(handle)
+
+    def build_meanwhile(*_: object) -> None:
+        with pytest.raises(UserError, match="this folder"):
+            make(copy, num=3)
+
+    export(str(copy), str(out), JSONL, configs=["left_mask-one_step"], progress=build_meanwhile)
+
+
+def test_a_full_disk(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "export"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(UserError, match="the disk is full") as error:
+            export(str(small), str(out), JSONL)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert str(out) in str(error.value) and "run the same command again" in str(error.value)
+    assert not [path for path in contents(out) if ".writing-" in path]
+    export(str(small), str(out), JSONL)
+    assert contents(out) == fresh(small, tmp_path / "reference")
+    monkeypatch.setattr("caef_data.pipelines.local_folder.LocalFolder.free", lambda _: 100_000)
+    refused(small, tmp_path / "no room", r"the export needs about [\d.]+ GB of disk", ALPACA)
+
+
+def test_an_unreadable_disk_is_not_called_full(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def place(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(module, "place", place)
+    with pytest.raises(OSError, match="Input/output error"):
+        export(str(small), str(tmp_path / "export"), JSONL)
+
+
+def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["caef-data", *words])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    return int(stop.value.code or 0)
+
+
+def test_the_command(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "export",
+        str(small),
+        "--format",
+        "alpaca",
+        "--config",
+        "add-one_step",
+        "--split",
+        "test",
+        "--split",
+        "train",
+    ]
+    assert run(words, monkeypatch) == 0
+    printed = capsys.readouterr().out
+    assert contents(tmp_path / "export") == fresh(
+        small, tmp_path / "reference", Style("alpaca", "second"), configs=["add-one_step"]
+    )
+    assert "LLaMA-Factory: --dataset_dir export --dataset add-one_step-train" in printed
+    assert run([*words, "--stage", "first"], monkeypatch) == 2
+    assert "add --overwrite to replace it" in capsys.readouterr().err
+    assert run([*words, "--stage", "first", "--overwrite"], monkeypatch) == 0
+    assert run(["export", str(small), "--format", "parquet"], monkeypatch) == 2
+    assert "there is no format 'parquet'" in capsys.readouterr().err
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export_console, "export", interrupted)
+    assert run([*words, "--out", "a b"], monkeypatch) == 130
+    again = f"caef-data export {small} --format alpaca --stage second --config add-one_step --split test --split train"
+    assert f"go on with: {again} --out 'a b'" in capsys.readouterr().err

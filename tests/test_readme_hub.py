@@ -1,0 +1,40 @@
+"""What the README says about the Hub works as it stands, against a Hub on this machine."""
+
+import re
+import shlex
+from pathlib import Path
+
+from caef_data.tests.pushing import Side
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^<!-- hub -->\n```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def load(code: str) -> int:
+    """Run the README's lines in the client's process; return the number of rows that they load."""
+    import datasets
+
+    datasets.config.USE_PARQUET_EXPORT = False  # it would look for a server of the Hub's own that is not here
+    found: dict[str, object] = {}
+    exec(compile(code, "README.md", "exec"), found)
+    return len(found["rows"])  # type: ignore[arg-type]
+
+
+def test_push_and_load_as_the_readme_says(smoke: Path, tmp_path: Path) -> None:
+    import json
+
+    rows = json.loads((smoke / "manifest.json").read_text())["configs"]["sub-one_step"]["train"]["rows"]
+    with Side(tmp_path, xet=False) as side:
+        ran = 0
+        for language, text in BLOCKS:
+            if language == "python":
+                assert side.client.call(load, text) == rows
+                continue
+            for line in text.splitlines():
+                program, command, *words = shlex.split(line)
+                assert (program, command) == ("caef-data", "push")
+                done = side.run(*(str(smoke) if word == "smoke" else word for word in words))
+                assert done.code == 0, done.err
+                ran += 1
+        assert ran == 2
+        side.check()

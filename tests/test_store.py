@@ -1,0 +1,292 @@
+"""Builds on a store: the same bytes as on a disk, resumable, one at a time; against an S3 server on this machine."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow.parquet as pq
+import pytest
+
+from caef_data.errors import UserError
+from caef_data.pipelines.build import build
+from caef_data.pipelines.declaration import from_flags
+from caef_data.pipelines.folder import open_folder
+from caef_data.pipelines.local_folder import LocalFolder
+from caef_data.pipelines.plan import Plan, make_plan
+from caef_data.tests.commands import call, contents
+
+if TYPE_CHECKING:
+    from caef_data.tests.s3_server import Request, S3Server
+
+URL = "s3://bucket/some/place"
+PREFIX = "some/place/"
+FLAGS = ["--max", "2", "--num", "1", "--rows-per-shard", "60", "--view", "one_step", "--view", "raw"]
+SHARD = "add-one_step/train-00000-of-00003.parquet"
+
+
+def plan_of(*tasks: str, **settings: object) -> Plan:
+    return make_plan(
+        from_flags(
+            tasks, **{"min": 1, "max": 2, "num": 1, "rows_per_shard": 60, "views": ["one_step", "raw"], **settings}
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder on disk: add."""
+    out = tmp_path_factory.mktemp("local") / "data"
+    build(plan_of("add"), out, workers=1)
+    return out
+
+
+def parquet(server: "S3Server", kind: str = "put") -> list[str]:
+    """Return the shards that were asked for since the log was cleared, in a way."""
+    return [one.path for one in server.log if one.kind == kind and one.path.endswith(".parquet")]
+
+
+def test_a_build_equals_one_on_disk_and_reads_like_it(s3: "S3Server", local: Path, tmp_path: Path) -> None:
+    code, output = call("build", "--task", "add", *FLAGS, "--out", f"{URL}/", "--workers", 2)
+    assert code == 0, output
+    assert s3.objects(PREFIX) == contents(local)
+    assert len(parquet(s3)) == len(set(parquet(s3))) == len([*local.rglob("*.parquet")])
+    s3.log.clear()
+    code, output = call("build", "--task", "add", *FLAGS, "--out", URL, "--workers", 1)
+    assert (code, parquet(s3)) == (0, [])
+    assert call("info", URL) == call("info", local)
+    assert json.loads(call("verify", URL, "--json", "--workers", 1)[1])["rows"] > 100
+
+    lines = dict(line.split(":", 1) for line in output.splitlines() if re.match("check it|read it", line))
+    assert call(*lines["check it"].split()[1:], "--workers", 1)[0] == 0
+    from datasets import load_dataset
+
+    rows = eval(lines["read it"], {"load_dataset": lambda *a, **k: load_dataset(*a, cache_dir=tmp_path, **k)})
+    assert rows.to_list() == pq.read_table(sorted(local.glob("add-one_step/train-*")), columns=None).to_pylist()
+
+
+def test_verify_names_what_is_wrong(s3: "S3Server", local: Path) -> None:
+    for path, data in contents(local).items():
+        s3.put(PREFIX + path, data[:-9] + b"damaged!!" if path.startswith("add-raw") else data)
+    s3.put(f"{PREFIX}add-full/train-00000-of-00001.parquet", b"left over")
+    code, output = call("verify", URL, "--workers", 1)
+    assert code == 1
+    assert "add-raw/test-00000-of-00001.parquet" in output
+    assert "add-full/train-00000-of-00001.parquet" in output
+    assert "caef-data-" not in output  # the copy's place means nothing to the user
+
+
+@pytest.mark.parametrize("moment", [0, 3])
+def test_a_killed_build_goes_on(s3: "S3Server", local: Path, moment: int) -> None:
+    from caef_data.tests.s3_server import Fault
+
+    words = ["build", "--task", "add", *FLAGS, "--out", URL, "--workers", "1"]
+    process = subprocess.Popen([sys.executable, "-m", "caef_data", *words], stderr=subprocess.PIPE)
+    s3.faults.append(Fault("put", lambda _: process.kill(), path=r"\.parquet$", after=moment))
+    assert process.wait(60) == -9
+    process.communicate()
+    noted = [path for path in s3.objects(PREFIX) if path.startswith(".caef/shards/")]
+    assert len(noted) == moment
+    shards = len([*local.rglob("*.parquet")])
+    assert f"{moment} of {shards} shards" in call("info", URL)[1]
+    assert "no finished dataset" in call("verify", URL)[1]
+    s3.log.clear()
+    code, output = call(*words)
+    assert code == 0, output
+    assert s3.objects(PREFIX) == contents(local)
+    assert len(parquet(s3)) == shards - moment
+    assert len(set(parquet(s3, "get"))) == 2  # one for each view, for the card's examples: none is hashed again
+
+
+def test_adding_overwriting_and_damage(s3: "S3Server", local: Path, tmp_path: Path) -> None:
+    build(plan_of("add"), URL, workers=1)
+    for name in ("notes.txt", "add-one_step/notes.txt", "add-mine/train-00000-of-00001.parquet"):
+        s3.put(PREFIX + name, b"mine")
+    own = {path: data for path, data in s3.objects(PREFIX).items() if data == b"mine"}
+    build(plan_of("left_mask"), URL, workers=1)
+    both = tmp_path / "both"
+    build(plan_of("add"), both, workers=1)
+    build(plan_of("left_mask"), both, workers=1)
+    assert s3.objects(PREFIX) == contents(both) | own
+
+    code, output = call("build", "--task", "add", *FLAGS, "--num", 2, "--out", URL, "--workers", 1)
+    assert (code, "num 1 -> 2" in output) == (2, True)
+    s3.put(f"{PREFIX}left_mask-one_step/train-00000-of-00001.parquet", b"PAR1")  # another task's, which stays
+    assert call("build", "--task", "add", *FLAGS, "--num", 2, "--out", URL, "--workers", 1, "--overwrite")[0] == 0
+    s3.log.clear()
+    build(plan_of("left_mask"), URL, workers=1)
+    assert parquet(s3) == [f"bucket/{PREFIX}left_mask-one_step/train-00000-of-00001.parquet"]
+    build(plan_of("add", num=2), both, workers=1, overwrite=True)
+    build(plan_of("left_mask"), both, workers=1)
+    assert s3.objects(PREFIX) == contents(both) | own
+
+
+def when(s3: "S3Server", path: str, action: Callable[["Request"], None]) -> None:
+    """Have something happen at the moment that a file is put."""
+    from caef_data.tests.s3_server import Fault
+
+    s3.faults.append(Fault("put", action, path=path))
+
+
+def test_another_build_of_the_folder_is_noticed(s3: "S3Server", local: Path) -> None:
+    build(plan_of("left_mask"), URL, workers=1)
+    before = s3.objects(PREFIX)
+    theirs = json.dumps({"identity": "x", "command": "x", "tasks": {}, "shards": [], "build": "theirs"}).encode()
+    for path in (r"plan\.json$", r"00000-of-0000.\.parquet$"):  # at the same moment; later
+        when(s3, path, lambda _: s3.put(f"{PREFIX}.caef/plan.json", theirs))
+        with pytest.raises(UserError, match="another build has begun"):
+            build(plan_of("add"), URL, workers=1)
+        assert s3.objects(PREFIX)["manifest.json"] == before["manifest.json"]
+        assert s3.objects(PREFIX)[".caef/plan.json"] == theirs
+        s3.backend.delete_object("bucket", f"{PREFIX}.caef/plan.json")
+    when(s3, r"train-00001.*json$", lambda _: s3.put(f"{PREFIX}{SHARD}", b"theirs"))
+    with pytest.raises(UserError, match="replaced") as error:
+        build(plan_of("add"), URL, workers=1)
+    assert f"{URL}/{SHARD}" in str(error.value)
+    assert s3.objects(PREFIX)["manifest.json"] == before["manifest.json"]
+    build(plan_of("add"), URL, workers=1)
+    assert {path: data for path, data in s3.objects(PREFIX).items() if path.startswith("add-")} == {
+        path: data for path, data in contents(local).items() if path.startswith("add-")
+    }
+
+
+def test_notes_of_another_build_and_damaged_ones_count_for_nothing(s3: "S3Server", local: Path) -> None:
+    def stop(*_: object) -> None:
+        if len(parquet(s3)) == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(plan_of("add"), URL, workers=1, progress=stop)
+    notes = sorted(path for path in s3.objects(f"{PREFIX}.caef/shards/"))
+    assert len(notes) == 4
+    assert len(open_folder(URL).finished()) == 4
+    first = json.loads(s3.objects(f"{PREFIX}.caef/shards/")[notes[0]])
+    for path, text in zip(notes, (json.dumps({**first, "identity": "another's"}), "{", "[]"), strict=False):
+        s3.put(f"{PREFIX}.caef/shards/{path}", text.encode())
+    assert len(open_folder(URL).finished()) == 1
+    s3.log.clear()
+    build(plan_of("add"), URL, workers=1)
+    assert s3.objects(PREFIX) == contents(local)
+    assert len(parquet(s3)) == len([*local.rglob("*.parquet")]) - 1
+
+
+def test_requests_are_made_again_and_the_user_is_told(
+    s3: "S3Server", local: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from caef_data.tests.s3_server import Fault
+
+    kinds = {"head": r"json$", "list": "", "put": r"parquet$", "get": r"json$", "delete": ""}
+    s3.faults += [Fault(kind, what, path) for kind, path in kinds.items() for what in (500, "drop", "lost", 503)]
+    s3.faults.append(Fault("put", "lost", r"plan\.json$"))
+    build(plan_of("add"), URL, workers=1)
+    assert s3.objects(PREFIX) == contents(local)
+    said = capsys.readouterr().err
+    assert f"writing {URL}/{SHARD}: HTTP 500 (try 1 of 8); again in 0 s" in said
+
+    s3.faults.append(Fault("put", 500, r"parquet$", times=8, after=1))
+    with pytest.raises(UserError, match="failed 8 times") as error:
+        build(plan_of("left_mask"), URL, workers=1)
+    assert "HTTP 500" in str(error.value)
+    build(plan_of("left_mask"), URL, workers=1)
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "words"), [(403, "put", "is not allowed (AccessDenied)"), (403, "list", "is not allowed")]
+)
+def test_what_the_store_refuses(s3: "S3Server", fault: int, kind: str, words: str) -> None:
+    from caef_data.tests.s3_server import SECRET, Fault
+
+    s3.faults.append(Fault(kind, fault, times=1))
+    code, output = call("build", "--task", "add", *FLAGS, "--out", URL, "--workers", 1)
+    assert code == 2
+    assert words in output
+    assert URL in output
+    assert SECRET not in output
+    assert s3.objects(PREFIX) == {}
+
+
+def test_no_bucket_and_no_credentials(s3: "S3Server", monkeypatch: pytest.MonkeyPatch) -> None:
+    from s3fs import S3FileSystem
+
+    words = ["build", "--task", "add", *FLAGS, "--workers", 1, "--out"]
+    code, output = call(*words, "s3://no-bucket/place")
+    assert (code, "no such bucket" in output, "s3://no-bucket/place" in output) == (2, True, True)
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    S3FileSystem.clear_instance_cache()
+    code, output = call(*words, URL)
+    S3FileSystem.clear_instance_cache()
+    assert (code, "no credentials" in output, "AWS_ACCESS_KEY_ID" in output) == (2, True, True)
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3")
+    for command in (words, ["info"], ["verify"]):
+        code, output = call(*command, URL)
+        assert (code, "pip install 'caef-data[s3]'" in output) == (2, True)
+
+
+def test_what_is_not_ours_is_left_alone(s3: "S3Server") -> None:
+    words = ["build", "--task", "add", *FLAGS, "--workers", 1, "--overwrite", "--out"]
+    s3.put(f"{PREFIX}notes.txt", b"mine")
+    code, output = call(*words, URL)
+    assert (code, "did not write" in output) == (2, True)
+    s3.put("other/manifest.json", b'{"name": "web app"}')
+    code, output = call(*words, "s3://bucket/other")
+    assert (code, "manifest.json cannot be understood" in output) == (2, True)
+    assert s3.objects() == {f"{PREFIX}notes.txt": b"mine", "other/manifest.json": b'{"name": "web app"}'}
+    s3.put("made-by-hand/", b"")  # how consoles show an empty folder
+    assert call(*words, "s3://bucket/made-by-hand")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("s3://key:pass-word@bucket/x", "user name or password"),
+        ("s3://key@bucket/x", "user name or password"),
+        ("memory://x", "no kind of store"),
+        ("http://host/x", "no kind of store"),
+        ("simplecache::s3://bucket/x", "no kind of store"),
+        ("s3://", "cannot be the URL"),
+        ("s3:///x", "cannot be the URL"),
+        ("s3://bucket//x", "cannot be the URL"),
+        ("s3://bucket/../x", "cannot be the URL"),
+        ("s3://bucket/x?versionId=1", "cannot be the URL"),
+        ("s3://bucket/x*", "cannot be the URL"),
+        ("s3://bucket/x::y", "cannot be the URL"),
+        ("s3://bucket/\x1b[31m", "cannot be the URL"),
+        ("file://x", "names no folder"),
+        ("file:///", "names no folder"),
+        ("gs://bucket/x", "gcsfs"),
+    ],
+)
+def test_urls_that_cannot_be_meant(url: str, words: str) -> None:
+    for command in (["build", "--task", "add", "--out"], ["info"], ["verify"]):
+        code, output = call(*command, url)
+        assert (code, words in output) == (2, True), output
+        assert "pass-word" not in output
+        assert "\x1b" not in output
+
+
+def test_a_file_url_is_a_folder(tmp_path: Path, local: Path) -> None:
+    folder = open_folder(f"file://{tmp_path}/a b/")
+    assert isinstance(folder, LocalFolder)
+    assert folder.path == tmp_path / "a b"
+    code, output = call("build", "--task", "add", *FLAGS, "--out", f"file://{tmp_path}/data", "--workers", 1)
+    assert code == 0
+    assert f'load_dataset("{tmp_path}/data", "add-one_step", split="train")' in output
+    assert contents(tmp_path / "data") == contents(local)
+
+
+def test_no_room_for_temporary_files(s3: "S3Server", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    full = open("/dev/full", "w+b", buffering=0)  # what is written there finds no room
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: full)
+    with pytest.raises(UserError, match="no room for temporary files") as error:
+        build(plan_of("add"), URL, workers=1)
+    assert str(tmp_path) in str(error.value)
+    assert os.listdir(tmp_path) == []
+    assert parquet(s3) == []
