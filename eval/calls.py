@@ -35,12 +35,14 @@ class Verdict:
         margin: smallest difference over the positions (up to the first wrong one) between the logit of the right token
             and that of the best other one; negative when wrong. None where the backend cannot tell.
         tokens: tokens of prompt, completion and end.
+        completion_tokens: of these, those of completion and end.
     """
 
     right: bool
     at: int | None
     margin: float | None
     tokens: int
+    completion_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,5 +95,9 @@ class Backend(ABC):
     def decode(self, adapter: str, asks: Sequence[Ask]) -> Iterator[tuple[int, Answer]]:
         """Decode greedily."""
 
-    def close(self) -> None:
+    def provenance(self) -> dict[str, object]:
+        """Return what computes, as columns of the table runs: device, dtype, batch_tokens, versions."""
+        return {}
+
+    def close(self) -> None:  # noqa: B027  most backends hold nothing
         """Give back what the backend holds."""

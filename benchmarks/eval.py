@@ -1,0 +1,415 @@
+"""Measures what evaluating costs; prints a table: one forward pass against decoding, padding, a GPU.
+
+    python benchmarks/eval.py                          all rows, medians of 3 runs: about an hour on 2 cores
+    python benchmarks/eval.py --only one_step padding  some rows
+    python benchmarks/eval.py --small                  a small model: tries the script, its numbers say nothing
+
+Both sides of a ratio use the same weights, rows, device and number format, in one process, in turn, A B A B; a ratio
+is that of their medians. The model is a Llama of 25 million random weights; a token is a character.
+
+The model is right, or wrong where it shall be, at the full cost of a model that has learnt it: a hook on the vocabulary
+projection adds 10,000 to the logit of the token that shall win, at each position that is projected, for both sides.
+
+What verify is compared with:
+- ``lock-step``: how runs are evaluated otherwise: for each step the batch of runs is decoded by transformers'
+  ``generate`` (padded to the longest prompt, going on until the slowest row ends), and its text is compared with the
+  right one. Runs that are over leave the batch. Every ``stride``-th step is measured, of both sides: whole runs take
+  hours.
+- ``generate``: transformers' ``generate`` on batches of rows of one length.
+- ``strategy generate``, in the details: this package's own decoding of the same batches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import torch
+from build import Goal, Result, machine, number, spread, table
+from peft import LoraConfig, get_peft_model
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from caef_data.eval.backends import model as model_module
+from caef_data.eval.backends import transformers as backend_module
+from caef_data.eval.backends.transformers import TransformersBackend
+from caef_data.eval.calls import BASE, Ask, Call
+from caef_data.tm import align_in, transition, transitions
+
+PAD, END = 0, 1
+WINS = 1e4  # added to the logit of the token that shall win
+Texts = list[tuple[str, str]]
+
+
+class Size(NamedTuple):
+    """A Llama, the runs of executor mode, every which step of them, and the one-step rows."""
+
+    width: int
+    layers: int
+    runs: int
+    longest: int
+    stride: int
+    rows: int
+    digits: int
+
+
+FULL, SMALL = Size(512, 8, 16, 100, 20, 32, 50), Size(64, 2, 4, 12, 4, 8, 6)
+BATCH, GPU_BATCH = 16, 64
+BUDGET = {"cpu": 2048, "cuda": 16_384}  # tokens of a forward pass
+EIGHT = LlamaConfig(  # the shape of Llama 3 8B
+    vocab_size=128_256, hidden_size=4096, intermediate_size=14_336, num_hidden_layers=32, num_attention_heads=32,
+    num_key_value_heads=8, max_position_embeddings=8192, rope_theta=500_000.0, eos_token_id=END, pad_token_id=PAD,
+)  # fmt: skip
+
+
+def goals(size: Size) -> dict[str, Goal]:
+    rows = f"one_step add, {size.digits} digits, batch {BATCH}, CPU"
+    return {
+        "executor": Goal(
+            f"executor add {size.longest // 2}..{size.longest} digits, CPU: lock-step / verify", 8, 20, least=True
+        ),
+        "one_step": Goal(f"{rows}: generate / verify", 8, 15, least=True),
+        "half": Goal(f"{rows}, half of the rows wrong: generate / verify", 1.5, 1.9, least=True),
+        "padding": Goal("one_step rows of all tasks: real tokens / computed tokens", 0.90, 0.97, "", least=True),
+        "gpu": Goal("8B, bfloat16, LoRA r=16, add 100 digits: verify / matrix-multiply limit", 35, 55, "%", least=True),
+        "gpu_ratio": Goal(f"the same: generate / verify, batch {GPU_BATCH}", 4, 10, least=True),
+    }
+
+
+class Winners:
+    """Decides which tokens win: the right answers of some rows, or others.
+
+    Args:
+        backend: whose model to hook on.
+    """
+
+    def __init__(self, backend: TransformersBackend) -> None:
+        self.backend, self.of_prompt, self.of_given = (
+            backend,
+            dict[tuple[int, ...], list[int]](),
+            dict[Any, list[int]](),
+        )
+        self.next: Callable[[], torch.Tensor] | None = None
+        backend.model.net.get_output_embeddings().register_forward_hook(self.boost)
+
+    def boost(self, _: Any, __: Any, logits: torch.Tensor) -> None:
+        flat = logits.view(-1, logits.shape[-1])
+        if self.next is not None:
+            flat[torch.arange(len(flat), device=flat.device), self.next()] += WINS
+
+    def learn(self, texts: Texts, wrong: Sequence[int | None] | None = None) -> None:
+        """Make the right answers win, but for one token of some rows."""
+        tokens = self.backend.tokens
+        wrong = wrong or [None] * len(texts)
+        for (prompt, answer), at in zip(texts, wrong, strict=True):
+            winners = [*tokens.encode([answer])[0], END]
+            if at is not None:
+                winners[at] = tokens.encode(["#"])[0][0]
+            [given], [right] = tokens.prompts([prompt]), tokens.encode([answer])
+            self.of_prompt[tuple(given)] = winners
+            for known in {0, at or 0}:
+                self.of_given[(*given, *right[:known])] = winners[known:]
+
+    def score(self, model: Any, rows: Any, end: int) -> Any:
+        winners = torch.tensor([token for row in rows for token in self.of_prompt[tuple(row.prompt)]])
+        self.next = lambda: winners.to(model.device)
+        return self.plain_score(model, rows, end)
+
+    def greedy(self, model: Any, given: Any, limits: Any, end: int) -> Any:
+        self.next = self.steps([self.of_given[tuple(row)] for row in given], model.device, leave=True)
+        return self.plain_greedy(model, given, limits, end)
+
+    def steps(self, winners: list[list[int]], device: torch.device, *, leave: bool) -> Callable[[], torch.Tensor]:
+        """Return what gives the winners step by step; rows that have ended leave, as they do in ``greedy``."""
+        width = max(map(len, winners)) + 64
+        matrix = torch.tensor([row + [END] * (width - len(row)) for row in winners], device=device)
+        lengths = torch.tensor([len(row) for row in winners], device=device)
+        look = 8 if device.type == "cuda" else 1
+        step, alive = 0, torch.arange(len(winners), device=device)
+
+        def follow() -> torch.Tensor:
+            nonlocal step, alive
+            found = matrix[alive, step]
+            step += 1
+            if leave and step % look == 0:
+                alive = alive[lengths[alive] > step]
+            return found
+
+        return follow
+
+    @contextmanager
+    def deciding(self) -> Iterator[None]:
+        self.plain_score, self.plain_greedy = backend_module.score, backend_module.greedy
+        with patch.object(backend_module, "score", self.score), patch.object(backend_module, "greedy", self.greedy):
+            yield
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({word: i for i, word in enumerate(["<pad>", "<end>", *letters])}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<end>", pad_token="<pad>", padding_side="left"
+    )
+
+
+def operand(digits: int, chance: random.Random) -> int:
+    return chance.randrange(10 ** (digits - 1), 10**digits)
+
+
+def one_steps(number: int, digits: int, seed: int = 0) -> Texts:
+    """Return steps of additions, anywhere in their runs."""
+    chance = random.Random(seed)
+    steps = [
+        transition("add", operand(digits, chance), operand(digits, chance), chance.randrange(digits + 2))
+        for _ in range(number)
+    ]
+    return [(step.prompt, step.completion) for step in steps]
+
+
+def runs(size: Size) -> list[Texts]:
+    """Return the steps of additions of longest/2 to longest digits."""
+    chance = random.Random(0)
+    lengths = [size.longest // 2 + (size.longest - size.longest // 2) * i // (size.runs - 1) for i in range(size.runs)]
+    found = [transitions("add", operand(digits, chance), operand(digits, chance)) for digits in lengths]
+    return [[(step.prompt, step.completion) for step in steps] for steps in found]
+
+
+class Bench:
+    """Measures rows in ``folder``; ``repeat`` runs of what is timed."""
+
+    def __init__(self, size: Size, repeat: int, folder: Path) -> None:
+        self.size, self.repeat, self.folder = size, repeat, folder
+        tokenizer = make_tokenizer()
+        heads = {"num_attention_heads": size.width // 64, "num_key_value_heads": size.width // 64}
+        config = LlamaConfig(
+            vocab_size=len(tokenizer), hidden_size=size.width, intermediate_size=size.width * 43 // 16,
+            num_hidden_layers=size.layers, max_position_embeddings=4096, eos_token_id=END, pad_token_id=PAD, **heads,
+        )  # fmt: skip
+        tokenizer.save_pretrained(folder)
+        LlamaForCausalLM(config).save_pretrained(folder)
+        self.tokenizer = tokenizer
+
+    def measure(self, key: str) -> Result | None:
+        """Measure one row; None where the machine cannot."""
+        found: Result | None = getattr(self, key)()
+        return found
+
+    def backend(self) -> TransformersBackend:
+        budget, device = BUDGET["cpu"], "cpu"
+        return self.ready(TransformersBackend(self.folder, {}, batch_tokens=budget, dtype="float32", device=device))
+
+    def ready(self, backend: TransformersBackend) -> TransformersBackend:
+        """Let a backend decode whole batches, and its winners be chosen."""
+        backend.budget["cache"] = 10**9
+        self.winners = Winners(backend)
+        return backend
+
+    def compare(self, key: str, slow: dict[str, Callable[[], None]], fast: Callable[[], None], note: str) -> Result:
+        """Time what is slow against verify, in turn; the ratio is that of the first."""
+        times: dict[str, list[float]] = {**{name: [] for name in slow}, "verify": []}
+        with self.winners.deciding():
+            fast()  # a first time, not counted
+            for _ in range(self.repeat):
+                for name, work in {**slow, "verify": fast}.items():
+                    start = time.perf_counter()
+                    work()
+                    times[name].append(time.perf_counter() - start)
+        middle = {name: median(found) for name, found in times.items()}
+        ratios = {name: middle[name] / middle["verify"] for name in slow}
+        parts = [f"{name} {spread(found)}, {ratios.get(name, 1):.3g} x" for name, found in times.items()]
+        return Result(key, ratios[next(iter(slow))], "; ".join([note, *parts]), times)
+
+    def verify(self, backend: TransformersBackend, texts: Texts, *, wrong: int = 0, adapter: str = BASE) -> None:
+        """Verify rows; decode those that are wrong from behind what is proved."""
+        found = list(backend.verify(adapter, [Call(adapter, *text) for text in texts]))
+        asks = [Ask(*texts[index], verdict.at) for index, verdict in found if verdict.at is not None]
+        if len(asks) != wrong:
+            raise SystemExit(f"{len(asks)} rows are wrong, not {wrong}")
+        list(backend.decode(adapter, asks))
+
+    def decode(self, backend: TransformersBackend, texts: Texts, batch: int = BATCH, adapter: str = BASE) -> None:
+        """Decode rows with the package's own strategy, in batches of a number of rows."""
+        for start in range(0, len(texts), batch):
+            part = texts[start : start + batch]
+            for index, answer in backend.decode(adapter, [Ask(*text) for text in part]):
+                check(answer.text, part[index][1])
+
+    def generate(self, backend: TransformersBackend, texts: Texts, batch: int = BATCH) -> None:
+        """Decode rows with the library's generate, in batches of a number of rows."""
+        for start in range(0, len(texts), batch):
+            part = texts[start : start + batch]
+            for found, (_, answer) in zip(self.generated(backend, part), part, strict=True):
+                check(found, answer)
+
+    def generated(self, backend: TransformersBackend, texts: Texts) -> list[str]:
+        prompts, longest = [prompt for prompt, _ in texts], max(len(answer) for _, answer in texts)
+        given = self.tokenizer(prompts, padding=True, return_tensors="pt", return_token_type_ids=False)
+        given = given.to(backend.model.device)
+        winners = [self.winners.of_prompt[tuple(row)] for row in backend.tokens.prompts(prompts)]
+        self.winners.next = self.winners.steps(winners, backend.model.device, leave=False)
+        found = backend.model.net.generate(**given, max_new_tokens=longest + 16, do_sample=False, pad_token_id=PAD)
+        answers: list[str] = self.tokenizer.batch_decode(found[:, given["input_ids"].shape[1] :])
+        return [answer.partition("<end>")[0] for answer in answers]
+
+    def executor(self) -> Result:
+        """Evaluate whole runs, of which every stride-th step is measured."""
+        steps = [run[:: self.size.stride] for run in runs(self.size)]
+        texts = [step for run in steps for step in run]
+        backend = self.backend()
+        self.winners.learn(texts)
+
+        def lock_step() -> None:
+            for place in range(max(map(len, steps))):
+                going = [run[place] for run in steps if place < len(run)]
+                if self.generated(backend, going) != [text for _, text in going]:
+                    raise SystemExit("a step of the lock-step run is wrong")
+
+        note = f"{self.size.runs} runs, {len(texts)} of their calls"
+        return self.compare("executor", {"lock-step": lock_step}, lambda: self.verify(backend, texts), note)
+
+    def one_step(self) -> Result:
+        """Evaluate rows that are all right."""
+        return self.rows("one_step", [None] * self.size.rows)
+
+    def half(self) -> Result:
+        """Evaluate the same rows, every other one wrong at some token."""
+        chance, lengths = random.Random(1), [len(answer) for _, answer in one_steps(self.size.rows, self.size.digits)]
+        return self.rows("half", [chance.randrange(length) if i % 2 else None for i, length in enumerate(lengths)])
+
+    def rows(self, key: str, wrong: Sequence[int | None]) -> Result:
+        texts, backend = one_steps(len(wrong), self.size.digits), self.backend()
+        self.winners.learn(texts, wrong)
+        number = len(wrong) - wrong.count(None)
+        sides = {
+            "generate": lambda: self.generate(backend, texts),
+            "strategy generate": lambda: self.decode(backend, texts),
+        }
+        note = f"{len(texts)} rows, {number} wrong"
+        return self.compare(key, sides, lambda: self.verify(backend, texts, wrong=number), note)
+
+    def padding(self) -> Result:
+        """Rows of all lengths and tasks, in one call and in calls of few."""
+        chance, texts = random.Random(2), Texts()
+        for task in ("add", "sub", "mul", "div", "equal", "greater_than", "less_than") * (self.size.rows):
+            low, high = sorted(operand(chance.randint(1, self.size.longest), chance) for _ in range(2))
+            step = transition(task, high, max(low, 1), chance.randrange(2))
+            texts += [(step.prompt, step.completion), (f"{high}+{low}=", align_in(f"{high}+{low}="))]
+        backend, few = self.backend(), self.backend()
+        list(backend.verify(BASE, [Call(BASE, *text) for text in texts]))
+        for start in range(0, 100, 10):
+            list(few.verify(BASE, [Call(BASE, *text) for text in texts[start : start + 10]]))
+        found = [one.stats.tokens / one.stats.computed for one in (backend, few)]
+        detail = f"{len(texts):,} rows at once {found[0]:.3f}; ten at a time {found[1]:.3f}"
+        return Result("padding", min(found), detail, {})
+
+    def gpu(self, config: LlamaConfig = EIGHT, device: str = "cuda", number: int = 512) -> Result | None:
+        """Compare the speed of a large model with that of its matrix multiplications alone."""
+        if device == "cuda" and not torch.cuda.is_available():
+            return None
+        backend, texts = self.large(config, device), one_steps(number, 100)
+        self.winners.learn(texts)
+        times = []
+        with self.winners.deciding():
+            self.verify(backend, texts[: number // 4], adapter="lora")
+            for _ in range(self.repeat):
+                start = time.perf_counter()
+                self.verify(backend, texts, adapter="lora")
+                times.append(time.perf_counter() - start)
+        answers = sum(len(answer) + 1 for _, answer in texts)
+        tokens = sum(len(prompt) for prompt, _ in texts) + answers - len(texts)
+        layers = backend.model.net.model.layers
+        inner = sum(weight.numel() for weight in layers.parameters() if weight.ndim == 2)
+        head = config.vocab_size * config.hidden_size
+        floor = (2 * inner * tokens + 2 * head * answers) / multiply_rate(backend.model.device)
+        speed = f"{tokens / median(times):,.0f} tokens/s, the limit is {tokens / floor:,.0f}"
+        return Result("gpu", 100 * floor / median(times), f"{speed}; {spread(times)}", {"verify": times})
+
+    def gpu_ratio(self, config: LlamaConfig = EIGHT, device: str = "cuda", number: int = 128) -> Result | None:
+        """Compare verify of a large model with decoding."""
+        if device == "cuda" and not torch.cuda.is_available():
+            return None
+        backend, texts = self.large(config, device), one_steps(number, 100)
+        self.winners.learn(texts)
+        sides = {
+            "generate": lambda: self.generate(backend, texts, GPU_BATCH),
+            "strategy generate": lambda: self.decode(backend, texts, GPU_BATCH, "lora"),
+        }
+        note = f"{len(texts)} rows"
+        return self.compare("gpu_ratio", sides, lambda: self.verify(backend, texts, adapter="lora"), note)
+
+    def large(self, config: LlamaConfig, device: str) -> TransformersBackend:
+        """Return a backend on a model of random weights, which never lies on disk, with an adapter."""
+        with torch.device(device):
+            net = LlamaForCausalLM._from_config(config, dtype=torch.bfloat16)
+        adapted = get_peft_model(net, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"))
+        adapted.save_pretrained(self.folder / "lora")
+        net = adapted.unload().eval()
+        paths, budget = {"lora": self.folder / "lora"}, BUDGET[device.partition(":")[0]]
+        with patch.object(model_module, "load", lambda *_: net):
+            backend = TransformersBackend(self.folder, paths, batch_tokens=budget, dtype="bfloat16", device=device)
+        backend.model.use("lora")
+        return self.ready(backend)
+
+
+def check(found: str, answer: str) -> None:
+    """Stop unless an answer is the right one, but for one character perhaps."""
+    if len(found) != len(answer) or sum(map(str.__ne__, found, answer)) > 1:
+        raise SystemExit(f"decoded {found!r} instead of {answer!r}")
+
+
+def multiply_rate(device: torch.device) -> float:
+    """Return the operations a second of a large matrix multiplication in bfloat16."""
+    side = 8192 if device.type == "cuda" else 512
+    left, right = torch.randn(2, side, side, dtype=torch.bfloat16, device=device)
+    times = []
+    for _ in range(20):
+        start = time.perf_counter()
+        left @ right
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return 2 * side**3 / median(times)
+
+
+def main() -> None:
+    keys = list(goals(FULL))
+    parser = argparse.ArgumentParser(description="Measure evaluating; prints a Markdown table.")
+    parser.add_argument("--repeat", type=int, default=3, help="runs of everything that is timed (3)")
+    parser.add_argument("--only", nargs="+", choices=keys, default=keys, metavar="ROW", help=", ".join(keys))
+    parser.add_argument("--small", action="store_true", help="a small model, to try the script")
+    parser.add_argument("--json", type=Path, help="write the results there too")
+    chosen = parser.parse_args()
+    size, results = SMALL if chosen.small else FULL, list[Result]()
+    asked = goals(size)
+    with tempfile.TemporaryDirectory(prefix="caef-bench-") as folder:
+        bench = Bench(size, max(1, chosen.repeat), Path(folder))
+        for key in (key for key in keys if key in chosen.only):
+            result = bench.measure(key)
+            if result is None:
+                print(f"{key}: skipped, torch sees no GPU", file=sys.stderr)
+                continue
+            results.append(result)
+            print(f"{key}: {number(result.measured, asked[key].unit)}; {result.detail}", file=sys.stderr)
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
+    where = f"{machine()}, {packages}, {torch.get_num_threads()} threads"
+    print(f"{table(results, asked)}\n\n{where}; medians of {bench.repeat} runs (min..max).")
+    if chosen.json:
+        rows = [asked[r.key]._asdict() | r._asdict() | {"reached": r.reached(asked[r.key])} for r in results]
+        chosen.json.write_text(json.dumps({"machine": where, "repeat": bench.repeat, "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

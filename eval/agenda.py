@@ -1,0 +1,179 @@
+"""What an evaluation has to do, on disk: its problems, and every call once, adapter by adapter."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..pipelines.shard import put
+from ..tm.columns import I64
+from .calls import Call
+from .runs import Problem, Step
+
+WINDOW = 4096  # calls held in memory, and sorted by length, at once: a row group
+DONE = "agenda.json"
+PROBLEMS = pa.schema(
+    [
+        *[pa.field(name, pa.string()) for name in ("task", "mode", "split", "dialect", "variant", "a", "b")],
+        *[pa.field(name, pa.int16()) for name in ("len_a", "len_b")],
+        pa.field("calls", pa.list_(pa.int64())),
+    ]
+)
+CALLS = pa.schema(
+    [
+        pa.field("call", pa.int64()),
+        *[pa.field(name, pa.string()) for name in ("task", "kind", "state", "prompt", "completion")],
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Some calls to one adapter.
+
+    Args:
+        ids: their numbers in the evaluation, shape (n,).
+        calls: the calls.
+        tasks: the machine or task that each call is about.
+        kinds: executor, aligner_in, aligner_out or raw, one a call.
+        states: the machine's state in the prompt; None for aligners.
+    """
+
+    ids: I64
+    calls: list[Call]
+    tasks: list[str]
+    kinds: list[str]
+    states: list[str | None]
+
+
+class Agenda:
+    """The problems and calls of an evaluation, read from the folder that ``write_agenda`` filled.
+
+    Memory: eight bytes a call of a problem; texts are read window by window.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        noted: dict[str, Any] = json.loads((folder / DONE).read_text("utf-8"))
+        self.counts: dict[str, int] = noted["counts"]  # calls of each adapter, in the order of their files
+        self.adapters = list(self.counts)
+        self.num_calls: int = sum(self.counts.values())
+        table = pq.read_table(folder / "problems.parquet")
+        self.problems = table.drop_columns("calls")
+        column = table.column("calls").combine_chunks()
+        self.flat: I64 = column.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
+        self.starts: I64 = column.offsets.to_numpy(zero_copy_only=False).astype(np.int64)
+
+    @property
+    def num_problems(self) -> int:
+        """Number of problems."""
+        return len(self.starts) - 1
+
+    @property
+    def num_repeated(self) -> int:
+        """Number of calls that need no evaluation of their own: another problem makes the same one."""
+        return len(self.flat) - self.num_calls
+
+    def windows(self, adapter: str) -> Iterator[Window]:
+        """Yield the calls to an adapter, window by window."""
+        with pq.ParquetFile(self.folder / _file(self.adapters.index(adapter))) as file:
+            for group in range(file.num_row_groups):
+                columns = file.read_row_group(group).to_pydict()
+                texts = zip(columns["prompt"], columns["completion"], strict=True)
+                calls = [Call(adapter, prompt, completion) for prompt, completion in texts]
+                yield Window(
+                    np.array(columns["call"], np.int64), calls, columns["task"], columns["kind"], columns["state"]
+                )
+
+
+def write_agenda(folder: Path, problems: Iterable[Problem]) -> Agenda:
+    """Write the agenda of some problems into a folder, in one step, unless it is there already.
+
+    A call that several problems make is written once: LESS_THAN(1,3) is asked once.
+    """
+    if not (folder / DONE).is_file():
+        aside = folder.with_name(f"{folder.name}.writing-{os.getpid()}")
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        aside.mkdir(parents=True)
+        writer = _Writer(aside)
+        for problem in problems:
+            writer.add(problem)
+        writer.finish()
+        os.replace(aside, folder)
+    return Agenda(folder)
+
+
+class _Writer:
+    """Fills the files of an agenda; holds sixteen bytes of every call's text, and one window of each adapter."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.known: dict[bytes, int] = {}
+        self.problems = _Rows(folder / "problems.parquet", PROBLEMS)
+        self.calls: dict[str, _Rows] = {}
+
+    def add(self, problem: Problem) -> None:
+        keys = (problem.task, problem.mode, problem.split, problem.dialect, problem.variant, problem.a, problem.b)
+        self.problems.add(
+            (*keys, problem.len_a, problem.len_b, [self._number(step, problem.task) for step in problem.steps])
+        )
+
+    def _number(self, step: Step, task: str) -> int:
+        """Return a call's number; write the call when it is new."""
+        text = "\0".join((step.adapter, step.prompt, step.completion))
+        key = hashlib.blake2b(text.encode(), digest_size=16).digest()
+        number = self.known.get(key)
+        if number is None:
+            number = self.known[key] = len(self.known)
+            if step.adapter not in self.calls:
+                self.calls[step.adapter] = _Rows(self.folder / _file(len(self.calls)), CALLS)
+            own = step.adapter.partition("/")[2] or task
+            self.calls[step.adapter].add((number, own, step.kind, step.state, step.prompt, step.completion))
+        return number
+
+    def finish(self) -> None:
+        for rows in (self.problems, *self.calls.values()):
+            rows.close()
+        counts = {adapter: rows.count for adapter, rows in self.calls.items()}
+        put(self.folder / DONE, json.dumps({"counts": counts}).encode())
+
+
+class _Rows:
+    """A Parquet file written row by row, a window at a time."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.writer, self.schema = pq.ParquetWriter(path, schema, compression="zstd"), schema
+        self.waiting: list[tuple[Any, ...]] = []
+        self.count = 0
+
+    def add(self, row: tuple[Any, ...]) -> None:
+        self.waiting.append(row)
+        self.count += 1
+        if len(self.waiting) >= WINDOW:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self.writer.close()
+
+    def _flush(self) -> None:
+        if self.waiting:
+            columns = zip(*self.waiting, strict=True)
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, self.schema, strict=True)]
+            self.writer.write_table(pa.Table.from_arrays(arrays, schema=self.schema))
+            self.waiting = []
+
+
+def _file(index: int) -> str:
+    return f"calls-{index:03}.parquet"

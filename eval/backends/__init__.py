@@ -1,0 +1,1 @@
+"""What answers: a model here, a server, or the machines themselves."""

@@ -1,0 +1,184 @@
+"""Requests to a server that speaks OpenAI's protocol: tried again where that may help, each refusal explained."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+
+from ...errors import UserError, clip
+from ...pipelines.folder import shown
+from ...pipelines.push.retry import Retries
+
+CONNECT = 10.0  # seconds until a server must have taken a connection
+ANSWER = 600.0  # seconds without an answer; a request may wait behind many others
+PATIENCE = 2  # time-outs of one request before the evaluation stops
+KEY = "OPENAI_API_KEY"
+SAY_EVERY = 5.0  # seconds between lines about requests that are tried again
+GUIDE = "docs/vllm.md"
+
+
+def base_url(endpoint: str) -> str:
+    """Return the address that the protocol's paths are appended to: it ends in ``/v1``.
+
+    Raises:
+        UserError: this is no address of a server.
+    """
+    allowed = "http://localhost:8000, or https://host/v1"
+    try:
+        parts = urlsplit(endpoint)
+        host = (parts.hostname, parts.port)  # looking at the port checks it
+    except ValueError as error:
+        raise UserError(f"this is no address: {clip(error, 80)}", where="--endpoint", allowed=allowed) from error
+    if parts.username or parts.password:
+        raise UserError(
+            "the address holds a name or password, which tables and messages would show",
+            where="--endpoint",
+            next_step=f"put the key into the environment variable {KEY}",
+        )
+    if parts.scheme not in ("http", "https") or not host[0] or parts.query or parts.fragment:
+        raise UserError(f"{clip(endpoint)} is no address of a server", where="--endpoint", allowed=allowed)
+    path = parts.path.rstrip("/")
+    return f"{parts.scheme}://{parts.netloc}{path if path.endswith('/v1') else path + '/v1'}"
+
+
+class Endpoint:
+    """One server.
+
+    Args:
+        endpoint: its address, with or without ``/v1``.
+        connections: requests at the same time, at most.
+        timeout: seconds without an answer.
+
+    Raises:
+        UserError: this is no address, or the key in the environment cannot be one.
+    """
+
+    def __init__(self, endpoint: str, connections: int, timeout: float = ANSWER) -> None:
+        self.url = base_url(endpoint)
+        self.timeout = timeout
+        self._key = os.environ.get(KEY, "").strip()
+        if not (self._key.isascii() and self._key.isprintable()) or " " in self._key:
+            raise UserError("the key for the server holds characters that no key has", where=KEY)
+        self._client = httpx2.Client(
+            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+            timeout=httpx2.Timeout(timeout, connect=min(CONNECT, timeout), pool=None),
+            limits=httpx2.Limits(max_connections=connections),
+        )
+        self._retries = Retries("the same command", self._say, self.scrub)
+        self._lock, self._said = threading.Lock(), -SAY_EVERY
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._client.close()
+
+    def scrub(self, text: str) -> str:
+        """Return what others wrote without the key."""
+        return text.replace(self._key, "***") if self._key else text
+
+    def version(self) -> str:
+        """Return what the server calls its version; empty where it does not say."""
+        try:
+            found = self._client.get(self.url.removesuffix("/v1") + "/version").json()["version"]
+            return found if isinstance(found, str) and found.isprintable() and len(found) < 100 else ""
+        except (httpx2.HTTPError, ValueError, LookupError, TypeError):
+            return ""
+
+    def get(self, path: str) -> dict[str, Any]:
+        """Return the object that the server gives for a path.
+
+        Raises:
+            UserError: as ``post``.
+        """
+        return self._ask("GET", path, None)
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Send an object, return the one that comes back.
+
+        Raises:
+            UserError: the server cannot be reached, does not answer in time, refuses, or answers nonsense.
+            Refused: it says that the request is wrong (400), so that the caller can say what it was.
+        """
+        return self._ask("POST", path, body)
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        url, timeouts = self.url + path, 0
+
+        def once() -> dict[str, Any]:
+            nonlocal timeouts
+            try:
+                response = self._client.request(method, url, json=body)
+            except httpx2.TimeoutException as error:
+                timeouts += 1
+                if timeouts < PATIENCE or isinstance(error, httpx2.ConnectTimeout):
+                    raise
+                raise UserError(
+                    f"the server did not answer within {self.timeout:,.0f} s, {timeouts} times in a row",
+                    where=url,
+                    next_step="look at its log: it may hang, or have too many requests of others",
+                ) from None
+            response.raise_for_status()
+            found = response.json()
+            if not isinstance(found, dict):
+                raise UserError("the server's answer is no JSON object", where=url)
+            return found
+
+        try:
+            return self._retries("asking the server", once)
+        except httpx2.HTTPStatusError as error:
+            raise self._explained(url, error.response) from None
+        except UserError as error:
+            if error.where is not None:
+                raise
+            raise UserError(
+                error.what,
+                where=url,
+                next_step=f"see the server's log, start it again ({GUIDE}); the same command goes on where it stopped",
+            ) from None
+        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
+            what = f"the server's answer cannot be understood: {type(error).__name__} {self._quoted(str(error))}"
+            raise UserError(what, where=url, next_step="is this a server with OpenAI's protocol?") from None
+
+    def _explained(self, url: str, response: httpx2.Response) -> Exception:
+        """Return what a refusal means."""
+        status, said = response.status_code, self._quoted(_message(response))
+        if status == 400:
+            return Refused(said)
+        if status in (401, 403):
+            return UserError(
+                f"the server does not accept the key (HTTP {status})" if self._key else "the server wants a key",
+                where=url,
+                next_step=f"put the one it was started with into the environment variable {KEY}",
+            )
+        return UserError(f"the server refuses (HTTP {status}): {said}", where=url, next_step=f"see {GUIDE}")
+
+    def _quoted(self, text: str) -> str:
+        return clip(self.scrub(text), 300)
+
+    def _say(self, text: str) -> None:
+        """Print a line about a wait; requests that wait for the same reason together are one line."""
+        with self._lock:
+            now = time.monotonic()
+            if now - self._said < SAY_EVERY:
+                return
+            self._said = now
+        print(f"{shown(self.url)}: {text}", file=sys.stderr, flush=True)
+
+
+class Refused(Exception):
+    """The server says that the request is wrong; the text is its own, escaped."""
+
+
+def _message(response: httpx2.Response) -> str:
+    """Return what a server says about a refusal, in one of the forms there are."""
+    try:
+        found = response.json()
+    except ValueError:
+        return response.text
+    error = found.get("error", found) if isinstance(found, dict) else found
+    return str(error.get("message", error) if isinstance(error, dict) else error)

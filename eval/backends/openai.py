@@ -1,0 +1,310 @@
+"""The backend that asks a server: vLLM, or what speaks its dialect of OpenAI's protocol; adapters are models there."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ...errors import UserError, clip
+from ...pipelines.folder import shown
+from ..adapters import task_of
+from ..calls import BASE, SLACK, Answer, Ask, Backend, Call, Verdict
+from .endpoint import ANSWER, GUIDE, Endpoint, Refused
+from .tokens import Tokens
+
+CONCURRENCY = 32  # requests at the same time: the server makes batches of them
+CHUNK = 1024  # questions tokenised at once
+# Greedy decoding whatever the model's generation_config.json, which a server takes its defaults from, says.
+GREEDY = {"temperature": 0, "top_p": 1, "top_k": 0, "min_p": 0, "n": 1, "stream": False}
+GREEDY |= {"repetition_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0}
+# Two, not one: the difference to the runner-up is the margin, and tells a tie, which is decoded for certainty.
+SCORED = {"max_tokens": 1, "prompt_logprobs": 2, "add_special_tokens": False}
+DECODED = {"add_special_tokens": False, "return_token_ids": True}
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A question in tokens.
+
+    Args:
+        index: of the question.
+        prompt: its tokens, with those before a prompt.
+        expected: tokens of the right answer, without the end.
+        known: of these, how many the model is given.
+        certain: there is a right answer, which must fit.
+        text: the right answer.
+    """
+
+    index: int
+    prompt: list[int]
+    expected: list[int]
+    known: int
+    certain: bool
+    text: str
+
+
+class OpenAIBackend(Backend):
+    """Models on a server.
+
+    Requests to one adapter at a time: where adapters share a batch, servers have been seen to mix them up.
+
+    Args:
+        endpoint: address of the server.
+        wanted: names of the adapters that will be asked; ``BASE`` for the base model.
+        tokens: the base model's tokenizer.
+        folders: where the adapters lie here, for the command that serves them.
+        concurrency: requests at the same time, at most.
+        timeout: seconds without an answer.
+
+    Raises:
+        UserError: the server cannot be reached, or does not serve what is wanted; says how to start it.
+    """
+
+    name = "openai"
+
+    def __init__(
+        self,
+        endpoint: str,
+        wanted: Sequence[str],
+        tokens: Tokens,
+        *,
+        folders: Mapping[str, Path] | None = None,
+        concurrency: int = CONCURRENCY,
+        timeout: float = ANSWER,
+    ) -> None:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UserError("one process is enough to ask a server", next_step="start caef-data eval without torchrun")
+        self.tokens, self.concurrency = tokens, concurrency
+        self.endpoint = Endpoint(endpoint, concurrency, timeout)
+        cards = self._cards()
+        self.max_length = _max_length(cards)
+        self.models = _served(cards, wanted, folders or {}, self.endpoint.url)
+        self._threads: list[threading.Thread] = []
+
+    def provenance(self) -> dict[str, object]:
+        server = self.endpoint.version()
+        told = f"{self.endpoint.url} (version {server})" if server else self.endpoint.url
+        return {"device": told, "transformers": version("transformers")}
+
+    def close(self) -> None:
+        self.endpoint.close()
+
+    def verify(self, adapter: str, calls: Sequence[Call]) -> Iterator[tuple[int, Verdict]]:
+        """Tell of each call whether greedy decoding gives its completion.
+
+        Raises:
+            UserError: the server cannot be reached, refuses, or answers nonsense.
+        """
+        questions = [(call.prompt, call.completion, 0) for call in calls]
+        yield from self._each(adapter, questions, self._verdict)
+
+    def decode(self, adapter: str, asks: Sequence[Ask]) -> Iterator[tuple[int, Answer]]:
+        """Decode greedily.
+
+        Raises:
+            UserError: the server cannot be reached, refuses, or answers nonsense.
+        """
+        yield from self._each(adapter, [(ask.prompt, ask.expected, ask.known) for ask in asks], self._answer)
+
+    def _cards(self) -> list[dict[str, Any]]:
+        """Return what the server says of the models that it serves."""
+        try:
+            data = self.endpoint.get("/models").get("data")
+        except Refused as error:
+            raise UserError(f"the server refuses to list its models: {error}", where=self.endpoint.url) from None
+        cards = [card for card in data if isinstance(card, dict)] if isinstance(data, list) else []
+        if not cards or not all(isinstance(card.get("id"), str) for card in cards):
+            raise UserError("the server lists no models", where=self.endpoint.url, next_step=f"see {GUIDE}")
+        return cards
+
+    # One question
+
+    def _verdict(self, model: str, row: _Row) -> Verdict:
+        ids = [*row.prompt, *row.expected, self.tokens.end]
+        self._check_length(len(ids) + 1, "the server computes one token more than it is given")
+        choice = self._ask({"model": model, "prompt": ids, **SCORED}, len(ids))
+        margins = self._margins(choice, ids, len(row.prompt))
+        at = next((i for i, margin in enumerate(margins) if not margin > 0), None)
+        smallest = min(margins if at is None else margins[: at + 1])
+        return Verdict(at is None, at, smallest, len(ids), len(margins))
+
+    def _margins(self, choice: dict[str, Any], ids: list[int], start: int) -> list[float]:
+        """Return by how much each token from ``start`` on leads the best other one."""
+        try:
+            scores = choice["prompt_logprobs"]
+            if scores is None or len(scores) != len(ids):
+                raise LookupError("prompt_logprobs")
+            margins = []
+            for token, given in zip(ids[start:], scores[start:], strict=True):
+                own = str(token)
+                margins.append(given[own]["logprob"] - max(given[other]["logprob"] for other in given if other != own))
+            return margins
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise self._nonsense(error, "prompt_logprobs, as vLLM gives them, one entry a token") from None
+
+    def _answer(self, model: str, row: _Row) -> Answer:
+        given = row.prompt + row.expected[: row.known]
+        needed, room = len(row.expected) - row.known + 1, len(row.expected) - row.known + SLACK
+        if self.max_length is not None:
+            if row.certain:
+                self._check_length(len(given) + needed, "prompt, answer and end")
+            room = min(room, self.max_length - len(given))
+        if room < 1:  # what a model has made too long has no answer
+            return Answer("", False, 0)
+        choice = self._ask({"model": model, "prompt": given, "max_tokens": room, **DECODED}, len(given) + needed)
+        ids, why = choice.get("token_ids"), choice.get("finish_reason")
+        if not isinstance(ids, list) or not ids or not all(type(token) is int and token >= 0 for token in ids):
+            raise self._nonsense("token_ids", "token_ids, which vLLM gives since version 0.10.2")
+        if why not in ("stop", "length"):
+            raise self._nonsense(f"finish_reason {why!r}", "stop or length")
+        if why == "length" and len(ids) < min(needed, room) and row.certain:
+            raise self._too_long(len(given) + needed, None, "prompt, answer and end")
+        ended = why == "stop" and ids[-1] == self.tokens.end
+        answer = row.expected[: row.known] + (ids[:-1] if ended else ids)
+        # The same tokens are the same text, also where a tokenizer does not give it back exactly.
+        text = row.text if answer == row.expected else self.tokens.text(row.prompt, answer)
+        return Answer(text, ended, len(ids))
+
+    def _ask(self, body: dict[str, Any], length: int) -> dict[str, Any]:
+        """Return the one choice that the server gives."""
+        try:
+            found = self.endpoint.post("/completions", {**body, **GREEDY})
+        except Refused as error:
+            raise UserError(
+                f"the server refuses a request of {length:,} tokens to {clip(body['model'])}: {error}",
+                where=self.endpoint.url,
+                next_step=f"is its base model the one of --base-model? is its --max-model-len enough? see {GUIDE}",
+            ) from None
+        choices = found.get("choices")
+        if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
+            raise self._nonsense("choices", "one choice")
+        if choices[0].get("prompt_token_ids") not in (None, body["prompt"]):
+            raise self._nonsense("prompt_token_ids", "the tokens that were sent")
+        return choices[0]
+
+    def _check_length(self, length: int, what: str) -> None:
+        if self.max_length is not None and length > self.max_length:
+            raise self._too_long(length, self.max_length, what)
+
+    def _too_long(self, length: int, most: int | None, what: str) -> UserError:
+        return UserError(
+            f"a question takes {length:,} tokens ({what}), more than the server takes",
+            where=self.endpoint.url,
+            allowed=f"{most:,} tokens: what it was started with, or what the model can" if most is not None else None,
+            next_step=f"start it with --max-model-len {length:,}".replace(",", "")
+            + " or more, or build shorter operands",
+        )
+
+    def _nonsense(self, what: object, allowed: str) -> UserError:
+        return UserError(
+            f"the server's answer lacks something: {self.endpoint.scrub(clip(what, 100))}",
+            where=self.endpoint.url,
+            allowed=allowed,
+            next_step=f"take a version of vLLM that {GUIDE} names",
+        )
+
+    # Many questions
+
+    def _each(
+        self, adapter: str, questions: list[tuple[str, str, int]], work: Callable[[str, _Row], Result]
+    ) -> Iterator[tuple[int, Result]]:
+        """Work on many questions to one adapter at the same time; yield results as they come."""
+        for thread in self._threads:  # nothing of another adapter is under way
+            thread.join()
+        rows, lock, stop = self._rows(questions), threading.Lock(), threading.Event()
+        found: queue.SimpleQueue[tuple[int, Result] | BaseException | None] = queue.SimpleQueue()
+
+        def run() -> None:
+            try:
+                while not stop.is_set():
+                    with lock:
+                        row = next(rows, None)
+                    if row is None:
+                        break
+                    found.put((row.index, work(self.models[adapter], row)))
+            except BaseException as error:
+                found.put(error)
+            found.put(None)
+
+        # Daemons: who presses Ctrl-C does not wait for answers.
+        count = min(self.concurrency, len(questions))
+        self._threads = [threading.Thread(target=run, daemon=True) for _ in range(count)]
+        try:
+            for thread in self._threads:
+                thread.start()
+            while count:
+                item = found.get()
+                if isinstance(item, BaseException):
+                    raise item
+                if item is None:
+                    count -= 1
+                else:
+                    yield item
+        finally:
+            stop.set()
+
+    def _rows(self, questions: list[tuple[str, str, int]]) -> Iterator[_Row]:
+        for start in range(0, len(questions), CHUNK):
+            chunk = questions[start : start + CHUNK]
+            prompts = self.tokens.prompts([prompt for prompt, _, _ in chunk])
+            answers = self.tokens.encode([expected for _, expected, _ in chunk])
+            for at, (text, expected, known) in enumerate(chunk):
+                known = min(known, len(answers[at]))
+                # Where no answer is right any more, the prompt stands for it: see Ask.
+                yield _Row(start + at, prompts[at], answers[at], known, text != expected, expected)
+
+
+# What a server serves
+
+
+def _max_length(cards: list[dict[str, Any]]) -> int | None:
+    """Return how many tokens prompt and answer may have together; None where the server does not say."""
+    told = [card.get("max_model_len") for card in cards]
+    return min((length for length in told if type(length) is int and length > 0), default=None)
+
+
+def _plain(name: str) -> str:
+    """Return an adapter's name as different people may write it: ``executors/add``, ``executors-addition`` ..."""
+    kind, _, task = name.lower().replace("/", "-").replace("_", "-").partition("-")
+    return f"{kind}/{task_of(task) or task}"
+
+
+def _served(
+    cards: list[dict[str, Any]], wanted: Sequence[str], folders: Mapping[str, Path], url: str
+) -> dict[str, str]:
+    """Return the server's name of each adapter.
+
+    Raises:
+        UserError: it does not serve one, or several models could be meant.
+    """
+    ids = [card["id"] for card in cards]
+    alone = [card for card in cards if card.get("parent") is None]
+    models, missing = {}, []
+    for name in wanted:
+        if name == BASE:
+            found = [card["id"] for card in alone][:1] if len({card.get("root") for card in alone}) == 1 else []
+        else:
+            found = [name] if name in ids else [one for one in ids if _plain(one) == _plain(name)]
+        if len(found) > 1:
+            raise UserError(f"{name} may be each of {clip(found)}", where=url, next_step="serve one of them")
+        if found:
+            models[name] = found[0]
+        else:
+            missing.append(name or "the base model alone")
+    if missing:
+        modules = " ".join(f"{name}={shown(folders.get(name, name))}" for name in missing if name in folders)
+        raise UserError(
+            f"the server does not serve {', '.join(missing)}",
+            where=url,
+            allowed=f"it serves {clip(', '.join(ids), 300)}",
+            next_step=f"start it with --enable-lora --lora-modules {modules} (see {GUIDE})",
+        )
+    return models

@@ -1,0 +1,94 @@
+"""The machines themselves answer: a dry run of an evaluation, without a model. Their tokens are characters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from os.path import commonprefix
+
+from ...errors import UserError
+from ...tm import align_in, machine, operands
+from ...tm.check.rows import known_tasks
+from ...tm.check.successor import successor_of
+from ...tm.expression import parse_raw
+from ...tm.machine import HALT
+from ..calls import SLACK, Answer, Ask, Backend, Call, Verdict
+from ..runs import operands_of, raw_question
+
+Change = Callable[[str, str, str], str]
+_HEAD = re.compile(r"\[HEAD\d?\]")
+_RESULT = re.compile(r"(True|False|(?:\|\d)+)$")
+
+
+class OracleBackend(Backend):
+    """Answers as a perfect model does.
+
+    Entries are run by the parsers and rules that ``caef-data verify`` uses, which share nothing with the code that made
+    the expected texts; a machine of the user's own, which they do not know, answers what is expected.
+
+    Args:
+        change: is given adapter, prompt and answer, and returns the answer to give: how tests make a model that errs.
+    """
+
+    name = "oracle"
+
+    def __init__(self, change: Change = lambda adapter, prompt, answer: answer) -> None:
+        self.change = change
+
+    def verify(self, adapter: str, calls: Sequence[Call]) -> Iterator[tuple[int, Verdict]]:
+        """Compare the machines' answers with what is expected."""
+        for index, call in enumerate(calls):
+            text = self.answer(adapter, call.prompt, call.completion)
+            right = text == call.completion
+            at = None if right else len(commonprefix([text, call.completion]))
+            yield index, Verdict(right, at, None, len(call.prompt) + len(call.completion) + 1, len(call.completion) + 1)
+
+    def decode(self, adapter: str, asks: Sequence[Ask]) -> Iterator[tuple[int, Answer]]:
+        """Give the machines' answers, cut where a model's decoding would give up."""
+        for index, ask in enumerate(asks):
+            text = self.answer(adapter, ask.prompt, ask.expected)
+            room = len(ask.expected) + SLACK
+            yield index, Answer(text[:room], len(text) < room, len(text[:room]) - ask.known)
+
+    def answer(self, adapter: str, prompt: str, expected: str) -> str:
+        """Return the answer to a prompt; an empty text where it cannot be understood."""
+        folder, _, task = adapter.partition("/")
+        if folder == "executors":
+            found = _next(task, prompt) if task in known_tasks() else expected
+        elif folder == "aligners":
+            found = _aligned(task, prompt)
+        else:
+            found = _raw(prompt)
+        return self.change(adapter, prompt, found)
+
+
+def _next(task: str, prompt: str) -> str:
+    """Return the entry that follows."""
+    try:
+        return successor_of(task)(prompt)
+    except LookupError:  # tapes that no machine writes: a model that errs does
+        return ""
+
+
+def _aligned(task: str, prompt: str) -> str:
+    """Return the initial entry of a question, or the question and answer of a halting entry."""
+    state, _, rest = prompt.partition("\n")
+    try:
+        if not rest:
+            return align_in(prompt)
+        result = _RESULT.search(state)
+        if result is None or rest.removesuffix("\n") != HALT or not machine(task).has_raw:
+            return ""
+        a, b = operands_of(_HEAD.sub("", state[: result.start()]))
+    except (UserError, LookupError, ValueError):  # what a model that errs hands on may be anything
+        return ""
+    value = result[0].replace("|", "")
+    return raw_question(task, str(a), str(b)) + (value if value.isalpha() else value[::-1])
+
+
+def _raw(prompt: str) -> str:
+    try:
+        found, a, b = operands(*parse_raw(prompt))
+    except UserError:
+        return ""
+    return str(found.answer(a, b))

@@ -1,0 +1,94 @@
+"""Scores whole rows in one forward pass: would greedy decoding have given these answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from .model import Model
+
+
+class Whole(NamedTuple):
+    """A prompt and its right answer in tokens, without the end token."""
+
+    prompt: list[int]
+    answer: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Scores under way: the device may still be computing them.
+
+    Args:
+        found: shape (2, rows): index of the first wrong token, or more than the number of tokens; and the margin.
+        done: tells when they have come from a GPU.
+    """
+
+    found: torch.Tensor
+    done: torch.cuda.Event | None
+
+    def read(self) -> list[tuple[int, float]]:
+        """Wait for the scores; return for each row the index of the first wrong token, and the margin."""
+        if self.done is not None:
+            self.done.synchronize()
+        first, margin = self.found.tolist()
+        return [(int(place), least) for place, least in zip(first, margin, strict=True)]
+
+
+def score(model: Model, rows: Sequence[Whole], end: int) -> Scores:
+    """Start scoring rows; returns before a GPU is done.
+
+    Rows are padded on the right, where causal attention cannot see it: no mask is needed, which keeps attention fast.
+
+    Args:
+        model: with its adapter switched on.
+        rows: prompts of at least one token, and answers.
+        end: the token that must follow an answer.
+    """
+    lengths = [len(row.prompt) + len(row.answer) for row in rows]
+    width = max(lengths)
+    ids = np.zeros((len(rows), width), np.int64)
+    for place, row in enumerate(rows):
+        ids[place, : lengths[place]] = row.prompt + row.answer
+    sizes = np.array([len(row.answer) + 1 for row in rows])
+    owner = np.repeat(np.arange(len(rows)), sizes)  # the row of each position that decides a token,
+    which = np.arange(len(owner)) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # and which of its tokens it decides
+    first = np.array([place * width + len(row.prompt) - 1 for place, row in enumerate(rows)])
+    targets = np.concatenate([[*row.answer, end] for row in rows])
+    sent = model.send(np.stack([first[owner] + which, targets, owner, which]))
+    with torch.inference_mode():
+        logits = model.logits(model.send(ids), sent[0], use_cache=False)
+        found = _judge(logits, sent[1], sent[2], sent[3], len(rows))
+    if model.device.type != "cuda":
+        return Scores(found, None)
+    found = found.to("cpu", non_blocking=True)
+    done = torch.cuda.Event()
+    done.record(torch.cuda.current_stream(model.device))
+    return Scores(found, done)
+
+
+def _judge(
+    logits: torch.Tensor, targets: torch.Tensor, owner: torch.Tensor, which: torch.Tensor, rows: int
+) -> torch.Tensor:
+    """Return what ``Scores.found`` holds; the logits are spoilt.
+
+    Args:
+        logits: shape (n, vocabulary).
+        targets: the right token at each position, shape (n,).
+        owner: the row of each position, shape (n,).
+        which: the index of the right token in its row, shape (n,).
+        rows: number of rows.
+    """
+    right = logits.gather(1, targets[:, None])[:, 0]
+    best, other = logits.scatter_(1, targets[:, None], -torch.inf).max(1)
+    given = (right > best) | ((right == best) & (targets < other))  # of equal logits the lowest token wins; NaN loses
+    never = int(1e9)
+    first = torch.full((rows,), never, device=logits.device)
+    first.scatter_reduce_(0, owner, torch.where(given, never, which), "amin")
+    margin = torch.where(which <= first[owner], right.double() - best.double(), torch.inf)
+    least = torch.full((rows,), torch.inf, dtype=margin.dtype, device=logits.device)
+    return torch.stack([first.double(), least.scatter_reduce_(0, owner, margin, "amin")])

@@ -1,0 +1,229 @@
+"""The base model: which one the adapters name, where it lies, and whether its files are whole."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError, clip
+from ..pipelines.folder import shown
+from .lora import CONFIG, PICKLES, Adapter, Shapes
+from .weights import read_header, read_json, sha256_of
+
+HUB_NAME = re.compile(r"[\w][\w.-]*(/[\w.-]+)?", re.ASCII)
+INDEX, SINGLE, MODEL = "model.safetensors.index.json", "model.safetensors", "config.json"
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+SPELLING = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", *TOKENIZERS)
+WANTED = ("*.json", "*.txt", "*.model", "*.jinja")  # of a Hub repository, beside weights
+HASHED_AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base model.
+
+    Args:
+        place: its folder; or, on the Hub, its name and commit: ``user/name@commit``.
+        sha256: hash of its configuration, tokenizer and weights; None where they are elsewhere.
+        shapes: the shape of each weight by name; None where they cannot be told, or are elsewhere.
+    """
+
+    place: Path | str
+    sha256: str | None = None
+    shapes: Shapes | None = None
+
+
+def find_base(
+    option: str | None, adapters: Mapping[str, Adapter], root: Path | None, *, weights: bool = True
+) -> BaseModel:
+    """Find the base model and check it; one on the Hub is looked up, and fetched later.
+
+    Args:
+        option: folder or Hub name that the user gave.
+        adapters: whose configurations name one otherwise: all the same.
+        root: the checkpoint folder.
+        weights: its weights are needed, too.
+
+    Raises:
+        UserError: none is named, or several are, or it is not there, or damaged.
+    """
+    if option is not None:
+        folder = Path(option).expanduser()
+        if not folder.is_dir() and (not HUB_NAME.fullmatch(option) or folder.exists()):
+            raise UserError(
+                f"there is no base model {shown(option)}",
+                where="--base-model",
+                allowed="a folder with config.json, tokenizer and weights, or a name on the Hub",
+            )
+        return read_base(folder, weights=weights) if folder.is_dir() else on_hub(option, None)
+    named: dict[tuple[Path | str, str | None], str] = {}
+    for name, adapter in adapters.items():
+        place = _named_by(adapter, root)
+        named.setdefault((place, None if isinstance(place, Path) else adapter.revision), name)
+    if len(named) != 1:
+        told = "; ".join(f"{name}: {shown(str(place))}" for (place, _), name in list(named.items())[:3])
+        raise UserError(
+            f"the adapters name {len(named) or 'no'} base models{': ' * bool(told)}{told}",
+            where=shown(str(root)),
+            allowed="one base model for all",
+            next_step="name it with --base-model",
+        )
+    [(place, revision)] = named
+    return read_base(place, weights=weights) if isinstance(place, Path) else on_hub(place, revision)
+
+
+def _named_by(adapter: Adapter, root: Path | None) -> Path | str:
+    """Return the folder or Hub name of the base model that an adapter's configuration names."""
+    where, base = shown(adapter.path / CONFIG), adapter.base
+    if base is None or root is None:
+        raise UserError(
+            "this adapter's configuration names no base model", where=where, next_step="name it with --base-model"
+        )
+    if not Path(base).is_absolute():
+        for start in (adapter.path, root):
+            folder = (start / base).resolve()
+            if (folder / MODEL).is_file():
+                if not folder.is_relative_to(root.resolve()):
+                    raise UserError(
+                        f"this adapter's configuration names a base model outside the checkpoint folder: {shown(base)}",
+                        where=where,
+                        next_step=f"if that is what you want: --base-model {shown(folder)}",
+                    )
+                return folder
+    # A path is seen from where the user stands, as the libraries that wrote it do.
+    if Path(base).is_absolute() or ".." not in Path(base).parts:
+        if (Path(base) / MODEL).is_file():
+            return Path(base).resolve()
+        if HUB_NAME.fullmatch(base):
+            return base
+    raise UserError(
+        f"the base model that this adapter's configuration names is not here: {shown(base)}",
+        where=where,
+        next_step="say where it is with --base-model",
+    )
+
+
+def read_base(folder: Path, *, weights: bool = True) -> BaseModel:
+    """Check a base model's folder: configuration, tokenizer, headers of its weights.
+
+    Raises:
+        UserError: a file is missing, damaged, of a kind that is not read, or names code to run.
+    """
+    config = read_json(folder / MODEL)
+    names = [name for name in SPELLING if (folder / name).is_file()]
+    if not set(names) & set(TOKENIZERS):
+        raise UserError("the base model has no tokenizer", where=shown(folder), allowed=", ".join(TOKENIZERS))
+    described = [config] + [read_json(folder / name) for name in names if name in SPELLING[:2]]
+    if any(_names_code(one) for one in described):
+        raise UserError(
+            "the base model's configuration names code of its own (auto_map), which is never run",
+            where=shown(folder),
+            allowed="models that the transformers library knows",
+            next_step="if it knows this one: take auto_map out of its configuration",
+        )
+    if not weights:
+        return BaseModel(folder)
+    files = _weight_files(folder)
+    headers = [read_header(folder / name) for name in files]
+    shapes = {name: tensor.shape for header in headers for name, tensor in header.items()}
+    _check_index(folder, files, shapes)
+    with ThreadPoolExecutor(HASHED_AT_ONCE) as pool:
+        hashed = [MODEL, *names, *files]
+        digests = pool.map(sha256_of, [folder / name for name in hashed])
+        told = "".join(f"{name} {digest}\n" for name, digest in zip(hashed, digests, strict=True))
+    # Numbers packed to fewer bits have shapes of their own.
+    packed = config.get("quantization_config") is not None
+    return BaseModel(folder, hashlib.sha256(told.encode()).hexdigest(), None if packed else shapes)
+
+
+def _names_code(value: object) -> bool:
+    if isinstance(value, dict):
+        return bool(value.get("auto_map")) or any(_names_code(one) for one in value.values())
+    return isinstance(value, list) and any(_names_code(one) for one in value)
+
+
+def _weight_files(folder: Path) -> list[str]:
+    """Return the names of the files that hold the weights, as transformers would choose them."""
+    if (folder / SINGLE).is_file():
+        return [SINGLE]
+    if (folder / INDEX).is_file():
+        held = read_json(folder / INDEX).get("weight_map")
+        names = sorted(set(held.values())) if isinstance(held, dict) and _are_names(held.values()) else []
+        if not names:
+            raise UserError(f"{INDEX} names no files of this folder", where=shown(folder))
+        return names
+    pickles = sorted(path.name for path in folder.iterdir() if path.name.endswith(PICKLES))
+    if pickles:
+        raise UserError(
+            f"the base model's weights are in {clip(pickles[0])}, which is not read: unpickling runs what is in it",
+            where=shown(folder),
+            allowed=SINGLE,
+            next_step="load it where you trust it, and save it again: model.save_pretrained(folder)",
+        )
+    raise UserError("the base model has no weights", where=shown(folder), allowed=f"{SINGLE}, or {INDEX}")
+
+
+def _are_names(values: Iterable[Any]) -> bool:
+    return all(isinstance(one, str) and re.fullmatch(r"[\w.-]+\.safetensors", one, re.ASCII) for one in values)
+
+
+def _check_index(folder: Path, files: list[str], shapes: Shapes) -> None:
+    if files == [SINGLE]:
+        return
+    lost = [name for name in read_json(folder / INDEX)["weight_map"] if name not in shapes]
+    if lost:
+        raise UserError(
+            f"{INDEX} speaks of {clip(lost[0], 120)}, which none of its files holds",
+            where=shown(folder),
+            next_step="download the model again",
+        )
+
+
+def on_hub(name: str, revision: str | None) -> BaseModel:
+    """Look a base model up on the Hub, or in its cache on this machine.
+
+    Raises:
+        UserError: it is not there, or the Hub cannot be reached.
+    """
+    path = Path(_from_hub(name, "hf_hub_download", filename=MODEL, revision=revision))
+    return BaseModel(f"{name}@{path.parent.name}")
+
+
+def fetch(base: BaseModel, *, weights: bool = True) -> BaseModel:
+    """Return a base model whose files are on this machine: one on the Hub is downloaded, and checked.
+
+    Raises:
+        UserError: the download fails, or a file is refused.
+    """
+    if isinstance(base.place, Path):
+        return base
+    name, _, commit = base.place.rpartition("@")
+    wanted = [*WANTED, *(["*.safetensors"] if weights else [])]
+    options = {"revision": commit, "allow_patterns": wanted, "ignore_patterns": ["*/*"]}
+    folder = Path(_from_hub(name, "snapshot_download", **options))
+    return read_base(folder, weights=weights)
+
+
+def _from_hub(name: str, function: str, **options: Any) -> str:
+    try:
+        import huggingface_hub
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise UserError(
+            f"the base model {name} is on the Hub, and huggingface_hub is not installed",
+            next_step="pip install 'caef-data[eval]', or name a folder with --base-model",
+        ) from error
+    try:
+        return str(getattr(huggingface_hub, function)(name, **options))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"the base model {name} cannot be had from the Hub: {clip(reason, 200)}",
+            allowed="a model that you may see (hf auth login), or a folder",
+            next_step="name a folder with --base-model",
+        ) from error

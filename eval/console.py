@@ -1,0 +1,195 @@
+"""What `caef-data eval` prints: what is left out, progress, a table of accuracies, the next commands."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pyarrow as pa
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ..errors import UserError
+from ..pipelines.build import argument
+from ..pipelines.folder import shown
+from .agenda import Agenda
+from .calls import Backend
+from .evaluate import Share
+from .kept import RIGHT, UNKNOWN, Kept
+from .session import Session, agenda_of, one_at_a_time, prepare, run
+from .settings import EvalSettings
+
+LINE_EVERY = 5.0  # seconds between progress lines where there is no terminal
+DRAW_EVERY = 0.1
+
+
+def _console(*, stderr: bool = False) -> Console:
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+def evaluate_with_progress(settings: EvalSettings) -> None:
+    """Evaluate, with progress on stderr and a table of accuracies on stdout."""
+    session = prepare(settings)
+    log = _console(stderr=True)
+    share = share_of_processes()
+    if share.rank == 0:
+        for note in session.jobs.notes:
+            log.print(note, soft_wrap=True)
+    done = session.finished()
+    if done is not None:
+        if share.rank == 0:
+            print_accuracy(session, "it was evaluated before; nothing is asked again")
+        return
+    if share.rank:
+        _evaluate(session, share, log)
+        return
+    with one_at_a_time(session):
+        try:
+            _evaluate(session, share, log)
+        except KeyboardInterrupt:
+            log.print(f"stopped: what was answered is kept; go on with: {command_line()}", soft_wrap=True)
+            sys.exit(130)
+    print_accuracy(session, "")
+
+
+def _evaluate(session: Session, share: Share, log: Console) -> None:
+    agenda = agenda_of(session, share)
+    if share.rank == 0:
+        _say_plan(session, agenda, log)
+    backend = _backend(session, agenda)
+    try:
+        with _progress(agenda, share, log) as progress:
+            run(session, agenda, backend, share, progress, command_line())
+    finally:
+        backend.close()
+
+
+def command_line() -> str:
+    """Return the command that was typed."""
+    return shlex.join(["caef-data", *sys.argv[1:]])
+
+
+def share_of_processes() -> Share:
+    """Return this process' part of the work: all of it, unless torchrun started several.
+
+    Raises:
+        UserError: torch is needed for several processes and is not installed.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size <= 1:
+        return Share()
+    try:
+        from torch import distributed
+    except ImportError as error:
+        raise UserError("several processes need torch", next_step="pip install 'caef-data[eval]'") from error
+    distributed.init_process_group("gloo")
+    return Share(distributed.get_rank(), size, distributed.barrier)
+
+
+def _backend(session: Session, agenda: Agenda) -> Backend:
+    from .backends.choose import make_backend
+
+    return make_backend(session.settings, session.checkpoint, agenda)
+
+
+def _say_plan(session: Session, agenda: Agenda, log: Console) -> None:
+    what: dict[str, list[str]] = {}
+    for task, mode in session.jobs.pairs:
+        what.setdefault(mode, []).append(task)
+    for mode, tasks in what.items():
+        log.print(f"{mode}: {', '.join(tasks)}", soft_wrap=True)
+    log.print(
+        f"{agenda.num_problems:,} problems, {agenda.num_calls:,} calls to {len(agenda.adapters)} adapters"
+        f" ({agenda.num_repeated:,} repeated ones are asked once); run {session.tables.run_id}",
+        soft_wrap=True,
+    )
+
+
+@contextmanager
+def _progress(agenda: Agenda, share: Share, log: Console) -> Iterator[Callable[[Kept], None]]:
+    """Show calls/s, tokens/s, the time left and the accuracy of the calls so far."""
+    start = said = drawn = time.perf_counter()
+    before: int | None = None
+    columns = (TextColumn("evaluating"), BarColumn(None), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    with Progress(*columns, console=log, disable=not log.is_terminal or share.rank > 0) as bar:
+        task = bar.add_task("", total=agenda.num_calls, rate="")
+
+        def progress(kept: Kept) -> None:
+            nonlocal said, drawn, before
+            now = time.perf_counter()
+            if share.rank or now - drawn < DRAW_EVERY and before is not None:
+                return
+            drawn = now
+            known = int((kept.right != UNKNOWN).sum())
+            before = known - 1 if before is None else before
+            spent = max(now - start, 1e-6)
+            right = int((kept.right == RIGHT).sum()) / max(known, 1)
+            speed = (known - before) / spent
+            tokens = int(kept.tokens.sum()) * (known - before) / max(known, 1) / spent
+            rate = f"{speed:,.1f} calls/s, {tokens:,.0f} tokens/s, {right:.1%} right"
+            bar.update(task, completed=known, rate=rate)
+            if not log.is_terminal and now - said >= LINE_EVERY:
+                said = now
+                left = (agenda.num_calls - known) / max(speed, 1e-6)
+                log.print(f"{known:,} of {agenda.num_calls:,} calls, {rate}, {left:,.0f} s left", soft_wrap=True)
+
+        yield progress
+
+
+def print_accuracy(session: Session, note: str) -> None:
+    """Print the accuracies of a finished run, and what to do with its tables."""
+    console = _console()
+    accuracy = session.tables.read_part("class_accuracy", "classes")
+    row = session.finished()
+    if accuracy is None or row is None:
+        raise UserError(
+            "the tables of this run are damaged",
+            where=shown(str(session.tables.results)),
+            next_step=f"remove the folders run_id={session.tables.run_id} there, and evaluate again",
+        )
+    table = Table()
+    for name in ("task", "mode"):
+        table.add_column(name, no_wrap=True)
+    rollout = session.settings.strategy == "rollout"
+    for name in ("problems", "right", "accuracy", "95% interval", *(["final answer right"] if rollout else [])):
+        table.add_column(name, justify="right")
+    for task, mode, n, correct, final in _totals(accuracy):
+        low, high = wilson(correct, n)
+        cells = [f"{n:,}", f"{correct:,}", f"{correct / n:.2%}" if n else "-", f"{low:.1%} - {high:.1%}" if n else "-"]
+        table.add_row(task, mode, *cells, *([f"{final:,}"] if rollout else []))
+    console.print(table)
+    speed = f"{row['calls']:,} calls in {row['seconds']:,.1f} s, {row['calls_per_second']:,.1f} calls/s"
+    console.print(f"run {session.tables.run_id}: {speed}{'; ' + note if note else ''}", soft_wrap=True)
+    results = "" if session.settings.out == "results" else f" --results {argument(session.settings.out)}"
+    query = "SELECT task, len_a, len_b, n, accuracy FROM class_accuracy ORDER BY accuracy LIMIT 10"
+    console.print(f'ask it:  caef-data query{results} "{query}"', soft_wrap=True)
+    console.print(f"see it:  caef-data report{results} --run {session.tables.run_id}", soft_wrap=True)
+
+
+def _totals(accuracy: pa.Table) -> list[tuple[str, str, int, int, int]]:
+    keys = ["task", "mode"]
+    found = accuracy.group_by(keys, use_threads=False).aggregate(
+        [(name, "sum") for name in ("n", "correct", "final_correct")]
+    )
+    rows = [
+        (row["task"], row["mode"], row["n_sum"], row["correct_sum"], row["final_correct_sum"] or 0)
+        for row in found.to_pylist()
+    ]
+    return sorted(rows)
+
+
+def wilson(correct: int, n: int) -> tuple[float, float]:
+    """Return the 95% Wilson interval of an accuracy; (0, 1) without a problem."""
+    if not n:
+        return 0.0, 1.0
+    z = 1.959963984540054
+    p = correct / n
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return max(0.0, float(middle - half)) if correct else 0.0, min(1.0, float(middle + half)) if correct < n else 1.0

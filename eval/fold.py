@@ -1,0 +1,140 @@
+"""From the results of calls to the result tables: right problems, accuracy of classes, first failures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from os.path import commonprefix
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ..pipelines.local_folder import LocalFolder
+from .agenda import Agenda, Window
+from .evaluate import first_failing_places
+from .kept import RIGHT, UNKNOWN, Kept
+from .runs import shards
+from .tables import CLASS, RunTables, call_key, class_accuracy
+
+
+def write_tables(
+    tables: RunTables, agenda: Agenda, kept: Kept, finals: npt.NDArray[np.int8] | None, folder: LocalFolder
+) -> pa.Table:
+    """Write the tables calls, failures and class_accuracy of a run whose calls are all judged; return the last one.
+
+    Args:
+        tables: where they go.
+        agenda: the problems and calls.
+        kept: the results of the calls.
+        finals: of rollouts: whether each problem's last text was right; None otherwise.
+        folder: the dataset, for the classes that no problem was taken from.
+    """
+    places = first_failing_places(agenda, kept.right)
+    for adapter in agenda.adapters:
+        tables.write_part("calls", _part(adapter), _calls(agenda, kept, adapter))
+        tables.write_part("failures", _part(adapter), _failures(agenda, kept, adapter, places))
+    accuracy = class_accuracy(_outcomes(agenda, kept, places, finals), _classes(agenda, folder))
+    tables.write_part("class_accuracy", "classes", [accuracy])
+    return accuracy
+
+
+def _part(adapter: str) -> str:
+    return adapter.replace("/", "-") or "base"
+
+
+def _calls(agenda: Agenda, kept: Kept, adapter: str) -> Iterator[dict[str, Any]]:
+    for window in agenda.windows(adapter):
+        known = np.flatnonzero(kept.right[window.ids] != UNKNOWN)  # rollouts that fail ask no more
+        if not len(known):
+            continue
+        texts = kept.texts_of(window.ids)
+        ids = window.ids[known]
+        right = kept.right[ids] == RIGHT
+        calls = [window.calls[row] for row in known.tolist()]
+        at, margin = kept.at[ids], kept.margin[ids]
+        yield {
+            "call": ids,
+            "key": [call_key(adapter, call.prompt, call.completion) for call in calls],
+            "adapter": [adapter] * len(ids),
+            "task": [window.tasks[row] for row in known.tolist()],
+            "kind": [window.kinds[row] for row in known.tolist()],
+            "state": [window.states[row] for row in known.tolist()],
+            "correct": right,
+            "tokens": kept.tokens[ids],
+            "completion_tokens": pa.array(kept.completion_tokens[ids], mask=kept.completion_tokens[ids] == 0),
+            "first_wrong_token": pa.array(at, mask=(at < 0) | right),
+            "margin": pa.array(margin, mask=np.isnan(margin)),
+            "decoded": kept.decoded[ids],
+            "text": [None if good else texts.get(number) for number, good in zip(ids.tolist(), right, strict=True)],
+            "prompt": [None if good else call.prompt for call, good in zip(calls, right, strict=True)],
+            "expected": [None if good else call.completion for call, good in zip(calls, right, strict=True)],
+        }
+
+
+def _failures(agenda: Agenda, kept: Kept, adapter: str, places: npt.NDArray[np.int64]) -> Iterator[dict[str, Any]]:
+    failed = np.flatnonzero(places >= 0)
+    first = agenda.flat[places[failed]]
+    order = np.argsort(first, kind="stable")
+    failed, first = failed[order], first[order]
+    for window in agenda.windows(adapter):
+        mine = np.flatnonzero(np.isin(first, window.ids))
+        if len(mine):
+            yield _failure_rows(agenda, kept, window, failed[mine], places)
+
+
+def _failure_rows(
+    agenda: Agenda, kept: Kept, window: Window, problems: npt.NDArray[np.int64], places: npt.NDArray[np.int64]
+) -> dict[str, Any]:
+    rows = {number: row for row, number in enumerate(window.ids.tolist())}
+    texts = kept.texts_of(window.ids)
+    numbers = agenda.flat[places[problems]].tolist()
+    found = [rows[number] for number in numbers]
+    calls = [window.calls[row] for row in found]
+    answers = [texts.get(number) for number in numbers]
+    kept_at = kept.at[numbers]
+    own = agenda.problems.take(pa.array(problems))
+    return {
+        **{name: own.column(name) for name in (*CLASS, "a", "b")},
+        "step": places[problems] - agenda.starts[problems],
+        "num_calls": agenda.starts[problems + 1] - agenda.starts[problems],
+        "call": numbers,
+        "adapter": [call.adapter for call in calls],
+        "kind": [window.kinds[row] for row in found],
+        "state": [window.states[row] for row in found],
+        "prompt": [call.prompt for call in calls],
+        "expected": [call.completion for call in calls],
+        "text": answers,
+        "first_wrong_token": pa.array(kept_at, mask=kept_at < 0),
+        "first_wrong_char": [
+            None if text is None else len(commonprefix([text, call.completion]))
+            for text, call in zip(answers, calls, strict=True)
+        ],
+    }
+
+
+def _outcomes(
+    agenda: Agenda, kept: Kept, places: npt.NDArray[np.int64], finals: npt.NDArray[np.int8] | None
+) -> pa.Table:
+    right = pa.array(places < 0)
+    final = pa.nulls(agenda.num_problems, pa.bool_())
+    if finals is not None:
+        final = pa.array(finals == RIGHT, mask=finals == UNKNOWN)
+    return agenda.problems.select(CLASS).append_column("right", right).append_column("final_right", final)
+
+
+def _classes(agenda: Agenda, folder: LocalFolder) -> pa.Table:
+    """Return the classes of the rows that the problems were taken from."""
+    import pyarrow.dataset as ds
+
+    jobs = agenda.problems.group_by(["task", "mode", "split", "dialect"]).aggregate([]).to_pylist()
+    tables = [agenda.problems.select(CLASS).slice(0, 0)]
+    for job in jobs:
+        paths = [folder.path / path for path in shards(folder, job["task"], job["mode"], job["split"])]
+        names = ["variant", "len_a", "len_b"]
+        found = ds.dataset(paths, format="parquet").scanner(columns=names).to_table().group_by(names).aggregate([])
+        columns = {name: pa.array([job[name]] * len(found), pa.string()) for name in job}
+        columns |= {"variant": found.column("variant").cast(pa.string())}
+        columns |= {name: found.column(name).cast(pa.int16()) for name in ("len_a", "len_b")}
+        tables.append(pa.table({name: columns[name] for name in CLASS}))
+    return pa.concat_tables(tables)

@@ -1,0 +1,113 @@
+"""Which tasks are evaluated in which modes: what was asked for, as far as adapters and rows are there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Container
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import UserError
+from ..pipelines.folder import shown
+from ..pipelines.local_folder import LocalFolder
+from ..tm import machine
+from ..tm import tasks as all_tasks
+from .runs import MODES, RAW, VIEWS
+from .settings import EvalSettings
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """What is evaluated.
+
+    Args:
+        pairs: tasks and modes.
+        notes: lines that say what is left out, and why.
+    """
+
+    pairs: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+
+
+def choose(
+    settings: EvalSettings,
+    manifest: dict[str, Any],
+    adapters: Container[str] | None,
+    needed: Callable[[str, str], Collection[str]],
+) -> Jobs:
+    """Choose tasks and modes.
+
+    Args:
+        settings: what was asked for.
+        manifest: of the dataset.
+        adapters: names of the adapters there are; None where every one is (the oracle).
+        needed: returns the names of the adapters that a task needs in a mode.
+
+    Raises:
+        UserError: nothing is left to evaluate; the message says why.
+    """
+    modes = (RAW,) if settings.baseline else settings.mode or MODES
+    pairs, notes = [], []
+    for task in settings.task or all_tasks():
+        if adapters is not None and not settings.task and not settings.baseline and not _any_adapter(task, adapters):
+            continue
+        for mode in modes:
+            why = _obstacle(task, mode, settings.split, manifest, adapters, needed)
+            if why is None:
+                pairs.append((task, mode))
+            elif settings.mode or settings.baseline or machine(task).has_raw or mode in ("one_step", "executor"):
+                notes.append(f"{task} {mode} is left out: {why}")
+    if not pairs:
+        raise UserError(
+            f"nothing can be evaluated: {'; '.join(notes[:6]) or 'no adapter of any task was found'}",
+            where=", ".join(shown(place) for place in (settings.adapters, settings.data) if place),
+            allowed="adapters in executors/<task>/ and aligners/<task>/; rows as caef-data info shows them",
+        )
+    return Jobs(tuple(pairs), tuple(notes))
+
+
+def _any_adapter(task: str, adapters: Container[str]) -> bool:
+    return f"executors/{task}" in adapters or f"aligners/{task}" in adapters
+
+
+def _obstacle(
+    task: str,
+    mode: str,
+    split: str,
+    manifest: dict[str, Any],
+    adapters: Container[str] | None,
+    needed: Callable[[str, str], Collection[str]],
+) -> str | None:
+    """Return why a task cannot be evaluated in a mode, None where it can."""
+    if mode not in ("one_step", "executor") and not machine(task).has_raw:
+        return "it has no raw text"
+    config = f"{task}-{VIEWS[mode]}"
+    if split not in manifest["configs"].get(config, {}):
+        return f"the dataset has no {split} rows of {config}"
+    if adapters is not None and mode != RAW:
+        missing = sorted(name for name in needed(task, mode) if name not in adapters)
+        if missing:
+            return f"there is no {', no '.join(missing)}"
+    return None
+
+
+def check_rows(folder: LocalFolder, pairs: tuple[tuple[str, str], ...], split: str) -> dict[str, str]:
+    """Check the shards that the problems come from, byte for byte; return the identity of each config used.
+
+    Raises:
+        UserError: a shard is missing or damaged.
+    """
+    from ..pipelines.folder import shard_record
+
+    manifest = folder.manifest()
+    identities = {}
+    for config in sorted({f"{task}-{VIEWS[mode]}" for task, mode in pairs}):
+        held = manifest["configs"][config][split]
+        for shard in held["shards"]:
+            if not folder.holds(shard_record(shard)):
+                raise UserError(
+                    f"{shard['path']} is missing, or is not what the manifest says",
+                    where=shown(folder.name),
+                    next_step=f"caef-data verify {shown(folder.name)}",
+                )
+        identities[f"{config}/{split}"] = held["identity"]
+    return identities

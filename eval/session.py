@@ -1,0 +1,235 @@
+"""One evaluation from settings to tables: everything checked first, resumed where it stopped, one at a time a run."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import __version__
+from ..errors import UserError
+from ..pipelines.folder import open_folder, shown
+from ..pipelines.local_folder import LocalFolder
+from .agenda import Agenda, write_agenda
+from .calls import Backend
+from .evaluate import Share, evaluate
+from .fold import write_tables
+from .jobs import Jobs, check_rows, choose
+from .kept import UNKNOWN, Kept
+from .rollout import WALKED, roll_out
+from .runs import read_problems
+from .settings import EvalSettings
+from .tables import RunTables, run_id
+
+if TYPE_CHECKING:
+    from .adapters import Checkpoint
+
+VERSION = 1  # of the rules of judging; changes the id of every run
+WORK = ".work"  # under the results folder: what unfinished runs know so far
+
+
+@dataclass(frozen=True)
+class Session:
+    """An evaluation whose every input has been checked.
+
+    Args:
+        settings: what was asked for.
+        folder: the dataset.
+        checkpoint: base model and adapters; None for the oracle.
+        jobs: tasks and modes.
+        identity: what the results depend on.
+        tables: where results go.
+    """
+
+    settings: EvalSettings
+    folder: LocalFolder
+    checkpoint: Checkpoint | None
+    jobs: Jobs
+    identity: dict[str, Any]
+    tables: RunTables
+
+    @property
+    def work(self) -> Path:
+        """The folder of what an unfinished run knows so far."""
+        return self.tables.results / WORK / self.tables.run_id
+
+    def finished(self) -> dict[str, Any] | None:
+        """Return the run's row of the table runs if it is finished."""
+        row = self.tables.read_run()
+        return row if row is not None and row["status"] == "finished" else None
+
+
+def prepare(settings: EvalSettings) -> Session:
+    """Check settings, dataset and adapters; no weight is loaded, torch is not imported.
+
+    Raises:
+        UserError: something is missing, damaged or does not fit; the message says what to do.
+    """
+    from .adapters import find_adapters, needed
+
+    folder = open_folder(settings.data)
+    if not isinstance(folder, LocalFolder):
+        raise UserError("problems are read from a dataset folder on this machine", where=shown(settings.data))
+    manifest = folder.manifest()
+    if not manifest:
+        raise UserError(
+            "there is no finished dataset here",
+            where=shown(settings.data),
+            next_step="caef-data build --task sub --min 1 --max 100 --num 20, or name another one with --data",
+        )
+    checkpoint = None
+    if settings.backend != "oracle":
+        checkpoint = find_adapters(settings.adapters, settings.base_model, weights=settings.backend != "openai")
+    available = None if checkpoint is None else checkpoint.adapters
+    jobs = choose(settings, manifest, available, needed)
+    used = sorted({name for task, mode in jobs.pairs for name in needed(task, mode)} if not settings.baseline else [])
+    identity = {
+        "version": VERSION,
+        "rows": check_rows(folder, jobs.pairs, settings.split),
+        "jobs": [list(pair) for pair in jobs.pairs],
+        "base": None if checkpoint is None else checkpoint.base_sha256 or str(checkpoint.base),
+        "adapters": {} if checkpoint is None else {name: checkpoint.adapters[name].sha256 for name in used},
+        **{name: getattr(settings, name) for name in ("strategy", "backend", "endpoint", "limit", "dtype", "device")},
+    }
+    tables = RunTables(Path(settings.out), run_id(json.dumps(identity, sort_keys=True)))
+    return Session(settings, folder, checkpoint, jobs, identity, tables)
+
+
+@contextmanager
+def one_at_a_time(session: Session) -> Iterator[None]:
+    """Hold the run: another evaluation of the same run is refused, others go on beside it.
+
+    Raises:
+        UserError: it is being evaluated.
+    """
+    session.work.mkdir(parents=True, exist_ok=True)
+    handle = os.open(session.work, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"run {session.tables.run_id} is being evaluated by another process",
+                where=shown(session.settings.out),
+                next_step="wait for it",
+            ) from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def agenda_of(session: Session, share: Share) -> Agenda:
+    """Return the problems and calls, written by the first process."""
+    path = session.work / "agenda"
+    if share.rank == 0:
+        settings, folder = session.settings, session.folder
+        write_agenda(
+            path,
+            (
+                problem
+                for task, mode in session.jobs.pairs
+                for problem in read_problems(folder, task, mode, settings.split, settings.limit)
+            ),
+        )
+    share.wait()
+    return Agenda(path)
+
+
+def run(
+    session: Session, agenda: Agenda, backend: Backend, share: Share, progress: Callable[[Kept], None], command: str
+) -> Any:
+    """Evaluate what is not known yet and write the tables; return class_accuracy (None in all but the first process).
+
+    Args:
+        session: what to evaluate.
+        agenda: its problems and calls.
+        backend: the model.
+        share: this process' part.
+        progress: called after every result.
+        command: the command that makes the run again, for the table runs.
+    """
+    began, started = time.monotonic(), datetime.now(UTC)
+    earlier = session.tables.read_run() or {}
+    row = {**_provenance(session, agenda, backend, command), "started": earlier.get("started") or started}
+    before = earlier.get("seconds") or 0.0
+    if share.rank == 0:
+        session.tables.sweep()
+        session.tables.write_run({**row, "status": "unfinished", "seconds": before})
+    kept = Kept(session.work / "kept", agenda.num_calls, share.rank)
+    strategy, finals = session.settings.strategy, None
+    try:
+        if strategy == "rollout":
+            finals = roll_out(
+                agenda, kept, backend, known=_known(session, agenda), share=share, progress=progress
+            ).right
+            _decode_single(agenda, kept, backend, share, progress)
+        else:
+            evaluate(agenda, kept, backend, verify=strategy == "verify", share=share, progress=progress)
+    except BaseException:
+        kept.flush()
+        if share.rank == 0:
+            seconds = before + time.monotonic() - began
+            session.tables.write_run({**row, "status": "unfinished", "seconds": seconds})
+        raise
+    kept.flush()
+    share.wait()
+    kept.load()
+    if share.rank:
+        return None
+    accuracy = write_tables(session.tables, agenda, kept, finals, session.folder)
+    seconds = before + time.monotonic() - began
+    calls, tokens = int((kept.right != UNKNOWN).sum()), int(kept.tokens.sum())
+    row |= {"calls": calls, "tokens": tokens, "seconds": seconds, "calls_per_second": calls / seconds}
+    row |= {"tokens_per_second": tokens / seconds, "finished": datetime.now(UTC), "status": "finished"}
+    session.tables.write_run(row)
+    shutil.rmtree(session.work)
+    return accuracy
+
+
+def _known(session: Session, agenda: Agenda) -> set[str]:
+    return set(agenda.adapters if session.checkpoint is None else session.checkpoint.adapters)
+
+
+def _decode_single(agenda: Agenda, kept: Kept, backend: Backend, share: Share, progress: Any) -> None:
+    """Decode the calls of problems that ask once: there is nothing to roll out."""
+    single = ~np.isin(np.array(agenda.problems.column("mode").to_pylist()), WALKED)
+    wanted = np.zeros(agenda.num_calls, np.bool_)
+    wanted[agenda.flat[agenda.starts[:-1][single]]] = True
+    evaluate(agenda, kept, backend, verify=False, share=share, progress=progress, wanted=wanted)
+
+
+def _provenance(session: Session, agenda: Agenda, backend: Backend, command: str) -> dict[str, Any]:
+    settings, checkpoint = session.settings, session.checkpoint
+    manifest = session.folder.manifest()
+    dialects = sorted({manifest["tasks"][task]["settings"]["dialect"] for task, _ in session.jobs.pairs})
+    return {
+        "command": command,
+        "base_model": None if checkpoint is None else str(checkpoint.base),
+        "base_sha256": None if checkpoint is None else checkpoint.base_sha256,
+        "adapters": session.identity["adapters"],
+        "data": settings.data,
+        "data_identity": manifest["identity"],
+        "tasks": sorted({task for task, _ in session.jobs.pairs}),
+        "modes": sorted({mode for _, mode in session.jobs.pairs}),
+        "splits": [settings.split],
+        "strategy": settings.strategy,
+        "backend": settings.backend,
+        "baseline": settings.baseline,
+        "dialect": ", ".join(dialects),
+        "max_problems": settings.limit,
+        "caef_data": __version__,
+        "problems": agenda.num_problems,
+        "calls": agenda.num_calls,
+        "calls_repeated": agenda.num_repeated,
+        **backend.provenance(),
+    }

@@ -1,0 +1,152 @@
+"""What an evaluation is asked to do: options of the command line, or the table ``[eval]`` of a declaration."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError, clip, nearest
+from ..pipelines.declaration import load_declaration
+from ..tm import tasks as all_tasks
+from .runs import MODES
+
+STRATEGIES = ("verify", "generate", "rollout")
+BACKENDS = ("transformers", "openai", "oracle")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+CHOICES: dict[str, tuple[str, ...]] = {
+    "mode": MODES,
+    "split": ("train", "test", "stress"),
+    "strategy": STRATEGIES,
+    "backend": BACKENDS,
+    "dtype": DTYPES,
+}
+BATCH_TOKENS = 8192
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalSettings:
+    """Settings of an evaluation. Constructing them checks them.
+
+    Args:
+        adapters: the checkpoint folder; may be missing for the baseline and the oracle.
+        base_model: folder or Hub name of the base model; None takes it from the adapters' configs.
+        data: the built dataset folder that problems come from.
+        task: tasks; none for every task whose adapters are there.
+        mode: modes; none for every mode whose adapters and rows are there.
+        split: the split of the problems.
+        strategy: verify, generate or rollout.
+        batch_tokens: tokens of a batch, padding included.
+        dtype: of the weights: auto is bfloat16 on a GPU that has it, float32 otherwise.
+        device: auto, cpu, cuda, cuda:1 ...
+        backend: transformers, openai or oracle.
+        endpoint: URL of the server, for the openai backend.
+        limit: problems a task and mode, at most.
+        baseline: evaluate the base model without adapters on raw questions.
+        out: the results folder.
+
+    Raises:
+        UserError: a value that these rules refuse.
+    """
+
+    adapters: str | None = None
+    base_model: str | None = None
+    data: str = "data"
+    task: tuple[str, ...] = ()
+    mode: tuple[str, ...] = ()
+    split: str = "test"
+    strategy: str = "verify"
+    batch_tokens: int = BATCH_TOKENS
+    dtype: str = "auto"
+    device: str = "auto"
+    backend: str = "transformers"
+    endpoint: str | None = None
+    limit: int | None = None
+    baseline: bool = False
+    out: str = "results"
+
+    def __post_init__(self) -> None:
+        for name in ("task", "mode"):
+            given = getattr(self, name)
+            if not isinstance(given, str | list | tuple):
+                raise _refuse(name, given, "text, or a list of texts")
+            object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given or ()))
+        self._check_kinds()
+        for name, choices in {**CHOICES, "task": (*all_tasks(), "all")}.items():
+            value = getattr(self, name)
+            for one in value if isinstance(value, tuple) else (value,):
+                if one not in choices:
+                    raise _refuse(name, one, ", ".join(choices), nearest(str(one)[:60], choices))
+        if "all" in self.task:
+            object.__setattr__(self, "task", ())
+        self._check_together()
+
+    def _check_kinds(self) -> None:
+        for name, kind in (("batch_tokens", int), ("limit", int), ("baseline", bool)):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, kind) or isinstance(value, bool) != (kind is bool)):
+                raise _refuse(name, value, "true or false" if kind is bool else "a whole number")
+        for name in ("adapters", "base_model", "data", "device", "endpoint", "out"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, str) or not value or "\0" in value):
+                raise _refuse(name, value, "text")
+
+    def _check_together(self) -> None:
+        if not 16 <= self.batch_tokens <= 10**9:
+            raise _refuse("batch_tokens", self.batch_tokens, "16 or more")
+        if self.limit is not None and self.limit < 1:
+            raise _refuse("limit", self.limit, "1 or more")
+        if self.adapters is None and not self.baseline and self.backend != "oracle":
+            raise UserError(
+                "there are no adapters to evaluate",
+                where="--adapters",
+                allowed="a folder with executors/<task>/ and aligners/<task>/",
+                next_step="caef-data eval --adapters ckpt/ (or --baseline --base-model MODEL, or --backend oracle)",
+            )
+        if self.baseline and self.base_model is None and self.adapters is None:
+            raise UserError("the baseline needs a base model", where="--base-model", allowed="a folder or a Hub name")
+        if (self.backend == "openai") != (self.endpoint is not None):
+            raise UserError(
+                "--endpoint and --backend openai belong together",
+                allowed="--backend openai --endpoint http://localhost:8000",
+            )
+
+
+def _refuse(name: str, value: object, allowed: str, hint: str = "") -> UserError:
+    option = "--" + name.replace("_", "-")
+    return UserError(f"{option} is {clip(value)}{hint}", allowed=allowed, next_step="caef-data eval --help")
+
+
+def eval_settings(declaration: str | None, given: Mapping[str, Any]) -> EvalSettings:
+    """Return the settings that a declaration's table ``[eval]`` holds, changed by the options that were given.
+
+    Args:
+        declaration: path of a ``.toml`` file, or None.
+        given: options by name; None where an option was not given.
+
+    Raises:
+        UserError: no such declaration, no ``[eval]`` in it, an unknown key, or a value that is refused.
+    """
+    held: dict[str, Any] = {}
+    if declaration is not None:
+        load_declaration(declaration)  # its other tables must make sense too
+        if not declaration.endswith(".toml"):
+            raise UserError(
+                f"the declaration {clip(declaration)} is shipped for building, it holds no evaluation",
+                allowed="a .toml file with a table [eval]",
+                next_step="caef-data eval --adapters ckpt/ --data DIR",
+            )
+        held = dict(tomllib.loads(Path(declaration).read_text("utf-8-sig")).get("eval", {}))
+        if not held:
+            raise UserError("the declaration has no table [eval]", where=clip(declaration))
+        names = [field.name for field in fields(EvalSettings)]
+        for key in held:
+            if key not in names:
+                raise UserError(
+                    f"unknown setting {clip(key)} in [eval]{nearest(key[:60], names)}",
+                    where=clip(declaration),
+                    allowed=", ".join(names),
+                )
+    return EvalSettings(**{**held, **{name: value for name, value in given.items() if value not in (None, [], ())}})

@@ -1,0 +1,212 @@
+"""Result tables on disk: parts written in one step, read back only when whole, and the accuracy of classes.
+
+``results/<table>/run_id=<16 hex digits>/<part>.parquet``
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..pipelines.shard import LEVEL, TEMPORARY, aside, place
+from ..schemas import RESULTS, part_schema
+
+RUN_ID = re.compile(r"[0-9a-f]{16}")
+RUN = "run"  # the one part of the table runs
+CLASS = ("task", "mode", "split", "dialect", "variant", "len_a", "len_b")
+Z = 1.959963984540054  # the normal distribution's 97.5% quantile: intervals of 95%
+Chunk: TypeAlias = "pa.Table | pa.RecordBatch | Mapping[str, Sequence[Any]]"
+
+# Wilson's score interval: of all binomial intervals the one that behaves at accuracies near 0 and 1 and for small n.
+# Its ends are 0 and 1 exactly where no problem, or every one, is right; sums of rounded numbers miss that.
+ACCURACY = f"""
+WITH outcome AS (
+    SELECT {", ".join(CLASS)}, "right", final_right FROM outcomes
+    UNION ALL
+    SELECT {", ".join(CLASS)}, NULL, NULL FROM classes
+), counted AS (
+    SELECT {", ".join(CLASS)}, count("right") AS n, count(*) FILTER ("right") AS correct,
+        CASE WHEN count(final_right) > 0 THEN count(*) FILTER (final_right) END AS final_correct
+    FROM outcome GROUP BY ALL
+), share AS (
+    SELECT *, CASE WHEN n > 0 THEN correct / n END AS accuracy, {Z * Z} AS zz FROM counted
+), halved AS (
+    SELECT *, (accuracy + zz / (2 * n)) / (1 + zz / n) AS middle,
+        {Z} * sqrt(accuracy * (1 - accuracy) / n + zz / (4.0 * n * n)) / (1 + zz / n) AS half
+    FROM share
+)
+SELECT {", ".join(CLASS)}, n, correct, accuracy,
+    CASE WHEN n = 0 THEN NULL WHEN correct = 0 THEN 0.0 ELSE greatest(0.0, middle - half) END AS low,
+    CASE WHEN n = 0 THEN NULL WHEN correct = n THEN 1.0 ELSE least(1.0, middle + half) END AS high,
+    final_correct
+FROM halved ORDER BY {", ".join(CLASS)}
+"""
+
+
+def run_id(identity: str) -> str:
+    """Return the id of the run with this identity.
+
+    Sixteen hexadecimal digits, the first one a letter: readers that guess the type of a folder's name take others for
+    numbers.
+    """
+    digest = hashlib.sha256(identity.encode()).hexdigest()
+    return "abcdef"[int(digest[16], 16) % 6] + digest[1:16]
+
+
+def call_key(adapter: str, prompt: str, completion: str) -> str:
+    """Return the 128-bit hash that a call has in every run, as 32 hexadecimal digits."""
+    return hashlib.blake2b("\0".join((adapter, prompt, completion)).encode(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True)
+class RunTables:
+    """The result tables of one run.
+
+    Args:
+        results: the folder of all results.
+        run_id: 16 hexadecimal digits.
+    """
+
+    results: Path
+    run_id: str
+
+    def __post_init__(self) -> None:
+        if not RUN_ID.fullmatch(self.run_id):
+            raise ValueError(f"not the id of a run: {self.run_id!r}")
+
+    def folder(self, table: str) -> Path:
+        """Return the folder of the run's parts of a table."""
+        return self.results / table / f"run_id={self.run_id}"
+
+    def path(self, table: str, part: str) -> Path:
+        """Return the path of a part."""
+        return self.folder(table) / f"{part}.parquet"
+
+    def parts(self, table: str) -> list[str]:
+        """Return the names of a table's parts, sorted; that they are whole is for ``read_part`` to say."""
+        return sorted(path.stem for path in self.folder(table).glob("*.parquet") if not path.name.startswith("."))
+
+    def write_part(self, table: str, part: str, chunks: Iterable[Chunk]) -> None:
+        """Write a part in one step; a part of this name is replaced.
+
+        Args:
+            table: the name of a table.
+            part: a file name without its ending.
+            chunks: the rows, some at a time: columns by name, equally long, or Arrow data. Columns left out are null.
+                One chunk is held in memory at once.
+
+        Raises:
+            KeyError: a chunk has a column that the table has not.
+            OSError: the disk is full or cannot be written; nothing is left behind.
+        """
+        schema = part_schema(table)
+        path = self.path(table, part)
+        with (
+            aside(path) as file,
+            pq.ParquetWriter(
+                file, schema, compression="zstd", compression_level=LEVEL, write_page_checksum=True
+            ) as writer,
+        ):
+            for chunk in chunks:
+                writer.write_table(_rows(schema, chunk))
+        place(path)
+
+    def read_part(self, table: str, part: str) -> pa.Table | None:
+        """Return a part; None where there is none, and where it is damaged, cut short or of another version."""
+        rows = read_whole(self.path(table, part))
+        return rows if rows is not None and rows.schema.equals(part_schema(table)) else None
+
+    def write_run(self, values: Mapping[str, Any]) -> None:
+        """Write the run's row of the table runs, over one that is there: first unfinished, at the end finished."""
+        self.write_part("runs", RUN, [{name: [value] for name, value in values.items()}])
+
+    def read_run(self) -> dict[str, Any] | None:
+        """Return the run's row of the table runs; None where there is none."""
+        table = self.read_part("runs", RUN)
+        return None if table is None else table.to_pylist(maps_as_pydicts="strict")[0]
+
+    def sweep(self) -> None:
+        """Remove what a killed evaluation was writing."""
+        for table in RESULTS:
+            for path in self.folder(table).glob(f"{TEMPORARY}*.parquet"):
+                path.unlink(missing_ok=True)
+
+
+def class_accuracy(outcomes: pa.Table | pa.RecordBatchReader, classes: pa.Table | pa.RecordBatchReader) -> pa.Table:
+    """Return the accuracy of every class, as rows of the table class_accuracy without the run's id, sorted.
+
+    Args:
+        outcomes: one row a problem: the columns of ``CLASS``, ``right``, and ``final_right`` (null unless known); a
+            null ``right`` is a problem that was not evaluated.
+        classes: the columns of ``CLASS``: classes to be listed even where they have no outcome, with n = 0.
+    """
+    import duckdb
+
+    with duckdb.connect(":memory:", config={"temp_directory": ""}) as database:
+        database.register("outcomes", outcomes)
+        database.register("classes", classes)
+        found = database.sql(ACCURACY).to_arrow_table()
+    return found.cast(part_schema("class_accuracy"))
+
+
+def read_whole(path: Path) -> pa.Table | None:
+    """Return the rows of a Parquet file with checksums; None where there is none, or a damaged one.
+
+    Raises:
+        OSError: the file cannot be read for another reason.
+    """
+    try:
+        with open(path, "rb") as source, pq.ParquetFile(source, page_checksum_verification=True) as file:
+            rows = file.read()
+            rows.validate(full=True)  # checksums cover the pages, not what the file says of them
+            return rows if rows.num_rows == file.metadata.num_rows else None
+    except FileNotFoundError:
+        return None
+    except (pa.ArrowException, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the system's; Arrow's own have no number
+            raise
+        return None
+
+
+def wilson(correct: int, n: int) -> tuple[float, float]:
+    """Return the 95% Wilson interval of an accuracy; 0 to 1 where n is 0."""
+    if not n:
+        return 0.0, 1.0
+    share, zz = correct / n, Z * Z / n
+    middle = (share + zz / 2) / (1 + zz)
+    half = Z * math.sqrt(share * (1 - share) / n + zz / (4 * n)) / (1 + zz)
+    return (max(0.0, middle - half) if correct else 0.0, min(1.0, middle + half) if correct < n else 1.0)
+
+
+def _rows(schema: pa.Schema, chunk: Chunk) -> pa.Table:
+    """Return a chunk with the columns of a schema, in their order."""
+    given: Mapping[str, Any] = (
+        chunk if isinstance(chunk, Mapping) else dict(zip(chunk.schema.names, chunk.columns, strict=True))
+    )
+    unknown = given.keys() - set(schema.names)
+    if unknown:
+        raise KeyError(f"no such columns: {', '.join(sorted(unknown))}")
+    num_rows = max((len(column) for column in given.values()), default=0)
+    columns = [
+        _array(given[field.name], field.type) if field.name in given else pa.nulls(num_rows, field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _array(column: Any, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
+    if isinstance(column, pa.Array | pa.ChunkedArray):
+        return column.cast(kind)
+    try:
+        return pa.array(column, kind)
+    except UnicodeEncodeError:  # a lone surrogate: what servers send as JSON need not be text
+        whole = [None if text is None else text.encode("utf-8", "backslashreplace").decode() for text in column]
+        return pa.array(whole, kind)

@@ -1,0 +1,160 @@
+"""The columns of the result tables that an evaluation leaves, each with its type, meaning and unit.
+
+No name is a reserved word of SQL.
+
+``results/<table>/run_id=<16 hex digits>/<part>.parquet``: the run's id is the name of the folder, and a column to every
+reader that knows Hive partitions. Times are UTC without a zone of their own, so that SQL needs no time zone data.
+"""
+
+from functools import cache
+
+import pyarrow as pa
+
+_TEXT, _WHOLE, _SHORT, _REAL, _YES = pa.string(), pa.int64(), pa.int16(), pa.float64(), pa.bool_()
+_NAMES, _TIME = pa.list_(pa.string()), pa.timestamp("us")
+
+Columns = dict[str, tuple[pa.DataType, str]]
+
+RUN_ID: Columns = {
+    "run_id": (_TEXT, "The evaluation, 16 hexadecimal digits: the same settings on the same data have the same.")
+}
+CLASS: Columns = {
+    "task": (_TEXT, "The task: add, sub, mul, div, equal, greater_than, less_than, reflection, left_mask or your own."),
+    "mode": (_TEXT, "What a problem is: one_step, executor, aligner_in, aligner_out, process; raw for the baseline."),
+    "split": (_TEXT, "train, test or stress."),
+    "dialect": (_TEXT, "Dialect of the texts: consistent or published."),
+    "variant": (_TEXT, "Part of the equivalence class (len_a, len_b): any, equal, greater, ...; the family in stress."),
+    "len_a": (_SHORT, "Number of digits of a."),
+    "len_b": (_SHORT, "Number of digits of b; 0 for a task with one operand."),
+}
+RUNS: Columns = {
+    **RUN_ID,
+    "started": (_TIME, "When the evaluation began, UTC."),
+    "finished": (_TIME, "When its tables were complete, UTC; null while they are not."),
+    "status": (_TEXT, "finished, or unfinished: still going on, or stopped; the same command goes on with it."),
+    "command": (_TEXT, "The command that makes the run again."),
+    "base_model": (_TEXT, "The base model: a folder, or a name on the Hub."),
+    "base_sha256": (_TEXT, "Hash of the base model's configuration and weights; null where they are elsewhere."),
+    "adapters": (pa.map_(pa.string(), pa.string()), "Adapter, such as executors/add, to the sha256 of its content."),
+    "data": (_TEXT, "The dataset folder that the problems were read from."),
+    "data_identity": (_TEXT, "The identity of the dataset in it: caef-data info."),
+    "tasks": (_NAMES, "The tasks evaluated."),
+    "modes": (_NAMES, "The modes evaluated."),
+    "splits": (_NAMES, "The splits evaluated."),
+    "strategy": (
+        _TEXT,
+        "How answers were judged: verify (a forward pass), generate (decoding), rollout (in sequence).",
+    ),
+    "backend": (_TEXT, "What answered: transformers, openai or oracle."),
+    "baseline": (_YES, "The base model alone answered raw questions, without adapters."),
+    "dialect": (_TEXT, "Dialect of the dataset's one-step rows; runs are always consistent."),
+    "device": (_TEXT, "What computed: cpu, cuda, an address."),
+    "dtype": (_TEXT, "Number format of the weights: float32, bfloat16; null where unknown."),
+    "batch_tokens": (_WHOLE, "Tokens that a batch may hold; null where the backend batches by itself."),
+    "max_problems": (_WHOLE, "At most so many problems of each task and mode; null for all."),
+    "caef_data": (_TEXT, "Version of caef-data."),
+    "torch": (_TEXT, "Version of torch; null where it was not used."),
+    "transformers": (_TEXT, "Version of transformers; null where it was not used."),
+    "peft": (_TEXT, "Version of peft; null where it was not used."),
+    "problems": (_WHOLE, "Number of problems."),
+    "calls": (_WHOLE, "Number of model calls, each counted once: the rows of the table calls."),
+    "calls_repeated": (_WHOLE, "Number of calls that were saved: an earlier problem makes the same one."),
+    "tokens": (_WHOLE, "Tokens of prompts, completions and ends that were evaluated."),
+    "tokens_computed": (_WHOLE, "Tokens that the model computed, with padding; null where unknown."),
+    "seconds": (_REAL, "Seconds of evaluation, loading the model left out; over all sessions of a resumed run."),
+    "calls_per_second": (_REAL, "Calls a second; null until finished."),
+    "tokens_per_second": (_REAL, "Tokens a second; null until finished."),
+}
+CALLS: Columns = {
+    **RUN_ID,
+    "call": (_WHOLE, "Number of the call in its run; each distinct call is made once."),
+    "key": (_TEXT, "128-bit hash of adapter, prompt and right answer: the same call has it in every run."),
+    "adapter": (_TEXT, "The adapter asked, such as executors/add or aligners/sub; empty for the base model alone."),
+    "task": (_TEXT, "The machine or task that the adapter is for: a run of sub makes calls of reflection, too."),
+    "kind": (_TEXT, "executor, aligner_in, aligner_out or raw."),
+    "state": (_TEXT, "The machine's state in the prompt; null for aligners and raw questions."),
+    "correct": (_YES, "Greedy decoding gives exactly the right answer and then ends."),
+    "tokens": (pa.int32(), "Tokens of prompt, right answer and end."),
+    "completion_tokens": (pa.int32(), "Tokens of the right answer and end; null where unknown."),
+    "first_wrong_token": (
+        pa.int32(),
+        "0-based index of the right answer's first token that the model does not give; null if correct or unknown.",
+    ),
+    "margin": (
+        pa.float32(),
+        "Smallest lead, in logits, of a right token over the best other one, up to the first wrong one; negative if"
+        " wrong there; null where unknown.",
+    ),
+    "decoded": (_YES, "The answer was decoded; false where one forward pass was enough."),
+    "text": (_TEXT, "What the model answered; null if correct or not decoded."),
+    "prompt": (_TEXT, "What the model read; null if correct, to keep the table small."),
+    "expected": (_TEXT, "The right answer; null if correct."),
+}
+CLASS_ACCURACY: Columns = {
+    **RUN_ID,
+    **CLASS,
+    "n": (_WHOLE, "Number of problems evaluated; 0 where the dataset has the class and the run did not reach it."),
+    "correct": (_WHOLE, "Number of problems with every call right."),
+    "accuracy": (_REAL, "correct / n; null where n is 0."),
+    "low": (_REAL, "Lower end of the accuracy's 95% Wilson interval; null where n is 0."),
+    "high": (_REAL, "Upper end of it; null where n is 0."),
+    "final_correct": (
+        _WHOLE,
+        "Number of problems with the final answer right, even if a step was not; null unless the strategy is rollout.",
+    ),
+}
+FAILURES: Columns = {
+    **RUN_ID,
+    **CLASS,
+    "a": (_TEXT, "First operand, a decimal string."),
+    "b": (_TEXT, "Second operand, a decimal string; null for a task with one operand."),
+    "step": (_WHOLE, "0-based index of the first failing call among the problem's calls, nested ones included."),
+    "num_calls": (_WHOLE, "Number of calls of the problem."),
+    "call": (_WHOLE, "The failing call's number in the table calls."),
+    "adapter": (_TEXT, "The adapter asked."),
+    "kind": (_TEXT, "executor, aligner_in, aligner_out or raw."),
+    "state": (_TEXT, "The machine's state in the prompt; null for aligners and raw questions."),
+    "prompt": (_TEXT, "What the model read."),
+    "expected": (_TEXT, "The right answer."),
+    "text": (_TEXT, "What the model answered."),
+    "first_wrong_token": (pa.int32(), "0-based index of the right answer's first token that the model did not give."),
+    "first_wrong_char": (
+        pa.int32(),
+        "0-based index of the first character in which text and expected differ; the shorter one's length where the"
+        " other goes on.",
+    ),
+}
+RESULTS: dict[str, Columns] = {
+    "runs": RUNS,
+    "calls": CALLS,
+    "class_accuracy": CLASS_ACCURACY,
+    "failures": FAILURES,
+}
+RESULT_TEXT = {
+    "runs": "One evaluation a row: what was evaluated, on what, and how fast.",
+    "calls": "One distinct model call a row: right or wrong, and by how much.",
+    "class_accuracy": "One equivalence class of a task, mode and split a row: how many of its problems are right.",
+    "failures": "One failed problem a row, with its first failing call.",
+}
+
+
+@cache
+def result_schema(table: str) -> pa.Schema:
+    """Return the Arrow schema of a result table; every field carries its description as metadata.
+
+    Raises:
+        KeyError: there is no such table.
+    """
+    columns = RESULTS[table].items()
+    return pa.schema([pa.field(name, kind, metadata={"description": text}) for name, (kind, text) in columns])
+
+
+@cache
+def part_schema(table: str) -> pa.Schema:
+    """Return the schema of a result table's files: the run's id is in the folder's name instead.
+
+    Raises:
+        KeyError: there is no such table.
+    """
+    whole = result_schema(table)
+    return whole.remove(whole.get_field_index("run_id"))

@@ -1,0 +1,193 @@
+"""What the transformers backend loads, and what it refuses: tokenizers, base models, adapters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from caef_data.errors import UserError
+from caef_data.eval.backends.model import Model
+from caef_data.eval.backends.tokens import Tokens, load_tokenizer
+from caef_data.eval.calls import BASE
+from caef_data.tests.small_model import make_model, make_tokenizer, save
+
+TEXTS = st.text("ab12[] |\n,", max_size=12)
+
+
+def metaspace(scheme: str, **special: str) -> PreTrainedTokenizerFast:
+    """Return a tokenizer that writes spaces as SentencePiece does, and puts one before a text."""
+    words = ["<pad>", "<end>", "<begin>", "\u2581", *"abq012[]|\n,ADD", "AD", "\u2581A", "12"]
+    vocabulary = {word: number for number, word in enumerate(dict.fromkeys(words))}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [("A", "D"), ("1", "2")]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme=scheme, split=False)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", **special)
+
+
+KINDS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
+    "byte level": make_tokenizer,
+    "a space before every text": lambda: metaspace("always"),
+    "a space before the first text": lambda: metaspace("first"),
+    "no space before": lambda: metaspace("never"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_texts_come_back_exactly(kind: str) -> None:
+    tokens = Tokens(KINDS[kind]())
+
+    @given(TEXTS)
+    def check(answer: str) -> None:
+        if tokens.lead:  # such a tokenizer cannot tell a text from the same text behind a space
+            answer = answer.lstrip(" ")
+        [prompt] = tokens.prompts(["ADD, 12\n"])
+        [expected] = tokens.encode([answer])
+        assert tokens.text(prompt, expected) == answer
+
+    check()
+
+
+def test_special_tokens_in_an_answer_are_shown() -> None:
+    tokens = Tokens(make_tokenizer(bos_token="<begin>"))
+    [ids] = tokens.encode(["a<begin> <pad>b"])
+    assert {0, 2} <= set(ids)
+    assert tokens.text([5], ids) == "a<begin> <pad>b"
+
+
+@pytest.mark.parametrize(
+    ("template", "start"),
+    [("$A", []), ("<begin> $A", [2]), ("<begin> $A <end>", [2]), ("<begin> <begin> $A", [2]), ("$A <end>", [])],
+)
+def test_only_what_the_tokenizer_puts_before_a_prompt_stands_there(template: str, start: list[int]) -> None:
+    tokenizer = make_tokenizer(bos_token="<begin>")
+    special = [("<begin>", 2), ("<end>", 1)]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(template, special_tokens=special)
+    tokens = Tokens(tokenizer)
+    [plain] = tokens.encode(["12+9="])
+    assert tokens.prompts(["12+9="]) == [start + plain]
+    assert not {1, 2} & set(plain)
+    if start:
+        assert tokens.prompts([""]) == [start]
+    else:
+        with pytest.raises(UserError, match="has no token"):
+            tokens.prompts(["a", ""])
+
+
+def test_a_tokenizer_without_an_end_is_refused(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.eos_token = None
+    with pytest.raises(UserError, match="no end-of-text token"):
+        Tokens(tokenizer)
+    with pytest.raises(UserError, match="the tokenizer cannot be loaded"):
+        load_tokenizer(tmp_path)
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    tokenizer = make_tokenizer()
+    return save(tmp_path / "base", make_model(len(tokenizer)), tokenizer)
+
+
+def adapter(folder: Path, *, width: int = 64, **settings: Any) -> Path:
+    config = LoraConfig(**{"r": 2, "target_modules": ["q_proj", "v_proj"], **settings})
+    get_peft_model(make_model(300, width=width), config).save_pretrained(folder)
+    return folder
+
+
+def test_only_safetensors_are_read(base: Path, tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "pickled")
+    torch.save(load_file(folder / "adapter_model.safetensors"), folder / "adapter_model.bin")
+    (folder / "adapter_model.safetensors").unlink()
+    with pytest.raises(UserError, match="has no adapter_model.safetensors"):
+        Model(base, {"executors/add": folder}, device="cpu").use("executors/add")
+    torch.save(load_file(base / "model.safetensors"), base / "pytorch_model.bin")
+    (base / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="the base model cannot be loaded"):
+        Model(base, {}, device="cpu")
+
+
+def test_a_base_model_without_all_its_weights_is_refused(base: Path) -> None:
+    weights = load_file(base / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"lacks weights: 'model.layers.1.mlp.up_proj.weight'"):
+        Model(base, {}, device="cpu")
+
+
+def test_a_base_model_with_code_of_its_own_is_refused(base: Path) -> None:
+    config = json.loads((base / "config.json").read_text())
+    config |= {"model_type": "mine", "auto_map": {"AutoConfig": "mine.C", "AutoModelForCausalLM": "mine.M"}}
+    (base / "config.json").write_text(json.dumps(config))
+    (base / "mine.py").write_text("raise SystemExit('code of the model was run')")
+    with pytest.raises(UserError, match="the base model cannot be loaded"):
+        Model(base, {}, device="cpu")
+
+
+def damaged(folder: Path) -> Path:
+    path = adapter(folder) / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    return folder
+
+
+def lacking(folder: Path) -> Path:
+    weights = load_file(adapter(folder) / "adapter_model.safetensors")
+    weights.pop(next(iter(weights)))
+    save_file(weights, folder / "adapter_model.safetensors")
+    return folder
+
+
+def left_over(folder: Path) -> Path:
+    path = adapter(folder) / "adapter_model.safetensors"
+    save_file({**load_file(path), "base_model.model.other.lora_A.weight": torch.zeros(2, 2)}, path)
+    return folder
+
+
+REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "damaged": (damaged, "cannot be loaded"),
+    "lacking": (lacking, "does not fit the base model"),
+    "left over": (left_over, "does not fit the base model"),
+    "of another shape": (lambda folder: adapter(folder, width=32), "cannot be loaded"),
+    "of other modules": (lambda folder: adapter(folder, target_modules=["lm_head"]), "cannot be loaded"),
+    "with biases": (lambda folder: adapter(folder, bias="all"), "its bias is 'all'"),
+    "that changes the base": (lambda folder: adapter(folder, init_lora_weights="olora"), "init_lora_weights"),
+    "that repeats layers": (lambda folder: adapter(folder, layer_replication=[(0, 2), (1, 2)]), "layer_replication"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_adapters_that_do_not_fit_are_refused(base: Path, tmp_path: Path, kind: str) -> None:
+    make, why = REFUSED[kind]
+    good, bad = adapter(tmp_path / "good"), make(tmp_path / "bad")
+    model = Model(base, {"good": good, "bad": bad}, device="cpu")
+    for _ in range(2):  # not taken for loaded, after it failed
+        with pytest.raises(UserError, match=why if _ == 0 else "the adapter bad"):
+            model.use("bad")
+
+
+def test_a_failed_switch_leaves_no_adapter_on_the_base_model(base: Path, tmp_path: Path) -> None:
+    model = Model(base, {"bad": lacking(tmp_path / "bad")}, device="cpu")
+    ids, index = torch.arange(5)[None], torch.arange(5)
+    with torch.inference_mode():
+        before = model.logits(ids, index)
+        with pytest.raises(UserError):
+            model.use("bad")
+        model.use(BASE)
+        assert torch.equal(model.logits(ids, index), before)
+    with pytest.raises(UserError, match=r"there is no adapter 'bed' \(did you mean 'bad'\?\)"):
+        model.use("bed")
+
+
+def test_unknown_number_formats_are_refused(base: Path) -> None:
+    with pytest.raises(UserError, match="there is no dtype 'int4'"):
+        Model(base, {}, dtype="int4", device="cpu")

@@ -1,0 +1,232 @@
+"""The backend that asks a server, against what a real vLLM said, over real sockets."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("transformers")
+
+from caef_data.errors import UserError
+from caef_data.eval.backends.endpoint import base_url
+from caef_data.eval.backends.openai import OpenAIBackend
+from caef_data.eval.backends.tokens import Tokens
+from caef_data.eval.calls import BASE, SLACK, Answer, Ask, Call, Verdict
+from caef_data.tests.checkpoints import END
+from caef_data.tests.vllm_server import ADAPTERS, SERVED, TOLD, FakeVLLM, asks_of, calls_of, on
+
+
+@pytest.mark.parametrize("adapter", [*ADAPTERS, BASE])
+def test_recorded_answers_give_the_recorded_verdicts(vllm_backend: OpenAIBackend, adapter: str) -> None:
+    found = dict(vllm_backend.verify(adapter, calls_of(adapter)))
+    assert [found[i] for i in range(len(found))] == [Verdict(**one) for one in TOLD[adapter]["verdicts"]]
+    answers = dict(vllm_backend.decode(adapter, asks_of(adapter)))
+    assert [answers[i] for i in range(len(answers))] == [Answer(**one) for one in TOLD[adapter]["answers"]]
+
+
+def test_records_hold_right_and_wrong_rows_and_both_ways_agree() -> None:
+    """A row is right exactly where decoding gives its completion; the records are of a server, not of this code."""
+    right = 0
+    for told in TOLD.values():
+        decoded = {
+            prompt: one for (prompt, _, known), one in zip(told["asks"], told["answers"], strict=True) if not known
+        }
+        for (prompt, completion), verdict in zip(told["calls"], told["verdicts"], strict=True):
+            answer = decoded[prompt]
+            assert verdict["right"] == (answer["ended"] and answer["text"] == completion)
+            assert (verdict["margin"] > 0) == verdict["right"]
+            right += verdict["right"]
+    assert right >= 4
+
+
+def test_margin_is_the_smallest_lead_up_to_the_first_wrong_token(
+    vllm_backend: OpenAIBackend, vllm: FakeVLLM, vllm_tokens: Tokens
+) -> None:
+    [call] = [
+        call
+        for call, one in zip(calls_of("executors/add"), TOLD["executors/add"]["verdicts"], strict=True)
+        if one["right"]
+    ]
+    [(_, verdict)] = vllm_backend.verify("executors/add", [call])
+    asked = [
+        reply
+        for (path, body), reply in ((json.loads(key), reply) for key, reply in vllm.replies.items())
+        if path == "/v1/completions"
+        and "prompt_logprobs" in body
+        and body["model"] == "executors/add"
+        and body["prompt"] == vllm.asked[-1][1]["prompt"]
+    ]
+    [(_, found)] = asked
+    ids, scores = vllm.asked[-1][1]["prompt"], found["choices"][0]["prompt_logprobs"]
+    start = len(vllm_tokens.prompts([call.prompt])[0])
+    ranks = [scores[at][str(ids[at])]["rank"] for at in range(start, len(ids))]
+    assert set(ranks) == {1} and ids[-1] == END
+    leads = [
+        scores[at][str(ids[at])]["logprob"] - max(one["logprob"] for one in scores[at].values() if one["rank"] == 2)
+        for at in range(start, len(ids))
+    ]
+    assert verdict.margin == min(leads)
+
+
+def test_a_tie_is_not_taken_for_right(vllm_backend: OpenAIBackend, vllm: FakeVLLM) -> None:
+    """Which of two equal tokens is decoded, only decoding tells."""
+
+    def tie(choice: dict[str, Any], _: Any) -> None:
+        last = choice["prompt_logprobs"][-1]
+        last[str(END)]["logprob"] = max(one["logprob"] for one in last.values())
+        for one in last.values():
+            one["logprob"] = last[str(END)]["logprob"]
+
+    vllm.faults.append(on("verify", tie, vllm))
+    rights = [i for i, one in enumerate(TOLD["executors/add"]["verdicts"]) if one["right"]]
+    found = dict(vllm_backend.verify("executors/add", calls_of("executors/add")))
+    assert [found[i].right for i in rights] == [False]
+    assert [found[i].at for i in rights] == [found[i].completion_tokens - 1 for i in rights]
+    assert all(found[i].margin == 0 for i in rights)
+
+
+def test_numbers_that_are_none_are_not_taken_for_right(vllm_backend: OpenAIBackend, vllm: FakeVLLM) -> None:
+    def nan(choice: dict[str, Any], _: Any) -> None:
+        for one in choice["prompt_logprobs"][-1].values():
+            one["logprob"] = math.nan
+
+    vllm.faults.append(on("verify", nan, vllm))
+    assert not any(one.right for _, one in vllm_backend.verify("executors/add", calls_of("executors/add")))
+
+
+def test_requests_are_greedy_whatever_the_server_defaults_to(vllm_backend: OpenAIBackend, vllm: FakeVLLM) -> None:
+    list(vllm_backend.decode("executors/add", asks_of("executors/add")[:1]))
+    body = vllm.asked[-1][1]
+    assert {body[name] for name in ("temperature", "presence_penalty", "frequency_penalty", "top_k", "min_p")} == {0}
+    assert {body[name] for name in ("top_p", "repetition_penalty", "n")} == {1}
+    assert body["model"] == "executors/add" and body["max_tokens"] == 8 + SLACK
+
+
+def test_known_tokens_are_sent_and_count_as_answered(
+    vllm_backend: OpenAIBackend, vllm: FakeVLLM, vllm_tokens: Tokens
+) -> None:
+    ask = next(ask for ask in asks_of(BASE) if ask.known)
+    [(_, answer)] = vllm_backend.decode(BASE, [ask])
+    proved = vllm_tokens.encode([ask.expected])[0][: ask.known]
+    assert vllm.asked[-1][1]["prompt"] == vllm_tokens.prompts([ask.prompt])[0] + proved
+    assert answer.text.startswith(ask.expected[:3])
+
+
+def test_an_end_of_another_kind_is_no_end(vllm_backend: OpenAIBackend, vllm: FakeVLLM) -> None:
+    """Some models stop at several tokens; only the end-of-text token ends an answer."""
+
+    def other(choice: dict[str, Any], _: Any) -> None:
+        if choice["finish_reason"] == "stop":
+            choice["token_ids"][-1], choice["stop_reason"] = 7, 7
+
+    vllm.faults.append(on("decode", other, vllm))
+    assert not any(one.ended for _, one in vllm_backend.decode("executors/add", asks_of("executors/add")))
+
+
+def test_another_spelling_of_the_right_text_comes_back_as_that_text(
+    vllm_backend: OpenAIBackend, vllm: FakeVLLM, vllm_tokens: Tokens
+) -> None:
+    def spelled(choice: dict[str, Any], _: Any) -> None:
+        choice["token_ids"], choice["finish_reason"] = (
+            [*map(vllm_tokens.tokenizer.convert_tokens_to_ids, "|1|2"), END],
+            "stop",
+        )
+
+    vllm.faults.append(on("decode", spelled, vllm))
+    assert len(vllm_tokens.encode(["|1|2"])[0]) == 1
+    [(_, answer)] = vllm_backend.decode("executors/add", asks_of("executors/add")[:1])
+    assert answer == Answer("|1|2", True, 5)
+
+
+def test_one_adapter_at_a_time_many_requests_at_once(vllm_backend: OpenAIBackend, vllm: FakeVLLM) -> None:
+    vllm.delay = 0.05
+    for adapter in (*ADAPTERS, BASE):
+        results = vllm_backend.decode(adapter, asks_of(adapter))
+        next(results)  # the rest is under way when the next adapter is asked
+        results.close()
+    assert vllm.most > 2
+    assert all(len(models) == 1 for models in vllm.mixed)
+
+
+def test_a_question_longer_than_the_server_takes_is_not_sent(vllm_backend: OpenAIBackend, vllm: FakeVLLM) -> None:
+    asked = len(vllm.asked)
+    with pytest.raises(UserError, match=r"takes 514 tokens .*more than the server takes") as raised:
+        list(vllm_backend.verify("executors/add", [Call("executors/add", "1" * 511, "2")]))
+    assert "512" in str(raised.value) and "--max-model-len 514" in str(raised.value)
+    with pytest.raises(UserError, match="takes 513 tokens"):
+        list(vllm_backend.decode("executors/add", [Ask("1" * 511, "2")]))
+    assert len(vllm.asked) == asked
+
+
+def test_a_rambling_prompt_that_is_too_long_has_no_answer(vllm_backend: OpenAIBackend) -> None:
+    """In a rollout the model's own text may grow beyond what fits: that is its failure, not the user's."""
+    assert list(vllm_backend.decode("executors/add", [Ask("1" * 600, "1" * 600)])) == [(0, Answer("", False, 0))]
+
+
+def test_served_names(vllm_backend: OpenAIBackend) -> None:
+    assert vllm_backend.models == SERVED
+
+
+def test_an_adapter_that_is_not_served(vllm: FakeVLLM, vllm_tokens: Tokens) -> None:
+    folders = {"executors/sub": Path("ckpt/executors/subtraction")}
+    with pytest.raises(UserError, match="does not serve executors/sub") as raised:
+        OpenAIBackend(vllm.url, ["executors/add", "executors/sub"], vllm_tokens, folders=folders)
+    assert "--lora-modules executors/sub=ckpt/executors/subtraction" in str(raised.value)
+    assert "base, executors/add, aligners-addition" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("cards", "words"),
+    [
+        ([{"id": "executors-add"}, {"id": "executors_addition"}], "may be each of"),
+        ([{"id": "x", "root": "x"}, {"id": "y", "root": "y"}], "the base model alone"),
+        ([], "lists no models"),
+        ([{"id": 5}], "lists no models"),
+        ("no", "lists no models"),
+    ],
+)
+def test_odd_lists_of_models(vllm: FakeVLLM, vllm_tokens: Tokens, cards: Any, words: str) -> None:
+    vllm.faults.append(lambda path, body: (200, {"data": cards}) if path == "/v1/models" else None)
+    wanted = [BASE] if words.startswith("the base") else ["executors/add"]
+    with pytest.raises(UserError, match=words):
+        OpenAIBackend(vllm.url, wanted, vllm_tokens)
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("http://localhost:8000", "http://localhost:8000/v1"),
+        ("https://host/v1/", "https://host/v1"),
+        ("http://[::1]:80/x/", "http://[::1]:80/x/v1"),
+    ],
+)
+def test_addresses(given: str, url: str) -> None:
+    assert base_url(given) == url
+
+
+@pytest.mark.parametrize(
+    "given", ["localhost:8000", "ftp://x", "http://", "http://x:99999", "http://x/?q=1", "http://[x"]
+)
+def test_what_is_no_address(given: str) -> None:
+    with pytest.raises(UserError, match="http://localhost:8000, or https://host/v1"):
+        base_url(given)
+
+
+def test_a_password_in_the_address_is_refused_and_not_shown() -> None:
+    with pytest.raises(UserError) as raised:
+        base_url("http://me:secret@host")
+    assert "secret" not in str(raised.value) and "OPENAI_API_KEY" in str(raised.value)
+
+
+def test_several_processes_are_refused(vllm: FakeVLLM, vllm_tokens: Tokens, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="without torchrun"):
+        OpenAIBackend(vllm.url, ADAPTERS, vllm_tokens)
+
+
+def test_what_computed(vllm_backend: OpenAIBackend, vllm: FakeVLLM) -> None:
+    assert vllm_backend.provenance()["device"] == f"{vllm.url}/v1 (version 0.32.0)"
+    vllm.faults.append(lambda path, body: (404, {}))
+    assert vllm_backend.provenance()["device"] == f"{vllm.url}/v1"

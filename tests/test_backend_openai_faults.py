@@ -1,0 +1,173 @@
+"""A server that fails, hangs, refuses or talks nonsense: the evaluation goes on, or stops and says what to do."""
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+pytest.importorskip("transformers")
+
+from caef_data.errors import UserError
+from caef_data.eval.backends.openai import OpenAIBackend
+from caef_data.eval.backends.tokens import Tokens
+from caef_data.eval.calls import Verdict
+from caef_data.tests.checkpoints import END
+from caef_data.tests.vllm_server import ADAPTERS, RECORDED, TOLD, FakeVLLM, asks_of, calls_of, on
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 429, 408, 0])
+def test_bad_moments_pass(
+    vllm_backend: OpenAIBackend, vllm: FakeVLLM, status: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    left = [1] * 4
+
+    def fail(path: str, body: Any) -> Any:
+        return (status, {"error": {"message": "in a minute"}}) if left and left.pop() else None
+
+    vllm.faults.append(fail)
+    found = dict(vllm_backend.verify("executors/add", calls_of("executors/add")))
+    assert [found[i] for i in range(len(found))] == [Verdict(**one) for one in TOLD["executors/add"]["verdicts"]]
+    assert not left
+    assert "again in 0 s" in capfd.readouterr().err
+
+
+def test_a_server_that_dies_ends_the_evaluation_and_what_came_is_kept(
+    vllm_backend: OpenAIBackend, vllm: FakeVLLM
+) -> None:
+    vllm_backend.concurrency = 1
+    found = []
+    with pytest.raises(UserError, match=r"asking the server failed 8 times") as raised:
+        for index, _ in vllm_backend.verify("executors/add", calls_of("executors/add")):
+            found.append(index)
+            if len(found) == 2:
+                vllm.faults.append(lambda path, body: (500, {"error": "EngineDeadError"}))
+    assert len(found) >= 2
+    assert "start it again (docs/vllm.md)" in str(raised.value) and vllm.url in str(raised.value)
+
+
+def test_nothing_listens(vllm_tokens: Tokens, vllm: FakeVLLM) -> None:
+    vllm.stop()
+    with pytest.raises(UserError, match=r"failed 8 times; the last time: Connect"):
+        OpenAIBackend(vllm.url, ADAPTERS, vllm_tokens)
+
+
+def test_no_answer_in_time(vllm: FakeVLLM, vllm_tokens: Tokens) -> None:
+    backend = OpenAIBackend(vllm.url, ADAPTERS, vllm_tokens, timeout=0.2, concurrency=1)
+    vllm.delay = 1.0
+    with pytest.raises(UserError, match="did not answer within 0 s, 2 times in a row"):
+        list(backend.verify("executors/add", calls_of("executors/add")[:1]))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda choice, whole: choice.update(prompt_logprobs=None), "prompt_logprobs"),
+        (lambda choice, whole: choice["prompt_logprobs"].pop(), "prompt_logprobs"),
+        (lambda choice, whole: choice["prompt_logprobs"].__setitem__(-1, None), "prompt_logprobs"),
+        (lambda choice, whole: choice["prompt_logprobs"].__setitem__(-1, {"5": {"logprob": 0}}), "prompt_logprobs"),
+        (lambda choice, whole: choice["prompt_logprobs"][-1][str(END)].update(logprob="x"), "prompt_logprobs"),
+        (lambda choice, whole: whole["choices"].append(choice), "one choice"),
+        (lambda choice, whole: whole.update(choices=None), "one choice"),
+        (lambda choice, whole: [whole], "no JSON object"),
+        (lambda choice, whole: b"<html>", "failed 8 times; the last time: JSONDecodeError"),
+    ],
+)
+def test_nonsense_is_refused(
+    vllm_backend: OpenAIBackend, vllm: FakeVLLM, change: Callable[[Any, Any], Any], words: str
+) -> None:
+    vllm.faults.append(on("verify", change, vllm))
+    with pytest.raises(UserError, match=words):
+        list(vllm_backend.verify("executors/add", calls_of("executors/add")[:1]))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda choice, whole: choice.update(token_ids=None), "token_ids"),
+        (lambda choice, whole: choice.update(token_ids=[]), "token_ids"),
+        (lambda choice, whole: choice.update(token_ids=[1, -1]), "token_ids"),
+        (lambda choice, whole: choice.update(finish_reason="abort"), "finish_reason"),
+        (lambda choice, whole: choice.update(prompt_token_ids=[1, 2]), "prompt_token_ids"),
+        (lambda choice, whole: choice.update(token_ids=[5, 5], finish_reason="length"), "takes"),
+    ],
+)
+def test_nonsense_in_decoding_is_refused(
+    vllm_backend: OpenAIBackend, vllm: FakeVLLM, change: Callable[[Any, Any], Any], words: str
+) -> None:
+    vllm.faults.append(on("decode", change, vllm))
+    with pytest.raises(UserError, match=words):
+        list(vllm_backend.decode("executors/add", asks_of("executors/add")[:1]))
+
+
+@pytest.mark.parametrize("name", ["too long", "unknown token", "unknown model"])
+def test_recorded_refusals_are_explained(vllm_backend: OpenAIBackend, vllm: FakeVLLM, name: str) -> None:
+    status, found = RECORDED["refusals"][name]
+    vllm.faults.append(lambda path, body: (status, found))
+    with pytest.raises(UserError) as raised:
+        list(vllm_backend.verify("executors/add", calls_of("executors/add")[:1]))
+    assert found["error"]["message"][:30] in str(raised.value).replace("\\'", "'")
+    assert "docs/vllm.md" in str(raised.value)
+    assert status != 400 or "a request of 14 tokens to 'executors/add'" in str(raised.value)
+
+
+def test_the_key_is_sent_and_never_shown(
+    vllm: FakeVLLM, vllm_tokens: Tokens, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    backend = OpenAIBackend(vllm.url, ADAPTERS, vllm_tokens)
+    assert vllm.headers["authorization"] == "Bearer sk-very-secret"
+    for status in (400, 401, 404, 500):
+        echo = {"error": {"message": "you sent sk-very-secret"}}
+        vllm.faults[:] = [lambda path, body, status=status, echo=echo: (status, echo)]
+        with pytest.raises(UserError) as raised:
+            list(backend.verify("executors/add", calls_of("executors/add")[:1]))
+        assert "sk-very-secret" not in str(raised.value)
+    assert "sk-very-secret" not in "".join(capfd.readouterr())
+
+
+def test_a_key_is_asked_for(vllm: FakeVLLM, vllm_tokens: Tokens) -> None:
+    vllm.faults.append(lambda path, body: (401, {"error": "Unauthorized"}))
+    with pytest.raises(UserError, match="wants a key") as raised:
+        OpenAIBackend(vllm.url, ADAPTERS, vllm_tokens)
+    assert "OPENAI_API_KEY" in str(raised.value)
+
+
+def test_a_key_that_cannot_be_one(vllm: FakeVLLM, vllm_tokens: Tokens, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "a\nX-Other: b")
+    with pytest.raises(UserError, match="OPENAI_API_KEY"):
+        OpenAIBackend(vllm.url, ADAPTERS, vllm_tokens)
+
+
+def test_who_stops_does_not_wait_for_answers(vllm: FakeVLLM) -> None:
+    """Ctrl-C ends a process though requests are under way, which are never answered here."""
+    asked, over = threading.Event(), threading.Event()
+
+    def hang(path: str, body: Any) -> None:
+        if path == "/v1/completions":
+            asked.set()
+            over.wait()
+
+    vllm.faults.append(hang)
+    code = (
+        "from caef_data.eval.backends.openai import OpenAIBackend\n"
+        "from caef_data.eval.calls import Ask\n"
+        "class Tokens:\n"
+        "    end = 0\n"
+        "    def encode(self, texts): return [[5] for _ in texts]\n"
+        "    prompts = encode\n"
+        f"backend = OpenAIBackend({vllm.url!r}, ['executors/add'], Tokens())\n"
+        "try: list(backend.decode('executors/add', [Ask('1', '2')] * 3))\n"
+        "except KeyboardInterrupt: backend.close(); print('stopped')\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert asked.wait(60)
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=30)[0] == "stopped\n"
+        finally:
+            over.set()
+            process.kill()

@@ -1,0 +1,355 @@
+"""The transformers backend against transformers' own generate, on a model that is right about some rows only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from caef_data.errors import UserError
+from caef_data.eval.backends import transformers as module
+from caef_data.eval.backends.model import find_device
+from caef_data.eval.backends.transformers import TransformersBackend
+from caef_data.eval.calls import BASE, SLACK, Answer, Ask, Call, Verdict
+from caef_data.tests.small_model import learn, make_model, make_texts, make_tokenizer, save
+
+TEXTS = make_texts(64)
+KNOWN = 40  # texts that the model learns; it guesses at the others
+END = 1
+
+
+@dataclass(frozen=True)
+class Small:
+    base: Path
+    adapters: dict[str, Path]
+
+    def backend(self, batch_tokens: int = 512, **options: str) -> TransformersBackend:
+        return TransformersBackend(self.base, self.adapters, batch_tokens=batch_tokens, device="cpu", **options)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    folder = tmp_path_factory.mktemp("small")
+    tokenizer = make_tokenizer()
+    model = make_model(len(tokenizer))
+    rows = [(tokenizer.encode(prompt), tokenizer.encode(answer)) for prompt, answer in TEXTS]
+    learn(model, rows[:KNOWN], 150)
+    base = save(folder / "base", model, tokenizer)
+    adapters = {}
+    for seed, name in enumerate(["executors/add", "aligners/sub"]):
+        torch.manual_seed(seed)
+        adapted = get_peft_model(
+            AutoModelForCausalLM.from_pretrained(base), LoraConfig(r=4, lora_alpha=8, target_modules="all-linear")
+        )
+        learn(adapted, [(tokenizer.encode(one), tokenizer.encode(two[::-1][seed:])) for one, two in TEXTS[:12]], 60)
+        adapters[name] = folder / name
+        adapted.save_pretrained(adapters[name])
+    return Small(base, adapters)
+
+
+def calls(adapter: str = BASE) -> list[Call]:
+    return [Call(adapter, prompt, answer) for prompt, answer in TEXTS]
+
+
+def asks(texts: Sequence[tuple[str, str]] = TEXTS) -> list[Ask]:
+    return [Ask(prompt, answer) for prompt, answer in texts]
+
+
+def verified(backend: TransformersBackend, questions: Sequence[Call]) -> list[Verdict]:
+    found = list(backend.verify(questions[0].adapter, questions))
+    assert sorted(index for index, _ in found) == list(range(len(questions)))
+    return [verdict for _, verdict in sorted(found, key=lambda one: one[0])]
+
+
+def decoded(backend: TransformersBackend, adapter: str, questions: Sequence[Ask]) -> list[Answer]:
+    found = list(backend.decode(adapter, questions))
+    assert sorted(index for index, _ in found) == list(range(len(questions)))
+    return [answer for _, answer in sorted(found, key=lambda one: one[0])]
+
+
+def generated(model: torch.nn.Module, prompt: str, answer: str) -> list[int]:
+    """Decode one row with the library's own generate; its end token is left out."""
+    tokenizer = make_tokenizer()
+    ids = torch.tensor([tokenizer.encode(prompt)])
+    most = len(tokenizer.encode(answer)) + SLACK
+    found = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=most, do_sample=False)
+    return found[0, ids.shape[1] :].tolist()
+
+
+def test_verify_and_decode_give_what_generate_gives(small: Small) -> None:
+    backend, tokenizer = small.backend(), make_tokenizer()
+    model = AutoModelForCausalLM.from_pretrained(small.base)
+    verdicts, answers = verified(backend, calls()), decoded(backend, BASE, asks())
+    for (prompt, text), verdict, answer in zip(TEXTS, verdicts, answers, strict=True):
+        truth, right = generated(model, prompt, text), [*tokenizer.encode(text), END]
+        agree = next((i for i, pair in enumerate(zip(truth, right, strict=False)) if pair[0] != pair[1]), None)
+        assert verdict.at == agree
+        assert verdict.right == (truth == right) == (answer.ended and answer.text == text)
+        assert answer.ended == (truth[-1] == END)
+        assert answer.text == tokenizer.decode(truth[: len(truth) - answer.ended])
+        assert answer.tokens == len(truth)
+        assert verdict.tokens == len(tokenizer.encode(prompt)) + len(right)
+        assert verdict.completion_tokens == len(right)
+        assert (verdict.margin >= 0) == verdict.right
+    places = {verdict.at for verdict in verdicts}
+    assert sum(verdict.right for verdict in verdicts) >= 20
+    assert len(places) >= 4, "the model is to be wrong at many places"
+
+
+def test_margins_are_those_of_a_plain_forward_pass(small: Small) -> None:
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(small.base), make_tokenizer()
+    for (prompt, text), verdict in zip(TEXTS, verified(small.backend(), calls()), strict=True):
+        before, right = tokenizer.encode(prompt), [*tokenizer.encode(text), END]
+        with torch.no_grad():
+            logits = model(torch.tensor([before + right])).logits[0, len(before) - 1 : -1]
+        margins = []
+        for row, token in zip(logits, right, strict=True):
+            others = torch.cat([row[:token], row[token + 1 :]])
+            margins.append(float(row[token] - others.max()))
+        until = len(right) if verdict.at is None else verdict.at + 1
+        assert verdict.margin == pytest.approx(min(margins[:until]), abs=1e-4)
+
+
+def test_neither_budget_nor_order_matters(small: Small) -> None:
+    first = verified(small.backend(10_000), calls())
+    answers = decoded(small.backend(10_000), BASE, asks())
+    for batch_tokens in (16, 100, 900):
+        backend = small.backend(batch_tokens)
+        again = verified(backend, calls()[::-1])[::-1]
+        assert [(one.right, one.at, one.tokens) for one in again] == [(one.right, one.at, one.tokens) for one in first]
+        assert decoded(backend, BASE, asks(TEXTS[::-1]))[::-1] == answers
+
+
+def test_decoding_starts_behind_what_is_known(small: Small) -> None:
+    backend = small.backend()
+    whole = decoded(backend, BASE, asks())
+    verdicts = verified(backend, calls())
+    known = [one.completion_tokens - 1 if one.at is None else one.at for one in verdicts]
+    tails = decoded(
+        backend, BASE, [Ask(prompt, text, number) for (prompt, text), number in zip(TEXTS, known, strict=True)]
+    )
+    assert [(one.text, one.ended) for one in tails] == [(one.text, one.ended) for one in whole]
+    assert [one.tokens + number for one, number in zip(tails, known, strict=True)] == [one.tokens for one in whole]
+    assert any(known)
+
+
+def test_every_adapter_gives_its_own_answers(small: Small) -> None:
+    backend = small.backend()
+    names = [BASE, *small.adapters]
+    truth = {}
+    for name in names:
+        model = AutoModelForCausalLM.from_pretrained(small.base)
+        if name != BASE:
+            model.load_adapter(str(small.adapters[name]))
+        truth[name] = [generated(model, *text) for text in TEXTS[:12]]
+    texts = {name: [make_tokenizer().decode(tokens[:-1]) for tokens in truth[name]] for name in names}
+    assert len({tuple(texts[name]) for name in names}) == 3
+    for name in [*names, *names[::-1]]:  # there and back: switching leaves nothing behind
+        answers = decoded(backend, name, asks(TEXTS[:12]))
+        assert [one.text for one in answers if one.ended] == [
+            text for text, tokens in zip(texts[name], truth[name], strict=True) if tokens[-1] == END
+        ]
+        own = [
+            Call(name, prompt, answer.text) for (prompt, _), answer in zip(TEXTS, answers, strict=False) if answer.ended
+        ]
+        assert len(own) >= 8 and all(one.right for one in verified(backend, own))
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["twin above", "twin below"])
+def test_ties_go_to_the_lowest_token(small: Small, tmp_path: Path, before: bool) -> None:
+    model = AutoModelForCausalLM.from_pretrained(small.base)
+    tokenizer = make_tokenizer()
+    letter, twin = tokenizer.encode("a")[0], tokenizer.encode("!" if before else "~")[0]
+    assert (twin < letter) == before
+    with torch.no_grad():
+        model.lm_head.weight[twin] = model.lm_head.weight[letter]
+    tied = Small(save(tmp_path, model, tokenizer), {})
+    for batch_tokens in (16, 512):
+        backend = tied.backend(batch_tokens)
+        verdicts, answers = verified(backend, calls()), decoded(backend, BASE, asks())
+        plain = verified(small.backend(batch_tokens), calls())
+        touched = 0
+        for (_, text), verdict, answer, other in zip(TEXTS, verdicts, answers, plain, strict=True):
+            assert verdict.right == (answer.ended and answer.text == text)
+            if other.right and letter in tokenizer.encode(text):
+                touched += 1
+                assert verdict.right != before
+                assert verdict.margin == 0
+                assert verdict.at == (tokenizer.encode(text).index(letter) if before else None)
+        assert touched >= 5
+
+
+def test_end_and_white_space_are_part_of_an_answer(small: Small) -> None:
+    backend, tokenizer = small.backend(), make_tokenizer()
+    known = [text for text, one in zip(TEXTS, verified(backend, calls()), strict=True) if one.right]
+    changed = {
+        "ends too early": [(prompt, answer + "x") for prompt, answer in known],
+        "goes on": [(prompt, answer[:-1]) for prompt, answer in known if answer[-2:] not in ("12", "34", "ab")],
+        "space behind": [(prompt, answer + " ") for prompt, answer in known],
+        "line break behind": [(prompt, answer + "\n") for prompt, answer in known],
+        "space before": [(prompt, " " + answer) for prompt, answer in known],
+    }
+    for what, texts in changed.items():
+        verdicts = verified(backend, [Call(BASE, *text) for text in texts])
+        answers = decoded(backend, BASE, asks(texts))
+        assert not any(one.right for one in verdicts), what
+        assert [one.text for one in answers] == [dict(known)[prompt] for prompt, _ in texts], what
+        if what != "space before":
+            ends = [
+                min(len(tokenizer.encode(text)), len(tokenizer.encode(dict(known)[prompt]))) for prompt, text in texts
+            ]
+            assert [one.at for one in verdicts] == ends, what
+
+
+def test_another_spelling_of_the_right_text_is_the_right_text(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    model = make_model(len(tokenizer))
+    spelled = [token for letter in "1234ab" for token in tokenizer.encode(letter)]
+    learn(model, [(tokenizer.encode("spell:"), spelled)], 40)
+    backend = Small(save(tmp_path, model, tokenizer), {}).backend()
+    [verdict] = verified(backend, [Call(BASE, "spell:", "1234ab")])
+    assert (verdict.right, verdict.at, verdict.completion_tokens) == (False, 0, 3)
+    assert decoded(backend, BASE, [Ask("spell:", "1234ab")]) == [Answer("1234ab", True, 7)]
+
+
+def test_decoding_gives_up(small: Small) -> None:
+    backend = small.backend()
+    prompt, text = next((prompt, text) for prompt, text in TEXTS if len(text) > SLACK + 6)
+    [answer] = decoded(backend, BASE, [Ask(prompt, "x")])
+    assert (answer.ended, answer.tokens) == (False, 1 + SLACK)
+    assert text.startswith(answer.text)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
+def test_out_of_memory_halves_the_budget(
+    small: Small, monkeypatch: pytest.MonkeyPatch, error: type[RuntimeError]
+) -> None:
+    truth, texts = verified(small.backend(), calls()), decoded(small.backend(), BASE, asks())
+    backend = small.backend(4096)
+    plain, refused = backend.model.logits, []
+
+    def logits(ids: torch.Tensor, index: torch.Tensor, **options: object) -> torch.Tensor:
+        if ids.numel() > limit:
+            refused.append(ids.numel())
+            raise error("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+        return plain(ids, index, **options)
+
+    monkeypatch.setattr(backend.model, "logits", logits)
+    limit = 150
+    found = verified(backend, calls())
+    assert [(one.right, one.at) for one in found] == [(one.right, one.at) for one in truth]
+    assert decoded(backend, BASE, asks()) == texts
+    assert 2 <= len(refused) <= 20
+    limit = 10
+    with pytest.raises(UserError, match="memory ran out on a single row of 4. tokens"):
+        verified(backend, calls())
+    with pytest.raises(UserError, match="memory ran out on a single row"):
+        decoded(backend, BASE, asks())
+
+
+def test_other_failures_are_not_taken_for_lack_of_memory(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = small.backend()
+
+    def broken(*_: object, **__: object) -> torch.Tensor:
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(backend.model, "logits", broken)
+    with pytest.raises(RuntimeError, match="something else"):
+        verified(backend, calls())
+
+
+def test_only_what_decides_a_token_meets_the_vocabulary(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = small.backend(10_000)
+    shapes: list[tuple[int, ...]] = []
+    backend.model.net.lm_head.register_forward_hook(lambda _, args, __: shapes.append(tuple(args[0].shape)))
+    needed = sum(one.completion_tokens for one in verified(backend, calls()))
+    assert [shape[:2] for shape in shapes] == [(1, shape[1]) for shape in shapes]
+    assert sum(shape[1] for shape in shapes) == needed < backend.stats.tokens * 0.7
+    shapes.clear()
+    decoded(backend, BASE, asks())
+    assert max(shape[1] for shape in shapes) <= len(TEXTS)
+    shapes.clear()
+    monkeypatch.setattr(module, "LOGITS", 60 * backend.model.vocabulary)
+    verified(backend, calls())
+    assert max(shape[1] for shape in shapes) <= 60
+    assert sum(shape[1] for shape in shapes) == needed
+
+
+def test_what_follows_the_projection_still_counts(tmp_path: Path) -> None:
+    from transformers import CohereConfig, CohereForCausalLM
+
+    tokenizer = make_tokenizer()
+    torch.manual_seed(0)
+    config = CohereConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
+        logit_scale=0.5, eos_token_id=1, bos_token_id=None, pad_token_id=0,
+    )  # fmt: skip
+    margins = []
+    for scale in (0.5, 0.25):
+        config.logit_scale = scale
+        torch.manual_seed(0)
+        backend = Small(save(tmp_path / str(scale), CohereForCausalLM(config), tokenizer), {}).backend()
+        margins.append([one.margin for one in verified(backend, calls())])
+    assert margins[1] == pytest.approx([margin / 2 for margin in margins[0]], rel=1e-4)
+
+
+def test_padding_is_little_and_counted(small: Small) -> None:
+    backend = small.backend(10_000)
+    verified(backend, calls())
+    lengths = [one.tokens - 1 for one in verified(backend, calls())]
+    assert backend.stats.tokens == 2 * sum(lengths)
+    assert 0.97 <= backend.stats.tokens / backend.stats.computed <= 1
+
+
+def test_rows_longer_than_the_model_are_refused_before_the_pass(small: Small) -> None:
+    backend = small.backend()
+    fits, over = Call(BASE, "x" * 100, "y" * 28), Call(BASE, "x" * 100, "y" * 29)
+    assert len(verified(backend, [fits])) == 1
+    with pytest.raises(UserError, match="a row of 129 tokens is longer") as caught:
+        verified(backend, [*calls(), over])
+    assert "128 tokens" in str(caught.value)
+    with pytest.raises(UserError, match="a row of 129 tokens is longer"):
+        decoded(backend, BASE, [Ask(over.prompt, over.completion)])
+    # Off the track of a rollout nothing is expected but some text: it may fail, the evaluation goes on.
+    assert decoded(backend, BASE, [Ask("x" * 100, "x" * 100)])[0].tokens <= 29
+    assert decoded(backend, BASE, [Ask("x" * 200, "x" * 200)]) == [Answer("", False, 0)]
+
+
+def test_bfloat16_and_its_adapters(small: Small) -> None:
+    backend = small.backend(dtype="bfloat16")
+    assert len(verified(backend, calls("executors/add"))) == len(TEXTS)
+    net = backend.model.net
+    assert {weight.dtype for weight in net.parameters()} == {torch.bfloat16}
+    assert net.model.rotary_emb.inv_freq.dtype == torch.float32  # positions would be rounded
+    assert backend.provenance() | {"torch": 0, "transformers": 0, "peft": 0} == {
+        "device": "cpu", "dtype": "bfloat16", "batch_tokens": 512, "torch": 0, "transformers": 0, "peft": 0,
+    }  # fmt: skip
+
+
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert find_device("auto") == torch.device("cpu")
+    for name in ("cuda", "cuda:1", "toaster", "cuda:x"):
+        with pytest.raises(UserError, match="there is no device"):
+            find_device(name)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert find_device("auto") == find_device("cuda") == torch.device("cuda:1")
+    assert find_device("cuda:0") == torch.device("cuda:0")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(UserError, match="no device cuda:2: this machine has 2 GPUs"):
+        find_device("auto")

@@ -1,0 +1,110 @@
+"""What ``caef-data query`` prints: tables for people; CSV, JSON and Markdown that hold exactly what was found."""
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from typer.testing import CliRunner
+
+from caef_data.cli import app
+from caef_data.errors import UserError
+from caef_data.eval.query import Database, visible
+from caef_data.eval.query_output import CELL, ROWS
+from caef_data.eval.tables import RunTables, run_id
+from caef_data.schemas import RESULTS
+from caef_data.tests.querying import HOSTILE_SQL, ask
+from caef_data.tests.results_data import HOSTILE
+
+ACCURACY = "SELECT task, len_a, n, accuracy FROM class_accuracy ORDER BY accuracy, len_a LIMIT 3"
+
+
+def test_csv_is_exact(results: Path) -> None:
+    output = ask(results, "--format", "csv", HOSTILE_SQL).stdout_bytes.decode()
+    found = list(csv.reader(io.StringIO(output, newline="")))
+    assert found[0] == ["text", "adapter", "nothing", "blank"]
+    assert len(found) > 1 and {(row[0], *row[2:]) for row in found[1:]} == {(HOSTILE, "", "")}
+    plain = ask(results, "--format", "csv", "SELECT NULL, '' AS a, 'x,\"y' AS b, 0.1 AS c, [1, 2] AS d, true AS e")
+    assert plain.output == 'NULL,a,b,c,d,e\n,"","x,""y",0.1,"[1, 2]",true\n'
+
+
+def test_json_is_an_array_of_objects(results: Path) -> None:
+    output = ask(results, "--format", "json", HOSTILE_SQL).output
+    found = json.loads(output)
+    assert found[0]["text"] == HOSTILE and found[0]["nothing"] is None and found[0]["blank"] == ""
+    assert output.isascii() and "\x1b" not in output
+    values = "1 AS a, 2 AS a, 'nan'::DOUBLE AS x, DATE '2026-01-02' AS d, adapters AS m"
+    sql = f"SELECT {values} FROM runs WHERE status = 'unfinished'"
+    (row,) = json.loads(ask(results, "--format", "json", sql).output)
+    assert (row["a"], row["a_1"], row["x"], row["d"]) == (1, 2, None, "2026-01-02")
+    assert len(row["m"]["executors/add"]) == 64
+    assert json.loads(ask(results, "--format", "json", "FROM runs WHERE false").output) == []
+
+
+def test_markdown_holds_hostile_text(results: Path) -> None:
+    lines = ask(results, "--format", "md", HOSTILE_SQL).output.splitlines()
+    assert lines[:2] == ["| text | adapter | nothing | blank |", "| --- | --- | --- | --- |"]
+    for line in lines[2:]:
+        assert len(re.findall(r"(?<!\\)\|", line)) == 5
+        assert not re.search(r"(?<!\\)[<`\[]", line) and line.isprintable()
+
+
+def test_a_table_fits_and_says_what_it_leaves_out(results: Path) -> None:
+    output = ask(results, ACCURACY, env={"COLUMNS": "60"}).output
+    assert "accuracy" in output and "3 rows" in output
+    output = ask(results, HOSTILE_SQL.replace("text,", "text, prompt,"), env={"COLUMNS": "60"}).output
+    assert "row 1" in output and all(len(line) <= 60 for line in output.splitlines())
+    assert output.replace("\n", "").isprintable() and "\\x1b[31mred" in output
+    many = ask(results, f"SELECT * FROM range({ROWS + 1})").output
+    assert f"the first {ROWS} rows; --format csv prints all" in many and "\u2502   100 \u2502" not in many
+    assert "long values are cut" in ask(results, f"SELECT repeat('x', {CELL + 1})").output
+    assert "\u2502 NULL" in ask(results, "SELECT NULL AS a").output
+    assert "0 rows" in ask(results, "FROM runs WHERE false").output
+    assert "[bold]" in ask(results, "SELECT '[bold]' AS \"[red]\"").output
+
+
+def test_a_plan_is_shown_as_it_is(results: Path) -> None:
+    output = ask(results, "EXPLAIN SELECT * FROM runs WHERE status = 'finished'").output
+    assert "\u2502" in output and "status" in output and "\\n" not in output
+
+
+def test_the_tables_are_listed_without_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    runner = CliRunner()
+    text = runner.invoke(app, ["query", "--tables"], env={"COLUMNS": "200"}).output
+    listed = json.loads(runner.invoke(app, ["query", "--tables", "--format", "json"]).output)
+    assert [(row["view"], row["column"]) for row in listed] == [(t, c) for t, cs in RESULTS.items() for c in cs]
+    for row in listed:
+        assert row["meaning"] in text and row["type"] in text
+    assert {row["column"]: row["type"] for row in listed}["adapters"] == "MAP(VARCHAR, VARCHAR)"
+
+
+def test_statements_come_from_standard_input(results: Path) -> None:
+    result = ask(results, "--format", "csv", given="SELECT 1 AS a;\nSELECT 2 AS b\n")
+    assert result.output == "a\n1\nb\n2\n"
+    assert isinstance(ask(results, given="").exception, UserError)
+
+
+def test_a_big_answer_streams(tmp_path: Path) -> None:
+    tables = RunTables(tmp_path, run_id("x"))
+    text = ["x" * 2000 + str(i) for i in range(500)]
+    for part in range(4):
+        tables.write_part("calls", str(part), ({"call": list(range(500)), "prompt": text} for _ in range(20)))
+    database = Database(tmp_path)
+    held, count = pa.total_allocated_bytes(), 0
+    most = 0
+    for chunk in database.run(database.statements("SELECT prompt, call FROM calls")[0]).rows:
+        count += len(chunk)
+        most = max(most, pa.total_allocated_bytes() - held)
+    database.close()
+    assert count == 40_000
+    assert most < 20e6, f"{most:,} bytes of {count * 2000:,}"
+
+
+def test_visible_keeps_text_and_escapes_the_rest() -> None:
+    assert visible("12+9=21 é 漢 🙂") == "12+9=21 é 漢 🙂"
+    assert visible("a\n\t\x1b\x00\x7f\x9b\u202e\u2028\\") == "a\\n\\t\\x1b\\x00\\x7f\\x9b\\u202e\\u2028\\\\"
+    assert visible("a\nb\t", "\n") == "a\nb\\t"

@@ -1,0 +1,67 @@
+"""``caef-data query`` on a terminal: the prompt, its history, Ctrl-C and Ctrl-D."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from caef_data.eval.tables import RunTables, run_id
+from caef_data.tests.querying import ENDLESS, HOSTILE_SQL, Terminal
+from caef_data.tests.results_data import RUNS
+
+
+def test_the_prompt(results: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "results"
+    shutil.copytree(results, copied)
+    terminal = Terminal(["--results", str(copied)], tmp_path / "state")
+    terminal.until("query> ")
+    terminal.send("SELECT count(*) AS c,\n")
+    terminal.until("...> ")
+    terminal.send("';' AS s FROM runs;\n")
+    assert f"{len(RUNS)} \u2502 ;" in terminal.until("1 row\r\n")
+    RunTables(copied, run_id("new")).write_run({"status": "unfinished"})
+    terminal.until("query> ")
+    terminal.send("SELECT count(*) FROM runs;\n")
+    assert f"{len(RUNS) + 1} \u2502" in terminal.until("1 row\r\n")
+    terminal.send("SELECT accurcy FROM class_accuracy;\n")
+    terminal.until("did you mean 'accuracy'")
+    terminal.send("DROP VIEW runs;\n.nope\n.tables\n")
+    terminal.until("DROP is refused")
+    terminal.until("'.nope' is unknown")
+    terminal.until("first_wrong_char")
+    terminal.send("SELECT half\n")
+    terminal.until("...> ")
+    terminal.send("\x03")
+    terminal.until("cancelled")
+    terminal.send(f"{ENDLESS};\n")
+    time.sleep(0.5)  # it runs, or is about to: both are cancelled
+    terminal.send("\x03")
+    terminal.until("cancelled")
+    terminal.send("SELECT text FROM failures WHERE text LIKE '%alert%' LIMIT 1;\n")
+    assert "\x1b[31mred" not in terminal.until("1 row\r\n")
+    terminal.until("query> ")
+    terminal.send("\x04")
+    assert terminal.end() == 0
+    history = tmp_path / "state" / "caef-data" / "query_history"
+    assert "SELECT accurcy FROM class_accuracy;" in history.read_text()
+    assert history.stat().st_mode & 0o077 == 0
+
+
+def test_ctrl_c_stops_a_statement_of_the_command_line(results: Path) -> None:
+    sql = f"SELECT 1 AS begun; {ENDLESS}"
+    words = [sys.executable, "-m", "caef_data", "query", "--results", str(results), "--format", "csv", sql]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "begun\n"
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130 and "Traceback" not in said
+
+
+def test_control_characters_of_csv_reach_no_terminal(results: Path, tmp_path: Path) -> None:
+    terminal = Terminal(["--results", str(results), "--format", "csv", HOSTILE_SQL], tmp_path)
+    seen = terminal.until("onerror")
+    assert "\x1b" not in seen and "\\x1b[31m" in seen
+    assert terminal.end() == 0
