@@ -27,29 +27,23 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from unittest.mock import patch
 
 import torch
 from build import Goal, Result, machine, number, spread, table
 from peft import LoraConfig, get_peft_model
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM
+from winners import END, PAD, Texts, Winners, make_tokenizer
 
 from caef_data.eval.backends import model as model_module
-from caef_data.eval.backends import transformers as backend_module
 from caef_data.eval.backends.transformers import TransformersBackend
 from caef_data.eval.calls import BASE, Ask, Call
 from caef_data.tm import align_in, transition, transitions
-
-PAD, END = 0, 1
-WINS = 1e4  # added to the logit of the token that shall win
-Texts = list[tuple[str, str]]
 
 
 class Size(NamedTuple):
@@ -66,7 +60,6 @@ class Size(NamedTuple):
 
 FULL, SMALL = Size(512, 8, 16, 100, 20, 32, 50), Size(64, 2, 4, 12, 4, 8, 6)
 BATCH, GPU_BATCH = 16, 64
-BUDGET = {"cpu": 2048, "cuda": 16_384}  # tokens of a forward pass
 EIGHT = LlamaConfig(  # the shape of Llama 3 8B
     vocab_size=128_256, hidden_size=4096, intermediate_size=14_336, num_hidden_layers=32, num_attention_heads=32,
     num_key_value_heads=8, max_position_embeddings=8192, rope_theta=500_000.0, eos_token_id=END, pad_token_id=PAD,
@@ -85,84 +78,6 @@ def goals(size: Size) -> dict[str, Goal]:
         "gpu": Goal("8B, bfloat16, LoRA r=16, add 100 digits: verify / matrix-multiply limit", 35, 55, "%", least=True),
         "gpu_ratio": Goal(f"the same: generate / verify, batch {GPU_BATCH}", 4, 10, least=True),
     }
-
-
-class Winners:
-    """Decides which tokens win: the right answers of some rows, or others.
-
-    Args:
-        backend: whose model to hook on.
-    """
-
-    def __init__(self, backend: TransformersBackend) -> None:
-        self.backend, self.of_prompt, self.of_given = (
-            backend,
-            dict[tuple[int, ...], list[int]](),
-            dict[Any, list[int]](),
-        )
-        self.next: Callable[[], torch.Tensor] | None = None
-        backend.model.net.get_output_embeddings().register_forward_hook(self.boost)
-
-    def boost(self, _: Any, __: Any, logits: torch.Tensor) -> None:
-        flat = logits.view(-1, logits.shape[-1])
-        if self.next is not None:
-            flat[torch.arange(len(flat), device=flat.device), self.next()] += WINS
-
-    def learn(self, texts: Texts, wrong: Sequence[int | None] | None = None) -> None:
-        """Make the right answers win, but for one token of some rows."""
-        tokens = self.backend.tokens
-        wrong = wrong or [None] * len(texts)
-        for (prompt, answer), at in zip(texts, wrong, strict=True):
-            winners = [*tokens.encode([answer])[0], END]
-            if at is not None:
-                winners[at] = tokens.encode(["#"])[0][0]
-            [given], [right] = tokens.prompts([prompt]), tokens.encode([answer])
-            self.of_prompt[tuple(given)] = winners
-            for known in {0, at or 0}:
-                self.of_given[(*given, *right[:known])] = winners[known:]
-
-    def score(self, model: Any, rows: Any, end: int) -> Any:
-        winners = torch.tensor([token for row in rows for token in self.of_prompt[tuple(row.prompt)]])
-        self.next = lambda: winners.to(model.device)
-        return self.plain_score(model, rows, end)
-
-    def greedy(self, model: Any, given: Any, limits: Any, end: int) -> Any:
-        self.next = self.steps([self.of_given[tuple(row)] for row in given], model.device, leave=True)
-        return self.plain_greedy(model, given, limits, end)
-
-    def steps(self, winners: list[list[int]], device: torch.device, *, leave: bool) -> Callable[[], torch.Tensor]:
-        """Return what gives the winners step by step; rows that have ended leave, as they do in ``greedy``."""
-        width = max(map(len, winners)) + 64
-        matrix = torch.tensor([row + [END] * (width - len(row)) for row in winners], device=device)
-        lengths = torch.tensor([len(row) for row in winners], device=device)
-        look = 8 if device.type == "cuda" else 1
-        step, alive = 0, torch.arange(len(winners), device=device)
-
-        def follow() -> torch.Tensor:
-            nonlocal step, alive
-            found = matrix[alive, step]
-            step += 1
-            if leave and step % look == 0:
-                alive = alive[lengths[alive] > step]
-            return found
-
-        return follow
-
-    @contextmanager
-    def deciding(self) -> Iterator[None]:
-        self.plain_score, self.plain_greedy = backend_module.score, backend_module.greedy
-        with patch.object(backend_module, "score", self.score), patch.object(backend_module, "greedy", self.greedy):
-            yield
-
-
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({word: i for i, word in enumerate(["<pad>", "<end>", *letters])}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<end>", pad_token="<pad>", padding_side="left"
-    )
 
 
 def operand(digits: int, chance: random.Random) -> int:
@@ -208,8 +123,7 @@ class Bench:
         return found
 
     def backend(self) -> TransformersBackend:
-        budget, device = BUDGET["cpu"], "cpu"
-        return self.ready(TransformersBackend(self.folder, {}, batch_tokens=budget, dtype="float32", device=device))
+        return self.ready(TransformersBackend(self.folder, {}, dtype="float32", device="cpu"))
 
     def ready(self, backend: TransformersBackend) -> TransformersBackend:
         """Let a backend decode whole batches, and its winners be chosen."""
@@ -357,9 +271,9 @@ class Bench:
         adapted = get_peft_model(net, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"))
         adapted.save_pretrained(self.folder / "lora")
         net = adapted.unload().eval()
-        paths, budget = {"lora": self.folder / "lora"}, BUDGET[device.partition(":")[0]]
+        paths = {"lora": self.folder / "lora"}
         with patch.object(model_module, "load", lambda *_: net):
-            backend = TransformersBackend(self.folder, paths, batch_tokens=budget, dtype="bfloat16", device=device)
+            backend = TransformersBackend(self.folder, paths, dtype="bfloat16", device=device)
         backend.model.use("lora")
         return self.ready(backend)
 

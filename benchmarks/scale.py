@@ -13,18 +13,16 @@ whose tasks do nothing, so that only handing them out, their records and the not
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
-import pickle
 import platform
 import re
-import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.metadata import version
 from math import ceil
 from pathlib import Path
@@ -33,16 +31,10 @@ from typing import Any, NamedTuple
 
 import psutil  # type: ignore[import-untyped]
 
-from caef_data.pipelines import ray_engine
-from caef_data.pipelines.build import build
-from caef_data.pipelines.declaration import from_flags, load_declaration
-from caef_data.pipelines.engine import Engine, EngineChoice, packed
-from caef_data.pipelines.local_folder import LocalFolder
-from caef_data.pipelines.plan import MOST_SHARDS, SHARD_TEXT, Plan, make_plan
-from caef_data.pipelines.settings import Declaration
-from caef_data.pipelines.shard import ShardRecord
+from caef_data.pipelines.plan import MOST_SHARDS, SHARD_TEXT
 
-DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "scale.md"
+HERE = Path(__file__).resolve().parent
+DOCUMENT = HERE.parent / "docs" / "scale.md"
 ENGINES = (("local", 1), ("local", 2), ("ray", 1), ("ray", 2))
 CORES, NETWORK = 64, 10e9 / 8  # of a node: processors, bytes a second to what holds the folder
 SIZES = ((10**9, (1, 10)), (10**10, (10, 100)), (10**12, (100, 1000)))  # rows, and nodes to try
@@ -81,145 +73,18 @@ FULL = Size(
 SMALL = Size("smoke", 4, (100, 300), (("add", 1, 20), ("reflection", 1, 20)))
 
 
-# ------------------------------------------------------------------------------------------ parts, each in a process
-
-
-def work(name: str, longest: int) -> Plan:
-    """Return the plan of a declaration, or that of ``shards``: many small ones."""
-    if name != "shards":
-        return make_plan(load_declaration(name))
-    return make_plan(one_step("add", max=longest, num=20, rows_per_shard=60))
-
-
-@contextmanager
-def started(name: str, workers: int) -> Iterator[Engine]:
-    """Start an engine; Ray on a cluster of this machine that has ``workers`` processors."""
-    if name == "local":
-        with EngineChoice(name, workers).start() as engine:
-            yield engine
-        return
-    ray_engine.keep_quiet()
-    import ray
-
-    ray.init(address="local", num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    try:
-        with EngineChoice(name).start() as engine:
-            yield engine
-    finally:
-        ray.shutdown()
-
-
-def engine_part(folder: Path, name: str, workers: int, what: str, longest: int) -> Measured:
-    """Build; return seconds to the first shard and from there to the last, and what was built meanwhile."""
-    plan, done = work(what, longest), list[tuple[float, int, int]]()
-    start = time.perf_counter()
-    with started(name, workers) as engine:
-        build(plan, folder / "data", engine=engine, progress=lambda _, record, __: done.append(entry(record)))
-    later = done[1:]
-    return {
-        "first": done[0][0] - start,
-        "seconds": done[-1][0] - done[0][0],
-        "shards": len(later),
-        "rows": sum(rows for _, rows, _ in later),
-        "bytes": sum(size for _, _, size in later),
-        "text_a_row": sum(config.text for config in plan.configs) / sum(config.rows for config in plan.configs),
-        "train_configs": sum(config.split == "train" for config in plan.configs),
-    }
-
-
-def entry(record: ShardRecord) -> tuple[float, int, int]:
-    return time.perf_counter(), record.rows, record.bytes
-
-
-def own_part(folder: Path, part: int, parts: int, longest: int) -> Measured:
-    """Write every ``parts``-th of the small shards, with nothing around it; return the seconds of one."""
-    plan = work("shards", longest)
-    target = LocalFolder(folder / "data")
-    shards = range(part, plan.configs[0].num_shards, parts)
-    target.write_shard(plan.configs[0], shards[0])  # imports, and the first look at everything
-    start = time.perf_counter()
-    for shard in shards:
-        target.write_shard(plan.configs[0], shard)
-    return {"seconds": (time.perf_counter() - start) / len(shards)}
-
-
-def driver_part(folder: Path, shards: int) -> Measured:
-    """Build on Ray with tasks that do nothing; return what is left."""
-    rows = make_plan(one_step("add", num=20)).configs[0].rows
-    plan = make_plan(one_step("add", num=20, rows_per_shard=max(1, rows // shards)))
-    number = plan.configs[0].num_shards
-
-    def nothing(job: object, task: tuple[int, int]) -> object:
-        from caef_data.pipelines.shard import ShardRecord
-
-        path = f"add-one_step/train-{task[1]:05d}-of-{number:05d}.parquet"
-        sizes = {"prompt": (40_000_000, 400), "completion": (40_000_000, 400)}
-        return ShardRecord(path, 100_000, 25_000_000, "0123456789abcdef" * 4, sizes)
-
-    ray_engine._task = lambda: nothing  # type: ignore[assignment]
-    done = list[float]()
-    with started("ray", len(os.sched_getaffinity(0))) as engine:
-        plan_file = folder / "data" / ".caef" / "plan.json"
-        sizes = list[int]()
-
-        def progress(*_: object) -> None:
-            done.append(time.perf_counter())
-            if not sizes:
-                sizes.append(plan_file.stat().st_size)
-
-        build(plan, folder / "data", engine=engine, progress=progress)
-    return {
-        "shards": number,
-        "plan": sizes[0],
-        "a_shard": (done[-1] - done[0]) / (number - 1),
-        "manifest": (folder / "data" / "manifest.json").stat().st_size,
-        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-    }
-
-
-def one_step(task: str, **settings: Any) -> Declaration:
-    return from_flags([task], **{"max": 100, "splits": ["train"], "views": ["one_step"], **settings})
-
-
-def plan_part(folder: Path, task: str, least: int, num: int) -> Measured:
-    """Plan a task; return what that costs, and what every worker is sent."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
-    configs = make_plan(one_step(task, min=least, num=num)).configs
-    seconds = time.perf_counter() - start
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    return {
-        "rows": configs[0].rows,
-        "shards": configs[0].num_shards,
-        "seconds": seconds,
-        "memory": memory * 1024,
-        "sent": len(pickle.dumps(packed(configs, LocalFolder(folder)))),
-    }
-
-
-PARTS: dict[str, Callable[..., Measured]] = {
-    "engine": engine_part,
-    "own": own_part,
-    "driver": driver_part,
-    "plan": plan_part,
-}
-
-
 def run(*parts: tuple[str, Sequence[object]]) -> list[Measured]:
     """Run parts side by side, each in a process and a folder of its own; return what they measured."""
     with tempfile.TemporaryDirectory(prefix="caef-scale-") as folder:
         running = []
         for at, (name, arguments) in enumerate(parts):
-            command = [sys.executable, __file__, "--part", name, f"{folder}/{at}", json.dumps(arguments)]
+            command = [sys.executable, HERE / "scale_parts.py", name, f"{folder}/{at}", json.dumps(arguments)]
             running.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
         outputs = [process.communicate()[0] for process in running]
     if any(process.returncode for process in running):
         raise SystemExit(f"{parts} failed")
     print(*parts, *(output.strip() for output in outputs), file=sys.stderr)
     return [json.loads(output) for output in outputs]
-
-
-# ------------------------------------------------------------------------------------------------------------- tables
 
 
 def throughput(size: Size, repeat: int) -> tuple[str, Measured]:
@@ -312,42 +177,56 @@ def planning(size: Size) -> str:
 
 
 def estimate(one: Measured, handed: Measured) -> str:
-    """Return the table of large builds; docs/scale.md explains its columns."""
+    """Return the table of large builds; docs/scale.md explains its letters."""
     rate = one["rows"] / one["seconds"] / 2  # of a processor, both at work
-    row = one["bytes"] / one["rows"]
-    a_node = min(CORES * rate, NETWORK / row)
+    packed_row, text_row = one["bytes"] / one["rows"], one["text_a_row"]
+    node = min(CORES * rate, NETWORK / packed_row)
+    hashed = hash_rate()
+    limit = "network" if node < CORES * rate else "processors"
     lines = [
-        f"R = {rate:,.0f} rows/s a processor, B = {row:.0f} and T = {one['text_a_row']:.0f} bytes a row, packed and text,"
-        f" D = {1 / handed['a_shard']:,.0f} shards/s of the driver: a node makes {a_node / 1e6:.2f} million rows/s"
-        f" ({'network' if a_node < CORES * rate else 'processors'}).",
+        f"R = {rate:,.0f} rows/s, B = {packed_row:.0f} bytes, T = {text_row:.0f} bytes,"
+        f" D = {1 / handed['a_shard']:,.0f} shards/s, M = {handed['manifest'] / handed['shards']:.0f} bytes, H = {amount(hashed)}/s."
+        f" A node makes {node / 1e6:.2f} million rows/s, limited by its {limit}.",
         "",
-        "| rows | on disk | shards | rows a shard | processor hours | nodes | hours | held back by | manifest |"
-        " upload | Hub |",
-        "|---:|---:|---:|---:|---:|---:|---:|---|---:|---:|---|",
+        "| rows | on disk | shards | rows a shard | processor hours | nodes | hours | limited by | manifest | hashed |"
+        " uploaded | commits, repositories |",
+        "|---:|---:|---:|---:|---:|---:|---:|---|---:|---:|---:|---:|",
     ]
     for rows, tries in SIZES:
-        shards = min(ceil(rows * one["text_a_row"] / (0.75 * SHARD_TEXT)), one["train_configs"] * MOST_SHARDS)
+        size = rows * packed_row
+        shards = min(ceil(rows * text_row / (0.75 * SHARD_TEXT)), one["train_configs"] * MOST_SHARDS)
         for nodes in tries:
-            limits = {"nodes": nodes * a_node, "driver": rows / shards / handed["a_shard"]}
+            limits = {"nodes": nodes * node, "driver": rows / shards / handed["a_shard"]}
             slowest = min(limits, key=lambda name: limits[name])
-            where = "files of one repository" if shards <= REPOSITORY else f"{ceil(shards / REPOSITORY)} repositories"
             cells = [
                 f"10^{len(str(rows)) - 1}",
-                amount(rows * row),
+                amount(size),
                 f"{shards:,}",
                 f"{rows / shards:,.0f}",
-                f"{rows / rate / 3600:,.1f}",
-                f"{nodes}",
-                f"{rows / limits[slowest] / 3600:.2g}"
-                if rows / limits[slowest] < 360_000
-                else f"{rows / limits[slowest] / 3600:,.0f}",
+                hours(rows / rate),
+                f"{nodes:,}",
+                hours(rows / limits[slowest]),
                 slowest,
                 amount(shards * handed["manifest"] / handed["shards"]),
-                f"{rows * row / NETWORK / 3600:,.1f} h",
-                f"{ceil(shards / COMMIT)} commits, {where}",
+                f"{hours(size / hashed)} h",
+                f"{hours(size / NETWORK)} h",
+                f"{ceil(shards / COMMIT):,}, {ceil(shards / REPOSITORY):,}",
             ]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def hash_rate() -> float:
+    """Return the bytes a second that one processor hashes."""
+    content = os.urandom(1 << 24)
+    start = time.perf_counter()
+    for _ in range(16):
+        hashlib.sha256(content)
+    return 16 * len(content) / (time.perf_counter() - start)
+
+
+def hours(seconds: float) -> str:
+    return f"{seconds / 3600:,.0f}" if seconds >= 36_000 else f"{seconds / 3600:.2g}"
 
 
 def amount(size: float) -> str:
@@ -369,13 +248,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3, help="runs of each engine (3)")
     parser.add_argument("--small", action="store_true", help="small data, to try the script")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/scale.md")
-    parser.add_argument("--part", nargs=3, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
-    if chosen.part:
-        name, folder, arguments = chosen.part
-        Path(folder).mkdir(parents=True)
-        print(json.dumps(PARTS[name](Path(folder), *json.loads(arguments))))
-        return
     size = SMALL if chosen.small else FULL
     engines, one = throughput(size, max(1, chosen.repeat))
     handed_out, handed = driver(size)

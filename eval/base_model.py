@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import UserError, clip
 from ..pipelines.folder import shown
 from .lora import CONFIG, PICKLES, Adapter, Shapes
-from .weights import read_header, read_json, sha256_of
+from .weights import read_header, read_json, readable, sha256_of
 
 HUB_NAME = re.compile(r"[\w][\w.-]*(/[\w.-]+)?", re.ASCII)
 INDEX, SINGLE, MODEL = "model.safetensors.index.json", "model.safetensors", "config.json"
@@ -157,7 +157,8 @@ def _weight_files(folder: Path) -> list[str]:
         if not names:
             raise UserError(f"{INDEX} names no files of this folder", where=shown(folder))
         return names
-    pickles = sorted(path.name for path in folder.iterdir() if path.name.endswith(PICKLES))
+    with readable(folder):
+        pickles = sorted(path.name for path in folder.iterdir() if path.name.endswith(PICKLES))
     if pickles:
         raise UserError(
             f"the base model's weights are in {clip(pickles[0])}, which is not read: unpickling runs what is in it",

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import UserError, clip
 from ..pipelines.folder import shown
-from .weights import Tensor, check_finite, check_inside, read_header, read_json, sha256_of
+from .weights import Tensor, check_finite, check_inside, read_header, read_json, readable, sha256_of
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
@@ -91,7 +91,8 @@ def read_adapter(path: Path, root: Path) -> Adapter:
 
 
 def _check_files(path: Path) -> None:
-    held = sorted(entry.name for entry in path.iterdir())
+    with readable(path):
+        held = sorted(entry.name for entry in path.iterdir())
     pickles = [name for name in held if name.endswith(PICKLES)]
     if WEIGHTS not in held and pickles:
         raise UserError(

@@ -291,6 +291,14 @@ class _Reader(io.RawIOBase):
         return len(found)
 
 
+def scrub(text: str) -> str:
+    """Return a text that others wrote without what gives access to a store."""
+    secrets = [os.environ.get(name) for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")]
+    for secret in filter(None, secrets):
+        text = text.replace(secret, "***")
+    return re.sub(r"://[^/\s@]*@", "://***@", text)
+
+
 def at_once(work: Callable[[T], Any], items: Iterable[T], count: int = AT_ONCE) -> Iterator[Any]:
     """Yield what ``work`` returns of each item, in order, several being under way; an error stops those not begun."""
     pool = ThreadPoolExecutor(count)

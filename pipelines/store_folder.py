@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from ..errors import UserError
 from .folder import MANIFEST, PLAN, STATE, Folder, is_shard, json_bytes, shard_record, shown
 from .shard import ShardRecord, render_shard
-from .store import FULL, Store, at_once
+from .store import FULL, Store, at_once, scrub
 
 if TYPE_CHECKING:
     from .plan import Config
@@ -63,7 +63,7 @@ class StoreFolder(Folder):
                     f"this needs the package {error.name}, which is not installed",
                     next_step="pip install 'caef-data[s3]'",
                 ) from None
-            self.store.retries = Retries("the same command", _say)
+            self.store.retries = Retries("the same command", _say, scrub)
         return self.store
 
     # Reading

@@ -130,9 +130,8 @@ def _run(words: list[str], how: dict[str, Any]) -> list[Any]:
     from caef_data import cli
 
     out, err, code = io.StringIO(), io.StringIO(), 0
-    settings = {"caef_data.pipelines.push.client:TIMEOUT": 1.0, **how.get("settings", {})}
     before, environment = {}, dict(os.environ)
-    for name, value in settings.items():
+    for name, value in how.get("settings", {}).items():
         module, _, constant = name.partition(":")
         before[name] = getattr(importlib.import_module(module), constant)
         setattr(importlib.import_module(module), constant, value)

@@ -15,7 +15,7 @@ from caef_data.eval.backends.openai import OpenAIBackend
 from caef_data.eval.backends.tokens import Tokens
 from caef_data.eval.calls import BASE, SLACK, Answer, Ask, Call, Verdict
 from caef_data.tests.checkpoints import END
-from caef_data.tests.vllm_server import ADAPTERS, SERVED, TOLD, FakeVLLM, asks_of, calls_of, on
+from caef_data.tests.vllm_server import ADAPTERS, OPTIONS, SERVED, TOLD, FakeVLLM, asks_of, calls_of, on
 
 
 @pytest.mark.parametrize("adapter", [*ADAPTERS, BASE])
@@ -230,3 +230,8 @@ def test_what_computed(vllm_backend: OpenAIBackend, vllm: FakeVLLM) -> None:
     assert vllm_backend.provenance()["device"] == f"{vllm.url}/v1 (version 0.32.0)"
     vllm.faults.append(lambda path, body: (404, {}))
     assert vllm_backend.provenance()["device"] == f"{vllm.url}/v1"
+
+
+def test_the_guide_starts_the_server_as_the_tests_do() -> None:
+    guide = " ".join((Path(__file__).parents[1] / "docs" / "vllm.md").read_text().replace("\\\n", " ").split())
+    assert OPTIONS in guide

@@ -28,9 +28,7 @@ def side(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def lfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Side]:
-    # The client has time-outs of its own for downloads, in whole seconds.
-    env = {"HF_HUB_ETAG_TIMEOUT": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "1"}
-    with Side(tmp_path_factory.mktemp("one"), False, env) as one:
+    with Side(tmp_path_factory.mktemp("one"), False) as one:
         yield one
         one.check()
 
@@ -90,17 +88,18 @@ def test_what_passes_is_tried_again_in_a_push_in_parts(lfs: Side, old: Path, dat
     assert [one.status for one in lfs.hub.repos[repo].discussions] == ["merged"]
 
 
-def test_a_silent_server_is_not_waited_for_for_ever(lfs: Side, old: Path, data: Path) -> None:
-    settings = {"caef_data.pipelines.push.client:TIMEOUT": 0.2}
-    names = FIRST + STORE[False]
-    faults = [lfs.hub.fault(name, "stall", after=int(name == "refs")) for name in names]
-    done = lfs.push(data, "--repo", lfs.new(), "--private", "--revision", "next", settings=settings)
-    assert [fault.fired for fault in faults] == [1] * len(names)
-    assert done.err.count("timed out") >= len(names)
-    repo = over_old(lfs, old, data)
-    faults = [lfs.hub.fault(name, "stall") for name in PARTS[:4]]
-    lfs.push(data, "--repo", repo, settings={**settings, LIMIT: 3})
-    assert [fault.fired for fault in faults] == [1] * 4
+def test_a_silent_server_is_not_waited_for_for_ever(tmp_path: Path, old: Path, data: Path) -> None:
+    settings, names = {"caef_data.pipelines.push.client:TIMEOUT": 0.3}, FIRST + STORE[False]
+    env = {"HF_HUB_ETAG_TIMEOUT": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "1"}  # the client's own, in whole seconds
+    with Side(tmp_path, False, env) as lfs:
+        faults = [lfs.hub.fault(name, "stall", after=int(name == "refs")) for name in names]
+        done = lfs.push(data, "--repo", lfs.new(), "--private", "--revision", "next", settings=settings)
+        assert [fault.fired for fault in faults] == [1] * len(names)
+        assert done.err.count("timed out") >= len(names)
+        repo = over_old(lfs, old, data)
+        faults = [lfs.hub.fault(name, "stall") for name in PARTS[:4]]
+        lfs.push(data, "--repo", repo, settings={**settings, LIMIT: 3})
+        assert [fault.fired for fault in faults] == [1] * 4
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
@@ -144,6 +143,13 @@ def test_a_limit_ends_it_and_the_command_goes_on_later(lfs: Side, data: Path) ->
     assert not lfs.push(data, "--repo", repo).requests(*UPLOADS)  # all of that was there
 
 
+def test_the_words_of_the_client_show_once_and_escaped(lfs: Side, data: Path) -> None:
+    lfs.hub.fault("tree", 503)
+    done = lfs.push(data, "--repo", lfs.new(), forked=True)
+    said = [line for line in done.err.splitlines() if "Retrying in" in line or "thrown while requesting" in line]
+    assert len(said) == 2 and all(line.startswith("the Hub's client: '") for line in said)
+
+
 def test_retry_after_is_honoured(lfs: Side, data: Path) -> None:
     before = len(sleeps(lfs.home))
     lfs.hub.fault("whoami", 429, retry_after=37)
@@ -154,24 +160,15 @@ def test_retry_after_is_honoured(lfs: Side, data: Path) -> None:
     assert waits == [37, 600, 13]  # the longest is capped; the Hub's client adds a second to its own
 
 
-@pytest.mark.parametrize("endpoint", ["lfs-put", "commit", "resolve"])
-def test_damage_on_the_way_is_seen_not_tagged_and_mended_by_a_second_push(lfs: Side, data: Path, endpoint: str) -> None:
-    repo = lfs.new()
-    lfs.hub.fault(endpoint, "corrupt", after=int(endpoint == "resolve"))
-    done = lfs.run(data, "--repo", repo)
-    assert done.code == 2 and "what arrived is not what was sent" in done.err and "not tagged" in done.err
-    assert lfs.tags(repo) == {}
-    lfs.push(data, "--repo", repo)
-    assert lfs.shards(repo) == shards(data) and lfs.tags(repo).keys() == {identity(data)}
-
-
-def test_damage_in_the_xet_store_is_seen(side: Side, data: Path) -> None:
-    if not side.xet:
-        pytest.skip("of the Xet store")
-    repo = side.new()
-    side.hub.fault("commit", "corrupt")
-    done = side.run(data, "--repo", repo)
-    assert done.code == 2 and "what arrived is not what was sent" in done.err and side.tags(repo) == {}
+def test_damage_on_the_way_is_seen_not_tagged_and_mended_by_a_second_push(side: Side, data: Path) -> None:
+    for endpoint in ["commit", "resolve"] + ([] if side.xet else ["lfs-put"]):
+        repo = side.new()
+        fault = side.hub.fault(endpoint, "corrupt")
+        done = side.run(data, "--repo", repo)
+        assert done.code == 2 and "what arrived is not what was sent" in done.err and "not tagged" in done.err
+        assert fault.fired == 1 and side.tags(repo) == {}, endpoint
+        side.push(data, "--repo", repo)
+        assert side.shards(repo) == shards(data) and side.tags(repo).keys() == {identity(data)}, endpoint
 
 
 @pytest.mark.parametrize("limit", [25_000, 3])

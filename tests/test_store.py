@@ -19,6 +19,7 @@ from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.folder import open_folder
 from caef_data.pipelines.local_folder import LocalFolder
 from caef_data.pipelines.plan import Plan, make_plan
+from caef_data.pipelines.store import scrub
 from caef_data.tests.commands import call, contents
 
 if TYPE_CHECKING:
@@ -227,6 +228,21 @@ def test_no_bucket_and_no_credentials(s3: "S3Server", monkeypatch: pytest.Monkey
     for command in (words, ["info"], ["verify"]):
         code, output = call(*command, URL)
         assert (code, "pip install 'caef-data[s3]'" in output) == (2, True)
+
+
+def test_a_server_that_is_not_there(s3: "S3Server", monkeypatch: pytest.MonkeyPatch) -> None:
+    from s3fs import S3FileSystem
+
+    from caef_data.pipelines.push import retry
+
+    monkeypatch.setattr(retry, "ATTEMPTS", 2)
+    monkeypatch.setattr(S3FileSystem, "retries", 1)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    S3FileSystem.clear_instance_cache()
+    code, output = call("info", URL)
+    S3FileSystem.clear_instance_cache()
+    assert (code, "failed 2 times" in output, "127.0.0.1" in output) == (2, True, True), output
+    assert scrub(f"http://me:pw@host/x?y={os.environ['AWS_SECRET_ACCESS_KEY']} a@b") == "http://***@host/x?y=*** a@b"
 
 
 def test_what_is_not_ours_is_left_alone(s3: "S3Server") -> None:

@@ -12,31 +12,26 @@ from typing import Any
 
 import pytest
 
-PYTHON = os.environ.get("CAEF_DATA_VLLM_PYTHON", "")
-if not PYTHON:
-    reason = "set CAEF_DATA_VLLM_PYTHON to the Python of an environment that holds vLLM: docs/vllm.md"
-    pytest.skip(reason, allow_module_level=True)
-
 from caef_data.eval.backends.choose import make_backend
 from caef_data.eval.backends.openai import OpenAIBackend
 from caef_data.eval.backends.tokens import load_tokenizer
-from caef_data.eval.backends.transformers import TransformersBackend
 from caef_data.eval.calls import BASE, Ask, Call
 from caef_data.eval.evaluate import Share
 from caef_data.eval.session import Session, agenda_of, prepare, run
 from caef_data.eval.settings import EvalSettings
 from caef_data.tests.checkpoints import write_checkpoint
-from caef_data.tests.vllm_server import ADAPTERS, RECORDED, SERVED, record
+from caef_data.tests.vllm_server import ADAPTERS, OPTIONS, RECORDED, SERVED, record
 from caef_data.tm import transitions
 
-pytestmark = pytest.mark.timeout(900)
+PYTHON = os.environ.get("CAEF_DATA_VLLM_PYTHON", "")
+WHY = "set CAEF_DATA_VLLM_PYTHON to the Python of an environment that holds vLLM: docs/vllm.md"
+pytestmark = [pytest.mark.skipif(not PYTHON, reason=WHY), pytest.mark.timeout(900)]
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "TORCHDYNAMO_DISABLE": "1",
 }
-OPTIONS = "--dtype float32 --max-model-len 512 --enable-lora --max-loras 2 --max-lora-rank 8 --enforce-eager"
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +47,7 @@ def url(ckpt: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     modules = [f"{SERVED[name]}={name}" for name in ADAPTERS]
     words = [PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--model", "base", "--served-model-name", "base"]
-    words += ["--host", "127.0.0.1", "--port", str(port), *OPTIONS.split(), "--max-num-seqs", "1"]
+    words += ["--host", "127.0.0.1", "--port", str(port), *OPTIONS.split()]
     with (ckpt.parent / "server.log").open("wb") as log:
         process = subprocess.Popen(
             [*words, "--lora-modules", *modules],
@@ -80,6 +75,8 @@ def url(ckpt: Path) -> Iterator[str]:
 
 
 def test_verdicts_are_those_of_the_transformers_backend(ckpt: Path, url: str) -> None:
+    from caef_data.eval.backends.transformers import TransformersBackend
+
     folders = {name: ckpt / name for name in ADAPTERS}
     there = OpenAIBackend(url, [*ADAPTERS, BASE], load_tokenizer(ckpt / "base"), folders=folders)
     here = TransformersBackend(ckpt / "base", folders, batch_tokens=4096, dtype="float32", device="cpu")

@@ -1,19 +1,21 @@
 """A server on a real socket that answers as vLLM did: it replays what was recorded, and fails as it is told to.
 
-To record anew, with the command of docs/vllm.md for the folder that the first command writes:
+To record anew: write a checkpoint, start a server in its folder as docs/vllm.md says, but with
+``--lora-modules executors/add=executors/add aligners-addition=aligners/add --model base``, and ask it:
 
     python -m caef_data.tests.vllm_server write FOLDER
     python -m caef_data.tests.vllm_server record FOLDER http://127.0.0.1:8000 > tests/data/vllm/records.json
 """
 
 import json
+import socket
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,8 @@ from caef_data.tests.checkpoints import write_checkpoint
 PROMPTS = ("12+9=", "ADD, q0, |1|2", "EQUAL, q1 ")  # short: what is recorded grows with them
 RECORDS = Path(__file__).parent / "data" / "vllm" / "records.json"
 ADAPTERS = ("executors/add", "aligners/add")
+OPTIONS = "--dtype float32 --max-model-len 512 --max-num-seqs 1 --enforce-eager"
+OPTIONS += " --enable-lora --max-loras 2 --max-lora-rank 8"  # as docs/vllm.md has them
 SERVED = {"executors/add": "executors/add", "aligners/add": "aligners-addition", BASE: "base"}
 
 Reply = tuple[int, Any]  # HTTP status and what is sent as JSON
@@ -46,6 +50,8 @@ class FakeVLLM:
         headers: of the last request.
         most: how many requests were under way at once, at most.
         mixed: models that were under way at once.
+        delay: seconds before each answer.
+        slow: it answers one request after the other; those whose client has gone are dropped.
     """
 
     def __init__(self, records: list[dict[str, Any]]) -> None:
@@ -54,6 +60,7 @@ class FakeVLLM:
         self.asked: list[tuple[str, Any]] = []
         self.headers: dict[str, str] = {}
         self.most, self.mixed, self.delay = 0, set[frozenset[str]](), 0.0
+        self.slow, self.line = False, threading.Lock()
         self._lock, self._now = threading.Lock(), list[str]()
         self._server = _Server(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -102,8 +109,11 @@ class FakeVLLM:
             def _answer(self, body: Any) -> None:
                 fake.headers = {name.lower(): value for name, value in self.headers.items()}
                 fake.enter(self.path, body)
-                time.sleep(fake.delay)
                 try:
+                    with fake.line if fake.slow else nullcontext():
+                        if fake.slow and self._is_gone():
+                            raise ConnectionError
+                        time.sleep(fake.delay)
                     status, found = fake.reply(self.path, body)
                 finally:
                     fake.leave(self.path, body)
@@ -117,6 +127,12 @@ class FakeVLLM:
                 self.send_header("content-length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)
+
+            def _is_gone(self) -> bool:
+                try:
+                    return self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+                except BlockingIOError:
+                    return False
 
             def log_message(self, *words: object) -> None:
                 pass
@@ -223,8 +239,10 @@ def refusals(relay: Relay) -> dict[str, Reply]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "write":
-        write_checkpoint(Path(sys.argv[2]), ADAPTERS)
-    else:
-        found = record(Path(sys.argv[2]), sys.argv[3])
-        json.dump(found, sys.stdout, separators=(",", ":"), sort_keys=True)
+    match sys.argv[1:]:
+        case ["write", folder]:
+            write_checkpoint(Path(folder), ADAPTERS)
+        case ["record", folder, url]:
+            json.dump(record(Path(folder), url), sys.stdout, separators=(",", ":"), sort_keys=True)
+        case _:
+            print(__doc__)

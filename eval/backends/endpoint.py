@@ -71,7 +71,7 @@ class Endpoint:
             limits=httpx2.Limits(max_connections=connections),
         )
         self._retries = Retries("the same command", self._say, self.scrub)
-        self._lock, self._said = threading.Lock(), -SAY_EVERY
+        self._lock, self._said, self._heard = threading.Lock(), -SAY_EVERY, -1.0
 
     def close(self) -> None:
         """Close all connections."""
@@ -107,18 +107,19 @@ class Endpoint:
         return self._ask("POST", path, body)
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
-        url, timeouts = self.url + path, 0
+        url = self.url + path
+        silent = 0
 
         def once() -> dict[str, Any]:
-            nonlocal timeouts
+            nonlocal silent
             try:
-                response = self._client.request(method, url, json=body)
-            except httpx2.TimeoutException as error:
-                timeouts += 1
-                if timeouts < PATIENCE or isinstance(error, httpx2.ConnectTimeout):
+                response = self._heard_from(method, url, body)
+            except httpx2.ReadTimeout:
+                silent += 1
+                if silent < PATIENCE:
                     raise
                 raise UserError(
-                    f"the server did not answer within {self.timeout:,.0f} s, {timeouts} times in a row",
+                    f"the server answered nothing within {self.timeout:,.0f} s, {silent} times in a row",
                     where=url,
                     next_step="look at its log: it may hang, or have too many requests of others",
                 ) from None
@@ -143,6 +144,18 @@ class Endpoint:
         except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
             what = f"the server's answer cannot be understood: {type(error).__name__} {self._quoted(str(error))}"
             raise UserError(what, where=url, next_step="is this a server with OpenAI's protocol?") from None
+
+    def _heard_from(self, method: str, url: str, body: dict[str, Any] | None) -> httpx2.Response:
+        """Return a response. A time-out while the server answers other requests means that this one waits in line."""
+        while True:
+            began = time.monotonic()
+            try:
+                response = self._client.request(method, url, json=body)
+                self._heard = time.monotonic()
+                return response
+            except httpx2.ReadTimeout:
+                if self._heard < began:
+                    raise
 
     def _explained(self, url: str, response: httpx2.Response) -> Exception:
         """Return what a refusal means."""

@@ -161,7 +161,7 @@ class OpenAIBackend(Backend):
             return Answer("", False, 0)
         choice = self._ask({"model": model, "prompt": given, "max_tokens": room, **DECODED}, len(given) + needed)
         ids, why = choice.get("token_ids"), choice.get("finish_reason")
-        if not isinstance(ids, list) or not ids or not all(type(token) is int and token >= 0 for token in ids):
+        if not isinstance(ids, list) or not ids or not all(type(token) is int and 0 <= token < 2**31 for token in ids):
             raise self._nonsense("token_ids", "token_ids, which vLLM gives since version 0.10.2")
         if why not in ("stop", "length"):
             raise self._nonsense(f"finish_reason {why!r}", "stop or length")

@@ -16,7 +16,7 @@ from ...errors import UserError
 from ..card import first_split, loads_from
 from ..folder import CARD, MANIFEST, PLAN, STATE, manifest_from, shown
 from ..local_folder import LocalFolder
-from ..store import Damaged, Store, at_once, open_store
+from ..store import Damaged, Store, at_once, open_store, scrub
 from ..store_url import split_url
 from .dataset import SHOWN, Changes, Dataset, File, Progress, Pushed, compare, open_dataset
 from .retry import Retries
@@ -40,7 +40,7 @@ def push_to_store(directory: str, to: str, *, dry_run: bool, again: str, progres
             what arrived is not what was sent.
     """
     url = to if split_url(to) is not None else f"file://{Path(to).absolute()}"
-    store = open_store(url, Retries(again, progress.say))
+    store = open_store(url, Retries(again, progress.say, scrub))
     with open_dataset(directory, loads_from(store.url), progress.check) as dataset, _held(store, dataset, dry_run):
         return _Push(dataset, store, progress).run(dry_run)
 

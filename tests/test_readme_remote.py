@@ -1,13 +1,21 @@
-"""What the README says about the Hub works as it stands, against a Hub on this machine."""
+"""What the README says about the Hub and stores works as it stands, against servers on this machine."""
 
 import re
 import shlex
 from pathlib import Path
 
+import pytest
+
+from caef_data.tests.commands import call
 from caef_data.tests.pushing import Side
+from caef_data.tests.s3_server import S3Server
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^<!-- hub -->\n```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def blocks(mark: str) -> list[tuple[str, str]]:
+    """Return language and text of the blocks behind a mark."""
+    return re.findall(rf"^<!-- {mark} -->\n```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
 def load(code: str) -> int:
@@ -26,7 +34,7 @@ def test_push_and_load_as_the_readme_says(smoke: Path, tmp_path: Path) -> None:
     rows = json.loads((smoke / "manifest.json").read_text())["configs"]["sub-one_step"]["train"]["rows"]
     with Side(tmp_path, xet=False) as side:
         ran = 0
-        for language, text in BLOCKS:
+        for language, text in blocks("hub"):
             if language == "python":
                 assert side.client.call(load, text) == rows
                 continue
@@ -38,3 +46,16 @@ def test_push_and_load_as_the_readme_says(smoke: Path, tmp_path: Path) -> None:
                 ran += 1
         assert ran == 2
         side.check()
+
+
+def test_build_and_push_to_a_store_as_the_readme_says(
+    smoke: Path, tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "smoke").symlink_to(smoke)
+    monkeypatch.chdir(tmp_path)
+    ((_, text),) = blocks("s3")
+    for line in text.splitlines():
+        program, *words = shlex.split(line)
+        code, said = call(*words)
+        assert (program, code) == ("caef-data", 0), said
+    assert s3.objects("smoke/").keys() == s3.objects("copy/").keys() > {"manifest.json"}

@@ -1,0 +1,97 @@
+"""A model of random weights that is right, or wrong where it shall be, at the full cost of one that has learnt it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from caef_data.eval.backends import transformers as backend_module
+from caef_data.eval.backends.greedy import LOOK_EVERY
+from caef_data.eval.backends.transformers import TransformersBackend
+
+PAD, END = 0, 1
+WINS = 1e4  # added to the logit of the token that shall win
+Texts = list[tuple[str, str]]
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({word: i for i, word in enumerate(["<pad>", "<end>", *letters])}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<end>", pad_token="<pad>", padding_side="left"
+    )
+
+
+class Winners:
+    """Decides which tokens win: the right answers of some rows, or others.
+
+    Args:
+        backend: whose model to hook on.
+    """
+
+    def __init__(self, backend: TransformersBackend) -> None:
+        self.backend = backend
+        self.of_prompt: dict[tuple[int, ...], list[int]] = {}  # what wins behind a prompt, and behind what is known
+        self.of_given: dict[tuple[int, ...], list[int]] = {}
+        self.next: Callable[[], torch.Tensor] | None = None
+        backend.model.net.get_output_embeddings().register_forward_hook(self.boost)
+
+    def boost(self, _: Any, __: Any, logits: torch.Tensor) -> None:
+        flat = logits.view(-1, logits.shape[-1])
+        if self.next is not None:
+            flat[torch.arange(len(flat), device=flat.device), self.next()] += WINS
+
+    def learn(self, texts: Texts, wrong: Sequence[int | None] | None = None) -> None:
+        """Make the right answers win, but for one token of some rows."""
+        tokens = self.backend.tokens
+        wrong = wrong or [None] * len(texts)
+        for (prompt, answer), at in zip(texts, wrong, strict=True):
+            winners = [*tokens.encode([answer])[0], END]
+            if at is not None:
+                winners[at] = tokens.encode(["#"])[0][0]
+            [given], [right] = tokens.prompts([prompt]), tokens.encode([answer])
+            self.of_prompt[tuple(given)] = winners
+            for known in {0, at or 0}:
+                self.of_given[(*given, *right[:known])] = winners[known:]
+
+    def score(self, model: Any, rows: Any, end: int) -> Any:
+        winners = model.send(np.array([token for row in rows for token in self.of_prompt[tuple(row.prompt)]]))
+        self.next = lambda: winners
+        return self.plain_score(model, rows, end)
+
+    def greedy(self, model: Any, given: Any, limits: Any, end: int) -> Any:
+        self.next = self.steps([self.of_given[tuple(row)] for row in given], model.device, leave=True)
+        return self.plain_greedy(model, given, limits, end)
+
+    def steps(self, winners: list[list[int]], device: torch.device, *, leave: bool) -> Callable[[], torch.Tensor]:
+        """Return what gives the winners step by step; rows that have ended leave, as they do in ``greedy``."""
+        width = max(map(len, winners)) + 64
+        matrix = torch.tensor([row + [END] * (width - len(row)) for row in winners], device=device)
+        lengths = torch.tensor([len(row) for row in winners], device=device)
+        look = LOOK_EVERY if device.type == "cuda" else 1
+        step, alive = 0, torch.arange(len(winners), device=device)
+
+        def follow() -> torch.Tensor:
+            nonlocal step, alive
+            found = matrix[alive, step]
+            step += 1
+            if leave and step % look == 0:
+                alive = alive[lengths[alive] > step]
+            return found
+
+        return follow
+
+    @contextmanager
+    def deciding(self) -> Iterator[None]:
+        self.plain_score, self.plain_greedy = backend_module.score, backend_module.greedy
+        with patch.object(backend_module, "score", self.score), patch.object(backend_module, "greedy", self.greedy):
+            yield
