@@ -185,7 +185,8 @@ def estimate(one: Measured, handed: Measured) -> str:
     limit = "network" if node < CORES * rate else "processors"
     lines = [
         f"R = {rate:,.0f} rows/s, B = {packed_row:.0f} bytes, T = {text_row:.0f} bytes,"
-        f" D = {1 / handed['a_shard']:,.0f} shards/s, M = {handed['manifest'] / handed['shards']:.0f} bytes, H = {amount(hashed)}/s."
+        f" D = {1 / handed['a_shard']:,.0f} shards/s, M = {handed['manifest'] / handed['shards']:.0f} bytes,"
+        f" H = {amount(hashed)}/s."
         f" A node makes {node / 1e6:.2f} million rows/s, limited by its {limit}.",
         "",
         "| rows | on disk | shards | rows a shard | processor hours | nodes | hours | limited by | manifest | hashed |"

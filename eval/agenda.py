@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ from ..pipelines.shard import put
 from ..tm.columns import I64
 from .calls import Call
 from .runs import Problem, Step
+from .tables import call_key
 
 WINDOW = 4096  # calls held in memory, and sorted by length, at once: a row group
 DONE = "agenda.json"
@@ -131,8 +131,7 @@ class _Writer:
 
     def _number(self, step: Step, task: str) -> int:
         """Return a call's number; write the call when it is new."""
-        text = "\0".join((step.adapter, step.prompt, step.completion))
-        key = hashlib.blake2b(text.encode(), digest_size=16).digest()
+        key = bytes.fromhex(call_key(step.adapter, step.prompt, step.completion))
         number = self.known.get(key)
         if number is None:
             number = self.known[key] = len(self.known)

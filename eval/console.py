@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import pyarrow as pa
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -24,6 +23,7 @@ from .evaluate import Share
 from .kept import RIGHT, UNKNOWN, Kept
 from .session import Session, agenda_of, one_at_a_time, prepare, run
 from .settings import EvalSettings
+from .tables import wilson
 
 LINE_EVERY = 5.0  # seconds between progress lines where there is no terminal
 DRAW_EVERY = 0.1
@@ -181,14 +181,3 @@ def _totals(accuracy: pa.Table) -> list[tuple[str, str, int, int, int]]:
         for row in found.to_pylist()
     ]
     return sorted(rows)
-
-
-def wilson(correct: int, n: int) -> tuple[float, float]:
-    """Return the 95% Wilson interval of an accuracy; (0, 1) without a problem."""
-    if not n:
-        return 0.0, 1.0
-    z = 1.959963984540054
-    p = correct / n
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return max(0.0, float(middle - half)) if correct else 0.0, min(1.0, float(middle + half)) if correct < n else 1.0

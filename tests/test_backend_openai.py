@@ -140,6 +140,19 @@ def test_another_spelling_of_the_right_text_comes_back_as_that_text(
     assert answer == Answer("|1|2", True, 5)
 
 
+def test_a_token_without_a_word_is_not_nothing(vllm_backend: OpenAIBackend, vllm: FakeVLLM) -> None:
+    """A model may have more tokens than its tokenizer has words; decoders leave such tokens out."""
+    ask = asks_of("executors/add")[0]
+
+    def odd(choice: dict[str, Any], _: Any) -> None:
+        right = vllm_backend.tokens.encode([ask.expected])[0]
+        choice["token_ids"], choice["finish_reason"] = [*right[:2], 5000, *right[2:], END], "stop"
+
+    vllm.faults.append(on("decode", odd, vllm))
+    [(_, answer)] = vllm_backend.decode("executors/add", [ask])
+    assert answer.text == f"{ask.expected[:2]}\ufffd{ask.expected[2:]}" and answer.ended
+
+
 def test_one_adapter_at_a_time_many_requests_at_once(vllm_backend: OpenAIBackend, vllm: FakeVLLM) -> None:
     vllm.delay = 0.05
     for adapter in (*ADAPTERS, BASE):

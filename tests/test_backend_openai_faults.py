@@ -57,8 +57,8 @@ def test_nothing_listens(vllm_tokens: Tokens, vllm: FakeVLLM) -> None:
 
 def test_waiting_in_line_is_no_time_out(vllm: FakeVLLM, vllm_tokens: Tokens) -> None:
     """A server that takes one request after the other makes the last one wait longer than any time-out."""
-    vllm_backend = OpenAIBackend(vllm.url, ADAPTERS, vllm_tokens, timeout=0.5)
-    vllm.slow, vllm.delay = True, 0.2
+    vllm_backend = OpenAIBackend(vllm.url, ADAPTERS, vllm_tokens, timeout=1.0)
+    vllm.slow, vllm.delay = True, 0.3
     found = dict(vllm_backend.verify("executors/add", calls_of("executors/add")))
     assert [found[i] for i in range(len(found))] == [Verdict(**one) for one in TOLD["executors/add"]["verdicts"]]
     assert len(vllm.asked) > len(found) + 1  # some were asked again

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from caef_data.errors import UserError
-from caef_data.eval.query import VIEWS, Database
+from caef_data.eval.query import SETTINGS, VIEWS, Database
 from caef_data.eval.tables import RunTables, run_id
 from caef_data.schemas import RESULTS
 from caef_data.tests.querying import ask, refusal
@@ -123,6 +123,11 @@ def test_the_second_wall_holds_alone(database: Database, elsewhere: Path, sql: s
     with pytest.raises(duckdb.Error):
         database.connection.execute(sql).fetchall()
     assert sorted(elsewhere.rglob("*")) == before and len(a_local_table) == 1
+
+
+def test_the_settings_hold(database: Database) -> None:
+    held = dict(rows(database, "SELECT name, value FROM duckdb_settings()"))
+    assert {name: held[name] for name in SETTINGS} == {**SETTINGS, "memory_limit": held["memory_limit"]}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 from ...errors import UserError, clip
 
 _PROBE = "ADD, q0"
+NO_WORD = "\N{REPLACEMENT CHARACTER}"
 
 
 class Tokens:
@@ -36,6 +37,7 @@ class Tokens:
                 next_step='name one in its tokenizer_config.json: "eos_token": ...',
             )
         self.end: int = tokenizer.eos_token_id
+        self.words = frozenset(tokenizer.get_vocab().values())
         plain, [whole] = self.encode([_PROBE])[0], tokenizer([_PROBE])["input_ids"]
         at = next((i for i in range(len(whole)) if whole[i : i + len(plain)] == plain), 0)
         self.start: list[int] = list(dict.fromkeys(whole[:at]))  # some tokenizers put the same token twice
@@ -64,8 +66,17 @@ class Tokens:
         return found
 
     def text(self, prompt: Sequence[int], answer: Sequence[int]) -> str:
-        """Return the text of an answer's tokens, exactly: leading and trailing white space, special tokens and all."""
-        return self._behind(prompt[-1:], answer).removeprefix(self.lead)
+        """Return the text of an answer's tokens, exactly: leading and trailing white space, special tokens and all.
+
+        Models have more tokens than their tokenizers have words; one without a word is no nothing, but ``NO_WORD``.
+        """
+        runs: list[list[int]] = [[]]
+        for token in answer:
+            if token in self.words:
+                runs[-1].append(token)
+            else:
+                runs.append([])
+        return NO_WORD.join(self._behind(prompt[-1:], run).removeprefix(self.lead) for run in runs)
 
     def _behind(self, prompt: Sequence[int], answer: Sequence[int]) -> str:
         """Return what the answer adds to the prompt: decoded alone, many an answer would lose its leading space."""
