@@ -77,7 +77,7 @@ class Winners:
         width = max(map(len, winners)) + 64
         matrix = torch.tensor([row + [END] * (width - len(row)) for row in winners], device=device)
         lengths = torch.tensor([len(row) for row in winners], device=device)
-        look = LOOK_EVERY if device.type == "cuda" else 1
+        look = LOOK_EVERY[device.type]
         step, alive = 0, torch.arange(len(winners), device=device)
 
         def follow() -> torch.Tensor:

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
+from tokenizers import normalizers
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausalLM
 
 from caef_data.errors import UserError
 from caef_data.eval.backends import transformers as module
+from caef_data.eval.backends.greedy import LOOK_EVERY
 from caef_data.eval.backends.model import find_device
 from caef_data.eval.backends.transformers import TransformersBackend
 from caef_data.eval.calls import BASE, SLACK, Answer, Ask, Call, Verdict
@@ -225,6 +227,51 @@ def test_another_spelling_of_the_right_text_is_the_right_text(tmp_path: Path) ->
     assert decoded(backend, BASE, [Ask("spell:", "1234ab")]) == [Answer("1234ab", True, 7)]
 
 
+def test_a_tokenizer_that_loses_something_does_not_make_the_right_answer_wrong(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    model = make_model(len(tokenizer))
+    learn(model, [(tokenizer.encode("spell:"), tokenizer.encode("abc"))], 40)
+    backend = Small(save(tmp_path, model, tokenizer), {}).backend()
+    assert verified(backend, [Call(BASE, "spell:", "ABC")])[0].right
+    assert decoded(backend, BASE, [Ask("spell:", "ABC")]) == [Answer("ABC", True, 4)]
+
+
+def test_models_with_learnt_positions_and_padding(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    torch.manual_seed(0)
+    shape = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "vocab_size": len(tokenizer)}
+    model = GPT2LMHeadModel(GPT2Config(**shape, bos_token_id=None, eos_token_id=END, pad_token_id=0))
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    backend = Small(save(tmp_path, model.eval(), tokenizer), {}).backend()
+    answers = decoded(backend, BASE, asks())
+    assert backend.stats.steps <= 2 * (SLACK + 30), "rows of different lengths go together"
+    assert len({answer.text for answer in answers}) >= 30
+    for (prompt, text), answer in zip(TEXTS, answers, strict=True):
+        assert answer.text == tokenizer.decode(generated(model, prompt, text)[: answer.tokens - answer.ended])
+    given = [(prompt, tokenizer.encode(answer.text)) for (prompt, _), answer in zip(TEXTS, answers, strict=True)]
+    found = verified(backend, [Call(BASE, prompt, tokenizer.decode(tokens)) for prompt, tokens in given])
+    same = [one.at == len(tokens) for one, (_, tokens) in zip(found, given, strict=True) if one.at is not None]
+    assert sum(same) >= 30  # others are spelled with other tokens
+
+
+def test_looking_seldom_changes_nothing(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    often = decoded(small.backend(), BASE, asks())
+    monkeypatch.setitem(LOOK_EVERY, "cpu", 5)
+    backend = small.backend()
+    assert decoded(backend, BASE, asks()) == often
+    assert backend.stats.decoded == sum(answer.tokens for answer in often)
+
+
+def test_models_that_keep_a_state_are_refused(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    config = MambaConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, eos_token_id=END)
+    backend = Small(save(tmp_path, MambaForCausalLM(config), tokenizer), {}).backend()
+    with pytest.raises(UserError, match="models of type 'mamba' keep a state"):
+        decoded(backend, BASE, asks())
+
+
 def test_decoding_gives_up(small: Small) -> None:
     backend = small.backend()
     prompt, text = next((prompt, text) for prompt, text in TEXTS if len(text) > SLACK + 6)
@@ -342,7 +389,7 @@ def test_bfloat16_and_its_adapters(small: Small) -> None:
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert find_device("auto") == torch.device("cpu")
-    for name in ("cuda", "cuda:1", "toaster", "cuda:x"):
+    for name in ("cuda", "cuda:1", "toaster", "cuda:x", "meta"):
         with pytest.raises(UserError, match="there is no device"):
             find_device(name)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -12,7 +12,7 @@ from transformers import DynamicCache
 from .cache import roomy_cache
 from .model import Model
 
-LOOK_EVERY = 8  # steps on a GPU between looks at what came: each look waits for the device
+LOOK_EVERY = {"cpu": 1, "cuda": 8}  # steps between looks at what came: each look waits for the device
 
 
 @dataclass
@@ -63,7 +63,7 @@ def greedy(
     token = _step(model, state, model.send(ids), padded=not mask.all())
     answers: list[list[int]] = [[] for _ in given]
     alive, fresh, steps = list(range(len(given))), [token], 1
-    look = LOOK_EVERY if model.device.type == "cuda" else 1
+    look = LOOK_EVERY[model.device.type]
     while True:
         if len(fresh) == min(look, *(limits[place] - len(answers[place]) for place in alive)):
             came = torch.stack(fresh, 1).tolist()

@@ -23,6 +23,7 @@ class Tokens:
     Attributes:
         start: tokens that the tokenizer itself puts before a prompt, such as one for the beginning of text.
         end: the end-of-text token, which must follow a completion.
+        words: the tokens that stand for a text.
 
     Raises:
         UserError: the tokenizer has no end-of-text token.
