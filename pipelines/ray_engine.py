@@ -114,14 +114,14 @@ def run_on_ray(
 
     folder = folder.absolute()
     job = ray.put((_versions(), _plan(folder), packed(configs, folder)))
-    make = ray.remote(num_cpus=1, max_retries=WORKER_LOSSES)(_task())
+    remote = ray.remote(num_cpus=1, max_retries=WORKER_LOSSES)(_task())
     queue, lost = deque(tasks), Counter[Task]()
     waiting: dict[Any, Task] = {}
     try:
         while queue or waiting:
             while queue and len(waiting) < (workers or _num_ahead()):
                 task = queue.popleft()
-                waiting[make.remote([job], task)] = task
+                waiting[remote.remote([job], task)] = task
             for done in _finished(waiting):
                 task = waiting.pop(done)
                 record = _record(done, configs[task[0]].shard_path(task[1]), last=lost[task] == NODE_LOSSES)
@@ -167,7 +167,7 @@ def _record(done: Any, path: str, *, last: bool) -> ShardRecord | None:
     try:
         found: ShardRecord | str = ray.get(done)
     except RayTaskError as error:
-        raise error.cause from None
+        raise error.cause from error
     except RayError as error:
         if isinstance(error, NodeDiedError) and not last:
             return None

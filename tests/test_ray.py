@@ -113,7 +113,7 @@ class Killer:
         until = time.monotonic() + 1
         while self.finished >= 3 and not self.killed and time.monotonic() < until:
             self.aside |= {path.name for path in self.out.glob("*/.writing-*")}
-            for worker in busy(self.raylet):
+            for worker in busy(self.raylet) if self.aside else ():
                 self.kill(worker)
                 self.killed = True
                 break
