@@ -1,6 +1,6 @@
 """Measures how builds grow: engines, the driver, planning; computes from it what large builds would take.
 
-    python benchmarks/scale.py             medians of 3 runs: about 40 minutes on 2 cores
+    python benchmarks/scale.py             medians of 3 runs: about 30 minutes on 2 cores
     python benchmarks/scale.py --write     the same, and puts the tables into docs/scale.md
     python benchmarks/scale.py --small     small data: tries the script, its numbers say nothing
 

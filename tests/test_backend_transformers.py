@@ -231,10 +231,10 @@ def test_a_tokenizer_that_loses_something_does_not_make_the_right_answer_wrong(t
     tokenizer = make_tokenizer()
     tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
     model = make_model(len(tokenizer))
-    learn(model, [(tokenizer.encode("spell:"), tokenizer.encode("abc"))], 40)
+    learn(model, [(tokenizer.encode("spell:"), tokenizer.encode("acb"))], 40)
     backend = Small(save(tmp_path, model, tokenizer), {}).backend()
-    assert verified(backend, [Call(BASE, "spell:", "ABC")])[0].right
-    assert decoded(backend, BASE, [Ask("spell:", "ABC")]) == [Answer("ABC", True, 4)]
+    assert verified(backend, [Call(BASE, "spell:", "ACB")])[0].right
+    assert decoded(backend, BASE, [Ask("spell:", "ACB")]) == [Answer("ACB", True, 4)]
 
 
 def test_models_with_learnt_positions_and_padding(tmp_path: Path) -> None:
@@ -372,7 +372,8 @@ def test_rows_longer_than_the_model_are_refused_before_the_pass(small: Small) ->
         decoded(backend, BASE, [Ask(over.prompt, over.completion)])
     # Off the track of a rollout nothing is expected but some text: it may fail, the evaluation goes on.
     assert decoded(backend, BASE, [Ask("x" * 100, "x" * 100)])[0].tokens <= 29
-    assert decoded(backend, BASE, [Ask("x" * 200, "x" * 200)]) == [Answer("", False, 0)]
+    for number in (129, 200):
+        assert decoded(backend, BASE, [Ask("x" * number, "x" * number)]) == [Answer("", False, 0)]
 
 
 def test_bfloat16_and_its_adapters(small: Small) -> None:

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -29,7 +30,7 @@ def registry() -> Iterator[None]:
 
 
 def run(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = [word.strip("'\"") for word in line.partition(" #")[0].split()]
+    words = shlex.split(line, comments=True)
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(SystemExit) as stop:
         cli.main()

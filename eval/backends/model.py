@@ -20,22 +20,14 @@ from ...errors import UserError, clip, nearest
 from ..calls import BASE
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# Settings of a LoRA that leave the base model as it is, so that adapters can be switched.
-PLAIN: dict[str, tuple[object, ...]] = {
-    "peft_type": ("LORA",),
-    "bias": ("none",),
-    "init_lora_weights": (True, False, "gaussian", "orthogonal", "eva"),
-    "layer_replication": (None,),
-    "alora_invocation_tokens": (None,),
-}
 
 
 class Model:
-    """A causal language model whose adapters are loaded when first used, and then stay.
+    """A causal language model whose adapters are loaded when first used, and stay while memory lasts.
 
     Args:
         base: folder, or name on the Hub, of the base model.
-        adapters: folder of each adapter by its name.
+        adapters: folder of each adapter by its name; plain LoRAs, which leave the base model as it is.
         dtype: float32, bfloat16, float16, or auto: bfloat16 on a GPU that has it, float32 otherwise.
         device: cpu, cuda, cuda:1 ..., or auto: the GPU of this process (LOCAL_RANK, which torchrun sets), else the CPU.
         attention: an attention implementation of transformers (sdpa, flash_attention_2, eager ...), or auto.
@@ -89,19 +81,16 @@ class Model:
         where = self.adapters[adapter]
         if not (where / "adapter_model.safetensors").is_file():
             raise UserError(f"the adapter {adapter} has no adapter_model.safetensors", where=clip(where))
-        config = _plain_config(adapter, where)
+        found = None
         try:
-            with quiet():
-                # Weights in the base model's dtype: float32 ones would turn every activation to float32 and back.
-                if self.peft is None:
-                    self.peft = PeftModel(self.net, config, adapter, autocast_adapter_dtype=False)
-                else:
-                    self.peft.add_adapter(adapter, config, autocast_adapter_dtype=False)
-                found = self.peft.load_adapter(
-                    str(where), adapter, torch_device=str(self.device), autocast_adapter_dtype=False
-                )
+            found = self._read(adapter, where)
         except Exception as error:  # whatever the library makes of a damaged folder
-            raise _unloadable(f"the adapter {adapter}", where, error) from error
+            if not (self.loaded and isinstance(error, RuntimeError) and out_of_memory(error)):
+                raise _unloadable(f"the adapter {adapter}", where, error) from error
+        if found is None:
+            self._unload()
+            self._load(adapter)
+            return
         odd = [*found.missing_keys, *found.unexpected_keys]
         if odd:
             raise UserError(
@@ -109,8 +98,33 @@ class Model:
                 where=clip(where),
                 next_step="name the base model that it was trained on with --base-model",
             )
-        self.peft.eval()
         self.loaded.add(adapter)
+
+    def _read(self, adapter: str, where: Path) -> Any:
+        """Read an adapter beside those that are loaded; return the names that only it or only the model has."""
+        with quiet():
+            config = PeftConfig.from_pretrained(str(where))
+            config.inference_mode = True
+            # Weights in the base model's dtype: float32 ones would turn every activation to float32 and back.
+            if self.peft is None:
+                self.peft = PeftModel(self.net, config, adapter, autocast_adapter_dtype=False)
+            else:
+                self.peft.add_adapter(adapter, config, autocast_adapter_dtype=False)
+            found = self.peft.load_adapter(
+                str(where), adapter, torch_device=str(self.device), autocast_adapter_dtype=False
+            )
+        self.peft.eval()
+        return found
+
+    def _unload(self) -> None:
+        """Drop all adapters: there is no memory for one more."""
+        assert self.peft is not None  # there are some
+        with quiet():
+            for adapter in list(self.peft.peft_config):
+                self.peft.delete_adapter(adapter)
+        self.loaded.clear()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def send(self, array: npt.NDArray[np.int64]) -> torch.Tensor:
         """Return an array on the device, without waiting for what the device does."""
@@ -145,23 +159,6 @@ class Model:
             yield
         finally:
             handle.remove()
-
-
-def _plain_config(adapter: str, where: Path) -> PeftConfig:
-    try:
-        config = PeftConfig.from_pretrained(str(where))
-    except Exception as error:  # whatever the library makes of a damaged file
-        raise _unloadable(f"the configuration of adapter {adapter}", where, error) from error
-    for name, values in PLAIN.items():
-        value = getattr(config, name, values[0])
-        if value not in values:
-            raise UserError(
-                f"the adapter {adapter} is no plain LoRA: its {name} is {clip(value)}",
-                where=clip(where),
-                allowed=", ".join(str(one) for one in values),
-            )
-    config.inference_mode = True
-    return config
 
 
 def find_device(name: str) -> torch.device:
