@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import multiprocessing
+import os
 import pickle
 import shlex
 import signal
@@ -107,7 +108,7 @@ def run_tasks(configs: Sequence[Config], tasks: Sequence[Task], folder: Folder, 
 def _in_processes(configs: Sequence[Config], tasks: Sequence[Task], folder: Folder, workers: int) -> Shards:
     context = multiprocessing.get_context("forkserver")
     start_fork_server()
-    pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=packed(configs, folder))
+    pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(dict(os.environ), *packed(configs, folder)))
     try:
         waiting: dict[Future[ShardRecord], Task] = {}
         queue = iter(tasks)
@@ -167,9 +168,14 @@ class _Text(SourceLoader):
         return self.text
 
 
-def _start(sources: tuple[Source, ...], rest: bytes) -> None:
-    """Prepare a worker: it ignores Ctrl-C (its parent ends it) and dies with its parent."""
+def _start(environment: dict[str, str], sources: tuple[Source, ...], rest: bytes) -> None:
+    """Prepare a worker: it ignores Ctrl-C (its parent ends it), dies with its parent, and has its environment.
+
+    The fork server has that of its own start, which another build may have caused: credentials set since are not there.
+    """
     global _worker
+    os.environ.clear()
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
     _worker = unpacked(sources, rest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+END = 1  # the token that ends an answer
 MERGES = [("1", "2"), ("3", "4"), ("12", "34"), ("a", "b")]  # 12 and 1234 are tokens beside their digits
 
 
@@ -35,24 +36,32 @@ def make_model(vocabulary: int, *, seed: int = 0, width: int = 64, positions: in
     torch.manual_seed(seed)
     heads = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
     shape = {"hidden_size": width, "intermediate_size": 2 * width, "max_position_embeddings": positions}
-    tokens: dict[str, Any] = {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0}
+    tokens: dict[str, Any] = {"bos_token_id": None, "eos_token_id": END, "pad_token_id": 0}
     return LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary, **heads, **shape, **tokens))
 
 
-def learn(model: torch.nn.Module, rows: Sequence[tuple[list[int], list[int]]], steps: int, end: int = 1) -> None:
-    """Train on prompts and answers in tokens, each answer ended."""
+Tokens = tuple[list[int], list[int]]  # of a prompt and its answer
+
+
+def learn(model: torch.nn.Module, rows: Sequence[Tokens], steps: int) -> None:
+    """Train on all rows at once."""
+    learn_batches(model, [rows] * steps)
+
+
+def learn_batches(model: torch.nn.Module, batches: Iterable[Sequence[Tokens]]) -> None:
+    """Train on batches of prompts and answers, each answer ended."""
     import torch
 
-    width = max(len(prompt) + len(answer) for prompt, answer in rows) + 1
-    ids, labels = torch.zeros(len(rows), width, dtype=torch.long), torch.full((len(rows), width), -100)
-    for place, (prompt, answer) in enumerate(rows):
-        tokens = torch.tensor([*prompt, *answer, end])
-        ids[place, : len(tokens)] = tokens
-        labels[place, len(prompt) : len(tokens)] = tokens[len(prompt) :]
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimiser = torch.optim.AdamW(weights, lr=5e-3, weight_decay=0)
     model.train()
-    for _ in range(steps):
+    for rows in batches:
+        width = max(len(prompt) + len(answer) for prompt, answer in rows) + 1
+        ids, labels = torch.zeros(len(rows), width, dtype=torch.long), torch.full((len(rows), width), -100)
+        for place, (prompt, answer) in enumerate(rows):
+            tokens = torch.tensor([*prompt, *answer, END])
+            ids[place, : len(tokens)] = tokens
+            labels[place, len(prompt) : len(tokens)] = tokens[len(prompt) :]
         model(input_ids=ids, labels=labels, use_cache=False).loss.backward()
         optimiser.step()
         optimiser.zero_grad()

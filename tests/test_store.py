@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,16 @@ def test_a_build_equals_one_on_disk_and_reads_like_it(s3: "S3Server", local: Pat
 
     rows = eval(lines["read it"], {"load_dataset": lambda *a, **k: load_dataset(*a, cache_dir=tmp_path, **k)})
     assert rows.to_list() == pq.read_table(sorted(local.glob("add-one_step/train-*")), columns=None).to_pylist()
+
+
+def test_workers_have_the_environment_of_their_build(
+    s3_server: "S3Server", tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    build(plan_of("add"), tmp_path, workers=2)  # starts it anew, without credentials
+    s3 = request.getfixturevalue("s3")
+    build(plan_of("add"), URL, workers=2)
+    assert s3.objects(PREFIX) == contents(tmp_path)
 
 
 def test_verify_names_what_is_wrong(s3: "S3Server", local: Path) -> None:
