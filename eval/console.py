@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import pyarrow as pa
 from rich.console import Console
@@ -88,7 +89,8 @@ def share_of_processes() -> Share:
         from torch import distributed
     except ImportError as error:
         raise UserError("several processes need torch", next_step="pip install 'caef-data[eval]'") from error
-    distributed.init_process_group("gloo")
+    # One that is done with its share waits for the others, longer than the half hour that is usual.
+    distributed.init_process_group("gloo", timeout=timedelta(days=7))
     return Share(distributed.get_rank(), size, distributed.barrier)
 
 
@@ -130,14 +132,15 @@ def _progress(agenda: Agenda, share: Share, log: Console) -> Iterator[Callable[[
             before = known - 1 if before is None else before
             spent = max(now - start, 1e-6)
             right = int((kept.right == RIGHT).sum()) / max(known, 1)
-            speed = (known - before) / spent
-            tokens = int(kept.tokens.sum()) * (known - before) / max(known, 1) / spent
+            done = min(before + (known - before) * share.size, agenda.num_calls)  # the others are as far, about
+            speed = (done - before) / spent
+            tokens = int(kept.tokens.sum()) / max(known, 1) * speed
             rate = f"{speed:,.1f} calls/s, {tokens:,.0f} tokens/s, {right:.1%} right"
-            bar.update(task, completed=known, rate=rate)
+            bar.update(task, completed=done, rate=rate)
             if not log.is_terminal and now - said >= LINE_EVERY:
                 said = now
-                left = (agenda.num_calls - known) / max(speed, 1e-6)
-                log.print(f"{known:,} of {agenda.num_calls:,} calls, {rate}, {left:,.0f} s left", soft_wrap=True)
+                left = (agenda.num_calls - done) / max(speed, 1e-6)
+                log.print(f"{done:,} of {agenda.num_calls:,} calls, {rate}, {left:,.0f} s left", soft_wrap=True)
 
         yield progress
 

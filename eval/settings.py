@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import UserError, clip, nearest
 from ..pipelines.declaration import load_declaration
 from ..tm import tasks as all_tasks
+from .backends.address import base_url
 from .runs import MODES
 
 STRATEGIES = ("verify", "generate", "rollout")
@@ -23,8 +24,6 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "backend": BACKENDS,
     "dtype": DTYPES,
 }
-BATCH_TOKENS = 8192
-
 
 @dataclass(frozen=True, kw_only=True)
 class EvalSettings:
@@ -38,7 +37,7 @@ class EvalSettings:
         mode: modes; none for every mode whose adapters and rows are there.
         split: the split of the problems.
         strategy: verify, generate or rollout.
-        batch_tokens: tokens of a batch, padding included.
+        batch_tokens: tokens of a batch, padding included; None for what suits the device.
         dtype: of the weights: auto is bfloat16 on a GPU that has it, float32 otherwise.
         device: auto, cpu, cuda, cuda:1 ...
         backend: transformers, openai or oracle.
@@ -58,7 +57,7 @@ class EvalSettings:
     mode: tuple[str, ...] = ()
     split: str = "test"
     strategy: str = "verify"
-    batch_tokens: int = BATCH_TOKENS
+    batch_tokens: int | None = None
     dtype: str = "auto"
     device: str = "auto"
     backend: str = "transformers"
@@ -94,8 +93,8 @@ class EvalSettings:
                 raise _refuse(name, value, "text")
 
     def _check_together(self) -> None:
-        if not 16 <= self.batch_tokens <= 10**9:
-            raise _refuse("batch_tokens", self.batch_tokens, "16 or more")
+        if self.batch_tokens is not None and not 16 <= self.batch_tokens <= 10**9:
+            raise _refuse("batch_tokens", self.batch_tokens, "16 to 1,000,000,000")
         if self.limit is not None and self.limit < 1:
             raise _refuse("limit", self.limit, "1 or more")
         if self.adapters is None and not self.baseline and self.backend != "oracle":
@@ -112,6 +111,8 @@ class EvalSettings:
                 "--endpoint and --backend openai belong together",
                 allowed="--backend openai --endpoint http://localhost:8000",
             )
+        if self.endpoint is not None:
+            base_url(self.endpoint)
 
 
 def _refuse(name: str, value: object, allowed: str, hint: str = "") -> UserError:

@@ -127,7 +127,7 @@ def test_a_server_that_dies_and_comes_back(smoke: Path, ckpt: Path, tmp_path: Pa
     server.asked.clear()
     assert evaluated(broken) == accuracy
     again = sum(path == "/v1/completions" for path, _ in server.asked)
-    assert 0 < again < agenda.num_calls - half // 2
+    assert 0 < again < agenda.num_calls  # what was under way when the server died is lost
 
 
 @pytest.mark.parametrize("backend", ["openai", "transformers"])

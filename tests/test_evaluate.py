@@ -335,25 +335,3 @@ def test_what_cannot_be_evaluated_is_said(data: Path, tmp_path: Path) -> None:
         prepare(settings(data, tmp_path, task=("left_mask",), mode=("process",)))
     with pytest.raises(UserError, match="no finished dataset"):
         prepare(settings(tmp_path, tmp_path / "out"))
-
-
-@pytest.mark.parametrize(
-    ("given", "hint"),
-    [
-        ({"mode": ("one_stp",)}, "one_step"),
-        ({"mode": 5}, "list of texts"),
-        ({"task": ("ad",)}, "add"),
-        ({"split": ["test"]}, "train"),
-        ({"strategy": "x"}, "rollout"),
-        ({"batch_tokens": 0}, "16"),
-        ({"batch_tokens": True}, "whole number"),
-        ({"limit": 0}, "1 or more"),
-        ({"data": ""}, "text"),
-        ({"endpoint": "http://127.0.0.1:1"}, "openai"),
-        ({"backend": "transformers"}, "--adapters"),
-    ],
-)
-def test_settings_that_are_refused(given: dict[str, Any], hint: str) -> None:
-    with pytest.raises(UserError) as refusal:
-        EvalSettings(**{"backend": "oracle", **given})
-    assert hint in str(refusal.value)

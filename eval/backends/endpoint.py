@@ -7,44 +7,19 @@ import sys
 import threading
 import time
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2
 
 from ...errors import UserError, clip
 from ...pipelines.folder import shown
 from ...pipelines.push.retry import Retries
+from .address import KEY, base_url
 
 CONNECT = 10.0  # seconds until a server must have taken a connection
 ANSWER = 600.0  # seconds without an answer; a request may wait behind many others
 PATIENCE = 2  # time-outs of one request before the evaluation stops
-KEY = "OPENAI_API_KEY"
 SAY_EVERY = 5.0  # seconds between lines about requests that are tried again
 GUIDE = "docs/vllm.md"
-
-
-def base_url(endpoint: str) -> str:
-    """Return the address that the protocol's paths are appended to: it ends in ``/v1``.
-
-    Raises:
-        UserError: this is no address of a server.
-    """
-    allowed = "http://localhost:8000, or https://host/v1"
-    try:
-        parts = urlsplit(endpoint)
-        host = (parts.hostname, parts.port)  # looking at the port checks it
-    except ValueError as error:
-        raise UserError(f"this is no address: {clip(error, 80)}", where="--endpoint", allowed=allowed) from error
-    if parts.username or parts.password:
-        raise UserError(
-            "the address holds a name or password, which tables and messages would show",
-            where="--endpoint",
-            next_step=f"put the key into the environment variable {KEY}",
-        )
-    if parts.scheme not in ("http", "https") or not host[0] or parts.query or parts.fragment:
-        raise UserError(f"{clip(endpoint)} is no address of a server", where="--endpoint", allowed=allowed)
-    path = parts.path.rstrip("/")
-    return f"{parts.scheme}://{parts.netloc}{path if path.endswith('/v1') else path + '/v1'}"
 
 
 class Endpoint:
