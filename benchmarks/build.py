@@ -142,15 +142,7 @@ class Bench:
 
     def peak(self, arguments: Sequence[str]) -> tuple[float, str]:
         """Return the peak memory of a command's process tree in MB, and no output."""
-        quiet = subprocess.DEVNULL
-        process = subprocess.Popen([*COMMAND, *arguments], cwd=self.folder, stdout=quiet, stderr=quiet)
-        most = 0
-        while process.poll() is None:
-            most = max(most, tree_pss(process.pid))
-            time.sleep(0.02)
-        if process.returncode:
-            raise SystemExit(f"{' '.join(arguments)} failed")
-        return most / 1e6, ""
+        return peak_of(arguments, self.folder), ""
 
     def ratio(self, task: str) -> Result:
         """Time a build against writing its rows, in turn."""
@@ -207,6 +199,19 @@ class Bench:
 
 def configs_of(folder: Path) -> Any:
     return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["configs"]
+
+
+def peak_of(arguments: Sequence[str], folder: Path) -> float:
+    """Run a command; return the peak memory of its process tree, in MB."""
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen([*COMMAND, *arguments], cwd=folder, stdout=quiet, stderr=quiet)
+    most = 0
+    while process.poll() is None:
+        most = max(most, tree_pss(process.pid))
+        time.sleep(0.02)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(arguments)} failed")
+    return most / 1e6
 
 
 def tree_pss(root: int) -> int:

@@ -35,7 +35,7 @@ from typing import NamedTuple
 from unittest.mock import patch
 
 import torch
-from build import Goal, Result, machine, number, spread, table
+from build import Goal, Result, machine, number, peak_of, spread, table
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 from winners import END, PAD, Texts, Winners, make_tokenizer
@@ -47,7 +47,7 @@ from caef_data.tm import align_in, transition, transitions
 
 
 class Size(NamedTuple):
-    """A Llama, the runs of executor mode, every which step of them, and the one-step rows."""
+    """A Llama, the runs of executor mode, every which step of them, the one-step rows, and the calls for memory."""
 
     width: int
     layers: int
@@ -56,9 +56,10 @@ class Size(NamedTuple):
     stride: int
     rows: int
     digits: int
+    calls: int
 
 
-FULL, SMALL = Size(512, 8, 16, 100, 20, 32, 50), Size(64, 2, 4, 12, 4, 8, 6)
+FULL, SMALL = Size(512, 8, 16, 100, 20, 16, 50, 1_000_000), Size(64, 2, 4, 12, 4, 8, 6, 400)
 BATCH, GPU_BATCH = 16, 64
 EIGHT = LlamaConfig(  # the shape of Llama 3 8B
     vocab_size=128_256, hidden_size=4096, intermediate_size=14_336, num_hidden_layers=32, num_attention_heads=32,
@@ -75,6 +76,7 @@ def goals(size: Size) -> dict[str, Goal]:
         "one_step": Goal(f"{rows}: generate / verify", 8, 15, least=True),
         "half": Goal(f"{rows}, half of the rows wrong: generate / verify", 1.5, 1.9, least=True),
         "padding": Goal("one_step rows of all tasks: real tokens / computed tokens", 0.90, 0.97, "", least=True),
+        "memory": Goal(f"peak memory of evaluating {size.calls:,} calls, without a model", 2000, 0, "MB"),
         "gpu": Goal("8B, bfloat16, LoRA r=16, add 100 digits: verify / matrix-multiply limit", 35, 55, "%", least=True),
         "gpu_ratio": Goal(f"the same: generate / verify, batch {GPU_BATCH}", 4, 10, least=True),
     }
@@ -228,6 +230,18 @@ class Bench:
         found = [one.stats.tokens / one.stats.computed for one in (backend, few)]
         detail = f"{len(texts):,} rows at once {found[0]:.3f}; ten at a time {found[1]:.3f}"
         return Result("padding", min(found), detail, {})
+
+    def memory(self) -> Result:
+        """Evaluate transitions of add, the answers known: what the evaluation itself holds, with all libraries."""
+        tenth = self.size.calls // 10
+        rows = ["--task", "add", "--view", "one_step", "--split", "train", "--min", "1", "--max", f"{self.size.longest}"]
+        peak_of(["build", *rows, "--out", "data"], self.folder)
+        asked = ["--backend", "oracle", "--data", "data", "--task", "add", "--mode", "one_step", "--split", "train"]
+        few, many = (
+            peak_of(["eval", *asked, "--limit", f"{calls}", "--out", f"results-{calls}"], self.folder)
+            for calls in (tenth, self.size.calls)
+        )
+        return Result("memory", many, f"{few:,.0f} MB at {tenth:,} calls", {})
 
     def gpu(self, config: LlamaConfig = EIGHT, device: str = "cuda", number: int = 512) -> Result | None:
         """Compare the speed of a large model with that of its matrix multiplications alone."""

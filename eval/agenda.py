@@ -14,14 +14,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..errors import UserError
 from ..pipelines.shard import put
 from ..tm.columns import I64
 from .calls import Call
 from .runs import Problem, Step
-from .tables import call_key
+from .tables import CLASS, call_key
+from .weights import sha256_of
 
 WINDOW = 4096  # calls held in memory, and sorted by length, at once: a row group
-DONE = "agenda.json"
+DONE, PATH = "agenda.json", "problems.parquet"
 PROBLEMS = pa.schema(
     [
         *[pa.field(name, pa.string()) for name in ("task", "mode", "split", "dialect", "variant", "a", "b")],
@@ -59,7 +61,12 @@ class Window:
 class Agenda:
     """The problems and calls of an evaluation, read from the folder that ``write_agenda`` filled.
 
-    Memory: eight bytes a call of a problem; texts are read window by window.
+    Memory: some bytes a problem and a call; texts and operands are read window by window.
+
+    Attributes:
+        problems: the columns ``CLASS``, dictionaries of texts, shape (num_problems, ...).
+        flat: the numbers of all problems' calls, one problem after the other, shape (calls,).
+        starts: where each problem begins in ``flat``, shape (num_problems + 1,).
     """
 
     def __init__(self, folder: Path) -> None:
@@ -68,7 +75,7 @@ class Agenda:
         self.counts: dict[str, int] = noted["counts"]  # calls of each adapter, in the order of their files
         self.adapters = list(self.counts)
         self.num_calls: int = sum(self.counts.values())
-        table = pq.read_table(folder / "problems.parquet")
+        table = pq.read_table(folder / PATH, columns=[*CLASS, "calls"], read_dictionary=CLASS[:5])
         self.problems = table.drop_columns("calls")
         column = table.column("calls").combine_chunks()
         self.flat: I64 = column.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
@@ -84,9 +91,24 @@ class Agenda:
         """Number of calls that need no evaluation of their own: another problem makes the same one."""
         return len(self.flat) - self.num_calls
 
+    def whole_problems(self, problems: I64) -> pa.Table:
+        """Return some problems, in ascending order of their numbers, with their operands.
+
+        Args:
+            problems: their numbers, ascending, shape (n,).
+        """
+        names = [*CLASS, "a", "b"]
+        found = [pa.schema([PROBLEMS.field(name) for name in names]).empty_table()]
+        with pq.ParquetFile(self.folder / PATH) as file:
+            for group in np.unique(problems // WINDOW).tolist():
+                rows = problems[problems // WINDOW == group] - group * WINDOW
+                found.append(file.read_row_group(group, columns=names).take(pa.array(rows)))
+        return pa.concat_tables(found)
+
     def windows(self, adapter: str) -> Iterator[Window]:
         """Yield the calls to an adapter, window by window."""
-        with pq.ParquetFile(self.folder / _file(self.adapters.index(adapter))) as file:
+        path = self.folder / _file(self.adapters.index(adapter))
+        with pq.ParquetFile(path) as file:
             for group in range(file.num_row_groups):
                 columns = file.read_row_group(group).to_pydict()
                 texts = zip(columns["prompt"], columns["completion"], strict=True)
@@ -101,7 +123,7 @@ def write_agenda(folder: Path, problems: Iterable[Problem]) -> Agenda:
 
     A call that several problems make is written once: LESS_THAN(1,3) is asked once.
     """
-    if not (folder / DONE).is_file():
+    if not _is_whole(folder):
         aside = folder.with_name(f"{folder.name}.writing-{os.getpid()}")
         shutil.rmtree(aside, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)
@@ -114,13 +136,22 @@ def write_agenda(folder: Path, problems: Iterable[Problem]) -> Agenda:
     return Agenda(folder)
 
 
+def _is_whole(folder: Path) -> bool:
+    """Tell whether every file is there as it was written."""
+    try:
+        digests = json.loads((folder / DONE).read_text("utf-8"))["sha256"]
+        return all(sha256_of(folder / name) == digest for name, digest in digests.items())
+    except (UserError, FileNotFoundError, ValueError, KeyError):
+        return False
+
+
 class _Writer:
     """Fills the files of an agenda; holds sixteen bytes of every call's text, and one window of each adapter."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.known: dict[bytes, int] = {}
-        self.problems = _Rows(folder / "problems.parquet", PROBLEMS)
+        self.problems = _Rows(folder / PATH, PROBLEMS)
         self.calls: dict[str, _Rows] = {}
 
     def add(self, problem: Problem) -> None:
@@ -145,7 +176,8 @@ class _Writer:
         for rows in (self.problems, *self.calls.values()):
             rows.close()
         counts = {adapter: rows.count for adapter, rows in self.calls.items()}
-        put(self.folder / DONE, json.dumps({"counts": counts}).encode())
+        digests = {path.name: sha256_of(path) for path in self.folder.glob("*.parquet")}
+        put(self.folder / DONE, json.dumps({"counts": counts, "sha256": digests}).encode())
 
 
 class _Rows:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..pipelines.local_folder import LocalFolder
-from .agenda import Agenda, Window
+from .agenda import PROBLEMS, Agenda, Window
 from .evaluate import first_failing_places
 from .kept import RIGHT, UNKNOWN, Kept
 from .runs import shards
@@ -80,7 +80,7 @@ def _failures(agenda: Agenda, kept: Kept, adapter: str, places: npt.NDArray[np.i
     for window in agenda.windows(adapter):
         mine = np.flatnonzero(np.isin(first, window.ids))
         if len(mine):
-            yield _failure_rows(agenda, kept, window, failed[mine], places)
+            yield _failure_rows(agenda, kept, window, np.sort(failed[mine]), places)
 
 
 def _failure_rows(
@@ -93,7 +93,7 @@ def _failure_rows(
     calls = [window.calls[row] for row in found]
     answers = [texts.get(number) for number in numbers]
     kept_at = kept.at[numbers]
-    own = agenda.problems.take(pa.array(problems))
+    own = agenda.whole_problems(problems)
     return {
         **{name: own.column(name) for name in (*CLASS, "a", "b")},
         "step": places[problems] - agenda.starts[problems],
@@ -120,7 +120,7 @@ def _outcomes(
     final = pa.nulls(agenda.num_problems, pa.bool_())
     if finals is not None:
         final = pa.array(finals == RIGHT, mask=finals == UNKNOWN)
-    return agenda.problems.select(CLASS).append_column("right", right).append_column("final_right", final)
+    return agenda.problems.append_column("right", right).append_column("final_right", final)
 
 
 def _classes(agenda: Agenda, folder: LocalFolder) -> pa.Table:
@@ -128,7 +128,7 @@ def _classes(agenda: Agenda, folder: LocalFolder) -> pa.Table:
     import pyarrow.dataset as ds
 
     jobs = agenda.problems.group_by(["task", "mode", "split", "dialect"]).aggregate([]).to_pylist()
-    tables = [agenda.problems.select(CLASS).slice(0, 0)]
+    tables = [agenda.problems.slice(0, 0).cast(pa.schema([PROBLEMS.field(name) for name in CLASS]))]
     for job in jobs:
         paths = [folder.path / path for path in shards(folder, job["task"], job["mode"], job["split"])]
         names = ["variant", "len_a", "len_b"]

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from ..pipelines.shard import TEMPORARY, aside, place
 from ..tm.columns import I64
 from .calls import Answer, Verdict
+from .tables import read_whole
 
 EVERY = 10.0  # seconds between parts, at most this much work is lost by a kill
 UNKNOWN, WRONG, RIGHT = -1, 0, 1
@@ -70,13 +71,16 @@ class Kept:
         for path in self._parts():
             if path.name in self.read:
                 continue
+            part = read_whole(path)
+            if part is None:  # damaged: its calls are asked again
+                path.unlink(missing_ok=True)
+                continue
             self.read.add(path.name)
-            for batch in pq.ParquetFile(path).iter_batches(columns=NUMBERS):
-                found = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in NUMBERS}
-                # A decoded answer carries what the forward pass found, and stands whatever the order of the parts.
-                rows = np.flatnonzero(found["decoded"] | ~self.decoded[found["call"]])
-                for name in NUMBERS[1:]:
-                    getattr(self, name)[found["call"][rows]] = found[name][rows]
+            found = {name: part.column(name).to_numpy() for name in NUMBERS}
+            # A decoded answer carries what the forward pass found, and stands whatever the order of the parts.
+            rows = np.flatnonzero(found["decoded"] | ~self.decoded[found["call"]])
+            for name in NUMBERS[1:]:
+                getattr(self, name)[found["call"][rows]] = found[name][rows]
 
     def verified(self, call: int, verdict: Verdict) -> None:
         """Keep what a forward pass found."""
@@ -102,7 +106,8 @@ class Kept:
         arrays = [pa.array(column, field.type) for column, field in zip(columns, RESULTS, strict=True)]
         name = f"{self.rank:04}-{time.time_ns()}-{os.getpid()}.parquet"
         with aside(self.folder / name) as file:
-            pq.write_table(pa.Table.from_arrays(arrays, schema=RESULTS), file, compression="zstd")
+            table = pa.Table.from_arrays(arrays, schema=RESULTS)
+            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
         place(self.folder / name)
         self.read.add(name)
         self.waiting = []

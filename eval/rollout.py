@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from .calls import Answer, Ask, Backend
 from .evaluate import Progress, Share
 from .kept import RIGHT, UNKNOWN, Kept
 from .runs import Step, Walk, steps_of, walk
+from .tables import read_whole
 
 AT_ONCE = 100_000  # calls of the problems in lock-step: their right answers are held in memory
 FINALS = pa.schema([pa.field("problem", pa.int64()), pa.field("right", pa.bool_())])
@@ -41,15 +43,20 @@ class Finals:
     def load(self) -> None:
         """Read what all processes have found."""
         for path in self.folder.glob("*.parquet"):
-            if not path.name.startswith(TEMPORARY):
-                table = pq.read_table(path)
+            if path.name.startswith(TEMPORARY):
+                continue
+            table = read_whole(path)
+            if table is None:  # damaged: its problems are rolled out again
+                path.unlink(missing_ok=True)
+            else:
                 self.right[table.column("problem").to_numpy()] = table.column("right").to_numpy()
 
     def add(self, found: dict[int, bool]) -> None:
         """Keep what became of some problems."""
         path = self.folder / f"{self.rank:04}-{time.time_ns()}-{os.getpid()}.parquet"
         with aside(path) as file:
-            pq.write_table(pa.table([list(found), list(found.values())], schema=FINALS), file)
+            table = pa.table([list(found), list(found.values())], schema=FINALS)
+            pq.write_table(table, file, write_page_checksum=True)
         place(path)
         self.right[list(found)] = list(found.values())
 
@@ -138,8 +145,7 @@ def _groups(agenda: Agenda, finals: Finals, share: Share) -> Iterator[list[int]]
         yield group
 
 
-def _begin(agenda: Agenda, problem: int) -> _Run:
-    row = agenda.problems.slice(problem, 1).to_pylist()[0]
+def _begin(agenda: Agenda, problem: int, row: dict[str, Any]) -> _Run:
     steps = list(steps_of(row["task"], row["mode"], row["a"], row["b"]))
     calls = agenda.flat[agenda.starts[problem] : agenda.starts[problem + 1]].tolist()
     run = _Run(problem, calls, steps, walk(row["task"], row["mode"], steps[0].prompt))
@@ -157,7 +163,8 @@ def _lock_step(
 ) -> dict[int, bool]:
     """Roll out some problems; return whether the last text of each was right."""
     adapters, texts = known
-    runs = [_begin(agenda, problem) for problem in problems]
+    rows = agenda.whole_problems(np.array(problems)).to_pylist()
+    runs = [_begin(agenda, problem, row) for problem, row in zip(problems, rows, strict=True)]
     given: dict[tuple[str, str], Answer] = {}
     waiting = runs
     while waiting:

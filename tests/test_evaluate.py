@@ -220,6 +220,21 @@ def test_a_stopped_evaluation_goes_on_and_asks_nothing_twice(data: Path, tmp_pat
     assert session.finished() is not None and not session.work.exists()
 
 
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"x" * len(data), lambda _: b""])
+def test_notes_that_are_damaged_are_made_again(data: Path, tmp_path: Path, damage: Any) -> None:
+    whole = prepare(settings(data, tmp_path / "whole", limit=6))
+    finish(whole, Counting())
+    session = prepare(settings(data, tmp_path / "damaged", limit=6))
+    with pytest.raises(KeyboardInterrupt):
+        finish(session, Counting(fail_after=300))
+    notes = [path for path in session.work.rglob("*.parquet")]
+    assert len({path.parent for path in notes}) == 2  # agenda, kept
+    for path in notes:
+        path.write_bytes(damage(path.read_bytes()))
+    finish(session, Counting())
+    assert tables_of(session) == tables_of(whole)
+
+
 def _evaluate_slowly(data: Path, out: Path) -> None:
     class Slow(Counting):
         def verify(self, adapter: str, calls: Sequence[Call]) -> Iterator[tuple[int, Verdict]]:
