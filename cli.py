@@ -276,7 +276,7 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="train, test or stress. Default: test.")] = None,
     strategy: Annotated[str | None, typer.Option(help="verify, generate or rollout. Default: verify.")] = None,
     batch_tokens: Annotated[
-        int | None, typer.Option(parser=_integer, metavar="N", help="Tokens of a batch. Default: 8192.")
+        int | None, typer.Option(parser=_integer, metavar="N", help="Tokens of a batch. Default: as suits the device.")
     ] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16. Default: auto.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 ... Default: auto.")] = None,
@@ -328,6 +328,21 @@ def query(
         tables(form)
     else:
         query(sql, results, form)
+
+
+@app.command()
+def report(
+    runs: Annotated[
+        list[str] | None,
+        typer.Option("--run", metavar="ID", help="A run's id, or its beginning; repeats. Default: all."),
+    ] = None,
+    results: Annotated[str, typer.Option("--results", metavar="DIR", help="The folder of result tables.")] = "results",
+    out: Annotated[str, typer.Option("--out", metavar="FILE", help="The page to write.")] = "report.html",
+) -> None:
+    """Write the results as one HTML page: accuracy by class and length, comparison of runs, failures."""
+    from .eval.report.write import report
+
+    report(results, runs or [], out)
 
 
 def _version(wanted: bool) -> None:

@@ -234,7 +234,18 @@ class Bench:
     def memory(self) -> Result:
         """Evaluate transitions of add, the answers known: what the evaluation itself holds, with all libraries."""
         tenth = self.size.calls // 10
-        rows = ["--task", "add", "--view", "one_step", "--split", "train", "--min", "1", "--max", f"{self.size.longest}"]
+        rows = [
+            "--task",
+            "add",
+            "--view",
+            "one_step",
+            "--split",
+            "train",
+            "--min",
+            "1",
+            "--max",
+            f"{self.size.longest}",
+        ]
         peak_of(["build", *rows, "--out", "data"], self.folder)
         asked = ["--backend", "oracle", "--data", "data", "--task", "add", "--mode", "one_step", "--split", "train"]
         few, many = (

@@ -172,6 +172,7 @@ def print_accuracy(session: Session, note: str) -> None:
     results = "" if session.settings.out == "results" else f" --results {argument(session.settings.out)}"
     query = "SELECT task, len_a, len_b, n, accuracy FROM class_accuracy ORDER BY accuracy LIMIT 10"
     console.print(f'ask it:  caef-data query{results} "{query}"', soft_wrap=True)
+    console.print(f"see it:  caef-data report{results}", soft_wrap=True)
 
 
 def _totals(accuracy: pa.Table) -> list[tuple[str, str, int, int, int]]:

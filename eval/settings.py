@@ -25,6 +25,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "dtype": DTYPES,
 }
 
+
 @dataclass(frozen=True, kw_only=True)
 class EvalSettings:
     """Settings of an evaluation. Constructing them checks them.

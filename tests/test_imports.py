@@ -19,14 +19,15 @@ MAY_IMPORT = {  # parts of the package -> (other parts, third-party packages) th
     ),
     "eval": (
         {"eval", "pipelines", "tm", "schemas", "errors", ""},
-        {"numpy", "polars", "pyarrow", "duckdb", "rich", "torch", "transformers", "peft", "huggingface_hub", "httpx2"},
+        {"numpy", "polars", "pyarrow", "duckdb", "rich", "torch", "transformers", "peft", "huggingface_hub", "httpx2"}
+        | {"jinja2", "markupsafe", "vl_convert"},
     ),
     "cli": ({"pipelines", "eval", "tm", "errors", ""}, {"typer", "rich"}),
     "__main__": ({"cli"}, set()),
     "__init__": (set(), set()),
 }
 HEAVY = {"torch", "transformers", "peft", "ray", "datasets", "duckdb", "matplotlib", "huggingface_hub", "openai"}
-HEAVY |= {"fsspec", "s3fs"}
+HEAVY |= {"fsspec", "s3fs", "jinja2", "vl_convert"}
 # One stage in several files, which nothing else imports at its top: heavy packages may stand at theirs.
 STAGE = {f"eval/backends/{name}.py" for name in ("cache", "greedy", "model", "scoring", "transformers")}
 PLACES = ("*.py", "tm/**/*.py", "schemas/**/*.py", "pipelines/**/*.py", "eval/**/*.py")

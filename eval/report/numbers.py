@@ -1,0 +1,223 @@
+"""What a report says, read from the result tables: panels of counts, gains between runs, failures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...errors import UserError, clip, nearest
+from ...pipelines.folder import shown
+from ..query import Database
+from ..runs import MODES, RAW
+from ..tables import wilson
+
+MAX_RUNS = 10  # more cannot be told apart in one chart
+MAX_EXAMPLES, EXAMPLES_EACH = 60, 3  # failures shown: in all; of a run's task and mode
+MAX_CAUSES = 40
+ORDER = {mode: place for place, mode in enumerate((*MODES, RAW))}
+
+RUNS = "SELECT * FROM runs ORDER BY started, run_id"
+# Variants and dialects of a class are counted together, splits are not: training rows say nothing about a model.
+CLASSES = """
+SELECT split, task, mode, run_id, len_a, len_b, sum(n)::BIGINT AS n, sum(correct)::BIGINT AS correct,
+    sum(final_correct)::BIGINT AS final
+FROM class_accuracy WHERE run_id IN ({runs})
+GROUP BY ALL ORDER BY ALL
+"""
+TENTHS = """
+SELECT split, task, mode, run_id, greatest(0, least(10 * step // num_calls, 9))::INTEGER AS tenth, count(*) AS problems
+FROM failures WHERE num_calls > 1 AND run_id IN ({runs})
+GROUP BY ALL ORDER BY ALL
+"""
+CAUSES = """
+SELECT adapter, state, list(run_id ORDER BY run_id) AS runs, list(problems ORDER BY run_id) AS problems
+FROM (SELECT adapter, state, run_id, count(*) AS problems FROM failures WHERE run_id IN ({runs}) GROUP BY ALL)
+GROUP BY ALL ORDER BY sum(problems) DESC, adapter, state LIMIT {limit}
+"""
+EXAMPLES = """
+WITH ranked AS (
+    SELECT *, row_number() OVER (
+        PARTITION BY run_id, split, task, mode ORDER BY len_a + len_b, len_a, a, b, step, variant
+    ) AS place
+    FROM failures WHERE run_id IN ({runs})
+), few AS (
+    SELECT * FROM ranked WHERE place <= {each} ORDER BY place, task, mode, split, run_id LIMIT {limit}
+)
+SELECT * FROM few ORDER BY task, mode, split, run_id, place
+"""
+GAINS = """
+SELECT new.run_id, split, task, mode, count(*) AS classes,
+    sum(old.n)::BIGINT AS old_n, sum(old.correct)::BIGINT AS old_correct,
+    sum(new.n)::BIGINT AS n, sum(new.correct)::BIGINT AS correct,
+    count(*) FILTER (new.accuracy > old.accuracy) AS better, count(*) FILTER (new.accuracy < old.accuracy) AS worse
+FROM class_accuracy old JOIN class_accuracy new USING (task, mode, split, dialect, variant, len_a, len_b)
+WHERE old.run_id = '{first}' AND new.run_id IN ({runs}) AND new.run_id <> '{first}' AND old.n > 0 AND new.n > 0
+GROUP BY ALL ORDER BY ALL
+"""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Count:
+    """Problems right of those evaluated, with the 95% Wilson interval."""
+
+    n: int
+    correct: int
+    final: int | None = None
+
+    @property
+    def accuracy(self) -> float | None:
+        """The part that is right; None where nothing was evaluated."""
+        return self.correct / self.n if self.n else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Its 95% Wilson interval; None where nothing was evaluated."""
+        return wilson(self.correct, self.n) if self.n else None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A task in a mode on a split.
+
+    Args:
+        classes: by run, then by (digits of a, digits of b): the counts.
+        tenths: by run: failed problems by the tenth of their calls in which the first failing one is.
+    """
+
+    split: str
+    task: str
+    mode: str
+    classes: dict[str, dict[tuple[int, int], Count]] = field(default_factory=dict)
+    tenths: dict[str, list[int]] = field(default_factory=dict)
+
+    def total(self, run: str) -> Count:
+        """Return the counts of a run over all classes."""
+        return _sum(list(self.classes.get(run, {}).values()))
+
+    def lengths(self, run: str) -> dict[int, Count]:
+        """Return the counts of a run by the digits of the longer operand."""
+        by_length: dict[int, list[Count]] = {}
+        for lengths, count in self.classes.get(run, {}).items():
+            by_length.setdefault(max(lengths), []).append(count)
+        return {length: _sum(counts) for length, counts in sorted(by_length.items())}
+
+
+def _sum(counts: list[Count]) -> Count:
+    known = [count.final for count in counts if count.final is not None]
+    return Count(sum(one.n for one in counts), sum(one.correct for one in counts), sum(known) if known else None)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Everything that a report says; ``runs`` are rows of the table runs, the others rows of the queries above."""
+
+    runs: list[Row]
+    panels: list[Panel]
+    gains: list[Row]
+    causes: list[Row]
+    examples: list[Row]
+    num_failures: int
+
+
+def read_numbers(database: Database, wanted: Sequence[str]) -> tuple[Numbers, int]:
+    """Read what a report of some runs says.
+
+    Args:
+        database: the results.
+        wanted: ids of runs, or how they begin; none for all finished ones, of which the newest ``MAX_RUNS`` are taken.
+
+    Returns:
+        The numbers, and how many finished runs were left out.
+
+    Raises:
+        UserError: a run is unknown, ambiguous or has no tables yet, or more are named than a chart can hold.
+    """
+    runs, left_out = _chosen(_rows(database, RUNS), wanted)
+    names = {"runs": ", ".join(f"'{run['run_id']}'" for run in runs), "first": runs[0]["run_id"]}
+    panels = _panels(_each(database, CLASSES.format(**names)))
+    for row in _rows(database, TENTHS.format(**names)):
+        if panel := panels.get(_key(row)):
+            panel.tenths.setdefault(row["run_id"], [0] * 10)[row["tenth"]] = row["problems"]
+    limits = {"each": EXAMPLES_EACH, "limit": MAX_EXAMPLES}
+    failures = _rows(database, f"SELECT count(*) AS n FROM failures WHERE run_id IN ({names['runs']})")
+    numbers = Numbers(
+        runs,
+        [panels[key] for key in sorted(panels, key=_place)],
+        sorted(_rows(database, GAINS.format(**names)), key=lambda row: _place(_key(row))),
+        _rows(database, CAUSES.format(**names, limit=MAX_CAUSES)),
+        _rows(database, EXAMPLES.format(**names, **limits)),
+        failures[0]["n"],
+    )
+    return numbers, left_out
+
+
+def _rows(database: Database, sql: str) -> list[Row]:
+    return list(_each(database, sql))
+
+
+def _each(database: Database, sql: str) -> Iterator[Row]:
+    """Yield the rows of an answer one by one; other questions have to wait for their end."""
+    answer = database.run(database.statements(sql)[0])
+    for chunk in answer.rows:
+        for row in chunk:
+            yield dict(zip(answer.names, row, strict=True))
+
+
+def _chosen(runs: list[Row], wanted: Sequence[str]) -> tuple[list[Row], int]:
+    """Return the runs to report in the order of their start, and how many were left out."""
+    finished = [run for run in runs if run["status"] == "finished"]
+    if not wanted and finished:
+        return finished[-MAX_RUNS:], len(finished[:-MAX_RUNS])
+    if not finished:
+        raise UserError(
+            "no evaluation here is finished",
+            where=", ".join(run["run_id"] for run in runs[-3:]) or None,
+            next_step=shown(runs[-1]["command"] or "caef-data eval") if runs else "caef-data eval",
+        )
+    ids = {_id(one, runs, finished) for one in wanted}
+    if len(ids) > MAX_RUNS:
+        raise UserError(f"{len(ids)} runs are too many to tell apart", allowed=f"at most {MAX_RUNS} --run")
+    return [run for run in finished if run["run_id"] in ids], 0
+
+
+def _id(word: str, runs: list[Row], finished: list[Row]) -> str:
+    """Return the id of the one finished run that a word names or begins."""
+    known = [run["run_id"] for run in runs]
+    found = [one for one in known if word and one.startswith(word.lower())]
+    listing = 'caef-data query "SELECT run_id, started, status, command FROM runs" lists all'
+    if not found:
+        raise UserError(f"there is no run {clip(word)}{nearest(word.lower(), known)}", where="--run", next_step=listing)
+    if len(found) > 1:
+        raise UserError(f"more than one run begins with {clip(word)}", where="--run", allowed=", ".join(found[:5]))
+    if found[0] not in [run["run_id"] for run in finished]:
+        command = next(run["command"] for run in runs if run["run_id"] == found[0]) or listing
+        raise UserError(
+            f"the run {found[0]} is not finished: it has no accuracies yet",
+            where="--run",
+            next_step=shown(command),
+        )
+    return str(found[0])
+
+
+def _panels(classes: Iterable[Row]) -> dict[tuple[str, str, str], Panel]:
+    """Return the panels of classes; classes with the same counts, most of them, share one object."""
+    panels: dict[tuple[str, str, str], Panel] = {}
+    known: dict[Count, Count] = {}
+    for row in classes:
+        panel = panels.setdefault(_key(row), Panel(*_key(row)))
+        count = Count(row["n"], row["correct"], row["final"])
+        panel.classes.setdefault(row["run_id"], {})[row["len_a"], row["len_b"]] = known.setdefault(count, count)
+    return panels
+
+
+def _place(key: tuple[str, str, str]) -> tuple[Any, ...]:
+    """Return where a panel stands: test before other splits, modes in their usual order."""
+    split, task, mode = key
+    return split != "test", split, task, ORDER.get(mode, len(ORDER)), mode
+
+
+def _key(row: Row) -> tuple[str, str, str]:
+    return row["split"], row["task"], row["mode"]
