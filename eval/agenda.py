@@ -105,11 +105,11 @@ class Agenda:
                 found.append(file.read_row_group(group, columns=names).take(pa.array(rows)))
         return pa.concat_tables(found)
 
-    def windows(self, adapter: str) -> Iterator[Window]:
-        """Yield the calls to an adapter, window by window."""
+    def windows(self, adapter: str, most: int | None = None) -> Iterator[Window]:
+        """Yield the calls to an adapter, window by window; ``most`` windows, spread evenly, if that is given."""
         path = self.folder / _file(self.adapters.index(adapter))
         with pq.ParquetFile(path) as file:
-            for group in range(file.num_row_groups):
+            for group in _spread(file.num_row_groups, most):
                 columns = file.read_row_group(group).to_pydict()
                 texts = zip(columns["prompt"], columns["completion"], strict=True)
                 calls = [Call(adapter, prompt, completion) for prompt, completion in texts]
@@ -204,6 +204,13 @@ class _Rows:
             arrays = [pa.array(column, field.type) for column, field in zip(columns, self.schema, strict=True)]
             self.writer.write_table(pa.Table.from_arrays(arrays, schema=self.schema))
             self.waiting = []
+
+
+def _spread(count: int, most: int | None) -> list[int]:
+    """Return the first ``count`` numbers, or ``most`` of them, spread evenly from the first to the last."""
+    if most is None or most >= count:
+        return list(range(count))
+    return [place * (count - 1) // max(1, most - 1) for place in range(most)]
 
 
 def _file(index: int) -> str:

@@ -126,19 +126,28 @@ def read_base(folder: Path, *, weights: bool = True) -> BaseModel:
             allowed="models that the transformers library knows",
             next_step="if it knows this one: take auto_map out of its configuration",
         )
+    if (folder / CONFIG).exists():  # the transformers library would load it with the model, unasked and unchecked
+        raise UserError(
+            "an adapter lies in the base model's folder",
+            where=shown(folder / CONFIG),
+            next_step="put it under executors/ or aligners/, or take it away",
+        )
     if not weights:
-        return BaseModel(folder)
+        return BaseModel(folder, _hash_of(folder, [MODEL, *names]))
     files = _weight_files(folder)
     headers = [read_header(folder / name) for name in files]
     shapes = {name: tensor.shape for header in headers for name, tensor in header.items()}
     _check_index(folder, files, shapes)
-    with ThreadPoolExecutor(HASHED_AT_ONCE) as pool:
-        hashed = [MODEL, *names, *files]
-        digests = pool.map(sha256_of, [folder / name for name in hashed])
-        told = "".join(f"{name} {digest}\n" for name, digest in zip(hashed, digests, strict=True))
     # Numbers packed to fewer bits have shapes of their own.
     packed = config.get("quantization_config") is not None
-    return BaseModel(folder, hashlib.sha256(told.encode()).hexdigest(), None if packed else shapes)
+    return BaseModel(folder, _hash_of(folder, [MODEL, *names, *files]), None if packed else shapes)
+
+
+def _hash_of(folder: Path, names: list[str]) -> str:
+    with ThreadPoolExecutor(HASHED_AT_ONCE) as pool:
+        digests = pool.map(sha256_of, [folder / name for name in names])
+        told = "".join(f"{name} {digest}\n" for name, digest in zip(names, digests, strict=True))
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def _names_code(value: object) -> bool:

@@ -53,11 +53,14 @@ class Ask:
         prompt: what the model reads.
         expected: the right answer or a text of about its length; decoding gives up ``SLACK`` tokens after its number.
         known: tokens of ``expected`` that greedy decoding is proved to begin with.
+        certain: ``expected`` is the right answer; else it only tells a length, and an answer too long for the model is
+            no answer rather than an error.
     """
 
     prompt: str
     expected: str
     known: int = 0
+    certain: bool = True
 
 
 @dataclass(frozen=True, slots=True)

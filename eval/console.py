@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..errors import UserError
+from ..errors import UserError, clip
 from ..pipelines.build import argument
 from ..pipelines.folder import shown
 from .agenda import Agenda
@@ -80,18 +80,23 @@ def share_of_processes() -> Share:
     """Return this process' part of the work: all of it, unless torchrun started several.
 
     Raises:
-        UserError: torch is needed for several processes and is not installed.
+        UserError: torch is needed for several processes and is not installed, or they were started otherwise.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size <= 1:
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         return Share()
     try:
         from torch import distributed
     except ImportError as error:
         raise UserError("several processes need torch", next_step="pip install 'caef-data[eval]'") from error
     # One that is done with its share waits for the others, longer than the half hour that is usual.
-    distributed.init_process_group("gloo", timeout=timedelta(days=7))
-    return Share(distributed.get_rank(), size, distributed.barrier)
+    try:
+        distributed.init_process_group("gloo", timeout=timedelta(days=7))
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"the processes that WORLD_SIZE speaks of cannot meet: {clip(error, 200)}",
+            next_step="start them with torchrun --nproc-per-node N -m caef_data eval ..., or unset WORLD_SIZE",
+        ) from error
+    return Share(distributed.get_rank(), distributed.get_world_size(), distributed.barrier)
 
 
 def _backend(session: Session, agenda: Agenda) -> Backend:
@@ -165,7 +170,7 @@ def print_accuracy(session: Session, note: str) -> None:
     for task, mode, n, correct, final in _totals(accuracy):
         low, high = wilson(correct, n)
         cells = [f"{n:,}", f"{correct:,}", f"{correct / n:.2%}" if n else "-", f"{low:.1%} - {high:.1%}" if n else "-"]
-        table.add_row(task, mode, *cells, *([f"{final:,}"] if rollout else []))
+        table.add_row(task, mode, *cells, *(["-" if final is None else f"{final:,}"] if rollout else []))
     console.print(table)
     speed = f"{row['calls']:,} calls in {row['seconds']:,.1f} s, {row['calls_per_second']:,.1f} calls/s"
     console.print(f"run {session.tables.run_id}: {speed}{'; ' + note if note else ''}", soft_wrap=True)
@@ -175,13 +180,13 @@ def print_accuracy(session: Session, note: str) -> None:
     console.print(f"see it:  caef-data report{results}", soft_wrap=True)
 
 
-def _totals(accuracy: pa.Table) -> list[tuple[str, str, int, int, int]]:
+def _totals(accuracy: pa.Table) -> list[tuple[str, str, int, int, int | None]]:
     keys = ["task", "mode"]
     found = accuracy.group_by(keys, use_threads=False).aggregate(
         [(name, "sum") for name in ("n", "correct", "final_correct")]
     )
     rows = [
-        (row["task"], row["mode"], row["n_sum"], row["correct_sum"], row["final_correct_sum"] or 0)
+        (row["task"], row["mode"], row["n_sum"], row["correct_sum"], row["final_correct_sum"])
         for row in found.to_pylist()
     ]
     return sorted(rows)

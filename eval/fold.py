@@ -132,9 +132,11 @@ def _classes(agenda: Agenda, folder: LocalFolder) -> pa.Table:
     for job in jobs:
         paths = [folder.path / path for path in shards(folder, job["task"], job["mode"], job["split"])]
         names = ["variant", "len_a", "len_b"]
-        found = ds.dataset(paths, format="parquet").scanner(columns=names).to_table().group_by(names).aggregate([])
+        found = pa.schema([("variant", pa.string()), ("len_a", pa.int16()), ("len_b", pa.int16())]).empty_table()
+        for batch in ds.dataset(paths, format="parquet").scanner(columns=names, batch_readahead=2).to_batches():
+            both = pa.concat_tables([found, pa.Table.from_batches([batch]).cast(found.schema)])
+            found = both.group_by(names).aggregate([])
         columns = {name: pa.array([job[name]] * len(found), pa.string()) for name in job}
-        columns |= {"variant": found.column("variant").cast(pa.string())}
-        columns |= {name: found.column(name).cast(pa.int16()) for name in ("len_a", "len_b")}
+        columns |= {name: found.column(name) for name in names}
         tables.append(pa.table({name: columns[name] for name in CLASS}))
     return pa.concat_tables(tables)

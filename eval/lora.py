@@ -17,6 +17,7 @@ from .weights import Tensor, check_finite, check_inside, read_header, read_json,
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 MAX_RANK = 4096
+REPEATED, REPEATS, MAX_REPEATS = re.compile(r"\)[*+{]"), re.compile(r"[*+{]"), 4  # in patterns from a configuration
 PREFIX = "base_model.model."  # before the name of a module of the base model
 SUFFIXES = {  # -> part; B times A, (out, rank) times (rank, in), changes a module; those of embeddings lie turned
     ".lora_A.weight": "A",
@@ -131,6 +132,12 @@ def _check_config(config: Mapping[str, Any], path: Path) -> tuple[int, tuple[str
             re.compile(pattern)
         except (re.error, RecursionError, OverflowError):
             raise UserError(f"{clip(pattern)} is no regular expression", where=shown(path)) from None
+        if REPEATED.search(pattern) or len(REPEATS.findall(pattern)) > MAX_REPEATS:
+            raise UserError(
+                f"looking for {clip(pattern)} could take for ever",
+                where=shown(path),
+                allowed=f"patterns with up to {MAX_REPEATS} repeats (* + {{), none of them of a group",
+            )
     return config["r"], (targets,) if isinstance(targets, str) else tuple(sorted(targets))
 
 
@@ -256,7 +263,8 @@ def check_fit(adapter: Adapter, base: Shapes, where: Path | str) -> None:
         if not fits:
             what = f"is made for shape {given} of {clip(module, 120)}, which has {weight} in the base model"
             raise _misfit(adapter, what, where)
-    missing = sorted(set(_expected(adapter, base)) - modules.keys())
+    held = {name for module in modules for name in (module, module.partition(".")[2])}
+    missing = sorted(set(_expected(adapter, base)) - held)
     if missing:
         total = len(missing) + len(modules)
         raise _misfit(adapter, f"holds nothing for {len(missing)} of {total} modules: {clip(missing[0], 120)}", where)

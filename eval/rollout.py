@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from ..pipelines.shard import TEMPORARY, aside, place
 from .agenda import Agenda
 from .calls import Answer, Ask, Backend
-from .evaluate import Progress, Share
+from .evaluate import Progress, Share, first_failing_places
 from .kept import RIGHT, UNKNOWN, Kept
 from .runs import Step, Walk, steps_of, walk
 from .tables import read_whole
@@ -69,6 +69,7 @@ class _Run:
         calls: numbers of the calls that a perfect model is asked.
         steps: these calls.
         walk: what turns answers into questions.
+        longest: the longest of the right answers.
         ask: adapter and prompt of the next question; None at the end.
     """
 
@@ -76,6 +77,7 @@ class _Run:
     calls: list[int]
     steps: list[Step]
     walk: Walk
+    longest: str
     ask: tuple[str, str] | None = None
     asked: int = 0
     on_track: bool = True
@@ -88,8 +90,8 @@ class _Run:
 
     def feed(self, answer: Answer) -> None:
         """Take the answer to the last question."""
-        expected = self.steps[self.asked].completion if self.on_track else None
-        self.on_track &= answer.ended and answer.text == expected
+        right = self.steps[self.asked].completion if self.on_track else None
+        self.on_track &= answer.ended and answer.text == right
         self.asked += 1
         self.ask = None
         if not answer.ended or self.asked > 2 * len(self.steps) + 8:  # it rambles, or goes round in circles
@@ -120,21 +122,25 @@ def roll_out(
     """
     finals = Finals(kept.folder.with_name("finals"), agenda.num_problems, share.rank)
     texts = {call: Answer(text, ended, 0) for call, text, ended in kept.texts()}
-    for problems in _groups(agenda, finals, share):
-        finals.add(_lock_step(agenda, kept, backend, problems, (set(known), texts), progress))
-        kept.flush()
+    for problems in _groups(agenda, kept, finals, share):
+        found = _lock_step(agenda, kept, backend, problems, (set(known), texts), progress)
+        kept.flush()  # first: a problem whose end is known is not rolled out again
+        finals.add(found)
     share.wait()
     kept.load()
     finals.load()
     return finals
 
 
-def _groups(agenda: Agenda, finals: Finals, share: Share) -> Iterator[list[int]]:
+def _groups(agenda: Agenda, kept: Kept, finals: Finals, share: Share) -> Iterator[list[int]]:
     modes = agenda.problems.column("mode").to_pylist()
+    places = first_failing_places(agenda, kept.right)
+    judged = (places < 0) | (kept.right[agenda.flat[places]] != UNKNOWN)  # what was kept may have been damaged since
+    done = judged & (finals.right != UNKNOWN)
     group: list[int] = []
     total = 0
     for problem in range(agenda.num_problems):
-        if modes[problem] not in WALKED or finals.right[problem] != UNKNOWN or problem % share.size != share.rank:
+        if modes[problem] not in WALKED or done[problem] or problem % share.size != share.rank:
             continue
         group.append(problem)
         total += int(agenda.starts[problem + 1] - agenda.starts[problem])
@@ -148,7 +154,8 @@ def _groups(agenda: Agenda, finals: Finals, share: Share) -> Iterator[list[int]]
 def _begin(agenda: Agenda, problem: int, row: dict[str, Any]) -> _Run:
     steps = list(steps_of(row["task"], row["mode"], row["a"], row["b"]))
     calls = agenda.flat[agenda.starts[problem] : agenda.starts[problem + 1]].tolist()
-    run = _Run(problem, calls, steps, walk(row["task"], row["mode"], steps[0].prompt))
+    longest = max((step.completion for step in steps), key=len)
+    run = _Run(problem, calls, steps, walk(row["task"], row["mode"], steps[0].prompt), longest)
     run.ask = next(run.walk)
     return run
 
@@ -168,23 +175,17 @@ def _lock_step(
     given: dict[tuple[str, str], Answer] = {}
     waiting = runs
     while waiting:
-        questions: dict[str, dict[str, Ask]] = {}
         for run in waiting:
             _catch_up(run, kept, texts, given)
-            if run.ask is not None and run.ask[0] in adapters:
-                adapter, prompt = run.ask
-                expected = run.steps[run.asked].completion if run.on_track else prompt
-                questions.setdefault(adapter, {}).setdefault(prompt, Ask(prompt, expected))
-        for adapter, asks in questions.items():
-            prompts = list(asks)
+        waiting = [run for run in waiting if run.ask is not None and run.ask[0] in adapters]
+        for adapter, asks in _questions(waiting).items():
+            keys = list(asks)
             for index, answer in backend.decode(adapter, list(asks.values())):
-                given[adapter, prompts[index]] = answer
-        waiting = [run for run in waiting if run.ask in given]
-        for run in waiting:
-            call = run.call
-            if call is not None and run.ask is not None and not kept.decoded[call]:
-                answer = given[run.ask]
-                right = answer.ended and answer.text == run.steps[run.asked].completion
+                prompt, call = keys[index]
+                if call is None:
+                    given[adapter, prompt] = answer
+                    continue
+                right = answer.ended and answer.text == asks[prompt, call].expected
                 kept.answered(call, right, answer)
                 if not right:
                     texts[call] = answer
@@ -192,11 +193,28 @@ def _lock_step(
     return {run.problem: run.final == run.steps[-1].completion for run in runs}
 
 
+def _questions(runs: list[_Run]) -> dict[str, dict[tuple[str, int | None], Ask]]:
+    """Return what to ask each adapter, by prompt and number of the call; each once.
+
+    Off the track there is no number, no right answer, and no telling how long an answer may be: it is asked on its own.
+    """
+    questions: dict[str, dict[tuple[str, int | None], Ask]] = {}
+    for run in runs:
+        assert run.ask is not None  # those that have ended are not asked
+        (adapter, prompt), call = run.ask, run.call
+        asks = questions.setdefault(adapter, {})
+        if call is not None:
+            asks[prompt, call] = Ask(prompt, run.steps[run.asked].completion)
+        elif (prompt, None) not in asks or len(asks[prompt, None].expected) < len(prompt + run.longest):
+            asks[prompt, None] = Ask(prompt, prompt + run.longest, certain=False)
+    return questions
+
+
 def _catch_up(run: _Run, kept: Kept, texts: dict[int, Answer], given: dict[tuple[str, str], Answer]) -> None:
     """Feed a run the answers that are known already, until it asks something new or ends."""
     while run.ask is not None:
         call = run.call
-        if run.ask in given:
+        if call is None and run.ask in given:
             run.feed(given[run.ask])
         elif call is not None and kept.decoded[call]:
             right = kept.right[call] == RIGHT

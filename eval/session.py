@@ -70,7 +70,7 @@ class Session:
 
 
 def prepare(settings: EvalSettings) -> Session:
-    """Check settings, dataset and adapters; no weight is loaded, torch is not imported.
+    """Check settings, dataset, adapters and device; no weight is loaded.
 
     Raises:
         UserError: something is missing, damaged or does not fit; the message says what to do.
@@ -99,10 +99,25 @@ def prepare(settings: EvalSettings) -> Session:
         "jobs": [list(pair) for pair in jobs.pairs],
         "base": None if checkpoint is None else checkpoint.base_sha256 or str(checkpoint.base),
         "adapters": {} if checkpoint is None else {name: checkpoint.adapters[name].sha256 for name in used},
-        **{name: getattr(settings, name) for name in ("strategy", "backend", "endpoint", "limit", "dtype", "device")},
+        **{name: getattr(settings, name) for name in ("strategy", "backend", "endpoint", "limit")},
+        **(_numbers(settings) if settings.backend == "transformers" else {}),
     }
     tables = RunTables(Path(settings.out), run_id(json.dumps(identity, sort_keys=True)))
     return Session(settings, folder, checkpoint, jobs, identity, tables)
+
+
+def _numbers(settings: EvalSettings) -> dict[str, str]:
+    """Return what kind of device computes, in which number format: verdicts may depend on it.
+
+    Raises:
+        UserError: torch is not installed, or the device is not there.
+    """
+    try:
+        from .backends.device import find_device, find_dtype
+    except ImportError as error:
+        raise UserError("evaluating needs torch", next_step="pip install 'caef-data[eval]'") from error
+    device = find_device(settings.device)
+    return {"device": device.type, "dtype": str(find_dtype(settings.dtype, device)).removeprefix("torch.")}
 
 
 @contextmanager
@@ -112,17 +127,21 @@ def one_at_a_time(session: Session) -> Iterator[None]:
     Raises:
         UserError: it is being evaluated.
     """
+    busy = UserError(
+        f"run {session.tables.run_id} is being evaluated by another process",
+        where=shown(session.settings.out),
+        next_step="wait for it",
+    )
     session.work.mkdir(parents=True, exist_ok=True)
     handle = os.open(session.work, os.O_RDONLY | os.O_CLOEXEC)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"run {session.tables.run_id} is being evaluated by another process",
-                where=shown(session.settings.out),
-                next_step="wait for it",
-            ) from None
+            held = os.path.samestat(os.fstat(handle), os.stat(session.work))
+        except (BlockingIOError, FileNotFoundError):
+            raise busy from None
+        if not held:  # it has just been finished, and its folder removed
+            raise busy
         yield
     finally:
         os.close(handle)
@@ -166,15 +185,22 @@ def run(
         session.tables.sweep()
         session.tables.write_run({**row, "status": "unfinished", "seconds": before})
     kept = Kept(session.work / "kept", agenda.num_calls, share.rank)
-    strategy, finals = session.settings.strategy, None
+    strategy, finals, written = session.settings.strategy, None, kept.written
+
+    def noting(kept: Kept) -> None:
+        """Show progress; note the time spent whenever results are written, for who goes on after a kill."""
+        nonlocal written
+        progress(kept)
+        if kept.written != written and not share.rank:
+            written = kept.written
+            session.tables.write_run({**row, "status": "unfinished", "seconds": before + time.monotonic() - began})
+
     try:
         if strategy == "rollout":
-            finals = roll_out(
-                agenda, kept, backend, known=_known(session, agenda), share=share, progress=progress
-            ).right
-            _decode_single(agenda, kept, backend, share, progress)
+            finals = roll_out(agenda, kept, backend, known=agenda.adapters, share=share, progress=noting).right
+            _decode_single(agenda, kept, backend, share, noting)
         else:
-            evaluate(agenda, kept, backend, verify=strategy == "verify", share=share, progress=progress)
+            evaluate(agenda, kept, backend, verify=strategy == "verify", share=share, progress=noting)
     except BaseException:
         kept.flush()
         if share.rank == 0:
@@ -183,9 +209,9 @@ def run(
         raise
     kept.flush()
     share.wait()
-    kept.load()
     if share.rank:
         return None
+    kept.load()
     accuracy = write_tables(session.tables, agenda, kept, finals, session.folder)
     seconds = before + time.monotonic() - began
     calls, tokens = int((kept.right != UNKNOWN).sum()), int(kept.tokens.sum())
@@ -194,10 +220,6 @@ def run(
     session.tables.write_run(row)
     shutil.rmtree(session.work)
     return accuracy
-
-
-def _known(session: Session, agenda: Agenda) -> set[str]:
-    return set(agenda.adapters if session.checkpoint is None else session.checkpoint.adapters)
 
 
 def _decode_single(agenda: Agenda, kept: Kept, backend: Backend, share: Share, progress: Any) -> None:

@@ -81,6 +81,9 @@ class EvalSettings:
                     raise _refuse(name, one, ", ".join(choices), nearest(str(one)[:60], choices))
         if "all" in self.task:
             object.__setattr__(self, "task", ())
+        for name, order in (("task", all_tasks()), ("mode", MODES)):  # each once: the same work is the same run
+            given = getattr(self, name)
+            object.__setattr__(self, name, tuple(one for one in order if one in given))
         self._check_together()
 
     def _check_kinds(self) -> None:

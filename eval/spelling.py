@@ -13,20 +13,19 @@ from .calls import Call
 if TYPE_CHECKING:
     from .backends.tokens import Tokens
 
-SAMPLES = 64  # calls of each adapter, spread over the first window, beside one of each state and the longest
+SAMPLES = 64  # calls of each adapter and window, beside one of each state and the longest
+WINDOWS = 8  # of each adapter
 
 
 def sample(agenda: Agenda) -> Iterator[Call]:
     """Yield calls of every adapter and machine state."""
     for adapter in agenda.adapters:
-        window = next(agenda.windows(adapter), None)
-        if window is None:
-            continue
-        places = range(len(window.calls))
-        states = dict(zip(zip(window.kinds, window.states, strict=True), places, strict=True))
-        longest = max(places, key=lambda at: len(window.calls[at].prompt))
-        for at in sorted({longest, *states.values(), *places[:: max(1, len(places) // SAMPLES)]}):
-            yield window.calls[at]
+        for window in agenda.windows(adapter, WINDOWS):
+            places = range(len(window.calls))
+            states = dict(zip(zip(window.kinds, window.states, strict=True), places, strict=True))
+            longest = max(places, key=lambda at: len(window.calls[at].prompt))
+            for at in sorted({longest, *states.values(), *places[:: max(1, len(places) // SAMPLES)]}):
+                yield window.calls[at]
 
 
 def check_spelling(tokens: Tokens, calls: Iterable[Call]) -> None:

@@ -108,7 +108,8 @@ def run_tasks(configs: Sequence[Config], tasks: Sequence[Task], folder: Folder, 
 def _in_processes(configs: Sequence[Config], tasks: Sequence[Task], folder: Folder, workers: int) -> Shards:
     context = multiprocessing.get_context("forkserver")
     start_fork_server()
-    pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(dict(os.environ), *packed(configs, folder)))
+    given = (dict(os.environ), *packed(configs, folder))
+    pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=given)
     try:
         waiting: dict[Future[ShardRecord], Task] = {}
         queue = iter(tasks)

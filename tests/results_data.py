@@ -233,7 +233,6 @@ def run_row(run: Run, counts: dict[str, int], calls: int, repeated: int, *, fini
             "calls": calls,
             "calls_repeated": repeated,
             "tokens": 90 * calls,
-            "tokens_computed": 92 * calls,
         }
         row |= {"seconds": seconds, "calls_per_second": calls / seconds, "tokens_per_second": 90 * calls / seconds}
     return row

@@ -48,12 +48,12 @@ def learn(model: torch.nn.Module, rows: Sequence[Tokens], steps: int) -> None:
     learn_batches(model, [rows] * steps)
 
 
-def learn_batches(model: torch.nn.Module, batches: Iterable[Sequence[Tokens]]) -> None:
+def learn_batches(model: torch.nn.Module, batches: Iterable[Sequence[Tokens]], rate: float = 5e-3) -> None:
     """Train on batches of prompts and answers, each answer ended."""
     import torch
 
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    optimiser = torch.optim.AdamW(weights, lr=5e-3, weight_decay=0)
+    optimiser = torch.optim.AdamW(weights, lr=rate, weight_decay=0)
     model.train()
     for rows in batches:
         width = max(len(prompt) + len(answer) for prompt, answer in rows) + 1

@@ -291,7 +291,14 @@ def test_a_base_of_pickles(ckpt: Path) -> None:
 def test_where_a_server_has_the_weights(ckpt: Path) -> None:
     (ckpt / "base/model.safetensors").unlink()
     found = find_adapters(ckpt, None, weights=False)
-    assert (found.base, found.base_sha256, len(found.adapters)) == (ckpt / "base", None, 3)
+    assert (found.base, len(found.adapters)) == (ckpt / "base", 3)
+    (ckpt / "base/config.json").write_text((ckpt / "base/config.json").read_text() + " ")
+    assert find_adapters(ckpt, None, weights=False).base_sha256 != found.base_sha256
+
+
+def test_an_adapter_inside_the_base(ckpt: Path) -> None:
+    (ckpt / "base/adapter_config.json").write_text("{}")
+    refused(ckpt, "an adapter lies in the base model's folder")
 
 
 def test_a_base_in_several_files(ckpt: Path) -> None:

@@ -371,9 +371,9 @@ def test_rows_longer_than_the_model_are_refused_before_the_pass(small: Small) ->
     with pytest.raises(UserError, match="a row of 129 tokens is longer"):
         decoded(backend, BASE, [Ask(over.prompt, over.completion)])
     # Off the track of a rollout nothing is expected but some text: it may fail, the evaluation goes on.
-    assert decoded(backend, BASE, [Ask("x" * 100, "x" * 100)])[0].tokens <= 29
+    assert decoded(backend, BASE, [Ask("x" * 100, "x" * 100, certain=False)])[0].tokens <= 29
     for number in (129, 200):
-        assert decoded(backend, BASE, [Ask("x" * number, "x" * number)]) == [Answer("", False, 0)]
+        assert decoded(backend, BASE, [Ask("x" * number, "x", certain=False)]) == [Answer("", False, 0)]
 
 
 def test_bfloat16_and_its_adapters(small: Small) -> None:

@@ -27,6 +27,12 @@ def test_a_declaration_holds_an_evaluation_and_options_change_it(tmp_path: Path)
     assert (changed.task, changed.limit, changed.strategy, changed.mode) == (("add",), 7, "verify", held.mode)
 
 
+def test_the_same_work_is_the_same_whatever_the_order() -> None:
+    one = EvalSettings(backend="oracle", task=("sub", "add", "sub"), mode=("executor", "one_step"))
+    assert one == EvalSettings(backend="oracle", task=("add", "sub"), mode=("one_step", "executor", "one_step"))
+    assert (len(one.task), len(one.mode)) == (2, 2)
+
+
 def test_a_build_is_the_same_with_and_without_the_table(tmp_path: Path) -> None:
     plain = load_declaration(declared(tmp_path, TASKS)).identity()
     assert load_declaration(declared(tmp_path, TASKS + TABLE)).identity() == plain

@@ -1,10 +1,5 @@
 """Evaluation without a model: what is asked, how verdicts become tables, strategies, kills, several at once."""
 
-import hashlib
-import multiprocessing
-import os
-import signal
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,18 +12,17 @@ from caef_data.errors import UserError
 from caef_data.eval.agenda import Agenda, write_agenda
 from caef_data.eval.backends.oracle import OracleBackend
 from caef_data.eval.calls import Answer, Ask, Call, Verdict
-from caef_data.eval.evaluate import Share, evaluate, first_failing_places
-from caef_data.eval.kept import RIGHT, UNKNOWN, Kept
-from caef_data.eval.rollout import roll_out
-from caef_data.eval.runs import MODES, RAW, read_problems, reference, walk
-from caef_data.eval.session import Session, agenda_of, one_at_a_time, prepare, run
-from caef_data.eval.settings import EvalSettings
+from caef_data.eval.evaluate import first_failing_places
+from caef_data.eval.kept import RIGHT, UNKNOWN
+from caef_data.eval.runs import MODES, RAW, Problem, read_problems, reference, steps_of, walk
+from caef_data.eval.session import prepare
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.local_folder import LocalFolder
 from caef_data.pipelines.plan import make_plan
+from caef_data.tests.commands import call
+from caef_data.tests.evaluating import OPERATORS, Counting, finish, judge, settings, tables_of, wrong_at_times
 
-OPERATORS = ("add", "sub", "mul", "div", "equal", "greater_than", "less_than")
 CASES = [("sub", 47, 12), ("mul", 12, 3), ("div", 17, 5), ("add", 9, 99), ("left_mask", 4500, 0), ("less_than", 3, 30)]
 
 
@@ -45,55 +39,6 @@ def agenda(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Agenda:
     pairs = [(task, mode) for task in OPERATORS for mode in MODES]
     problems = (one for task, mode in pairs for one in read_problems(folder, task, mode, "test", 8))
     return write_agenda(tmp_path_factory.mktemp("agenda") / "agenda", problems)
-
-
-def wrong_at_times(adapter: str, prompt: str, answer: str) -> str:
-    """Err at about one prompt in forty: another digit, a line too many or too few, nothing, a call to nowhere."""
-    key = hashlib.sha256(f"{adapter}{prompt}".encode()).digest()
-    if key[0] >= 7:
-        return answer
-    damaged = (
-        answer.replace("1", "2", 1) + ("" if "1" in answer else "x"),
-        answer + "\n",
-        answer[:-1],
-        "",
-        answer.replace("REFLECTION", "NOWHERE") + " ",
-        "\n".join(answer.split("\n")[:2]) + "\n..\n/x, q0, |1\n",
-    )
-    return damaged[key[1] % len(damaged)]
-
-
-class Counting(OracleBackend):
-    """Counts what it is asked; can be told to break down."""
-
-    def __init__(self, *, change: Any = wrong_at_times, fail_after: int | None = None) -> None:
-        super().__init__(change)
-        self.asked: list[tuple[str, str]] = []
-        self.switches: list[str] = []
-        self.fail_after = fail_after
-
-    def verify(self, adapter: str, calls: Sequence[Call]) -> Iterator[tuple[int, Verdict]]:
-        self.switches.append(adapter)
-        for index, verdict in super().verify(adapter, calls):
-            if self.fail_after is not None and len(self.asked) >= self.fail_after:
-                raise KeyboardInterrupt
-            self.asked.append((adapter, calls[index].prompt))
-            yield index, verdict
-
-    def decode(self, adapter: str, asks: Sequence[Ask]) -> Iterator[tuple[int, Answer]]:
-        self.switches.append(adapter)
-        yield from super().decode(adapter, asks)
-
-
-def judge(agenda: Agenda, folder: Path, strategy: str, backend: OracleBackend) -> tuple[Kept, Any]:
-    kept, finals = Kept(folder / "kept", agenda.num_calls), None
-    common: dict[str, Any] = {"share": Share(), "progress": lambda kept: None}
-    if strategy == "rollout":
-        finals = roll_out(agenda, kept, backend, known=agenda.adapters, **common).right
-    else:
-        evaluate(agenda, kept, backend, verify=strategy == "verify", **common)
-    kept.flush()
-    return kept, finals
 
 
 @pytest.mark.parametrize(("task", "a", "b"), CASES)
@@ -180,134 +125,55 @@ def test_calls_are_asked_once_and_adapters_are_switched_once(agenda: Agenda, tmp
     assert len(backend.switches) == len(set(backend.switches)) == len(agenda.adapters)
 
 
-def settings(data: Path, out: Path, **more: Any) -> EvalSettings:
-    return EvalSettings(data=str(data), out=str(out), backend="oracle", **more)
+def answering(*wrong: tuple[str, str]) -> Any:
+    """Answer as the machines do, but for some prompts."""
+    said = dict(wrong)
+    return lambda adapter, prompt, answer: said.get(prompt, answer)
 
 
-def finish(session: Session, backend: OracleBackend) -> Any:
-    with one_at_a_time(session):
-        return run(session, agenda_of(session, Share()), backend, Share(), lambda kept: None, "caef-data eval")
+def test_a_rollout_that_strays_onto_anothers_track_takes_nothing_from_it(tmp_path: Path) -> None:
+    """1+2 goes on as if it were 12+9; 12+9 is right all the same, and so is the last text of neither else."""
+    strays, other = list(reference("add", 1, 2)), list(reference("add", 12, 9))
+    problems = [
+        Problem("add", "executor", "test", "consistent", "any", a, b, len(a), len(b), tuple(steps))
+        for a, b, steps in (("1", "2", strays), ("12", "9", other))
+    ]
+    found = write_agenda(tmp_path / "agenda", problems)
+    backend = OracleBackend(answering((strays[0].prompt, other[1].completion)))
+    kept, finals = judge(found, tmp_path, "rollout", backend)
+    assert (first_failing_places(found, kept.right) >= 0).tolist() == [True, False]
+    assert finals.tolist() == [0, RIGHT]
 
 
-def tables_of(session: Session) -> dict[str, list[dict[str, Any]]]:
-    tables = session.tables
-    found = {}
-    for table in ("calls", "class_accuracy", "failures"):
-        parts = [tables.read_part(table, part) for part in tables.parts(table)]
-        rows = [row for part in parts if part is not None for row in part.to_pylist()]
-        found[table] = sorted(rows, key=str)
-    return found
+def test_off_the_track_an_answer_may_be_as_long_as_any_of_the_run(tmp_path: Path) -> None:
+    """A call is much longer than the prompt that it follows: a run that misread its question still gets through it."""
+
+    class Short(OracleBackend):
+        def decode(self, adapter: str, asks: Sequence[Ask]) -> Iterator[tuple[int, Answer]]:
+            for index, answer in super().decode(adapter, asks):
+                fits = len(answer.text) <= len(asks[index].expected)
+                yield index, Answer(answer.text[: len(asks[index].expected)], fits, answer.tokens)
+
+    steps, misread = list(steps_of("sub", "process", "35", "11")), tm.align_in("35-12=")
+    problem = Problem("sub", "process", "test", "consistent", "any", "35", "11", 2, 2, tuple(steps))
+    found = write_agenda(tmp_path / "agenda", [problem])
+    asked: set[str] = set()
+
+    def change(adapter: str, prompt: str, answer: str) -> str:
+        asked.add(adapter)
+        return misread if prompt == "35-11=" else answer
+
+    kept, finals = judge(found, tmp_path, "rollout", Short(change))
+    assert finals.tolist() == [0] and int((kept.right == RIGHT).sum()) == 0
+    assert asked == {step.adapter for step in steps}  # to the very end
 
 
-def test_a_stopped_evaluation_goes_on_and_asks_nothing_twice(data: Path, tmp_path: Path) -> None:
-    whole = prepare(settings(data, tmp_path / "whole", limit=6))
-    finish(whole, Counting())
-    session = prepare(settings(data, tmp_path / "stopped", limit=6))
-    assert session.tables.run_id == whole.tables.run_id
-    asked: list[tuple[str, str]] = []
-    for fail_after in (100, 300, None):
-        backend = Counting(fail_after=fail_after)
-        if fail_after is None:
-            finish(session, backend)
-        else:
-            with pytest.raises(KeyboardInterrupt):
-                finish(session, backend)
-            row = session.tables.read_run()
-            assert row is not None and row["status"] == "unfinished" and session.finished() is None
-        asked += backend.asked
-    assert len(asked) == len(set(asked))
-    assert tables_of(session) == tables_of(whole)
-    assert session.finished() is not None and not session.work.exists()
-
-
-@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"x" * len(data), lambda _: b""])
-def test_notes_that_are_damaged_are_made_again(data: Path, tmp_path: Path, damage: Any) -> None:
-    whole = prepare(settings(data, tmp_path / "whole", limit=6))
-    finish(whole, Counting())
-    session = prepare(settings(data, tmp_path / "damaged", limit=6))
-    with pytest.raises(KeyboardInterrupt):
-        finish(session, Counting(fail_after=300))
-    notes = [path for path in session.work.rglob("*.parquet")]
-    assert len({path.parent for path in notes}) == 2  # agenda, kept
-    for path in notes:
-        path.write_bytes(damage(path.read_bytes()))
-    finish(session, Counting())
-    assert tables_of(session) == tables_of(whole)
-
-
-def _evaluate_slowly(data: Path, out: Path) -> None:
-    class Slow(Counting):
-        def verify(self, adapter: str, calls: Sequence[Call]) -> Iterator[tuple[int, Verdict]]:
-            for found in super().verify(adapter, calls):
-                time.sleep(0.001)
-                yield found
-
-    import caef_data.eval.kept as module
-
-    module.EVERY = 0.02
-    finish(prepare(settings(data, out, limit=6)), Slow())
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that can be killed")
-def test_kill_9_at_any_moment(data: Path, tmp_path: Path) -> None:
-    out = tmp_path / "killed"
-    context = multiprocessing.get_context("fork")
-    session = prepare(settings(data, out, limit=6))
-    known = 0
-    for wait in (0.3, 0.5, 0.7):
-        process = context.Process(target=_evaluate_slowly, args=(data, out))
-        process.start()
-        time.sleep(wait)
-        assert process.pid is not None
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        if (session.work / "agenda").is_dir():
-            kept = Kept(session.work / "kept", agenda_of(session, Share()).num_calls)
-            now = int((kept.right != UNKNOWN).sum())
-            assert now >= known
-            known = now
-    if session.finished() is None:
-        finish(session, Counting())
-    whole = prepare(settings(data, tmp_path / "whole", limit=6))
-    finish(whole, Counting())
-    assert tables_of(session) == tables_of(whole)
-
-
-def test_two_evaluations_do_not_mix(data: Path, tmp_path: Path) -> None:
-    one = prepare(settings(data, tmp_path, task=("add",), mode=("one_step",)))
-    two = prepare(settings(data, tmp_path, task=("sub",), mode=("one_step",)))
-    assert one.tables.run_id != two.tables.run_id
-    with one_at_a_time(one):
-        finish(two, Counting())
-        with pytest.raises(UserError, match="another process"), one_at_a_time(one):
-            pass
-    finish(one, Counting())
-    assert {row["task"] for row in tables_of(one)["class_accuracy"]} == {"add"}
-    assert {row["task"] for row in tables_of(two)["class_accuracy"]} == {"sub"}
-
-
-def test_several_processes_share_the_calls(agenda: Agenda, tmp_path: Path) -> None:
-    import threading
-
-    barrier = threading.Barrier(3, timeout=60)
-    backends = [Counting() for _ in range(3)]
-    found: dict[int, Kept] = {}
-
-    def work(rank: int) -> None:
-        kept = found[rank] = Kept(tmp_path / "kept", agenda.num_calls, rank)
-        share = Share(rank, 3, barrier.wait)  # type: ignore[arg-type]
-        evaluate(agenda, kept, backends[rank], verify=True, share=share, progress=lambda kept: None)
-
-    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    alone, _ = judge(agenda, tmp_path / "alone", "verify", OracleBackend(wrong_at_times))
-    asked = [pair for backend in backends for pair in backend.asked]
-    assert len(asked) == len(set(asked)) == agenda.num_calls
-    for rank in range(3):
-        np.testing.assert_array_equal(found[rank].right, alone.right)
+def test_processes_that_torchrun_did_not_start(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    for wrong in ("2", "many"):
+        monkeypatch.setenv("WORLD_SIZE", wrong)
+        code, said = call("eval", "--backend", "oracle", "--data", data, "--limit", 1, "--out", tmp_path / "out")
+        assert code == 2 and "torchrun" in said, said
 
 
 def test_a_failure_names_the_first_failing_call(data: Path, tmp_path: Path) -> None:

@@ -84,6 +84,9 @@ def refused(ckpt: Path, words: str) -> str:
         ({"target_modules": ["q_proj", "v_proj", "down_proj", "k_proj"]}, "holds nothing for 'k_proj'"),
         ({"target_modules": ".*q_proj"}, "which its configuration does not name"),
         ({"target_modules": "(q_proj"}, "no regular expression"),
+        ({"target_modules": r"(\w+\.?)+!"}, "could take for ever"),
+        ({"rank_pattern": {"(a|a)*b": 4}}, "could take for ever"),
+        ({"target_modules": ".*.*.*.*.*_proj"}, "could take for ever"),
         ({"rank_pattern": {"q_proj": 8}}, "their rank is not 8"),
         ({"rank_pattern": ["q_proj"]}, "rank_pattern"),
         ({"modules_to_save": "lm_head"}, "modules_to_save"),
@@ -164,6 +167,16 @@ def test_an_adapter_of_a_larger_model(ckpt: Path) -> None:
     more = {name.replace("layers.1", "layers.2"): weight for name, weight in lora_weights(1).items()}
     save_file(lora_weights(1) | more, ckpt / "executors/add" / WEIGHTS)
     assert "--base-model" in refused(ckpt, "changes 'model.layers.2.*which the base model does not have")
+
+
+def test_a_base_whose_files_leave_out_the_first_name(ckpt: Path) -> None:
+    """As GPT-2 models are often kept: h.0..., not transformer.h.0..."""
+    path = ckpt / "base/model.safetensors"
+    save_file({name.removeprefix("model."): weight for name, weight in load_file(path).items()}, path)
+    assert find_adapters(ckpt, None).adapters
+    weights = {name: weight for name, weight in lora_weights(1).items() if "layers.1.self_attn.v_proj" not in name}
+    save_file(weights, ckpt / "executors/add" / WEIGHTS)
+    refused(ckpt, "holds nothing for 1 of 6 modules")
 
 
 def test_whole_modules_and_magnitudes(ckpt: Path) -> None:

@@ -53,6 +53,7 @@ def test_everything_works_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest
     import datasets
 
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     done = {"sh": 0, "python": 0, "toml": 0}
     for mark, language, text in BLOCKS:

@@ -28,6 +28,7 @@ SCORED = {"max_tokens": 1, "prompt_logprobs": 2, "add_special_tokens": False}
 DECODED = {"add_special_tokens": False, "return_token_ids": True}
 
 Result = TypeVar("Result")
+_Question = tuple[str, str, int, bool]  # prompt, expected, tokens known, whether certain
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ class OpenAIBackend(Backend):
         Raises:
             UserError: the server cannot be reached, refuses, or answers nonsense.
         """
-        questions = [(call.prompt, call.completion, 0) for call in calls]
+        questions = [(call.prompt, call.completion, 0, True) for call in calls]
         yield from self._each(adapter, questions, self._verdict)
 
     def decode(self, adapter: str, asks: Sequence[Ask]) -> Iterator[tuple[int, Answer]]:
@@ -112,7 +113,9 @@ class OpenAIBackend(Backend):
         Raises:
             UserError: the server cannot be reached, refuses, or answers nonsense.
         """
-        yield from self._each(adapter, [(ask.prompt, ask.expected, ask.known) for ask in asks], self._answer)
+        yield from self._each(
+            adapter, [(ask.prompt, ask.expected, ask.known, ask.certain) for ask in asks], self._answer
+        )
 
     def _cards(self) -> list[dict[str, Any]]:
         """Return what the server says of the models that it serves."""
@@ -214,7 +217,7 @@ class OpenAIBackend(Backend):
     # Many questions
 
     def _each(
-        self, adapter: str, questions: list[tuple[str, str, int]], work: Callable[[str, _Row], Result]
+        self, adapter: str, questions: list[_Question], work: Callable[[str, _Row], Result]
     ) -> Iterator[tuple[int, Result]]:
         """Work on many questions to one adapter at the same time; yield results as they come."""
         for thread in self._threads:  # nothing of another adapter is under way
@@ -251,15 +254,13 @@ class OpenAIBackend(Backend):
         finally:
             stop.set()
 
-    def _rows(self, questions: list[tuple[str, str, int]]) -> Iterator[_Row]:
+    def _rows(self, questions: list[_Question]) -> Iterator[_Row]:
         for start in range(0, len(questions), CHUNK):
             chunk = questions[start : start + CHUNK]
-            prompts = self.tokens.prompts([prompt for prompt, _, _ in chunk])
-            answers = self.tokens.encode([expected for _, expected, _ in chunk])
-            for at, (text, expected, known) in enumerate(chunk):
-                known = min(known, len(answers[at]))
-                # Where no answer is right any more, the prompt stands for it: see Ask.
-                yield _Row(start + at, prompts[at], answers[at], known, text != expected, expected)
+            prompts = self.tokens.prompts([prompt for prompt, *_ in chunk])
+            answers = self.tokens.encode([expected for _, expected, *_ in chunk])
+            for at, (_, expected, known, certain) in enumerate(chunk):
+                yield _Row(start + at, prompts[at], answers[at], min(known, len(answers[at])), certain, expected)
 
 
 # What a server serves

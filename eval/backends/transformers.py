@@ -26,6 +26,7 @@ BATCH_TOKENS = {"cpu": 2048, "cuda": 16_384}  # on a CPU, larger batches than th
 CACHED = 8  # a batch of decoding may hold so many times the tokens of a forward pass: its rows bring one each
 
 Result = TypeVar("Result")
+_Question = tuple[str, str, int | None, bool]  # prompt, expected, tokens known or None for all, whether certain
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ class TransformersBackend(Backend):
             UserError: a row is longer than the model can be, or does not fit into memory alone.
         """
         self.model.use(adapter)
-        rows = self._rows([(call.prompt, call.completion, None) for call in calls])
+        rows = self._rows([(call.prompt, call.completion, None, True) for call in calls])
         ahead: tuple[list[_Row], Scores] | None = None
         for batch, scores in self._batches(rows, "pass", self._score):
             if ahead is not None:  # read while the device computes the next batch
@@ -142,7 +143,7 @@ class TransformersBackend(Backend):
             UserError: a row is longer than the model can be, or does not fit into memory alone.
         """
         self.model.use(adapter)
-        chunks = self._rows([(ask.prompt, ask.expected, ask.known) for ask in asks])
+        chunks = self._rows([(ask.prompt, ask.expected, ask.known, ask.certain) for ask in asks])
         rows = [row for chunk in chunks for row in chunk]
         yield from ((row.index, Answer("", False, 0)) for row in rows if row.limit < 1)
         # Rows that end together make good batches; how much they are given matters less.
@@ -151,25 +152,24 @@ class TransformersBackend(Backend):
             for row, tokens in zip(batch, answers, strict=True):
                 yield row.index, self._answer(row, tokens, asks[row.index].expected)
 
-    def _rows(self, questions: Sequence[tuple[str, str, int | None]]) -> Iterator[list[_Row]]:
-        """Tokenise questions (prompt, expected, tokens known or None for all), those with the longest texts first."""
+    def _rows(self, questions: Sequence[_Question]) -> Iterator[list[_Row]]:
+        """Tokenise questions, those with the longest texts first."""
         order = sorted(range(len(questions)), key=lambda index: -len(questions[index][0]) - len(questions[index][1]))
         for start in range(0, len(order), CHUNK):
             chosen = [questions[index] for index in order[start : start + CHUNK]]
-            prompts = self.tokens.prompts([prompt for prompt, _, _ in chosen])
-            answers = self.tokens.encode([expected for _, expected, _ in chosen])
+            prompts = self.tokens.prompts([prompt for prompt, *_ in chosen])
+            answers = self.tokens.encode([expected for _, expected, *_ in chosen])
             found = zip(order[start:], chosen, prompts, answers, strict=False)
             yield sorted((self._row(*one) for one in found), key=lambda row: -row.length)
 
-    def _row(self, index: int, question: tuple[str, str, int | None], prompt: list[int], expected: list[int]) -> _Row:
-        text, right, known = question
+    def _row(self, index: int, question: _Question, prompt: list[int], expected: list[int]) -> _Row:
+        text, _, known, certain = question
         if max(*prompt, *expected, self.tokens.end) >= self.model.vocabulary:
             words = f"{self.model.vocabulary:,}"
             raise UserError(f"the tokenizer has tokens that the model lacks: it knows {words}", where=clip(text))
         whole = len(prompt) + len(expected)
         room = whole + SLACK if self.model.max_positions is None else self.model.max_positions
-        # A rollout that has left the track expects a text like the prompt, for want of a better one: let it fail.
-        if whole > room and (known is None or right != text):
+        if whole > room and certain:
             raise UserError(
                 f"a row of {whole:,} tokens is longer than the model can be",
                 where=clip(text),

@@ -1,0 +1,51 @@
+"""Devices and number formats by their names."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from ...errors import UserError, clip
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def find_device(name: str) -> torch.device:
+    """Return a device by its name.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    rank = os.environ.get("LOCAL_RANK", "0")
+    if name == "auto":
+        name = f"cuda:{rank}" if count else "cpu"
+    elif name == "cuda":
+        name = f"cuda:{rank}"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"there is no device {clip(name)}", allowed="auto, cpu, cuda, cuda:1 ...")
+    if device.type == "cuda" and (device.index or 0) >= count:
+        held = f"{count} GPUs (numbers from 0)" if count else "no GPU that torch can use"
+        raise UserError(
+            f"there is no device {name}: this machine has {held}",
+            next_step="start at most one process a GPU: torchrun --nproc-per-node N" if count else "--device cpu",
+        )
+    return device
+
+
+def find_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Return a number format by its name.
+
+    Raises:
+        UserError: unknown name.
+    """
+    if name == "auto":
+        name = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    if name not in DTYPES:
+        raise UserError(f"there is no dtype {clip(name)}", allowed=", ".join(["auto", *DTYPES]))
+    return DTYPES[name]
