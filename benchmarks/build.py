@@ -8,8 +8,9 @@ Time: the wall clock of the whole command, interpreter start included, into a fr
 ``write_parquet`` (zstd level 1, else its defaults) of the same finished rows, read back from the build into
 one frame without the column ``instruction``, warm in the memory of a process of its own. Builds and floors
 are measured in turn, A B A B; a ratio is that of their medians. Start-up, where it is counted apart: the same
-command building a single expression. Memory: the peak, over the process tree, of summed proportional set
-size, read every 20 ms from ``/proc`` (Linux), in runs that are not timed.
+command building a single expression, or two with the workers that they need where the build has workers.
+Memory: the peak, over the process tree, of summed proportional set size, read every 20 ms from ``/proc``
+(Linux), in runs that are not timed.
 """
 
 from __future__ import annotations
@@ -147,16 +148,18 @@ class Bench:
     def ratio(self, task: str) -> Result:
         """Time a build against writing its rows, in turn."""
         settings = self.settings(task, "one_step", self.size.num)
-        single = [*settings, "--max", "1", "--num", "1", "--no-balance"]  # of repeated options the last counts
         _, first = self.kept(settings)
-        rows = configs_of(first)[f"{task}-one_step"]["train"]["rows"]
+        built = configs_of(first)[f"{task}-one_step"]["train"]
+        rows, workers = built["rows"], len(built["shards"]) > 1
+        # Of repeated options the last counts.
+        least = [*settings, "--max", "1", "--no-balance", "--num", "2" if workers else "1", "--rows-per-shard", "1"]
         runs: dict[str, list[float]] = {"build": [], "write": [], "start-up": []}
         with floor(first / f"{task}-one_step" / "*.parquet", self.folder / "floor.parquet") as write:
             for _ in range(self.repeat):
                 runs["build"].append(self.build(settings))
                 runs["write"].append(write())
                 if task in APART:
-                    runs["start-up"].append(self.build(single))
+                    runs["start-up"].append(self.build(least))
         shutil.rmtree(first)
         start = median(runs["start-up"]) if runs["start-up"] else 0.0
         found = (median(runs["build"]) - start) / median(runs["write"])

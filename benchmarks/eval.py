@@ -1,6 +1,6 @@
 """Measures what evaluating costs; prints a table: one forward pass against decoding, padding, a GPU.
 
-    python benchmarks/eval.py                          all rows, medians of 3 runs: about an hour on 2 cores
+    python benchmarks/eval.py                          all rows, medians of 3 runs: about 25 minutes on 2 cores
     python benchmarks/eval.py --only one_step padding  some rows
     python benchmarks/eval.py --small                  a small model: tries the script, its numbers say nothing
 
@@ -74,6 +74,7 @@ def goals(size: Size) -> dict[str, Goal]:
             f"executor add {size.longest // 2}..{size.longest} digits, CPU: lock-step / verify", 8, 20, least=True
         ),
         "one_step": Goal(f"{rows}: generate / verify", 8, 15, least=True),
+        "bfloat16": Goal(f"{rows}, both in bfloat16: generate / verify", 8, 15, least=True),
         "half": Goal(f"{rows}, half of the rows wrong: generate / verify", 1.5, 1.9, least=True),
         "padding": Goal("one_step rows of all tasks: real tokens / computed tokens", 0.90, 0.97, "", least=True),
         "memory": Goal(f"peak memory of evaluating {size.calls:,} calls, without a model", 2000, 0, "MB"),
@@ -124,8 +125,8 @@ class Bench:
         found: Result | None = getattr(self, key)()
         return found
 
-    def backend(self) -> TransformersBackend:
-        return self.ready(TransformersBackend(self.folder, {}, dtype="float32", device="cpu"))
+    def backend(self, dtype: str = "float32") -> TransformersBackend:
+        return self.ready(TransformersBackend(self.folder, {}, dtype=dtype, device="cpu"))
 
     def ready(self, backend: TransformersBackend) -> TransformersBackend:
         """Let a backend decode whole batches, and its winners be chosen."""
@@ -200,13 +201,17 @@ class Bench:
         """Evaluate rows that are all right."""
         return self.rows("one_step", [None] * self.size.rows)
 
+    def bfloat16(self) -> Result:
+        """Evaluate the same rows in the number format that the CPU multiplies faster."""
+        return self.rows("bfloat16", [None] * self.size.rows, "bfloat16")
+
     def half(self) -> Result:
         """Evaluate the same rows, every other one wrong at some token."""
         chance, lengths = random.Random(1), [len(answer) for _, answer in one_steps(self.size.rows, self.size.digits)]
         return self.rows("half", [chance.randrange(length) if i % 2 else None for i, length in enumerate(lengths)])
 
-    def rows(self, key: str, wrong: Sequence[int | None]) -> Result:
-        texts, backend = one_steps(len(wrong), self.size.digits), self.backend()
+    def rows(self, key: str, wrong: Sequence[int | None], dtype: str = "float32") -> Result:
+        texts, backend = one_steps(len(wrong), self.size.digits), self.backend(dtype)
         self.winners.learn(texts, wrong)
         number = len(wrong) - wrong.count(None)
         sides = {

@@ -24,7 +24,7 @@ def start_fork_server() -> None:
     """
     resource_tracker.ensure_running()  # it unblocks Ctrl-C when it starts: not between the lines below
     with uninterrupted():
-        multiprocessing.set_forkserver_preload(["caef_data.pipelines.shard"])
+        multiprocessing.set_forkserver_preload(["caef_data.pipelines.shard", "caef_data.cli"])
         forkserver.ensure_running()
 
 

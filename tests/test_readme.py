@@ -49,7 +49,9 @@ def load_machine(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.usefixtures("registry")
-def test_everything_works_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_everything_works_from_top_to_bottom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     import datasets
 
     monkeypatch.chdir(tmp_path)
@@ -73,6 +75,11 @@ def test_everything_works_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest
         if language in done:
             done[language] += 1
     assert done["sh"] >= 8 and done["python"] >= 3 and done["toml"] == 1, done
+    printed = capsys.readouterr().out
+    (told,) = [text for mark, _, text in BLOCKS if mark.startswith("<!-- eval:")]
+    accuracies = [line for line in told.splitlines() if line.startswith("│")]
+    assert len(accuracies) == 4 and all(line in printed for line in accuracies)
+    assert (tmp_path / "report.html").is_file()
     assert (tmp_path / "smoke" / "manifest.json").is_file()
     assert (tmp_path / "double" / "manifest.json").is_file()
 
