@@ -33,6 +33,7 @@ def test_the_prompt(results: Path, tmp_path: Path) -> None:
     terminal.until("first_wrong_char")
     terminal.send("SELECT half\n")
     terminal.until("...> ")
+    time.sleep(0.5)  # Python's readline draws the prompt a moment before it listens for signals
     terminal.send("\x03")
     terminal.until("cancelled")
     terminal.send(f"{ENDLESS};\n")
