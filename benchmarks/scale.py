@@ -252,7 +252,8 @@ def main() -> None:
     size = SMALL if chosen.small else FULL
     engines, one = throughput(size, max(1, chosen.repeat))
     handed_out, handed = driver(size)
-    runs = f"{machine()}. Engines: medians of {max(1, chosen.repeat)} runs; the rest: one run."
+    many = f"Engines: medians of {chosen.repeat} runs; the rest: one run." if chosen.repeat > 1 else "One run each."
+    runs = f"{machine()}. {many}"
     tables = {"scale": f"{engines}\n\n{runs}", "driver": handed_out, "planning": planning(size)}
     tables["estimate"] = estimate(one, handed)
     text = DOCUMENT.read_text(encoding="utf-8")
