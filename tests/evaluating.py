@@ -5,14 +5,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from caef_data.eval.agenda import Agenda
+from caef_data.eval.agenda import Agenda, write_agenda
 from caef_data.eval.backends.oracle import OracleBackend
-from caef_data.eval.calls import Answer, Ask, Call, Verdict
+from caef_data.eval.calls import Answer, Ask, Backend, Call, Verdict
 from caef_data.eval.evaluate import Share, evaluate
 from caef_data.eval.kept import Kept
 from caef_data.eval.rollout import roll_out
+from caef_data.eval.runs import MODES, read_problems
 from caef_data.eval.session import Session, agenda_of, one_at_a_time, run
 from caef_data.eval.settings import EvalSettings
+from caef_data.pipelines.build import build
+from caef_data.pipelines.declaration import from_flags
+from caef_data.pipelines.local_folder import LocalFolder
+from caef_data.pipelines.plan import make_plan
 
 OPERATORS = ("add", "sub", "mul", "div", "equal", "greater_than", "less_than")
 
@@ -55,7 +60,20 @@ class Counting(OracleBackend):
         yield from super().decode(adapter, asks)
 
 
-def judge(agenda: Agenda, folder: Path, strategy: str, backend: OracleBackend) -> tuple[Kept, Any]:
+def build_short(out: Path, num: int) -> Path:
+    """Build every task on operands of one and two digits."""
+    build(make_plan(from_flags(["all"], min=1, max=2, num=num, num_test=num)), out, workers=1)
+    return out
+
+
+def agenda_of_all(data: Path, folder: Path, problems: int) -> Agenda:
+    """Write the agenda of the operators in all modes, some problems each."""
+    pairs = [(task, mode) for task in OPERATORS for mode in MODES]
+    found = (one for task, mode in pairs for one in read_problems(LocalFolder(data), task, mode, "test", problems))
+    return write_agenda(folder / "agenda", found)
+
+
+def judge(agenda: Agenda, folder: Path, strategy: str, backend: Backend) -> tuple[Kept, Any]:
     kept, finals = Kept(folder / "kept", agenda.num_calls), None
     common: dict[str, Any] = {"share": Share(), "progress": lambda kept: None}
     if strategy == "rollout":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from caef_data.eval.backends.transformers import TransformersBackend
 from caef_data.eval.calls import BASE, SLACK, Answer, Ask, Call, Verdict
 from caef_data.tests.small_model import learn, make_model, make_texts, make_tokenizer, save
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 TEXTS = make_texts(64)
 KNOWN = 40  # texts that the model learns; it guesses at the others
 END = 1
@@ -32,14 +33,6 @@ class Small:
 
     def backend(self, batch_tokens: int = 512, **options: str) -> TransformersBackend:
         return TransformersBackend(self.base, self.adapters, batch_tokens=batch_tokens, device="cpu", **options)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -16,20 +16,16 @@ pytest.importorskip("peft", reason="a model needs torch, transformers and peft")
 
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
-from caef_data.eval.agenda import Agenda, write_agenda  # noqa: E402
+from caef_data.eval.agenda import Agenda  # noqa: E402
 from caef_data.eval.backends.transformers import TransformersBackend  # noqa: E402
-from caef_data.eval.evaluate import Share, evaluate, first_failing_places  # noqa: E402
-from caef_data.eval.kept import RIGHT, Kept  # noqa: E402
-from caef_data.eval.rollout import WALKED, roll_out  # noqa: E402
-from caef_data.eval.runs import MODES, read_problems  # noqa: E402
-from caef_data.pipelines.build import build  # noqa: E402
-from caef_data.pipelines.declaration import from_flags  # noqa: E402
-from caef_data.pipelines.local_folder import LocalFolder  # noqa: E402
-from caef_data.pipelines.plan import make_plan  # noqa: E402
+from caef_data.eval.evaluate import first_failing_places  # noqa: E402
+from caef_data.eval.kept import RIGHT  # noqa: E402
+from caef_data.eval.rollout import WALKED  # noqa: E402
+from caef_data.tests.evaluating import OPERATORS, agenda_of_all, build_short, judge  # noqa: E402
 from caef_data.tests.small_model import learn_batches, save  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CKPT = Path(__file__).resolve().parents[1] / "examples" / "tiny" / "ckpt"
-OPERATORS = ("add", "sub", "mul", "div", "equal", "greater_than", "less_than")
 PROBLEMS = 3  # a task and mode
 STEPS, RATE = 20, 1e-4
 
@@ -54,22 +50,10 @@ WAYS: dict[str, tuple[str, type[TransformersBackend], int]] = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def agenda(tmp_path_factory: pytest.TempPathFactory) -> Agenda:
     folder = tmp_path_factory.mktemp("agenda")
-    build(make_plan(from_flags(["all"], min=1, max=2, num=4, num_test=4)), folder / "data", workers=1)
-    data = LocalFolder(folder / "data")
-    pairs = [(task, mode) for task in OPERATORS for mode in MODES]
-    problems = (one for task, mode in pairs for one in read_problems(data, task, mode, "test", PROBLEMS))
-    return write_agenda(folder / "agenda", problems)
+    return agenda_of_all(build_short(folder / "data", 4), folder, PROBLEMS)
 
 
 @pytest.fixture(scope="module")
@@ -84,17 +68,6 @@ def base(agenda: Agenda, tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [(tokenizer.encode(prompt), tokenizer.encode(answer)) for prompt, answer in lessons]
     learn_batches(model, [rows] * STEPS, RATE)
     return save(tmp_path_factory.mktemp("base"), model, tokenizer)
-
-
-def judge(agenda: Agenda, folder: Path, strategy: str, backend: TransformersBackend) -> tuple[Kept, Any]:
-    kept, finals = Kept(folder / "kept", agenda.num_calls), None
-    common: dict[str, Any] = {"share": Share(), "progress": lambda kept: None}
-    if strategy == "rollout":
-        finals = roll_out(agenda, kept, backend, known=agenda.adapters, **common).right
-    else:
-        evaluate(agenda, kept, backend, verify=strategy == "verify", **common)
-    kept.flush()
-    return kept, finals
 
 
 def test_all_ways_say_the_same_of_every_problem(agenda: Agenda, base: Path, tmp_path: Path) -> None:

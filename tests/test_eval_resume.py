@@ -13,33 +13,32 @@ import pytest
 
 from caef_data.errors import UserError
 from caef_data.eval import rollout as rollout_module
-from caef_data.eval.agenda import Agenda, write_agenda
+from caef_data.eval.agenda import Agenda
 from caef_data.eval.backends.oracle import OracleBackend
 from caef_data.eval.calls import Answer, Ask, Call, Verdict
 from caef_data.eval.evaluate import Share, evaluate
 from caef_data.eval.kept import UNKNOWN, Kept
-from caef_data.eval.runs import MODES, read_problems
 from caef_data.eval.session import Session, agenda_of, one_at_a_time, prepare
-from caef_data.pipelines.build import build
-from caef_data.pipelines.declaration import from_flags
-from caef_data.pipelines.local_folder import LocalFolder
-from caef_data.pipelines.plan import make_plan
-from caef_data.tests.evaluating import OPERATORS, Counting, finish, judge, settings, tables_of, wrong_at_times
+from caef_data.tests.evaluating import (
+    Counting,
+    agenda_of_all,
+    build_short,
+    finish,
+    judge,
+    settings,
+    tables_of,
+    wrong_at_times,
+)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("data") / "data"
-    build(make_plan(from_flags(["all"], min=1, max=2, num=2, num_test=2)), out, workers=1)
-    return out
+    return build_short(tmp_path_factory.mktemp("data") / "data", 2)
 
 
 @pytest.fixture(scope="module")
 def agenda(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Agenda:
-    folder = LocalFolder(data)
-    pairs = [(task, mode) for task in OPERATORS for mode in MODES]
-    problems = (one for task, mode in pairs for one in read_problems(folder, task, mode, "test", 8))
-    return write_agenda(tmp_path_factory.mktemp("agenda") / "agenda", problems)
+    return agenda_of_all(data, tmp_path_factory.mktemp("agenda"), 8)
 
 
 def test_a_stopped_evaluation_goes_on_and_asks_nothing_twice(data: Path, tmp_path: Path) -> None:

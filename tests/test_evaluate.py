@@ -16,29 +16,31 @@ from caef_data.eval.evaluate import first_failing_places
 from caef_data.eval.kept import RIGHT, UNKNOWN
 from caef_data.eval.runs import MODES, RAW, Problem, read_problems, reference, steps_of, walk
 from caef_data.eval.session import prepare
-from caef_data.pipelines.build import build
-from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.local_folder import LocalFolder
-from caef_data.pipelines.plan import make_plan
 from caef_data.tests.commands import call
-from caef_data.tests.evaluating import OPERATORS, Counting, finish, judge, settings, tables_of, wrong_at_times
+from caef_data.tests.evaluating import (
+    OPERATORS,
+    Counting,
+    agenda_of_all,
+    build_short,
+    finish,
+    judge,
+    settings,
+    tables_of,
+    wrong_at_times,
+)
 
 CASES = [("sub", 47, 12), ("mul", 12, 3), ("div", 17, 5), ("add", 9, 99), ("left_mask", 4500, 0), ("less_than", 3, 30)]
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("data") / "data"
-    build(make_plan(from_flags(["all"], min=1, max=2, num=2, num_test=2)), out, workers=1)
-    return out
+    return build_short(tmp_path_factory.mktemp("data") / "data", 2)
 
 
 @pytest.fixture(scope="module")
 def agenda(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Agenda:
-    folder = LocalFolder(data)
-    pairs = [(task, mode) for task in OPERATORS for mode in MODES]
-    problems = (one for task, mode in pairs for one in read_problems(folder, task, mode, "test", 8))
-    return write_agenda(tmp_path_factory.mktemp("agenda") / "agenda", problems)
+    return agenda_of_all(data, tmp_path_factory.mktemp("agenda"), 8)
 
 
 @pytest.mark.parametrize(("task", "a", "b"), CASES)
