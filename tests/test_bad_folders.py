@@ -5,15 +5,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from caef_data.cli import app
 from caef_data.errors import UserError
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.folder import open_folder
 from caef_data.pipelines.plan import Plan, make_plan
 from caef_data.pipelines.verify import verify
+from caef_data.tests.commands import call
 
 RANGE = {"min": 1, "max": 3, "num": 4, "rows_per_shard": 150}
 FLAGS = ["--min", "1", "--max", "3", "--num", "4", "--rows-per-shard", "150"]
@@ -31,16 +30,6 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def times(folder: Path) -> dict[str, int]:
     return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*.parquet")}
-
-
-def call(*words: object) -> tuple[int, str]:
-    """Run a command in this process; return its exit code and what it printed, or the error's message."""
-    result = CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "200", "NO_COLOR": "1"})
-    if isinstance(result.exception, UserError):
-        return 2, str(result.exception)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.output
 
 
 @pytest.fixture(scope="module")
