@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,16 +125,23 @@ def write_agenda(folder: Path, problems: Iterable[Problem]) -> Agenda:
     """Write the agenda of some problems into a folder, in one step, unless it is there already.
 
     A call that several problems make is written once: LESS_THAN(1,3) is asked once.
+
+    Raises:
+        OSError: the disk is full or cannot be written; nothing is left behind.
     """
     if not _is_whole(folder):
-        aside = folder.with_name(f"{folder.name}.writing-{os.getpid()}")
-        shutil.rmtree(aside, ignore_errors=True)
-        shutil.rmtree(folder, ignore_errors=True)
+        aside = folder.with_name(f"{folder.name}.writing")
+        for old in (aside, folder):
+            shutil.rmtree(old, ignore_errors=True)
         aside.mkdir(parents=True)
         writer = _Writer(aside)
-        for problem in problems:
-            writer.add(problem)
-        writer.finish()
+        try:
+            for problem in problems:
+                writer.add(problem)
+            writer.finish()
+        except BaseException:
+            writer.abandon()
+            raise
         os.replace(aside, folder)
     return Agenda(folder)
 
@@ -146,11 +156,11 @@ def _is_whole(folder: Path) -> bool:
 
 
 class _Writer:
-    """Fills the files of an agenda; holds sixteen bytes of every call's text, and one window of each adapter."""
+    """Fills the files of an agenda; holds one window of each adapter."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.known: dict[bytes, int] = {}
+        self.numbers = _Numbers(folder / "numbers.db")
         self.problems = _Rows(folder / PATH, PROBLEMS)
         self.calls: dict[str, _Rows] = {}
 
@@ -163,9 +173,8 @@ class _Writer:
     def _number(self, step: Step, task: str) -> int:
         """Return a call's number; write the call when it is new."""
         key = bytes.fromhex(call_key(step.adapter, step.prompt, step.completion))
-        number = self.known.get(key)
-        if number is None:
-            number = self.known[key] = len(self.known)
+        number, new = self.numbers.of(key)
+        if new:
             if step.adapter not in self.calls:
                 self.calls[step.adapter] = _Rows(self.folder / _file(len(self.calls)), CALLS)
             own = step.adapter.partition("/")[2] or task
@@ -173,11 +182,58 @@ class _Writer:
         return number
 
     def finish(self) -> None:
+        self.numbers.close()
         for rows in (self.problems, *self.calls.values()):
             rows.close()
         counts = {adapter: rows.count for adapter, rows in self.calls.items()}
         digests = {path.name: sha256_of(path) for path in self.folder.glob("*.parquet")}
         put(self.folder / DONE, json.dumps({"counts": counts, "sha256": digests}).encode())
+
+    def abandon(self) -> None:
+        """Remove what was written."""
+        self.numbers.table.close()
+        for rows in (self.problems, *self.calls.values()):
+            rows.abandon()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class _Numbers:
+    """Numbers keys in the order in which they first come; they are held on disk, whatever their number."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.count = path, 0
+        self.table = sqlite3.connect(path, isolation_level=None)
+        # Who is stopped writes the agenda anew: nothing here need outlive the process.
+        for line in (
+            "PRAGMA journal_mode = OFF",
+            "PRAGMA synchronous = OFF",
+            "BEGIN",
+            "CREATE TABLE numbers (key BLOB PRIMARY KEY, number INTEGER) WITHOUT ROWID",
+        ):
+            self._do(line)
+
+    def of(self, key: bytes) -> tuple[int, bool]:
+        """Return a key's number, and whether it came for the first time.
+
+        Raises:
+            OSError: the disk is full or cannot be written.
+        """
+        if self._do("INSERT OR IGNORE INTO numbers VALUES (?, ?)", key, self.count).rowcount:
+            self.count += 1
+            return self.count - 1, True
+        (number,) = self._do("SELECT number FROM numbers WHERE key = ?", key).fetchone()
+        return number, False
+
+    def _do(self, line: str, *values: object) -> sqlite3.Cursor:
+        try:
+            return self.table.execute(line, values)
+        except sqlite3.OperationalError as error:
+            code = errno.ENOSPC if error.sqlite_errorname == "SQLITE_FULL" else errno.EIO
+            raise OSError(code, os.strerror(code), str(self.path)) from error
+
+    def close(self) -> None:
+        self.table.close()
+        self.path.unlink()
 
 
 class _Rows:
@@ -197,6 +253,11 @@ class _Rows:
     def close(self) -> None:
         self._flush()
         self.writer.close()
+
+    def abandon(self) -> None:
+        with suppress(OSError):
+            self.writer.close()
+        self.writer.is_open = False  # else it tries again when it is collected, and prints a traceback on a full disk
 
     def _flush(self) -> None:
         if self.waiting:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..errors import UserError, clip
+from ..errors import UserError, clip, telling_of_full_disk
 from ..pipelines.build import argument
 from ..pipelines.folder import shown
 from .agenda import Agenda
@@ -50,7 +50,8 @@ def evaluate_with_progress(settings: EvalSettings) -> None:
     if share.rank:
         _evaluate(session, share, log)
         return
-    with one_at_a_time(session):
+    go_on = "make room and run the same command again: what was answered is kept"
+    with one_at_a_time(session), telling_of_full_disk(shown(settings.out), go_on):
         try:
             _evaluate(session, share, log)
         except KeyboardInterrupt:

@@ -18,6 +18,7 @@ from .calls import Answer, Verdict
 from .tables import read_whole
 
 EVERY = 10.0  # seconds between parts, at most this much work is lost by a kill
+MOST = 65_536  # results that wait for the next part, at most
 UNKNOWN, WRONG, RIGHT = -1, 0, 1
 RESULTS = pa.schema(
     [
@@ -141,7 +142,7 @@ class Kept:
         numbers = (self.at, self.margin, self.tokens, self.completion_tokens, self.decoded)
         found = (array[call].item() for array in numbers)
         self.waiting.append((call, bool(self.right[call] == RIGHT), *found, text, ended))
-        if time.monotonic() - self.written >= EVERY:
+        if len(self.waiting) >= MOST or time.monotonic() - self.written >= EVERY:
             self.flush()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import shlex
 import time
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, telling_of_full_disk
 from .card import card
 from .engine import Engine, Task, run_tasks
 from .folder import FORMAT, Folder, open_folder, shard_record, shown
@@ -21,8 +20,6 @@ from .settings import RULES, digest
 from .shard import ShardRecord
 from .versions import SAMPLING_VERSION, SPLIT_VERSION, TEXT_VERSION, built_with
 from .workers import default_workers
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -66,18 +63,10 @@ def build(
     """
     folder = open_folder(out)
     folder.check_ours()
-    with folder.lock():
-        try:
-            run = engine or partial(run_tasks, workers=workers or default_workers())
-            return _build(plan, folder, run, overwrite, progress or (lambda *_: None))
-        except OSError as error:
-            if error.errno not in _FULL:
-                raise
-            raise UserError(
-                "the disk is full",
-                where=shown(out),
-                next_step="make room and run the same command again: finished shards are kept",
-            ) from error
+    run = engine or partial(run_tasks, workers=workers or default_workers())
+    go_on = "make room and run the same command again: finished shards are kept"
+    with folder.lock(), telling_of_full_disk(shown(out), go_on):
+        return _build(plan, folder, run, overwrite, progress or (lambda *_: None))
 
 
 def _build(plan: Plan, folder: Folder, engine: Engine, overwrite: bool, progress: Progress) -> list[ConfigResult]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..errors import UserError, clip, nearest
+from ..errors import UserError, clip, nearest, telling_of_full_disk
 from ..tm import machine, tasks
 from ..tm.instructions import instruction
 from .build import again_in, argument
@@ -22,7 +22,6 @@ from .export_source import Part, damaged, opened, read_manifest, select
 from .folder import Folder, open_folder, shown
 from .settings import digest
 from .shard import ShardRecord, aside, place
-from .store import FULL
 from .workers import default_workers
 
 ESCAPED, FRAME = 1.05, 120  # bytes of a JSON string for a byte of text, and of what stands around a row: about
@@ -125,17 +124,9 @@ def export(
         parts = select(source, manifest, configs, splits)
         origin = {key: manifest[key] for key in ("identity", "versions")}
         job = Job(source, target, style, parts, origin, command(directory, out, style, configs, splits))
-        with target.lock():
-            try:
-                return _export(job, workers or default_workers(), overwrite, progress or (lambda *_: None))
-            except OSError as error:
-                if error.errno not in FULL:
-                    raise
-                raise UserError(
-                    "the disk is full",
-                    where=shown(out),
-                    next_step="make room and run the same command again: finished files are kept",
-                ) from error
+        go_on = "make room and run the same command again: finished files are kept"
+        with target.lock(), telling_of_full_disk(shown(out), go_on):
+            return _export(job, workers or default_workers(), overwrite, progress or (lambda *_: None))
 
 
 def command(directory: str, out: str, style: Style, configs: Sequence[str] = (), splits: Sequence[str] = ()) -> str:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import UserError, clip
+from ..errors import FULL, UserError, clip
 from .folder import shown
 from .store_url import INSTALL, split_url
 
@@ -28,7 +28,6 @@ PIECE = 16 << 20  # bytes read back at a time
 BLOCK = 1 << 20  # bytes that a reader fetches at least
 NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound"}
 WRONG = {"FlexibleChecksumError", "ChecksumError"}
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Damaged(UserError):

@@ -18,10 +18,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ..errors import UserError
+from ..errors import FULL, UserError
 from .folder import MANIFEST, PLAN, STATE, Folder, is_shard, json_bytes, shard_record, shown
 from .shard import ShardRecord, render_shard
-from .store import FULL, Store, at_once, scrub
+from .store import Store, at_once, scrub
 
 if TYPE_CHECKING:
     from .plan import Config

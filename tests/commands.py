@@ -1,5 +1,9 @@
 """Runs commands in this process, and reads what they leave."""
 
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from typer.testing import CliRunner
@@ -21,3 +25,22 @@ def call(*words: object) -> tuple[int, str]:
 def contents(folder: Path) -> dict[str, bytes]:
     """Return the files of a folder."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    """Return the files of a folder, and its folders, which hold nothing themselves."""
+    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+    return {name: path.read_bytes() if path.is_file() else b"" for name, path in found.items()}
+
+
+@contextmanager
+def full_disk(most: int) -> Iterator[None]:
+    """Refuse files of more bytes than these, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)

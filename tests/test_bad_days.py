@@ -23,6 +23,7 @@ from caef_data.errors import UserError
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.plan import make_plan
+from caef_data.tests.commands import everything
 
 LONG = os.environ.get("CAEF_DATA_LONG_TESTS") == "1"
 KILLS = 25 if LONG else 5
@@ -52,12 +53,6 @@ def start(*words: object) -> "subprocess.Popen[str]":
 
 def run(*words: object, prepare: Callable[[], None] | None = None) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command(*words), capture_output=True, text=True, timeout=200, preexec_fn=prepare)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")
-    }
 
 
 def until(true: Callable[[], bool], what: str, seconds: float = 60) -> None:
@@ -112,14 +107,14 @@ def uninterrupted(declaration: str, tmp_path_factory: pytest.TempPathFactory) ->
     begin = time.monotonic()
     result = run("build", declaration, "--out", out, "--workers", 2)
     assert result.returncode == 0, result.stderr
-    return contents(out), time.monotonic() - begin
+    return everything(out), time.monotonic() - begin
 
 
 @pytest.fixture(scope="module")
 def busy_reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     out = tmp_path_factory.mktemp("busy") / "data"
     assert run("build", *BUSY, "--out", out).returncode == 0
-    return contents(out)
+    return everything(out)
 
 
 @pytest.mark.parametrize("number", range(KILLS))
@@ -139,7 +134,7 @@ def test_a_killed_build_is_finished_by_the_same_command(
     assert code in (-signal.SIGKILL, 0)
     result = run(*words)
     assert result.returncode == 0, result.stderr
-    assert contents(out) == reference
+    assert everything(out) == reference
 
 
 def test_the_lock_does_not_outlive_a_killed_parent(tmp_path: Path, busy_reference: dict[str, bytes]) -> None:
@@ -165,7 +160,7 @@ def test_the_lock_does_not_outlive_a_killed_parent(tmp_path: Path, busy_referenc
         os.killpg(running.pid, signal.SIGCONT)
     ended(running)
     assert run("build", *BUSY, "--out", out).returncode == 0
-    assert contents(out) == busy_reference
+    assert everything(out) == busy_reference
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -187,7 +182,7 @@ def test_ctrl_c_leaves_a_folder_to_go_on_with(tmp_path: Path, busy_reference: di
     times = {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
     result = run("build", *BUSY, "--out", out, "--workers", workers)
     assert result.returncode == 0, result.stderr
-    assert contents(out) == busy_reference
+    assert everything(out) == busy_reference
     assert sum(path.stat().st_mtime_ns == before for path, before in times.items()) >= finished
 
 
@@ -205,7 +200,7 @@ def test_ctrl_c_at_other_moments(
     assert code in (0, 130) or (code == -signal.SIGINT and not out.exists()), errors
     assert code != 130 or "Traceback" not in errors
     assert run("build", declaration, "--out", out, "--workers", 2).returncode == 0
-    assert contents(out) == reference
+    assert everything(out) == reference
 
 
 def test_a_killed_worker_is_told(tmp_path: Path, busy_reference: dict[str, bytes]) -> None:
@@ -221,7 +216,7 @@ def test_a_killed_worker_is_told(tmp_path: Path, busy_reference: dict[str, bytes
     assert "Traceback" not in errors
     assert not list(out.rglob(".writing-*")) or run("info", out).returncode == 0
     assert run("build", *BUSY, "--out", out).returncode == 0
-    assert contents(out) == busy_reference
+    assert everything(out) == busy_reference
 
 
 def test_no_worker_outlives_a_killed_verify(smoke: Path) -> None:
@@ -262,7 +257,7 @@ def test_a_full_disk_keeps_what_is_finished(
     assert all(path.read_bytes() == busy_reference[str(path.relative_to(out))] for path in finished)
     assert run(*words).returncode == 0
     assert sum(path.stat().st_mtime_ns == before for path, before in finished.items()) >= noted
-    assert contents(out) == busy_reference
+    assert everything(out) == busy_reference
 
 
 @contextlib.contextmanager
@@ -305,7 +300,7 @@ def test_a_small_file_system(tmp_path: Path, busy_reference: dict[str, bytes]) -
         assert "Traceback" not in errors
         filler.unlink()
         assert run("build", *BUSY, "--out", out).returncode == 0
-        assert contents(out) == busy_reference
+        assert everything(out) == busy_reference
 
 
 def test_space_is_checked_before_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.folder import open_folder
 from caef_data.pipelines.plan import Plan, make_plan
 from caef_data.pipelines.verify import verify
-from caef_data.tests.commands import call
+from caef_data.tests.commands import call, everything
 
 RANGE = {"min": 1, "max": 3, "num": 4, "rows_per_shard": 150}
 FLAGS = ["--min", "1", "--max", "3", "--num", "4", "--rows-per-shard", "150"]
@@ -20,12 +20,6 @@ FLAGS = ["--min", "1", "--max", "3", "--num", "4", "--rows-per-shard", "150"]
 
 def plan_of(*tasks: str, **settings: object) -> Plan:
     return make_plan(from_flags(tasks, **{**RANGE, **settings}))
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")
-    }
 
 
 def times(folder: Path) -> dict[str, int]:
@@ -91,7 +85,7 @@ def test_a_damaged_shard_is_noticed_and_rebuilt_alone(built: Path, data: Path, d
     assert {finding.path for finding in report.findings} <= {name, "manifest.json"}
     code, output = call("build", "--task", "add", "--task", "left_mask", *FLAGS, "--out", data, "--workers", 1)
     assert code == 0, output
-    assert contents(data) == contents(built)
+    assert everything(data) == everything(built)
     after = times(data)
     assert {path for path in after if after[path] != before[path]} == {name}
     assert call("verify", data, "--workers", 1)[0] == 0
@@ -114,12 +108,12 @@ def test_building_another_task_beside_a_damaged_shard(data: Path) -> None:
 def test_a_folder_with_foreign_files_is_left_alone(tmp_path: Path, name: str) -> None:
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_text("mine")
-    before = contents(tmp_path)
+    before = everything(tmp_path)
     for flags in ([], ["--overwrite"]):
         code, output = call("build", "--task", "add", *FLAGS, "--out", tmp_path, *flags)
         assert code == 2
         assert "did not write" in output
-        assert contents(tmp_path) == before
+        assert everything(tmp_path) == before
 
 
 @pytest.mark.parametrize(
@@ -127,12 +121,12 @@ def test_a_folder_with_foreign_files_is_left_alone(tmp_path: Path, name: str) ->
 )
 def test_a_foreign_or_damaged_manifest_is_left_alone(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
-    before = contents(tmp_path)
+    before = everything(tmp_path)
     for flags in ([], ["--overwrite"]):
         code, output = call("build", "--task", "add", *FLAGS, "--out", tmp_path, *flags)
         assert code == 2
         assert "manifest.json" in output
-        assert contents(tmp_path) == before
+        assert everything(tmp_path) == before
     assert call("info", tmp_path)[0] == 2
     assert call("verify", tmp_path)[0] == 2
 
@@ -152,23 +146,23 @@ def test_files_of_the_users_own_stay_in_our_folder(data: Path) -> None:
 
 
 def test_other_settings_never_mix(data: Path, tmp_path: Path) -> None:
-    before = contents(data)
+    before = everything(data)
     words = ["build", "--task", "add", *FLAGS, "--num", 5, "--out", data, "--workers", 1]
     code, output = call(*words)
     assert code == 2
     assert "num 4 -> 5" in output
     assert "--overwrite" in output
-    assert contents(data) == before
+    assert everything(data) == before
     kept = {path: time for path, time in times(data).items() if path.startswith("left_mask")}
     assert call(*words, "--overwrite")[0] == 0
     assert {path: time for path, time in times(data).items() if path.startswith("left_mask")} == kept
     fresh = tmp_path / "fresh"
     build(plan_of("add", num=5), fresh, workers=1)
-    after = contents(data)
+    after = everything(data)
     assert {path for path in after if path.startswith("add-")} == {
-        path for path in contents(fresh) if path.startswith("add-")
+        path for path in everything(fresh) if path.startswith("add-")
     }
-    assert all(after[path] == data_ for path, data_ in contents(fresh).items() if path.startswith("add-"))
+    assert all(after[path] == data_ for path, data_ in everything(fresh).items() if path.startswith("add-"))
     assert verify(data, workers=1).ok
 
 
@@ -185,7 +179,7 @@ def test_every_setting_that_changes_rows_is_named(data: Path, flag: tuple[object
 def test_an_unfinished_build_of_something_else(tmp_path: Path) -> None:
     out, fresh = tmp_path / "data", tmp_path / "fresh"
     interrupt(plan_of("add", "sub"), out, 4)
-    before = contents(out)
+    before = everything(out)
     for words, hint in (
         (["--task", "mul"], ""),
         (["--task", "add", "--task", "sub", "--num", 5], "num 4 -> 5"),
@@ -197,14 +191,14 @@ def test_an_unfinished_build_of_something_else(tmp_path: Path) -> None:
         assert "caef-data build --task add --task sub --min 1 --max 3 --num 4 --rows-per-shard 150" in output
         assert "--overwrite" in output
         assert hint in output
-        assert contents(out) == before
+        assert everything(out) == before
     code, output = call("info", out)
     assert code == 0
     assert "4 of " in output
     assert call("verify", out)[0] == 2
     assert call("build", "--task", "mul", *FLAGS, "--out", out, "--workers", 1, "--overwrite")[0] == 0
     build(plan_of("mul"), fresh, workers=1)
-    assert contents(out) == contents(fresh)
+    assert everything(out) == everything(fresh)
 
 
 def test_an_unfinished_build_is_part_of_a_larger_one(tmp_path: Path) -> None:
@@ -214,7 +208,7 @@ def test_an_unfinished_build_is_part_of_a_larger_one(tmp_path: Path) -> None:
     build(plan_of("add", "sub"), out, workers=1)
     assert before.items() <= times(out).items()
     build(plan_of("add", "sub"), fresh, workers=1)
-    assert contents(out) == contents(fresh)
+    assert everything(out) == everything(fresh)
 
 
 def test_dropping_an_unfinished_view_leaves_nothing_behind(data: Path) -> None:
@@ -234,7 +228,7 @@ def test_shards_made_by_older_rules_are_not_kept(tmp_path: Path, monkeypatch: py
         build(plan_of("add"), out, workers=1)
     build(plan_of("add"), fresh, workers=1)
     build(plan_of("add"), out, workers=1, overwrite=True)
-    assert contents(out) == contents(fresh)
+    assert everything(out) == everything(fresh)
 
 
 # Notes of a build that cannot be read
@@ -254,7 +248,7 @@ def test_a_damaged_plan_file(tmp_path: Path, text: str) -> None:
     plan.unlink()
     assert call("build", "--task", "add", *FLAGS, "--out", out, "--workers", 1)[0] == 0
     build(plan_of("add"), fresh, workers=1)
-    assert contents(out) == contents(fresh)
+    assert everything(out) == everything(fresh)
 
 
 @pytest.mark.parametrize(
@@ -270,7 +264,7 @@ def test_damaged_notes_of_shards(tmp_path: Path, tail: str) -> None:
     assert set(open_folder(out).finished()) == {json.loads(lines[0])["path"], json.loads(lines[2])["path"]}
     build(plan_of("add"), out, workers=1)
     build(plan_of("add"), fresh, workers=1)
-    assert contents(out) == contents(fresh)
+    assert everything(out) == everything(fresh)
 
 
 def test_every_damage_of_the_manifest_gives_one_message(tmp_path: Path) -> None:

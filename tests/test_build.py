@@ -26,6 +26,7 @@ from caef_data.pipelines.plan import make_plan
 from caef_data.pipelines.verify import verify
 from caef_data.pipelines.versions import SAMPLING_VERSION, SPLIT_VERSION, TEXT_VERSION
 from caef_data.schemas import COLUMNS, row_schema
+from caef_data.tests.commands import contents
 
 ROOT = Path(__file__).resolve().parents[1]
 SPLITS = ("train", "test", "stress")
@@ -56,12 +57,6 @@ def shards(folder: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
 def rows_of(folder: Path, name: str, split: str) -> list[Row]:
     paths = sorted((folder / name).glob(f"{split}-*.parquet"))
     return [row for path in paths for row in pq.read_table(path).to_pylist()]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
-    }
 
 
 def front_matter(folder: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from caef_data.eval.calls import Answer, Ask, Call, Verdict
 from caef_data.eval.evaluate import Share, evaluate
 from caef_data.eval.kept import UNKNOWN, Kept
 from caef_data.eval.session import Session, agenda_of, one_at_a_time, prepare
+from caef_data.tests.commands import call, everything, full_disk
 from caef_data.tests.evaluating import (
     Counting,
     agenda_of_all,
@@ -72,6 +73,22 @@ def test_notes_that_are_damaged_are_made_again(data: Path, tmp_path: Path, damag
     spoil(session, damage, {"agenda", "kept"})
     finish(session, Counting())
     assert tables_of(session) == tables_of(whole)
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")  # no traceback of a file left open
+@pytest.mark.parametrize("most", [2_000, 8_000, 20_000])  # in the agenda; there too; in the tables, all answered
+def test_a_full_disk_loses_nothing(data: Path, tmp_path: Path, most: int) -> None:
+    words = ("eval", "--backend", "oracle", "--data", data, "--limit", 20, "--out", tmp_path / "results")
+    with full_disk(most):
+        code, said = call(*words)
+    assert code == 2 and said.startswith("the disk is full") and "run the same command again" in said
+    left = [name for name in everything(tmp_path / "results") if "writing" in name]
+    assert not left
+    code, said = call(*words)
+    assert code == 0, said
+    whole = prepare(settings(data, tmp_path / "whole", limit=20))
+    finish(whole, OracleBackend())
+    assert tables_of(prepare(settings(data, tmp_path / "results", limit=20))) == tables_of(whole)
 
 
 def spoil(session: Session, damage: Any, folders: set[str]) -> None:

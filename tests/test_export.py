@@ -19,6 +19,7 @@ from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.export import Style, export
 from caef_data.pipelines.export_formats import LAYOUTS, TEXTS, row_texts, write_rows
 from caef_data.pipelines.plan import make_plan
+from caef_data.tests.commands import contents
 
 EACH_VIEW = ["add-one_step", "sub-one_step", "add-aligner", "sub-full", "add-raw", "div-scratchpad", "add-commands"]
 SECOND = Style("jsonl", "second")
@@ -34,10 +35,6 @@ def make(out: Path, **settings: Any) -> Path:
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a dataset of several shards; tests only read it."""
     return make(tmp_path_factory.mktemp("small") / "data")
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def wanted(dataset: Path, config: str, split: str, stage: str) -> list[tuple[str, str]]:

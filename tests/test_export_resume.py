@@ -5,9 +5,7 @@ import fcntl
 import hashlib
 import json
 import os
-import resource
 import shutil
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -28,6 +26,7 @@ from caef_data.pipelines.export_folder import ExportFolder
 from caef_data.pipelines.export_source import read_manifest, select
 from caef_data.pipelines.folder import open_folder
 from caef_data.pipelines.plan import make_plan
+from caef_data.tests.commands import everything, full_disk
 
 JSONL, ALPACA = Style("jsonl", "second"), Style("alpaca", "first")
 
@@ -56,24 +55,18 @@ def copy(small: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(small, tmp_path / "copy"))
 
 
-def contents(folder: Path) -> dict[str, bytes | None]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")
-    }
-
-
 def fresh(dataset: Path, out: Path, style: Style = JSONL, **options: Any) -> dict[str, bytes | None]:
     """Return what an uninterrupted export leaves."""
     export(str(dataset), str(out), style, **options)
-    return contents(out)
+    return everything(out)
 
 
 def refused(dataset: Path | str, out: Path | str, match: str, style: Style = JSONL, **options: Any) -> UserError:
     """Try an export that must not happen, and see that nothing changed where it would have gone."""
-    before = contents(Path(out)) if Path(out).is_dir() else Path(out).exists()
+    before = everything(Path(out)) if Path(out).is_dir() else Path(out).exists()
     with pytest.raises(UserError, match=match) as error:
         export(str(dataset), str(out), style, **options)
-    assert before == (contents(Path(out)) if Path(out).is_dir() else Path(out).exists())
+    assert before == (everything(Path(out)) if Path(out).is_dir() else Path(out).exists())
     return error.value
 
 
@@ -97,14 +90,14 @@ def test_a_stopped_export_goes_on(small: Path, tmp_path: Path, workers: int) -> 
     out = tmp_path / "export"
     with pytest.raises(KeyboardInterrupt):
         export(str(small), str(out), JSONL, workers=workers, progress=stop_after(2, KeyboardInterrupt))
-    left = contents(out)
+    left = everything(out)
     assert ".caef/export.json" in left and "export.json" not in left
     assert not [path for path in left if ".writing-" in path]
     results = export(str(small), str(out), JSONL, workers=workers)
     assert kept(results) == 2 < sum(one.files for one in results)
-    assert contents(out) == reference
+    assert everything(out) == reference
     assert kept(export(str(small), str(out), JSONL)) == sum(one.files for one in results)
-    assert contents(out) == reference
+    assert everything(out) == reference
 
 
 def test_a_finished_file_that_was_changed_is_made_anew(small: Path, tmp_path: Path) -> None:
@@ -114,7 +107,7 @@ def test_a_finished_file_that_was_changed_is_made_anew(small: Path, tmp_path: Pa
     path.write_bytes(path.read_bytes().replace(b"CMD", b"DMC", 1))
     results = export(str(small), str(out), JSONL)
     assert kept(results) == sum(one.files for one in results) - 1
-    assert contents(out) == reference
+    assert everything(out) == reference
 
 
 def test_more_configs_are_added(small: Path, tmp_path: Path) -> None:
@@ -125,7 +118,7 @@ def test_more_configs_are_added(small: Path, tmp_path: Path) -> None:
         export(str(small), str(out), style, configs=["add-one_step"], splits=["test"])
         results = export(str(small), str(out), style, configs=["add-one_step"])
         assert [one.kept for one in results] == [0, results[1].files]
-        assert contents(out) == reference
+        assert everything(out) == reference
 
 
 def test_another_style_or_other_rows_need_overwrite(small: Path, other: Path, tmp_path: Path) -> None:
@@ -136,13 +129,13 @@ def test_another_style_or_other_rows_need_overwrite(small: Path, other: Path, tm
     refused(small, out, "format 'alpaca'", Style("alpaca", "second"))
     refused(other, out, "add-one_step train of another dataset", ALPACA)
     export(str(small), str(out), JSONL, configs=["add-one_step"], overwrite=True)
-    assert contents(out) == fresh(small, tmp_path / "reference", configs=["add-one_step"])
+    assert everything(out) == fresh(small, tmp_path / "reference", configs=["add-one_step"])
     export(str(small), str(out), JSONL, configs=["left_mask-one_step"])
     export(str(other), str(out), JSONL, configs=["add-one_step"], overwrite=True)
-    assert {path: data for path, data in contents(out).items() if "left_mask" in path} == {
+    assert {path: data for path, data in everything(out).items() if "left_mask" in path} == {
         path: data for path, data in fresh(small, tmp_path / "small").items() if "left_mask" in path
     }
-    assert {path: data for path, data in contents(out).items() if path.startswith("add")} == {
+    assert {path: data for path, data in everything(out).items() if path.startswith("add")} == {
         path: data for path, data in fresh(other, tmp_path / "other").items() if path.startswith("add")
     }
 
@@ -156,7 +149,7 @@ def test_an_unfinished_export_of_something_else_is_kept(small: Path, tmp_path: P
     assert again in str(error) and "--overwrite" in str(error)
     refused(small, out, "unfinished", ALPACA, configs=["add-one_step"])
     export(str(small), str(out), JSONL, overwrite=True)
-    assert contents(out) == fresh(small, tmp_path / "reference")
+    assert everything(out) == fresh(small, tmp_path / "reference")
 
 
 def test_what_was_finished_in_another_style_is_not_taken_for_ours(small: Path, tmp_path: Path) -> None:
@@ -164,7 +157,7 @@ def test_what_was_finished_in_another_style_is_not_taken_for_ours(small: Path, t
     with pytest.raises(KeyboardInterrupt):  # its files have the names that the others will have
         export(str(small), str(out), Style("jsonl", "first"), workers=1, progress=stop_after(2, KeyboardInterrupt))
     assert kept(export(str(small), str(out), JSONL, overwrite=True)) == 0
-    assert contents(out) == fresh(small, tmp_path / "reference")
+    assert everything(out) == fresh(small, tmp_path / "reference")
 
 
 def test_a_file_that_nobody_waits_for_is_given_up(small: Path, tmp_path: Path) -> None:
@@ -175,7 +168,7 @@ def test_a_file_that_nobody_waits_for_is_given_up(small: Path, tmp_path: Path) -
     stopped.set()
     with pytest.raises(module._StoppedError):
         module._write(module.Job(source, target, JSONL, (part,), {}, ""), part.shards[0], "x/y.jsonl", stopped)
-    assert contents(tmp_path) == {"x": None}
+    assert everything(tmp_path) == {"x": b""}
 
 
 @pytest.mark.parametrize(
@@ -276,10 +269,10 @@ def test_a_damaged_shard_is_named_and_what_is_finished_stays(copy: Path, tmp_pat
     damaged.unlink()
     with pytest.raises(UserError, match="it is missing"):
         export(str(copy), str(out), JSONL, workers=1)
-    assert not [path for path in contents(out) if ".writing-" in path]
+    assert not [path for path in everything(out) if ".writing-" in path]
     damaged.write_bytes(whole)
     assert kept(export(str(copy), str(out), JSONL)) > 0
-    assert contents(out) == reference
+    assert everything(out) == reference
 
 
 def test_a_shard_that_the_manifest_describes_wrongly(copy: Path, tmp_path: Path) -> None:
@@ -319,19 +312,12 @@ def test_one_at_a_time_and_no_build_meanwhile(copy: Path, tmp_path: Path) -> Non
 
 def test_a_full_disk(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "export"
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-    try:
-        with pytest.raises(UserError, match="the disk is full") as error:
-            export(str(small), str(out), JSONL)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, before)
+    with full_disk(20_000), pytest.raises(UserError, match="the disk is full") as error:
+        export(str(small), str(out), JSONL)
     assert str(out) in str(error.value) and "run the same command again" in str(error.value)
-    assert not [path for path in contents(out) if ".writing-" in path]
+    assert not [path for path in everything(out) if ".writing-" in path]
     export(str(small), str(out), JSONL)
-    assert contents(out) == fresh(small, tmp_path / "reference")
+    assert everything(out) == fresh(small, tmp_path / "reference")
     monkeypatch.setattr("caef_data.pipelines.local_folder.LocalFolder.free", lambda _: 100_000)
     refused(small, tmp_path / "no room", r"the export needs about [\d.]+ GB of disk", ALPACA)
 
@@ -370,7 +356,7 @@ def test_the_command(
     ]
     assert run(words, monkeypatch) == 0
     printed = capsys.readouterr().out
-    assert contents(tmp_path / "export") == fresh(
+    assert everything(tmp_path / "export") == fresh(
         small, tmp_path / "reference", Style("alpaca", "second"), configs=["add-one_step"]
     )
     assert "LLaMA-Factory: --dataset_dir export --dataset add-one_step-train" in printed

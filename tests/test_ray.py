@@ -28,6 +28,7 @@ from caef_data.pipelines.local_folder import LocalFolder
 from caef_data.pipelines.plan import Config, Plan, make_plan
 from caef_data.pipelines.ray_engine import ray_engine
 from caef_data.pipelines.shard import ShardRecord
+from caef_data.tests.commands import contents
 from caef_data.tm.machine import _REGISTRY
 
 pytestmark = [
@@ -71,10 +72,6 @@ def cluster() -> Iterator[Any]:
 
 def plan_of(**more: Any) -> Plan:
     return make_plan(from_flags(["sub"], **{**FLAGS, **more}))
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")

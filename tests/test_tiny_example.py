@@ -17,6 +17,7 @@ peft = pytest.importorskip("peft", reason="the tiny model needs torch, transform
 from caef_data.pipelines.build import build  # noqa: E402
 from caef_data.pipelines.declaration import load_declaration  # noqa: E402
 from caef_data.pipelines.plan import make_plan  # noqa: E402
+from caef_data.tests.commands import contents  # noqa: E402
 
 TINY = Path(__file__).resolve().parents[1] / "examples" / "tiny"
 CKPT = TINY / "ckpt"
@@ -95,10 +96,6 @@ def test_the_committed_tokenizer_is_the_one_that_the_script_makes(make: ModuleTy
 
 
 # The script ---------------------------------------------------------------------------------------------------------
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def test_the_script_runs_and_goes_on_after_a_kill_to_the_same_bytes(
