@@ -21,7 +21,7 @@ from .scoring import Scores, Whole, score
 from .tokens import load_tokenizer
 
 CHUNK = 1024  # questions tokenised at once
-LOGITS = 2**27  # elements of the logits of one batch, at most: 0.5 GB in float32
+LOGITS = {"cpu": 2**27, "cuda": 2**30}  # elements of the logits of one batch, at most: 2 GB in bfloat16 on a GPU
 BATCH_TOKENS = {"cpu": 2048, "cuda": 16_384}  # on a CPU, larger batches than this leave the processor's caches
 CACHED = 8  # a batch of decoding may hold so many times the tokens of a forward pass: its rows bring one each
 
@@ -209,7 +209,8 @@ class TransformersBackend(Backend):
         if kind == "cache":
             return fit(((row.length + row.limit, 1) for row in rows), tokens=self.budget[kind], fill=0)
         sizes = ((row.length, len(row.expected) + 1) for row in rows)
-        return fit(sizes, tokens=self.budget[kind], projected=LOGITS // self.model.vocabulary, fill=FILL)
+        positions = LOGITS[self.model.device.type] // self.model.vocabulary
+        return fit(sizes, tokens=self.budget[kind], projected=positions, fill=FILL)
 
     def _halve(self, batch: list[_Row], kind: str) -> None:
         longest = max(row.length + (row.limit if kind == "cache" else 0) for row in batch)
