@@ -79,7 +79,7 @@ class Agenda:
         self.adapters = list(self.counts)
         self.num_calls: int = sum(self.counts.values())
         table = pq.read_table(folder / PATH, columns=[*CLASS, "calls"], read_dictionary=CLASS[:5])
-        self.problems = table.drop_columns("calls")
+        self.problems = table.drop_columns("calls").unify_dictionaries()  # each row group has its own
         column = table.column("calls").combine_chunks()
         self.flat: I64 = column.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
         self.starts: I64 = column.offsets.to_numpy(zero_copy_only=False).astype(np.int64)

@@ -9,6 +9,8 @@ import pytest
 
 from caef_data import tm
 from caef_data.errors import UserError
+from caef_data.eval import agenda as agenda_module
+from caef_data.eval import kept as kept_module
 from caef_data.eval.agenda import Agenda, write_agenda
 from caef_data.eval.backends.oracle import OracleBackend
 from caef_data.eval.calls import Answer, Ask, Call, Verdict
@@ -41,6 +43,19 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def agenda(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Agenda:
     return agenda_of_all(data, tmp_path_factory.mktemp("agenda"), 8)
+
+
+@pytest.mark.parametrize("strategy", ["verify", "rollout"])
+def test_tables_do_not_depend_on_how_many_calls_are_held_at_once(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
+) -> None:
+    whole = prepare(settings(data, tmp_path / "whole", limit=8, strategy=strategy))
+    finish(whole, Counting())
+    monkeypatch.setattr(agenda_module, "WINDOW", 30)  # as an evaluation of many thousand problems: many row groups
+    monkeypatch.setattr(kept_module, "MOST", 30)
+    parts = prepare(settings(data, tmp_path / "parts", limit=8, strategy=strategy))
+    finish(parts, Counting())
+    assert tables_of(parts) == tables_of(whole)
 
 
 @pytest.mark.parametrize(("task", "a", "b"), CASES)
