@@ -259,7 +259,7 @@ def export(
 @app.command("eval")
 def evaluate(
     declaration: Annotated[
-        str | None, typer.Argument(help="A .toml file with a table [eval]; options change what it says.")
+        str | None, typer.Argument(help="A .toml file with a table named eval; options change what it says.")
     ] = None,
     adapters: Annotated[
         str | None, typer.Option(metavar="DIR", help="Checkpoint folder: executors/<task>/, aligners/<task>/.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date, datetime, time
 from decimal import Decimal
 from itertools import count, islice
@@ -38,13 +38,13 @@ def print_answer(statement: Statement, answer: Answer, form: str, out: TextIO) -
     FORMS[form](answer, out)
 
 
-def print_tables(form: str, out: TextIO) -> None:
-    """Print the views and their columns, each with its type and meaning."""
+def print_tables(form: str, out: TextIO, tables: Iterable[str] = RESULTS) -> None:
+    """Print views and their columns, each with its type and meaning."""
     if form in ("csv", "json"):
-        rows = [(table, *column) for table in RESULTS for column in _columns(table)]
+        rows = [(table, *column) for table in tables for column in _columns(table)]
         FORMS[form](Answer(["view", "column", "type", "meaning"], iter([rows])), out)
         return
-    for number, table in enumerate(RESULTS):
+    for number, table in enumerate(tables):
         out.write("\n" if number else "")
         if form == "md":
             out.write(f"### {table}\n\n{RESULT_TEXT[table]}\n\n")

@@ -8,15 +8,16 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import UserError, clip, nearest
-from ..schemas import RESULTS
+from ..schemas import RESULT_TEXT, RESULTS
 from .query import Database
 from .query_output import FORMS, print_answer, print_tables
 
 HISTORY = 1000  # lines
 HELP = """\
 A statement ends with a semicolon and may span lines. Reads only: SELECT, EXPLAIN, DESCRIBE, SHOW, SUMMARIZE.
-.tables   the views and what their columns mean
-.exit     leave; so does Ctrl-D
+.tables          the views and what is in them
+.tables calls    the columns of a view and what they mean
+.exit            leave; so does Ctrl-D
 Ctrl-C cancels a statement; the tab key completes names of views and columns."""
 
 
@@ -64,7 +65,7 @@ def _prompt(database: Database, form: str) -> None:
     while True:
         try:
             lines.append(input("   ...> " if lines else "query> "))
-            if not lines[-1].strip() and len(lines) == 1 or _leaves(lines, form):
+            if not lines[-1].strip() and len(lines) == 1 or _obeyed(lines, form):
                 lines = []
             elif _ended(sql := "\n".join(lines)):
                 lines = []
@@ -87,17 +88,23 @@ class _Leave(Exception):  # noqa: N818  no error
     """The user wants to leave the prompt."""
 
 
-def _leaves(lines: list[str], form: str) -> bool:
-    """Do what a first line that begins with a dot says; tell whether it does."""
-    word = lines[0].strip().removesuffix(";")
-    if len(lines) > 1 or not word.startswith("."):
+def _obeyed(lines: list[str], form: str) -> bool:
+    """Do what a first line says that is no SQL; tell whether it was one."""
+    word, *names = lines[0].strip().removesuffix(";").split() or [""]
+    if len(lines) > 1 or not (word.startswith(".") or word in ("help", "exit", "quit", "\\q", "tables")):
         return False
-    if word in (".exit", ".quit"):
+    word = "." + word.lstrip(".\\")
+    if word in (".exit", ".quit", ".q"):
         raise _Leave
-    if word == ".tables":
-        print_tables(form, sys.stdout)
+    if word == ".tables" and set(names) <= set(RESULTS):
+        if names:
+            print_tables(form, sys.stdout, names)
+        else:
+            print("\n".join(f"{name:16}{RESULT_TEXT[name]}" for name in RESULTS))
     elif word == ".help":
         print(HELP)
+    elif word == ".tables":
+        print(f"error: there are only {', '.join(RESULTS)}", file=sys.stderr)
     else:
         print(f"error: {clip(word)} is unknown: .tables, .help, .exit", file=sys.stderr)
     return True

@@ -110,6 +110,12 @@ class EvalSettings:
             )
         if self.baseline and self.base_model is None and self.adapters is None:
             raise UserError("the baseline needs a base model", where="--base-model", allowed="a folder or a Hub name")
+        if self.baseline and self.mode:
+            raise UserError(
+                "a baseline is asked raw questions: it has no mode",
+                where="--mode",
+                next_step="leave out --mode, or --baseline",
+            )
         if (self.backend == "openai") != (self.endpoint is not None):
             raise UserError(
                 "--endpoint and --backend openai belong together",
@@ -145,7 +151,11 @@ def eval_settings(declaration: str | None, given: Mapping[str, Any]) -> EvalSett
             )
         held = dict(tomllib.loads(Path(declaration).read_text("utf-8-sig")).get("eval", {}))
         if not held:
-            raise UserError("the declaration has no table [eval]", where=clip(declaration))
+            raise UserError(
+                "the declaration has no table [eval]",
+                where=clip(declaration),
+                next_step='add one, with lines such as adapters = "ckpt" and data = "data", or use options',
+            )
         names = [field.name for field in fields(EvalSettings)]
         for key in held:
             if key not in names:
@@ -154,4 +164,6 @@ def eval_settings(declaration: str | None, given: Mapping[str, Any]) -> EvalSett
                     where=clip(declaration),
                     allowed=", ".join(names),
                 )
+    if given.get("baseline") and not given.get("mode"):
+        held.pop("mode", None)  # a declaration's modes are about its adapters
     return EvalSettings(**{**held, **{name: value for name, value in given.items() if value not in (None, [], ())}})

@@ -14,6 +14,7 @@ INSTALL = {
     **dict.fromkeys(("az", "abfs", "abfss"), "pip install 'caef-data[s3]' adlfs"),
 }
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.:-]*)://(.*)", re.DOTALL)
+SLIP = re.compile(r"(s3a?|gs|gcs|az|abfss?|file|hf):(/?[^/].*)?", re.DOTALL | re.IGNORECASE)
 NOT_IN_PATHS = re.compile(r"[?*\[\]#\\]|::|[^ -~\u00a0-\U0010ffff]")  # queries, wildcards, chains, controls
 
 
@@ -25,6 +26,12 @@ def split_url(name: str) -> tuple[str, str] | None:
     """
     match = URL.fullmatch(name)
     if match is None:
+        if slip := SLIP.fullmatch(name):
+            raise UserError(
+                "this is neither a URL nor the name of a folder here",
+                where=shown(name),
+                allowed=f"{slip[1].lower()}://... with two slashes; ./{shown(name)} for a folder of this name",
+            )
         return None
     kind, rest = match[1].lower(), match[2]
     user, at, _ = rest.partition("/")[0].rpartition("@")

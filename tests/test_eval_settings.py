@@ -60,6 +60,13 @@ def test_a_shipped_declaration_holds_no_evaluation() -> None:
         eval_settings("smoke", {})
 
 
+def test_a_baseline_has_no_use_for_the_modes_of_a_declaration(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(TASKS + "[eval]\nadapters = 'ckpt'\nmode = 'process'\n")
+    assert eval_settings(str(path), {"baseline": True}).mode == ()
+    assert eval_settings(str(path), {}).mode == ("process",)
+
+
 @pytest.mark.parametrize(
     ("given", "hint"),
     [
@@ -71,6 +78,7 @@ def test_a_shipped_declaration_holds_no_evaluation() -> None:
         ({"batch_tokens": 0}, "16"),
         ({"batch_tokens": True}, "whole number"),
         ({"limit": 0}, "1 or more"),
+        ({"baseline": True, "base_model": "x", "mode": "process"}, "leave out --mode"),
         ({"data": ""}, "text"),
         ({"endpoint": "http://127.0.0.1:1"}, "openai"),
         ({"backend": "openai", "endpoint": "ftp://127.0.0.1", "adapters": "x"}, "no address"),

@@ -5,11 +5,13 @@ import io
 import json
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 from rich.console import Console
 
@@ -18,6 +20,7 @@ from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import load_declaration
 from caef_data.pipelines.local_folder import LocalFolder
 from caef_data.pipelines.plan import make_plan
+from caef_data.pipelines.push.client import HubClient
 from caef_data.pipelines.push.console import PushProgress
 from caef_data.pipelines.push.dataset import File
 from caef_data.tests.pushing import UPLOADS, WRITES, Side, identity, make_folder, shards
@@ -305,6 +308,18 @@ def test_what_the_hub_is_told_to_ignore_is_pushed_all_the_same(lfs: Side, data: 
 def test_offline_is_said_and_not_waited_for(lfs: Side, data: Path) -> None:
     done = lfs.run(data, "--repo", lfs.new(), settings={"huggingface_hub.constants:HF_HUB_OFFLINE": True})
     assert done.code == 2 and "unset HF_HUB_OFFLINE" in done.err and "again in" not in done.err
+
+
+def test_a_server_that_nobody_knows_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_" + "x" * 20)
+    client = HubClient("me/sums", "caef-data push", PushProgress(Console()))
+
+    def ask() -> None:
+        raise httpx2.ConnectError("no name") from socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    with pytest.raises(UserError, match="finds no server of the name") as error:
+        client("reading the repository", ask)
+    assert "HF_ENDPOINT" in str(error.value) and client.retries.count == 0
 
 
 def test_lines_tell_how_far_it_is_where_there_is_no_terminal(lfs: Side, data: Path) -> None:

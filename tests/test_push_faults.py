@@ -139,6 +139,11 @@ def test_a_limit_ends_it_and_the_command_goes_on_later(lfs: Side, data: Path) ->
     done = lfs.run(data, "--repo", repo)
     assert done.code == 2 and "failed 8 times; the last time: HTTP 503" in done.err and fault.fired == 8
     assert f"caef-data push {data} --repo {repo}" in done.err
+    assert "--dry-run" not in done.err
+    lfs.hub.faults.clear()
+    lfs.hub.fault("tree", 503, times=FOREVER)
+    dry = lfs.run(data, "--repo", repo, "--dry-run")
+    assert dry.code == 2 and f"caef-data push {data} --repo {repo} --dry-run" in dry.err
     lfs.hub.faults.clear()
     assert not lfs.push(data, "--repo", repo).requests(*UPLOADS)  # all of that was there
 

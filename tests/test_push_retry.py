@@ -2,6 +2,7 @@
 
 import errno
 import json
+import socket
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -104,6 +105,8 @@ def test_statuses_of_every_client(status: int) -> None:
         (caused(LocalEntryNotFoundError("no connection"), httpx2.ConnectError("refused")), True),
         (caused(LocalEntryNotFoundError("no such file"), http(404)), False),
         (caused(RuntimeError("Error while uploading"), TimeoutError()), True),
+        (caused(httpx2.ConnectError("no name"), socket.gaierror(socket.EAI_AGAIN, "later")), True),
+        (caused(httpx2.ConnectError("no name"), socket.gaierror(socket.EAI_NONAME, "nobody")), False),
         (httpx2.UnsupportedProtocol("ftp://"), False),
         (httpx2.LocalProtocolError("Illegal header value"), False),
         (OfflineModeIsEnabled("offline"), False),

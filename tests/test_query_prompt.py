@@ -7,12 +7,15 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from caef_data.eval.tables import RunTables, run_id
 from caef_data.tests.querying import ENDLESS, HOSTILE_SQL, Terminal
 from caef_data.tests.results_data import RUNS
 
 
-def test_the_prompt(results: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("leaving", ["\x04", "exit\n", "\\q\n"])
+def test_the_prompt(results: Path, tmp_path: Path, leaving: str) -> None:
     copied = tmp_path / "results"
     shutil.copytree(results, copied)
     terminal = Terminal(["--results", str(copied)], tmp_path / "state")
@@ -27,10 +30,13 @@ def test_the_prompt(results: Path, tmp_path: Path) -> None:
     assert f"{len(RUNS) + 1} \u2502" in terminal.until("1 row\r\n")
     terminal.send("SELECT accurcy FROM class_accuracy;\n")
     terminal.until("did you mean 'accuracy'")
-    terminal.send("DROP VIEW runs;\n.nope\n.tables\n")
+    terminal.send("DROP VIEW runs;\n.nope\n.tables\n.tables failures\ntables nope\nhelp\n")
     terminal.until("DROP is refused")
     terminal.until("'.nope' is unknown")
+    terminal.until("One failed problem a row")
     terminal.until("first_wrong_char")
+    terminal.until("there are only runs, calls")
+    terminal.until("Reads only")
     terminal.send("SELECT half\n")
     terminal.until("...> ")
     time.sleep(0.5)  # Python's readline draws the prompt a moment before it listens for signals
@@ -43,7 +49,7 @@ def test_the_prompt(results: Path, tmp_path: Path) -> None:
     terminal.send("SELECT text FROM failures WHERE text LIKE '%alert%' LIMIT 1;\n")
     assert "\x1b[31mred" not in terminal.until("1 row\r\n")
     terminal.until("query> ")
-    terminal.send("\x04")
+    terminal.send(leaving)
     assert terminal.end() == 0
     history = tmp_path / "state" / "caef-data" / "query_history"
     assert "SELECT accurcy FROM class_accuracy;" in history.read_text()

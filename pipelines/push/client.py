@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from ...errors import UserError, clip
+from ..folder import shown
 from .dataset import Progress
-from .retry import Retries, chain, status_of
+from .retry import Retries, chain, status_of, unknown_host
 
 if TYPE_CHECKING:
     import httpx2
@@ -92,8 +93,6 @@ class HubClient:
     def _explained(self, what: str, error: Exception) -> UserError:
         """Return what the user can do about an error that no waiting mends."""
         status, where = status_of(error), f"{what}, {self.repo}"
-        if any(type(one).__name__ == "OfflineModeIsEnabled" for one in chain(error)):
-            return UserError("the Hub's client is set to work offline", where=where, next_step="unset HF_HUB_OFFLINE")
         words = [getattr(one, "server_message", None) for one in chain(error)]
         said = clip(self.scrub(str(next(filter(None, words), error)).strip()), 300)
         if status == 401:
@@ -116,7 +115,21 @@ class HubClient:
             )
         if status is not None:
             return UserError(f"the Hub refuses (HTTP {status}): {said}", where=where)
-        return UserError(f"the Hub's answer cannot be understood: {type(error).__name__} {said}", where=where)
+        return self._unanswered(error, where) or UserError(
+            f"the Hub's answer cannot be understood: {type(error).__name__} {said}", where=where
+        )
+
+    def _unanswered(self, error: Exception, where: str) -> UserError | None:
+        """Return what the user can do where no request can reach the Hub; None for other errors."""
+        if any(type(one).__name__ == "OfflineModeIsEnabled" for one in chain(error)):
+            return UserError("the Hub's client is set to work offline", where=where, next_step="unset HF_HUB_OFFLINE")
+        if unknown_host(error):
+            return UserError(
+                f"this machine finds no server of the name in {shown(self.endpoint)}",
+                where=where,
+                next_step="look at the network, and at HF_ENDPOINT if that is set",
+            )
+        return None
 
     @contextmanager
     def quiet(self) -> Iterator[None]:

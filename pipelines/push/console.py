@@ -93,7 +93,8 @@ def push_with_progress(
             "--to names a store; --repo, --revision and --private are about the Hub",
             next_step="leave out --to, or the others",
         )
-    again = _again(directory, repo, to, revision, private)
+    push = _command(directory, repo, to, revision, private)
+    again = f"{push} --dry-run" if dry_run else push
     with PushProgress(_console(stderr=True)) as progress:
         try:
             if to is None:
@@ -102,16 +103,16 @@ def push_with_progress(
                 pushed = _to_store(directory, to, dry_run, again, progress)
         except KeyboardInterrupt:
             progress.bar.stop()
-            progress.say(f"stopped: what has arrived is kept; go on with: {again}")
+            progress.say(f"stopped; go on with: {again}")
             sys.exit(130)
     if as_json:
         print(json.dumps(pushed.to_json(), indent=1))
     else:
-        _print_pushed(pushed, again, _console())
+        _print_pushed(pushed, push, _console())
 
 
-def _again(directory: str, repo: str | None, to: str | None, revision: str, private: bool) -> str:
-    """Return the command line that goes on where a push stopped."""
+def _command(directory: str, repo: str | None, to: str | None, revision: str, private: bool) -> str:
+    """Return the command line of a push; it goes on where one stopped."""
     parts = [f"caef-data push {argument(directory)}"]
     parts += [f"{option} {shlex.quote(shown(value))}" for option, value in (("--repo", repo), ("--to", to)) if value]
     parts += [f"--revision {shlex.quote(shown(revision))}"] if revision != MAIN else []
@@ -144,7 +145,7 @@ def _missing(error: ModuleNotFoundError, extra: str) -> UserError:
     )
 
 
-def _print_pushed(pushed: Pushed, again: str, console: Console) -> None:
+def _print_pushed(pushed: Pushed, command: str, console: Console) -> None:
     """Print what a push did, or would do, and how to load it."""
     changes = pushed.changes
     table = Table()
@@ -156,7 +157,7 @@ def _print_pushed(pushed: Pushed, again: str, console: Console) -> None:
     if pushed.dry_run:
         _list(pushed, console)
         console.print(table)
-        console.print(f"nothing was changed at {shown(pushed.place)}; push it with: {again}", soft_wrap=True)
+        console.print(f"nothing was changed at {shown(pushed.place)}; push it with: {command}", soft_wrap=True)
         return
     console.print(table)
     moved = f"{len(changes.moved):,} files, {_size(sum(file.bytes for file in changes.moved))} moved"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+import socket
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator
@@ -76,7 +77,7 @@ def status_of(error: BaseException) -> int | None:
 
 def is_transient(error: BaseException) -> bool:
     """Tell whether the same step may well succeed a little later."""
-    if any(_names(one) & LASTING or not isinstance(one, Exception) for one in chain(error)):
+    if unknown_host(error) or any(_names(one) & LASTING or not isinstance(one, Exception) for one in chain(error)):
         return False
     if any(_code(one) in CODES for one in chain(error)):
         return True
@@ -84,6 +85,11 @@ def is_transient(error: BaseException) -> bool:
     if status is not None:
         return status in STATUSES
     return any(_lost(one) for one in chain(error))
+
+
+def unknown_host(error: BaseException) -> bool:
+    """Tell whether the server's name is known to nobody; that no name can be looked up just now is another error."""
+    return any(isinstance(one, socket.gaierror) and one.errno == socket.EAI_NONAME for one in chain(error))
 
 
 def _lost(error: BaseException) -> bool:
@@ -200,7 +206,7 @@ class Retries:
         def stop(state: tenacity.RetryCallState) -> NoReturn:
             raise UserError(
                 f"{what} failed {state.attempt_number} times; the last time: {self.reason(_error(state))}",
-                next_step=f"what has arrived is kept; go on later with: {self.again}",
+                next_step=f"go on later with: {self.again}",
             ) from None
 
         return stop
