@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 BASE = ""  # the adapter's name for the base model alone
 
@@ -70,12 +70,18 @@ class Answer:
     Args:
         text: the answer, without the end token.
         ended: the model ended it; False where decoding gave up.
-        tokens: tokens decoded, those known beforehand not counted.
+        decoded: tokens decoded, those known beforehand not counted.
+        at: index in the expected answer's tokens of the first one that was not given, as in ``Verdict``; None if right.
+        tokens: tokens of prompt, expected answer and end, as in ``Verdict``.
+        completion_tokens: of these, those of the expected answer and end.
     """
 
     text: str
     ended: bool
-    tokens: int
+    decoded: int = 0
+    at: int | None = field(default=None, compare=False)
+    tokens: int = field(default=0, compare=False)
+    completion_tokens: int = field(default=0, compare=False)
 
 
 SLACK = 16  # tokens that an answer may be longer than expected before decoding gives up

@@ -61,7 +61,7 @@ def _calls(agenda: Agenda, kept: Kept, adapter: str) -> Iterator[dict[str, Any]]
             "kind": [window.kinds[row] for row in known.tolist()],
             "state": [window.states[row] for row in known.tolist()],
             "correct": right,
-            "tokens": kept.tokens[ids],
+            "tokens": pa.array(kept.tokens[ids], mask=kept.tokens[ids] == 0),
             "completion_tokens": pa.array(kept.completion_tokens[ids], mask=kept.completion_tokens[ids] == 0),
             "first_wrong_token": pa.array(at, mask=(at < 0) | right),
             "margin": pa.array(margin, mask=np.isnan(margin)),

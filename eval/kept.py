@@ -93,6 +93,9 @@ class Kept:
 
     def answered(self, call: int, right: bool, answer: Answer) -> None:
         """Keep what decoding gave; the text of a wrong answer."""
+        if not self.tokens[call]:  # no forward pass has told
+            self.at[call] = -1 if answer.at is None else answer.at
+            self.tokens[call], self.completion_tokens[call] = answer.tokens, answer.completion_tokens
         self.right[call], self.decoded[call] = right, True
         # A server may send a lone surrogate, which no file of texts can hold.
         text = answer.text.encode("utf-8", "backslashreplace").decode()

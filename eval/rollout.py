@@ -121,7 +121,7 @@ def roll_out(
         progress: called after every kept answer.
     """
     finals = Finals(kept.folder.with_name("finals"), agenda.num_problems, share.rank)
-    texts = {call: Answer(text, ended, 0) for call, text, ended in kept.texts()}
+    texts = {call: Answer(text, ended) for call, text, ended in kept.texts()}
     for problems in _groups(agenda, kept, finals, share):
         found = _lock_step(agenda, kept, backend, problems, (set(known), texts), progress)
         kept.flush()  # first: a problem whose end is known is not rolled out again
@@ -218,6 +218,6 @@ def _catch_up(run: _Run, kept: Kept, texts: dict[int, Answer], given: dict[tuple
             run.feed(given[run.ask])
         elif call is not None and kept.decoded[call]:
             right = kept.right[call] == RIGHT
-            run.feed(Answer(run.steps[run.asked].completion, True, 0) if right else texts[call])
+            run.feed(Answer(run.steps[run.asked].completion, True) if right else texts[call])
         else:
             return

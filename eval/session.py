@@ -214,9 +214,9 @@ def run(
     kept.load()
     accuracy = write_tables(session.tables, agenda, kept, finals, session.folder)
     seconds = before + time.monotonic() - began
-    calls, tokens = int((kept.right != UNKNOWN).sum()), int(kept.tokens.sum())
+    calls, tokens = int((kept.right != UNKNOWN).sum()), int(kept.tokens.sum()) or None
     row |= {"calls": calls, "tokens": tokens, "seconds": seconds, "calls_per_second": calls / seconds}
-    row |= {"tokens_per_second": tokens / seconds, "finished": datetime.now(UTC), "status": "finished"}
+    row |= {"tokens_per_second": tokens and tokens / seconds, "finished": datetime.now(UTC), "status": "finished"}
     session.tables.write_run(row)
     shutil.rmtree(session.work)
     return accuracy

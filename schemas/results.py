@@ -72,8 +72,11 @@ CALLS: Columns = {
     "task": (_TEXT, "The machine or task that the adapter is for: a run of sub makes calls of reflection, too."),
     "kind": (_TEXT, "executor, aligner_in, aligner_out or raw."),
     "state": (_TEXT, "The machine's state in the prompt; null for aligners and raw questions."),
-    "correct": (_YES, "Greedy decoding gives exactly the right answer and then ends."),
-    "tokens": (pa.int32(), "Tokens of prompt, right answer and end."),
+    "correct": (
+        _YES,
+        "Greedy decoding gives exactly the right answer and then ends; where decoded is false, told by a forward pass.",
+    ),
+    "tokens": (pa.int32(), "Tokens of prompt, right answer and end; null where unknown."),
     "completion_tokens": (pa.int32(), "Tokens of the right answer and end; null where unknown."),
     "first_wrong_token": (
         pa.int32(),

@@ -95,7 +95,7 @@ def test_verify_and_decode_give_what_generate_gives(small: Small) -> None:
         assert verdict.right == (truth == right) == (answer.ended and answer.text == text)
         assert answer.ended == (truth[-1] == END)
         assert answer.text == tokenizer.decode(truth[: len(truth) - answer.ended])
-        assert answer.tokens == len(truth)
+        assert answer.decoded == len(truth)
         assert verdict.tokens == len(tokenizer.encode(prompt)) + len(right)
         assert verdict.completion_tokens == len(right)
         assert (verdict.margin >= 0) == verdict.right
@@ -137,7 +137,7 @@ def test_decoding_starts_behind_what_is_known(small: Small) -> None:
         backend, BASE, [Ask(prompt, text, number) for (prompt, text), number in zip(TEXTS, known, strict=True)]
     )
     assert [(one.text, one.ended) for one in tails] == [(one.text, one.ended) for one in whole]
-    assert [one.tokens + number for one, number in zip(tails, known, strict=True)] == [one.tokens for one in whole]
+    assert [one.decoded + number for one, number in zip(tails, known, strict=True)] == [one.decoded for one in whole]
     assert any(known)
 
 
@@ -242,7 +242,7 @@ def test_models_with_learnt_positions_and_padding(tmp_path: Path) -> None:
     assert backend.stats.steps <= 2 * (SLACK + 30), "rows of different lengths go together"
     assert len({answer.text for answer in answers}) >= 30
     for (prompt, text), answer in zip(TEXTS, answers, strict=True):
-        assert answer.text == tokenizer.decode(generated(model, prompt, text)[: answer.tokens - answer.ended])
+        assert answer.text == tokenizer.decode(generated(model, prompt, text)[: answer.decoded - answer.ended])
     given = [(prompt, tokenizer.encode(answer.text)) for (prompt, _), answer in zip(TEXTS, answers, strict=True)]
     found = verified(backend, [Call(BASE, prompt, tokenizer.decode(tokens)) for prompt, tokens in given])
     same = [one.at == len(tokens) for one, (_, tokens) in zip(found, given, strict=True) if one.at is not None]
@@ -254,7 +254,7 @@ def test_looking_seldom_changes_nothing(small: Small, monkeypatch: pytest.Monkey
     monkeypatch.setitem(LOOK_EVERY, "cpu", 5)
     backend = small.backend()
     assert decoded(backend, BASE, asks()) == often
-    assert backend.stats.decoded == sum(answer.tokens for answer in often)
+    assert backend.stats.decoded == sum(answer.decoded for answer in often)
 
 
 def test_models_that_keep_a_state_are_refused(tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ def test_decoding_gives_up(small: Small) -> None:
     backend = small.backend()
     prompt, text = next((prompt, text) for prompt, text in TEXTS if len(text) > SLACK + 6)
     [answer] = decoded(backend, BASE, [Ask(prompt, "x")])
-    assert (answer.ended, answer.tokens) == (False, 1 + SLACK)
+    assert (answer.ended, answer.decoded) == (False, 1 + SLACK)
     assert text.startswith(answer.text)
 
 
@@ -364,7 +364,7 @@ def test_rows_longer_than_the_model_are_refused_before_the_pass(small: Small) ->
     with pytest.raises(UserError, match="a row of 129 tokens is longer"):
         decoded(backend, BASE, [Ask(over.prompt, over.completion)])
     # Off the track of a rollout nothing is expected but some text: it may fail, the evaluation goes on.
-    assert decoded(backend, BASE, [Ask("x" * 100, "x" * 100, certain=False)])[0].tokens <= 29
+    assert decoded(backend, BASE, [Ask("x" * 100, "x" * 100, certain=False)])[0].decoded <= 29
     for number in (129, 200):
         assert decoded(backend, BASE, [Ask("x" * number, "x", certain=False)]) == [Answer("", False, 0)]
 

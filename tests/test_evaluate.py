@@ -1,6 +1,7 @@
 """Evaluation without a model: what is asked, how verdicts become tables, strategies, kills, several at once."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,14 +86,21 @@ def test_the_oracle_answers_every_kind_of_question_without_being_told(data: Path
 
 
 def test_the_strategies_agree_on_every_problem(agenda: Agenda, tmp_path: Path) -> None:
-    found = {}
+    found, results = {}, {}
     for strategy in ("verify", "generate", "rollout"):
         kept, finals = judge(agenda, tmp_path / strategy, strategy, OracleBackend(wrong_at_times))
         found[strategy] = first_failing_places(agenda, kept.right)
+        results[strategy] = kept
     walked = np.isin(agenda.problems.column("mode").to_pylist(), ["executor", "process"])
     assert 20 < (found["verify"] >= 0).sum() < agenda.num_problems - 20
     np.testing.assert_array_equal(found["verify"], found["generate"])
     np.testing.assert_array_equal(found["verify"][walked], found["rollout"][walked])
+    for other in ("generate", "rollout"):  # what is known of each call, too
+        both = results[other].tokens > 0
+        assert both.sum() > 0.4 * agenda.num_calls and (other == "rollout" or both.all())
+        for name in ("tokens", "completion_tokens", "at"):
+            ones, others = (getattr(results[strategy], name)[both] for strategy in ("verify", other))
+            np.testing.assert_array_equal(ones, others)
     assert finals is not None
     right = found["rollout"] < 0
     assert (finals[walked & right] == RIGHT).all()
@@ -126,7 +134,7 @@ def test_an_answer_that_does_not_end_is_wrong(agenda: Agenda, tmp_path: Path) ->
     class Rambling(OracleBackend):
         def decode(self, adapter: str, asks: Sequence[Ask]) -> Iterator[tuple[int, Answer]]:
             for index, answer in super().decode(adapter, asks):
-                yield index, Answer(answer.text, False, answer.tokens)
+                yield index, replace(answer, ended=False)
 
     for strategy in ("generate", "rollout"):
         kept, finals = judge(agenda, tmp_path / strategy, strategy, Rambling())
@@ -169,7 +177,7 @@ def test_off_the_track_an_answer_may_be_as_long_as_any_of_the_run(tmp_path: Path
         def decode(self, adapter: str, asks: Sequence[Ask]) -> Iterator[tuple[int, Answer]]:
             for index, answer in super().decode(adapter, asks):
                 fits = len(answer.text) <= len(asks[index].expected)
-                yield index, Answer(answer.text[: len(asks[index].expected)], fits, answer.tokens)
+                yield index, replace(answer, text=answer.text[: len(asks[index].expected)], ended=fits)
 
     steps, misread = list(steps_of("sub", "process", "35", "11")), tm.align_in("35-12=")
     problem = Problem("sub", "process", "test", "consistent", "any", "35", "11", 2, 2, tuple(steps))

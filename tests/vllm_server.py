@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from dataclasses import fields
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -225,7 +226,7 @@ def record(checkpoint: Path, url: str) -> dict[str, Any]:
 
 
 def _told(found: Any) -> dict[str, Any]:
-    return {name: getattr(found, name) for name in found.__slots__}
+    return {field.name: getattr(found, field.name) for field in fields(found) if field.compare}
 
 
 def refusals(relay: Relay) -> dict[str, Reply]:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -161,7 +162,7 @@ class OpenAIBackend(Backend):
                 self._check_length(len(given) + needed, "prompt, answer and end")
             room = min(room, self.max_length - len(given))
         if room < 1:  # what a model has made too long has no answer
-            return Answer("", False, 0)
+            return Answer("", False)
         choice = self._ask({"model": model, "prompt": given, "max_tokens": room, **DECODED}, len(given) + needed)
         ids, why = choice.get("token_ids"), choice.get("finish_reason")
         if not isinstance(ids, list) or not ids or not all(type(token) is int and 0 <= token < 2**31 for token in ids):
@@ -174,7 +175,10 @@ class OpenAIBackend(Backend):
         answer = row.expected[: row.known] + (ids[:-1] if ended else ids)
         # The same tokens are the same text, also where a tokenizer does not give it back exactly.
         text = row.text if answer == row.expected else self.tokens.text(row.prompt, answer)
-        return Answer(text, ended, len(ids))
+        right = ended and answer == row.expected
+        size = len(row.expected) + 1
+        at = None if right else len(commonprefix([answer, row.expected]))
+        return Answer(text, ended, len(ids), at, len(row.prompt) + size, size)
 
     def _ask(self, body: dict[str, Any], length: int) -> dict[str, Any]:
         """Return the one choice that the server gives."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from math import isfinite
+from os.path import commonprefix
 from pathlib import Path
 from typing import TypeVar
 
@@ -145,7 +146,7 @@ class TransformersBackend(Backend):
         self.model.use(adapter)
         chunks = self._rows([(ask.prompt, ask.expected, ask.known, ask.certain) for ask in asks])
         rows = [row for chunk in chunks for row in chunk]
-        yield from ((row.index, Answer("", False, 0)) for row in rows if row.limit < 1)
+        yield from ((row.index, Answer("", False)) for row in rows if row.limit < 1)
         # Rows that end together make good batches; how much they are given matters less.
         rows = sorted((row for row in rows if row.limit > 0), key=lambda row: -row.limit)
         for batch, answers in self._batches(iter([rows]), "cache", self._decode):
@@ -244,7 +245,9 @@ class TransformersBackend(Backend):
         answer = row.expected[: row.known] + (tokens[:-1] if ended else tokens)
         # The same tokens are the same text, also where a tokenizer does not give it back exactly.
         text = expected if answer == row.expected else self.tokens.text(row.prompt, answer)
-        return Answer(text, ended, len(tokens))
+        at = None if ended and answer == row.expected else len(commonprefix([answer, row.expected]))
+        size = len(row.expected) + 1
+        return Answer(text, ended, len(tokens), at, len(row.prompt) + size, size)
 
 
 def _verdicts(batch: list[_Row], scores: Scores) -> Iterator[tuple[int, Verdict]]:
