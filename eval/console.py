@@ -22,12 +22,13 @@ from .agenda import Agenda
 from .calls import Backend
 from .evaluate import Share
 from .kept import RIGHT, UNKNOWN, Kept
-from .session import Session, agenda_of, one_at_a_time, prepare, run
+from .session import Session, agenda_of, agree_that_all_is_done, one_at_a_time, prepare, run
 from .settings import EvalSettings
-from .tables import wilson
+from .tables import CLASSES, wilson
 
 LINE_EVERY = 5.0  # seconds between progress lines where there is no terminal
 DRAW_EVERY = 0.1
+BEFORE = "it was evaluated before; nothing is asked again"
 
 
 def _console(*, stderr: bool = False) -> Console:
@@ -42,26 +43,40 @@ def evaluate_with_progress(settings: EvalSettings) -> None:
     if share.rank == 0:
         for note in session.jobs.notes:
             log.print(note, soft_wrap=True)
-    done = session.finished()
-    if done is not None:
-        if share.rank == 0:
-            print_accuracy(session, "it was evaluated before; nothing is asked again")
-        return
     if share.rank:
         _evaluate(session, share, log)
-        return
+    elif session.tables.read_finished() is not None and not session.work.exists():
+        agree_that_all_is_done(session, share)
+        print_accuracy(session, BEFORE)
+    else:
+        print_accuracy(session, _evaluate_alone(session, share, log))
+
+
+def _evaluate_alone(session: Session, share: Share, log: Console) -> str:
+    """Evaluate while no other command does; return what there is to say of it."""
     go_on = "make room and run the same command again: what was answered is kept"
-    with one_at_a_time(session), telling_of_full_disk(shown(settings.out), go_on):
+    with one_at_a_time(session), telling_of_full_disk(shown(session.settings.out), go_on):
+        if session.tables.read_finished() is not None:  # just now, by another command, or by one killed right after
+            agree_that_all_is_done(session, share)
+            return BEFORE
+        row = session.tables.read_run()
+        if row is not None and row["status"] == "finished":
+            log.print(f"tables of run {session.tables.run_id} are damaged or missing: it is evaluated again")
         try:
             _evaluate(session, share, log)
         except KeyboardInterrupt:
             log.print(f"stopped: what was answered is kept; go on with: {command_line()}", soft_wrap=True)
             sys.exit(130)
-    print_accuracy(session, "")
+    return ""
 
 
 def _evaluate(session: Session, share: Share, log: Console) -> None:
-    agenda = agenda_of(session, share)
+    try:
+        agenda = agenda_of(session, share)
+    except FileNotFoundError:
+        if share.rank == 0:
+            raise
+        return  # the first process found the run finished
     if share.rank == 0:
         _say_plan(session, agenda, log)
     backend = _backend(session, agenda)
@@ -154,8 +169,7 @@ def _progress(agenda: Agenda, share: Share, log: Console) -> Iterator[Callable[[
 def print_accuracy(session: Session, note: str) -> None:
     """Print the accuracies of a finished run, and what to do with its tables."""
     console = _console()
-    accuracy = session.tables.read_part("class_accuracy", "classes")
-    row = session.finished()
+    accuracy, row = session.tables.read_part("class_accuracy", CLASSES), session.tables.read_run()
     if accuracy is None or row is None:
         raise UserError(
             "the tables of this run are damaged",

@@ -15,7 +15,7 @@ from .agenda import PROBLEMS, Agenda, Window
 from .evaluate import first_failing_places
 from .kept import RIGHT, UNKNOWN, Kept
 from .runs import shards
-from .tables import CLASS, RunTables, call_key, class_accuracy
+from .tables import CLASS, CLASSES, RunTables, call_key, class_accuracy
 
 
 def write_tables(
@@ -35,7 +35,7 @@ def write_tables(
         tables.write_part("calls", _part(adapter), _calls(agenda, kept, adapter))
         tables.write_part("failures", _part(adapter), _failures(agenda, kept, adapter, places))
     accuracy = class_accuracy(_outcomes(agenda, kept, places, finals), _classes(agenda, folder))
-    tables.write_part("class_accuracy", "classes", [accuracy])
+    tables.write_part("class_accuracy", CLASSES, [accuracy])
     return accuracy
 
 

@@ -63,11 +63,6 @@ class Session:
         """The folder of what an unfinished run knows so far."""
         return self.tables.results / WORK / self.tables.run_id
 
-    def finished(self) -> dict[str, Any] | None:
-        """Return the run's row of the table runs if it is finished."""
-        row = self.tables.read_run()
-        return row if row is not None and row["status"] == "finished" else None
-
 
 def prepare(settings: EvalSettings) -> Session:
     """Check settings, dataset, adapters and device; no weight is loaded.
@@ -148,7 +143,11 @@ def one_at_a_time(session: Session) -> Iterator[None]:
 
 
 def agenda_of(session: Session, share: Share) -> Agenda:
-    """Return the problems and calls, written by the first process."""
+    """Return the problems and calls, written by the first process.
+
+    Raises:
+        FileNotFoundError: in another process: the first one found the run finished.
+    """
     path = session.work / "agenda"
     if share.rank == 0:
         settings, folder = session.settings, session.folder
@@ -162,6 +161,12 @@ def agenda_of(session: Session, share: Share) -> Agenda:
         )
     share.wait()
     return Agenda(path)
+
+
+def agree_that_all_is_done(session: Session, share: Share) -> None:
+    """Leave the other processes no agenda, which tells them that the run is finished; remove what it needs no more."""
+    shutil.rmtree(session.work, ignore_errors=True)
+    share.wait()
 
 
 def run(
@@ -179,6 +184,8 @@ def run(
     """
     began, started = time.monotonic(), datetime.now(UTC)
     earlier = session.tables.read_run() or {}
+    if earlier.get("status") == "finished":  # its tables were damaged: this is another evaluation
+        earlier = {}
     row = {**_provenance(session, agenda, backend, command), "started": earlier.get("started") or started}
     before = earlier.get("seconds") or 0.0
     if share.rank == 0:

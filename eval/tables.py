@@ -20,7 +20,7 @@ from ..pipelines.shard import LEVEL, TEMPORARY, aside, place
 from ..schemas import RESULTS, part_schema
 
 RUN_ID = re.compile(r"[0-9a-f]{16}")
-RUN = "run"  # the one part of the table runs
+RUN, CLASSES = "run", "classes"  # the one part of the tables runs and class_accuracy
 CLASS = ("task", "mode", "split", "dialect", "variant", "len_a", "len_b")
 Z = 1.959963984540054  # the normal distribution's 97.5% quantile: intervals of 95%
 Chunk: TypeAlias = "pa.Table | pa.RecordBatch | Mapping[str, Sequence[Any]]"
@@ -132,6 +132,26 @@ class RunTables:
         """Return the run's row of the table runs; None where there is none."""
         table = self.read_part("runs", RUN)
         return None if table is None else table.to_pylist(maps_as_pydicts="strict")[0]
+
+    def read_finished(self) -> dict[str, Any] | None:
+        """Return the run's row if it is finished and every table is whole; None otherwise.
+
+        A part that is missing leaves too few rows: there is a call for each that was counted, and a failure for each
+        problem that is not right.
+        """
+        row, classes = self.read_run(), self.read_part("class_accuracy", CLASSES)
+        if row is None or row["status"] != "finished" or classes is None:
+            return None
+        wrong = sum(classes["n"].to_pylist()) - sum(classes["correct"].to_pylist())
+        for table, count in (("calls", row["calls"]), ("failures", wrong)):
+            for part in self.parts(table):
+                rows = self.read_part(table, part)
+                if rows is None:
+                    return None
+                count -= len(rows)
+            if count:
+                return None
+        return row
 
     def sweep(self) -> None:
         """Remove what a killed evaluation was writing."""

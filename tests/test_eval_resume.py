@@ -56,11 +56,11 @@ def test_a_stopped_evaluation_goes_on_and_asks_nothing_twice(data: Path, tmp_pat
             with pytest.raises(KeyboardInterrupt):
                 finish(session, backend)
             row = session.tables.read_run()
-            assert row is not None and row["status"] == "unfinished" and session.finished() is None
+            assert row is not None and row["status"] == "unfinished" and session.tables.read_finished() is None
         asked += backend.asked
     assert len(asked) == len(set(asked))
     assert tables_of(session) == tables_of(whole)
-    assert session.finished() is not None and not session.work.exists()
+    assert session.tables.read_finished() is not None and not session.work.exists()
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"x" * len(data), lambda _: b""])
@@ -153,11 +153,41 @@ def test_kill_9_at_any_moment(data: Path, tmp_path: Path) -> None:
             now = int((kept.right != UNKNOWN).sum())
             assert now >= known
             known = now
-    if session.finished() is None:
+    if session.tables.read_finished() is None:
         finish(session, Counting())
     whole = prepare(settings(data, tmp_path / "whole", limit=6))
     finish(whole, Counting())
     assert tables_of(session) == tables_of(whole)
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:-9])])
+@pytest.mark.parametrize("table", ["calls", "failures", "class_accuracy"])
+def test_a_finished_run_whose_tables_are_damaged_is_evaluated_again(
+    data: Path, tmp_path: Path, table: str, damage: Any
+) -> None:
+    session = prepare(settings(data, tmp_path / "results", limit=6))
+    finish(session, Counting())
+    whole, row = tables_of(session), session.tables.read_run()
+    words = ("eval", "--backend", "oracle", "--data", data, "--limit", 6, "--out", tmp_path / "results")
+    assert "nothing is asked again" in call(*words)[1]
+    damage(max(session.tables.folder(table).glob("*.parquet"), key=lambda path: path.stat().st_size))
+    assert session.tables.read_finished() is None
+    code, said = call(*words)
+    assert code == 0 and "damaged or missing" in said and "nothing is asked again" not in said
+    now = session.tables.read_finished()
+    assert now is not None and row is not None and now["started"] > row["started"]
+    assert len(tables_of(session)["calls"]) == len(whole["calls"])  # of an oracle that does not err: no failures
+    assert not session.work.exists()
+
+
+def test_what_a_kill_left_of_a_finished_run_is_removed(data: Path, tmp_path: Path) -> None:
+    session = prepare(settings(data, tmp_path / "results", limit=6))
+    finish(session, Counting())
+    (session.work / "agenda").mkdir(parents=True)
+    before = everything(tmp_path / "results" / "calls")
+    code, said = call("eval", "--backend", "oracle", "--data", data, "--limit", 6, "--out", tmp_path / "results")
+    assert code == 0 and "nothing is asked again" in said
+    assert not session.work.exists() and everything(tmp_path / "results" / "calls") == before
 
 
 def test_two_evaluations_do_not_mix(data: Path, tmp_path: Path) -> None:
