@@ -52,7 +52,8 @@ TABLE_FUNCTIONS = {  # those that make rows of their arguments, or list what the
     *("duckdb_views", "pragma_table_info", "pragma_version"),
 }
 REFUSED_FUNCTIONS = {"json_serialize_plan", "json_execute_serialized_sql", "write_log"}  # SQL in a text; the log
-CHUNK = 1000  # rows fetched at once
+CHUNK, CHARS = 1000, 1 << 22  # rows fetched at once, at most, and characters in them, about
+LESS = "fewer rows (WHERE, LIMIT) or columns; not SELECT *"
 POLL = 0.05  # seconds between looks whether Ctrl-C was pressed
 _EXPLAIN = re.compile(r"\s*EXPLAIN(?:\s+ANALYZE\b)?\s*(?:\([^()]*\))?", re.IGNORECASE)
 _UNKNOWN_COLUMN = re.compile(r'Referenced column "(.+?)" not found|does not have a column named "(.+?)"')
@@ -152,8 +153,11 @@ class Database:
         return Answer([column[0] for column in started.description], self._rows())
 
     def _rows(self) -> Iterator[list[tuple[Any, ...]]]:
-        while chunk := self._work(lambda: self.connection.fetchmany(CHUNK)):
+        size = 8
+        while chunk := self._work(lambda: self.connection.fetchmany(size)):
             yield chunk
+            chars = sum(len(value) for row in chunk for value in row if isinstance(value, str | bytes))
+            size = max(1, min(CHUNK, 2 * size, size * CHARS // max(chars, 1)))
 
     def _work(self, work: Callable[[], Result]) -> Result:
         """Let the database work; stop it where the user does."""
@@ -168,6 +172,8 @@ class Database:
             while not wait([future], POLL).done:
                 self.connection.interrupt()
             raise
+        except MemoryError:
+            raise UserError("there is not enough memory for this answer", next_step=LESS) from None
         except duckdb.Error as error:
             raise self._explained(error) from None
 
@@ -202,7 +208,7 @@ class Database:
         if isinstance(error, duckdb.PermissionException) or "configuration has been locked" in text:
             return _refusal("a query reads the results and nothing else: no files, network, settings", text)
         if isinstance(error, duckdb.OutOfMemoryException):
-            return UserError(visible(text, "\n\t"), next_step="fewer rows (WHERE, LIMIT) or columns; not SELECT *")
+            return UserError(visible(text, "\n\t"), next_step=LESS)
         if "'pytz'" in text:
             return UserError("times with a time zone cannot be shown", next_step="cast them: now()::TIMESTAMP")
         if unreadable := _UNREADABLE.search(text):

@@ -104,6 +104,17 @@ def test_a_big_answer_streams(tmp_path: Path) -> None:
     assert most < 20e6, f"{most:,} bytes of {count * 2000:,}"
 
 
+def test_long_values_come_a_few_at_a_time(results: Path) -> None:
+    database = Database(results)
+    chunks = [
+        len(chunk) for chunk in database.run(database.statements("SELECT repeat('x', 1000000) FROM range(60)")[0]).rows
+    ]
+    many = [len(chunk) for chunk in database.run(database.statements("SELECT range FROM range(9000)")[0]).rows]
+    database.close()
+    assert (sum(chunks), max(chunks)) == (60, 8)
+    assert (sum(many), max(many)) == (9000, 1000)
+
+
 def test_visible_keeps_text_and_escapes_the_rest() -> None:
     assert visible("12+9=21 é 漢 🙂") == "12+9=21 é 漢 🙂"
     assert visible("a\n\t\x1b\x00\x7f\x9b\u202e\u2028\\") == "a\\n\\t\\x1b\\x00\\x7f\\x9b\\u202e\\u2028\\\\"
