@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -154,7 +155,7 @@ class Database:
 
     def _rows(self) -> Iterator[list[tuple[Any, ...]]]:
         size = 8
-        while chunk := self._work(lambda: self.connection.fetchmany(size)):
+        while chunk := self._work(partial(self.connection.fetchmany, size)):
             yield chunk
             chars = sum(len(value) for row in chunk for value in row if isinstance(value, str | bytes))
             size = max(1, min(CHUNK, 2 * size, size * CHARS // max(chars, 1)))
@@ -234,8 +235,11 @@ def _misnamed(text: str) -> UserError:
         what = "\n".join([first + nearest(unknown[1].lower(), VIEWS), *more])
         return UserError(what, allowed=", ".join(VIEWS))
     if unknown := _UNKNOWN_COLUMN.search(text):
+        name = (unknown[1] or unknown[2]).lower()
         columns = {column for table in RESULTS.values() for column in table}
-        what = "\n".join([first + nearest((unknown[1] or unknown[2]).lower(), sorted(columns)), *more])
+        holders = [table for table, own in RESULTS.items() if name in own]
+        hint = f" (it is a column of {', '.join(holders)})" if holders else nearest(name, sorted(columns))
+        what = "\n".join([first + hint, *more])
         return UserError(what, next_step="caef-data query --tables lists all columns")
     return UserError("\n".join([first, *more]))
 
