@@ -257,6 +257,15 @@ def test_looking_seldom_changes_nothing(small: Small, monkeypatch: pytest.Monkey
     assert backend.stats.decoded == sum(answer.decoded for answer in often)
 
 
+def test_no_step_waits_for_the_device(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a tensor is true is a question to the device, which answers when all before is done."""
+    questions, asked = [], torch.Tensor.__bool__
+    monkeypatch.setattr(torch.Tensor, "__bool__", lambda tensor: questions.append(tensor) or asked(tensor))
+    backend = small.backend()
+    decoded(backend, BASE, asks())  # of several lengths: padded
+    assert 0 < len(questions) <= 5 < backend.stats.steps
+
+
 def test_models_that_keep_a_state_are_refused(tmp_path: Path) -> None:
     tokenizer = make_tokenizer()
     config = MambaConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, eos_token_id=END)

@@ -65,3 +65,8 @@ def roomy_cache(config: Any, room: int) -> DynamicCache:
         )
     cache.layers = [_Layer(room) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
+
+
+def only_full_attention(cache: DynamicCache) -> bool:
+    """Tell whether every layer attends to all tokens before."""
+    return all(type(layer) is _Layer for layer in cache.layers)

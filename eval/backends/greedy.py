@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
-from .cache import roomy_cache
+from .cache import only_full_attention, roomy_cache
 from .model import Model
 
 LOOK_EVERY = {"cpu": 1, "cuda": 8}  # steps between looks at what came: each look waits for the device
@@ -87,10 +87,14 @@ def _step(model: Model, state: _State, ids: torch.Tensor, *, padded: bool) -> to
     """Return the token that follows each row."""
     rows, width = ids.shape
     last = torch.arange(rows, device=ids.device) * width + width - 1
+    mask = state.mask if padded else None  # without padding, attention needs no mask and is faster
+    if mask is not None and width == 1 and model.attention == "sdpa" and only_full_attention(state.cache):
+        # Ready as it is: of a plain mask the library looks whether it masks anything, which waits for the device.
+        mask = mask[:, None, None, :].bool()
     logits = model.logits(
         ids,
         last,
-        attention_mask=state.mask if padded else None,  # without padding, attention needs no mask and is faster
+        attention_mask=mask,
         position_ids=state.position,
         past_key_values=state.cache,
         use_cache=True,
