@@ -19,7 +19,7 @@ from ..errors import UserError, clip, telling_of_full_disk
 from ..pipelines.build import argument
 from ..pipelines.folder import shown
 from .agenda import Agenda
-from .calls import Backend
+from .calls import BASE, Backend
 from .evaluate import Share
 from .kept import RIGHT, UNKNOWN, Kept
 from .session import Session, agenda_of, agree_that_all_is_done, one_at_a_time, prepare, run
@@ -128,27 +128,32 @@ def _say_plan(session: Session, agenda: Agenda, log: Console) -> None:
     for mode, tasks in what.items():
         log.print(f"{mode}: {', '.join(tasks)}", soft_wrap=True)
     log.print(
-        f"{agenda.num_problems:,} problems, {agenda.num_calls:,} calls to {len(agenda.adapters)} adapters"
+        f"{agenda.num_problems:,} problems, {agenda.num_calls:,} calls to {_asked(agenda)}"
         f" ({agenda.num_repeated:,} repeated ones are asked once); run {session.tables.run_id}",
         soft_wrap=True,
     )
 
 
+def _asked(agenda: Agenda) -> str:
+    count = len(agenda.adapters)
+    return "the base model" if agenda.adapters == [BASE] else f"{count} adapter{'' if count == 1 else 's'}"
+
+
 @contextmanager
 def _progress(agenda: Agenda, share: Share, log: Console) -> Iterator[Callable[[Kept], None]]:
     """Show calls/s, tokens/s, the time left and the accuracy of the calls so far."""
-    start = said = drawn = time.perf_counter()
+    start = said = time.perf_counter()
+    following = 0.0  # when to draw next
     before: int | None = None
     columns = (TextColumn("evaluating"), BarColumn(None), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
     with Progress(*columns, console=log, disable=not log.is_terminal or share.rank > 0) as bar:
         task = bar.add_task("", total=agenda.num_calls, rate="")
 
         def progress(kept: Kept) -> None:
-            nonlocal said, drawn, before
+            nonlocal said, following, before
             now = time.perf_counter()
-            if share.rank or now - drawn < DRAW_EVERY and before is not None:
+            if share.rank or now < following:
                 return
-            drawn = now
             known = int((kept.right != UNKNOWN).sum())
             before = known - 1 if before is None else before
             spent = max(now - start, 1e-6)
@@ -161,7 +166,9 @@ def _progress(agenda: Agenda, share: Share, log: Console) -> Iterator[Callable[[
             if not log.is_terminal and now - said >= LINE_EVERY:
                 said = now
                 left = (agenda.num_calls - done) / max(speed, 1e-6)
-                log.print(f"{done:,} of {agenda.num_calls:,} calls, {rate}, {left:,.0f} s left", soft_wrap=True)
+                log.print(f"{done:,} of {agenda.num_calls:,} calls, {rate}, about {left:,.0f} s left", soft_wrap=True)
+            done_at = time.perf_counter()
+            following = done_at + max(DRAW_EVERY, 50 * (done_at - now))  # counting ten million calls takes a while
 
         yield progress
 
