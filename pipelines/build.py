@@ -15,7 +15,7 @@ from ..errors import UserError, telling_of_full_disk
 from .card import card
 from .engine import Engine, Task, run_tasks
 from .folder import FORMAT, Folder, open_folder, shard_record, shown
-from .plan import DISK_RATIO, Config, Plan
+from .plan import Config, Plan
 from .settings import RULES, digest
 from .shard import ShardRecord
 from .versions import SAMPLING_VERSION, SPLIT_VERSION, TEXT_VERSION, built_with
@@ -223,11 +223,11 @@ def _known(manifest: dict[str, Any]) -> dict[str, ShardRecord]:
 
 
 def _check_space(plan: Plan, folder: Folder, todo: list[Task]) -> None:
-    needed = sum(int(plan.configs[at].text * DISK_RATIO) // plan.configs[at].num_shards for at, _ in todo)
+    needed = sum(1.5 * plan.configs[at].disk / plan.configs[at].num_shards for at, _ in todo)  # to be sure
     free = folder.free()
     if free is not None and needed > free:
         raise UserError(
-            f"the build needs about {needed / 1e9:,.1f} GB of disk, {free / 1e9:,.1f} GB are free",
+            f"the build may need {needed / 1e9:,.1f} GB of disk, {free / 1e9:,.1f} GB are free",
             where=shown(folder.name),
             next_step="make room, choose another folder with --out, or build less (caef-data plan shows the sizes)",
         )

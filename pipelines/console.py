@@ -21,7 +21,7 @@ from .card import commands, loads_from
 from .declaration import rebuild_command
 from .engine import EngineChoice
 from .folder import open_folder, shown
-from .plan import DISK_RATIO, TEXT_RATE, Config, Plan, make_plan
+from .plan import TEXT_RATE, Config, Plan, make_plan
 from .settings import SPLITS, Declaration
 from .shard import ShardRecord
 from .workers import default_workers
@@ -128,12 +128,12 @@ def print_plan(declaration: Declaration, workers: int | None, as_json: bool) -> 
     table = _table("classes", "expressions", "rows", "size", "shards")
     for config in plan.configs:
         counts = [f"{n:,}" for n in (len(config.population.classes), len(config.population), config.rows)]
-        table.add_row(config.name, config.split, *counts, _size(config.text * DISK_RATIO), f"{config.num_shards:,}")
+        table.add_row(config.name, config.split, *counts, _size(config.disk), f"{config.num_shards:,}")
     console.print(table)
     text = sum(config.text for config in plan.configs)
     rows = sum(config.rows for config in plan.configs)
     console.print(
-        f"about {rows:,} rows, {_size(text)} of text, {_size(text * DISK_RATIO)} on disk,"
+        f"about {rows:,} rows, {_size(text)} of text, {_size(sum(config.disk for config in plan.configs))} on disk,"
         f" {text / TEXT_RATE / count:,.0f} s with {count} workers (rows and bytes from a sample)",
         soft_wrap=True,
     )
@@ -152,7 +152,7 @@ def _plan_json(plan: Plan, workers: int) -> dict[str, object]:
             "expressions": len(config.population),
             "rows": config.rows,
             "text_bytes": config.text,
-            "disk_bytes": int(config.text * DISK_RATIO),
+            "disk_bytes": config.disk,
             "shards": config.num_shards,
         }
         for config in plan.configs
@@ -164,7 +164,7 @@ def _plan_json(plan: Plan, workers: int) -> dict[str, object]:
         "configs": configs,
         "rows": sum(config.rows for config in plan.configs),
         "text_bytes": text,
-        "disk_bytes": int(text * DISK_RATIO),
+        "disk_bytes": sum(config.disk for config in plan.configs),
         "seconds": round(text / TEXT_RATE / workers, 1),
         "notes": list(plan.notes),
     }
