@@ -57,10 +57,15 @@ def choose(
             elif settings.mode or settings.baseline or machine(task).has_raw or mode in ("one_step", "executor"):
                 notes.append(f"{task} {mode} is left out: {why}")
     if not pairs:
+        why = "; ".join(notes[:2]) or "no adapter of any task was found"
+        more = f"; and {len(notes) - 2} more" if len(notes) > 2 else ""
         raise UserError(
-            f"nothing can be evaluated: {'; '.join(notes[:6]) or 'no adapter of any task was found'}",
+            f"nothing can be evaluated: {why}{more}",
             where=", ".join(shown(place) for place in (settings.adapters, settings.data) if place),
-            allowed="adapters in executors/<task>/ and aligners/<task>/; rows as caef-data info shows them",
+            allowed=f"adapters in executors/<task>/ and aligners/<task>/; {shown(settings.data)} holds"
+            f" {', '.join(sorted(manifest['tasks'])) or 'nothing'}",
+            next_step="name another dataset with --data, or another --task or --mode;"
+            f" caef-data info {shown(settings.data)} shows what is there",
         )
     return Jobs(tuple(pairs), tuple(notes))
 

@@ -6,17 +6,17 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ..errors import UserError
-from .build import again_in, argument, build, command
+from .build import ConfigResult, again_in, argument, build, command
 from .card import commands, loads_from
 from .declaration import rebuild_command
 from .engine import EngineChoice
@@ -28,12 +28,16 @@ from .workers import default_workers
 
 LINE_EVERY = 5.0  # seconds between progress lines where there is no terminal
 SHADES = " .:-=+*#%@"
+LISTED = 30  # configs with a line each; of more than these, tasks
 HEAT = 20  # cells of the heat map's sides
 
 
 class _Named(Protocol):
     @property
     def name(self) -> str: ...
+
+
+Listed = TypeVar("Listed", bound=_Named)
 
 
 class _Progress:
@@ -63,11 +67,11 @@ class _Progress:
             self.console.print(f"{done}, {rate}, {left:,.0f} s left", soft_wrap=True)
 
 
-def _table(*counts: str) -> Table:
-    """Return a table of configs; their names are never cut short."""
+def _table(*counts: str, first: Sequence[str] = ("config", "split")) -> Table:
+    """Return a table of configs or tasks; their names are never cut short."""
     table = Table()
-    table.add_column("config", no_wrap=True)
-    table.add_column("split", no_wrap=True)
+    for name in first:
+        table.add_column(name, no_wrap=True)
     for name in counts:
         table.add_column(name, justify="right")
     return table
@@ -102,19 +106,38 @@ def build_with_progress(declaration: Declaration, out: str, overwrite: bool, cho
         again = again_in(rebuild_command(declaration), out) + choice.arguments()
         log.print(f"stopped: {kept} finished shards are kept in {shown(out)}; go on with: {again}", soft_wrap=True)
         sys.exit(130)
-    table = _table("classes", "rows", "size", "seconds")
-    for result in results:
-        seconds = f"{result.seconds:,.1f}" if result.built else "kept"
-        counts = (f"{result.classes:,}", f"{result.rows:,}", _size(result.bytes), seconds)
-        table.add_row(result.name, result.split, *counts)
     console = _console()
-    console.print(table)
+    console.print(_results(results))
     spent = time.perf_counter() - start
     rows, size = sum(one.rows for one in results), sum(one.bytes for one in results)
     console.print(f"{rows:,} rows, {_size(size)} in {shown(out)} after {spent:,.1f} s", soft_wrap=True)
     first = results[0]
     console.print(f"check it: caef-data verify {argument(out)}", soft_wrap=True)
     console.print(f"read it:  {loads_from(out)(first.name, first.split)}", soft_wrap=True)
+
+
+def _results(results: list[ConfigResult]) -> Table:
+    """Return a table of what was built: a line for each config, for each task where they are many."""
+    if len(results) <= LISTED:
+        table = _table("classes", "rows", "size", "seconds")
+        for one in results:
+            seconds = f"{one.seconds:,.1f}" if one.built else "kept"
+            table.add_row(one.name, one.split, f"{one.classes:,}", f"{one.rows:,}", _size(one.bytes), seconds)
+        return table
+    table = _table("configs", "rows", "size", "seconds", first=("task",))
+    for task, own in _by_task(results):
+        seconds = f"{sum(one.seconds for one in own):,.1f}" if any(one.built for one in own) else "kept"
+        rows, size = sum(one.rows for one in own), sum(one.bytes for one in own)
+        table.add_row(task, f"{len(own)}", f"{rows:,}", _size(size), seconds)
+    return table
+
+
+def _by_task(configs: Iterable[Listed]) -> list[tuple[str, list[Listed]]]:
+    """Return configs grouped by their tasks, in the order in which these come first."""
+    groups: dict[str, list[Listed]] = {}
+    for one in configs:
+        groups.setdefault(one.name.rpartition("-")[0], []).append(one)
+    return list(groups.items())
 
 
 def print_plan(declaration: Declaration, workers: int | None, as_json: bool) -> None:
@@ -125,22 +148,34 @@ def print_plan(declaration: Declaration, workers: int | None, as_json: bool) -> 
         print(json.dumps(_plan_json(plan, count), indent=1))
         return
     console = _console()
-    table = _table("classes", "expressions", "rows", "size", "shards")
-    for config in plan.configs:
-        counts = [f"{n:,}" for n in (len(config.population.classes), len(config.population), config.rows)]
-        table.add_row(config.name, config.split, *counts, _size(config.disk), f"{config.num_shards:,}")
-    console.print(table)
+    console.print(_planned(plan))
     text = sum(config.text for config in plan.configs)
     rows = sum(config.rows for config in plan.configs)
     console.print(
         f"about {rows:,} rows, {_size(text)} of text, {_size(sum(config.disk for config in plan.configs))} on disk,"
-        f" {text / TEXT_RATE / count:,.0f} s with {count} workers (rows and bytes from a sample)",
+        f" {text / TEXT_RATE / count:,.0f} s with {count} workers (rows and bytes from a sample{'' if len(plan.configs) <= LISTED else '; --json lists each config'})",
         soft_wrap=True,
     )
     _heat_map(console, plan.configs[0])
     for note in plan.notes:
         console.print(note, soft_wrap=True)
     console.print(f"build it: {command(plan)}", soft_wrap=True)
+
+
+def _planned(plan: Plan) -> Table:
+    """Return a table of what would be built: a line for each config, for each task where they are many."""
+    if len(plan.configs) <= LISTED:
+        table = _table("classes", "expressions", "rows", "size", "shards")
+        for config in plan.configs:
+            counts = [f"{n:,}" for n in (len(config.population.classes), len(config.population), config.rows)]
+            table.add_row(config.name, config.split, *counts, _size(config.disk), f"{config.num_shards:,}")
+        return table
+    table = _table("configs", "rows", "size", "shards", first=("task",))
+    for task, own in _by_task(plan.configs):
+        rows, disk = sum(config.rows for config in own), sum(config.disk for config in own)
+        shards = sum(config.num_shards for config in own)
+        table.add_row(task, f"{len(own)}", f"{rows:,}", _size(disk), f"{shards:,}")
+    return table
 
 
 def _plan_json(plan: Plan, workers: int) -> dict[str, object]:

@@ -9,6 +9,13 @@ from rich.text import Text
 from .verify import Report
 
 _SHOWN = 20  # findings printed; --json gives all that were kept
+CHECKS = {  # what is checked, with the kinds of its findings
+    "files are those of the manifest, byte for byte": {"manifest", "file", "schema"},
+    "rows parse, and every step and answer is right": {"row"},
+    "no row stands twice": {"duplicate"},
+    "no expression stands in two splits": {"overlap", "split"},
+    "each machine has one instruction": {"instruction"},
+}
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -29,8 +36,12 @@ def print_report(report: Report, console: Console) -> None:
     console.print(table)
     for note in report.notes:
         console.print(Text(f"note: {note}"))
-    for kind, count in Counter(finding.kind for finding in report.findings).items():
-        console.print(Text(f"{kind}: {count:,} of the findings listed or in --json", style="bold red"))
+    kinds = Counter(finding.kind for finding in report.findings)
+    for check, own in CHECKS.items():
+        count = sum(kinds[kind] for kind in own)
+        known = "" if count == report.num_findings else " or more"  # of many findings of a file some are kept
+        told = f"wrong: {count:,} finding{'' if count == 1 else 's'}{known}" if count else "right"
+        console.print(Text(f"{check}: {told}", style="bold red" if count else ""))
     for finding in report.findings[:_SHOWN]:
         row = "" if finding.row is None else f", row {finding.row}"
         console.print(Text(f"  {finding.path}{row}: {finding.message}"), soft_wrap=True)
@@ -42,7 +53,9 @@ def print_report(report: Report, console: Console) -> None:
     else:
         console.print(
             Text(
-                "not right; shards that are damaged or missing are rebuilt by the command that built them",
+                "not right; the command that built it makes damaged and missing shards again"
+                f" (caef-data info {report.directory} shows it)",
                 style="bold red",
-            )
+            ),
+            soft_wrap=True,
         )

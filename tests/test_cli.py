@@ -1,6 +1,7 @@
 """The command line: every command's happy path, and hostile input: exit code 2 and one message, never a traceback."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -157,6 +158,16 @@ def test_show(call: Any) -> None:
     assert call("show", "--task", "left_mask", "45321").code == 0
 
 
+def test_many_configs_are_listed_by_task(call: Any, smoke: Path) -> None:
+    out = call("plan", "smoke").out
+    assert "left_mask" in out and "left_mask-one_step" not in out
+    whole = call("plan", "smoke", "--json").json()
+    rows = sum(one["rows"] for one in whole["configs"] if one["config"].startswith("sub-"))
+    assert re.search(rf"sub +\S +\d+ +\S +{rows:,} ", out)
+    again = call("build", "smoke", "--out", smoke).out
+    assert re.search(r"sub .*kept", again) and "sub-one_step" not in again.partition("check it")[0]
+
+
 def test_info_and_verify(call: Any, smoke: Path) -> None:
     outcome = call("info", smoke)
     assert outcome.code == 0
@@ -168,7 +179,8 @@ def test_info_and_verify(call: Any, smoke: Path) -> None:
     assert outcome.code == 0
     assert outcome.json()["ok"]
     assert outcome.json()["rows"] == sum(s["rows"] for c in manifest["configs"].values() for s in c.values())
-    assert "everything checked is right" in call("verify", smoke, "--workers", 1, "--fraction", "0.01").out
+    said = call("verify", smoke, "--workers", 1, "--fraction", "0.01").out
+    assert "everything checked is right" in said and "no expression stands in two splits: right" in said
 
 
 # What is refused

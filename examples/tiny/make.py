@@ -42,7 +42,10 @@ HELPERS = ("reflection", "left_mask")
 ALIGNERS = (*SIMPLE, *COMPOSED)
 EXECUTORS = (*ALIGNERS, *HELPERS)
 ADAPTERS = tuple([("executors", task) for task in EXECUTORS] + [("aligners", task) for task in ALIGNERS])
-LONGER = {"add": 3, "greater_than": 3, "less_than": 3}  # times the steps, for executors that learn slowly
+LONGER = {  # times the steps, for adapters that learn slowly
+    **{("executors", task): 6 for task in ("add", "greater_than", "less_than")},
+    **{("executors", "div"): 3, ("aligners", "add"): 4},
+}
 VIEWS = {"executors": "one_step", "aligners": "aligner"}
 BASE_FROM_ADAPTER = "../../base"  # from an adapter's own folder, so that ckpt/ can be moved and renamed
 LORA_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -309,12 +312,13 @@ def make_base(out: Path, settings: Settings) -> None:
 def make_adapter(out: Path, kind: str, task: str, settings: Settings) -> None:
     """Train the adapter of one executor or aligner on its own rows, over the base model as stored."""
     tokenizer = AutoTokenizer.from_pretrained(out / "ckpt" / "base")
-    rows = load_rows(tokenizer, out / "data", f"{task}-{VIEWS[kind]}", "train")
+    folders = ["data"] + (["longer"] if (kind, task) == ("executors", "div") else [])
+    rows = [(load_rows(tokenizer, out / name, f"{task}-{VIEWS[kind]}", "train"), 1.0) for name in folders]
     torch.manual_seed(settings.seed_of(kind, task))
     lora = LoraConfig(r=8, lora_alpha=16, target_modules=LORA_MODULES, task_type="CAUSAL_LM")
     model = get_peft_model(load_base(out / "ckpt" / "base"), lora)
-    steps = settings.adapter_steps * (LONGER.get(task, 1) if kind == "executors" else 1)
-    train(model, Mixture([(rows, 1.0)]), Course(f"{kind}/{task}", steps, 3e-3), settings)
+    steps = settings.adapter_steps * LONGER.get((kind, task), 1)
+    train(model, Mixture(rows), Course(f"{kind}/{task}", steps, 3e-3), settings)
     with finished(out / "ckpt" / kind / task) as folder:
         model.half().save_pretrained(folder)
         (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
@@ -360,9 +364,9 @@ def report(out: Path) -> None:
         print(f"{'raw questions, ' + task:<32}{len(verdicts):>7,}{'':>17}{verdicts.mean():>17.2%}")
 
 
-def settle(out: Path, settings: Settings, declaration_identity: str) -> None:
+def settle(out: Path, settings: Settings, rows: dict[str, str]) -> None:
     """Write down what this folder is made with, or stop if it was begun with something else."""
-    path, now = out / "settings.json", {**asdict(settings), "rows": declaration_identity}
+    path, now = out / "settings.json", {**asdict(settings), "rows": rows}
     out.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         path.write_text(json.dumps(now) + "\n", encoding="utf-8")
@@ -386,9 +390,10 @@ def main(words: list[str] | None = None) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     disable_progress_bar()  # one for every loading of the base
     settings = Settings(given.steps, given.adapter_steps, given.batch, given.seed)
-    declaration = load_declaration(given.declaration)
-    settle(given.out, settings, declaration.identity())
-    build(make_plan(declaration), given.out / "data", workers=1)
+    declarations = {"data": load_declaration(given.declaration), "longer": load_declaration(str(HERE / "longer.toml"))}
+    settle(given.out, settings, {name: declaration.identity() for name, declaration in declarations.items()})
+    for name, declaration in declarations.items():
+        build(make_plan(declaration), given.out / name, workers=1)
     if not (given.out / "ckpt" / "base").exists():
         make_base(given.out, settings)
     for kind, task in ADAPTERS:
