@@ -151,9 +151,10 @@ def print_plan(declaration: Declaration, workers: int | None, as_json: bool) -> 
     console.print(_planned(plan))
     text = sum(config.text for config in plan.configs)
     rows = sum(config.rows for config in plan.configs)
+    more = "" if len(plan.configs) <= LISTED else "; --json lists each config"
     console.print(
         f"about {rows:,} rows, {_size(text)} of text, {_size(sum(config.disk for config in plan.configs))} on disk,"
-        f" {text / TEXT_RATE / count:,.0f} s with {count} workers (rows and bytes from a sample{'' if len(plan.configs) <= LISTED else '; --json lists each config'})",
+        f" {text / TEXT_RATE / count:,.0f} s with {count} workers (rows and bytes from a sample{more})",
         soft_wrap=True,
     )
     _heat_map(console, plan.configs[0])
