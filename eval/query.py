@@ -26,7 +26,7 @@ import pyarrow.dataset as ds
 from ..errors import UserError, clip, nearest
 from ..pipelines.folder import shown
 from ..schemas import RESULTS, result_schema
-from .tables import RUN_ID, read_whole
+from .tables import RUN_ID, RunTables, read_whole
 
 if TYPE_CHECKING:
     import duckdb
@@ -258,12 +258,18 @@ def visible(text: str, keep: str = "") -> str:
 
 
 def _parts(results: Path, table: str) -> list[Path]:
-    """Return the files of a table over all runs, sorted."""
+    """Return the files of a table over all runs, sorted; of an unfinished run only its row of the table runs."""
     found = []
     for folder in sorted((results / table).glob("run_id=*")):
-        if RUN_ID.fullmatch(folder.name.partition("=")[2]):
+        run = folder.name.partition("=")[2]
+        if RUN_ID.fullmatch(run) and (table == "runs" or not _is_unfinished(results, run)):
             found += [path for path in sorted(folder.glob("*.parquet")) if not path.name.startswith(".")]
     return found
+
+
+def _is_unfinished(results: Path, run: str) -> bool:
+    row = RunTables(results, run).read_run()
+    return row is not None and row["status"] != "finished"
 
 
 class _Frugal(ds.FileSystemDataset):  # type: ignore[misc]

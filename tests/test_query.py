@@ -1,5 +1,6 @@
 """``caef-data query`` reads the result tables, and can do nothing else."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -188,6 +189,19 @@ def test_what_is_missing_is_null_or_empty(tmp_path: Path) -> None:
     tables.write_part("calls", "later", [{"call": [3]}])
     database.refresh()
     assert rows(database, "SELECT count(*) FROM calls") == [(3,)]
+    database.close()
+
+
+def test_an_unfinished_run_is_only_a_row_of_runs(results: Path, tmp_path: Path) -> None:
+    copied, run = tmp_path / "results", RUNS[0].id
+    shutil.copytree(results, copied)
+    tables = RunTables(copied, run)
+    tables.write_run({**(tables.read_run() or {}), "status": "unfinished"})
+    database = Database(copied)
+    for table in VIEWS:
+        count = f"SELECT count(*) FILTER (run_id = '{run}'), count(DISTINCT run_id) FROM {table}"
+        ((own, runs),) = rows(database, count)
+        assert own == (table == "runs") and runs > 1
     database.close()
 
 
