@@ -18,7 +18,8 @@ def find_device(name: str) -> torch.device:
         UserError: there is no such device here.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    rank = os.environ.get("LOCAL_RANK", "0")
+    # Some launchers give each process a GPU of its own, the only one that it sees.
+    rank = os.environ.get("LOCAL_RANK", "0") if count != 1 else "0"
     if name == "auto":
         name = f"cuda:{rank}" if count else "cpu"
     elif name == "cuda":
@@ -45,7 +46,8 @@ def find_dtype(name: str, device: torch.device) -> torch.dtype:
         UserError: unknown name.
     """
     if name == "auto":
-        name = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        name = "bfloat16" if fast else "float32"
     if name not in DTYPES:
         raise UserError(f"there is no dtype {clip(name)}", allowed=", ".join(["auto", *DTYPES]))
     return DTYPES[name]
