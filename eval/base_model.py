@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -57,14 +58,14 @@ def find_base(
         UserError: none is named, or several are, or it is not there, or damaged.
     """
     if option is not None:
-        folder = Path(option).expanduser()
-        if not folder.is_dir() and (not HUB_NAME.fullmatch(option) or folder.exists()):
+        folder = Path(os.path.expanduser(option))
+        if not os.path.isdir(folder) and (not HUB_NAME.fullmatch(option) or os.path.exists(folder)):
             raise UserError(
                 f"there is no base model {shown(option)}",
                 where="--base-model",
                 allowed="a folder with config.json, tokenizer and weights, or a name on the Hub",
             )
-        return read_base(folder, weights=weights) if folder.is_dir() else on_hub(option, None)
+        return read_base(folder, weights=weights) if os.path.isdir(folder) else on_hub(option, None)
     named: dict[tuple[Path | str, str | None], str] = {}
     for name, adapter in adapters.items():
         place = _named_by(adapter, root)
@@ -83,6 +84,7 @@ def find_base(
 
 def _named_by(adapter: Adapter, root: Path | None) -> Path | str:
     """Return the folder or Hub name of the base model that an adapter's configuration names."""
+    # os.path: a name may be too long for a file's, which pathlib takes for an error.
     where, base = shown(adapter.path / CONFIG), adapter.base
     if base is None or root is None:
         raise UserError(
@@ -91,7 +93,7 @@ def _named_by(adapter: Adapter, root: Path | None) -> Path | str:
     if not Path(base).is_absolute():
         for start in (adapter.path, root):
             folder = (start / base).resolve()
-            if (folder / MODEL).is_file():
+            if os.path.isfile(folder / MODEL):
                 if not folder.is_relative_to(root.resolve()):
                     raise UserError(
                         f"this adapter's configuration names a base model outside the checkpoint folder: {shown(base)}",
@@ -101,7 +103,7 @@ def _named_by(adapter: Adapter, root: Path | None) -> Path | str:
                 return folder
     # A path is seen from where the user stands, as the libraries that wrote it do.
     if Path(base).is_absolute() or ".." not in Path(base).parts:
-        if (Path(base) / MODEL).is_file():
+        if os.path.isfile(Path(base) / MODEL):
             return Path(base).resolve()
         if HUB_NAME.fullmatch(base):
             return base

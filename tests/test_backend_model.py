@@ -174,8 +174,9 @@ def test_a_gpu_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setenv("LOCAL_RANK", "3")
     assert find_device("auto") == find_device("cuda") == torch.device("cuda:0")
-    with pytest.raises(UserError, match="no device cuda:3: this machine has 1 GPU"):
-        find_device("cuda:3")
+    for name in ("cuda:3", "cuda:128"):
+        with pytest.raises(UserError, match=f"no device {name}: this machine has 1 GPU"):
+            find_device(name)
 
 
 def damaged(folder: Path) -> Path:

@@ -30,7 +30,7 @@ def find_device(name: str) -> torch.device:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"there is no device {clip(name)}", allowed="auto, cpu, cuda, cuda:1 ...")
-    if device.type == "cuda" and (device.index or 0) >= count:
+    if device.type == "cuda" and not 0 <= (device.index or 0) < count:
         held = f"{count} GPUs (numbers from 0)" if count else "no GPU that torch can use"
         raise UserError(
             f"there is no device {name}: this machine has {held}",

@@ -34,7 +34,7 @@ class Endpoint:
         timeout: seconds without an answer.
 
     Raises:
-        UserError: this is no address, or the key in the environment cannot be one.
+        UserError: this is no address, or the key or a proxy in the environment cannot be one.
     """
 
     def __init__(self, endpoint: str, connections: int, timeout: float = ANSWER) -> None:
@@ -43,11 +43,18 @@ class Endpoint:
         self._key = os.environ.get(KEY, "").strip()
         if not (self._key.isascii() and self._key.isprintable()) or " " in self._key:
             raise UserError("the key for the server holds characters that no key has", where=KEY)
-        self._client = httpx2.Client(
-            headers={"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {self._key}"} if self._key else {}),
-            timeout=httpx2.Timeout(timeout, connect=min(CONNECT, timeout), pool=None),
-            limits=httpx2.Limits(max_connections=connections),
-        )
+        try:
+            self._client = httpx2.Client(
+                headers={
+                    "Accept-Encoding": "identity",
+                    **({"Authorization": f"Bearer {self._key}"} if self._key else {}),
+                },
+                timeout=httpx2.Timeout(timeout, connect=min(CONNECT, timeout), pool=None),
+                limits=httpx2.Limits(max_connections=connections),
+            )
+        except (ImportError, ValueError, OSError) as error:
+            what = f"the environment asks for connections that cannot be made: {clip(error, 200)}"
+            raise UserError(what, where="HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE, SSL_CERT_DIR") from error
         self._retries = Retries("the same command", self._say, self.scrub)
         self._lock, self._said, self._heard = threading.Lock(), -SAY_EVERY, -1.0
 
