@@ -21,8 +21,8 @@ ANSWER = 600.0  # seconds without an answer; a request may wait behind many othe
 PATIENCE = 2  # time-outs of one request before the evaluation stops
 SAY_EVERY = 5.0  # seconds between lines about requests that are tried again
 GUIDE = "docs/vllm.md"
-# Bytes of an answer, at most: whatever it is about, and what each token of a request may add (a few candidates).
-MAX_ANSWER, MAX_TOKEN = 2**22, 4096
+# Bytes of an answer, at most: a list of thousands of models; an answer, with what each token adds (about 300).
+MAX_LIST, MAX_ANSWER, MAX_TOKEN = 2**22, 2**18, 2048
 
 
 class Endpoint:
@@ -70,7 +70,7 @@ class Endpoint:
         """Return what the server calls its version; empty where it does not say."""
         try:
             url = self.url.removesuffix("/v1") + "/version"
-            found = _parsed(self._exchange("GET", url, None, MAX_ANSWER))["version"]
+            found = _parsed(self._exchange("GET", url, None, MAX_LIST))["version"]
             return found if isinstance(found, str) and found.isprintable() and len(found) < 100 else ""
         except (UserError, httpx2.HTTPError, ValueError, LookupError, TypeError):
             return ""
@@ -81,7 +81,7 @@ class Endpoint:
         Raises:
             UserError: as ``post``.
         """
-        return self._ask("GET", path, None, 0)
+        return self._ask("GET", path, None, MAX_LIST)
 
     def post(self, path: str, body: dict[str, Any], tokens: int) -> dict[str, Any]:
         """Send an object, return the one that comes back.
@@ -95,16 +95,16 @@ class Endpoint:
             UserError: the server cannot be reached, does not answer in time, refuses, or answers nonsense.
             Refused: it says that the request is wrong (400), so that the caller can say what it was.
         """
-        return self._ask("POST", path, body, tokens)
+        return self._ask("POST", path, body, MAX_ANSWER + MAX_TOKEN * tokens)
 
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None, tokens: int) -> dict[str, Any]:
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None, most: int) -> dict[str, Any]:
         url = self.url + path
         silent = 0
 
         def once() -> dict[str, Any]:
             nonlocal silent
             try:
-                response = self._heard_from(method, url, body, MAX_ANSWER + MAX_TOKEN * tokens)
+                response = self._heard_from(method, url, body, most)
             except httpx2.ReadTimeout:
                 silent += 1
                 if silent < PATIENCE:
