@@ -6,6 +6,7 @@ aligners/<task>/        the same
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -58,7 +59,7 @@ def find_adapters(folder: str | Path | None, base_model: str | None, *, weights:
     Raises:
         UserError: something is missing, damaged, or of a kind that is not read; says where, and what would do.
     """
-    root = None if folder is None else Path(folder).expanduser()
+    root = None if folder is None else Path(os.path.expanduser(folder))
     adapters = {} if root is None else {name: read_adapter(path, root) for name, path in sorted(_paths(root))}
     checkpoint = Checkpoint(find_base(base_model, adapters, root, weights=weights), adapters)
     _check_fit(checkpoint)

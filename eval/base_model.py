@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,10 @@ TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "s
 SPELLING = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", *TOKENIZERS)
 WANTED = ("*.json", "*.txt", "*.model", "*.jinja")  # of a Hub repository, beside weights
 HASHED_AT_ONCE = 4
+# How attention and experts are computed: transformers takes a name with a slash for a repository of code to run.
+IMPLEMENTATION = re.compile(r"_?(attn|experts)_implementation(_internal)?")
+BUILT_IN = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "batched_mm", "grouped_mm")
+PARTS, MAX_PARTS = re.compile(r"(.*_)?(layers?|depths?|blocks|stages|repeats|experts|labels)"), 4096
 
 
 @dataclass(frozen=True)
@@ -53,14 +58,14 @@ def find_base(
         UserError: none is named, or several are, or it is not there, or damaged.
     """
     if option is not None:
-        folder = Path(option).expanduser()
-        if not folder.is_dir() and (not HUB_NAME.fullmatch(option) or folder.exists()):
+        folder = Path(os.path.expanduser(option))
+        if not os.path.isdir(folder) and (not HUB_NAME.fullmatch(option) or os.path.exists(folder)):
             raise UserError(
                 f"there is no base model {shown(option)}",
                 where="--base-model",
                 allowed="a folder with config.json, tokenizer and weights, or a name on the Hub",
             )
-        return read_base(folder, weights=weights) if folder.is_dir() else on_hub(option, None)
+        return read_base(folder, weights=weights) if os.path.isdir(folder) else on_hub(option, None)
     named: dict[tuple[Path | str, str | None], str] = {}
     for name, adapter in adapters.items():
         place = _named_by(adapter, root)
@@ -79,6 +84,7 @@ def find_base(
 
 def _named_by(adapter: Adapter, root: Path | None) -> Path | str:
     """Return the folder or Hub name of the base model that an adapter's configuration names."""
+    # os.path: a name may be too long for a file's, which pathlib takes for an error.
     where, base = shown(adapter.path / CONFIG), adapter.base
     if base is None or root is None:
         raise UserError(
@@ -87,7 +93,7 @@ def _named_by(adapter: Adapter, root: Path | None) -> Path | str:
     if not Path(base).is_absolute():
         for start in (adapter.path, root):
             folder = (start / base).resolve()
-            if (folder / MODEL).is_file():
+            if os.path.isfile(folder / MODEL):
                 if not folder.is_relative_to(root.resolve()):
                     raise UserError(
                         f"this adapter's configuration names a base model outside the checkpoint folder: {shown(base)}",
@@ -97,7 +103,7 @@ def _named_by(adapter: Adapter, root: Path | None) -> Path | str:
                 return folder
     # A path is seen from where the user stands, as the libraries that wrote it do.
     if Path(base).is_absolute() or ".." not in Path(base).parts:
-        if (Path(base) / MODEL).is_file():
+        if os.path.isfile(Path(base) / MODEL):
             return Path(base).resolve()
         if HUB_NAME.fullmatch(base):
             return base
@@ -112,20 +118,22 @@ def read_base(folder: Path, *, weights: bool = True) -> BaseModel:
     """Check a base model's folder: configuration, tokenizer, headers of its weights.
 
     Raises:
-        UserError: a file is missing, damaged, of a kind that is not read, or names code to run.
+        UserError: a file is missing, damaged, of a kind that is not read, names code to run, or makes no sense.
     """
     config = read_json(folder / MODEL)
     names = [name for name in SPELLING if (folder / name).is_file()]
     if not set(names) & set(TOKENIZERS):
         raise UserError("the base model has no tokenizer", where=shown(folder), allowed=", ".join(TOKENIZERS))
     described = [config] + [read_json(folder / name) for name in names if name in SPELLING[:2]]
-    if any(_names_code(one) for one in described):
+    settings = [setting for one in described for setting in _settings(one)]
+    if any(name == "auto_map" and value for name, value in settings):
         raise UserError(
             "the base model's configuration names code of its own (auto_map), which is never run",
             where=shown(folder),
             allowed="models that the transformers library knows",
             next_step="if it knows this one: take auto_map out of its configuration",
         )
+    _check_settings(settings, folder)
     if (folder / CONFIG).exists():  # the transformers library would load it with the model, unasked and unchecked
         raise UserError(
             "an adapter lies in the base model's folder",
@@ -150,10 +158,37 @@ def _hash_of(folder: Path, names: list[str]) -> str:
     return hashlib.sha256(told.encode()).hexdigest()
 
 
-def _names_code(value: object) -> bool:
-    if isinstance(value, dict):
-        return bool(value.get("auto_map")) or any(_names_code(one) for one in value.values())
-    return isinstance(value, list) and any(_names_code(one) for one in value)
+def _settings(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield every setting of a configuration and of its parts; what a list holds has the list's name."""
+    left: list[tuple[str, Any]] = [("", config)]
+    while left:
+        name, value = left.pop()
+        yield name, value
+        if isinstance(value, dict):
+            left += value.items()
+        elif isinstance(value, list):
+            left += [(name, one) for one in value]
+
+
+def _check_settings(settings: Iterable[tuple[str, Any]], folder: Path) -> None:
+    """Refuse settings that fetch code, and numbers of parts that would take for ever to build."""
+    for name, value in settings:
+        if IMPLEMENTATION.fullmatch(name):
+            chosen = value.values() if isinstance(value, dict) else [value]
+            if not all(one is None or one in BUILT_IN for one in chosen):
+                raise UserError(
+                    f"{name} of the base model's configuration is {clip(value)}, which may be code of its own",
+                    where=shown(folder),
+                    allowed=", ".join(BUILT_IN),
+                    next_step=f"take {name} out of its configuration",
+                )
+        elif type(value) is int and value > MAX_PARTS and PARTS.fullmatch(name):
+            raise UserError(
+                f"{clip(name)} of the base model's configuration is {clip(value)}",
+                where=shown(folder),
+                allowed=f"up to {MAX_PARTS:,}",
+                next_step="download the model again",
+            )
 
 
 def _weight_files(folder: Path) -> list[str]:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, clip
 from ..pipelines.folder import shown
+from .patterns import ALLOWED, cost
 from .weights import Tensor, check_finite, check_inside, read_header, read_json, readable, sha256_of
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 MAX_RANK = 4096
-REPEATED, REPEATS, MAX_REPEATS = re.compile(r"\)[*+{]"), re.compile(r"[*+{]"), 4  # in patterns from a configuration
+MAX_STEPS = 4 * 10**9  # to look for a configuration's patterns in the names of all modules: minutes, at worst
+MODULES, LENGTH = 1000, 64  # what a large base model has of them, and how long their names are
+COMPILED, PLAIN = 2000, 20  # steps that a pattern takes beside its search, and those of a name
+MAX_LAYERS = 4096
+NAME = re.compile(r"[\w.-]+")
+LISTS = ("target_modules", "exclude_modules", "modules_to_save")
+# What peft makes of the keys of rank_pattern and alpha_pattern, and of layers_pattern.
+KEY, LAYER = r"(.*\.)?({})$", r"(?:^|.*?\.){}\.\d+\."
 PREFIX = "base_model.model."  # before the name of a module of the base model
 SUFFIXES = {  # -> part; B times A, (out, rank) times (rank, in), changes a module; those of embeddings lie turned
     ".lora_A.weight": "A",
@@ -83,6 +90,7 @@ def read_adapter(path: Path, root: Path) -> Adapter:
     config = read_json(path / CONFIG)
     rank, targets = _check_config(config, path / CONFIG)
     weights = read_header(path / WEIGHTS)
+    _check_patterns(config, weights, path / CONFIG)
     check_finite(path / WEIGHTS, weights)
     base, revision = (config.get(name) or None for name in ("base_model_name_or_path", "revision"))
     sha256 = hashlib.sha256("".join(sha256_of(path / name) for name in (CONFIG, WEIGHTS)).encode()).hexdigest()
@@ -127,17 +135,6 @@ def _check_config(config: Mapping[str, Any], path: Path) -> tuple[int, tuple[str
         if not test(config.get(name, default)):
             raise _refuse(name, config, path, allowed)
     targets = config["target_modules"]
-    for pattern in [*([targets] if isinstance(targets, str) else []), *(config.get("rank_pattern") or {})]:
-        try:
-            re.compile(pattern)
-        except (re.error, RecursionError, OverflowError):
-            raise UserError(f"{clip(pattern)} is no regular expression", where=shown(path)) from None
-        if REPEATED.search(pattern) or len(REPEATS.findall(pattern)) > MAX_REPEATS:
-            raise UserError(
-                f"looking for {clip(pattern)} could take for ever",
-                where=shown(path),
-                allowed=f"patterns with up to {MAX_REPEATS} repeats (* + {{), none of them of a group",
-            )
     return config["r"], (targets,) if isinstance(targets, str) else tuple(sorted(targets))
 
 
@@ -145,12 +142,45 @@ def _refuse(name: str, config: Mapping[str, Any], path: Path, allowed: str) -> U
     return UserError(f"{name} of this adapter is {clip(config.get(name))}", where=shown(path), allowed=allowed)
 
 
+def _check_patterns(config: Mapping[str, Any], weights: Collection[str], path: Path) -> None:
+    """Refuse patterns that it could take for ever to look for in the names of all modules."""
+    length = max([LENGTH, *(len(name.partition(".lora_")[0].removeprefix(PREFIX)) for name in weights)])
+    steps: dict[str, int] = {}
+    for pattern, whole in _patterns(config):
+        try:
+            re.compile(pattern)
+        except (re.error, RecursionError, OverflowError):
+            raise UserError(f"{clip(pattern)} is no regular expression", where=shown(path)) from None
+        try:
+            steps[pattern] = steps.get(pattern, 0) + cost(whole, length) + COMPILED
+        except ValueError as error:
+            what = f"looking for {clip(pattern)} could take for ever: {error}"
+            raise UserError(what, where=shown(path), allowed=ALLOWED) from None
+    for names in (config.get(name) for name in LISTS):
+        steps |= {name: PLAIN for name in names if name not in steps} if isinstance(names, list) else {}
+    if sum(steps.values()) * max(MODULES, len(weights) // 2) > MAX_STEPS:
+        most = clip(max(steps, key=lambda pattern: steps[pattern]))
+        what = f"looking for {most}{f' and {len(steps) - 1:,} others' * (len(steps) > 1)} could take for ever"
+        raise UserError(what, where=shown(path), allowed=ALLOWED, next_step='name the modules: ["q_proj", ...]')
+
+
+def _patterns(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the configuration's regular expressions: each as it stands there, and within the one that peft makes."""
+    for name in ("target_modules", "exclude_modules"):
+        if isinstance(config.get(name), str):
+            yield config[name], config[name]
+    for name in ("rank_pattern", "alpha_pattern"):
+        yield from ((pattern, KEY.format(pattern)) for pattern in config.get(name) or ())
+    layers = config.get("layers_pattern") or ()
+    yield from ((one, LAYER.format(one)) for one in ([layers] if isinstance(layers, str) else layers))
+
+
 def _is_rank(value: object) -> bool:
     return type(value) is int and 1 <= value <= MAX_RANK
 
 
-def _is_finite(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e12  # type: ignore[arg-type]
 
 
 def _is_text(value: object) -> bool:
@@ -161,20 +191,44 @@ def _is_texts(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(one, str) and one for one in value)
 
 
-def _is_numbered(value: object) -> bool:
-    return value is None or (isinstance(value, dict) and all(_is_finite(number) for number in value.values()))
+def _is_either(value: object) -> bool:
+    return _is_text(value) or _is_texts(value)
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) and NAME.fullmatch(one) for one in value)
+
+
+def _are_layers(value: object) -> bool:
+    layers = value if isinstance(value, list) else [value]
+    return len(layers) <= MAX_LAYERS and all(type(one) is int for one in layers)
+
+
+def _are_ranks(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_is_rank, value.values()))
+
+
+def _are_numbers(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_is_number, value.values()))
+
+
+def _or_null(test: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: value is None or test(value)
 
 
 # Setting -> what it is where the configuration leaves it out, whether a value makes sense, and which do.
 RULES: dict[str, tuple[object, Callable[[object], bool], str]] = {
     "r": (None, _is_rank, f"a rank of 1 to {MAX_RANK:,}"),
-    "lora_alpha": (8, _is_finite, "a number"),
-    "target_modules": (None, lambda value: bool(value) and (_is_text(value) or _is_texts(value)), "names of modules"),
-    "modules_to_save": (None, lambda value: value is None or _is_texts(value), "names of modules"),
-    "rank_pattern": (None, _is_numbered, "names of modules, each with a rank"),
-    "alpha_pattern": (None, _is_numbered, "names of modules, each with a number"),
-    "base_model_name_or_path": (None, lambda value: value is None or _is_text(value), "a folder, or a name on the Hub"),
-    "revision": (None, lambda value: value is None or _is_text(value), "a version of the base model"),
+    "lora_alpha": (8, _is_number, "a number"),
+    "target_modules": (None, lambda value: bool(value) and _is_either(value), "names of modules"),
+    "exclude_modules": (None, _or_null(_is_either), "names of modules"),
+    "modules_to_save": (None, _or_null(_are_names), "names of modules"),
+    "rank_pattern": (None, _or_null(_are_ranks), "names of modules, each with a rank"),
+    "alpha_pattern": (None, _or_null(_are_numbers), "names of modules, each with a number"),
+    "layers_pattern": (None, _or_null(_is_either), "the name of the list of layers"),
+    "layers_to_transform": (None, _or_null(_are_layers), f"up to {MAX_LAYERS:,} numbers of layers"),
+    "base_model_name_or_path": (None, _or_null(_is_text), "a folder, or a name on the Hub"),
+    "revision": (None, _or_null(_is_text), "a version of the base model"),
 }
 
 
@@ -184,12 +238,6 @@ def _targeted(config: Mapping[str, Any], module: str) -> bool:
     if isinstance(targets, str):
         return targets.lower() == "all-linear" or re.fullmatch(targets, module) is not None
     return any(module == target or module.endswith(f".{target}") for target in targets)
-
-
-def _rank_of(config: Mapping[str, Any], module: str) -> int:
-    patterns = config.get("rank_pattern") or {}
-    own = next((pattern for pattern in patterns if re.match(rf"(.*\.)?({pattern})$", module)), None)
-    return int(config["r"] if own is None else patterns[own])
 
 
 def _modules(adapter: Adapter) -> dict[str, dict[str, tuple[int, ...]]]:
@@ -202,12 +250,13 @@ def _modules(adapter: Adapter) -> dict[str, dict[str, tuple[int, ...]]]:
     found: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, tensor in adapter.weights.items():
         suffix = next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
-        if suffix is not None and name.startswith(PREFIX):
+        known = name.startswith(PREFIX) and name.isprintable()
+        if suffix is not None and known:
             module, part, shape = name[len(PREFIX) : -len(suffix)], SUFFIXES[suffix], tensor.shape
             shape = shape[::-1] if "embedding" in suffix else shape
         else:
             (module, _, part), shape = name.removeprefix(PREFIX).rpartition("."), tensor.shape
-            if not name.startswith(PREFIX) or part not in ("weight", "bias") or not _is_one_of(module, saved):
+            if not known or part not in ("weight", "bias") or not _is_one_of(module, saved):
                 raise _misfit(adapter, f"holds {clip(name, 120)}, which belongs to no LoRA of its configuration")
         found.setdefault(module, {})[part] = shape
     return found
@@ -220,13 +269,15 @@ def _is_one_of(module: str, names: tuple[str, ...]) -> bool:
 def _check_names(adapter: Adapter) -> None:
     """Check that weights and configuration speak of the same modules and ranks."""
     modules = {module: parts for module, parts in _modules(adapter).items() if "weight" not in parts}
+    ranks = [(re.compile(KEY.format(key)), rank) for key, rank in (adapter.config.get("rank_pattern") or {}).items()]
     wanted = {"A", "B", "magnitude"} if adapter.config.get("use_dora") else {"A", "B"}
     for module, parts in modules.items():
         if parts.keys() != wanted:
             raise _misfit(adapter, f"holds {', '.join(sorted(parts))} of {clip(module, 120)} instead of A and B")
         if not _targeted(adapter.config, module):
             raise _misfit(adapter, f"changes {clip(module, 120)}, which its configuration does not name")
-        first, second, rank = parts["A"], parts["B"], _rank_of(adapter.config, module)
+        first, second = parts["A"], parts["B"]
+        rank = next((rank for pattern, rank in ranks if pattern.match(module)), adapter.rank)
         if len(first) != 2 or len(second) != 2 or (first[0], second[1]) != (rank, rank):
             raise _misfit(adapter, f"has shapes {first} and {second} for {clip(module, 120)}: their rank is not {rank}")
     if not isinstance(adapter.config["target_modules"], str):
@@ -259,7 +310,8 @@ def check_fit(adapter: Adapter, base: Shapes, where: Path | str) -> None:
             fits, given = parts["weight"] == weight, parts["weight"]
         else:
             given = (parts["B"][0], parts["A"][1])
-            fits = (given[::-1] if adapter.config.get("fan_in_fan_out") else given) == weight
+            given = given[::-1] if adapter.config.get("fan_in_fan_out") else given
+            fits = given == weight
         if not fits:
             what = f"is made for shape {given} of {clip(module, 120)}, which has {weight} in the base model"
             raise _misfit(adapter, what, where)

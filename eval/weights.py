@@ -21,6 +21,7 @@ from ..pipelines.folder import shown
 MAX_HEADER = 32 * 2**20  # bytes; a LoRA of the largest models has some hundred thousand
 MAX_DIMENSIONS = 16
 MAX_JSON = 64 * 2**20
+MAX_DEPTH = 50  # of JSON; what is deeper can be read, but not shown or looked through
 CHUNK = 2**20  # numbers looked at at once
 # Of these formats a number is infinite or none exactly where all bits of its exponent are set.
 EXPONENTS = {
@@ -191,7 +192,7 @@ def _object(content: bytes) -> dict[str, Any]:
     """Parse a JSON object strictly.
 
     Raises:
-        ValueError: it is none; a name stands in it twice.
+        ValueError: it is none; a name stands in it twice; it is nested too deeply.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -203,6 +204,12 @@ def _object(content: bytes) -> dict[str, Any]:
     value = json.loads(content.decode("utf-8"), object_pairs_hook=unique)
     if not isinstance(value, dict):
         raise ValueError(f"it holds {type(value).__name__} instead of names with values")
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        level = [one for held in inner for one in held]
+    if level:
+        raise ValueError("it is nested too deeply")
     return value
 
 

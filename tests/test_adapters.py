@@ -238,6 +238,12 @@ def test_the_option_is_taken_before_the_configurations(ckpt: Path, tmp_path: Pat
     assert find_adapters(ckpt, str(other)).base == other
     refused(ckpt, "there is no base model", base=str(tmp_path / "nothing"))
     refused(ckpt, "there is no base model", base=str(ckpt / "base/config.json"))
+    for name in ("a/" * 3000, "/" + "b" * 300, "~nobody-of-that-name/base", "a\0b"):
+        refused(ckpt, "there is no base model", base=name)
+        refused(Path(name), "no such checkpoint folder|cannot be read")
+        if name.isprintable():
+            change_base(ckpt, base=name)
+            refused(ckpt, "is not here")
 
 
 def test_adapters_of_different_bases(ckpt: Path, tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from caef_data.errors import UserError
-from caef_data.eval.backends.model import Model
+from caef_data.eval.backends.device import find_device, find_dtype
+from caef_data.eval.backends.model import Model, out_of_memory
 from caef_data.eval.backends.tokens import Tokens, load_tokenizer
 from caef_data.eval.calls import BASE
 from caef_data.tests.small_model import make_model, make_tokenizer, save
@@ -133,6 +134,49 @@ def test_a_base_model_with_code_of_its_own_is_refused(base: Path) -> None:
     (base / "mine.py").write_text("raise SystemExit('code of the model was run')")
     with pytest.raises(UserError, match="the base model cannot be loaded"):
         Model(base, {}, device="cpu")
+
+
+def test_a_base_model_of_too_many_weights_is_refused(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("caef_data.eval.backends.model.MAX_WEIGHTS", 100)
+    assert Model(base, {}, device="cpu")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 100}))
+    with pytest.raises(UserError, match="its configuration asks for more than 100 weights"):
+        Model(base, {}, device="cpu")
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="lacks weights"):  # nothing is counted elsewhere, or for ever
+        Model(base, {}, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("error", "is_one"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB"), True),
+        (torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be reported later"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (torch.AcceleratorError("CUDA error: device-side assert triggered"), False),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx(...)`"), False),
+    ],
+)
+def test_how_torch_says_that_memory_ran_out(error: RuntimeError, is_one: bool) -> None:
+    assert out_of_memory(error) == is_one
+
+
+@pytest.mark.parametrize(("held", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_bfloat16_only_where_the_gpu_computes_it(monkeypatch: pytest.MonkeyPatch, held: bool, dtype: Any) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or held)
+    assert find_dtype("auto", torch.device("cuda")) == dtype
+
+
+def test_a_gpu_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slurm shows each process its GPU alone, whatever its place on the machine."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert find_device("auto") == find_device("cuda") == torch.device("cuda:0")
+    for name in ("cuda:3", "cuda:128"):
+        with pytest.raises(UserError, match=f"no device {name}: this machine has 1 GPU"):
+            find_device(name)
 
 
 def damaged(folder: Path) -> Path:

@@ -1,7 +1,6 @@
 """The backend that asks a server, against what a real vLLM said, over real sockets."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -85,15 +84,6 @@ def test_a_tie_is_not_taken_for_right(vllm_backend: OpenAIBackend, vllm: FakeVLL
     assert [found[i].right for i in rights] == [False]
     assert [found[i].at for i in rights] == [found[i].completion_tokens - 1 for i in rights]
     assert all(found[i].margin == 0 for i in rights)
-
-
-def test_numbers_that_are_none_are_not_taken_for_right(vllm_backend: OpenAIBackend, vllm: FakeVLLM) -> None:
-    def nan(choice: dict[str, Any], _: Any) -> None:
-        for one in choice["prompt_logprobs"][-1].values():
-            one["logprob"] = math.nan
-
-    vllm.faults.append(on("verify", nan, vllm))
-    assert not any(one.right for _, one in vllm_backend.verify("executors/add", calls_of("executors/add")))
 
 
 def test_requests_are_greedy_whatever_the_server_defaults_to(vllm_backend: OpenAIBackend, vllm: FakeVLLM) -> None:

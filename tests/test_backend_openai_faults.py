@@ -151,6 +151,16 @@ def test_a_key_that_cannot_be_one(vllm: FakeVLLM, vllm_tokens: Tokens, monkeypat
         OpenAIBackend(vllm.url, ADAPTERS, vllm_tokens)
 
 
+@pytest.mark.parametrize(("name", "value"), [("ALL_PROXY", "socks9://x"), ("SSL_CERT_FILE", "/no/such/file")])
+def test_a_proxy_or_certificate_that_cannot_be_one(
+    vllm: FakeVLLM, vllm_tokens: Tokens, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="the environment asks for connections that cannot be made") as raised:
+        OpenAIBackend(vllm.url, ADAPTERS, vllm_tokens)
+    assert name in str(raised.value)
+
+
 def test_who_stops_does_not_wait_for_answers(vllm: FakeVLLM) -> None:
     """Ctrl-C ends a process though requests are under way, which are never answered here."""
     asked, over = threading.Event(), threading.Event()

@@ -18,7 +18,8 @@ def find_device(name: str) -> torch.device:
         UserError: there is no such device here.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    rank = os.environ.get("LOCAL_RANK", "0")
+    # Some launchers give each process a GPU of its own, the only one that it sees.
+    rank = os.environ.get("LOCAL_RANK", "0") if count != 1 else "0"
     if name == "auto":
         name = f"cuda:{rank}" if count else "cpu"
     elif name == "cuda":
@@ -29,7 +30,7 @@ def find_device(name: str) -> torch.device:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"there is no device {clip(name)}", allowed="auto, cpu, cuda, cuda:1 ...")
-    if device.type == "cuda" and (device.index or 0) >= count:
+    if device.type == "cuda" and not 0 <= (device.index or 0) < count:
         held = f"{count} GPUs (numbers from 0)" if count else "no GPU that torch can use"
         raise UserError(
             f"there is no device {name}: this machine has {held}",
@@ -45,7 +46,8 @@ def find_dtype(name: str, device: torch.device) -> torch.dtype:
         UserError: unknown name.
     """
     if name == "auto":
-        name = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        name = "bfloat16" if fast else "float32"
     if name not in DTYPES:
         raise UserError(f"there is no dtype {clip(name)}", allowed=", ".join(["auto", *DTYPES]))
     return DTYPES[name]

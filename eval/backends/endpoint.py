@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
@@ -20,6 +21,8 @@ ANSWER = 600.0  # seconds without an answer; a request may wait behind many othe
 PATIENCE = 2  # time-outs of one request before the evaluation stops
 SAY_EVERY = 5.0  # seconds between lines about requests that are tried again
 GUIDE = "docs/vllm.md"
+# Bytes of an answer, at most: a list of thousands of models; an answer, with what each token adds (about 300).
+MAX_LIST, MAX_ANSWER, MAX_TOKEN = 2**22, 2**18, 2048
 
 
 class Endpoint:
@@ -31,7 +34,7 @@ class Endpoint:
         timeout: seconds without an answer.
 
     Raises:
-        UserError: this is no address, or the key in the environment cannot be one.
+        UserError: this is no address, or the key or a proxy in the environment cannot be one.
     """
 
     def __init__(self, endpoint: str, connections: int, timeout: float = ANSWER) -> None:
@@ -40,11 +43,18 @@ class Endpoint:
         self._key = os.environ.get(KEY, "").strip()
         if not (self._key.isascii() and self._key.isprintable()) or " " in self._key:
             raise UserError("the key for the server holds characters that no key has", where=KEY)
-        self._client = httpx2.Client(
-            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
-            timeout=httpx2.Timeout(timeout, connect=min(CONNECT, timeout), pool=None),
-            limits=httpx2.Limits(max_connections=connections),
-        )
+        try:
+            self._client = httpx2.Client(
+                headers={
+                    "Accept-Encoding": "identity",
+                    **({"Authorization": f"Bearer {self._key}"} if self._key else {}),
+                },
+                timeout=httpx2.Timeout(timeout, connect=min(CONNECT, timeout), pool=None),
+                limits=httpx2.Limits(max_connections=connections),
+            )
+        except (ImportError, ValueError, OSError) as error:
+            what = f"the environment asks for connections that cannot be made: {clip(error, 200)}"
+            raise UserError(what, where="HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE, SSL_CERT_DIR") from error
         self._retries = Retries("the same command", self._say, self.scrub)
         self._lock, self._said, self._heard = threading.Lock(), -SAY_EVERY, -1.0
 
@@ -59,9 +69,10 @@ class Endpoint:
     def version(self) -> str:
         """Return what the server calls its version; empty where it does not say."""
         try:
-            found = self._client.get(self.url.removesuffix("/v1") + "/version").json()["version"]
+            url = self.url.removesuffix("/v1") + "/version"
+            found = _parsed(self._exchange("GET", url, None, MAX_LIST))["version"]
             return found if isinstance(found, str) and found.isprintable() and len(found) < 100 else ""
-        except (httpx2.HTTPError, ValueError, LookupError, TypeError):
+        except (UserError, httpx2.HTTPError, ValueError, LookupError, TypeError):
             return ""
 
     def get(self, path: str) -> dict[str, Any]:
@@ -70,25 +81,30 @@ class Endpoint:
         Raises:
             UserError: as ``post``.
         """
-        return self._ask("GET", path, None)
+        return self._ask("GET", path, None, MAX_LIST)
 
-    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    def post(self, path: str, body: dict[str, Any], tokens: int) -> dict[str, Any]:
         """Send an object, return the one that comes back.
+
+        Args:
+            path: below the address.
+            body: the object.
+            tokens: how many tokens the answer may be about.
 
         Raises:
             UserError: the server cannot be reached, does not answer in time, refuses, or answers nonsense.
             Refused: it says that the request is wrong (400), so that the caller can say what it was.
         """
-        return self._ask("POST", path, body)
+        return self._ask("POST", path, body, MAX_ANSWER + MAX_TOKEN * tokens)
 
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None, most: int) -> dict[str, Any]:
         url = self.url + path
         silent = 0
 
         def once() -> dict[str, Any]:
             nonlocal silent
             try:
-                response = self._heard_from(method, url, body)
+                response = self._heard_from(method, url, body, most)
             except httpx2.ReadTimeout:
                 silent += 1
                 if silent < PATIENCE:
@@ -99,7 +115,10 @@ class Endpoint:
                     next_step="look at its log: it may hang, or have too many requests of others",
                 ) from None
             response.raise_for_status()
-            found = response.json()
+            try:
+                found = _parsed(response)
+            except json.JSONDecodeError as error:  # while questions are asked, a page of a proxy in a bad moment
+                raise error if method == "POST" else ValueError(str(error)) from None
             if not isinstance(found, dict):
                 raise UserError("the server's answer is no JSON object", where=url)
             return found
@@ -120,17 +139,43 @@ class Endpoint:
             what = f"the server's answer cannot be understood: {type(error).__name__} {self._quoted(str(error))}"
             raise UserError(what, where=url, next_step="is this a server with OpenAI's protocol?") from None
 
-    def _heard_from(self, method: str, url: str, body: dict[str, Any] | None) -> httpx2.Response:
+    def _heard_from(self, method: str, url: str, body: dict[str, Any] | None, most: int) -> httpx2.Response:
         """Return a response. A time-out while the server answers other requests means that this one waits in line."""
         while True:
             began = time.monotonic()
             try:
-                response = self._client.request(method, url, json=body)
+                response = self._exchange(method, url, body, most)
                 self._heard = time.monotonic()
                 return response
             except httpx2.ReadTimeout:
                 if self._heard < began:
                     raise
+
+    def _exchange(self, method: str, url: str, body: dict[str, Any] | None, most: int) -> httpx2.Response:
+        """Return a response: its body must end soon after it began, and be as short and plain as was asked for.
+
+        Raises:
+            UserError: it is not. Of a refusal, only the beginning is read.
+        """
+        content, what = bytearray(), ""
+        with self._client.stream(method, url, json=body) as response:
+            if response.headers.get("content-encoding", "identity") != "identity":
+                what = "is compressed, which was not asked for"
+            end = time.monotonic() + self.timeout
+            for chunk in response.iter_raw() if not what else ():
+                content += chunk
+                if len(content) > most:
+                    what = f"has more than {most:,} bytes"
+                elif time.monotonic() > end:
+                    what = f"does not end within {self.timeout:,.0f} s"
+                if what:
+                    break
+        if what and response.is_success:
+            raise UserError(f"the server's answer {what}", where=url, next_step=f"see its log, and {GUIDE}")
+        kept = {name: response.headers[name] for name in ("retry-after",) if name in response.headers}
+        return httpx2.Response(
+            response.status_code, headers=kept, content=bytes(content[:most]), request=response.request
+        )
 
     def _explained(self, url: str, response: httpx2.Response) -> Exception:
         """Return what a refusal means."""
@@ -162,11 +207,23 @@ class Refused(Exception):
     """The server says that the request is wrong; the text is its own, escaped."""
 
 
+def _parsed(response: httpx2.Response) -> Any:
+    """Return what a response holds.
+
+    Raises:
+        ValueError: that is no JSON.
+    """
+    try:
+        return json.loads(response.content)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def _message(response: httpx2.Response) -> str:
     """Return what a server says about a refusal, in one of the forms there are."""
     try:
-        found = response.json()
-    except ValueError:
+        found = _parsed(response)
+        error = found.get("error", found) if isinstance(found, dict) else found
+        return str(error.get("message", error) if isinstance(error, dict) else error)
+    except (ValueError, RecursionError):
         return response.text
-    error = found.get("error", found) if isinstance(found, dict) else found
-    return str(error.get("message", error) if isinstance(error, dict) else error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from peft import PeftConfig, PeftModel
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 from ...errors import UserError, clip, nearest
 from ..calls import BASE
 from .device import find_device, find_dtype
+
+MAX_WEIGHTS = 500_000  # more than the largest mixtures of experts have; each is counted twice: made, and loaded
+# Beside its own error, how torch says that memory ran out: CUDA's and its libraries' own words come through.
+OUT_OF_MEMORY = (
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "DefaultCPUAllocator: can't allocate memory",
+)
 
 
 class Model:
@@ -165,7 +175,7 @@ def load(base: Path | str, dtype: torch.dtype, device: torch.device, attention: 
     Raises:
         UserError: it cannot be loaded, or some of its weights are missing.
     """
-    with quiet():
+    with quiet(), bounded():
         try:
             net, info = AutoModelForCausalLM.from_pretrained(
                 str(base),
@@ -184,6 +194,26 @@ def load(base: Path | str, dtype: torch.dtype, device: torch.device, attention: 
             f"the base model lacks weights: {clip(', '.join(sorted(info['missing_keys'])), 200)}", where=clip(base)
         )
     return net.eval()
+
+
+@contextmanager
+def bounded() -> Iterator[None]:
+    """Let a model be built of so many weights only: a configuration may ask for layers of layers without end.
+
+    Raises:
+        ValueError: it would have more.
+    """
+    numbers = count(1)
+
+    def check(*_: object) -> None:
+        if next(numbers) > MAX_WEIGHTS:
+            raise ValueError(f"its configuration asks for more than {MAX_WEIGHTS:,} weights")
+
+    handle = register_module_parameter_registration_hook(check)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager
@@ -209,4 +239,4 @@ def _unloadable(what: str, where: Path | str, error: Exception) -> UserError:
 
 def out_of_memory(error: RuntimeError) -> bool:
     """Tell whether a failure of torch means that memory ran out, on a GPU or on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)

@@ -28,6 +28,9 @@ GREEDY |= {"repetition_penalty": 1, "presence_penalty": 0, "frequency_penalty": 
 SCORED = {"max_tokens": 1, "prompt_logprobs": 2, "add_special_tokens": False}
 DECODED = {"add_special_tokens": False, "return_token_ids": True}
 
+CARD = ("parent", "root")  # what a list of models may say of each beside its name
+WORST = 1e6  # logarithms of probabilities are smaller; vLLM itself writes -9999 for minus infinity
+
 Result = TypeVar("Result")
 _Question = tuple[str, str, int, bool]  # prompt, expected, tokens known, whether certain
 
@@ -125,7 +128,7 @@ class OpenAIBackend(Backend):
         except Refused as error:
             raise UserError(f"the server refuses to list its models: {error}", where=self.endpoint.url) from None
         cards = [card for card in data if isinstance(card, dict)] if isinstance(data, list) else []
-        if not cards or not all(isinstance(card.get("id"), str) for card in cards):
+        if not cards or not all(_is_card(card) for card in cards):
             raise UserError("the server lists no models", where=self.endpoint.url, next_step=f"see {GUIDE}")
         return cards
 
@@ -149,7 +152,7 @@ class OpenAIBackend(Backend):
             margins = []
             for token, given in zip(ids[start:], scores[start:], strict=True):
                 own = str(token)
-                margins.append(given[own]["logprob"] - max(given[other]["logprob"] for other in given if other != own))
+                margins.append(_score(given[own]) - max(_score(given[other]) for other in given if other != own))
             return margins
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise self._nonsense(error, "prompt_logprobs, as vLLM gives them, one entry a token") from None
@@ -167,8 +170,10 @@ class OpenAIBackend(Backend):
         ids, why = choice.get("token_ids"), choice.get("finish_reason")
         if not isinstance(ids, list) or not ids or not all(type(token) is int and 0 <= token < 2**31 for token in ids):
             raise self._nonsense("token_ids", "token_ids, which vLLM gives since version 0.10.2")
+        if len(ids) > room:
+            raise self._nonsense(f"an end: {len(ids):,} token_ids", f"up to {room:,}, as max_tokens said")
         if why not in ("stop", "length"):
-            raise self._nonsense(f"finish_reason {why!r}", "stop or length")
+            raise self._nonsense(f"finish_reason {why if isinstance(why, str) else ''}", "stop or length")
         if why == "length" and len(ids) < min(needed, room) and row.certain:
             raise self._too_long(len(given) + needed, None, "prompt, answer and end")
         ended = why == "stop" and ids[-1] == self.tokens.end
@@ -183,7 +188,8 @@ class OpenAIBackend(Backend):
     def _ask(self, body: dict[str, Any], length: int) -> dict[str, Any]:
         """Return the one choice that the server gives."""
         try:
-            found = self.endpoint.post("/completions", {**body, **GREEDY})
+            tokens = len(body["prompt"]) + body["max_tokens"]
+            found = self.endpoint.post("/completions", {**body, **GREEDY}, tokens)
         except Refused as error:
             raise UserError(
                 f"the server refuses a request of {length:,} tokens to {clip(body['model'])}: {error}",
@@ -267,7 +273,23 @@ class OpenAIBackend(Backend):
                 yield _Row(start + at, prompts[at], answers[at], min(known, len(answers[at])), certain, expected)
 
 
+def _score(given: Any) -> float:
+    """Return the logarithm of a token's probability.
+
+    Raises:
+        ValueError: it is no number.
+    """
+    score = given["logprob"]
+    if type(score) not in (int, float) or not abs(score) < WORST:
+        raise ValueError("a logprob that is a number")
+    return float(score)
+
+
 # What a server serves
+
+
+def _is_card(card: dict[str, Any]) -> bool:
+    return isinstance(card.get("id"), str) and all(isinstance(card.get(name, ""), str | None) for name in CARD)
 
 
 def _max_length(cards: list[dict[str, Any]]) -> int | None:
