@@ -36,7 +36,7 @@ def report(results: str, runs: Sequence[str], out: str) -> None:
         )
     database = Database(Path(results))
     try:
-        numbers, left_out = read_numbers(database, runs)
+        numbers = read_numbers(database, runs)
     finally:
         database.close()
     page = render(numbers).encode()
@@ -44,8 +44,11 @@ def report(results: str, runs: Sequence[str], out: str) -> None:
     size = f"{len(page) / 1e6:.1f} MB" if len(page) >= 1e6 else f"{len(page) / 1e3:.0f} kB"
     num = len(numbers.runs)
     print(f"{shown(out)}: {num} run{'s' * (num > 1)}, {len(numbers.panels)} tasks and modes, {size}")
-    if left_out:
-        print(f"the {MAX_RUNS} newest runs; {left_out} older ones are left out: name runs with --run")
+    if numbers.older:
+        print(f"the {MAX_RUNS} newest runs; {numbers.older} older ones are left out: name runs with --run")
+    for run in numbers.unfinished:
+        command = shown(run["command"] or "caef-data eval")
+        print(f"1 run left out: {run['run_id'][:8]} is not finished; go on with: {command}")
     print(f"open it:  {_opener()} {argument(out)}")
 
 
