@@ -18,7 +18,7 @@ import pytest
 from caef_data.eval.report.charts import COLOURS
 from caef_data.eval.report.numbers import Count, Numbers, Panel
 from caef_data.eval.report.page import END, difference, render, symbols
-from caef_data.eval.report.words import asked, good_up_to, models, outcome, percent, written
+from caef_data.eval.report.words import asked, good_up_to, models, outcome, percent, titles, written
 from caef_data.eval.runs import RAW
 from caef_data.eval.tables import RunTables, run_id
 from caef_data.schemas import RESULTS
@@ -197,7 +197,7 @@ def test_process_and_baseline_stand_side_by_side(tmp_path: Path) -> None:
     add_run(tmp_path, "alone", [{"n": 100, "correct": 3, "mode": RAW}], baseline=True, started=datetime(2027, 1, 1))
     page = report_of(tmp_path)
     assert (
-        "in one go as a machine points classes add B 3.0% 3 of 100 1.0–8.5% A 99.0% 99 of 100 94.6–99.8% +96.0"
+        "in one go as a machine points classes add B 3.0% 3 of 100 · 1.0–8.5% A 99.0% 99 of 100 · 94.6–99.8% +96.0"
         in flat(page)
     )
     assert panel_of(page, "add process")["changes"] == {"A−B": ["A", 1, "B"]}
@@ -229,7 +229,7 @@ def test_failures_alike_in_several_runs_are_one(tmp_path: Path) -> None:
     add_run(tmp_path, "two", [{"n": 50, "correct": 0}], often[1:], started=datetime(2027, 1, 1))
     add_run(tmp_path, "alone", [{"n": 50, "correct": 0, "mode": RAW}], alone, started=datetime(2028, 1, 1))
     text = flat(report_of(tmp_path))
-    assert "A add process 5 of 50 10.0%" in text and "B add process 4 of 50" in text
+    assert "A add process 5 of 50 · 10.0%" in text and "B add process 4 of 50" in text
     places = [
         text.index(one) for one in ("9 × executors/add, state q0", "1 × executors/add, state q1", "9 × base model, add")
     ]
@@ -435,6 +435,10 @@ def test_models_are_named_by_what_tells_them_apart() -> None:
 
     assert named(("/a/long/base", "out/ckpt"), ("/a/long/base", "out/ckpt")) == ["base with ckpt"] * 2
     assert named(("x", "one/ckpt"), ("x", "two/ckpt/")) == ["x with one/ckpt", "x with two/ckpt"]
+    rows = [{**run_row(RUNS[place], {}, 0, 0, finished=True), "run_id": str(place)} for place in (0, 1, 3)]
+    told = list(titles([{**dict.fromkeys(RESULTS["runs"]), **row} for row in rows]).values())
+    same = "one_step, executor and process, add, greater_than and sub"
+    assert told == [f"base with first: {same}", f"base with second: {same}", "raw baseline, add"]
     (alone,) = models(
         [{"run_id": "r", "base_model": None, "backend": "oracle", "baseline": True, "command": None}]
     ).values()

@@ -20,7 +20,7 @@ from ...schemas import RESULTS
 from ..runs import RAW
 from .charts import library, specs, style
 from .numbers import Count, Numbers, Panel, Row
-from .words import asked, cause_title, change, good_up_to, in_words, models, outcome, percent, percents, written
+from .words import cause_title, change, good_up_to, in_words, models, outcome, percent, percents, titles, written
 
 PARTS = Path(__file__).parent
 BEFORE, AFTER = 22, 44  # characters shown around the first wrong one, which a phone shows without scrolling
@@ -85,8 +85,9 @@ def render(numbers: Numbers) -> str:
         css=Markup(_part("style.css")),  # noqa: S704  our own
         policy=_policy(drawing, script),
         notice=Markup(_part("notice.txt")),  # noqa: S704  our own
-        **{one.__name__: one for one in (percent, percents, Count, good_up_to, change, difference, asked, outcome)},
+        **{one.__name__: one for one in (percent, percents, Count, good_up_to, change, difference, outcome)},
         written=written,
+        titles=titles(numbers.runs),
         models=models(numbers.runs),
         base=RAW,
         most=MAX_CAUSES,

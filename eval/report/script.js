@@ -159,7 +159,7 @@
     const options = {
       mode: "vega", ast: true, actions: false, tooltip: false, renderer: chart.renderer, config: config(colours),
     };
-    views.set(box, { chart, width });
+    views.set(box, { chart, width, run: chosenRun() });
     told(box).textContent = chart.hint ?? "";
     const { view } = await vegaEmbed(box.firstElementChild, spec, options);
     if (views.get(box).chart !== chart) return view.finalize(); // drawn anew meanwhile
@@ -298,17 +298,21 @@
     if (views.has(box)) draw(box);
   }
 
+  function chosen() {
+    filter();
+    redraw(drawn().filter((box) => box.dataset.kind !== "map" && views.get(box).run !== chosenRun()));
+  }
+
   // Takes what is chosen from the address, "#maps&task=div&run=G", and opens what it leads to.
   function recall() {
     const words = location.hash.slice(1).split("&");
     const given = new URLSearchParams(words.filter((word) => word.includes("=")).join("&"));
-    const chosen = given.size || words.every((word) => !word);
     for (const name of CHOICES) {
       const select = filters.elements[name];
-      if (select && chosen) select.value = [...select.options].some((one) => one.value === given.get(name)) ? given.get(name) : "";
+      const known = select && [...select.options].some((one) => one.value === given.get(name));
+      if (select && (given.size || !words.join(""))) select.value = known ? given.get(name) : "";
     }
-    filter();
-    redraw(drawn().filter((box) => box.dataset.kind !== "map"));
+    chosen();
     const target = document.getElementById(words.find((word) => word && !word.includes("=")) ?? "");
     if (target?.matches("details")) target.open = true;
     if (given.size) target?.scrollIntoView();
@@ -333,10 +337,7 @@
   }
 
   filters.addEventListener("submit", (event) => event.preventDefault());
-  filters.addEventListener("change", () => {
-    filter();
-    redraw(drawn().filter((box) => box.dataset.kind !== "map"));
-  });
+  filters.addEventListener("change", chosen);
   document.addEventListener("click", ({ target }) => {
     const button = target.closest?.("button");
     if (button?.dataset.show) {
@@ -344,7 +345,7 @@
       legend();
     } else if (button?.closest(".empty")) {
       filters.reset();
-      filters.dispatchEvent(new Event("change"));
+      chosen();
       button.closest("section").scrollIntoView();
     }
   });

@@ -101,6 +101,13 @@ def models(runs: Sequence[Row]) -> dict[str, str]:
     }
 
 
+def titles(runs: Sequence[Row]) -> dict[str, str]:
+    """Return what every run was by its id, with its model and adapters where others were the same."""
+    was, names = {run["run_id"]: asked(run) for run in runs}, models(runs)
+    told = list(was.values())
+    return {run: what if told.count(what) == 1 else f"{names[run]}: {what}" for run, what in was.items()}
+
+
 def written(task: str, a: str, b: str | None) -> str:
     """Return a problem as people write it: "864 − 333"; helpers, which have no sign, as "reflection(12, 34)"."""
     sign = {name: sign for sign, name in signs().items()}.get(task)
