@@ -254,6 +254,18 @@ def test_what_is_right_throughout_is_folded_and_the_worst_comes_first() -> None:
     assert "At 100% in every class: a x" in flat(page) and "At 100% in every length: a x" in flat(page)
 
 
+def test_worst_process_comes_first_whatever_the_base_model_does() -> None:
+    def panel(task: str, mode: str, correct: int) -> Panel:
+        run = SECOND if mode == RAW else FIRST
+        return Panel("test", task, mode, {run: {(1, 1): Count(20, correct)}})
+
+    panels = [panel("add", "process", 19), panel("add", RAW, 1), panel("div", "process", 5), panel("div", RAW, 9)]
+    runs = [{**dict.fromkeys(RESULTS["runs"]), "run_id": one} for one in (FIRST, SECOND)]
+    page = Page(render(numbers(panels, runs)))
+    drawn = [attributes for _, attributes in page.elements if attributes.get("data-kind") == "lengths"]
+    assert [one["aria-label"].partition(":")[0] for one in drawn] == ["div process", "add process"]
+
+
 def test_few_failed_problems_make_no_chart() -> None:
     def charts(failed: int) -> int:
         panel = Panel("test", "add", "x", {FIRST: {(1, 1): Count(20, 5)}}, {FIRST: [failed, *[0] * 9]})
@@ -342,11 +354,19 @@ def test_the_newest_ten_of_many_runs_are_taken(tmp_path: Path) -> None:
         RunTables(tmp_path, one).write_run({**row, "started": row["started"].replace(day=1 + number)})
     out = tmp_path / "report.html"
     code, said = call("report", "--results", tmp_path, "--out", out)
-    assert code == 0 and "10 runs, 0 tasks" in said and "2 older ones are left out" in said
+    assert code == 0 and "10 runs, 0 tasks" in said and "2 older runs left out" in said
     text = out.read_text(encoding="utf-8")
     assert ids[0] not in text and ids[1] not in text and ids[11] in text
     many = [word for one in ids[:11] for word in ("--run", one)]
-    assert "2 older ones are left out" in text
+    assert "2 older runs left out" in text and "is not finished" not in text
+    for number in range(5):
+        row = run_row(RUNS[4], {}, 0, 0, finished=False)
+        RunTables(tmp_path, run_id(f"stopped {number}")).write_run({**row, "command": f"caef-data eval {number}"})
+    code, said = call("report", "--results", tmp_path, "--out", out)
+    assert (
+        code == 0 and said.count("is not finished; go on with: caef-data eval") == 3 and "2 more not finished" in said
+    )
+    assert out.read_text(encoding="utf-8").count("is not finished") == 3
     assert "11 runs are too many" in refused("--results", tmp_path, "--out", out, *many)
 
 

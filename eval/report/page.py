@@ -20,7 +20,19 @@ from ...schemas import RESULTS
 from ..runs import RAW
 from .charts import library, specs, style
 from .numbers import Count, Numbers, Panel, Row
-from .words import cause_title, change, good_up_to, in_words, models, outcome, percent, percents, titles, written
+from .words import (
+    cause_title,
+    change,
+    good_up_to,
+    in_words,
+    left_out,
+    models,
+    outcome,
+    percent,
+    percents,
+    titles,
+    written,
+)
 
 PARTS = Path(__file__).parent
 BEFORE, AFTER = 22, 44  # characters shown around the first wrong one, which a phone shows without scrolling
@@ -57,6 +69,9 @@ def render(numbers: Numbers) -> str:
         from markupsafe import Markup
     except ImportError:
         raise UserError("a report needs jinja2", next_step="pip install 'caef-data[report]'") from None
+    # Base models, which are bad at all of it, come last.
+    worst_first = sorted(enumerate(numbers.panels), key=lambda one: (one[1].mode == RAW, one[1].worst))
+    beside = _beside(numbers.panels)
     tasks: dict[tuple[str, str], list[Panel]] = {}
     for panel in numbers.panels:
         tasks.setdefault((panel.split, panel.task), []).append(panel)
@@ -75,8 +90,8 @@ def render(numbers: Numbers) -> str:
         letters=letters,
         tasks=tasks,
         styles={letter: style(place) for place, letter in enumerate(letters.values())},
-        maps=_worst_first(dict(enumerate(numbers.panels))),
-        lengths=_worst_first(_beside(numbers.panels)),
+        maps=worst_first,
+        lengths=[(place, beside[place]) for place, _ in worst_first if place in beside],
         totals={(*_key(panel), run): panel.total(run) for panel in numbers.panels for run in panel.classes},
         causes=causes(numbers),
         data=_packed(json.dumps(_data(numbers, letters))),
@@ -85,8 +100,8 @@ def render(numbers: Numbers) -> str:
         css=Markup(_part("style.css")),  # noqa: S704  our own
         policy=_policy(drawing, script),
         notice=Markup(_part("notice.txt")),  # noqa: S704  our own
-        **{one.__name__: one for one in (percent, percents, Count, good_up_to, change, difference, outcome)},
-        written=written,
+        **{one.__name__: one for one in (percent, percents, Count, good_up_to, change, difference, outcome, written)},
+        left_out=left_out(numbers),
         titles=titles(numbers.runs),
         models=models(numbers.runs),
         base=RAW,
@@ -158,11 +173,6 @@ def _panel(panel: Panel, beside: Panel, letters: dict[str, str], counts: dict[Co
         "changes": {},
         "tenths": {letters[run]: problems for run, problems in panel.tenths.items()},
     }
-
-
-def _worst_first(panels: dict[int, Panel]) -> list[tuple[int, Panel]]:
-    """Return panels and their places, the worst first; those of base models, which are bad at all, last."""
-    return sorted(panels.items(), key=lambda one: (one[1].mode == RAW, one[1].worst))
 
 
 def _beside(panels: list[Panel]) -> dict[int, Panel]:

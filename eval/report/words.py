@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from ...tm.expression import signs
 from ..runs import RAW
-from .numbers import ORDER, Count, Panel, Row
+from .numbers import ORDER, Count, Numbers, Panel, Row
 
 FEW = 3  # names in a row; more are counted
 FEW_LENGTHS = 4  # which their chart shows at a glance
@@ -106,6 +106,20 @@ def titles(runs: Sequence[Row]) -> dict[str, str]:
     was, names = {run["run_id"]: asked(run) for run in runs}, models(runs)
     told = list(was.values())
     return {run: what if told.count(what) == 1 else f"{names[run]}: {what}" for run, what in was.items()}
+
+
+def left_out(numbers: Numbers) -> list[tuple[str, str]]:
+    """Return which runs are left out and why, each with the command that helps; of unfinished ones the newest few."""
+    told = []
+    if numbers.older:
+        runs = f"{numbers.older} older run{'s' * (numbers.older > 1)}"
+        told.append((f"{runs} left out; name runs with:", "caef-data report --run ID"))
+    for run in numbers.unfinished[-FEW:]:
+        why = f"1 run left out: {run['run_id'][:8]} is not finished; go on with:"
+        told.append((why, run["command"] or "caef-data eval"))
+    if more := len(numbers.unfinished[:-FEW]):
+        told.append((f"{more} more not finished; list them with:", 'caef-data query "FROM runs"'))
+    return told
 
 
 def written(task: str, a: str, b: str | None) -> str:

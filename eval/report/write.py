@@ -11,8 +11,9 @@ from ...pipelines.build import argument
 from ...pipelines.folder import shown
 from ...pipelines.shard import put
 from ..query import Database
-from .numbers import MAX_RUNS, read_numbers
+from .numbers import read_numbers
 from .page import render
+from .words import left_out
 
 
 def report(results: str, runs: Sequence[str], out: str) -> None:
@@ -44,11 +45,8 @@ def report(results: str, runs: Sequence[str], out: str) -> None:
     size = f"{len(page) / 1e6:.1f} MB" if len(page) >= 1e6 else f"{len(page) / 1e3:.0f} kB"
     num = len(numbers.runs)
     print(f"{shown(out)}: {num} run{'s' * (num > 1)}, {len(numbers.panels)} tasks and modes, {size}")
-    if numbers.older:
-        print(f"the {MAX_RUNS} newest runs; {numbers.older} older ones are left out: name runs with --run")
-    for run in numbers.unfinished:
-        command = shown(run["command"] or "caef-data eval")
-        print(f"1 run left out: {run['run_id'][:8]} is not finished; go on with: {command}")
+    for why, command in left_out(numbers):
+        print(why, shown(command))
     print(f"open it:  {_opener()} {argument(out)}")
 
 
