@@ -239,6 +239,16 @@ def test_failures_alike_in_several_runs_are_one(tmp_path: Path) -> None:
     assert "864 − 333 A process, call 1 of 20" in text
 
 
+def test_failures_of_models_are_shown_before_shorter_ones_of_baselines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_run(tmp_path, "one", [{"n": 50, "correct": 0}], [{"a": "12345", "len_a": 5}])
+    add_run(tmp_path, "alone", [{"n": 50, "correct": 0, "mode": RAW}], [{"mode": RAW, "adapter": "", "a": "7"}])
+    assert "12345 + 2" in flat(report_of(tmp_path)) and "7 + 2" in flat(report_of(tmp_path))
+    monkeypatch.setattr("caef_data.eval.report.numbers.MAX_EXAMPLES", 1)
+    assert "12345 + 2" in flat(report_of(tmp_path)) and "7 + 2" not in flat(report_of(tmp_path))
+
+
 def test_what_is_right_throughout_is_folded_and_the_worst_comes_first() -> None:
     def panel(task: str, mode: str, correct: int) -> Panel:
         return Panel("test", task, mode, {FIRST: {(1, 1): Count(20, correct)}})
