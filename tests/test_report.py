@@ -8,17 +8,22 @@ import os
 import re
 import subprocess
 import sys
+from datetime import datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from caef_data.eval.report.charts import COLOURS
 from caef_data.eval.report.numbers import Count, Numbers, Panel
-from caef_data.eval.report.page import END, difference, good_up_to, percent, render, symbols
+from caef_data.eval.report.page import END, difference, render, symbols
+from caef_data.eval.report.words import asked, good_up_to, models, outcome, percent, titles, written
+from caef_data.eval.runs import RAW
 from caef_data.eval.tables import RunTables, run_id
+from caef_data.schemas import RESULTS
 from caef_data.tests.commands import call
-from caef_data.tests.results_data import HOSTILE, RUNS, run_row
+from caef_data.tests.results_data import HOSTILE, RUNS, columns, run_row
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 FIRST, SECOND, ROLLED, BASE, STOPPED = (run.id for run in RUNS)
@@ -48,7 +53,7 @@ class Page(HTMLParser):
         if self.open and self.open[-1] == "script":
             self.scripts[self.elements[-1][1].get("id") or "own"] = data
         else:
-            self.text += data
+            self.text += f"{data} "
 
     def attributes(self, name: str) -> list[str]:
         return [value or "" for _, attributes in self.elements for key, value in attributes.items() if key == name]
@@ -81,9 +86,43 @@ def refused(*words: object) -> str:
 
 
 def numbers(panels: list[Panel], runs: list[dict[str, Any]] | None = None, **others: Any) -> Numbers:
-    row = {"run_id": FIRST, **run_row(RUNS[0], {}, 0, 0, finished=True)}
-    rest = {"gains": [], "causes": [], "examples": [], "num_failures": 0, **others}
-    return Numbers(runs or [row], panels, **rest)
+    row = {**dict.fromkeys(RESULTS["runs"]), "run_id": FIRST, **run_row(RUNS[0], {}, 0, 0, finished=True)}
+    return Numbers(runs or [row], panels, **others)
+
+
+def add_run(
+    results: Path, name: str, accuracies: list[dict[str, Any]], failures: list[dict[str, Any]] = (), **row: Any
+) -> str:  # type: ignore[assignment]
+    """Write the tables of a finished run: counts of its classes, and its failures; missing columns are filled in."""
+    one = run_id(name)
+    tables = RunTables(results, one)
+    tables.write_run({**run_row(RUNS[0], {}, 0, 0, finished=True), "command": f"caef-data eval {name}", **row})
+    usual = {
+        "task": "add",
+        "mode": "process",
+        "split": "test",
+        "dialect": "d",
+        "variant": "any",
+        "len_a": 1,
+        "len_b": 1,
+    }
+    rows = [{**usual, **counts, "accuracy": counts["correct"] / counts["n"]} for counts in accuracies]
+    tables.write_part("class_accuracy", "classes", [columns(rows)])
+    texts = {"a": "1", "b": "2", "adapter": "executors/add", "state": "q0", "step": 0, "num_calls": 20}
+    texts |= {"kind": "executor", "prompt": "p", "expected": "right", "text": "wrong"}
+    tables.write_part("failures", "part-0", [columns([{**usual, **texts, **failure} for failure in failures])])
+    return one
+
+
+def report_of(results: Path, *words: str) -> Page:
+    out = results / "report.html"
+    code, said = call("report", "--results", results, "--out", out, *words)
+    assert code == 0, said
+    return Page(out.read_text(encoding="utf-8"))
+
+
+def flat(page: Page) -> str:
+    return " ".join(page.text.split())
 
 
 def test_page_is_well_formed_and_its_links_lead_somewhere(page: Page) -> None:
@@ -115,8 +154,7 @@ def test_summary_says_what_the_tables_say(page: Page, results: Path) -> None:
     rows = [row for row in classes if (row["task"], row["mode"]) == ("add", "executor")]
     n, correct = sum(row["n"] for row in rows), sum(row["correct"] for row in rows)
     assert 0 < correct < n
-    shown = f"{percent(Count(n, correct))} {correct} of {n}"
-    assert shown in " ".join(page.text.split())
+    assert f"A {percent(Count(n, correct))} {correct} of {n}" in flat(page)
     panel = panel_of(page, "add executor")
     assert page.data["counts"][panel["totals"]["A"]][:2] == [n, correct]
     place = panel["a"].index(2) * len(panel["b"]) + panel["b"].index(3)
@@ -144,14 +182,108 @@ def test_steps_comparison_failures_and_provenance_are_there(page: Page, results:
     for row in mine:
         tenths[min(10 * row["step"] // row["num_calls"], 9)] += 1
     assert panel_of(page, "sub executor")["tenths"]["A"] == tenths
-    text = " ".join(page.text.split())
-    assert "Comparison with run A" in text and "+41.7" in text
+    text = flat(page)
+    assert "+41.7" in text
     assert "final answer right" in text  # of the rollout
-    assert STOPPED not in text
+    assert f"1 run left out: {STOPPED[:8]} is not finished; go on with: caef-data eval --adapters stopped" in text
     for run in RUNS[:4]:
         assert run.id in text and f"caef-data eval --adapters {run.name}" in text
     assert hashlib.sha256(b"first").hexdigest() in text
-    assert sum(tag == "mark" for tag, _ in page.elements) >= 2 * 20
+    assert sum(tag == "mark" for tag, _ in page.elements) >= 2 * 10
+
+
+def test_process_and_baseline_stand_side_by_side(tmp_path: Path) -> None:
+    add_run(tmp_path, "machine", [{"n": 100, "correct": 99}])
+    add_run(tmp_path, "alone", [{"n": 100, "correct": 3, "mode": RAW}], baseline=True, started=datetime(2027, 1, 1))
+    page = report_of(tmp_path)
+    assert (
+        "in one go as a machine points classes add B 3.0% 3 of 100 · 1.0–8.5% A 99.0% 99 of 100 · 94.6–99.8% +96.0"
+        in flat(page)
+    )
+    assert panel_of(page, "add process")["changes"] == {"A−B": ["A", 1, "B"]}
+    assert list(panel_of(page, "add process")["lengths"]) == ["A", "B"]  # one chart holds both
+    assert sum(attributes.get("data-kind") == "lengths" for _, attributes in page.elements) == 1
+
+
+def test_runs_are_compared_where_they_share_most_and_not_where_they_share_nothing(tmp_path: Path) -> None:
+    def of(year: int, *lengths: int, **others: Any) -> dict[str, Any]:
+        add_run(tmp_path, str(year), [{"len_a": one, "n": 10, "correct": year % 10, **others} for one in lengths],
+                started=datetime(year, 1, 1))  # fmt: skip
+
+    of(2021, 1)
+    of(2022, 1, 2, task="sub")
+    assert "Comparison" not in report_of(tmp_path).text
+    of(2023, 1, 2)
+    of(2024, 1, 2)
+    of(2025, 2, 3)
+    changes = panel_of(report_of(tmp_path), "add process")["changes"]
+    assert list(changes) == ["C−A", "D−C", "E−C"]
+
+
+def test_failures_alike_in_several_runs_are_one(tmp_path: Path) -> None:
+    often = [{"a": str(number), "text": str(number)} for number in range(5)]
+    alone = [{"mode": RAW, "adapter": "", "state": None, "num_calls": 1}] * 9
+    add_run(
+        tmp_path, "one", [{"n": 50, "correct": 0}], [*often, {"a": "864", "task": "sub", "b": "333", "state": "q1"}]
+    )
+    add_run(tmp_path, "two", [{"n": 50, "correct": 0}], often[1:], started=datetime(2027, 1, 1))
+    add_run(tmp_path, "alone", [{"n": 50, "correct": 0, "mode": RAW}], alone, started=datetime(2028, 1, 1))
+    text = flat(report_of(tmp_path))
+    assert "A add process 5 of 50 · 10.0%" in text and "B add process 4 of 50" in text
+    places = [
+        text.index(one) for one in ("9 × executors/add, state q0", "1 × executors/add, state q1", "9 × base model, add")
+    ]
+    assert places == sorted(places)
+    assert "1 + 2 A process, call 1 of 20 B process, call 1 of 20 expected r ight" in text
+    assert "0 + 2 A process, call 1 of 20 expected r ight" in text
+    assert "864 − 333 A process, call 1 of 20" in text
+
+
+def test_failures_of_models_are_shown_before_shorter_ones_of_baselines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_run(tmp_path, "one", [{"n": 50, "correct": 0}], [{"a": "12345", "len_a": 5}])
+    add_run(tmp_path, "alone", [{"n": 50, "correct": 0, "mode": RAW}], [{"mode": RAW, "adapter": "", "a": "7"}])
+    assert "12345 + 2" in flat(report_of(tmp_path)) and "7 + 2" in flat(report_of(tmp_path))
+    monkeypatch.setattr("caef_data.eval.report.numbers.MAX_EXAMPLES", 1)
+    assert "12345 + 2" in flat(report_of(tmp_path)) and "7 + 2" not in flat(report_of(tmp_path))
+
+
+def test_what_is_right_throughout_is_folded_and_the_worst_comes_first() -> None:
+    def panel(task: str, mode: str, correct: int) -> Panel:
+        return Panel("test", task, mode, {FIRST: {(1, 1): Count(20, correct)}})
+
+    page = Page(render(numbers([panel("a", "x", 20), panel("b", "x", 19), panel("c", "x", 5), panel("d", RAW, 1)])))
+    maps = [attributes for _, attributes in page.elements if attributes.get("data-kind") == "map"]
+    assert [page.data["panels"][int(one["data-panel"] or 0)]["title"] for one in maps] == [
+        "c x",
+        "b x",
+        f"d {RAW}",
+        "a x",
+    ]
+    assert "At 100% in every class: a x" in flat(page) and "At 100% in every length: a x" in flat(page)
+
+
+def test_worst_process_comes_first_whatever_the_base_model_does() -> None:
+    def panel(task: str, mode: str, correct: int) -> Panel:
+        run = SECOND if mode == RAW else FIRST
+        return Panel("test", task, mode, {run: {(1, 1): Count(20, correct)}})
+
+    panels = [panel("add", "process", 19), panel("add", RAW, 1), panel("div", "process", 5), panel("div", RAW, 9)]
+    runs = [{**dict.fromkeys(RESULTS["runs"]), "run_id": one} for one in (FIRST, SECOND)]
+    page = Page(render(numbers(panels, runs)))
+    drawn = [attributes for _, attributes in page.elements if attributes.get("data-kind") == "lengths"]
+    assert [one["aria-label"].partition(":")[0] for one in drawn] == ["div process", "add process"]
+
+
+def test_few_failed_problems_make_no_chart() -> None:
+    def charts(failed: int) -> int:
+        panel = Panel("test", "add", "x", {FIRST: {(1, 1): Count(20, 5)}}, {FIRST: [failed, *[0] * 9]})
+        cause = {"adapter": "z", "state": "q", "split": "test", "task": "add", "mode": "x", "run_id": FIRST}
+        page = Page(render(numbers([panel], causes=[{**cause, "problems": failed}])))
+        return sum(attributes.get("data-kind") == "tenths" for _, attributes in page.elements)
+
+    assert charts(9) == 0 and charts(10) == 1
 
 
 def test_model_output_and_names_cannot_act(tmp_path: Path) -> None:
@@ -232,10 +364,19 @@ def test_the_newest_ten_of_many_runs_are_taken(tmp_path: Path) -> None:
         RunTables(tmp_path, one).write_run({**row, "started": row["started"].replace(day=1 + number)})
     out = tmp_path / "report.html"
     code, said = call("report", "--results", tmp_path, "--out", out)
-    assert code == 0 and "10 runs, 0 tasks" in said and "2 older ones are left out" in said
+    assert code == 0 and "10 runs, 0 tasks" in said and "2 older runs left out" in said
     text = out.read_text(encoding="utf-8")
     assert ids[0] not in text and ids[1] not in text and ids[11] in text
     many = [word for one in ids[:11] for word in ("--run", one)]
+    assert "2 older runs left out" in text and "is not finished" not in text
+    for number in range(5):
+        row = run_row(RUNS[4], {}, 0, 0, finished=False)
+        RunTables(tmp_path, run_id(f"stopped {number}")).write_run({**row, "command": f"caef-data eval {number}"})
+    code, said = call("report", "--results", tmp_path, "--out", out)
+    assert (
+        code == 0 and said.count("is not finished; go on with: caef-data eval") == 3 and "2 more not finished" in said
+    )
+    assert out.read_text(encoding="utf-8").count("is not finished") == 3
     assert "11 runs are too many" in refused("--results", tmp_path, "--out", out, *many)
 
 
@@ -270,9 +411,79 @@ def test_longest_good_length() -> None:
     def panel(*accuracies: int) -> Panel:
         return Panel("test", "add", "x", {"r": {(n, 1): Count(100, one) for n, one in enumerate(accuracies, 1)}})
 
-    assert good_up_to(panel(100, 99, 98, 100), "r") == 2
-    assert good_up_to(panel(98, 100), "r") == 0
-    assert good_up_to(panel(100, 100), "r") is None
+    assert good_up_to(panel(100, 99, 98, 100, 100), "r") == 2
+    assert good_up_to(panel(98, *[100] * 4), "r") == 0
+    assert good_up_to(panel(*[100] * 5), "r") is None
+    assert good_up_to(panel(98, *[100] * 3), "r") is None  # so few are read off their chart
+
+
+@pytest.mark.parametrize(
+    ("problem", "shown"),
+    [
+        (("sub", "864", "333"), "864 − 333"),
+        (("div", "103", "8"), "103 // 8"),
+        (("mul", "13", "0"), "13 × 0"),
+        (("reflection", "12", "34"), "reflection(12, 34)"),
+        (("left_mask", "12", None), "left_mask(12)"),
+        (("not_here", "1", "2"), "not_here(1, 2)"),
+    ],
+)
+def test_problems_are_written_as_people_do(problem: tuple[str, str, str | None], shown: str) -> None:
+    assert written(*problem) == shown
+
+
+def test_runs_say_what_they_were_and_how_they_came_out() -> None:
+    row = {"max_problems": None, **run_row(RUNS[0], {"problems": 1036}, 0, 0, finished=True)}
+    assert asked(row) == "one_step, executor and process, add, greater_than and sub, 1,036 problems"
+    few = {**row, "modes": [RAW], "tasks": list("abcdefg"), "max_problems": 150, "baseline": True}
+    assert asked(few) == "raw baseline, 7 tasks, up to 150 problems each"
+    panels = [
+        Panel("test", one, "process", {"r": {(1, 1): Count(100, right)}})
+        for one, right in zip("abcd", (90, 89, 100, 99), strict=True)
+    ]
+    assert outcome("r", panels[:2]) == "b 89.0%, a 90.0%"
+    assert outcome("r", panels) == "3 of 4 tasks at 90% or more; worst: b 89.0%"
+    assert (
+        outcome("r", [*panels[2:3] * 3, Panel("test", "c", "x", panels[2].classes)]) == "all 4 tasks and modes at 100%"
+    )
+    assert outcome("other", panels) == "nothing evaluated"
+
+
+def test_models_are_named_by_what_tells_them_apart() -> None:
+    def named(*paths: tuple[str, str]) -> list[str]:
+        usual = {"backend": "b", "baseline": False}
+        rows = [
+            {
+                **usual,
+                "run_id": str(place),
+                "base_model": base,
+                "command": f"caef-data eval --adapters {adapters} --task add",
+            }
+            for place, (base, adapters) in enumerate(paths)
+        ]
+        return list(models(rows).values())
+
+    assert named(("/a/long/base", "out/ckpt"), ("/a/long/base", "out/ckpt")) == ["base with ckpt"] * 2
+    assert named(("x", "one/ckpt"), ("x", "two/ckpt/")) == ["x with one/ckpt", "x with two/ckpt"]
+    rows = [{**run_row(RUNS[place], {}, 0, 0, finished=True), "run_id": str(place)} for place in (0, 1, 3)]
+    told = list(titles([{**dict.fromkeys(RESULTS["runs"]), **row} for row in rows]).values())
+    same = "one_step, executor and process, add, greater_than and sub"
+    assert told == [f"base with first: {same}", f"base with second: {same}", "raw baseline, add"]
+    (alone,) = models(
+        [{"run_id": "r", "base_model": None, "backend": "oracle", "baseline": True, "command": None}]
+    ).values()
+    assert alone == "oracle"
+
+
+def test_runs_have_colours_of_their_own_on_light_and_on_dark() -> None:
+    def light(colour: str) -> float:
+        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        linear = [one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    assert all(1.05 / (light(one) + 0.05) >= 3 for one, _ in COLOURS)
+    assert all((light(one) + 0.05) / (light("#1b1d23") + 0.05) >= 3 for _, one in COLOURS)
+    assert len({one for pair in COLOURS for one in pair}) == 2 * len(COLOURS) == 16
 
 
 def test_difference_marks_the_first_wrong_character() -> None:
@@ -284,8 +495,9 @@ def test_difference_marks_the_first_wrong_character() -> None:
 
 def test_failure_that_was_not_decoded_says_so() -> None:
     row = {"run_id": FIRST, "task": "add", "mode": "one_step", "split": "test", "a": "1", "b": None, "step": None}
-    row |= {name: None for name in ("num_calls", "adapter", "state", "prompt", "expected", "text", "first_wrong_token")}
-    page = Page(render(numbers([], examples=[row], num_failures=1)))
+    row |= {name: None for name in ("num_calls", "adapter", "state", "prompt", "expected", "text")}
+    row |= {"place": 1, "found": [{"run_id": FIRST, "mode": "one_step", "step": None, "num_calls": None}]}
+    page = Page(render(numbers([], examples=[row])))
     assert "was not decoded" in page.text and "mark" not in {tag for tag, _ in page.elements}
 
 

@@ -11,20 +11,26 @@ from typing import Any
 
 from ...errors import UserError
 
-# Light enough for a dark page and dark enough for a white one (3:1 at the least), and apart for the colour-blind;
-# where colours come back, dashes and points differ.
-COLOURS = ("#3d7fd9", "#c8621b", "#17906f", "#b355a5", "#8c7420")
-POINTS = ("circle", "square", "triangle-up", "diamond", "cross")
+# On white and on a dark page, 3:1 at the least on either and apart for the colour-blind; the letters of runs stand at
+# their lines. Where colours come back, dashes differ.
+COLOURS = (
+    *(("#1d55d8", "#59a4ff"), ("#bf5f02", "#ff8f2c"), ("#04846c", "#3ccfa3"), ("#8e3390", "#cd5ea6")),
+    *(("#8b470d", "#f4dd37"), ("#2a93e0", "#a0e1ff"), ("#4b0f5e", "#8848f2"), ("#7398a1", "#f0ffcc")),
+)
+POINTS = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
 DASHES = (("solid", [1, 0]), ("dashed", [6, 3]))
 
+FEW = 10  # problems of which an accuracy says little
+
 Spec = dict[str, Any]
+RUN_COLOUR: Spec = {"field": "colour", "type": "nominal", "scale": None}  # the page's, which may be light or dark
 
 
 def style(place: int) -> Spec:
-    """Return how the run in this place is drawn: colour, point, dash, and the border of its name."""
+    """Return how the run in this place is drawn: colours on light and dark, point, dash, and the border of its name."""
     kinds = len(COLOURS)
     border, dash = DASHES[place // kinds % len(DASHES)]
-    return {"colour": COLOURS[place % kinds], "point": POINTS[place % kinds], "dash": dash, "border": border}
+    return {"colours": COLOURS[place % kinds], "point": POINTS[place % kinds], "dash": dash, "border": border}
 
 
 @cache
@@ -45,7 +51,7 @@ def specs(letters: tuple[str, ...]) -> dict[str, Spec]:
     Raises:
         UserError: what compiles them is not installed.
     """
-    written = {"map": _map(), "lengths": _lengths(letters), "tenths": _tenths(letters)}
+    written = {"map": _map(), "lengths": _lengths(letters), "tenths": _tenths()}
     return {name: _converter().vegalite_to_vega(_whole(spec), vl_version="6.4") for name, spec in written.items()}
 
 
@@ -107,70 +113,84 @@ def _ticks(name: str) -> Spec:
 
 
 def _lengths(letters: Sequence[str]) -> Spec:
-    """Accuracy against the digits of the longer operand, a line a run, with its interval as a band and as bars."""
+    """Accuracy against the digits of the longer operand, a line a run with its letter; intervals as bars.
+
+    Points of few problems are faint; where runs would lie on each other, the page puts them side by side.
+    """
     x = {
-        "field": "length",
+        "field": "at",
         "type": "quantitative",
         "title": "digits of the longer operand",
-        "axis": {"tickMinStep": 1, "grid": False},
-        "scale": {"domain": [{"expr": "first"}, {"expr": "last"}], "nice": False, "padding": 8},
+        "axis": {"values": {"expr": "ticks"}, "format": "d", "grid": False},
+        "scale": {"domain": [{"expr": "first"}, {"expr": "last"}], "nice": False, "padding": 14},
     }
-    percent = {"format": "%", "title": None, "tickCount": 5}
-    y = {"type": "quantitative", "scale": {"domain": [0, 1]}, "axis": percent}
-    drawn = [_param("dot", 36), _param("bars", 0.5)]
-    ends = {"y": {**y, "field": "low"}, "y2": {"field": "high"}}
+    y = {
+        "field": "accuracy",
+        "type": "quantitative",
+        "scale": {"domain": [0, 1]},
+        "axis": {"format": "%", "title": None, "tickCount": 5},
+    }
+    drawn = [_param("dot", 36), _param("bars", 0.5), _param("ticks", [])]
+    faint = {"condition": {"test": f"datum.n < {FEW}", "value": 0.4}, "value": 1}
     return {
         "params": [*drawn, _param("first", 1), _param("last", 2), _param("ink", "#000")],
         "data": {"name": "rows"},
-        "encoding": {"x": x, "color": _run_colour(letters)},
+        "encoding": {"x": x, "color": RUN_COLOUR},
         "layer": [
-            {"mark": {"type": "area", "opacity": 0.15}, "encoding": ends},
-            {"mark": {"type": "rule", "opacity": {"expr": "bars"}}, "encoding": ends},
             {
-                "mark": {"type": "line", "strokeWidth": 2},
-                "encoding": {"y": {**y, "field": "accuracy"}, "strokeDash": _run_scale(letters, "dash")},
+                "mark": {"type": "rule", "opacity": {"expr": "bars"}},
+                "encoding": {"y": {**y, "field": "low"}, "y2": {"field": "high"}},
             },
             {
-                "mark": {"type": "point", "size": {"expr": "dot"}, "filled": True, "opacity": 1},
-                "encoding": {"y": {**y, "field": "accuracy"}, "shape": _run_scale(letters, "point")},
+                "mark": {"type": "line", "strokeWidth": 2},
+                "encoding": {"y": y, "detail": {"field": "run"}, "strokeDash": _run_scale(letters, "dash")},
+            },
+            {
+                "mark": {"type": "point", "size": {"expr": "dot"}, "filled": True},
+                "encoding": {"y": y, "shape": _run_scale(letters, "point"), "opacity": faint},
+            },
+            {
+                "data": {"name": "ends"},
+                "mark": {"type": "text", "align": "left", "dx": 10, "fontWeight": "bold", "fontSize": 12},
+                "encoding": {"y": y, "text": {"field": "run"}},
             },
             {
                 "data": {"name": "chosen"},
                 "mark": {"type": "point", "size": 160, "filled": False, "opacity": 1, "stroke": {"expr": "ink"}},
-                "encoding": {"y": {**y, "field": "accuracy"}},
+                "encoding": {"y": y},
             },
         ],
     }
 
 
-def _tenths(letters: Sequence[str]) -> Spec:
-    """Failed problems by the tenth of their calls in which the first failing one is, a bar a run."""
-    bar = {"type": "bar", "stroke": None}
+def _tenths() -> Spec:
+    """Failed problems by the share of their calls before the first failing one: a bar a tenth and run."""
+    encoding = {
+        "x": {
+            "field": "from",
+            "type": "quantitative",
+            "scale": {"domain": [0, 1]},
+            "title": "share of the calls before the first failing one",
+            "axis": {"format": "%", "tickCount": 5, "grid": False},
+        },
+        "x2": {"field": "to"},
+        "y": {
+            "field": "problems",
+            "type": "quantitative",
+            "title": "failed problems",
+            "scale": {"domain": [0, {"expr": "most"}]},
+            "axis": {"tickCount": {"expr": "min(5, most)"}, "format": "~s"},
+        },
+        "y2": {"datum": 0},
+        "color": RUN_COLOUR,
+    }
     return {
         "params": [_param("ink", "#000"), _param("most", 1)],
         "data": {"name": "rows"},
-        "encoding": {
-            "x": {
-                "field": "tenth",
-                "type": "ordinal",
-                "scale": {"domain": list(range(10))},
-                "title": "first failing call, in % of the calls",
-                "axis": {"labelAngle": 0, "labelExpr": "datum.value * 10"},
-            },
-            "xOffset": {"field": "run", "type": "nominal", "scale": {"domain": list(letters)}},
-            "y": {
-                "field": "problems",
-                "type": "quantitative",
-                "title": "failed problems",
-                "stack": None,
-                "scale": {"domain": [0, {"expr": "most"}]},
-                "axis": {"tickCount": {"expr": "min(5, most)"}, "format": "~s"},
-            },
-            "color": _run_colour(letters),
-        },
+        "encoding": encoding,
         "layer": [
-            {"mark": bar},
-            {"data": {"name": "chosen"}, "mark": {**bar, "stroke": {"expr": "ink"}, "strokeWidth": 2}},
+            {"mark": {"type": "rect", "stroke": None}},
+            {"data": {"name": "chosen"}, "mark": {"type": "rect", "stroke": {"expr": "ink"}, "strokeWidth": 2}},
         ],
     }
 
@@ -178,7 +198,3 @@ def _tenths(letters: Sequence[str]) -> Spec:
 def _run_scale(letters: Sequence[str], what: str) -> Spec:
     scale = {"domain": list(letters), "range": [style(place)[what] for place in range(len(letters))]}
     return {"field": "run", "type": "nominal", "scale": scale}
-
-
-def _run_colour(letters: Sequence[str]) -> Spec:
-    return _run_scale(letters, "colour")

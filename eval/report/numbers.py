@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...errors import UserError, clip, nearest
@@ -13,15 +13,14 @@ from ..runs import MODES, RAW
 from ..tables import wilson
 
 MAX_RUNS = 10  # more cannot be told apart in one chart
-MAX_EXAMPLES, EXAMPLES_EACH = 60, 3  # failures shown: in all; of a run's task and mode
-MAX_CAUSES = 40
+MAX_EXAMPLES, EXAMPLES_EACH = 60, 3  # failures shown: in all; of a cause in a run's task and mode
 ORDER = {mode: place for place, mode in enumerate((*MODES, RAW))}
 
 RUNS = "SELECT * FROM runs ORDER BY started, run_id"
 # Variants and dialects of a class are counted together, splits are not: training rows say nothing about a model.
 CLASSES = """
-SELECT split, task, mode, run_id, len_a, len_b, sum(n)::BIGINT AS n, sum(correct)::BIGINT AS correct,
-    sum(final_correct)::BIGINT AS final
+SELECT split, task, mode, array_position([{runs}], run_id) AS place, run_id, len_a, len_b,
+    sum(n)::BIGINT AS n, sum(correct)::BIGINT AS correct, sum(final_correct)::BIGINT AS final
 FROM class_accuracy WHERE run_id IN ({runs})
 GROUP BY ALL ORDER BY ALL
 """
@@ -30,30 +29,47 @@ SELECT split, task, mode, run_id, greatest(0, least(10 * step // num_calls, 9)):
 FROM failures WHERE num_calls > 1 AND run_id IN ({runs})
 GROUP BY ALL ORDER BY ALL
 """
+# A failed problem counts where it first went wrong; of how many problems says its panel.
 CAUSES = """
-SELECT adapter, state, list(run_id ORDER BY run_id) AS runs, list(problems ORDER BY run_id) AS problems
-FROM (SELECT adapter, state, run_id, count(*) AS problems FROM failures WHERE run_id IN ({runs}) GROUP BY ALL)
-GROUP BY ALL ORDER BY sum(problems) DESC, adapter, state LIMIT {limit}
+SELECT adapter, state, split, task, mode, array_position([{runs}], run_id) AS place, run_id, count(*) AS problems
+FROM failures WHERE run_id IN ({runs}) GROUP BY ALL ORDER BY ALL
 """
+# The shortest of each cause, run, task and mode. Runs that failed alike are one example: models err in the same places.
 EXAMPLES = """
 WITH ranked AS (
-    SELECT *, row_number() OVER (
-        PARTITION BY run_id, split, task, mode ORDER BY len_a + len_b, len_a, a, b, step, variant
-    ) AS place
+    SELECT hash(split, task, a, b, adapter, state, prompt, expected, text) AS same, mode = '{raw}' AS baseline,
+        len_a + len_b AS digits, row_number() OVER (
+            PARTITION BY run_id, split, task, mode, adapter, state ORDER BY len_a + len_b, len_a, a, b, step, variant
+        ) AS place, {{'run_id': run_id, 'mode': mode, 'step': step, 'num_calls': num_calls}} AS found
     FROM failures WHERE run_id IN ({runs})
 ), few AS (
-    SELECT * FROM ranked WHERE place <= {each} ORDER BY place, task, mode, split, run_id LIMIT {limit}
+    SELECT same, min(place) AS place, list(found ORDER BY array_position([{runs}], found.run_id), found.mode) AS found
+    FROM ranked GROUP BY same HAVING min(place) <= {each}
+    ORDER BY bool_and(baseline), min(place), min(digits), same LIMIT {limit}
 )
-SELECT * FROM few ORDER BY task, mode, split, run_id, place
+SELECT DISTINCT ON (same) few.found, few.place, failures.* FROM few
+JOIN failures ON same = hash(split, task, a, b, adapter, state, prompt, expected, text)
+WHERE run_id IN ({runs}) ORDER BY ALL
 """
+# A run is compared with an older one of the same mode, and the whole process with the base model alone: both lead from
+# the raw question to the raw answer. Of several, with the one that shares most classes; the oldest of equals.
 GAINS = """
-SELECT new.run_id, split, task, mode, count(*) AS classes,
+SELECT new.run_id, old.run_id AS old_run, split, task, new.mode, old.mode AS old_mode,
+    new.mode <> old.mode AS other_mode, count(*) AS classes,
     sum(old.n)::BIGINT AS old_n, sum(old.correct)::BIGINT AS old_correct,
     sum(new.n)::BIGINT AS n, sum(new.correct)::BIGINT AS correct,
     count(*) FILTER (new.accuracy > old.accuracy) AS better, count(*) FILTER (new.accuracy < old.accuracy) AS worse
-FROM class_accuracy old JOIN class_accuracy new USING (task, mode, split, dialect, variant, len_a, len_b)
-WHERE old.run_id = '{first}' AND new.run_id IN ({runs}) AND new.run_id <> '{first}' AND old.n > 0 AND new.n > 0
-GROUP BY ALL ORDER BY ALL
+FROM class_accuracy old JOIN class_accuracy new USING (task, split, dialect, variant, len_a, len_b)
+WHERE old.run_id IN ({runs}) AND new.run_id IN ({runs}) AND old.n > 0 AND new.n > 0 AND (
+    new.mode = 'process' AND old.mode = '{raw}' OR new.mode = old.mode
+    AND array_position([{runs}], old.run_id) < array_position([{runs}], new.run_id)
+)
+GROUP BY new.run_id, old.run_id, split, task, new.mode, old.mode
+QUALIFY row_number() OVER (
+    PARTITION BY new.run_id, split, task, new.mode, old.mode
+    ORDER BY count(*) DESC, array_position([{runs}], old.run_id)
+) = 1
+ORDER BY array_position([{runs}], new.run_id)
 """
 
 Row = dict[str, Any]
@@ -66,6 +82,11 @@ class Count:
     n: int
     correct: int
     final: int | None = None
+
+    @property
+    def perfect(self) -> bool:
+        """Whether all that was evaluated is right."""
+        return 0 < self.n == self.correct
 
     @property
     def accuracy(self) -> float | None:
@@ -93,6 +114,30 @@ class Panel:
     classes: dict[str, dict[tuple[int, int], Count]] = field(default_factory=dict)
     tenths: dict[str, list[int]] = field(default_factory=dict)
 
+    @property
+    def runs(self) -> list[str]:
+        """The runs that evaluated it, best known first: that of most problems, and of those the newest."""
+        return sorted(reversed(self.classes), key=lambda run: -self.total(run).n)
+
+    @property
+    def perfect(self) -> bool:
+        """Whether every run was right in all that it evaluated."""
+        return all(self.total(run).perfect for run in self.classes)
+
+    @property
+    def worst(self) -> float:
+        """The lowest accuracy of its runs; above all others where nothing was evaluated."""
+        return min((self.total(run).accuracy or 0 for run in self.classes if self.total(run).n), default=2)
+
+    @property
+    def most_failed(self) -> int:
+        """The most failed problems of a run."""
+        return max(map(sum, self.tenths.values()), default=0)
+
+    def beside(self, other: Panel) -> Panel:
+        """Return the panel with the runs of another one beside its own."""
+        return replace(self, classes={**self.classes, **other.classes})
+
     def total(self, run: str) -> Count:
         """Return the counts of a run over all classes."""
         return _sum(list(self.classes.get(run, {}).values()))
@@ -112,46 +157,49 @@ def _sum(counts: list[Count]) -> Count:
 
 @dataclass(frozen=True)
 class Numbers:
-    """Everything that a report says; ``runs`` are rows of the table runs, the others rows of the queries above."""
+    """Everything that a report says; runs are rows of the table runs, the others rows of the queries above.
+
+    Args:
+        causes: where failed problems first went wrong.
+        unfinished: runs that have no accuracies yet.
+        older: how many finished runs are left out.
+    """
 
     runs: list[Row]
     panels: list[Panel]
-    gains: list[Row]
-    causes: list[Row]
-    examples: list[Row]
-    num_failures: int
+    gains: list[Row] = field(default_factory=list)
+    causes: list[Row] = field(default_factory=list)
+    examples: list[Row] = field(default_factory=list)
+    unfinished: list[Row] = field(default_factory=list)
+    older: int = 0
 
 
-def read_numbers(database: Database, wanted: Sequence[str]) -> tuple[Numbers, int]:
+def read_numbers(database: Database, wanted: Sequence[str]) -> Numbers:
     """Read what a report of some runs says.
 
     Args:
         database: the results.
         wanted: ids of runs, or how they begin; none for all finished ones, of which the newest ``MAX_RUNS`` are taken.
 
-    Returns:
-        The numbers, and how many finished runs were left out.
-
     Raises:
         UserError: a run is unknown, ambiguous or has no tables yet, or more are named than a chart can hold.
     """
-    runs, left_out = _chosen(_rows(database, RUNS), wanted)
-    names = {"runs": ", ".join(f"'{run['run_id']}'" for run in runs), "first": runs[0]["run_id"]}
+    known = _rows(database, RUNS)
+    runs, older = _chosen(known, wanted)
+    names = {"runs": ", ".join(f"'{run['run_id']}'" for run in runs), "raw": RAW}
     panels = _panels(_each(database, CLASSES.format(**names)))
     for row in _rows(database, TENTHS.format(**names)):
         if panel := panels.get(_key(row)):
             panel.tenths.setdefault(row["run_id"], [0] * 10)[row["tenth"]] = row["problems"]
-    limits = {"each": EXAMPLES_EACH, "limit": MAX_EXAMPLES}
-    failures = _rows(database, f"SELECT count(*) AS n FROM failures WHERE run_id IN ({names['runs']})")
-    numbers = Numbers(
+    return Numbers(
         runs,
         [panels[key] for key in sorted(panels, key=_place)],
         sorted(_rows(database, GAINS.format(**names)), key=lambda row: _place(_key(row))),
-        _rows(database, CAUSES.format(**names, limit=MAX_CAUSES)),
-        _rows(database, EXAMPLES.format(**names, **limits)),
-        failures[0]["n"],
+        _rows(database, CAUSES.format(**names)),
+        _rows(database, EXAMPLES.format(**names, each=EXAMPLES_EACH, limit=MAX_EXAMPLES)),
+        [] if wanted else [run for run in known if run["status"] != "finished"],
+        older,
     )
-    return numbers, left_out
 
 
 def _rows(database: Database, sql: str) -> list[Row]:

@@ -11,20 +11,51 @@ import gzip
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from os.path import commonprefix
 from pathlib import Path
 
 from ...errors import UserError
 from ...schemas import RESULTS
+from ..runs import RAW
 from .charts import library, specs, style
 from .numbers import Count, Numbers, Panel, Row
+from .words import (
+    cause_title,
+    change,
+    good_up_to,
+    in_words,
+    left_out,
+    models,
+    outcome,
+    percent,
+    percents,
+    titles,
+    written,
+)
 
 PARTS = Path(__file__).parent
 BEFORE, AFTER = 22, 44  # characters shown around the first wrong one, which a phone shows without scrolling
 LONGEST = 6000  # characters of a prompt or an answer
 NAME = 200  # characters of a name
-GOOD = 0.99
 END = "ends here"
+MAX_CAUSES = 40
+ENOUGH = 10  # failed problems from which on a chart of them says something
+
+
+@dataclass
+class Cause:
+    """Where failed problems first went wrong: how many by run, task and mode, and examples."""
+
+    title: str
+    baseline: bool
+    rows: list[Row] = field(default_factory=list)
+    examples: list[Row] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        """All problems that failed for it."""
+        return sum(row["problems"] for row in self.rows)
 
 
 def render(numbers: Numbers) -> str:
@@ -38,6 +69,12 @@ def render(numbers: Numbers) -> str:
         from markupsafe import Markup
     except ImportError:
         raise UserError("a report needs jinja2", next_step="pip install 'caef-data[report]'") from None
+    # Base models, which are bad at all of it, come last.
+    worst_first = sorted(enumerate(numbers.panels), key=lambda one: (one[1].mode == RAW, one[1].worst))
+    beside = _beside(numbers.panels)
+    tasks: dict[tuple[str, str], list[Panel]] = {}
+    for panel in numbers.panels:
+        tasks.setdefault((panel.split, panel.task), []).append(panel)
     letters = {run["run_id"]: "ABCDEFGHIJ"[place] for place, run in enumerate(numbers.runs)}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(PARTS),
@@ -51,20 +88,25 @@ def render(numbers: Numbers) -> str:
     return environment.get_template("page.html").render(
         numbers=numbers,
         letters=letters,
+        tasks=tasks,
         styles={letter: style(place) for place, letter in enumerate(letters.values())},
-        data=_packed(json.dumps(_data(numbers.panels, letters))),
+        maps=worst_first,
+        lengths=[(place, beside[place]) for place, _ in worst_first if place in beside],
+        totals={(*_key(panel), run): panel.total(run) for panel in numbers.panels for run in panel.classes},
+        causes=causes(numbers),
+        data=_packed(json.dumps(_data(numbers, letters))),
         library=_packed(drawing),
         script=Markup(script),  # noqa: S704  our own
         css=Markup(_part("style.css")),  # noqa: S704  our own
         policy=_policy(drawing, script),
         notice=Markup(_part("notice.txt")),  # noqa: S704  our own
-        percent=percent,
-        percents=percents,
-        Count=Count,
-        good_up_to=good_up_to,
-        change=change,
-        difference=difference,
-        by_run=lambda row: dict(zip(row["runs"], row["problems"], strict=True)),
+        **{one.__name__: one for one in (percent, percents, Count, good_up_to, change, difference, outcome, written)},
+        left_out=left_out(numbers),
+        titles=titles(numbers.runs),
+        models=models(numbers.runs),
+        base=RAW,
+        most=MAX_CAUSES,
+        enough=ENOUGH,
         whole=lambda text: [symbols(line) for line in _cut(text or "", LONGEST).split("\n")],
         name=lambda text: _cut(str(text), NAME),
         meanings={name: meaning for name, (_, meaning) in RESULTS["runs"].items()},
@@ -88,83 +130,74 @@ def _policy(*scripts: str) -> str:
     return "; ".join([*parts, "base-uri 'none'", "form-action 'none'"])
 
 
-def _data(panels: list[Panel], letters: dict[str, str]) -> Row:
+def _data(numbers: Numbers, letters: dict[str, str]) -> Row:
     """Return what the page's script draws; counts stand in a table, which the cells of all maps point into."""
     counts: dict[Count, int] = {}
-    drawn = [_panel(panel, letters, counts) for panel in panels]
+    beside = _beside(numbers.panels)
+    drawn = [_panel(one, beside.get(place, one), letters, counts) for place, one in enumerate(numbers.panels)]
+    places = {_key(panel): place for place, panel in enumerate(numbers.panels)}
+    for gain in numbers.gains:
+        new, old = letters[gain["run_id"]], letters[gain["old_run"]]
+        before = places[gain["split"], gain["task"], gain["old_mode"]]
+        drawn[places[gain["split"], gain["task"], gain["mode"]]]["changes"][f"{new}−{old}"] = [new, before, old]
     listed = [
         [one.n, one.correct, one.accuracy, *(one.interval or (None, None)), percent(one), in_words(one)]
         for one in counts
     ]
-    return {"runs": list(letters.values()), "counts": listed, "panels": drawn, "specs": specs(tuple(letters.values()))}
+    runs = list(letters.values())
+    colours = {letter: style(place)["colours"] for place, letter in enumerate(runs)}
+    return {"runs": runs, "colours": colours, "counts": listed, "panels": drawn, "specs": specs(tuple(runs))}
 
 
-def _panel(panel: Panel, letters: dict[str, str], counts: dict[Count, int]) -> Row:
-    """Return a panel with its counts as places in ``counts``; -1 is a class that the dataset does not have."""
+def _key(panel: Panel) -> tuple[str, str, str]:
+    return panel.split, panel.task, panel.mode
 
-    def place(count: Count | None) -> int:
-        return -1 if count is None else counts.setdefault(Count(count.n, count.correct), len(counts))
 
+def _panel(panel: Panel, beside: Panel, letters: dict[str, str], counts: dict[Count, int]) -> Row:
+    """Return a panel as the page's script draws it; ``beside``: with the runs that its chart of lengths holds too."""
     known = {lengths for classes in panel.classes.values() for lengths in classes}
     all_a, all_b = sorted({a for a, _ in known}), sorted({b for _, b in known})
-    cells, lengths = {}, {}
-    for run, classes in panel.classes.items():
-        cells[letters[run]] = [place(classes.get((a, b))) for a in all_a for b in all_b]
-        lengths[letters[run]] = [[length, place(count)] for length, count in panel.lengths(run).items() if count.n]
     return {
         "title": symbols(_cut(f"{panel.task} {panel.mode}", NAME)),
         "a": all_a,
         "b": all_b,
-        "cells": cells,
-        "totals": {letters[run]: place(panel.total(run)) for run in panel.classes},
-        "lengths": lengths,
+        "cells": {
+            letters[run]: [_place(classes.get((a, b)), counts) for a in all_a for b in all_b]
+            for run, classes in panel.classes.items()
+        },
+        "totals": {letters[run]: _place(beside.total(run), counts) for run in beside.classes},
+        "lengths": {
+            letters[run]: [[length, _place(count, counts)] for length, count in beside.lengths(run).items() if count.n]
+            for run in beside.classes
+        },
+        "changes": {},
         "tenths": {letters[run]: problems for run, problems in panel.tenths.items()},
     }
 
 
-def percent(count: Count) -> str:
-    """Return an accuracy: 100% and 0% only where they are meant, a dash where nothing was evaluated."""
-    if count.accuracy is None:
-        return "–"
-    if count.correct in (0, count.n):
-        return f"{count.accuracy:.0%}"
-    shown = f"{count.accuracy:.1%}"
-    return {"100.0%": ">99.9%", "0.0%": "<0.1%"}.get(shown, shown)
+def _beside(panels: list[Panel]) -> dict[int, Panel]:
+    """Return panels by their places, those of base models with the whole process: both lead from question to answer."""
+    kept = dict(enumerate(panels))
+    processes = {(panel.split, panel.task): place for place, panel in kept.items() if panel.mode == "process"}
+    for place, panel in enumerate(panels):
+        if panel.mode == RAW and (process := processes.get((panel.split, panel.task))) is not None:
+            kept[process] = panels[process].beside(kept.pop(place))
+    return kept
 
 
-def percents(count: Count) -> str:
-    """Return the 95% interval of an accuracy."""
-    if count.interval is None:
-        return ""
-    low, high = count.interval
-    return f"{100 * low:.1f}–{100 * high:.1f}%"
+def _place(count: Count | None, counts: dict[Count, int]) -> int:
+    """Return a count's place in ``counts``; -1 is a class that the dataset does not have."""
+    return -1 if count is None else counts.setdefault(Count(count.n, count.correct), len(counts))
 
 
-def in_words(count: Count) -> str:
-    """Return a count as a sentence without its subject."""
-    if not count.n:
-        return "not evaluated"
-    return f"{percent(count)} right ({count.correct:,} of {count.n:,}; interval {percents(count)})"
-
-
-def good_up_to(panel: Panel, run: str) -> int | None:
-    """Return the length up to which every evaluated one is right in ``GOOD`` of its problems; None for all or none."""
-    lengths = {length: count.accuracy for length, count in panel.lengths(run).items() if count.accuracy is not None}
-    reached = 0
-    for length, accuracy in lengths.items():
-        if accuracy < GOOD:
-            return reached
-        reached = length
-    return None
-
-
-def change(gain: Row) -> tuple[str, bool]:
-    """Return what a run gained over the first one in points of accuracy, and whether their intervals do not touch."""
-    old, new = Count(gain["old_n"], gain["old_correct"]), Count(gain["n"], gain["correct"])
-    points = 100 * ((new.accuracy or 0) - (old.accuracy or 0))
-    shown = f"{points:+.1f}".replace("-", "−") if abs(points) >= 0.05 else "0.0"
-    apart = old.interval and new.interval and (old.interval[1] < new.interval[0] or new.interval[1] < old.interval[0])
-    return shown, bool(apart)
+def causes(numbers: Numbers) -> list[Cause]:
+    """Return the causes of failed problems, the most frequent first, those of base models last."""
+    found: dict[str, Cause] = {}
+    for row in numbers.causes:
+        found.setdefault(cause_title(row), Cause(cause_title(row), row["mode"] == RAW)).rows.append(row)
+    for row in sorted(numbers.examples, key=lambda row: row["place"]):
+        found.setdefault(cause_title(row), Cause(cause_title(row), row["mode"] == RAW)).examples.append(row)
+    return sorted(found.values(), key=lambda cause: (cause.baseline, -cause.total, cause.title))
 
 
 def difference(expected: str, text: str) -> list[tuple[str, str, str, str]]:

@@ -11,8 +11,9 @@ from ...pipelines.build import argument
 from ...pipelines.folder import shown
 from ...pipelines.shard import put
 from ..query import Database
-from .numbers import MAX_RUNS, read_numbers
+from .numbers import read_numbers
 from .page import render
+from .words import left_out
 
 
 def report(results: str, runs: Sequence[str], out: str) -> None:
@@ -36,7 +37,7 @@ def report(results: str, runs: Sequence[str], out: str) -> None:
         )
     database = Database(Path(results))
     try:
-        numbers, left_out = read_numbers(database, runs)
+        numbers = read_numbers(database, runs)
     finally:
         database.close()
     page = render(numbers).encode()
@@ -44,8 +45,8 @@ def report(results: str, runs: Sequence[str], out: str) -> None:
     size = f"{len(page) / 1e6:.1f} MB" if len(page) >= 1e6 else f"{len(page) / 1e3:.0f} kB"
     num = len(numbers.runs)
     print(f"{shown(out)}: {num} run{'s' * (num > 1)}, {len(numbers.panels)} tasks and modes, {size}")
-    if left_out:
-        print(f"the {MAX_RUNS} newest runs; {left_out} older ones are left out: name runs with --run")
+    for why, command in left_out(numbers):
+        print(why, shown(command))
     print(f"open it:  {_opener()} {argument(out)}")
 
 

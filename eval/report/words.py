@@ -1,0 +1,154 @@
+"""A report's numbers in words: accuracies, what a run was and how it came out, problems as people write them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from ...tm.expression import signs
+from ..runs import RAW
+from .numbers import ORDER, Count, Numbers, Panel, Row
+
+FEW = 3  # names in a row; more are counted
+FEW_LENGTHS = 4  # which their chart shows at a glance
+GOOD, LONG_GOOD = 0.9, 0.99  # of a task; of every length up to one
+PRINTED = {"-": "−", "*": "×"}
+_ADAPTERS = re.compile(r"--adapters[= ]'?([^\s']+)")
+
+
+def percent(count: Count) -> str:
+    """Return an accuracy: 100% and 0% only where they are meant, a dash where nothing was evaluated."""
+    if count.accuracy is None:
+        return "–"
+    if count.correct in (0, count.n):
+        return f"{count.accuracy:.0%}"
+    shown = f"{count.accuracy:.1%}"
+    return {"100.0%": ">99.9%", "0.0%": "<0.1%"}.get(shown, shown)
+
+
+def percents(count: Count) -> str:
+    """Return the 95% interval of an accuracy."""
+    if count.interval is None:
+        return ""
+    low, high = count.interval
+    return f"{100 * low:.1f}–{100 * high:.1f}%"
+
+
+def in_words(count: Count) -> str:
+    """Return a count as a sentence without its subject."""
+    if not count.n:
+        return "not evaluated"
+    return f"{percent(count)} right ({count.correct:,} of {count.n:,}; interval {percents(count)})"
+
+
+def good_up_to(panel: Panel, run: str) -> int | None:
+    """Return the length up to which all are right in ``LONG_GOOD``; None for all, and where few lengths say it."""
+    lengths = {length: count.accuracy for length, count in panel.lengths(run).items() if count.accuracy is not None}
+    reached = 0
+    if len(lengths) <= FEW_LENGTHS:
+        return None
+    for length, accuracy in lengths.items():
+        if accuracy < LONG_GOOD:
+            return reached
+        reached = length
+    return None
+
+
+def change(gain: Row) -> tuple[str, bool]:
+    """Return what a run gained over the other in points of accuracy, and whether their intervals do not touch."""
+    old, new = Count(gain["old_n"], gain["old_correct"]), Count(gain["n"], gain["correct"])
+    points = 100 * ((new.accuracy or 0) - (old.accuracy or 0))
+    shown = f"{points:+.1f}".replace("-", "−") if abs(points) >= 0.05 else "0.0"
+    apart = old.interval and new.interval and (old.interval[1] < new.interval[0] or new.interval[1] < old.interval[0])
+    return shown, bool(apart)
+
+
+def asked(run: Row) -> str:
+    """Return what a run was: "process, 7 tasks, up to 150 problems each"."""
+    modes = sorted(run["modes"] or (), key=lambda mode: (ORDER.get(mode, len(ORDER)), mode))
+    parts = [_listed(modes, "modes") + " baseline" * bool(run["baseline"]), _listed(run["tasks"] or (), "tasks")]
+    if run["max_problems"]:
+        parts.append(f"up to {run['max_problems']:,} problems each")
+    elif run["problems"] is not None:
+        parts.append(f"{run['problems']:,} problems")
+    return ", ".join(filter(None, parts))
+
+
+def outcome(run: str, panels: Sequence[Panel]) -> str:
+    """Return how a run came out: "6 of 7 tasks at 90% or more; worst: div 28.0%"."""
+    mine = [(panel, panel.total(run)) for panel in panels if run in panel.classes]
+    mine = sorted(((panel, count) for panel, count in mine if count.n), key=lambda one: one[1].accuracy or 0)
+    several = len({panel.mode for panel, _ in mine}) > 1
+    totals = [(f"{panel.task} {panel.mode}" if several else panel.task, count) for panel, count in mine]
+    if len(totals) <= FEW:
+        return ", ".join(f"{name} {percent(count)}" for name, count in totals) or "nothing evaluated"
+    what = f"{len(totals)} {'tasks and modes' if several else 'tasks'}"
+    if all(count.perfect for _, count in totals):
+        return f"all {what} at 100%"
+    good = sum((count.accuracy or 0) >= GOOD for _, count in totals)
+    return f"{good} of {what} at {GOOD:.0%} or more; worst: {totals[0][0]} {percent(totals[0][1])}"
+
+
+def models(runs: Sequence[Row]) -> dict[str, str]:
+    """Return every run's model and adapters by its id: as much of their paths as tells them apart."""
+    bases = {run["run_id"]: run["base_model"] or run["backend"] or "" for run in runs}
+    found = {run["run_id"]: _ADAPTERS.search(run["command"] or "") for run in runs if not run["baseline"]}
+    adapters = {run: match[1] for run, match in found.items() if match}
+    base_names, adapter_names = _tails(bases.values()), _tails(adapters.values())
+    return {
+        run: base_names[base] + (f" with {adapter_names[adapters[run]]}" if run in adapters else "")
+        for run, base in bases.items()
+    }
+
+
+def titles(runs: Sequence[Row]) -> dict[str, str]:
+    """Return what every run was by its id, with its model and adapters where others were the same."""
+    was, names = {run["run_id"]: asked(run) for run in runs}, models(runs)
+    told = list(was.values())
+    return {run: what if told.count(what) == 1 else f"{names[run]}: {what}" for run, what in was.items()}
+
+
+def left_out(numbers: Numbers) -> list[tuple[str, str]]:
+    """Return which runs are left out and why, each with the command that helps; of unfinished ones the newest few."""
+    told = []
+    if numbers.older:
+        runs = f"{numbers.older} older run{'s' * (numbers.older > 1)}"
+        told.append((f"{runs} left out; name runs with:", "caef-data report --run ID"))
+    for run in numbers.unfinished[-FEW:]:
+        why = f"1 run left out: {run['run_id'][:8]} is not finished; go on with:"
+        told.append((why, run["command"] or "caef-data eval"))
+    if more := len(numbers.unfinished[:-FEW]):
+        told.append((f"{more} more not finished; list them with:", 'caef-data query "FROM runs"'))
+    return told
+
+
+def written(task: str, a: str, b: str | None) -> str:
+    """Return a problem as people write it: "864 − 333"; helpers, which have no sign, as "reflection(12, 34)"."""
+    sign = {name: sign for sign, name in signs().items()}.get(task)
+    if sign and b is not None:
+        return f"{a} {PRINTED.get(sign, sign)} {b}"
+    return f"{task}({a}{f', {b}' if b else ''})"
+
+
+def cause_title(row: Row) -> str:
+    """Return where a failed problem first went wrong: "executors/div, state q0", or "base model, div"."""
+    if row["mode"] == RAW or not row["adapter"]:
+        return f"base model, {row['task']}"
+    return f"{row['adapter']}, state {row['state']}" if row["state"] else str(row["adapter"])
+
+
+def _listed(names: Sequence[str], kind: str) -> str:
+    return (
+        f"{len(names)} {kind}" if len(names) > FEW else " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+    )
+
+
+def _tails(paths: Iterable[str]) -> dict[str, str]:
+    """Return the ends of paths, of as many parts as tell all of them apart."""
+    parts = {path: path.rstrip("/").split("/") for path in paths}
+    longest = max(map(len, parts.values()), default=0)
+    for num in range(1, longest + 1):
+        tails = {path: "/".join(one[-num:]) for path, one in parts.items()}
+        if len(set(tails.values())) == len(parts):
+            return tails
+    return {path: path for path in parts}
