@@ -114,11 +114,13 @@ def _paths(root: Path) -> Iterator[tuple[str, Path]]:
                 found[name_of(task)] = path
     if not found:
         alone = (root / CONFIG).is_file()
+        inside = [path for path in sorted(root.iterdir()) if any((path / kind).is_dir() for kind in KINDS)]
+        next_step = f"did you mean --adapters {shown(inside[0])}?" if inside else "name another folder with --adapters"
         raise UserError(
             "this is one adapter, not a checkpoint folder" if alone else "there are no adapters in this folder",
             where=shown(root),
             allowed="executors/<task>/ and aligners/<task>/, each with an adapter as peft saves it",
-            next_step="move it to ckpt/executors/<task>/, and name ckpt" if alone else "look at --adapters",
+            next_step="move it to ckpt/executors/<task>/, and name ckpt" if alone else next_step,
         )
     yield from found.items()
 

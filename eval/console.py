@@ -197,7 +197,10 @@ def print_accuracy(session: Session, note: str) -> None:
     speed = f"{row['calls']:,} calls in {row['seconds']:,.1f} s, {row['calls_per_second']:,.1f} calls/s"
     console.print(f"run {session.tables.run_id}: {speed}{'; ' + note if note else ''}", soft_wrap=True)
     results = "" if session.settings.out == "results" else f" --results {argument(session.settings.out)}"
-    query = "SELECT task, len_a, len_b, n, accuracy FROM class_accuracy ORDER BY accuracy LIMIT 10"
+    query = (
+        "SELECT task, mode, len_a, len_b, n, accuracy FROM class_accuracy"
+        f" WHERE run_id = '{session.tables.run_id}' ORDER BY accuracy LIMIT 10"
+    )
     console.print(f'ask it:  caef-data query{results} "{query}"', soft_wrap=True)
     console.print(f"see it:  caef-data report{results}", soft_wrap=True)
 
