@@ -1,4 +1,4 @@
-"""Measures what building and verifying cost; prints the README's table.
+"""Measures what building and verifying cost; prints the table of docs/speed.md.
 
     python benchmarks/build.py                     all rows, medians of 5 runs: about 15 minutes on 2 cores
     python benchmarks/build.py --only add memory   some rows

@@ -8,7 +8,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,13 +134,13 @@ def write_agenda(folder: Path, problems: Iterable[Problem]) -> Agenda:
         for old in (aside, folder):
             shutil.rmtree(old, ignore_errors=True)
         aside.mkdir(parents=True)
-        writer = _Writer(aside)
         try:
-            for problem in problems:
-                writer.add(problem)
-            writer.finish()
+            with closing(_Writer(aside)) as writer:
+                for problem in problems:
+                    writer.add(problem)
+                writer.finish()
         except BaseException:
-            writer.abandon()
+            shutil.rmtree(aside, ignore_errors=True)
             raise
         os.replace(aside, folder)
     return Agenda(folder)
@@ -182,19 +182,18 @@ class _Writer:
         return number
 
     def finish(self) -> None:
-        self.numbers.close()
+        self.numbers.remove()
         for rows in (self.problems, *self.calls.values()):
             rows.close()
         counts = {adapter: rows.count for adapter, rows in self.calls.items()}
         digests = {path.name: sha256_of(path) for path in self.folder.glob("*.parquet")}
         put(self.folder / DONE, json.dumps({"counts": counts, "sha256": digests}).encode())
 
-    def abandon(self) -> None:
-        """Remove what was written."""
+    def close(self) -> None:
+        """Let go of the files, finished or not."""
         self.numbers.table.close()
         for rows in (self.problems, *self.calls.values()):
-            rows.abandon()
-        shutil.rmtree(self.folder, ignore_errors=True)
+            rows.let_go()
 
 
 class _Numbers:
@@ -202,6 +201,7 @@ class _Numbers:
 
     def __init__(self, path: Path) -> None:
         self.path, self.count = path, 0
+        path.touch()  # an error of the system's, where that is not allowed
         self.table = sqlite3.connect(path, isolation_level=None)
         # Who is stopped writes the agenda anew: nothing here need outlive the process.
         for line in (
@@ -228,10 +228,12 @@ class _Numbers:
         try:
             return self.table.execute(line, values)
         except sqlite3.OperationalError as error:
-            code = errno.ENOSPC if error.sqlite_errorname == "SQLITE_FULL" else errno.EIO
+            # It has a word of its own for a full disk, and none for a limit on files or on the user's share.
+            full = error.sqlite_errorname in ("SQLITE_FULL", "SQLITE_IOERR_WRITE")
+            code = errno.ENOSPC if full else errno.EIO
             raise OSError(code, os.strerror(code), str(self.path)) from error
 
-    def close(self) -> None:
+    def remove(self) -> None:
         self.table.close()
         self.path.unlink()
 
@@ -254,7 +256,7 @@ class _Rows:
         self._flush()
         self.writer.close()
 
-    def abandon(self) -> None:
+    def let_go(self) -> None:
         with suppress(OSError):
             self.writer.close()
         self.writer.is_open = False  # else it tries again when it is collected, and prints a traceback on a full disk

@@ -24,7 +24,8 @@ WANTED = ("*.json", "*.txt", "*.model", "*.jinja")  # of a Hub repository, besid
 HASHED_AT_ONCE = 4
 # How attention and experts are computed: transformers takes a name with a slash for a repository of code to run.
 IMPLEMENTATION = re.compile(r"_?(attn|experts)_implementation(_internal)?")
-BUILT_IN = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "batched_mm", "grouped_mm")
+FLASH = tuple(f"flash_attention_{version}" for version in (2, 3, 4))
+BUILT_IN = ("eager", "sdpa", "flex_attention", *FLASH, "batched_mm", "grouped_mm")
 PARTS, MAX_PARTS = re.compile(r"(.*_)?(layers?|depths?|blocks|stages|repeats|experts|labels)"), 4096
 
 

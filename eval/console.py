@@ -24,7 +24,7 @@ from .evaluate import Share
 from .kept import RIGHT, UNKNOWN, Kept
 from .session import Session, agenda_of, agree_that_all_is_done, one_at_a_time, prepare, run
 from .settings import EvalSettings
-from .tables import CLASSES, wilson
+from .tables import wilson
 
 LINE_EVERY = 5.0  # seconds between progress lines where there is no terminal
 DRAW_EVERY = 0.1
@@ -176,7 +176,9 @@ def _progress(agenda: Agenda, share: Share, log: Console) -> Iterator[Callable[[
 def print_accuracy(session: Session, note: str) -> None:
     """Print the accuracies of a finished run, and what to do with its tables."""
     console = _console()
-    accuracy, row = session.tables.read_part("class_accuracy", CLASSES), session.tables.read_run()
+    accuracy, row = session.tables.read_classes(), session.tables.read_run()
+    if accuracy is None or row is None:  # somebody has removed them just now
+        raise UserError("the tables of this run are gone", where=shown(str(session.tables.results)))
     if accuracy is None or row is None:
         raise UserError(
             "the tables of this run are damaged",

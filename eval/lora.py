@@ -19,6 +19,7 @@ PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 MAX_RANK = 4096
 MAX_STEPS = 4 * 10**9  # to look for a configuration's patterns in the names of all modules: minutes, at worst
 MODULES, LENGTH = 1000, 64  # what a large base model has of them, and how long their names are
+MAX_TEXT, COMPILED_AGAIN = 500_000, 20  # characters of all patterns; steps a character, to compile one
 COMPILED, PLAIN = 2000, 20  # steps that a pattern takes beside its search, and those of a name
 MAX_LAYERS = 4096
 NAME = re.compile(r"[\w.-]+")
@@ -146,13 +147,22 @@ def _check_patterns(config: Mapping[str, Any], weights: Collection[str], path: P
     """Refuse patterns that it could take for ever to look for in the names of all modules."""
     length = max([LENGTH, *(len(name.partition(".lora_")[0].removeprefix(PREFIX)) for name in weights)])
     steps: dict[str, int] = {}
-    for pattern, whole in _patterns(config):
+    patterns = list(_patterns(config))
+    # Python keeps some hundred compiled patterns; of more than these, each is compiled again for every module.
+    again = COMPILED_AGAIN if len(patterns) > 250 else 0
+    if sum(len(pattern) for pattern, _ in patterns) > MAX_TEXT:
+        raise UserError(
+            f"this adapter has {len(patterns):,} patterns, of more than {MAX_TEXT:,} characters together",
+            where=shown(path),
+            allowed=ALLOWED,
+        )
+    for pattern, whole in patterns:
         try:
             re.compile(pattern)
         except (re.error, RecursionError, OverflowError):
             raise UserError(f"{clip(pattern)} is no regular expression", where=shown(path)) from None
         try:
-            steps[pattern] = steps.get(pattern, 0) + cost(whole, length) + COMPILED
+            steps[pattern] = steps.get(pattern, 0) + cost(whole, length) + COMPILED + again * len(pattern)
         except ValueError as error:
             what = f"looking for {clip(pattern)} could take for ever: {error}"
             raise UserError(what, where=shown(path), allowed=ALLOWED) from None

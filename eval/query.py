@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +26,7 @@ import pyarrow.dataset as ds
 from ..errors import UserError, clip, nearest
 from ..pipelines.folder import shown
 from ..schemas import RESULTS, result_schema
-from .tables import RUN_ID, RunTables, read_whole
+from .tables import RUN_ID, read_whole
 
 if TYPE_CHECKING:
     import duckdb
@@ -113,8 +113,9 @@ class Database:
 
     def refresh(self) -> None:
         """Look which tables there are now: evaluations may have gone on."""
+        unfinished = _unfinished(self.results)
         for table in VIEWS:
-            self.connection.register(table, _dataset(self.results, table))
+            self.connection.register(table, _dataset(self.results, table, unfinished))
 
     def close(self) -> None:
         """End it."""
@@ -157,7 +158,8 @@ class Database:
         size = 8
         while chunk := self._work(partial(self.connection.fetchmany, size)):
             yield chunk
-            chars = sum(len(value) for row in chunk for value in row if isinstance(value, str | bytes))
+            long = (value for row in chunk for value in row if isinstance(value, str | bytes | list | dict))
+            chars = sum(len(str(value)) for value in long)
             size = max(1, min(CHUNK, 2 * size, size * CHARS // max(chars, 1)))
 
     def _work(self, work: Callable[[], Result]) -> Result:
@@ -257,19 +259,25 @@ def visible(text: str, keep: str = "") -> str:
     )
 
 
-def _parts(results: Path, table: str) -> list[Path]:
+def _parts(results: Path, table: str, unfinished: Collection[str] = ()) -> list[Path]:
     """Return the files of a table over all runs, sorted; of an unfinished run only its row of the table runs."""
     found = []
     for folder in sorted((results / table).glob("run_id=*")):
         run = folder.name.partition("=")[2]
-        if RUN_ID.fullmatch(run) and (table == "runs" or not _is_unfinished(results, run)):
+        if RUN_ID.fullmatch(run) and (table == "runs" or run not in unfinished):
             found += [path for path in sorted(folder.glob("*.parquet")) if not path.name.startswith(".")]
     return found
 
 
-def _is_unfinished(results: Path, run: str) -> bool:
-    row = RunTables(results, run).read_run()
-    return row is not None and row["status"] != "finished"
+def _unfinished(results: Path) -> set[str]:
+    """Return the ids of the runs whose rows say that they are not finished."""
+    found = set()
+    for path in _parts(results, "runs"):
+        run = path.parent.name.partition("=")[2]
+        row = read_whole(path)
+        if row is not None and row.column("status").to_pylist() != ["finished"]:
+            found.add(run)
+    return found
 
 
 class _Frugal(ds.FileSystemDataset):  # type: ignore[misc]
@@ -279,11 +287,11 @@ class _Frugal(ds.FileSystemDataset):  # type: ignore[misc]
         return super().scanner(**options, batch_readahead=0, fragment_readahead=0, use_threads=False)
 
 
-def _dataset(results: Path, table: str) -> ds.Dataset:
+def _dataset(results: Path, table: str, unfinished: Collection[str]) -> ds.Dataset:
     """Return a table over all runs: columns that its parts lack are null, a table without parts is empty."""
     checked = ds.ParquetFragmentScanOptions(page_checksum_verification=True, pre_buffer=False)
     found = ds.dataset(
-        [str(path) for path in _parts(results, table)],
+        [str(path) for path in _parts(results, table, unfinished)],
         schema=result_schema(table),
         format=ds.ParquetFileFormat(default_fragment_scan_options=checked),
         partitioning=ds.partitioning(pa.schema([("run_id", pa.string())]), flavor="hive"),

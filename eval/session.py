@@ -186,6 +186,8 @@ def run(
     earlier = session.tables.read_run() or {}
     if earlier.get("status") == "finished":  # its tables were damaged: this is another evaluation
         earlier = {}
+        if share.rank == 0:
+            session.tables.remove()
     row = {**_provenance(session, agenda, backend, command), "started": earlier.get("started") or started}
     before = earlier.get("seconds") or 0.0
     if share.rank == 0:

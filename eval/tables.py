@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -130,7 +131,7 @@ class RunTables:
 
     def read_run(self) -> dict[str, Any] | None:
         """Return the run's row of the table runs; None where there is none."""
-        table = self.read_part("runs", RUN)
+        table = read_whole(self.path("runs", RUN))  # also of a version that wrote fewer columns
         return None if table is None else table.to_pylist(maps_as_pydicts="strict")[0]
 
     def read_finished(self) -> dict[str, Any] | None:
@@ -139,19 +140,24 @@ class RunTables:
         A part that is missing leaves too few rows: there is a call for each that was counted, and a failure for each
         problem that is not right.
         """
-        row, classes = self.read_run(), self.read_part("class_accuracy", CLASSES)
+        row, classes = self.read_run(), self.read_classes()
         if row is None or row["status"] != "finished" or classes is None:
             return None
         wrong = sum(classes["n"].to_pylist()) - sum(classes["correct"].to_pylist())
         for table, count in (("calls", row["calls"]), ("failures", wrong)):
-            for part in self.parts(table):
-                rows = self.read_part(table, part)
-                if rows is None:
-                    return None
-                count -= len(rows)
-            if count:
+            found = [count_whole(self.path(table, part)) for part in self.parts(table)]
+            if None in found or sum(filter(None, found)) != count:
                 return None
         return row
+
+    def read_classes(self) -> pa.Table | None:
+        """Return the run's table class_accuracy; None where it is missing or damaged."""
+        return read_whole(self.path("class_accuracy", CLASSES))
+
+    def remove(self) -> None:
+        """Remove all that lies in the run's folders."""
+        for table in RESULTS:
+            shutil.rmtree(self.folder(table), ignore_errors=True)
 
     def sweep(self) -> None:
         """Remove what a killed evaluation was writing."""
@@ -183,11 +189,30 @@ def read_whole(path: Path) -> pa.Table | None:
     Raises:
         OSError: the file cannot be read for another reason.
     """
+    found: list[pa.Table] = []
+    return pa.concat_tables(found) if count_whole(path, found.append) is not None else None
+
+
+def count_whole(path: Path, take: Callable[[pa.Table], None] = lambda rows: None) -> int | None:
+    """Return the number of rows of a Parquet file with checksums; None where there is none, or a damaged one.
+
+    Args:
+        path: the file.
+        take: is given the rows of one row group after the other; at least once, an empty table perhaps.
+
+    Raises:
+        OSError: the file cannot be read for another reason.
+    """
     try:
         with open(path, "rb") as source, pq.ParquetFile(source, page_checksum_verification=True) as file:
-            rows = file.read()
+            take(file.schema_arrow.empty_table())
+            count = 0
+            for group in range(file.num_row_groups):
+                rows = file.read_row_group(group)
+                take(rows)
+                count += len(rows)
             # Checksums cover the pages, not what the file says of them: a flipped bit there can make a group empty.
-            return rows if rows.num_rows == file.metadata.num_rows else None
+            return count if count == file.metadata.num_rows else None
     except FileNotFoundError:
         return None
     except (pa.ArrowException, ValueError, OSError) as error:

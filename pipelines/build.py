@@ -223,11 +223,11 @@ def _known(manifest: dict[str, Any]) -> dict[str, ShardRecord]:
 
 
 def _check_space(plan: Plan, folder: Folder, todo: list[Task]) -> None:
-    needed = sum(1.5 * plan.configs[at].disk / plan.configs[at].num_shards for at, _ in todo)  # to be sure
+    needed = sum(plan.configs[at].disk / plan.configs[at].num_shards for at, _ in todo)
     free = folder.free()
     if free is not None and needed > free:
         raise UserError(
-            f"the build may need {needed / 1e9:,.1f} GB of disk, {free / 1e9:,.1f} GB are free",
+            f"the build needs about {needed / 1e9:,.1f} GB of disk, {free / 1e9:,.1f} GB are free",
             where=shown(folder.name),
             next_step="make room, choose another folder with --out, or build less (caef-data plan shows the sizes)",
         )

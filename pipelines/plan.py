@@ -24,7 +24,7 @@ MOST_SHARDS = 99_999  # five digits in a shard's name
 BLOCK_TEXT = 10_000_000  # bytes of text rendered at once, a row group: more falls out of the processor's cache
 SAMPLE = 64  # expressions rendered to estimate a config
 RUN_VIEWS = ("full", "scratchpad", "commands")  # they write whole runs
-# Compressed bytes a byte of text, measured on operands of 1 to 100 digits; a task's own may be 1.5 times as many.
+# Compressed bytes a byte of text, measured on operands of 1 to 100 digits; one task may have half as many, or twice.
 DISK_RATIO = {"one_step": 0.24, "aligner": 0.38, "raw": 0.9, "full": 0.07, "scratchpad": 0.055, "commands": 0.1}
 FOOTER = 4000  # bytes of a shard that describe the rest, about
 TEXT_RATE = 130e6  # bytes of text a second and worker, measured; only for the time that plan prints

@@ -177,6 +177,12 @@ def test_a_gpu_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("cuda:3", "cuda:128"):
         with pytest.raises(UserError, match=f"no device {name}: this machine has 1 GPU"):
             find_device(name)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")  # torchrun: they would share it
+    with pytest.raises(UserError, match="no device cuda:3"):
+        find_device("auto")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    assert find_device("auto") == torch.device("cuda:0")
 
 
 def damaged(folder: Path) -> Path:

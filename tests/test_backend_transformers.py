@@ -10,7 +10,15 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import normalizers
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    FalconConfig,
+    FalconForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    MambaConfig,
+    MambaForCausalLM,
+)
 
 from caef_data.errors import UserError
 from caef_data.eval.backends import transformers as module
@@ -264,6 +272,20 @@ def test_no_step_waits_for_the_device(small: Small, monkeypatch: pytest.MonkeyPa
     backend = small.backend()
     decoded(backend, BASE, asks())  # of several lengths: padded
     assert 0 < len(questions) <= 5 < backend.stats.steps
+
+
+def test_models_whose_positions_are_in_the_mask(tmp_path: Path) -> None:
+    """Falcon's alibi counts the tokens of a mask of positions: it cannot be handed one that is ready."""
+    tokenizer = make_tokenizer()
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": len(tokenizer)}
+    model = FalconForCausalLM(FalconConfig(**shape, alibi=True, bos_token_id=None, eos_token_id=END, pad_token_id=0))
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    place = save(tmp_path, model.eval(), tokenizer)
+    together = decoded(Small(place, {}).backend(), BASE, asks())
+    alone = [decoded(Small(place, {}).backend(), BASE, [ask])[0] for ask in asks()[:8]]
+    assert [answer.text for answer in together[:8]] == [answer.text for answer in alone]
 
 
 def test_models_that_keep_a_state_are_refused(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Evaluations that are stopped, killed, damaged, or that are several: same tables, nothing asked twice."""
 
+import errno
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 from caef_data.errors import UserError
+from caef_data.eval import agenda as agenda_module
 from caef_data.eval import rollout as rollout_module
 from caef_data.eval.agenda import Agenda
 from caef_data.eval.backends.oracle import OracleBackend
@@ -89,6 +92,16 @@ def test_a_full_disk_loses_nothing(data: Path, tmp_path: Path, most: int) -> Non
     whole = prepare(settings(data, tmp_path / "whole", limit=20))
     finish(whole, OracleBackend())
     assert tables_of(prepare(settings(data, tmp_path / "results", limit=20))) == tables_of(whole)
+
+
+def test_a_limit_on_files_is_a_full_disk_to_the_numbers_of_calls_too(tmp_path: Path) -> None:
+    keys = (number.to_bytes(16, "big") for number in range(200_000))  # more than wait in memory
+    numbers = agenda_module._Numbers(tmp_path / "numbers.db")
+    with full_disk(100_000), pytest.raises(OSError) as error:
+        for key in keys:
+            numbers.of(key)
+    assert error.value.errno == errno.ENOSPC
+    numbers.remove()
 
 
 def spoil(session: Session, damage: Any, folders: set[str]) -> None:
@@ -178,6 +191,10 @@ def test_a_finished_run_whose_tables_are_damaged_is_evaluated_again(
     assert now is not None and row is not None and now["started"] > row["started"]
     assert len(tables_of(session)["calls"]) == len(whole["calls"])  # of an oracle that does not err: no failures
     assert not session.work.exists()
+    part = next(session.tables.folder("calls").glob("*.parquet"))
+    shutil.copy(part, part.with_name("copy.parquet"))  # too much is as wrong as too little
+    assert session.tables.read_finished() is None
+    assert call(*words)[0] == 0 and session.tables.read_finished() is not None
 
 
 def test_what_a_kill_left_of_a_finished_run_is_removed(data: Path, tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ def test_what_trainers_write(ckpt: Path, changed: dict[str, Any]) -> None:
         {"rank_pattern": {OPTIONAL: 4}},
         {"rank_pattern": {"(?i)q_proj": 4}},
         {"rank_pattern": {f"a{i}": 4 for i in range(10**4)}},
+        {"rank_pattern": {f"a{i}" + "b" * 1500: 4 for i in range(300)}},
         {"alpha_pattern": {"(.*)*Z": 1.0}},
         {"alpha_pattern": {f"{i}.*.*Z": 4 for i in range(100)}},
         {"exclude_modules": "(.*.*)*Z"},
@@ -139,3 +140,9 @@ def test_what_takes_much(pattern: str, least: float) -> None:
 def test_what_is_not_let_through(pattern: str) -> None:
     with pytest.raises(ValueError, match="there (is|are)"):
         cost(pattern, 64)
+
+
+def test_too_much_text(ckpt: Path) -> None:
+    write_adapter(ckpt / "executors/add", 1, rank_pattern={f"a{i}" + "b" * 90_000: 4 for i in range(6)})
+    with pytest.raises(UserError, match="6 patterns, of more than 500,000 characters together"):
+        find_adapters(ckpt, None)

@@ -261,7 +261,8 @@ def test_what_is_right_throughout_is_folded_and_the_worst_comes_first() -> None:
         f"d {RAW}",
         "a x",
     ]
-    assert "At 100% in every class: a x" in flat(page) and "At 100% in every length: a x" in flat(page)
+    for where in ("class", "length"):
+        assert f"At 100% in every {where} evaluated: a x" in flat(page)
 
 
 def test_worst_process_comes_first_whatever_the_base_model_does() -> None:
@@ -465,6 +466,7 @@ def test_models_are_named_by_what_tells_them_apart() -> None:
 
     assert named(("/a/long/base", "out/ckpt"), ("/a/long/base", "out/ckpt")) == ["base with ckpt"] * 2
     assert named(("x", "one/ckpt"), ("x", "two/ckpt/")) == ["x with one/ckpt", "x with two/ckpt"]
+    assert named(("x", "'my ckpts/one'"), ("x", "'my ckpts/two'")) == ["x with one", "x with two"]
     rows = [{**run_row(RUNS[place], {}, 0, 0, finished=True), "run_id": str(place)} for place in (0, 1, 3)]
     told = list(titles([{**dict.fromkeys(RESULTS["runs"]), **row} for row in rows]).values())
     same = "one_step, executor and process, add, greater_than and sub"

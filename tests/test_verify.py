@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -389,6 +390,24 @@ def test_the_report_for_people(folder: Folder) -> None:
         print_report(report, console)
         text = console.export_text()
         assert words in text and "rows re-executed" in text and "not right" in text
+
+
+def test_the_report_says_what_was_checked(folder: Folder) -> None:
+    def told(report: Report) -> str:
+        console = Console(width=200, record=True, file=open("/dev/null", "w"))
+        print_report(report, console)
+        return console.export_text()
+
+    text = told(verify(folder.path, fraction=0.5))
+    assert re.search(r"steps and answers are right: right, in the \d+ rows re-executed", text)
+    shards = folder.rows("sub-one_step", "test")
+    shards[0][0]["completion"] += " "
+    folder.write("sub-one_step", "test", shards)
+    (folder.path / SHARD).unlink()
+    text = told(folder.verify())
+    for check in ("byte for byte", "steps and answers are right"):
+        assert re.search(rf"{check}: wrong: \d findings?\n", text)
+    assert "no row stands twice: right, as far as the files could be read\n" in text
 
 
 def test_the_columns_checked_are_those_of_the_schema() -> None:

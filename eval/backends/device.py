@@ -19,7 +19,8 @@ def find_device(name: str) -> torch.device:
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     # Some launchers give each process a GPU of its own, the only one that it sees.
-    rank = os.environ.get("LOCAL_RANK", "0") if count != 1 else "0"
+    own = count == 1 and (os.environ.get("CUDA_VISIBLE_DEVICES") or os.environ.get("LOCAL_WORLD_SIZE", "1") == "1")
+    rank = "0" if own else os.environ.get("LOCAL_RANK", "0")
     if name == "auto":
         name = f"cuda:{rank}" if count else "cpu"
     elif name == "cuda":

@@ -88,7 +88,7 @@ def _step(model: Model, state: _State, ids: torch.Tensor, *, padded: bool) -> to
     rows, width = ids.shape
     last = torch.arange(rows, device=ids.device) * width + width - 1
     mask = state.mask if padded else None  # without padding, attention needs no mask and is faster
-    if mask is not None and width == 1 and model.attention == "sdpa" and only_full_attention(state.cache):
+    if mask is not None and width == 1 and model.takes_whole_masks and only_full_attention(state.cache):
         # Ready as it is: of a plain mask the library looks whether it masks anything, which waits for the device.
         mask = mask[:, None, None, :].bool()
     logits = model.logits(

@@ -58,7 +58,9 @@ class Model:
         self.dtype = find_dtype(dtype, self.device)
         self.net = load(base, self.dtype, self.device, None if attention == "auto" else attention)
         config = self.net.config.get_text_config()
-        self.attention: str = self.net.config._attn_implementation
+        # Falcon's alibi is computed from a mask of positions.
+        plain = not getattr(config, "alibi", False)
+        self.takes_whole_masks: bool = self.net.config._attn_implementation == "sdpa" and plain
         self.max_positions: int | None = getattr(config, "max_position_embeddings", None)
         self.vocabulary: int = self.net.get_input_embeddings().weight.shape[0]
         self.peft: PeftModel | None = None

@@ -51,11 +51,11 @@
     if (!now || (old && !before)) return null;
     if (!now[0] || (old && !before[0])) return { fill: theme().none, label: "–", text: "not evaluated" };
     if (!old) {
-      return { fill: colour(SHARES, now[2]), label: String(Math.floor(100 * now[2])), text: now[6], of: `${now[1]}/${now[0]}`, exact: now[5] };
+      return { fill: colour(SHARES, now[2]), label: String(Math.floor((100 * now[1]) / now[0])), text: now[6], of: `${now[1]}/${now[0]}`, exact: now[5] };
     }
     const gain = now[2] - before[2];
     const points = `${gain < 0 ? "−" : "+"}${Math.abs(100 * gain).toFixed(1)}`;
-    return { fill: colour(CHANGES, gain), label: points.split(".")[0], text: `${points} points, ${before[5]} to ${now[5]}` };
+    return { fill: colour(CHANGES, gain), label: points.split(".")[0], exact: points, text: `${points} points, ${before[5]} to ${now[5]}` };
   }
 
   const ticks = (values) => (values.length <= 12 ? values : values.filter((one) => one % 10 === 0 || one === values[0]));
@@ -110,7 +110,7 @@
     }));
     return {
       rows: lines.flat(), name: "rows", renderer: "svg", width: inner, height: 190,
-      ends: data.runs.length > 1 ? apart(lines.map((line) => ({ ...line.at(-1), at: last + (beside * (runs.length - 1)) / 2 }))) : [],
+      ends: data.runs.length > 1 ? apart(lines.map((line) => ({ ...line.at(-1), at: line.at(-1).x === last ? last + (beside * (runs.length - 1)) / 2 : line.at(-1).at }))) : [],
       hint: `all: ${runTexts(panel.totals, (place) => data.counts[place][5])}`,
       signals: { first, last, dot: few ? 36 : 10, bars: few ? 0.5 : 0.2, ticks: ticks(all) },
     };

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
+import shlex
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from ...tm.expression import signs
 from ..runs import RAW
@@ -13,7 +14,6 @@ FEW = 3  # names in a row; more are counted
 FEW_LENGTHS = 4  # which their chart shows at a glance
 GOOD, LONG_GOOD = 0.9, 0.99  # of a task; of every length up to one
 PRINTED = {"-": "−", "*": "×"}
-_ADAPTERS = re.compile(r"--adapters[= ]'?([^\s']+)")
 
 
 def percent(count: Count) -> str:
@@ -92,13 +92,27 @@ def outcome(run: str, panels: Sequence[Panel]) -> str:
 def models(runs: Sequence[Row]) -> dict[str, str]:
     """Return every run's model and adapters by its id: as much of their paths as tells them apart."""
     bases = {run["run_id"]: run["base_model"] or run["backend"] or "" for run in runs}
-    found = {run["run_id"]: _ADAPTERS.search(run["command"] or "") for run in runs if not run["baseline"]}
-    adapters = {run: match[1] for run, match in found.items() if match}
+    found = {run["run_id"]: _adapters(run["command"] or "") for run in runs if not run["baseline"]}
+    adapters = {run: folder for run, folder in found.items() if folder}
     base_names, adapter_names = _tails(bases.values()), _tails(adapters.values())
     return {
         run: base_names[base] + (f" with {adapter_names[adapters[run]]}" if run in adapters else "")
         for run, base in bases.items()
     }
+
+
+def _adapters(command: str) -> str:
+    """Return the folder that a command names with --adapters; an empty text where it names none."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # no command of ours
+        return ""
+    for word, following in pairwise([*words, ""]):
+        if word == "--adapters":
+            return following
+        if word.startswith("--adapters="):
+            return word.partition("=")[2]
+    return ""
 
 
 def titles(runs: Sequence[Row]) -> dict[str, str]:
