@@ -203,6 +203,10 @@ def test_process_and_baseline_stand_side_by_side(tmp_path: Path) -> None:
     assert panel_of(page, "add process")["changes"] == {"A−B": ["A", 1, "B"]}
     assert list(panel_of(page, "add process")["lengths"]) == ["A", "B"]  # one chart holds both
     assert sum(attributes.get("data-kind") == "lengths" for _, attributes in page.elements) == 1
+    other = {"baseline": True, "started": datetime(2026, 1, 1), "base_model": "/another"}
+    more = [{"n": 50, "correct": 40, "mode": RAW, "len_b": length} for length in (2, 3)]
+    add_run(tmp_path, "other", [{"n": 100, "correct": 80, "mode": RAW}, *more], **other)
+    assert list(panel_of(report_of(tmp_path), "add process")["changes"]) == ["B−C"]  # not with another model's
 
 
 def test_runs_are_compared_where_they_share_most_and_not_where_they_share_nothing(tmp_path: Path) -> None:

@@ -52,7 +52,8 @@ JOIN failures ON same = hash(split, task, a, b, adapter, state, prompt, expected
 WHERE run_id IN ({runs}) ORDER BY ALL
 """
 # A run is compared with an older one of the same mode, and the whole process with the base model alone: both lead from
-# the raw question to the raw answer. Of several, with the one that shares most classes; the oldest of equals.
+# the raw question to the raw answer. Of several base models with its own; else with the run that shares most classes;
+# the oldest of equals.
 GAINS = """
 SELECT new.run_id, old.run_id AS old_run, split, task, new.mode, old.mode AS old_mode,
     new.mode <> old.mode AS other_mode, count(*) AS classes,
@@ -60,6 +61,7 @@ SELECT new.run_id, old.run_id AS old_run, split, task, new.mode, old.mode AS old
     sum(new.n)::BIGINT AS n, sum(new.correct)::BIGINT AS correct,
     count(*) FILTER (new.accuracy > old.accuracy) AS better, count(*) FILTER (new.accuracy < old.accuracy) AS worse
 FROM class_accuracy old JOIN class_accuracy new USING (task, split, dialect, variant, len_a, len_b)
+JOIN runs ran ON ran.run_id = old.run_id JOIN runs present ON present.run_id = new.run_id
 WHERE old.run_id IN ({runs}) AND new.run_id IN ({runs}) AND old.n > 0 AND new.n > 0 AND (
     new.mode = 'process' AND old.mode = '{raw}' OR new.mode = old.mode
     AND array_position([{runs}], old.run_id) < array_position([{runs}], new.run_id)
@@ -67,7 +69,8 @@ WHERE old.run_id IN ({runs}) AND new.run_id IN ({runs}) AND old.n > 0 AND new.n 
 GROUP BY new.run_id, old.run_id, split, task, new.mode, old.mode
 QUALIFY row_number() OVER (
     PARTITION BY new.run_id, split, task, new.mode, old.mode
-    ORDER BY count(*) DESC, array_position([{runs}], old.run_id)
+    ORDER BY other_mode AND any_value(ran.base_model IS NOT DISTINCT FROM present.base_model) DESC,
+        count(*) DESC, array_position([{runs}], old.run_id)
 ) = 1
 ORDER BY array_position([{runs}], new.run_id)
 """

@@ -43,8 +43,8 @@ ALIGNERS = (*SIMPLE, *COMPOSED)
 EXECUTORS = (*ALIGNERS, *HELPERS)
 ADAPTERS = tuple([("executors", task) for task in EXECUTORS] + [("aligners", task) for task in ALIGNERS])
 LONGER = {  # times the steps, for adapters that learn slowly
-    **{("executors", task): 6 for task in ("add", "greater_than", "less_than")},
-    **{("executors", "div"): 3, ("aligners", "add"): 4},
+    **{("executors", task): 6 for task in ("add", "div", "greater_than", "less_than")},
+    ("aligners", "add"): 4,
 }
 VIEWS = {"executors": "one_step", "aligners": "aligner"}
 BASE_FROM_ADAPTER = "../../base"  # from an adapter's own folder, so that ckpt/ can be moved and renamed
