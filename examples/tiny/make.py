@@ -4,7 +4,7 @@
 
 Builds the rows of ``tiny.toml``, trains the base model on all of it at once, then one adapter for each executor and
 aligner on its own rows, and prints how many rows of the test split each gets right to the last character. The same
-command goes on after a kill. About an hour and a half on one core; ``--steps 20 --adapter-steps 5`` only shows that it
+command goes on after a kill. About two hours on one core; ``--steps 20 --adapter-steps 5`` only shows that it
 runs.
 """
 
@@ -272,7 +272,7 @@ def make_base(out: Path, settings: Settings) -> None:
     """Train the base model in two courses: simple machines and raw questions, then all machines and aligners too.
 
     The raw questions are what it is asked without an adapter. ``12+9=`` is also what an aligner reads: the raw answer
-    has the larger share of these prompts, so it is what the base model says, and an adapter makes it say the entry.
+    has the larger share of these prompts, and an adapter makes the model say the entry.
     """
     tokenizer = make_tokenizer()
 
