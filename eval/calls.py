@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from os.path import commonprefix
+from typing import Any, Self
 
 BASE = ""  # the adapter's name for the base model alone
 
@@ -82,6 +84,31 @@ class Answer:
     at: int | None = field(default=None, compare=False)
     tokens: int = field(default=0, compare=False)
     completion_tokens: int = field(default=0, compare=False)
+
+    @classmethod
+    def to(
+        cls,
+        prompt: Sequence[Any],
+        expected: Sequence[Any],
+        given: Sequence[Any],
+        *,
+        text: str,
+        ended: bool,
+        decoded: int,
+    ) -> Self:
+        """Return the answer that some tokens are.
+
+        Args:
+            prompt: tokens of the question.
+            expected: tokens of the expected answer, without the end.
+            given: tokens of the answer, without the end.
+            text: the answer.
+            ended: the model ended it.
+            decoded: tokens decoded.
+        """
+        at = None if ended and given == expected else len(commonprefix([list(given), list(expected)]))
+        size = len(expected) + 1
+        return cls(text, ended, decoded, at, len(prompt) + size, size)
 
 
 SLACK = 16  # tokens that an answer may be longer than expected before decoding gives up

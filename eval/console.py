@@ -40,12 +40,12 @@ def evaluate_with_progress(settings: EvalSettings) -> None:
     session = prepare(settings)
     log = _console(stderr=True)
     share = share_of_processes()
-    if share.rank == 0:
-        for note in session.jobs.notes:
-            log.print(note, soft_wrap=True)
     if share.rank:
         _evaluate(session, share, log)
-    elif session.tables.read_finished() is not None and not session.work.exists():
+        return
+    for note in session.jobs.notes:
+        log.print(note, soft_wrap=True)
+    if session.tables.read_finished() is not None and not session.work.exists():
         agree_that_all_is_done(session, share)
         print_accuracy(session, BEFORE)
     else:

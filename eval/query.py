@@ -26,7 +26,7 @@ import pyarrow.dataset as ds
 from ..errors import UserError, clip, nearest
 from ..pipelines.folder import shown
 from ..schemas import RESULTS, result_schema
-from .tables import RUN_ID, read_whole
+from .tables import RUN_ID, RunTables, read_whole
 
 if TYPE_CHECKING:
     import duckdb
@@ -271,13 +271,9 @@ def _parts(results: Path, table: str, unfinished: Collection[str] = ()) -> list[
 
 def _unfinished(results: Path) -> set[str]:
     """Return the ids of the runs whose rows say that they are not finished."""
-    found = set()
-    for path in _parts(results, "runs"):
-        run = path.parent.name.partition("=")[2]
-        row = read_whole(path)
-        if row is not None and row.column("status").to_pylist() != ["finished"]:
-            found.add(run)
-    return found
+    runs = {path.parent.name.partition("=")[2] for path in _parts(results, "runs")}
+    rows = {run: RunTables(results, run).read_run() for run in runs}
+    return {run for run, row in rows.items() if row is not None and row["status"] != "finished"}
 
 
 class _Frugal(ds.FileSystemDataset):  # type: ignore[misc]

@@ -132,7 +132,7 @@ class RunTables:
     def read_run(self) -> dict[str, Any] | None:
         """Return the run's row of the table runs; None where there is none."""
         table = read_whole(self.path("runs", RUN))  # also of a version that wrote fewer columns
-        return None if table is None else table.to_pylist(maps_as_pydicts="strict")[0]
+        return next(iter(table.to_pylist(maps_as_pydicts="strict")), None) if table is not None else None
 
     def read_finished(self) -> dict[str, Any] | None:
         """Return the run's row if it is finished and every table is whole; None otherwise.

@@ -13,6 +13,7 @@ from caef_data.pipelines.declaration import load_declaration
 from caef_data.pipelines.plan import make_plan
 
 if TYPE_CHECKING:
+    from caef_data.eval.agenda import Agenda
     from caef_data.eval.backends.openai import OpenAIBackend
     from caef_data.eval.backends.tokens import Tokens
     from caef_data.tests.hub.side import Side
@@ -92,6 +93,22 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("results") / "results"
     write_results(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a dataset of every task on operands of one and two digits; tests only read it."""
+    from caef_data.tests.evaluating import build_short
+
+    return build_short(tmp_path_factory.mktemp("short") / "data", 2)
+
+
+@pytest.fixture(scope="session")
+def agenda(data: Path, tmp_path_factory: pytest.TempPathFactory) -> "Agenda":
+    """Return the agenda of this dataset's operators in all modes; tests only read it."""
+    from caef_data.tests.evaluating import agenda_of_all
+
+    return agenda_of_all(data, tmp_path_factory.mktemp("agenda"), 8)
 
 
 @pytest.fixture(scope="session")

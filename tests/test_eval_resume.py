@@ -25,24 +25,12 @@ from caef_data.eval.session import Session, agenda_of, one_at_a_time, prepare
 from caef_data.tests.commands import call, everything, full_disk
 from caef_data.tests.evaluating import (
     Counting,
-    agenda_of_all,
-    build_short,
     finish,
     judge,
     settings,
     tables_of,
     wrong_at_times,
 )
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_short(tmp_path_factory.mktemp("data") / "data", 2)
-
-
-@pytest.fixture(scope="module")
-def agenda(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Agenda:
-    return agenda_of_all(data, tmp_path_factory.mktemp("agenda"), 8)
 
 
 def test_a_stopped_evaluation_goes_on_and_asks_nothing_twice(data: Path, tmp_path: Path) -> None:

@@ -24,8 +24,6 @@ from caef_data.tests.commands import call
 from caef_data.tests.evaluating import (
     OPERATORS,
     Counting,
-    agenda_of_all,
-    build_short,
     finish,
     judge,
     settings,
@@ -34,16 +32,6 @@ from caef_data.tests.evaluating import (
 )
 
 CASES = [("sub", 47, 12), ("mul", 12, 3), ("div", 17, 5), ("add", 9, 99), ("left_mask", 4500, 0), ("less_than", 3, 30)]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_short(tmp_path_factory.mktemp("data") / "data", 2)
-
-
-@pytest.fixture(scope="module")
-def agenda(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Agenda:
-    return agenda_of_all(data, tmp_path_factory.mktemp("agenda"), 8)
 
 
 @pytest.mark.parametrize("strategy", ["verify", "rollout"])

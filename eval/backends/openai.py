@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from os.path import commonprefix
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -180,10 +179,7 @@ class OpenAIBackend(Backend):
         answer = row.expected[: row.known] + (ids[:-1] if ended else ids)
         # The same tokens are the same text, also where a tokenizer does not give it back exactly.
         text = row.text if answer == row.expected else self.tokens.text(row.prompt, answer)
-        right = ended and answer == row.expected
-        size = len(row.expected) + 1
-        at = None if right else len(commonprefix([answer, row.expected]))
-        return Answer(text, ended, len(ids), at, len(row.prompt) + size, size)
+        return Answer.to(row.prompt, row.expected, answer, text=text, ended=ended, decoded=len(ids))
 
     def _ask(self, body: dict[str, Any], length: int) -> dict[str, Any]:
         """Return the one choice that the server gives."""

@@ -48,12 +48,9 @@ class OracleBackend(Backend):
         for index, ask in enumerate(asks):
             text = self.answer(adapter, ask.prompt, ask.expected)
             room = len(ask.expected) + SLACK
-            at = None if text == ask.expected else len(commonprefix([text, ask.expected]))
-            size = len(ask.expected) + 1
-            yield (
-                index,
-                Answer(text[:room], len(text) < room, len(text[:room]) - ask.known, at, len(ask.prompt) + size, size),
-            )
+            cut, ended = text[:room], len(text) < room
+            decoded = len(cut) - ask.known
+            yield index, Answer.to(ask.prompt, ask.expected, text, text=cut, ended=ended, decoded=decoded)
 
     def answer(self, adapter: str, prompt: str, expected: str) -> str:
         """Return the answer to a prompt; an empty text where it cannot be understood."""

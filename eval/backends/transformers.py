@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from math import isfinite
-from os.path import commonprefix
 from pathlib import Path
 from typing import TypeVar
 
@@ -245,9 +244,7 @@ class TransformersBackend(Backend):
         answer = row.expected[: row.known] + (tokens[:-1] if ended else tokens)
         # The same tokens are the same text, also where a tokenizer does not give it back exactly.
         text = expected if answer == row.expected else self.tokens.text(row.prompt, answer)
-        at = None if ended and answer == row.expected else len(commonprefix([answer, row.expected]))
-        size = len(row.expected) + 1
-        return Answer(text, ended, len(tokens), at, len(row.prompt) + size, size)
+        return Answer.to(row.prompt, row.expected, answer, text=text, ended=ended, decoded=len(tokens))
 
 
 def _verdicts(batch: list[_Row], scores: Scores) -> Iterator[tuple[int, Verdict]]:
