@@ -2,6 +2,7 @@
 #
 #     make data    install caef-data, then build the subtraction dataset into data/
 #     make test    install what the tests need, then run them
+#     make test-all    the same, with the tests that take many minutes
 #     make lint    ruff and mypy
 #
 # Another interpreter: make test PYTHON=python3.12. Options for pytest: make test ARGS="-x -k plan".
@@ -13,7 +14,7 @@ BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help data test lint
+.PHONY: help data test test-all lint
 
 help:
 	@sed -n 's/^#  *make/make/p' Makefile
@@ -23,6 +24,9 @@ data: $(VENV)/core.installed
 
 test: $(VENV)/dev.installed
 	$(BIN)/python -m pytest $(ARGS)
+
+test-all: $(VENV)/dev.installed
+	$(BIN)/python -m pytest -m "long or not long" --timeout 3600 $(ARGS)
 
 # The repository's root is the package: mypy finds it under its name through a link in a temporary folder.
 lint: $(VENV)/dev.installed
