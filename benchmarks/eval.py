@@ -41,6 +41,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from winners import END, PAD, Texts, Winners, make_tokenizer
 
 from caef_data.eval.backends import model as model_module
+from caef_data.eval.backends.tokens import load_tokenizers
 from caef_data.eval.backends.transformers import TransformersBackend
 from caef_data.eval.calls import BASE, Ask, Call
 from caef_data.tm import align_in, transition, transitions
@@ -126,7 +127,9 @@ class Bench:
         return found
 
     def backend(self, dtype: str = "float32") -> TransformersBackend:
-        return self.ready(TransformersBackend(self.folder, {}, dtype=dtype, device="cpu"))
+        return self.ready(
+            TransformersBackend(self.folder, {}, load_tokenizers(self.folder, {}), dtype=dtype, device="cpu")
+        )
 
     def ready(self, backend: TransformersBackend) -> TransformersBackend:
         """Let a backend decode whole batches, and its winners be chosen."""
@@ -175,7 +178,7 @@ class Bench:
         prompts, longest = [prompt for prompt, _ in texts], max(len(answer) for _, answer in texts)
         given = self.tokenizer(prompts, padding=True, return_tensors="pt", return_token_type_ids=False)
         given = given.to(backend.model.device)
-        winners = [self.winners.of_prompt[tuple(row)] for row in backend.tokens.prompts(prompts)]
+        winners = [self.winners.of_prompt[tuple(row)] for row in backend.tokens[BASE].prompts(prompts)]
         self.winners.next = self.winners.steps(winners, backend.model.device, leave=False)
         found = backend.model.net.generate(**given, max_new_tokens=longest + 16, do_sample=False, pad_token_id=PAD)
         answers: list[str] = self.tokenizer.batch_decode(found[:, given["input_ids"].shape[1] :])
@@ -303,7 +306,9 @@ class Bench:
         net = adapted.unload().eval()
         paths = {"lora": self.folder / "lora"}
         with patch.object(model_module, "load", lambda *_: net):
-            backend = TransformersBackend(self.folder, paths, dtype="bfloat16", device=device)
+            backend = TransformersBackend(
+                self.folder, paths, load_tokenizers(self.folder, paths), dtype="bfloat16", device=device
+            )
         backend.model.use("lora")
         return self.ready(backend)
 

@@ -79,7 +79,7 @@ def _evaluate(session: Session, share: Share, log: Console) -> None:
         return  # the first process found the run finished
     if share.rank == 0:
         _say_plan(session, agenda, log)
-    backend = _backend(session, agenda)
+    backend = _backend(session, agenda, share, log)
     try:
         with _progress(agenda, share, log) as progress:
             run(session, agenda, backend, share, progress, command_line())
@@ -115,10 +115,14 @@ def share_of_processes() -> Share:
     return Share(distributed.get_rank(), distributed.get_world_size(), distributed.barrier)
 
 
-def _backend(session: Session, agenda: Agenda) -> Backend:
+def _backend(session: Session, agenda: Agenda, share: Share, log: Console) -> Backend:
     from .backends.choose import make_backend
 
-    return make_backend(session.settings, session.checkpoint, agenda)
+    def say(line: str) -> None:
+        if share.rank == 0:
+            log.print(line, soft_wrap=True)
+
+    return make_backend(session.settings, session.checkpoint, agenda, say)
 
 
 def _say_plan(session: Session, agenda: Agenda, log: Console) -> None:

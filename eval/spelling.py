@@ -7,6 +7,7 @@ from os.path import commonprefix
 from typing import TYPE_CHECKING
 
 from ..errors import UserError, clip
+from ..pipelines.folder import shown
 from .agenda import Agenda
 from .calls import Call
 
@@ -17,15 +18,14 @@ SAMPLES = 64  # calls of each adapter and window, beside one of each state and t
 WINDOWS = 8  # of each adapter
 
 
-def sample(agenda: Agenda) -> Iterator[Call]:
-    """Yield calls of every adapter and machine state."""
-    for adapter in agenda.adapters:
-        for window in agenda.windows(adapter, WINDOWS):
-            places = range(len(window.calls))
-            states = dict(zip(zip(window.kinds, window.states, strict=True), places, strict=True))
-            longest = max(places, key=lambda at: len(window.calls[at].prompt))
-            for at in sorted({longest, *states.values(), *places[:: max(1, len(places) // SAMPLES)]}):
-                yield window.calls[at]
+def sample(agenda: Agenda, adapter: str) -> Iterator[Call]:
+    """Yield calls of an adapter, of every machine state."""
+    for window in agenda.windows(adapter, WINDOWS):
+        places = range(len(window.calls))
+        states = dict(zip(zip(window.kinds, window.states, strict=True), places, strict=True))
+        longest = max(places, key=lambda at: len(window.calls[at].prompt))
+        for at in sorted({longest, *states.values(), *places[:: max(1, len(places) // SAMPLES)]}):
+            yield window.calls[at]
 
 
 def check_spelling(tokens: Tokens, calls: Iterable[Call]) -> None:
@@ -67,7 +67,7 @@ def _first_unknown(tokens: Tokens, text: str) -> str:
 def _unspeakable(tokens: Tokens, what: str) -> UserError:
     return UserError(
         f"the tokenizer cannot spell the machines' texts: it {what}",
-        where=clip(tokens.tokenizer.name_or_path, 120),
+        where=shown(tokens.tokenizer.name_or_path),
         allowed="a tokenizer that gives every text back unchanged, such as the byte-level ones of most models",
-        next_step="take the tokenizer that the adapters were trained with: it belongs into the base model's folder",
+        next_step="take the tokenizer that the adapter was trained with: it belongs into the adapter's folder",
     )

@@ -141,8 +141,8 @@ def vllm_backend(vllm: "FakeVLLM", vllm_tokens: "Tokens") -> Iterator["OpenAIBac
     """Give the backend that asks this server."""
     from caef_data.eval.backends.openai import OpenAIBackend
     from caef_data.eval.calls import BASE
-    from caef_data.tests.vllm_server import ADAPTERS
+    from caef_data.tests.vllm_server import ADAPTERS, of_all
 
-    made = OpenAIBackend(vllm.url, [*ADAPTERS, BASE], vllm_tokens, timeout=30)
+    made = OpenAIBackend(vllm.url, [*ADAPTERS, BASE], of_all(vllm_tokens), timeout=30)
     yield made
     made.close()

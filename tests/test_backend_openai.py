@@ -14,7 +14,7 @@ from caef_data.eval.backends.openai import OpenAIBackend
 from caef_data.eval.backends.tokens import Tokens
 from caef_data.eval.calls import BASE, SLACK, Answer, Ask, Call, Verdict
 from caef_data.tests.checkpoints import END
-from caef_data.tests.vllm_server import ADAPTERS, OPTIONS, SERVED, TOLD, FakeVLLM, asks_of, calls_of, on
+from caef_data.tests.vllm_server import ADAPTERS, OPTIONS, SERVED, TOLD, FakeVLLM, asks_of, calls_of, of_all, on
 
 
 @pytest.mark.parametrize("adapter", [*ADAPTERS, BASE])
@@ -135,7 +135,7 @@ def test_a_token_without_a_word_is_not_nothing(vllm_backend: OpenAIBackend, vllm
     ask = asks_of("executors/add")[0]
 
     def odd(choice: dict[str, Any], _: Any) -> None:
-        right = vllm_backend.tokens.encode([ask.expected])[0]
+        right = vllm_backend.tokens[BASE].encode([ask.expected])[0]
         choice["token_ids"], choice["finish_reason"] = [*right[:2], 5000, *right[2:], END], "stop"
 
     vllm.faults.append(on("decode", odd, vllm))
@@ -177,7 +177,7 @@ def test_served_names(vllm_backend: OpenAIBackend) -> None:
 def test_an_adapter_that_is_not_served(vllm: FakeVLLM, vllm_tokens: Tokens) -> None:
     folders = {"executors/sub": Path("ckpt/executors/subtraction")}
     with pytest.raises(UserError, match="does not serve executors/sub") as raised:
-        OpenAIBackend(vllm.url, ["executors/add", "executors/sub"], vllm_tokens, folders=folders)
+        OpenAIBackend(vllm.url, ["executors/add", "executors/sub"], of_all(vllm_tokens), folders=folders)
     assert "--lora-modules executors/sub=ckpt/executors/subtraction" in str(raised.value)
     assert "base, executors/add, aligners-addition" in str(raised.value)
 
@@ -196,7 +196,7 @@ def test_odd_lists_of_models(vllm: FakeVLLM, vllm_tokens: Tokens, cards: Any, wo
     vllm.faults.append(lambda path, body: (200, {"data": cards}) if path == "/v1/models" else None)
     wanted = [BASE] if words.startswith("the base") else ["executors/add"]
     with pytest.raises(UserError, match=words):
-        OpenAIBackend(vllm.url, wanted, vllm_tokens)
+        OpenAIBackend(vllm.url, wanted, of_all(vllm_tokens))
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_a_password_in_the_address_is_refused_and_not_shown() -> None:
 def test_several_processes_are_refused(vllm: FakeVLLM, vllm_tokens: Tokens, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="without torchrun"):
-        OpenAIBackend(vllm.url, ADAPTERS, vllm_tokens)
+        OpenAIBackend(vllm.url, ADAPTERS, of_all(vllm_tokens))
 
 
 def test_what_computed(vllm_backend: OpenAIBackend, vllm: FakeVLLM) -> None:

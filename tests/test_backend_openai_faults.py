@@ -16,7 +16,7 @@ from caef_data.eval.backends.openai import OpenAIBackend
 from caef_data.eval.backends.tokens import Tokens
 from caef_data.eval.calls import Verdict
 from caef_data.tests.checkpoints import END
-from caef_data.tests.vllm_server import ADAPTERS, RECORDED, TOLD, FakeVLLM, asks_of, calls_of, on
+from caef_data.tests.vllm_server import ADAPTERS, RECORDED, TOLD, FakeVLLM, asks_of, calls_of, of_all, on
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 429, 408, 0])
@@ -52,12 +52,12 @@ def test_a_server_that_dies_ends_the_evaluation_and_what_came_is_kept(
 def test_nothing_listens(vllm_tokens: Tokens, vllm: FakeVLLM) -> None:
     vllm.stop()
     with pytest.raises(UserError, match=r"failed 8 times; the last time: Connect"):
-        OpenAIBackend(vllm.url, ADAPTERS, vllm_tokens)
+        OpenAIBackend(vllm.url, ADAPTERS, of_all(vllm_tokens))
 
 
 def test_waiting_in_line_is_no_time_out(vllm: FakeVLLM, vllm_tokens: Tokens) -> None:
     """A server that takes one request after the other makes the last one wait longer than any time-out."""
-    vllm_backend = OpenAIBackend(vllm.url, ADAPTERS, vllm_tokens, timeout=1.0)
+    vllm_backend = OpenAIBackend(vllm.url, ADAPTERS, of_all(vllm_tokens), timeout=1.0)
     vllm.slow, vllm.delay = True, 0.3
     found = dict(vllm_backend.verify("executors/add", calls_of("executors/add")))
     assert [found[i] for i in range(len(found))] == [Verdict(**one) for one in TOLD["executors/add"]["verdicts"]]
@@ -65,7 +65,7 @@ def test_waiting_in_line_is_no_time_out(vllm: FakeVLLM, vllm_tokens: Tokens) -> 
 
 
 def test_no_answer_in_time(vllm: FakeVLLM, vllm_tokens: Tokens) -> None:
-    backend = OpenAIBackend(vllm.url, ADAPTERS, vllm_tokens, timeout=0.2, concurrency=1)
+    backend = OpenAIBackend(vllm.url, ADAPTERS, of_all(vllm_tokens), timeout=0.2, concurrency=1)
     vllm.delay = 1.0
     with pytest.raises(UserError, match="answered nothing within 0 s, 2 times in a row"):
         list(backend.verify("executors/add", calls_of("executors/add")[:1]))
@@ -127,7 +127,7 @@ def test_the_key_is_sent_and_never_shown(
     vllm: FakeVLLM, vllm_tokens: Tokens, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
-    backend = OpenAIBackend(vllm.url, ADAPTERS, vllm_tokens)
+    backend = OpenAIBackend(vllm.url, ADAPTERS, of_all(vllm_tokens))
     assert vllm.headers["authorization"] == "Bearer sk-very-secret"
     for status in (400, 401, 404, 500):
         echo = {"error": {"message": "you sent sk-very-secret"}}
@@ -141,14 +141,14 @@ def test_the_key_is_sent_and_never_shown(
 def test_a_key_is_asked_for(vllm: FakeVLLM, vllm_tokens: Tokens) -> None:
     vllm.faults.append(lambda path, body: (401, {"error": "Unauthorized"}))
     with pytest.raises(UserError, match="wants a key") as raised:
-        OpenAIBackend(vllm.url, ADAPTERS, vllm_tokens)
+        OpenAIBackend(vllm.url, ADAPTERS, of_all(vllm_tokens))
     assert "OPENAI_API_KEY" in str(raised.value)
 
 
 def test_a_key_that_cannot_be_one(vllm: FakeVLLM, vllm_tokens: Tokens, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "a\nX-Other: b")
     with pytest.raises(UserError, match="OPENAI_API_KEY"):
-        OpenAIBackend(vllm.url, ADAPTERS, vllm_tokens)
+        OpenAIBackend(vllm.url, ADAPTERS, of_all(vllm_tokens))
 
 
 @pytest.mark.parametrize(("name", "value"), [("ALL_PROXY", "socks9://x"), ("SSL_CERT_FILE", "/no/such/file")])
@@ -157,7 +157,7 @@ def test_a_proxy_or_certificate_that_cannot_be_one(
 ) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="the environment asks for connections that cannot be made") as raised:
-        OpenAIBackend(vllm.url, ADAPTERS, vllm_tokens)
+        OpenAIBackend(vllm.url, ADAPTERS, of_all(vllm_tokens))
     assert name in str(raised.value)
 
 
@@ -178,7 +178,7 @@ def test_who_stops_does_not_wait_for_answers(vllm: FakeVLLM) -> None:
         "    end = 0\n"
         "    def encode(self, texts): return [[5] for _ in texts]\n"
         "    prompts = encode\n"
-        f"backend = OpenAIBackend({vllm.url!r}, ['executors/add'], Tokens())\n"
+        f"backend = OpenAIBackend({vllm.url!r}, ['executors/add'], dict.fromkeys(['executors/add', ''], Tokens()))\n"
         "try: list(backend.decode('executors/add', [Ask('1', '2')] * 3))\n"
         "except KeyboardInterrupt: backend.close(); print('stopped')\n"
     )

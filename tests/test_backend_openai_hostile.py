@@ -19,7 +19,7 @@ from caef_data.errors import UserError
 from caef_data.eval.backends import endpoint
 from caef_data.eval.backends.openai import OpenAIBackend
 from caef_data.eval.backends.tokens import Tokens
-from caef_data.tests.vllm_server import ADAPTERS, FakeVLLM, asks_of, calls_of, on
+from caef_data.tests.vllm_server import ADAPTERS, FakeVLLM, asks_of, calls_of, of_all, on
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
 Serve = Callable[[Callable[[], Iterable[bytes]]], str]
@@ -56,7 +56,7 @@ def test_an_answer_without_end(serve: Serve, vllm_tokens: Tokens) -> None:
         yield from repeat(b"10000\r\n" + b" " * 65_536 + b"\r\n")
 
     with pytest.raises(UserError, match="the server's answer has more than 4,194,304 bytes"):
-        OpenAIBackend(serve(pieces), ADAPTERS, vllm_tokens)
+        OpenAIBackend(serve(pieces), ADAPTERS, of_all(vllm_tokens))
 
 
 def test_an_answer_that_drips(serve: Serve, vllm_tokens: Tokens) -> None:
@@ -67,14 +67,14 @@ def test_an_answer_that_drips(serve: Serve, vllm_tokens: Tokens) -> None:
             time.sleep(0.05)
 
     with pytest.raises(UserError, match="the server's answer does not end within 1 s"):
-        OpenAIBackend(serve(pieces), ADAPTERS, vllm_tokens, timeout=1)
+        OpenAIBackend(serve(pieces), ADAPTERS, of_all(vllm_tokens), timeout=1)
 
 
 def test_a_bomb(serve: Serve, vllm_tokens: Tokens) -> None:
     content = gzip.compress(json.dumps({"data": [{"id": ADAPTERS[0]}, {"id": ADAPTERS[1]}]}).encode())
     head = f"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {len(content)}\r\n\r\n".encode()
     with pytest.raises(UserError, match="is compressed, which was not asked for"):
-        OpenAIBackend(serve(lambda: [head + content]), ADAPTERS, vllm_tokens)
+        OpenAIBackend(serve(lambda: [head + content]), ADAPTERS, of_all(vllm_tokens))
 
 
 def test_compression_is_not_asked_for(vllm_backend: OpenAIBackend, vllm: FakeVLLM) -> None:
@@ -111,7 +111,7 @@ def test_a_list_of_models_that_is_none_is_asked_for_once(
 ) -> None:
     vllm.faults.append(lambda path, body: (200, content))
     with pytest.raises(UserError, match="cannot be understood") as raised:
-        OpenAIBackend(vllm.url, ADAPTERS, vllm_tokens)
+        OpenAIBackend(vllm.url, ADAPTERS, of_all(vllm_tokens))
     assert "is this a server with OpenAI's protocol?" in str(raised.value)
     assert len(vllm.asked) == 1 and not capfd.readouterr().err
 
@@ -126,7 +126,7 @@ def test_a_version_that_is_none(vllm_backend: OpenAIBackend, vllm: FakeVLLM) -> 
 def test_models_of_odd_families(vllm: FakeVLLM, vllm_tokens: Tokens, name: str) -> None:
     vllm.faults.append(lambda path, body: (200, {"data": [{"id": "base", name: ["base"]}]}))
     with pytest.raises(UserError, match="lists no models"):
-        OpenAIBackend(vllm.url, [""], vllm_tokens)
+        OpenAIBackend(vllm.url, [""], of_all(vllm_tokens))
 
 
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf, 10**400, -(10**400), 1e300, True, "0", None, []])

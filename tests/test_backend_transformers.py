@@ -24,6 +24,7 @@ from caef_data.errors import UserError
 from caef_data.eval.backends import transformers as module
 from caef_data.eval.backends.greedy import LOOK_EVERY
 from caef_data.eval.backends.model import find_device
+from caef_data.eval.backends.tokens import load_tokenizers
 from caef_data.eval.backends.transformers import TransformersBackend
 from caef_data.eval.calls import BASE, SLACK, Answer, Ask, Call, Verdict
 from caef_data.tests.small_model import learn, make_model, make_texts, make_tokenizer, save
@@ -40,7 +41,8 @@ class Small:
     adapters: dict[str, Path]
 
     def backend(self, batch_tokens: int = 512, **options: str) -> TransformersBackend:
-        return TransformersBackend(self.base, self.adapters, batch_tokens=batch_tokens, device="cpu", **options)
+        tokens = load_tokenizers(self.base, self.adapters)
+        return TransformersBackend(self.base, self.adapters, tokens, batch_tokens=batch_tokens, device="cpu", **options)
 
 
 @pytest.fixture(scope="module")

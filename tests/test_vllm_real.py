@@ -20,7 +20,7 @@ from caef_data.eval.evaluate import Share
 from caef_data.eval.session import Session, agenda_of, prepare, run
 from caef_data.eval.settings import EvalSettings
 from caef_data.tests.checkpoints import write_checkpoint
-from caef_data.tests.vllm_server import ADAPTERS, OPTIONS, RECORDED, SERVED, record
+from caef_data.tests.vllm_server import ADAPTERS, OPTIONS, RECORDED, SERVED, of_all, record
 from caef_data.tm import transitions
 
 PYTHON = os.environ.get("CAEF_DATA_VLLM_PYTHON", "")
@@ -78,8 +78,8 @@ def test_verdicts_are_those_of_the_transformers_backend(ckpt: Path, url: str) ->
     from caef_data.eval.backends.transformers import TransformersBackend
 
     folders = {name: ckpt / name for name in ADAPTERS}
-    there = OpenAIBackend(url, [*ADAPTERS, BASE], load_tokenizer(ckpt / "base"), folders=folders)
-    here = TransformersBackend(ckpt / "base", folders, batch_tokens=4096, dtype="float32", device="cpu")
+    there = OpenAIBackend(url, [*ADAPTERS, BASE], of_all(load_tokenizer(ckpt / "base")), folders=folders)
+    here = TransformersBackend(ckpt / "base", folders, there.tokens, batch_tokens=4096, dtype="float32", device="cpu")
     prompts = [step.prompt for a in (3, 28, 507) for step in transitions("add", a, 36)]
     texts, rights = set(), []
     for adapter in (*ADAPTERS, BASE):

@@ -192,13 +192,18 @@ class Relay(FakeVLLM):
         return status, found
 
 
+def of_all(tokens: Any) -> dict[str, Any]:
+    """Return the tokenizers of the adapters that the server serves: all use the base model's."""
+    return dict.fromkeys([*ADAPTERS, "executors/sub", BASE], tokens)
+
+
 def record(checkpoint: Path, url: str) -> dict[str, Any]:
     """Ask a real server through the backend; return all that passed, and what the backend made of it."""
     from caef_data.eval.backends.openai import OpenAIBackend
     from caef_data.eval.backends.tokens import load_tokenizer
 
     relay = Relay(url)
-    backend = OpenAIBackend(relay.url, [*ADAPTERS, BASE], load_tokenizer(checkpoint / "base"))
+    backend = OpenAIBackend(relay.url, [*ADAPTERS, BASE], of_all(load_tokenizer(checkpoint / "base")))
     backend.provenance()
     told = []
     for adapter in (*ADAPTERS, BASE):

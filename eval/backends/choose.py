@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ...errors import UserError
 from ..agenda import Agenda
-from ..calls import BASE, Backend
+from ..calls import BASE, Backend, Call
 from ..settings import EvalSettings
 
 if TYPE_CHECKING:
     from ..adapters import Checkpoint
+    from .tokens import Tokens
+
+Say = Callable[[str], object]
 
 
-def make_backend(settings: EvalSettings, checkpoint: Checkpoint | None, agenda: Agenda) -> Backend:
+def make_backend(
+    settings: EvalSettings, checkpoint: Checkpoint | None, agenda: Agenda, say: Say = lambda _: None
+) -> Backend:
     """Return the backend of an evaluation.
+
+    Args:
+        settings: what was asked for.
+        checkpoint: base model and adapters; None for the oracle.
+        agenda: the calls.
+        say: is told, a line each, what the user should know of the models.
 
     Raises:
         UserError: an extra is not installed, the tokenizer cannot spell the format, a server does not answer ...
@@ -24,7 +36,7 @@ def make_backend(settings: EvalSettings, checkpoint: Checkpoint | None, agenda: 
 
         return OracleBackend()
     try:
-        return _model(settings, checkpoint, agenda)
+        return _model(settings, checkpoint, agenda, say)
     except ImportError as error:
         raise UserError(
             f"evaluating needs {error.name or 'packages'}, which is not installed",
@@ -32,10 +44,10 @@ def make_backend(settings: EvalSettings, checkpoint: Checkpoint | None, agenda: 
         ) from error
 
 
-def _model(settings: EvalSettings, checkpoint: Checkpoint, agenda: Agenda) -> Backend:
+def _model(settings: EvalSettings, checkpoint: Checkpoint, agenda: Agenda, say: Say) -> Backend:
     from ..adapters import fetch
     from ..spelling import check_spelling, sample
-    from .tokens import load_tokenizer
+    from .tokens import load_tokenizers
 
     remote = settings.backend == "openai"
     folders = {name: adapter.path for name, adapter in checkpoint.adapters.items() if name in agenda.adapters}
@@ -43,8 +55,12 @@ def _model(settings: EvalSettings, checkpoint: Checkpoint, agenda: Agenda) -> Ba
     if missing:
         raise UserError(f"there is no {', no '.join(missing)}", where=settings.adapters)
     base = fetch(checkpoint, weights=not remote).base
-    tokens = load_tokenizer(base)
-    check_spelling(tokens, sample(agenda))
+    tokens = load_tokenizers(base, folders)
+    calls = {adapter: list(sample(agenda, adapter)) for adapter in agenda.adapters}
+    for adapter, tried in calls.items():
+        check_spelling(tokens[adapter], tried)
+    for line in _differences(tokens, calls):
+        say(line)
     if remote:
         from .openai import OpenAIBackend
 
@@ -54,7 +70,24 @@ def _model(settings: EvalSettings, checkpoint: Checkpoint, agenda: Agenda) -> Ba
     return TransformersBackend(
         base,
         folders,
+        tokens,
         batch_tokens=settings.batch_tokens,
         dtype=settings.dtype,
         device=settings.device,
     )
+
+
+def _differences(tokens: Mapping[str, Tokens], calls: Mapping[str, Iterable[Call]]) -> list[str]:
+    """Return a line for each kind of disagreement between adapters' tokenizers and the base model's."""
+    from .tokens import differences
+
+    names: dict[str, list[str]] = {}
+    for adapter, tried in calls.items():
+        texts = [text for call in tried for text in (call.prompt, call.completion)]
+        found = differences(tokens[adapter], tokens[BASE], texts)
+        if found:
+            names.setdefault("; ".join(found), []).append(adapter)
+    return [
+        f"{', '.join(adapters)}: the tokenizer in the adapter's folder is used; beside the base model's: {what}"
+        for what, adapters in names.items()
+    ]

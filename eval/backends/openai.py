@@ -63,7 +63,7 @@ class OpenAIBackend(Backend):
     Args:
         endpoint: address of the server.
         wanted: names of the adapters that will be asked; ``BASE`` for the base model.
-        tokens: the base model's tokenizer.
+        tokens: the tokenizer of each adapter by its name; of the base model alone under ``BASE``.
         folders: where the adapters lie here, for the command that serves them.
         concurrency: requests at the same time, at most.
         timeout: seconds without an answer.
@@ -78,7 +78,7 @@ class OpenAIBackend(Backend):
         self,
         endpoint: str,
         wanted: Sequence[str],
-        tokens: Tokens,
+        tokens: Mapping[str, Tokens],
         *,
         folders: Mapping[str, Path] | None = None,
         concurrency: int = CONCURRENCY,
@@ -133,10 +133,10 @@ class OpenAIBackend(Backend):
 
     # One question
 
-    def _verdict(self, model: str, row: _Row) -> Verdict:
-        ids = [*row.prompt, *row.expected, self.tokens.end]
+    def _verdict(self, adapter: str, row: _Row) -> Verdict:
+        ids = [*row.prompt, *row.expected, self.tokens[adapter].end]
         self._check_length(len(ids) + 1, "the server computes one token more than it is given")
-        choice = self._ask({"model": model, "prompt": ids, **SCORED}, len(ids))
+        choice = self._ask({"model": self.models[adapter], "prompt": ids, **SCORED}, len(ids))
         margins = self._margins(choice, ids, len(row.prompt))
         at = next((i for i, margin in enumerate(margins) if not margin > 0), None)
         smallest = min(margins if at is None else margins[: at + 1])
@@ -156,7 +156,8 @@ class OpenAIBackend(Backend):
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise self._nonsense(error, "prompt_logprobs, as vLLM gives them, one entry a token") from None
 
-    def _answer(self, model: str, row: _Row) -> Answer:
+    def _answer(self, adapter: str, row: _Row) -> Answer:
+        tokens = self.tokens[adapter]
         given = row.prompt + row.expected[: row.known]
         needed, room = len(row.expected) - row.known + 1, len(row.expected) - row.known + SLACK
         if self.max_length is not None:
@@ -165,7 +166,10 @@ class OpenAIBackend(Backend):
             room = min(room, self.max_length - len(given))
         if room < 1:  # what a model has made too long has no answer
             return Answer("", False)
-        choice = self._ask({"model": model, "prompt": given, "max_tokens": room, **DECODED}, len(given) + needed)
+        # The server ends an answer with the base model's end token by itself.
+        stop = {"stop_token_ids": [tokens.end]} if tokens.end != self.tokens[BASE].end else {}
+        body = {"model": self.models[adapter], "prompt": given, "max_tokens": room, **DECODED, **stop}
+        choice = self._ask(body, len(given) + needed)
         ids, why = choice.get("token_ids"), choice.get("finish_reason")
         if not isinstance(ids, list) or not ids or not all(type(token) is int and 0 <= token < 2**31 for token in ids):
             raise self._nonsense("token_ids", "token_ids, which vLLM gives since version 0.10.2")
@@ -175,10 +179,10 @@ class OpenAIBackend(Backend):
             raise self._nonsense(f"finish_reason {why if isinstance(why, str) else ''}", "stop or length")
         if why == "length" and len(ids) < min(needed, room) and row.certain:
             raise self._too_long(len(given) + needed, None, "prompt, answer and end")
-        ended = why == "stop" and ids[-1] == self.tokens.end
+        ended = why == "stop" and ids[-1] == tokens.end
         answer = row.expected[: row.known] + (ids[:-1] if ended else ids)
         # The same tokens are the same text, also where a tokenizer does not give it back exactly.
-        text = row.text if answer == row.expected else self.tokens.text(row.prompt, answer)
+        text = row.text if answer == row.expected else tokens.text(row.prompt, answer)
         return Answer.to(row.prompt, row.expected, answer, text=text, ended=ended, decoded=len(ids))
 
     def _ask(self, body: dict[str, Any], length: int) -> dict[str, Any]:
@@ -228,7 +232,7 @@ class OpenAIBackend(Backend):
         """Work on many questions to one adapter at the same time; yield results as they come."""
         for thread in self._threads:  # nothing of another adapter is under way
             thread.join()
-        rows, lock, stop = self._rows(questions), threading.Lock(), threading.Event()
+        rows, lock, stop = self._rows(self.tokens[adapter], questions), threading.Lock(), threading.Event()
         found: queue.SimpleQueue[tuple[int, Result] | BaseException | None] = queue.SimpleQueue()
 
         def run() -> None:
@@ -238,7 +242,7 @@ class OpenAIBackend(Backend):
                         row = next(rows, None)
                     if row is None:
                         break
-                    found.put((row.index, work(self.models[adapter], row)))
+                    found.put((row.index, work(adapter, row)))
             except BaseException as error:
                 found.put(error)
             found.put(None)
@@ -260,11 +264,11 @@ class OpenAIBackend(Backend):
         finally:
             stop.set()
 
-    def _rows(self, questions: list[_Question]) -> Iterator[_Row]:
+    def _rows(self, tokens: Tokens, questions: list[_Question]) -> Iterator[_Row]:
         for start in range(0, len(questions), CHUNK):
             chunk = questions[start : start + CHUNK]
-            prompts = self.tokens.prompts([prompt for prompt, *_ in chunk])
-            answers = self.tokens.encode([expected for _, expected, *_ in chunk])
+            prompts = tokens.prompts([prompt for prompt, *_ in chunk])
+            answers = tokens.encode([expected for _, expected, *_ in chunk])
             for at, (_, expected, known, certain) in enumerate(chunk):
                 yield _Row(start + at, prompts[at], answers[at], min(known, len(answers[at])), certain, expected)
 

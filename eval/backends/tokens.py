@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from ...errors import UserError, clip
+from ...pipelines.folder import shown
+from ..base_model import SPELLING as TOKENIZER_FILES
+from ..calls import BASE
 
 _PROBE = "ADD, q0"
 NO_WORD = "\N{REPLACEMENT CHARACTER}"
@@ -34,7 +38,7 @@ class Tokens:
         if tokenizer.eos_token_id is None:
             raise UserError(
                 "the tokenizer has no end-of-text token: nothing would tell where an answer ends",
-                where=clip(tokenizer.name_or_path),
+                where=shown(tokenizer.name_or_path),
                 next_step='name one in its tokenizer_config.json: "eos_token": ...',
             )
         self.end: int = tokenizer.eos_token_id
@@ -89,11 +93,11 @@ class Tokens:
         return found
 
 
-def load_tokenizer(base: Path | str) -> Tokens:
-    """Load the tokenizer of a base model; no code of its own is run.
+def load_tokenizer(folder: Path | str) -> Tokens:
+    """Load the tokenizer of a base model or adapter; no code of its own is run.
 
     Args:
-        base: folder, or name on the Hub, of the base model.
+        folder: folder, or name on the Hub, of the model.
 
     Raises:
         UserError: there is none, it is damaged, or it has no end-of-text token.
@@ -102,9 +106,67 @@ def load_tokenizer(base: Path | str) -> Tokens:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            str(base), trust_remote_code=False, local_files_only=Path(base).is_dir()
+            str(folder), trust_remote_code=False, local_files_only=Path(folder).is_dir()
         )
     except Exception as error:  # whatever the library makes of a damaged folder
         reason = str(error).strip().split("\n")[0]
-        raise UserError(f"the tokenizer cannot be loaded: {clip(reason, 300)}", where=clip(base)) from error
+        raise UserError(f"the tokenizer cannot be loaded: {clip(reason, 300)}", where=shown(str(folder))) from error
     return Tokens(tokenizer)
+
+
+def load_tokenizers(base: Path | str, adapters: Mapping[str, Path]) -> dict[str, Tokens]:
+    """Load the tokenizer of the base model, and those that adapters bring.
+
+    Args:
+        base: folder, or name on the Hub, of the base model.
+        adapters: folder of each adapter by its name.
+
+    Returns:
+        The tokenizer of each adapter: its own where its folder holds tokenizer files, else the base model's, which
+        also stands under ``BASE``. Equal files are loaded once.
+
+    Raises:
+        UserError: a tokenizer is damaged, or has no end-of-text token.
+    """
+    known = {_files(Path(base)): load_tokenizer(base)}
+    found = {BASE: known[_files(Path(base))]}
+    for name, folder in adapters.items():
+        files = _files(folder)
+        if files and files not in known:
+            known[files] = load_tokenizer(folder)
+        found[name] = known[files] if files else found[BASE]
+    return found
+
+
+def _files(folder: Path) -> frozenset[tuple[str, str]]:
+    """Return the tokenizer files of a folder, each with its hash."""
+    paths = (folder / name for name in TOKENIZER_FILES)
+    return frozenset((path.name, sha256(path.read_bytes()).hexdigest()) for path in paths if path.is_file())
+
+
+def differences(tokens: Tokens, base: Tokens, texts: Sequence[str]) -> list[str]:
+    """Return in words where an adapter's tokenizer disagrees with the base model's; nothing where they mean the same.
+
+    Args:
+        tokens: of the adapter.
+        base: of the base model.
+        texts: prompts and completions to try.
+    """
+    if tokens is base:
+        return []
+    found = []
+    own, its = tokens.tokenizer.eos_token, base.tokenizer.eos_token
+    if (own, tokens.end) != (its, base.end):
+        found.append(f"an answer ends with {clip(own)} instead of {clip(its)}")
+    words, others = tokens.tokenizer.get_vocab(), base.tokenizer.get_vocab()
+    added, lost = words.keys() - others.keys(), others.keys() - words.keys()
+    if added:
+        found.append(f"{len(added):,} tokens more, such as {clip(min(added))}")
+    if lost:
+        found.append(f"{len(lost):,} tokens fewer, such as {clip(min(lost))}")
+    if moved := [word for word in words.keys() & others.keys() if words[word] != others[word]]:
+        found.append(f"{len(moved):,} tokens have other numbers, such as {clip(min(moved))}")
+    pairs = zip(tokens.prompts(texts), base.prompts(texts), strict=True)
+    if unlike := [text for text, (one, two) in zip(texts, pairs, strict=True) if one != two]:
+        found.append(f"other tokens for {len(unlike):,} of {len(texts):,} texts tried, such as {clip(unlike[0])}")
+    return found

@@ -15,10 +15,10 @@ import torch
 from ...errors import UserError, clip
 from ..calls import SLACK, Answer, Ask, Backend, Call, Verdict
 from .greedy import greedy
-from .model import Model, out_of_memory, quiet
+from .model import Model, out_of_memory
 from .packing import FILL, fit
 from .scoring import Scores, Whole, score
-from .tokens import load_tokenizer
+from .tokens import Tokens
 
 CHUNK = 1024  # questions tokenised at once
 LOGITS = {"cpu": 2**27, "cuda": 2**30}  # elements of the logits of one batch, at most: 2 GB in bfloat16 on a GPU
@@ -39,6 +39,7 @@ class _Row:
         expected: tokens of the right answer, without the end.
         known: how many of these stand in the first forward pass.
         limit: tokens to decode, at most.
+        tokens: the tokenizer.
     """
 
     index: int
@@ -46,6 +47,7 @@ class _Row:
     expected: list[int]
     known: int
     limit: int
+    tokens: Tokens
 
     @property
     def length(self) -> int:
@@ -76,8 +78,9 @@ class TransformersBackend(Backend):
     """A model on this machine.
 
     Args:
-        base_model: folder, or name on the Hub, of the base model and its tokenizer.
+        base_model: folder, or name on the Hub, of the base model.
         adapters: folder of each adapter by its name.
+        tokens: the tokenizer of each adapter by its name; of the base model alone under ``BASE``.
         batch_tokens: tokens of a forward pass of ``verify``, padding included; ``decode`` holds ``CACHED`` times as
             many. Halved when memory runs out. None for what suits the device.
         dtype: float32, bfloat16, float16 or auto.
@@ -85,7 +88,7 @@ class TransformersBackend(Backend):
         attention: an attention implementation of transformers, or auto.
 
     Raises:
-        UserError: the device is not there, or model or tokenizer cannot be loaded.
+        UserError: the device is not there, or the model cannot be loaded.
     """
 
     name = "transformers"
@@ -94,14 +97,14 @@ class TransformersBackend(Backend):
         self,
         base_model: Path | str,
         adapters: Mapping[str, Path],
+        tokens: Mapping[str, Tokens],
         *,
         batch_tokens: int | None = None,
         dtype: str = "auto",
         device: str = "auto",
         attention: str = "auto",
     ) -> None:
-        with quiet():
-            self.tokens = load_tokenizer(base_model)
+        self.tokens = tokens
         self.model = Model(base_model, adapters, dtype=dtype, device=device, attention=attention)
         self.batch_tokens = batch_tokens or BATCH_TOKENS[self.model.device.type]
         self.budget = {"pass": self.batch_tokens, "cache": CACHED * self.batch_tokens}
@@ -127,7 +130,7 @@ class TransformersBackend(Backend):
             UserError: a row is longer than the model can be, or does not fit into memory alone.
         """
         self.model.use(adapter)
-        rows = self._rows([(call.prompt, call.completion, None, True) for call in calls])
+        rows = self._rows(adapter, [(call.prompt, call.completion, None, True) for call in calls])
         ahead: tuple[list[_Row], Scores] | None = None
         for batch, scores in self._batches(rows, "pass", self._score):
             if ahead is not None:  # read while the device computes the next batch
@@ -143,7 +146,7 @@ class TransformersBackend(Backend):
             UserError: a row is longer than the model can be, or does not fit into memory alone.
         """
         self.model.use(adapter)
-        chunks = self._rows([(ask.prompt, ask.expected, ask.known, ask.certain) for ask in asks])
+        chunks = self._rows(adapter, [(ask.prompt, ask.expected, ask.known, ask.certain) for ask in asks])
         rows = [row for chunk in chunks for row in chunk]
         yield from ((row.index, Answer("", False)) for row in rows if row.limit < 1)
         # Rows that end together make good batches; how much they are given matters less.
@@ -152,19 +155,20 @@ class TransformersBackend(Backend):
             for row, tokens in zip(batch, answers, strict=True):
                 yield row.index, self._answer(row, tokens, asks[row.index].expected)
 
-    def _rows(self, questions: Sequence[_Question]) -> Iterator[list[_Row]]:
+    def _rows(self, adapter: str, questions: Sequence[_Question]) -> Iterator[list[_Row]]:
         """Tokenise questions, those with the longest texts first."""
         order = sorted(range(len(questions)), key=lambda index: -len(questions[index][0]) - len(questions[index][1]))
         for start in range(0, len(order), CHUNK):
             chosen = [questions[index] for index in order[start : start + CHUNK]]
-            prompts = self.tokens.prompts([prompt for prompt, *_ in chosen])
-            answers = self.tokens.encode([expected for _, expected, *_ in chosen])
+            tokens = self.tokens[adapter]
+            prompts = tokens.prompts([prompt for prompt, *_ in chosen])
+            answers = tokens.encode([expected for _, expected, *_ in chosen])
             found = zip(order[start:], chosen, prompts, answers, strict=False)
-            yield sorted((self._row(*one) for one in found), key=lambda row: -row.length)
+            yield sorted((self._row(tokens, *one) for one in found), key=lambda row: -row.length)
 
-    def _row(self, index: int, question: _Question, prompt: list[int], expected: list[int]) -> _Row:
+    def _row(self, tokens: Tokens, index: int, question: _Question, prompt: list[int], expected: list[int]) -> _Row:
         text, _, known, certain = question
-        if max(*prompt, *expected, self.tokens.end) >= self.model.vocabulary:
+        if max(*prompt, *expected, tokens.end) >= self.model.vocabulary:
             words = f"{self.model.vocabulary:,}"
             raise UserError(f"the tokenizer has tokens that the model lacks: it knows {words}", where=clip(text))
         whole = len(prompt) + len(expected)
@@ -179,7 +183,7 @@ class TransformersBackend(Backend):
         known = len(expected) if known is None else min(known, len(expected))
         # The last token decoded takes no position.
         limit = min(len(expected) - known + SLACK, room - len(prompt) - known + 1)
-        return _Row(index, prompt, expected, known, limit)
+        return _Row(index, prompt, expected, known, limit, tokens)
 
     def _batches(
         self, chunks: Iterator[list[_Row]], kind: str, work: Callable[[list[_Row]], Result]
@@ -225,7 +229,7 @@ class TransformersBackend(Backend):
             torch.cuda.empty_cache()
 
     def _score(self, batch: list[_Row]) -> Scores:
-        scores = score(self.model, [Whole(row.prompt, row.expected) for row in batch], self.tokens.end)
+        scores = score(self.model, [Whole(row.prompt, row.expected) for row in batch], batch[0].tokens.end)
         self.stats.batches += 1
         self.stats.tokens += sum(row.length for row in batch)
         self.stats.computed += len(batch) * max(row.length for row in batch)
@@ -234,16 +238,16 @@ class TransformersBackend(Backend):
     def _decode(self, batch: list[_Row]) -> list[list[int]]:
         given = [row.prompt + row.expected[: row.known] for row in batch]
         with torch.inference_mode():
-            answers, steps = greedy(self.model, given, [row.limit for row in batch], self.tokens.end)
+            answers, steps = greedy(self.model, given, [row.limit for row in batch], batch[0].tokens.end)
         self.stats.steps += steps
         self.stats.decoded += sum(map(len, answers))
         return answers
 
     def _answer(self, row: _Row, tokens: list[int], expected: str) -> Answer:
-        ended = tokens[-1] == self.tokens.end
+        ended = tokens[-1] == row.tokens.end
         answer = row.expected[: row.known] + (tokens[:-1] if ended else tokens)
         # The same tokens are the same text, also where a tokenizer does not give it back exactly.
-        text = expected if answer == row.expected else self.tokens.text(row.prompt, answer)
+        text = expected if answer == row.expected else row.tokens.text(row.prompt, answer)
         return Answer.to(row.prompt, row.expected, answer, text=text, ended=ended, decoded=len(tokens))
 
 
