@@ -70,6 +70,21 @@ class Tokens:
             raise UserError(f"the prompt {clip(texts[found.index([])])} has no token, so nothing can follow it")
         return found
 
+    def completions(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the tokens of each completion as they follow a prompt: none spans the border, none stands for it.
+
+        SentencePiece tokenizers begin a text of its own with a blank mark, which greedy decoding would not write.
+        """
+        plain = self.encode(texts)
+        if not self.lead:
+            return plain
+        before = self.encode(["\n"])[0]
+        behind = self.encode([f"\n{text}" for text in texts])
+        return [
+            tokens[len(before) :] if tokens[: len(before)] == before else alone
+            for tokens, alone in zip(behind, plain, strict=True)
+        ]
+
     def text(self, prompt: Sequence[int], answer: Sequence[int]) -> str:
         """Return the text of an answer's tokens, exactly: leading and trailing white space, special tokens and all.
 
