@@ -28,6 +28,7 @@ from .tables import wilson
 
 LINE_EVERY = 5.0  # seconds between progress lines where there is no terminal
 DRAW_EVERY = 0.1
+TOTALS = ("n", "correct", "correct_stripped", "final_correct")
 BEFORE = "it was evaluated before; nothing is asked again"
 
 
@@ -193,11 +194,19 @@ def print_accuracy(session: Session, note: str) -> None:
     for name in ("task", "mode"):
         table.add_column(name, no_wrap=True)
     rollout = session.settings.strategy == "rollout"
-    for name in ("problems", "right", "accuracy", "95% interval", *(["final answer right"] if rollout else [])):
+    for name in (
+        "problems",
+        "right",
+        "accuracy",
+        "95% interval",
+        "right, stripped",
+        *(["final answer right"] if rollout else []),
+    ):
         table.add_column(name, justify="right")
-    for task, mode, n, correct, final in _totals(accuracy):
+    for task, mode, n, correct, stripped, final in _totals(accuracy):
         low, high = wilson(correct, n)
         cells = [f"{n:,}", f"{correct:,}", f"{correct / n:.2%}" if n else "-", f"{low:.1%} - {high:.1%}" if n else "-"]
+        cells.append(f"{stripped:,}")
         table.add_row(task, mode, *cells, *(["-" if final is None else f"{final:,}"] if rollout else []))
     console.print(table)
     speed = f"{row['calls']:,} calls in {row['seconds']:,.1f} s, {row['calls_per_second']:,.1f} calls/s"
@@ -211,13 +220,8 @@ def print_accuracy(session: Session, note: str) -> None:
     console.print(f"see it:  caef-data report{results}", soft_wrap=True)
 
 
-def _totals(accuracy: pa.Table) -> list[tuple[str, str, int, int, int | None]]:
+def _totals(accuracy: pa.Table) -> list[tuple[str, str, int, int, int, int | None]]:
     keys = ["task", "mode"]
-    found = accuracy.group_by(keys, use_threads=False).aggregate(
-        [(name, "sum") for name in ("n", "correct", "final_correct")]
-    )
-    rows = [
-        (row["task"], row["mode"], row["n_sum"], row["correct_sum"], row["final_correct_sum"])
-        for row in found.to_pylist()
-    ]
+    found = accuracy.group_by(keys, use_threads=False).aggregate([(name, "sum") for name in TOTALS])
+    rows = [(row["task"], row["mode"], *(row[f"{name}_sum"] for name in TOTALS)) for row in found.to_pylist()]
     return sorted(rows)

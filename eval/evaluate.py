@@ -46,7 +46,6 @@ def evaluate(
     verify: bool,
     share: Share,
     progress: Progress,
-    wanted: Bools | None = None,
 ) -> None:
     """Find out which calls are right; of a problem that fails, all up to its first failing call.
 
@@ -57,12 +56,10 @@ def evaluate(
         verify: prove answers by forward passes, and decode only where a problem first fails; else decode every call.
         share: this process' part.
         progress: called after every result.
-        wanted: which calls are to be judged, shape (num_calls,); all by default.
     """
     for adapter in agenda.adapters:
         for window in agenda.windows(adapter):
-            open_ones = (kept.right[window.ids] == UNKNOWN) & share.own(window.ids)
-            todo = np.flatnonzero(open_ones if wanted is None else open_ones & wanted[window.ids])
+            todo = np.flatnonzero((kept.right[window.ids] == UNKNOWN) & share.own(window.ids))
             if not len(todo):
                 continue
             if verify:
@@ -71,8 +68,14 @@ def evaluate(
                     progress(kept)
             else:
                 decode(kept, backend, window, todo, progress)
+    if verify:
+        decode_failures(agenda, kept, backend, share, progress)
+
+
+def decode_failures(agenda: Agenda, kept: Kept, backend: Backend, share: Share, progress: Progress) -> None:
+    """Decode, of each problem, the first call that fails, and those before it that fail by white space alone."""
     width = 1
-    while verify:
+    while True:
         kept.flush()
         share.wait()
         kept.load()
@@ -93,20 +96,21 @@ def decode(kept: Kept, backend: Backend, window: Window, rows: I64, progress: Pr
     asks = [Ask(call.prompt, call.completion, known) for call, known in zip(calls, known, strict=True)]
     for index, answer in backend.decode(calls[0].adapter, asks):
         number = int(window.ids[rows[index]])
-        kept.answered(number, answer.ended and answer.text == calls[index].completion, answer)
+        kept.answered(number, calls[index].completion, answer)
         progress(kept)
 
 
 def undecoded_failures(agenda: Agenda, kept: Kept, width: int) -> I64:
     """Return the calls to decode next: up to ``width`` of each problem whose first failing call is not decoded.
 
-    A call that fails the forward pass can still be right, in another tokenisation; then the next one counts.
+    A call that fails the forward pass can still be right, in another tokenisation or up to white space at its ends;
+    then the next one counts.
     """
-    places = first_failing_places(agenda, kept.right)
+    places = first_failing_places(agenda, kept.stripped)
     places = places[places >= 0]
     problems = np.flatnonzero(~kept.decoded[agenda.flat[places]])
     ends = agenda.starts[1:][np.searchsorted(agenda.starts[1:], places[problems], side="right")]
-    failing = np.flatnonzero((kept.right[agenda.flat] != RIGHT) & ~kept.decoded[agenda.flat])
+    failing = np.flatnonzero(~kept.stripped[agenda.flat] & ~kept.decoded[agenda.flat])
     first = np.searchsorted(failing, places[problems])
     rows = first[:, None] + np.arange(width)
     found = failing[np.minimum(rows, len(failing) - 1)] if len(failing) else rows
@@ -114,8 +118,13 @@ def undecoded_failures(agenda: Agenda, kept: Kept, width: int) -> I64:
     return np.unique(agenda.flat[found[inside]])
 
 
-def first_failing_places(agenda: Agenda, right: npt.NDArray[np.int8]) -> I64:
-    """Return, for each problem, the index in ``agenda.flat`` of its first call that is not right; -1 where all are."""
+def first_failing_places(agenda: Agenda, right: npt.NDArray[np.int8] | Bools) -> I64:
+    """Return, for each problem, the index in ``agenda.flat`` of its first call that is not right; -1 where all are.
+
+    Args:
+        agenda: the problems.
+        right: ``Kept.right`` or ``Kept.stripped``.
+    """
     wrong = np.flatnonzero(right[agenda.flat] != RIGHT)
     following = np.searchsorted(wrong, agenda.starts[:-1])
     places = np.append(wrong, len(agenda.flat))[following]

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ..pipelines.local_folder import LocalFolder
 from .agenda import PROBLEMS, Agenda, Window
-from .evaluate import first_failing_places
+from .evaluate import Bools, first_failing_places
 from .kept import RIGHT, UNKNOWN, Kept
 from .runs import shards
 from .tables import CLASS, CLASSES, RunTables, call_key, class_accuracy
@@ -34,7 +34,8 @@ def write_tables(
     for adapter in agenda.adapters:
         tables.write_part("calls", _part(adapter), _calls(agenda, kept, adapter))
         tables.write_part("failures", _part(adapter), _failures(agenda, kept, adapter, places))
-    accuracy = class_accuracy(_outcomes(agenda, kept, places, finals), _classes(agenda, folder))
+    stripped = first_failing_places(agenda, kept.stripped) < 0
+    accuracy = class_accuracy(_outcomes(agenda, places < 0, stripped, finals), _classes(agenda, folder))
     tables.write_part("class_accuracy", CLASSES, [accuracy])
     return accuracy
 
@@ -113,14 +114,12 @@ def _failure_rows(
     }
 
 
-def _outcomes(
-    agenda: Agenda, kept: Kept, places: npt.NDArray[np.int64], finals: npt.NDArray[np.int8] | None
-) -> pa.Table:
-    right = pa.array(places < 0)
+def _outcomes(agenda: Agenda, right: Bools, stripped: Bools, finals: npt.NDArray[np.int8] | None) -> pa.Table:
     final = pa.nulls(agenda.num_problems, pa.bool_())
     if finals is not None:
         final = pa.array(finals == RIGHT, mask=finals == UNKNOWN)
-    return agenda.problems.append_column("right", right).append_column("final_right", final)
+    columns = {"right": pa.array(right), "right_stripped": pa.array(stripped), "final_right": final}
+    return pa.table({**dict(zip(agenda.problems.column_names, agenda.problems.columns, strict=True)), **columns})
 
 
 def _classes(agenda: Agenda, folder: LocalFolder) -> pa.Table:

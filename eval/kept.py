@@ -29,11 +29,12 @@ RESULTS = pa.schema(
         pa.field("tokens", pa.int32()),
         pa.field("completion_tokens", pa.int32()),
         pa.field("decoded", pa.bool_()),
+        pa.field("stripped", pa.bool_()),
         pa.field("text", pa.string()),
         pa.field("ended", pa.bool_()),
     ]
 )
-NUMBERS = RESULTS.names[:7]
+NUMBERS = RESULTS.names[:8]
 
 
 class Kept:
@@ -46,6 +47,7 @@ class Kept:
 
     Attributes, all of shape (num_calls,):
         right: UNKNOWN, WRONG or RIGHT.
+        stripped: the answer is right once white space at both ends of it and of the right one is stripped.
         decoded: the answer was decoded; a wrong call that is not decoded is wrong by the one forward pass.
         at: index of the first wrong token in the completion, -1 for none or unknown.
         margin: see ``Verdict``; NaN where unknown.
@@ -56,6 +58,7 @@ class Kept:
     def __init__(self, folder: Path, num_calls: int, rank: int = 0) -> None:
         self.folder, self.rank = folder, rank
         self.right: npt.NDArray[np.int8] = np.full(num_calls, UNKNOWN, np.int8)
+        self.stripped = np.zeros(num_calls, np.bool_)
         self.decoded = np.zeros(num_calls, np.bool_)
         self.at: npt.NDArray[np.int32] = np.full(num_calls, -1, np.int32)
         self.margin: npt.NDArray[np.float32] = np.full(num_calls, np.nan, np.float32)
@@ -88,15 +91,18 @@ class Kept:
         at = -1 if verdict.at is None else verdict.at
         margin = np.nan if verdict.margin is None else verdict.margin
         self.right[call], self.at[call], self.margin[call] = verdict.right, at, margin
+        self.stripped[call] = verdict.right
         self.tokens[call], self.completion_tokens[call] = verdict.tokens, verdict.completion_tokens
         self._keep(call, None, None)
 
-    def answered(self, call: int, right: bool, answer: Answer) -> None:
-        """Keep what decoding gave; the text of a wrong answer."""
+    def answered(self, call: int, expected: str, answer: Answer) -> None:
+        """Keep what decoding gave, beside the right answer; the text of a wrong one."""
         if not self.tokens[call]:  # no forward pass has told
             self.at[call] = -1 if answer.at is None else answer.at
             self.tokens[call], self.completion_tokens[call] = answer.tokens, answer.completion_tokens
+        right = answer.ended and answer.text == expected
         self.right[call], self.decoded[call] = right, True
+        self.stripped[call] = answer.ended and answer.text.strip() == expected.strip()
         # A server may send a lone surrogate, which no file of texts can hold.
         text = answer.text.encode("utf-8", "backslashreplace").decode()
         self._keep(call, None if right else text, answer.ended)
@@ -142,7 +148,7 @@ class Kept:
         return self.spans[path.name]
 
     def _keep(self, call: int, text: str | None, ended: bool | None) -> None:
-        numbers = (self.at, self.margin, self.tokens, self.completion_tokens, self.decoded)
+        numbers = (self.at, self.margin, self.tokens, self.completion_tokens, self.decoded, self.stripped)
         found = (array[call].item() for array in numbers)
         self.waiting.append((call, bool(self.right[call] == RIGHT), *found, text, ended))
         if len(self.waiting) >= MOST or time.monotonic() - self.written >= EVERY:

@@ -185,9 +185,8 @@ def _lock_step(
                 if call is None:
                     given[adapter, prompt] = answer
                     continue
-                right = answer.ended and answer.text == asks[prompt, call].expected
-                kept.answered(call, right, answer)
-                if not right:
+                kept.answered(call, asks[prompt, call].expected, answer)
+                if kept.right[call] != RIGHT:
                     texts[call] = answer
                 progress(kept)
     return {run.problem: run.final == run.steps[-1].completion for run in runs}

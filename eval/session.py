@@ -14,19 +14,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .. import __version__
 from ..errors import UserError
 from ..pipelines.folder import open_folder, shown
 from ..pipelines.local_folder import LocalFolder
 from .agenda import Agenda, write_agenda
 from .calls import Backend
-from .evaluate import Share, evaluate
+from .evaluate import Share, decode_failures, evaluate
 from .fold import write_tables
 from .jobs import Jobs, check_rows, choose
 from .kept import UNKNOWN, Kept
-from .rollout import WALKED, roll_out
+from .rollout import roll_out
 from .runs import read_problems
 from .settings import EvalSettings
 from .tables import RunTables, run_id
@@ -207,7 +205,8 @@ def run(
     try:
         if strategy == "rollout":
             finals = roll_out(agenda, kept, backend, known=agenda.adapters, share=share, progress=noting).right
-            _decode_single(agenda, kept, backend, share, noting)
+            # Problems that ask once; and what comes behind an answer that white space alone makes wrong.
+            decode_failures(agenda, kept, backend, share, noting)
         else:
             evaluate(agenda, kept, backend, verify=strategy == "verify", share=share, progress=noting)
     except BaseException:
@@ -229,14 +228,6 @@ def run(
     session.tables.write_run(row)
     shutil.rmtree(session.work)
     return accuracy
-
-
-def _decode_single(agenda: Agenda, kept: Kept, backend: Backend, share: Share, progress: Any) -> None:
-    """Decode the calls of problems that ask once: there is nothing to roll out."""
-    single = ~np.isin(np.array(agenda.problems.column("mode").to_pylist()), WALKED)
-    wanted = np.zeros(agenda.num_calls, np.bool_)
-    wanted[agenda.flat[agenda.starts[:-1][single]]] = True
-    evaluate(agenda, kept, backend, verify=False, share=share, progress=progress, wanted=wanted)
 
 
 def _provenance(session: Session, agenda: Agenda, backend: Backend, command: str) -> dict[str, Any]:

@@ -104,6 +104,11 @@ CLASS_ACCURACY: Columns = {
         _WHOLE,
         "Number of problems with the final answer right, even if a step was not; null unless the strategy is rollout.",
     ),
+    "correct_stripped": (
+        _WHOLE,
+        "Number of problems with every call right up to white space at both ends of answers, as the published"
+        " evaluation counts.",
+    ),
 }
 FAILURES: Columns = {
     **RUN_ID,

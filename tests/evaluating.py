@@ -8,7 +8,7 @@ from typing import Any
 from caef_data.eval.agenda import Agenda, write_agenda
 from caef_data.eval.backends.oracle import OracleBackend
 from caef_data.eval.calls import Answer, Ask, Backend, Call, Verdict
-from caef_data.eval.evaluate import Share, evaluate
+from caef_data.eval.evaluate import Share, decode_failures, evaluate
 from caef_data.eval.kept import Kept
 from caef_data.eval.rollout import roll_out
 from caef_data.eval.runs import MODES, read_problems
@@ -78,6 +78,7 @@ def judge(agenda: Agenda, folder: Path, strategy: str, backend: Backend) -> tupl
     common: dict[str, Any] = {"share": Share(), "progress": lambda kept: None}
     if strategy == "rollout":
         finals = roll_out(agenda, kept, backend, known=agenda.adapters, **common).right
+        decode_failures(agenda, kept, backend, **common)
     else:
         evaluate(agenda, kept, backend, verify=strategy == "verify", **common)
     kept.flush()

@@ -129,7 +129,8 @@ def write_run(results: Path, run: Run) -> None:
             wrong = [index for index, step in enumerate(asked) if errs(run, step)]
             lucky = chance("luck", row["a"], row["b"]) < 0.5
             final = (not wrong or lucky) if run.strategy == "rollout" else None
-            outcomes.append({**{name: row[name] for name in CLASS}, "right": not wrong, "final_right": final})
+            found = {"right": not wrong, "right_stripped": not wrong, "final_right": final}
+            outcomes.append({**{name: row[name] for name in CLASS}, **found})
             if wrong:
                 failures.append(failure(run, row, asked, wrong[0], numbers[wrong[0]]))
     rows = [call_row(run, number, step) for number, step in calls.values()]
@@ -148,7 +149,7 @@ OUTCOMES = pa.schema(
     [
         *[pa.field(name, pa.string()) for name in CLASS[:5]],
         *[pa.field(name, pa.int16()) for name in CLASS[5:]],
-        *[pa.field(name, pa.bool_()) for name in ("right", "final_right")],
+        *[pa.field(name, pa.bool_()) for name in ("right", "right_stripped", "final_right")],
     ]
 )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +100,41 @@ def test_verify_decodes_only_where_a_problem_first_fails(agenda: Agenda, tmp_pat
     kept, _ = judge(agenda, tmp_path, "verify", OracleBackend(wrong_at_times))
     places = first_failing_places(agenda, kept.right)
     first = set(agenda.flat[places[places >= 0]].tolist())
-    assert set(np.flatnonzero(kept.decoded).tolist()) == first
+    also = set[int]()  # behind a call that white space alone makes wrong, the next one that fails
+    for start, end in zip(agenda.starts[:-1], agenda.starts[1:], strict=True):
+        failing = [call for call in agenda.flat[start:end].tolist() if kept.right[call] != RIGHT]
+        blank = list(takewhile(lambda call: kept.stripped[call], failing))
+        also |= set(failing[: len(blank) + 1])
+    decoded = set(np.flatnonzero(kept.decoded).tolist())
+    assert first <= also <= decoded and len(decoded) <= len(also) + 5 and also - first
     assert not (kept.right == UNKNOWN).any()
     texts = {call: text for call, text, _ in kept.texts()}
-    assert set(texts) == first
+    assert set(texts) == decoded
     for problem in np.flatnonzero(places >= 0).tolist()[:50]:
         before = agenda.flat[agenda.starts[problem] : places[problem]]
         assert (kept.right[before] == RIGHT).all()
+
+
+@pytest.mark.parametrize("strategy", ["verify", "generate", "rollout"])
+def test_the_published_counting_strips_white_space_at_both_ends(
+    data: Path, agenda: Agenda, tmp_path: Path, strategy: str
+) -> None:
+    def spaced(adapter: str, prompt: str, answer: str) -> str:
+        kind = sum(prompt.encode()) % 9
+        return {0: answer.strip(), 1: f" {answer}\n\n", 2: answer.replace(" ", "  "), 3: "x"}.get(kind, answer)
+
+    kept, _ = judge(agenda, tmp_path, strategy, OracleBackend(spaced))
+    oracle = OracleBackend(spaced)
+    pairs = [(task, mode) for task in OPERATORS for mode in MODES]
+    problems = [one for task, mode in pairs for one in read_problems(LocalFolder(data), task, mode, "test", 8)]
+    exact, stripped = [], []
+    for problem in problems:
+        given = [(oracle.answer(step.adapter, step.prompt, ""), step.completion) for step in problem.steps]
+        exact.append(all(text == expected for text, expected in given))
+        stripped.append(all(text.strip() == expected.strip() for text, expected in given))
+    assert ((first_failing_places(agenda, kept.right) < 0) == exact).all()
+    assert ((first_failing_places(agenda, kept.stripped) < 0) == stripped).all()
+    assert 0 < sum(exact) < sum(stripped) < len(problems)
 
 
 def test_another_tokenisation_of_the_right_text_is_right(agenda: Agenda, tmp_path: Path) -> None:
