@@ -275,6 +275,12 @@ def evaluate(
     ] = None,
     split: Annotated[str | None, typer.Option(help="train, test or stress. Default: test.")] = None,
     strategy: Annotated[str | None, typer.Option(help="verify, generate or rollout. Default: verify.")] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT", help="What training put around prompts: chat, or a text with {prompt}. Default: nothing."
+        ),
+    ] = None,
     batch_tokens: Annotated[
         int | None, typer.Option(parser=_integer, metavar="N", help="Tokens of a batch. Default: as suits the device.")
     ] = None,
@@ -302,6 +308,7 @@ def evaluate(
         "mode": mode,
         "split": split,
         "strategy": strategy,
+        "template": template,
         "batch_tokens": batch_tokens,
         "dtype": dtype,
         "device": device,

@@ -92,7 +92,7 @@ def prepare(settings: EvalSettings) -> Session:
         "jobs": [list(pair) for pair in jobs.pairs],
         "base": None if checkpoint is None else checkpoint.base_sha256 or str(checkpoint.base),
         "adapters": {} if checkpoint is None else {name: checkpoint.adapters[name].sha256 for name in used},
-        **{name: getattr(settings, name) for name in ("strategy", "backend", "endpoint", "limit")},
+        **{name: getattr(settings, name) for name in ("strategy", "backend", "endpoint", "limit", "template")},
         **(_numbers(settings) if settings.backend == "transformers" else {}),
     }
     tables = RunTables(Path(settings.out), run_id(json.dumps(identity, sort_keys=True)))
@@ -245,6 +245,7 @@ def _provenance(session: Session, agenda: Agenda, backend: Backend, command: str
         "modes": sorted({mode for _, mode in session.jobs.pairs}),
         "splits": [settings.split],
         "strategy": settings.strategy,
+        "template": settings.template,
         "backend": settings.backend,
         "baseline": settings.baseline,
         "dialect": ", ".join(dialects),

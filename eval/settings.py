@@ -13,6 +13,7 @@ from ..pipelines.declaration import load_declaration
 from ..tm import tasks as all_tasks
 from .backends.address import base_url
 from .runs import MODES
+from .template import check_template
 
 STRATEGIES = ("verify", "generate", "rollout")
 BACKENDS = ("transformers", "openai", "oracle")
@@ -38,6 +39,7 @@ class EvalSettings:
         mode: modes; none for every mode whose adapters and rows are there.
         split: the split of the problems.
         strategy: verify, generate or rollout.
+        template: the text around each prompt, ``chat`` for the tokenizer's chat template; None for the bare prompt.
         batch_tokens: tokens of a batch, padding included; None for what suits the device.
         dtype: of the weights: auto is bfloat16 on a GPU that has it, float32 otherwise.
         device: auto, cpu, cuda, cuda:1 ...
@@ -58,6 +60,7 @@ class EvalSettings:
     mode: tuple[str, ...] = ()
     split: str = "test"
     strategy: str = "verify"
+    template: str | None = None
     batch_tokens: int | None = None
     dtype: str = "auto"
     device: str = "auto"
@@ -91,7 +94,7 @@ class EvalSettings:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, kind) or isinstance(value, bool) != (kind is bool)):
                 raise _refuse(name, value, "true or false" if kind is bool else "a whole number")
-        for name in ("adapters", "base_model", "data", "device", "endpoint", "out"):
+        for name in ("adapters", "base_model", "data", "device", "endpoint", "out", "template"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or not value or "\0" in value):
                 raise _refuse(name, value, "text")
@@ -123,6 +126,8 @@ class EvalSettings:
             )
         if self.endpoint is not None:
             base_url(self.endpoint)
+        if self.template is not None:
+            check_template(self.template)
 
 
 def _refuse(name: str, value: object, allowed: str, hint: str = "") -> UserError:

@@ -1,6 +1,6 @@
 """Trains a LoRA adapter on the rows of a dataset, in the method's two stages, with TRL's ``SFTTrainer``.
 
-    pip install 'caef-data[train]'
+    pip install -c constraints.txt -e '.[eval,train]'
     caef-data build --task sub --min 1 --max 100 --num 20
     python examples/train.py meta-llama/Llama-3.1-8B --data data --config sub-one_step --out ckpt/executors/sub
 
@@ -14,17 +14,29 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
+from caef_data import UserError, tokenize_row
 from datasets import Dataset, load_dataset
 
 
-def stage_rows(rows: Dataset, stage: str) -> Dataset:
-    """Return the columns that the trainer reads, ``prompt`` and ``completion``, for a stage: first or second."""
-    if stage == "first":  # an instruction ends with an empty line of its own
-        rows = rows.map(lambda row: {"prompt": row["instruction"] + row["prompt"]})
-    return rows.select_columns(["prompt", "completion"])
+def stage_rows(rows: Dataset, stage: str, tokenizer: PreTrainedTokenizerBase, template: str | None = None) -> Dataset:
+    """Return what the trainer reads of rows, ``input_ids`` and ``labels``: the tokens that evaluation asks for.
+
+    Args:
+        rows: of the dataset.
+        stage: ``first`` puts each row's instruction before its prompt, ``second`` leaves it out.
+        tokenizer: of the base model.
+        template: the text around each prompt, as ``caef-data eval --template`` takes it; None for none.
+    """
+
+    def tokens(row: dict[str, str]) -> dict[str, list[int]]:
+        before = row["instruction"] if stage == "first" else ""  # it ends with an empty line of its own
+        prompt, completion = tokenize_row(tokenizer, before + row["prompt"], row["completion"], template=template)
+        return {"input_ids": prompt + completion, "labels": [-100] * len(prompt) + completion}  # the prompt is given
+
+    return rows.map(tokens, remove_columns=rows.column_names)
 
 
 def make_trainer(model: str | PeftModel, rows: Dataset, stage: str, options: argparse.Namespace) -> SFTTrainer:
@@ -37,15 +49,16 @@ def make_trainer(model: str | PeftModel, rows: Dataset, stage: str, options: arg
         options: of the command line.
     """
     tokenizer = AutoTokenizer.from_pretrained(options.model)
-    if tokenizer.eos_token is None:
-        raise SystemExit(f"{options.model}: the tokenizer has no end-of-text token, so no answer would ever end")
+    try:
+        train = stage_rows(rows, stage, tokenizer, options.template)
+    except UserError as error:
+        raise SystemExit(f"{options.model}: {error}") from error
     config = SFTConfig(
         output_dir=str(Path(options.out, "first") if stage == "first" else options.out),
         max_steps=options.steps,
         per_device_train_batch_size=options.batch_size,
         learning_rate=options.learning_rate,
         lr_scheduler_type="cosine",
-        completion_only_loss=True,  # the prompt is given: only what the model has to write counts
         max_length=None,  # otherwise rows of more than 1024 tokens would lose their end without a word
         bf16=torch.cuda.is_available(),
         model_init_kwargs={"dtype": "auto"} if isinstance(model, str) else None,  # as it is stored, not in float32
@@ -57,7 +70,7 @@ def make_trainer(model: str | PeftModel, rows: Dataset, stage: str, options: arg
     return SFTTrainer(
         model=model,
         args=config,
-        train_dataset=stage_rows(rows, stage),  # without an end-of-text token, which the trainer adds to completions
+        train_dataset=train,
         processing_class=tokenizer,
         peft_config=lora if isinstance(model, str) else None,
     )
@@ -76,6 +89,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16, help="rows a step on each device (default: 16)")
     parser.add_argument("--learning-rate", type=float, default=2e-4, help="the highest (default: 2e-4)")
     parser.add_argument("--rank", type=int, default=16, help="of the adapter (default: 16)")
+    parser.add_argument("--template", help="text around prompts: chat, or one with {prompt}; evaluate with the same")
     parser.add_argument("--seed", type=int, default=42, help="of the adapter and the order of rows (default: 42)")
     options = parser.parse_args()
     rows = load_dataset(options.data, options.config, split="train")

@@ -45,6 +45,7 @@ RUNS: Columns = {
         _TEXT,
         "How answers were judged: verify (a forward pass), generate (decoding), rollout (in sequence).",
     ),
+    "template": (_TEXT, "The text around each prompt: chat, or a text with {prompt}; null for the bare prompt."),
     "backend": (_TEXT, "What answered: transformers, openai or oracle."),
     "baseline": (_YES, "The base model alone answered raw questions, without adapters."),
     "dialect": (_TEXT, "Dialect of the dataset's one-step rows; runs are always consistent."),

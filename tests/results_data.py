@@ -216,6 +216,7 @@ def run_row(run: Run, counts: dict[str, int], calls: int, repeated: int, *, fini
         "modes": sorted({mode for _, mode in run.jobs}),
         "splits": ["test"],
         "strategy": run.strategy,
+        "template": None,
         "backend": "transformers",
         "baseline": False,
         "dialect": "consistent",

@@ -24,7 +24,7 @@ MAY_IMPORT = {  # parts of the package -> (other parts, third-party packages) th
     ),
     "cli": ({"pipelines", "eval", "tm", "errors", ""}, {"typer", "rich"}),
     "__main__": ({"cli"}, set()),
-    "__init__": (set(), set()),
+    "__init__": ({"eval", "errors"}, set()),  # what the package offers, imported when it is asked for
 }
 HEAVY = {"torch", "transformers", "peft", "ray", "datasets", "duckdb", "matplotlib", "huggingface_hub", "openai"}
 HEAVY |= {"fsspec", "s3fs", "jinja2", "vl_convert"}

@@ -93,7 +93,14 @@ def test_only_the_completion_and_its_end_are_learned(
 ) -> None:
     rows = rows_of(data).select(range(6))
     options = argparse.Namespace(
-        model=str(tiny), out=str(tmp_path / "out"), steps=1, batch_size=6, learning_rate=1e-3, rank=2, seed=0
+        model=str(tiny),
+        out=str(tmp_path / "out"),
+        steps=1,
+        batch_size=6,
+        learning_rate=1e-3,
+        rank=2,
+        seed=0,
+        template=None,
     )
     trainer = example.make_trainer(str(tiny), rows, stage, options)
     batch = trainer.data_collator([trainer.train_dataset[number] for number in range(len(rows))])
@@ -148,7 +155,7 @@ def test_a_tokenizer_without_an_end_is_refused(example: ModuleType, data: Path, 
     tokenizer.eos_token = None
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(SystemExit, match="no end-of-text token"):
-        example.make_trainer(str(tiny), rows_of(data), "first", argparse.Namespace(model=str(tmp_path)))
+        example.make_trainer(str(tiny), rows_of(data), "first", argparse.Namespace(model=str(tmp_path), template=None))
 
 
 def test_the_readme_trains_as_it_stands(
@@ -157,7 +164,7 @@ def test_the_readme_trains_as_it_stands(
     readme = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
     found = re.search(r"^<!-- train: -->\n```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
     assert found is not None, "the README shows no training"
-    code, changed = re.subn(r'^model, steps = ".+", \d+$', f'model, steps = "{tiny}", 1', found[1], flags=re.MULTILINE)
+    code, changed = re.subn(r'^name, steps = ".+", \d+$', f'name, steps = "{tiny}", 1', found[1], flags=re.MULTILINE)
     assert changed == 1
     (tmp_path / "smoke").symlink_to(data)
     monkeypatch.chdir(tmp_path)

@@ -55,7 +55,7 @@ def _model(settings: EvalSettings, checkpoint: Checkpoint, agenda: Agenda, say: 
     if missing:
         raise UserError(f"there is no {', no '.join(missing)}", where=settings.adapters)
     base = fetch(checkpoint, weights=not remote).base
-    tokens = load_tokenizers(base, folders)
+    tokens = load_tokenizers(base, folders, settings.template)
     calls = {adapter: list(sample(agenda, adapter)) for adapter in agenda.adapters}
     for adapter, tried in calls.items():
         check_spelling(tokens[adapter], tried)

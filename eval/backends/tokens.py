@@ -11,6 +11,7 @@ from ...errors import UserError, clip
 from ...pipelines.folder import shown
 from ..base_model import SPELLING as TOKENIZER_FILES
 from ..calls import BASE
+from ..template import read_template
 
 _PROBE = "ADD, q0"
 NO_WORD = "\N{REPLACEMENT CHARACTER}"
@@ -23,29 +24,35 @@ class Tokens:
 
     Args:
         tokenizer: of the transformers library.
+        template: the text around each prompt, as ``--template`` says it; None for none.
 
     Attributes:
-        start: tokens that the tokenizer itself puts before a prompt, such as one for the beginning of text.
-        end: the end-of-text token, which must follow a completion.
+        start: tokens that stand before a prompt's text, such as one for the beginning of text.
+        end: the token that must follow a completion: the end-of-text token, or what the template ends answers with.
         words: the tokens that stand for a text.
 
     Raises:
-        UserError: the tokenizer has no end-of-text token.
+        UserError: the tokenizer has no end-of-text token, or does not take the template.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, template: str | None = None) -> None:
         self.tokenizer = tokenizer
-        if tokenizer.eos_token_id is None:
+        self.template = read_template(template, tokenizer)
+        end = self.template.end or tokenizer.eos_token
+        if end is None:
             raise UserError(
                 "the tokenizer has no end-of-text token: nothing would tell where an answer ends",
                 where=shown(tokenizer.name_or_path),
                 next_step='name one in its tokenizer_config.json: "eos_token": ...',
             )
-        self.end: int = tokenizer.eos_token_id
+        self.end: int = tokenizer.convert_tokens_to_ids(end)
         self.words = frozenset(tokenizer.get_vocab().values())
         plain, [whole] = self.encode([_PROBE])[0], tokenizer([_PROBE])["input_ids"]
         at = next((i for i in range(len(whole)) if whole[i : i + len(plain)] == plain), 0)
         self.start: list[int] = list(dict.fromkeys(whole[:at]))  # some tokenizers put the same token twice
+        opening = self.encode([self.template.render(_PROBE)])[0]
+        if self.template.whole or opening[: len(self.start)] == self.start:  # the template brings them itself
+            self.start = []
         # SentencePiece tokenizers put a space before a text of its own, which is no part of it.
         before = self.encode(["\n"])[0]
         self.lead = self._behind(before, plain).removesuffix(_PROBE)
@@ -60,12 +67,12 @@ class Tokens:
         return found
 
     def prompts(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the tokens of each prompt, with those that the tokenizer puts before it.
+        """Return the tokens of each prompt as the model reads it: in its template, behind ``start``.
 
         Raises:
             UserError: a prompt has no token: there is nothing to continue.
         """
-        found = [self.start + tokens for tokens in self.encode(texts)]
+        found = [self.start + tokens for tokens in self.encode([self.template.render(text) for text in texts])]
         if not all(found):
             raise UserError(f"the prompt {clip(texts[found.index([])])} has no token, so nothing can follow it")
         return found
@@ -108,11 +115,12 @@ class Tokens:
         return found
 
 
-def load_tokenizer(folder: Path | str) -> Tokens:
+def load_tokenizer(folder: Path | str, template: str | None = None) -> Tokens:
     """Load the tokenizer of a base model or adapter; no code of its own is run.
 
     Args:
         folder: folder, or name on the Hub, of the model.
+        template: the text around each prompt; None for none.
 
     Raises:
         UserError: there is none, it is damaged, or it has no end-of-text token.
@@ -126,15 +134,16 @@ def load_tokenizer(folder: Path | str) -> Tokens:
     except Exception as error:  # whatever the library makes of a damaged folder
         reason = str(error).strip().split("\n")[0]
         raise UserError(f"the tokenizer cannot be loaded: {clip(reason, 300)}", where=shown(str(folder))) from error
-    return Tokens(tokenizer)
+    return Tokens(tokenizer, template)
 
 
-def load_tokenizers(base: Path | str, adapters: Mapping[str, Path]) -> dict[str, Tokens]:
+def load_tokenizers(base: Path | str, adapters: Mapping[str, Path], template: str | None = None) -> dict[str, Tokens]:
     """Load the tokenizer of the base model, and those that adapters bring.
 
     Args:
         base: folder, or name on the Hub, of the base model.
         adapters: folder of each adapter by its name.
+        template: the text around each prompt; None for none.
 
     Returns:
         The tokenizer of each adapter: its own where its folder holds tokenizer files, else the base model's, which
@@ -143,12 +152,12 @@ def load_tokenizers(base: Path | str, adapters: Mapping[str, Path]) -> dict[str,
     Raises:
         UserError: a tokenizer is damaged, or has no end-of-text token.
     """
-    known = {_files(Path(base)): load_tokenizer(base)}
+    known = {_files(Path(base)): load_tokenizer(base, template)}
     found = {BASE: known[_files(Path(base))]}
     for name, folder in adapters.items():
         files = _files(folder)
         if files and files not in known:
-            known[files] = load_tokenizer(folder)
+            known[files] = load_tokenizer(folder, template)
         found[name] = known[files] if files else found[BASE]
     return found
 

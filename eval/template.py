@@ -1,0 +1,116 @@
+"""A template: the text around a prompt and its completion that an adapter was trained with, and is asked with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import UserError, clip
+
+CHAT = "chat"
+PROMPT, COMPLETION = "{prompt}", "{completion}"
+ALLOWED = f"{CHAT}, or a text with {PROMPT} and, where another token than the tokenizer's own ends it, {COMPLETION}"
+_PROBE, _ANSWER = "ADD, q0, [HEAD1] |2|1\nCMD: [C] 0, q1\n", "ADD, q1,  |2[HEAD1]|1\nCMD: [C] 1, q2\n"
+
+
+@dataclass(frozen=True)
+class Template:
+    """The text around a prompt, and what ends an answer.
+
+    Args:
+        before: text before the prompt.
+        after: text between prompt and completion.
+        end: text of the token that ends a completion; empty for the tokenizer's end-of-text token.
+        whole: whether ``before`` holds every special token, so that the tokenizer adds none.
+    """
+
+    before: str = ""
+    after: str = ""
+    end: str = ""
+    whole: bool = False
+
+    def render(self, prompt: str) -> str:
+        """Return the text that the model reads."""
+        return self.before + prompt + self.after
+
+
+def check_template(text: str) -> None:
+    """Refuse what can be no template.
+
+    Raises:
+        UserError: it is not ``chat``, and has not one ``{prompt}``, or has two ``{completion}`` or one before it.
+    """
+    before, found, after = text.partition(PROMPT)
+    if text != CHAT and (not found or PROMPT in after or COMPLETION in before or after.count(COMPLETION) > 1):
+        raise UserError(f"this is no template: {clip(text)}", where="--template", allowed=ALLOWED)
+
+
+def read_template(text: str | None, tokenizer: Any) -> Template:
+    """Return the template that a setting names.
+
+    Args:
+        text: ``chat`` for the tokenizer's own chat template, the prompt being the only user message; or a text around
+            ``{prompt}``; None for the bare prompt.
+        tokenizer: of the transformers library.
+
+    Raises:
+        UserError: the tokenizer has no chat template, or one that changes texts; or no special token ends an answer.
+    """
+    if text is None:
+        return Template()
+    check_template(text)
+    if text == CHAT:
+        return _chat(tokenizer)
+    before, _, behind = text.partition(PROMPT)
+    after, _, rest = behind.partition(COMPLETION)
+    return Template(before, after, _end(rest, tokenizer))
+
+
+def _chat(tokenizer: Any) -> Template:
+    """Split what the chat template makes of a prompt and an answer.
+
+    Raises:
+        UserError: there is none, it fails, or it does not keep their text, as some trim white space.
+    """
+    where, own = "the tokenizer's chat template", f"write the text that training used: --template '...{PROMPT}...'"
+    if "strftime_now" in str(tokenizer.chat_template):
+        raise UserError("it writes today's date: what is asked would change with the day", where=where, next_step=own)
+    question = {"role": "user", "content": _PROBE}
+    try:
+        asked = tokenizer.apply_chat_template([question], tokenize=False, add_generation_prompt=True)
+        told = tokenizer.apply_chat_template([question, {"role": "assistant", "content": _ANSWER}], tokenize=False)
+    except Exception as error:  # there is none, or it raises whatever its author thought of
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(
+            f"there is none that takes a user's message: {clip(reason, 200)}", where=where, next_step=own
+        ) from error
+    before, kept, after = asked.partition(_PROBE)
+    if not kept:
+        raise UserError(
+            f"it changes a prompt's text: {clip(_PROBE)} becomes {clip(asked, 300)}", where=where, next_step=own
+        )
+    if not told.startswith(asked + _ANSWER):
+        raise UserError(
+            "an answer written after its generation prompt is not the text that training saw: "
+            f"{clip(told[len(asked) - len(after) :], 300)} instead of {clip(after + _ANSWER, 300)}",
+            where=where,
+            next_step=own,
+        )
+    return Template(before, after, _end(told[len(asked + _ANSWER) :], tokenizer), whole=True)
+
+
+def _end(rest: str, tokenizer: Any) -> str:
+    """Return the special token that a text begins with; nothing for no text.
+
+    Raises:
+        UserError: it begins with none: what ends an answer would be part of the answer.
+    """
+    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    found = max((token for token in special if rest.startswith(token)), key=len, default="")
+    if rest and not found:
+        raise UserError(
+            f"no special token stands behind the completion, but {clip(rest)}",
+            where="--template",
+            allowed="a special token of the tokenizer, or nothing, for its end-of-text token",
+        )
+    return found

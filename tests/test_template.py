@@ -1,0 +1,103 @@
+"""Templates: what stands around a prompt in training stands around it in evaluation, and what ends an answer."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("transformers", reason="templates need caef-data[eval]")
+
+from caef_data import UserError, tokenize_row
+from caef_data.eval.backends.tokens import Tokens
+from caef_data.eval.settings import EvalSettings
+from caef_data.tests.small_model import END, make_tokenizer
+
+PROMPT, COMPLETION = "12+34=", " 46\n"
+TURN = (
+    "{% for m in messages %}<begin>{{ m['role'] }}\n{{ m['content'] }}<pad>\n{% endfor %}"
+    "{% if add_generation_prompt %}<begin>assistant\n{% endif %}"
+)
+
+
+def chatty(template: str | None = TURN) -> Any:
+    tokenizer = make_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<begin>"]})
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def spelled(tokenizer: Any, template: str | None) -> tuple[str, str]:
+    prompt, completion = tokenize_row(tokenizer, PROMPT, COMPLETION, template=template)
+    return tokenizer.decode(prompt), tokenizer.decode(completion)
+
+
+@pytest.mark.parametrize(
+    ("template", "asked", "told"),
+    [
+        (None, PROMPT, COMPLETION + "<end>"),
+        ("{prompt}", PROMPT, COMPLETION + "<end>"),
+        ("### Q: {prompt}\n### A:", f"### Q: {PROMPT}\n### A:", COMPLETION + "<end>"),
+        ("Q {prompt} A {completion}", f"Q {PROMPT} A ", COMPLETION + "<end>"),
+        ("Q {prompt} A {completion}<pad> more", f"Q {PROMPT} A ", COMPLETION + "<pad>"),
+        ("<begin>{prompt}", f"<begin>{PROMPT}", COMPLETION + "<end>"),
+        ("chat", f"<begin>user\n{PROMPT}<pad>\n<begin>assistant\n", COMPLETION + "<pad>"),
+    ],
+)
+def test_rows_are_spelled_in_their_template(template: str | None, asked: str, told: str) -> None:
+    assert spelled(chatty(), template) == (asked, told)
+
+
+def test_the_answer_is_judged_without_what_ends_it() -> None:
+    tokens = Tokens(chatty(), "chat")
+    assert tokens.end == 0 != END
+    [prompt], [answer] = tokens.prompts([PROMPT]), tokens.completions([COMPLETION])
+    assert tokens.text(prompt, answer) == COMPLETION
+
+
+@pytest.mark.parametrize(("begin", "before"), [("{prompt}", "<begin>"), ("<begin>Q {prompt}", "<begin>Q ")])
+def test_a_token_before_every_text_stands_there_once(begin: str, before: str) -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = chatty()
+    special = [("<begin>", tokenizer.convert_tokens_to_ids("<begin>"))]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing("<begin> $A", special_tokens=special)
+    assert spelled(tokenizer, begin)[0] == before + PROMPT
+    assert spelled(tokenizer, "chat")[0].startswith("<begin>user")
+
+
+TRIMMING = TURN.replace("m['content']", "m['content'] | trim")
+THINKING = TURN.replace("{{ m['content'] }}", "{% if m.role == 'assistant' %}<think>{% endif %}{{ m['content'] }}")
+DATED = "{{ strftime_now('%d') }}" + TURN
+
+
+@pytest.mark.parametrize(
+    ("template", "chat", "said"),
+    [
+        ("chat", None, "there is none"),
+        ("chat", "{{ raise_exception('no system') }}", "no system"),
+        ("chat", TRIMMING, "it changes a prompt's text"),
+        ("chat", THINKING, "not the text that training saw"),
+        ("chat", DATED, "today's date"),
+        ("chat", TURN.replace("<pad>", ""), "no special token stands behind the completion"),
+        ("Q {prompt} A {completion} bye", TURN, "no special token stands behind the completion"),
+    ],
+)
+def test_what_cannot_be_asked_as_trained_is_refused(template: str, chat: str | None, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        Tokens(chatty(chat), template)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Q", "{prompt} {prompt}", "{completion} {prompt}", "{prompt}{completion}{completion}"]
+)
+def test_settings_refuse_what_is_no_template(text: str) -> None:
+    with pytest.raises(UserError, match="template"):
+        EvalSettings(adapters="ckpt", template=text)
+
+
+def test_a_template_is_part_of_a_runs_identity(smoke: Path, tmp_path: Path) -> None:
+    from caef_data.eval.session import prepare
+
+    settings = {"backend": "oracle", "data": str(smoke), "out": str(tmp_path), "task": "add"}
+    runs = [prepare(EvalSettings(**settings, template=text)) for text in (None, "Q {prompt}", "Q {prompt} ")]
+    assert len({run.tables.run_id for run in runs}) == 3
