@@ -2,10 +2,12 @@
 
 import difflib
 import errno
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_WORD = r"(?:[\w@%+=:,./-]|'[^']*'|\"'\")+"  # as shlex.quote writes it: nothing in it means anything to a shell
 
 
 class UserError(Exception):
@@ -44,6 +46,12 @@ def clip(text: object, width: int = 60) -> str:
         return f"a number of about {int(text.bit_length() * 0.30103):,} digits"
     shown = ascii(text if len(str(text)) <= width else str(text)[:width])
     return shown if len(str(text)) <= width else f"{shown}... ({len(str(text)):,} characters)"
+
+
+def is_ours(command: str, verb: str) -> bool:
+    """Tell whether a command line that a file holds is one or several of ``caef-data <verb>``, and nothing else."""
+    one = rf"caef-data {verb}(?: {_WORD})*"
+    return re.fullmatch(rf"{one}(?: && {one})*", command, re.ASCII) is not None
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

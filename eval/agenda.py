@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -27,6 +28,7 @@ from .weights import sha256_of
 
 WINDOW = 4096  # calls held in memory, and sorted by length, at once: a row group
 DONE, PATH = "agenda.json", "problems.parquet"
+FILE = re.compile(r"problems\.parquet|calls-\d{3,}\.parquet", re.ASCII)
 PROBLEMS = pa.schema(
     [
         *[pa.field(name, pa.string()) for name in ("task", "mode", "split", "dialect", "variant", "a", "b")],
@@ -150,8 +152,10 @@ def _is_whole(folder: Path) -> bool:
     """Tell whether every file is there as it was written."""
     try:
         digests = json.loads((folder / DONE).read_text("utf-8"))["sha256"]
-        return all(sha256_of(folder / name) == digest for name, digest in digests.items())
-    except (UserError, FileNotFoundError, ValueError, KeyError):
+        return all(
+            FILE.fullmatch(name) is not None and sha256_of(folder / name) == digest for name, digest in digests.items()
+        )
+    except (UserError, FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
         return False
 
 

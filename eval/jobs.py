@@ -101,7 +101,7 @@ def check_rows(folder: LocalFolder, pairs: tuple[tuple[str, str], ...], split: s
     Raises:
         UserError: a shard is missing or damaged.
     """
-    from ..pipelines.folder import shard_record
+    from ..pipelines.manifest import shard_record
 
     manifest = folder.manifest()
     identities = {}

@@ -14,7 +14,8 @@ from typing import Any
 from ..errors import UserError, telling_of_full_disk
 from .card import card
 from .engine import Engine, Task, run_tasks
-from .folder import FORMAT, Folder, open_folder, shard_record, shown
+from .folder import Folder, open_folder, shown
+from .manifest import FORMAT, shard_record
 from .plan import Config, Plan
 from .settings import RULES, digest
 from .shard import ShardRecord

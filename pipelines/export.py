@@ -16,7 +16,7 @@ from ..errors import UserError, clip, nearest, telling_of_full_disk
 from ..tm import machine, tasks
 from ..tm.instructions import instruction
 from .build import again_in, argument
-from .export_folder import ExportFolder, records
+from .export_folder import ExportFolder, is_export, records
 from .export_formats import LAYOUTS, TEXTS, write_rows
 from .export_source import Part, damaged, opened, read_manifest, select
 from .folder import Folder, open_folder, shown
@@ -141,7 +141,7 @@ def _export(job: Job, workers: int, overwrite: bool, progress: Progress) -> list
     go_on = _goes_on(job, overwrite)
     there = target.done()
     left = _agreed(job, there, overwrite or go_on)
-    known = _records(left) | (target.disk.finished() if go_on else {})
+    known = _records(left) | (target.disk.finished(is_export) if go_on else {})
     files = [(part, shard, path) for part in job.parts for shard, path in job.files(part)]
     finished = {path: known[path] for _, _, path in files if path in known and target.disk.holds(known[path])}
     todo = [file for file in files if file[2] not in finished]

@@ -8,7 +8,6 @@ dataset_info.json                        names the splits for LLaMA-Factory (alp
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Container, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, clip
-from .folder import STATE, json_bytes, shard_record, shown
+from .folder import shown
 from .local_folder import FINISHED, LocalFolder
-from .settings import SPLITS, VIEWS
+from .manifest import CONFIG, STATE, WrongError, check_identity, check_split, json_bytes, shard_record, understood
+from .settings import SPLITS
 from .shard import TEMPORARY, ShardRecord
 from .store_url import split_url
 
 FORMAT = 1  # of export.json and of the notes
 DONE, INFO, NOTES = "export.json", "dataset_info.json", f"{STATE}/export.json"
-CONFIG = re.compile(rf"[a-z][a-z0-9_]*-({'|'.join(VIEWS)})")
 FILE = re.compile(rf"({re.escape(TEMPORARY)})?\d{{5}}-of-\d{{5}}\.(jsonl|json)")
 FOREIGN = "this folder holds files that caef-data export did not write; it is left alone"
 
@@ -127,16 +126,13 @@ class ExportFolder:
     def _json(self, path: str) -> dict[str, Any]:
         text = self.disk.read(path)
         try:
-            content: dict[str, Any] = {} if text is None else json.loads(text.decode("utf-8"))
-            if text is not None:
-                _check(content)
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            return {} if text is None else understood(text, _check)
+        except ValueError as error:
             raise UserError(
-                f"{path} cannot be understood: {clip(error, 200)}",
+                f"{path} cannot be understood: {error}",
                 where=self.disk.where(path),
                 next_step="choose another folder with --out, or remove this one",
             ) from error
-        return content
 
     def begin(self, notes: dict[str, Any], *, go_on: bool) -> None:
         """Note what an export will make, before its first file.
@@ -177,17 +173,24 @@ class ExportFolder:
 
 def records(entry: dict[str, Any]) -> dict[str, ShardRecord]:
     """Return the files that export.json names for a split, by path."""
-    return {one["path"]: shard_record({**one, "chars": {}}) for one in entry.get("files", [])}
+    return {one["path"]: shard_record({**one, "chars": {}}, is_export) for one in entry.get("files", [])}
+
+
+def is_export(path: str) -> bool:
+    """Tell whether a path inside an export is that of a file of rows."""
+    config, _, rest = path.partition("/")
+    split, _, name = rest.partition("/")
+    return CONFIG.fullmatch(config) is not None and split in SPLITS and FILE.fullmatch(name) is not None
 
 
 def _check(content: dict[str, Any]) -> None:
     if content["version"] != FORMAT:
-        raise ValueError(f"it has version {clip(content['version'])}, this one reads version {FORMAT}")
+        raise WrongError(f"it has version {clip(content['version'])}, this one reads version {FORMAT}")
     for key in ("format", "stage"):
         if not isinstance(content[key], str):
-            raise TypeError(f"{key} is {clip(content[key])}")
+            raise WrongError(f"{key} is {clip(content[key])}")
     for name, splits in content["configs"].items():
         for split, entry in splits.items():
-            if not CONFIG.fullmatch(name) or split not in SPLITS or not isinstance(entry["identity"], str):
-                raise ValueError(f"{clip(name)} {clip(split)} is no split of a config")
+            check_split(name, split)
+            check_identity(entry["identity"])
             records(entry)

@@ -11,8 +11,8 @@ from typing import Any, BinaryIO, cast
 
 from ..errors import UserError, clip, nearest
 from .build import again_in, argument
-from .export_folder import CONFIG
-from .folder import Folder, shard_record, shown
+from .folder import Folder, shown
+from .manifest import CONFIG, shard_record
 from .settings import SPLITS
 from .shard import ShardRecord
 

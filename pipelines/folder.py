@@ -8,31 +8,19 @@ README.md               the dataset card
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import UserError, clip
-from .settings import VIEWS
+from .manifest import CARD, MANIFEST, PLAN, json_bytes, manifest_from, plan_from
 from .shard import ShardRecord
 
 if TYPE_CHECKING:
     from .plan import Config
-
-MANIFEST, CARD, STATE = "manifest.json", "README.md", ".caef"
-PLAN = f"{STATE}/plan.json"
-FORMAT = 1
-CONFIG = re.compile(rf"[^-]+-({'|'.join(VIEWS)})")
-SHARD = re.compile(r"(train|test|stress)-(\d{5})-of-(\d{5})\.parquet")
-TASK_KEYS = {"settings": dict, "identity": str}
-SPLIT_KEYS = {"identity": str, "classes": int, "expressions": int, "rows": int, "bytes": int, "command": str}
-MANIFEST_KEYS = {"versions": dict, "built_with": dict, "identity": str, "tasks": dict, "configs": dict}
-PLAN_KEYS = {"identity": str, "command": str, "tasks": dict, "shards": list}
 
 
 class Folder(ABC):
@@ -99,7 +87,7 @@ class Folder(ABC):
         Raises:
             UserError: it cannot be read, or is of a later version.
         """
-        return self._json(MANIFEST, _check_manifest, "build into another folder (--out), or remove this one")
+        return self._json(MANIFEST, manifest_from, "build into another folder (--out), or remove this one")
 
     def unfinished(self) -> dict[str, Any]:
         """Return the plan of an unfinished build, empty where there is none.
@@ -107,22 +95,21 @@ class Folder(ABC):
         Raises:
             UserError: it cannot be read.
         """
-        return self._json(PLAN, _check_plan, "remove this file and build again: finished shards are made anew")
+        return self._json(PLAN, plan_from, "remove this file and build again: finished shards are made anew")
 
     def where(self, path: str) -> str:
         """Return the place of a file inside the folder, for a message."""
         return shown(f"{self.name.rstrip('/')}/{path}")
 
-    def _json(self, path: str, check: Callable[[dict[str, Any]], None], next_step: str) -> dict[str, Any]:
+    def _json(self, path: str, read: Callable[[bytes], dict[str, Any]], next_step: str) -> dict[str, Any]:
         text = self.read(path)
         if text is None:
             return {}
         try:
-            return _understood(text, check)
+            return read(text)
         except ValueError as error:
-            raise UserError(
-                f"{path} cannot be understood: {error}", where=self.where(path), next_step=next_step
-            ) from error
+            what = f"{path} cannot be understood: {error}"
+            raise UserError(what, where=self.where(path), next_step=next_step) from error
 
     # Writing
 
@@ -206,73 +193,7 @@ def open_folder(name: str | os.PathLike[str]) -> Folder:
     return StoreFolder(Store(os.fspath(name)))
 
 
-def is_shard(path: str) -> bool:
-    """Tell whether a path inside a dataset is that of a shard."""
-    config, _, name = path.partition("/")
-    return CONFIG.fullmatch(config) is not None and SHARD.fullmatch(name) is not None
-
-
 def shown(path: str | Path) -> str:
     """Return a path for a message: as it is, or escaped where it would break the line or the terminal."""
     text = str(path)
     return text if text.isprintable() and len(text) <= 300 else clip(text, 300)
-
-
-def manifest_from(text: bytes) -> dict[str, Any]:
-    """Return the manifest that a file holds.
-
-    Raises:
-        ValueError: it cannot be understood, or is of a later version; the error's text can be printed.
-    """
-    return _understood(text, _check_manifest)
-
-
-def _understood(text: bytes, check: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(text.decode("utf-8"))
-        check(content)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(clip(error, 200)) from error
-    return content
-
-
-def _check(values: dict[str, Any], keys: Mapping[str, type | tuple[type, ...]]) -> None:
-    for key, kind in keys.items():
-        value = values[key]
-        if not isinstance(value, kind) or (isinstance(value, int) and not 0 <= value < 2**63):
-            raise TypeError(f"{key} is {clip(value)}")
-
-
-def _check_manifest(manifest: dict[str, Any]) -> None:
-    if manifest["format"] != FORMAT:
-        raise ValueError(f"it has format {manifest['format']!r}, this version reads format {FORMAT}")
-    _check(manifest, MANIFEST_KEYS)
-    if not isinstance(manifest.get("repo", ""), str):
-        raise TypeError(f"repo is {clip(manifest['repo'])}")
-    for task in manifest["tasks"].values():
-        _check(task, TASK_KEYS)
-    for splits in manifest["configs"].values():
-        for split in splits.values():
-            _check(split, SPLIT_KEYS)
-            for shard in split["shards"]:
-                shard_record(shard)
-            for size in split["chars"].values():
-                _check(size, {"mean": (int, float), "max": int})
-
-
-def _check_plan(plan: dict[str, Any]) -> None:
-    _check(plan, PLAN_KEYS)
-    for task in plan["tasks"].values():
-        _check(task, TASK_KEYS)
-
-
-def shard_record(values: dict[str, Any]) -> ShardRecord:
-    """Return a record from its JSON form."""
-    _check(values, {"path": str, "rows": int, "bytes": int, "sha256": str})
-    chars = {name: (int(total), int(longest)) for name, (total, longest) in values["chars"].items()}
-    return ShardRecord(values["path"], values["rows"], values["bytes"], values["sha256"], chars)
-
-
-def json_bytes(value: object) -> bytes:
-    """Return readable JSON text."""
-    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=True) + "\n").encode()

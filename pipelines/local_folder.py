@@ -8,14 +8,15 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import UserError, clip
-from .folder import CONFIG, MANIFEST, PLAN, SHARD, STATE, Folder, json_bytes, shard_record, shown
+from .folder import Folder, shown
+from .manifest import CONFIG, MANIFEST, PLAN, SHARD, STATE, is_shard, json_bytes, shard_record
 from .shard import TEMPORARY, ShardRecord, place, put, write_shard
 
 if TYPE_CHECKING:
@@ -62,12 +63,12 @@ class LocalFolder(Folder):
     def free(self) -> int | None:
         return shutil.disk_usage(self.path).free
 
-    def finished(self) -> dict[str, ShardRecord]:
+    def finished(self, is_path: Callable[[str], bool] = is_shard) -> dict[str, ShardRecord]:
         path = self.path / FINISHED
         records = {}
         for line in path.read_bytes().splitlines() if path.exists() else []:
             try:
-                record = shard_record(json.loads(line))
+                record = shard_record(json.loads(line), is_path)
             except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
                 continue  # the last line of a killed build may be cut short: its shard is made anew
             records[record.path] = record
@@ -83,7 +84,25 @@ class LocalFolder(Folder):
     def on_disk(self) -> AbstractContextManager[Path]:
         return nullcontext(self.path)
 
+    def check_links(self) -> None:
+        """Refuse a folder where links stand in the places of our own folders: what lies behind them is not ours.
+
+        Raises:
+            UserError: they do.
+        """
+        found = [folder for folder in self.path.glob("*") if folder.name == STATE or CONFIG.fullmatch(folder.name)]
+        found += (self.path / STATE).rglob("*") if not (self.path / STATE).is_symlink() else []
+        for path in found:
+            if path.is_symlink():
+                raise UserError(
+                    "this is a link, and what it leads to is left alone",
+                    where=shown(path),
+                    next_step="remove the link, or choose another folder",
+                )
+
     def check_ours(self) -> None:
+        if (self.path / STATE).is_symlink():
+            self.check_links()
         if self.path.is_dir() and any(self.path.iterdir()):
             if not (self.path / MANIFEST).exists() and not self._has_notes():
                 raise UserError(

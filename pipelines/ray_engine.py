@@ -18,7 +18,8 @@ from typing import Any
 
 from ..errors import UserError, clip
 from .engine import Engine, Shards, Task, packed, unpacked
-from .folder import PLAN, Folder, shown
+from .folder import Folder, shown
+from .manifest import PLAN
 from .plan import Config
 from .shard import ShardRecord
 from .versions import SAMPLING_VERSION, SPLIT_VERSION, TEXT_VERSION, built_with

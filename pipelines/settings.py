@@ -22,7 +22,7 @@ DEFAULT_VIEWS = {
     "stress": ("one_step", "full", "aligner", "raw"),
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
-_REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 RAW_VIEWS = ("aligner", "raw")  # they need a raw text such as 1+2=, which helpers do not have
 
@@ -238,7 +238,7 @@ def check_header(values: Mapping[str, object], spelling: Spelling) -> dict[str, 
     if not isinstance(description, str) or len(description) > 5_000 or _CONTROL.search(description):
         raise refuse("description", "text of up to 5,000 characters without control characters")
     if repo is not None:
-        fits = isinstance(repo, str) and _REPO.fullmatch(repo) and repo[-1].isalnum()
+        fits = isinstance(repo, str) and REPO.fullmatch(repo) and repo[-1].isalnum()
         if not fits or ".." in str(repo) or "--" in str(repo) or str(repo).endswith(".git"):
             raise refuse("repo", "a repository on the Hub, user/name")
     return dict(values)

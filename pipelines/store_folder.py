@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import FULL, UserError
-from .folder import MANIFEST, PLAN, STATE, Folder, is_shard, json_bytes, shard_record, shown
+from .folder import Folder, shown
+from .manifest import MANIFEST, PLAN, STATE, is_shard, json_bytes, shard_record
 from .shard import ShardRecord, render_shard
 from .store import Store, at_once, scrub
 

@@ -22,7 +22,8 @@ import numpy as np
 
 from ..errors import UserError, clip
 from ..tm.check.rows import known_tasks
-from .verify_manifest import MANIFEST, Shard, SplitCount, check_files, open_shard, read_manifest
+from .manifest import MANIFEST
+from .verify_manifest import Shard, SplitCount, check_files, open_shard, read_manifest
 from .verify_shard import KEPT, NO_HASHES, Finding, Hashes, Part, PartResult, ranked, unique, verify_part
 from .workers import default_workers, end_with_parent, start_fork_server
 

@@ -1,6 +1,5 @@
 """What the manifest says is there, against what is on disk: names, sizes, rows, schemas."""
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import UserError, clip
+from .folder import shown
+from .manifest import CONFIG, MANIFEST, WrongError, manifest_from
 from .verify_shard import Finding, Part
 
-MANIFEST = "manifest.json"
-_CONFIG = re.compile(r"([a-z][a-z0-9_]*)-(one_step|full|aligner|raw|scratchpad|commands)")
 _TEXTS = ("a", "b", "prompt", "completion", "instruction")
 _ROWS_PER_PART = 100_000
 
@@ -56,28 +55,23 @@ def read_manifest(directory: Path) -> tuple[list[Shard], list[SplitCount]]:
     if not path.is_file():
         raise UserError(
             f"{clip(str(directory))} holds no finished dataset: {MANIFEST}, written last, is missing",
-            where=str(path),
+            where=shown(path),
             next_step="run the same caef-data build command again; it goes on where it stopped",
         )
     try:
-        return _understand(json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        return _understand(manifest_from(path.read_bytes()))
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(
-            f"{MANIFEST} cannot be understood: {clip(str(error), 120)}",
-            where=str(path),
+            f"{MANIFEST} cannot be understood: {error if isinstance(error, WrongError) else clip(error, 120)}",
+            where=shown(path),
             next_step="build the dataset again with caef-data build",
         ) from error
 
 
 def _understand(manifest: dict[str, Any]) -> tuple[list[Shard], list[SplitCount]]:
-    if manifest["format"] != 1:
-        raise ValueError(f"format {manifest['format']!r} is not 1")
     shards, counts = [], []
     for config, splits in manifest["configs"].items():
-        match = _CONFIG.fullmatch(config)
-        if match is None:
-            raise ValueError(f"config {config!r} is not <task>-<view>")
-        task, view = match.groups()
+        task, _, view = config.rpartition("-")
         dialect = str(manifest["tasks"][task]["settings"].get("dialect", "consistent"))
         for split, held in splits.items():
             sizes = int(held["rows"]), int(held["bytes"]), int(held["expressions"])
@@ -118,7 +112,7 @@ def check_files(directory: Path, shards: list[Shard], counts: list[SplitCount]) 
                 message = f"{count.config} {count.split}: {said} {what}, its shards have {total}"
                 findings.append(Finding("manifest", MANIFEST, None, message))
     for folder in sorted(directory.iterdir()):
-        if not folder.is_dir() or _CONFIG.fullmatch(folder.name) is None:
+        if not folder.is_dir() or CONFIG.fullmatch(folder.name) is None:
             continue
         for file in sorted(folder.rglob("*")):
             path = file.relative_to(directory).as_posix()

@@ -27,7 +27,7 @@ from caef_data.tm import align_in, align_out, columns, machine, tasks, transitio
 from caef_data.tm.basic import BasicMachine, Configuration, Said
 from caef_data.tm.classes import Law, Variant
 from caef_data.tm.columns import Bool, Operands
-from caef_data.tm.machine import _REGISTRY
+from caef_data.tm.machine import _REGISTRY, Machine
 
 HEADS = "{a_left}[HEAD1]{a_right} {b_left}[HEAD2]{b_right}"
 
@@ -274,3 +274,9 @@ def test_loading_one_file_twice_is_no_second_machine(tmp_path: Path, monkeypatch
             assert machine("my_own").source == str(path)
     finally:
         _REGISTRY.pop("my_own", None)
+
+
+def test_a_machine_whose_name_cannot_be_that_of_a_folder() -> None:
+    for name in ("../x", "A", "a-b", ""):
+        with pytest.raises(ValueError, match="cannot be the name of a machine"):
+            type("Own", (Machine,), {"name": name})

@@ -236,7 +236,7 @@ def test_an_unfinished_or_damaged_folder_is_refused_before_the_first_request(
 
     unfinished = broken("unfinished")
     (unfinished / ".caef").mkdir()
-    plan = {"identity": "x", "command": "caef-data build x", "tasks": {}, "shards": []}
+    plan = {"identity": "0" * 16, "command": "caef-data build x", "tasks": {}, "shards": []}
     (unfinished / ".caef" / "plan.json").write_text(json.dumps(plan))
     flipped = broken("flipped")
     shard = next(flipped.glob("*/*.parquet"))

@@ -148,7 +148,8 @@ def when(s3: "S3Server", path: str, action: Callable[["Request"], None]) -> None
 def test_another_build_of_the_folder_is_noticed(s3: "S3Server", local: Path) -> None:
     build(plan_of("left_mask"), URL, workers=1)
     before = s3.objects(PREFIX)
-    theirs = json.dumps({"identity": "x", "command": "x", "tasks": {}, "shards": [], "build": "theirs"}).encode()
+    plan = {"identity": "0" * 16, "command": "caef-data build", "tasks": {}, "shards": []}
+    theirs = json.dumps({**plan, "build": "theirs"}).encode()
     for path in (r"plan\.json$", r"00000-of-0000.\.parquet$"):  # at the same moment; later
         when(s3, path, lambda _: s3.put(f"{PREFIX}.caef/plan.json", theirs))
         with pytest.raises(UserError, match="another build has begun"):

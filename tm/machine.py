@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -73,6 +74,8 @@ class Machine(ABC):
         super().__init_subclass__(**kwargs)
         if "name" not in cls.__dict__:
             return
+        if not re.fullmatch("[a-z][a-z0-9_]*", cls.name):  # it becomes the name of folders
+            raise ValueError(f"{cls.name!r} cannot be the name of a machine: lower-case letters, digits and _")
         known = _REGISTRY.get(cls.name)
         if known is not None and (known.source, type(known).__qualname__) != (_source(cls), cls.__qualname__):
             raise ValueError(f"two machines are called {cls.name!r}: in {known.source} and in {_source(cls)}")

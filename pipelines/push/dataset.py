@@ -12,8 +12,9 @@ from typing import Any, Protocol
 from ...errors import UserError
 from ..build import again_in, argument
 from ..card import Loads, card
-from ..folder import CARD, MANIFEST, is_shard, json_bytes, open_folder, shown
+from ..folder import open_folder, shown
 from ..local_folder import LocalFolder
+from ..manifest import CARD, MANIFEST, is_shard, json_bytes
 from ..verify_manifest import check_files, read_manifest
 
 SHOWN = 5  # findings that a message names

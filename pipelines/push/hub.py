@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 from ...errors import UserError, clip
 from ..card import first_split, from_folder
-from ..folder import CARD, MANIFEST, open_folder, shown
+from ..folder import open_folder, shown
 from ..local_folder import LocalFolder
+from ..manifest import CARD, MANIFEST
 from .client import HubClient, Refused
 from .dataset import SHOWN, Changes, Dataset, File, Progress, Pushed, compare, open_dataset
 from .pull_request import merge_in_parts

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from ...errors import UserError
 from ..card import first_split, loads_from
-from ..folder import CARD, MANIFEST, PLAN, STATE, manifest_from, shown
+from ..folder import shown
 from ..local_folder import LocalFolder
+from ..manifest import CARD, MANIFEST, PLAN, STATE, manifest_from
 from ..store import Damaged, Store, at_once, open_store, scrub
 from ..store_url import split_url
 from .dataset import SHOWN, Changes, Dataset, File, Progress, Pushed, compare, open_dataset
@@ -57,6 +58,7 @@ def _held(store: Store, dataset: Dataset, dry_run: bool) -> Iterator[None]:
         raise UserError("this is the folder itself", where=shown(store.url), next_step="choose another --to")
     if target.path.exists() and not target.path.is_dir():
         raise UserError("this is a file, not a folder", where=shown(store.url), next_step="choose another --to")
+    target.check_links()
     if dry_run:
         yield
         return
