@@ -38,6 +38,9 @@ def _integer(text: str) -> int:
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Directory = Annotated[str, typer.Argument(metavar="[DIR]", help="A dataset folder.")]
+Readable = Annotated[
+    str, typer.Argument(metavar="[DIR]", help="A dataset folder, or hf://datasets/user/name, @revision behind it.")
+]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes. Default: all processors.")]
 Engine = Annotated[str, typer.Option("--engine", help="local, or ray: on the nodes of a Ray cluster.")]
 RayAddress = Annotated[
@@ -190,7 +193,7 @@ def show(
 
 @app.command()
 def verify(
-    directory: Directory = "data",
+    directory: Readable = "data",
     fraction: Annotated[float, typer.Option("--fraction", help="Part of the rows to re-execute.")] = 1.0,
     workers: Workers = None,
     as_json: Json = False,
@@ -202,7 +205,7 @@ def verify(
 
 
 @app.command()
-def info(directory: Directory = "data", as_json: Json = False) -> None:
+def info(directory: Readable = "data", as_json: Json = False) -> None:
     """Show what a dataset folder holds."""
     from .pipelines.console import print_info
 

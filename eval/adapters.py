@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..errors import UserError, clip, nearest
 from ..pipelines.folder import shown
+from ..pipelines.hub_source import Say
 from ..tm import machine, tasks
 from .base_model import BaseModel, find_base
 from .base_model import fetch as fetch_base
@@ -48,31 +49,34 @@ class Checkpoint:
         return self.base_model.sha256
 
 
-def find_adapters(folder: str | Path | None, base_model: str | None, *, weights: bool = True) -> Checkpoint:
+def find_adapters(
+    folder: str | Path | None, base_model: str | None, *, weights: bool = True, say: Say = lambda line: None
+) -> Checkpoint:
     """Find base model and adapters of a checkpoint folder and check them; nothing is loaded into a model.
 
     Args:
         folder: the checkpoint folder; None for a base model alone.
         base_model: folder or Hub name of the base model; by default the one that the adapters' configurations name.
         weights: the base model's weights are needed here, too; not where a server has them.
+        say: is told what the user should know of where the base model comes from.
 
     Raises:
         UserError: something is missing, damaged, or of a kind that is not read; says where, and what would do.
     """
     root = None if folder is None else Path(os.path.expanduser(folder))
     adapters = {} if root is None else {name: read_adapter(path, root) for name, path in sorted(_paths(root))}
-    checkpoint = Checkpoint(find_base(base_model, adapters, root, weights=weights), adapters)
+    checkpoint = Checkpoint(find_base(base_model, adapters, root, weights=weights, say=say), adapters)
     _check_fit(checkpoint)
     return checkpoint
 
 
-def fetch(checkpoint: Checkpoint, *, weights: bool = True) -> Checkpoint:
+def fetch(checkpoint: Checkpoint, *, weights: bool = True, say: Say = lambda line: None) -> Checkpoint:
     """Return the same checkpoint with the base model on this machine: one on the Hub is downloaded.
 
     Raises:
         UserError: the download fails, a file is refused, or an adapter does not fit.
     """
-    here = Checkpoint(fetch_base(checkpoint.base_model, weights=weights), checkpoint.adapters)
+    here = Checkpoint(fetch_base(checkpoint.base_model, weights=weights, say=say), checkpoint.adapters)
     _check_fit(here)
     return here
 

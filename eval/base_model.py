@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import UserError, clip
 from ..pipelines.folder import shown
+from ..pipelines.hub_source import HubFiles, HubPlace, Say, download, local_or_hub, look_up
 from .lora import CONFIG, PICKLES, Adapter, Shapes
 from .weights import read_header, read_json, readable, sha256_of
 
@@ -20,7 +21,7 @@ HUB_NAME = re.compile(r"[\w][\w.-]*(/[\w.-]+)?", re.ASCII)
 INDEX, SINGLE, MODEL = "model.safetensors.index.json", "model.safetensors", "config.json"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 SPELLING = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", *TOKENIZERS)
-WANTED = ("*.json", "*.txt", "*.model", "*.jinja")  # of a Hub repository, beside weights
+WANTED = (".json", ".txt", ".model", ".jinja")  # of a Hub repository, beside weights
 HASHED_AT_ONCE = 4
 # How attention and experts are computed: transformers takes a name with a slash for a repository of code to run.
 IMPLEMENTATION = re.compile(r"_?(attn|experts)_implementation(_internal)?")
@@ -37,15 +38,22 @@ class BaseModel:
         place: its folder; or, on the Hub, its name and commit: ``user/name@commit``.
         sha256: hash of its configuration, tokenizer and weights; None where they are elsewhere.
         shapes: the shape of each weight by name; None where they cannot be told, or are elsewhere.
+        files: its files on the Hub, where it is there.
     """
 
     place: Path | str
     sha256: str | None = None
     shapes: Shapes | None = None
+    files: HubFiles | None = None
 
 
 def find_base(
-    option: str | None, adapters: Mapping[str, Adapter], root: Path | None, *, weights: bool = True
+    option: str | None,
+    adapters: Mapping[str, Adapter],
+    root: Path | None,
+    *,
+    weights: bool = True,
+    say: Say = lambda line: None,
 ) -> BaseModel:
     """Find the base model and check it; one on the Hub is looked up, and fetched later.
 
@@ -54,19 +62,22 @@ def find_base(
         adapters: whose configurations name one otherwise: all the same.
         root: the checkpoint folder.
         weights: its weights are needed, too.
+        say: is told what the user should know of where it comes from.
 
     Raises:
         UserError: none is named, or several are, or it is not there, or damaged.
     """
     if option is not None:
-        folder = Path(os.path.expanduser(option))
-        if not os.path.isdir(folder) and (not HUB_NAME.fullmatch(option) or os.path.exists(folder)):
+        there = local_or_hub(option, "model", "--base-model", say)
+        if isinstance(there, Path) and HUB_NAME.fullmatch(option) and not os.path.lexists(there):
+            there = HubPlace("model", option, option="--base-model")  # an old one, with a name of one part
+        if isinstance(there, Path) and not os.path.isdir(there):
             raise UserError(
                 f"there is no base model {shown(option)}",
                 where="--base-model",
                 allowed="a folder with config.json, tokenizer and weights, or a name on the Hub",
             )
-        return read_base(folder, weights=weights) if os.path.isdir(folder) else on_hub(option, None)
+        return read_base(there, weights=weights) if isinstance(there, Path) else on_hub(there, say)
     named: dict[tuple[Path | str, str | None], str] = {}
     for name, adapter in adapters.items():
         place = _named_by(adapter, root)
@@ -80,7 +91,9 @@ def find_base(
             next_step="name it with --base-model",
         )
     [(place, revision)] = named
-    return read_base(place, weights=weights) if isinstance(place, Path) else on_hub(place, revision)
+    if isinstance(place, Path):
+        return read_base(place, weights=weights)
+    return on_hub(HubPlace("model", place, revision, option="the base model that the adapters name"), say)
 
 
 def _named_by(adapter: Adapter, root: Path | None) -> Path | str:
@@ -230,46 +243,24 @@ def _check_index(folder: Path, files: list[str], shapes: Shapes) -> None:
         )
 
 
-def on_hub(name: str, revision: str | None) -> BaseModel:
+def on_hub(place: HubPlace, say: Say) -> BaseModel:
     """Look a base model up on the Hub, or in its cache on this machine.
 
     Raises:
         UserError: it is not there, or the Hub cannot be reached.
     """
-    path = Path(_from_hub(name, "hf_hub_download", filename=MODEL, revision=revision))
-    return BaseModel(f"{name}@{path.parent.name}")
+    files = look_up(place, say)
+    return BaseModel(f"{place.name}@{files.place.revision}", files=files)
 
 
-def fetch(base: BaseModel, *, weights: bool = True) -> BaseModel:
+def fetch(base: BaseModel, *, weights: bool = True, say: Say = lambda line: None) -> BaseModel:
     """Return a base model whose files are on this machine: one on the Hub is downloaded, and checked.
 
     Raises:
         UserError: the download fails, or a file is refused.
     """
-    if isinstance(base.place, Path):
+    if base.files is None:
         return base
-    name, _, commit = base.place.rpartition("@")
-    wanted = [*WANTED, *(["*.safetensors"] if weights else [])]
-    options = {"revision": commit, "allow_patterns": wanted, "ignore_patterns": ["*/*"]}
-    folder = Path(_from_hub(name, "snapshot_download", **options))
+    wanted = (*WANTED, *([".safetensors"] if weights else []))
+    folder = download(base.files, lambda path: "/" not in path and path.endswith(wanted), say)
     return read_base(folder, weights=weights)
-
-
-def _from_hub(name: str, function: str, **options: Any) -> str:
-    try:
-        import huggingface_hub
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-    except ImportError as error:
-        raise UserError(
-            f"the base model {name} is on the Hub, and huggingface_hub is not installed",
-            next_step="pip install 'caef-data[eval]', or name a folder with --base-model",
-        ) from error
-    try:
-        return str(getattr(huggingface_hub, function)(name, **options))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(
-            f"the base model {name} cannot be had from the Hub: {clip(reason, 200)}",
-            allowed="a model that you may see (hf auth login), or a folder",
-            next_step="name a folder with --base-model",
-        ) from error

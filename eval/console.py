@@ -38,8 +38,9 @@ def _console(*, stderr: bool = False) -> Console:
 
 def evaluate_with_progress(settings: EvalSettings) -> None:
     """Evaluate, with progress on stderr and a table of accuracies on stdout."""
-    session = prepare(settings)
     log = _console(stderr=True)
+    first = os.environ.get("RANK", "0") == "0"  # of several processes, all of which prepare
+    session = prepare(settings, (lambda line: log.print(line, soft_wrap=True)) if first else (lambda line: None))
     share = share_of_processes()
     if share.rank:
         _evaluate(session, share, log)

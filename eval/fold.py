@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ..pipelines.local_folder import LocalFolder
 from .agenda import PROBLEMS, Agenda, Window
@@ -124,17 +125,16 @@ def _outcomes(agenda: Agenda, right: Bools, stripped: Bools, finals: npt.NDArray
 
 def _classes(agenda: Agenda, folder: LocalFolder) -> pa.Table:
     """Return the classes of the rows that the problems were taken from."""
-    import pyarrow.dataset as ds
-
     jobs = agenda.problems.group_by(["task", "mode", "split", "dialect"]).aggregate([]).to_pylist()
     tables = [agenda.problems.slice(0, 0).cast(pa.schema([PROBLEMS.field(name) for name in CLASS]))]
     for job in jobs:
-        paths = [folder.path / path for path in shards(folder, job["task"], job["mode"], job["split"])]
         names = ["variant", "len_a", "len_b"]
         found = pa.schema([("variant", pa.string()), ("len_a", pa.int16()), ("len_b", pa.int16())]).empty_table()
-        for batch in ds.dataset(paths, format="parquet").scanner(columns=names, batch_readahead=2).to_batches():
-            both = pa.concat_tables([found, pa.Table.from_batches([batch]).cast(found.schema)])
-            found = both.group_by(names).aggregate([])
+        for path in shards(folder, job["task"], job["mode"], job["split"]):
+            with folder.open(path) as file, pq.ParquetFile(file) as parquet:
+                for batch in parquet.iter_batches(columns=names):
+                    both = pa.concat_tables([found, pa.Table.from_batches([batch]).cast(found.schema)])
+                    found = both.group_by(names).aggregate([])
         columns = {name: pa.array([job[name]] * len(found), pa.string()) for name in job}
         columns |= {name: found.column(name) for name in names}
         tables.append(pa.table({name: columns[name] for name in CLASS}))

@@ -47,8 +47,12 @@ def choose(
     """
     modes = (RAW,) if settings.baseline else settings.mode or MODES
     pairs, notes = [], []
+    absent = []
     for task in settings.task or all_tasks():
         if adapters is not None and not settings.task and not settings.baseline and not _any_adapter(task, adapters):
+            continue
+        if not settings.task and task not in manifest["tasks"]:
+            absent.append(task)
             continue
         for mode in modes:
             why = _obstacle(task, mode, settings.split, manifest, adapters, needed)
@@ -56,6 +60,8 @@ def choose(
                 pairs.append((task, mode))
             elif settings.mode or settings.baseline or machine(task).has_raw or mode in ("one_step", "executor"):
                 notes.append(f"{task} {mode} is left out: {why}")
+    if absent:
+        notes.append(f"{', '.join(absent)}: the dataset has no rows of {'it' if len(absent) == 1 else 'them'}")
     if not pairs:
         why = "; ".join(notes[:2]) or "no adapter of any task was found"
         more = f"; and {len(notes) - 2} more" if len(notes) > 2 else ""

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..errors import UserError
-from ..pipelines.folder import open_folder, shown
+from ..pipelines.folder import shown
+from ..pipelines.hub_source import Say
 from ..pipelines.local_folder import LocalFolder
 from .agenda import Agenda, write_agenda
 from .calls import Backend
@@ -27,6 +28,7 @@ from .kept import UNKNOWN, Kept
 from .rollout import roll_out
 from .runs import read_problems
 from .settings import EvalSettings
+from .sources import checkpoint_folder, problem_folder
 from .tables import RunTables, run_id
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ class Session:
     Args:
         settings: what was asked for.
         folder: the dataset.
+        data: its name in the tables.
         checkpoint: base model and adapters; None for the oracle.
         jobs: tasks and modes.
         identity: what the results depend on.
@@ -51,6 +54,7 @@ class Session:
 
     settings: EvalSettings
     folder: LocalFolder
+    data: str
     checkpoint: Checkpoint | None
     jobs: Jobs
     identity: dict[str, Any]
@@ -62,27 +66,25 @@ class Session:
         return self.tables.results / WORK / self.tables.run_id
 
 
-def prepare(settings: EvalSettings) -> Session:
-    """Check settings, dataset, adapters and device; no weight is loaded.
+def prepare(settings: EvalSettings, say: Say = lambda line: None) -> Session:
+    """Check settings, dataset, adapters and device; no weight is loaded. What lies on the Hub is downloaded.
+
+    Args:
+        settings: what was asked for.
+        say: is told, a line each, what the user should know of adapters and data.
 
     Raises:
         UserError: something is missing, damaged or does not fit; the message says what to do.
     """
     from .adapters import find_adapters, needed
 
-    folder = open_folder(settings.data)
-    if not isinstance(folder, LocalFolder):
-        raise UserError("problems are read from a dataset folder on this machine", where=shown(settings.data))
+    folder, data = problem_folder(settings, say)
     manifest = folder.manifest()
-    if not manifest:
-        raise UserError(
-            "there is no finished dataset here",
-            where=shown(settings.data),
-            next_step="caef-data build --task sub --min 1 --max 100 --num 20, or name another one with --data",
-        )
     checkpoint = None
     if settings.backend != "oracle":
-        checkpoint = find_adapters(settings.adapters, settings.base_model, weights=settings.backend != "openai")
+        named = settings.adapters
+        root = None if named is None else checkpoint_folder(named, say, base_named=settings.base_model is not None)
+        checkpoint = find_adapters(root, settings.base_model, weights=settings.backend != "openai", say=say)
     available = None if checkpoint is None else checkpoint.adapters
     jobs = choose(settings, manifest, available, needed)
     used = sorted({name for task, mode in jobs.pairs for name in needed(task, mode)} if not settings.baseline else [])
@@ -96,7 +98,7 @@ def prepare(settings: EvalSettings) -> Session:
         **(_numbers(settings) if settings.backend == "transformers" else {}),
     }
     tables = RunTables(Path(settings.out), run_id(json.dumps(identity, sort_keys=True)))
-    return Session(settings, folder, checkpoint, jobs, identity, tables)
+    return Session(settings, folder, data, checkpoint, jobs, identity, tables)
 
 
 def _numbers(settings: EvalSettings) -> dict[str, str]:
@@ -239,7 +241,7 @@ def _provenance(session: Session, agenda: Agenda, backend: Backend, command: str
         "base_model": None if checkpoint is None else str(checkpoint.base),
         "base_sha256": None if checkpoint is None else checkpoint.base_sha256,
         "adapters": session.identity["adapters"],
-        "data": settings.data,
+        "data": session.data,
         "data_identity": manifest["identity"],
         "tasks": sorted({task for task, _ in session.jobs.pairs}),
         "modes": sorted({mode for _, mode in session.jobs.pairs}),

@@ -21,6 +21,7 @@ from .card import commands, loads_from
 from .declaration import rebuild_command
 from .engine import EngineChoice
 from .folder import open_folder, shown
+from .hub_source import dataset_here
 from .plan import TEXT_RATE, Config, Plan, make_plan
 from .settings import SPLITS, Declaration
 from .shard import ShardRecord
@@ -227,6 +228,10 @@ def _heat_map(console: Console, config: Config) -> None:
     console.print(f"      darkest = {most:,} expressions", markup=False)
 
 
+def _say(line: str) -> None:
+    _console(stderr=True).print(line, soft_wrap=True)
+
+
 @contextmanager
 def _checking() -> Iterator[Callable[[int, int], None]]:
     """Show how far a verification is: a bar on a terminal, plain lines otherwise."""
@@ -253,7 +258,8 @@ def verify_with_progress(directory: str, fraction: float, workers: int | None, a
     from .verify import verify
     from .verify_report import print_report
 
-    with _checking() as progress, open_folder(directory).on_disk() as path:
+    folder = dataset_here(directory, _say, shards=lambda path: True)
+    with _checking() as progress, open_folder(folder).on_disk() as path:
         report = verify(path, fraction=fraction, workers=workers, progress=progress)
     if as_json:
         print(json.dumps({**report.to_json(), "directory": directory}, indent=1))
@@ -268,7 +274,7 @@ def print_info(directory: str, as_json: bool) -> None:
     Raises:
         UserError: it holds no dataset of ours.
     """
-    folder = open_folder(directory)
+    folder = open_folder(dataset_here(directory, _say, shards=lambda path: False))
     manifest, unfinished = folder.manifest(), folder.unfinished()
     if not manifest and not unfinished:
         raise UserError(

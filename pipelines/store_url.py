@@ -41,6 +41,13 @@ def split_url(name: str) -> tuple[str, str] | None:
             where=f"{kind}://***@...",
             next_step="leave them out: they are taken from where the store's own tools take them (AWS_PROFILE, ...)",
         )
+    if kind == "hf":
+        raise UserError(
+            "the Hub can be read here, not written or built into",
+            where=shown(name),
+            allowed="verify, info and eval --data read hf://datasets/user/name",
+            next_step="build into a folder, then: caef-data push DIR --repo user/name",
+        )
     if kind != "file" and kind not in INSTALL:
         raise UserError(
             f"{clip(match[1])} is no kind of store that can hold a dataset",

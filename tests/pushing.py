@@ -71,9 +71,13 @@ class Side:
 
     def run(self, *words: object, **how: Any) -> "Done":
         """Run ``caef-data push`` in the client: see ``_run``; ``forked`` for a process of its own."""
+        return self.command("push", *words, **how)
+
+    def command(self, *words: object, **how: Any) -> "Done":
+        """Run any command in the client, as ``run`` does."""
         before = len(self.hub.log)
         function = _run_forked if how.pop("forked", False) else _run
-        code, out, err = self.client.call(function, ["push", *map(str, words)], how)
+        code, out, err = self.client.call(function, [*map(str, words)], how)
         assert self.hub.token not in out + err
         return Done(code, out, err, self.hub.log[before:])
 

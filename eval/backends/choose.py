@@ -54,7 +54,7 @@ def _model(settings: EvalSettings, checkpoint: Checkpoint, agenda: Agenda, say: 
     missing = sorted(set(agenda.adapters) - {BASE, *folders})
     if missing:
         raise UserError(f"there is no {', no '.join(missing)}", where=settings.adapters)
-    base = fetch(checkpoint, weights=not remote).base
+    base = fetch(checkpoint, weights=not remote, say=say).base
     tokens = load_tokenizers(base, folders, settings.template)
     calls = {adapter: list(sample(agenda, adapter)) for adapter in agenda.adapters}
     for adapter, tried in calls.items():

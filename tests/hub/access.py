@@ -1,5 +1,6 @@
 """Who may see and change what, and what the others are told."""
 
+import re
 from typing import Any
 
 from .repo import Repo
@@ -26,7 +27,8 @@ def readable(request: Request, name: str) -> Repo:
         Refusal: 404, or 401 to those who did not say who they are.
     """
     token, repo = whom(request), request.hub.repos.get(name)
-    if repo is None or (repo.private and not (token and token.can_read(name.split("/")[0]))):
+    kind = "dataset" if re.match("/(api/)?datasets/", request.path) else "model"
+    if repo is None or repo.kind != kind or (repo.private and not (token and token.can_read(name.split("/")[0]))):
         raise Refusal(404 if token else 401, "Repository not found", "RepoNotFound")
     return repo
 

@@ -142,10 +142,14 @@ class Discussion:
 
 
 class Repo:
-    """A dataset repository. Callers hold the server's lock."""
+    """A repository of a dataset, or of a model. Callers hold the server's lock.
 
-    def __init__(self, name: str, private: bool, author: str) -> None:
-        self.name, self.private, self.created = name, private, now()
+    Attributes:
+        gated: everyone may see what it holds, and nobody may have it.
+    """
+
+    def __init__(self, name: str, private: bool, author: str, kind: str = "dataset") -> None:
+        self.name, self.private, self.created, self.kind, self.gated = name, private, now(), kind, False
         self.commits: dict[str, Commit] = {}
         self.branches: dict[str, str] = {}
         self.tags: dict[str, str] = {}

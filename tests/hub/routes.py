@@ -14,6 +14,7 @@ from .storage import find_blob
 from .wire import Answer, Refusal, Request, endpoint
 
 API = "/api/datasets/{repo}"
+READ = "/api/(?:datasets|models)/{repo}"
 
 
 @endpoint("whoami", "GET", "/api/whoami-v2")
@@ -60,7 +61,7 @@ def auth_check(request: Request, repo: str, write: str | None) -> Any:
     return {}
 
 
-@endpoint("info", "GET", rf"{API}(?:/revision/(?P<rev>[^/]+))?")
+@endpoint("info", "GET", rf"{READ}(?:/revision/(?P<rev>[^/]+))?")
 def info(request: Request, repo: str, rev: str | None) -> Any:
     found = readable(request, repo)
     commit = found.resolve(rev or "main")
@@ -76,7 +77,7 @@ def info(request: Request, repo: str, rev: str | None) -> Any:
     return {
         **who,
         **times,
-        "gated": False,
+        "gated": "manual" if found.gated else False,
         "disabled": False,
         "downloads": 0,
         "likes": 0,
@@ -85,7 +86,7 @@ def info(request: Request, repo: str, rev: str | None) -> Any:
     }
 
 
-@endpoint("refs", "GET", f"{API}/refs")
+@endpoint("refs", "GET", f"{READ}/refs")
 def refs(request: Request, repo: str) -> Any:
     found = readable(request, repo)
 
@@ -108,7 +109,7 @@ def commits(request: Request, repo: str, rev: str) -> Any:
     ]
 
 
-@endpoint("tree", "GET", rf"{API}/tree/{{rev}}(?:/{{path}})?")
+@endpoint("tree", "GET", rf"{READ}/tree/{{rev}}(?:/{{path}})?")
 def tree(request: Request, repo: str, rev: str, path: str | None) -> Any:
     recursive = request.query.get("recursive", "").lower() in ("true", "1")
     nodes = readable(request, repo).resolve(rev).folder((path or "").strip("/"), recursive)
@@ -121,7 +122,7 @@ def tree(request: Request, repo: str, rev: str, path: str | None) -> Any:
     return Answer(nodes[start:end], headers=headers)
 
 
-@endpoint("paths-info", "POST", rf"{API}/paths-info/{{rev}}")
+@endpoint("paths-info", "POST", rf"{READ}/paths-info/{{rev}}")
 def paths_info(request: Request, repo: str, rev: str) -> Any:
     commit = readable(request, repo).resolve(rev)
     asked = [path.strip("/") for path in parse_qs(request.body.decode()).get("paths", [])]

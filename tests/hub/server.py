@@ -110,9 +110,9 @@ class HubServer:
         self.tokens[token] = Token(user, role, orgs)
         return token
 
-    def add_repo(self, name: str, private: bool = False) -> Repo:
-        """Create a repository; it starts with the commit that the Hub makes."""
-        self.repos[name] = Repo(name, private, name.split("/")[0])
+    def add_repo(self, name: str, private: bool = False, kind: str = "dataset") -> Repo:
+        """Create a repository; it starts with the commit that the Hub makes. Models are there to be read."""
+        self.repos[name] = Repo(name, private, name.split("/")[0], kind)
         return self.repos[name]
 
     def commit(self, name: str, files: Mapping[str, bytes | None], branch: str = "main") -> Commit:
@@ -123,7 +123,7 @@ class HubServer:
             for path, data in files.items():
                 tree.pop(path, None)
                 if data is not None:
-                    tree[path] = Entry(Blob(data), path.endswith(".parquet"))
+                    tree[path] = Entry(Blob(data), path.endswith((".parquet", ".safetensors")))
             return repo.commit(branch, tree, summary="somebody else's", description="", author="somebody")
 
     def files(self, name: str, rev: str = "main") -> Mapping[str, bytes]:

@@ -117,7 +117,10 @@ def _xet_token(request: Request) -> Answer:
 
 
 def _resolve(request: Request, repo: str, rev: str, path: str) -> Answer:
-    commit = readable(request, repo).resolve(rev)
+    found = readable(request, repo)
+    if found.gated:
+        raise Refusal(403, f"Access to {repo} is restricted and you are not in the authorized list.", "GatedRepo")
+    commit = found.resolve(rev)
     named = {"X-Repo-Commit": commit.oid}
     if path not in commit.tree:
         raise Refusal(404, "Entry not found", "EntryNotFound", headers=named)
@@ -132,8 +135,8 @@ def _resolve(request: Request, repo: str, rev: str, path: str) -> Answer:
     return Answer(b"", 302, {**named, **linked, "Location": where})
 
 
-endpoint("resolve-head", "HEAD", r"/datasets/{repo}/resolve/{rev}/{path}")(_resolve)
-endpoint("resolve", "GET", r"/datasets/{repo}/resolve/{rev}/{path}")(_resolve)
+endpoint("resolve-head", "HEAD", r"(?:/datasets)?/{repo}/resolve/{rev}/{path}")(_resolve)
+endpoint("resolve", "GET", r"(?:/datasets)?/{repo}/resolve/{rev}/{path}")(_resolve)
 
 
 def _get(request: Request, secret: str, repo: str, rev: str, path: str) -> Answer:

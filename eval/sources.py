@@ -1,0 +1,173 @@
+"""Where adapters and problems come from: folders of this machine, or repositories of the Hub copied into its cache.
+
+The published checkpoints hold ``ckpt/executors/addition`` and ``ckpt/aligners/addition`` at some depth; so may yours.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import UserError
+from ..pipelines.folder import open_folder, shown
+from ..pipelines.hub_source import HubFiles, HubPlace, Say, download, is_parquet, local_or_hub, look_up
+from ..pipelines.local_folder import LocalFolder
+from ..pipelines.manifest import CARD, MANIFEST
+from ..tm import tasks
+from .lora import CONFIG
+from .published import PublishedFolder, raw_files
+from .runs import VIEWS
+from .settings import EvalSettings
+from .weights import read_json
+
+KINDS = ("executors", "aligners")
+MODEL = "config.json"
+
+
+def roots(paths: Iterable[str]) -> list[str]:
+    """Return the folders that hold ``executors/<task>/`` or ``aligners/<task>/`` with adapters in them.
+
+    Args:
+        paths: paths of files below a folder, with slashes.
+
+    Returns:
+        Their paths, sorted; the folder itself, as an empty text, is the only one where it is one.
+    """
+    parts = (path.split("/") for path in paths if path.endswith(f"/{CONFIG}"))
+    found = {"/".join(own[:-3]) for own in parts if len(own) >= 3 and own[-3] in KINDS}
+    return [""] if "" in found else sorted(found)
+
+
+def checkpoint_folder(text: str, say: Say, *, base_named: bool = False) -> Path:
+    """Return the folder with the executors and aligners that a text names, or with the one adapter.
+
+    Args:
+        text: a folder, or a place on the Hub: what its adapters need is downloaded.
+        say: is told what the user should know.
+        base_named: the base model is named elsewhere.
+
+    Raises:
+        UserError: it is on the Hub and cannot be had; or it holds several such folders, or on the Hub none.
+    """
+    place = local_or_hub(text, "model", "--adapters", say)
+    if isinstance(place, Path):
+        root = _only(roots(_configs_below(place)), text)
+        if root:
+            say(f"the adapters are those in {shown(place / root)}")
+        return place / (root or "")
+    files = look_up(place, say)
+    root = _only(roots(files.sizes), str(place))
+    if root is None and CONFIG not in files.sizes:
+        raise UserError(
+            "there are no adapters in this repository",
+            where=str(place),
+            allowed="executors/<task>/ and aligners/<task>/ in one of its folders, with adapters as peft saves them",
+        )
+    start = f"{root}/" if root else ""
+    depth = start.count("/") + 2
+    inside = [path for path in files.sizes if path.startswith(start) and path.endswith(f"/{CONFIG}")]
+    folders = {posixpath.dirname(path) for path in inside if path.count("/") == depth and path.split("/")[-3] in KINDS}
+    folders = folders if root is not None else {""}
+    whole = _download(files, folders, say)
+    if not base_named and (base := set(_bases(whole, folders, root or "", files))):
+        whole = _download(files, folders | base, say)
+    return whole / (root or "")
+
+
+def _download(files: HubFiles, folders: Collection[str], say: Say) -> Path:
+    return download(files, lambda path: posixpath.dirname(path) in folders and not path.endswith(".parquet"), say)
+
+
+def _bases(whole: Path, folders: Iterable[str], root: str, files: HubFiles) -> Iterator[str]:
+    """Yield the folders of the repository that adapters name as their base model."""
+    for folder in folders:
+        base = read_json(whole / folder / CONFIG).get("base_model_name_or_path")
+        for start in (folder, root):
+            path = posixpath.normpath(posixpath.join(start, base)) if isinstance(base, str) and base else ""
+            if f"{path}/{MODEL}" in files.sizes:
+                yield path
+
+
+def _only(found: list[str], where: str) -> str | None:
+    """Return the one folder that was found; None where there is none.
+
+    Raises:
+        UserError: there are several.
+    """
+    if len(found) > 1:
+        listed = ", ".join(shown(one) for one in found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+        raise UserError(
+            f"{len(found)} checkpoints are in here: {listed}",
+            where=shown(where),
+            next_step=f"name one of them: --adapters {shown(where.rstrip('/'))}/{shown(found[0])}",
+        )
+    return found[0] if found else None
+
+
+def _configs_below(folder: Path) -> Iterator[str]:
+    """Yield the paths of adapters' configurations below a folder; it is looked through unless it holds them itself."""
+    for kind in KINDS:
+        if (folder / kind).is_dir():
+            yield f"{kind}/task/{CONFIG}"
+            return
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if CONFIG in names:
+            yield Path(place, CONFIG).relative_to(folder).as_posix()
+
+
+def problem_folder(settings: EvalSettings, say: Say) -> tuple[LocalFolder, str]:
+    """Return the dataset that problems come from, and its name for the tables: with the commit, where it is the Hub's.
+
+    Args:
+        settings: of the evaluation.
+        say: is told what the user should know.
+
+    Raises:
+        UserError: there is neither a built dataset nor published raw files; or they cannot be had.
+    """
+    place = local_or_hub(settings.data, "dataset", "--data", say)
+    if isinstance(place, HubPlace):
+        files = look_up(place, say)
+        if MANIFEST in files.sizes:
+            configs = {f"{task}-{view}" for task in settings.task or tasks() for view in VIEWS.values()}
+            return LocalFolder(download(files, _Needed(configs, settings.split), say)), str(files.place)
+        raw = raw_files(files.sizes, settings.split, str(place))
+        if raw:
+            return PublishedFolder(download(files, raw.__contains__, say), raw, say), str(files.place)
+    else:
+        folder = open_folder(settings.data)
+        if not isinstance(folder, LocalFolder):
+            raise UserError("problems are read from a dataset folder on this machine", where=shown(settings.data))
+        if folder.manifest():
+            return folder, settings.data
+        raw = raw_files(_raw_below(folder.path), settings.split, settings.data)
+        if raw:
+            return PublishedFolder(folder.path, raw, say), settings.data
+    raise UserError(
+        "there is no finished dataset here, and no published raw files (addition/test_5_5.jsonl)",
+        where=shown(settings.data),
+        next_step="caef-data build --task sub --min 1 --max 100 --num 20, or name another one with --data",
+    )
+
+
+@dataclass(frozen=True)
+class _Needed:
+    """Tells which files of a built dataset are needed: the manifest, and one split's shards of some configs."""
+
+    configs: Collection[str]
+    split: str
+
+    def __call__(self, path: str) -> bool:
+        config, _, name = path.partition("/")
+        shard = is_parquet(path) and config in self.configs and name.startswith(f"{self.split}-")
+        return shard or path in (MANIFEST, CARD)
+
+
+def _raw_below(folder: Path) -> Iterator[str]:
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(place, name).relative_to(folder).as_posix() for name in names if name.endswith(".jsonl"))

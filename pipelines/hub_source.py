@@ -1,0 +1,377 @@
+"""The Hub as a place to read from: a repository's files at one commit, in the cache of huggingface_hub.
+
+Names are ``hf://datasets/user/name@revision/folder``, ``hf://user/name`` for a model, or short ``user/name@revision``.
+Only data is downloaded: files of the kinds in ``KINDS``; nothing that was downloaded is ever run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from glob import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..errors import UserError, clip
+from .folder import shown
+from .manifest import CARD, MANIFEST
+
+if TYPE_CHECKING:
+    from huggingface_hub import ResolvedRevision
+
+Kind = Literal["model", "dataset"]
+Say = Callable[[str], object]
+KINDS = (".json", ".jsonl", ".safetensors", ".parquet", ".txt", ".model", ".jinja")  # configs, tokenizers, data
+SHORT = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[^\s@]+)?", re.ASCII)
+PREFIX = {"model": "hf://models/", "dataset": "hf://datasets/"}
+LARGE = 10 * 2**20  # bytes: what is said before it is downloaded
+TIMEOUT = 30.0  # seconds that the Hub may take to say which commit a revision is
+
+
+@dataclass(frozen=True)
+class HubPlace:
+    """A repository of the Hub, or a folder in it.
+
+    Args:
+        kind: of the repository.
+        name: ``user/name``; old models have a name of one part.
+        revision: branch, tag or commit; None for the main branch.
+        inside: the folder; empty for all of it.
+        option: where the user named it, for messages.
+    """
+
+    kind: Kind
+    name: str
+    revision: str | None = None
+    inside: str = ""
+    option: str | None = None
+
+    def __str__(self) -> str:
+        kind = "datasets/" if self.kind == "dataset" else ""
+        revision = f"@{self.revision}" if self.revision else ""
+        return f"hf://{kind}{self.name}{revision}{'/' if self.inside else ''}{self.inside}"
+
+
+@dataclass(frozen=True)
+class HubFiles:
+    """The files of one commit that may be downloaded.
+
+    Args:
+        place: the repository, with the commit as its revision.
+        revision: what the Hub's client takes for this commit.
+        sizes: bytes of each file below ``place.inside``, by its path from there.
+        offline: the Hub could not be reached: only what the cache holds can be had.
+    """
+
+    place: HubPlace
+    revision: ResolvedRevision
+    sizes: Mapping[str, int]
+    offline: bool
+
+
+def hub_place(text: str, kind: Kind, option: str | None = None) -> HubPlace | None:
+    """Return the place on the Hub that a text names; None where it names a path.
+
+    Args:
+        text: what the user gave.
+        kind: the kind of repository that is meant.
+        option: where it was given.
+
+    Raises:
+        UserError: it begins with ``hf://`` and names no repository of this kind.
+    """
+    short = SHORT.fullmatch(text)
+    if not short and not text.startswith("hf://"):
+        return None
+    with hub_installed(text):
+        from huggingface_hub import parse_hf_uri
+        from huggingface_hub.errors import HfUriError
+    try:
+        found = parse_hf_uri(text if not short else PREFIX[kind] + text)
+    except HfUriError as error:
+        if short:  # it looked like a name, and can be none
+            return None
+        raise UserError(
+            f"this names nothing on the Hub: {clip(str(error), 200)}", where=shown(text), allowed=_example(kind)
+        ) from error
+    if found.type != kind:
+        raise UserError(
+            f"a {kind} is needed here, this names a {found.type}", where=shown(text), allowed=_example(kind)
+        )
+    for path in (found.path_in_repo, found.revision or ""):
+        _check_path(path, text)
+    return HubPlace(kind, found.id, found.revision, found.path_in_repo.rstrip("/"), option)
+
+
+def _example(kind: Kind) -> str:
+    return f"hf://{'datasets/' if kind == 'dataset' else ''}user/name, with @revision and /folder behind it if need be"
+
+
+def local_or_hub(text: str, kind: Kind, option: str, say: Say) -> Path | HubPlace:
+    """Return the path that a text names, or the place on the Hub; what exists here is meant before the Hub's.
+
+    Raises:
+        UserError: it begins with ``hf://`` and names no repository of this kind.
+    """
+    path = Path(os.path.expanduser(text))
+    if not text.startswith("hf://") and os.path.lexists(path):
+        if SHORT.fullmatch(text):
+            say(f"{option} {shown(text)} is read from this machine; for the Hub's: {PREFIX[kind]}{shown(text)}")
+        return path
+    return hub_place(text, kind, option) or path
+
+
+def look_up(place: HubPlace, say: Say) -> HubFiles:
+    """Find out which commit a place is and which of its files may be downloaded; nothing is downloaded.
+
+    Without the Hub, the cache answers, and that is said.
+
+    Raises:
+        UserError: there is no such repository, revision or folder that the user may see, or no answer and nothing in
+            the cache; or the repository names files outside of it.
+    """
+    with hub_installed(str(place)), _explained(place):
+        revision, offline = _resolve(place)
+        listed = _listed(place, revision, offline)
+    start = f"{place.inside}/" if place.inside else ""
+    inside = {path.removeprefix(start): size for path, size in listed.items() if path.startswith(start)}
+    sizes = {path: size for path, size in inside.items() if _is_data(path)}
+    for path in sizes:
+        _check_path(path, str(place))
+    at = replace(place, revision=str(revision.resolved))
+    if offline:
+        say(f"the Hub cannot be reached: {at} is read from this machine's cache")
+    if not sizes:
+        raise UserError(
+            f"there is nothing here that could be read: no {', no '.join(KINDS)}", where=f"{place.option or ''} {place}"
+        )
+    return HubFiles(at, revision, sizes, offline)
+
+
+def _resolve(place: HubPlace) -> tuple[ResolvedRevision, bool]:
+    """Return the commit of a place, and whether the cache had to tell it."""
+    import httpx2
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    api, where = HfApi(), {"repo_id": place.name, "repo_type": place.kind, "revision": place.revision}
+    offline = False
+    if re.fullmatch("[0-9a-f]{40}", place.revision or "") is None:
+        try:
+            api.repo_info(**where, timeout=TIMEOUT)
+        except (httpx2.TransportError, OfflineModeIsEnabled):
+            offline = True
+        except HfHubHTTPError as error:
+            if error.response.status_code < 500:
+                raise
+            offline = True
+    try:
+        return api.resolve_revision(**where, local_files_only=offline), offline
+    except Exception:
+        if not offline:
+            raise
+        api.repo_info(**where, timeout=TIMEOUT)  # nothing in the cache: the Hub's own failure is what there is to tell
+        return api.resolve_revision(**where), False
+
+
+def _listed(place: HubPlace, revision: ResolvedRevision, offline: bool) -> dict[str, int]:
+    """Return the bytes of each file of a commit by its path; of those in the cache alone, where no list is known."""
+    from huggingface_hub import HfApi, get_cached_repo_tree, snapshot_download
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+    from huggingface_hub.hf_api import RepoFile
+
+    where: dict[str, Any] = {"repo_id": place.name, "repo_type": place.kind}
+    try:
+        nodes: list[Any] = get_cached_repo_tree(**where, revision=revision)  # a commit never changes
+    except CachedRepoTreeNotFoundError:
+        if offline:
+            folder = Path(snapshot_download(**where, revision=revision, local_files_only=True))
+            paths = [path for path in folder.rglob("*") if path.is_file()]
+            return {str(path.relative_to(folder)): path.stat().st_size for path in paths}
+        nodes = list(HfApi().list_repo_tree(**where, revision=revision.resolved, recursive=True))
+    return {node.path: int(node.size) for node in nodes if isinstance(node, RepoFile)}
+
+
+def download(files: HubFiles, wanted: Callable[[str], bool], say: Say) -> Path:
+    """Download what is not in the cache yet; return the folder of the place.
+
+    Args:
+        files: of ``look_up``.
+        wanted: tells of a path below the place whether its file is needed.
+        say: is told sizes before a large download.
+
+    Raises:
+        UserError: a file cannot be had, or none is wanted.
+    """
+    place = files.place
+    paths = [path for path in files.sizes if wanted(path)]
+    if not paths:
+        raise UserError("nothing here is what is looked for", where=f"{place.option or ''} {place}".strip())
+    with hub_installed(str(place)), _explained(place), _quiet():
+        from huggingface_hub import snapshot_download, try_to_load_from_cache
+
+        start = f"{place.inside}/" if place.inside else ""
+        at = {"repo_id": place.name, "repo_type": place.kind}
+        missing = [
+            path
+            for path in paths
+            if not isinstance(try_to_load_from_cache(filename=start + path, revision=place.revision, **at), str)
+        ]
+        size = sum(files.sizes[path] for path in missing)
+        if size >= LARGE:
+            say(f"downloading {len(missing):,} files, {size / 1e6:,.1f} MB, of {place}")
+        folder = snapshot_download(
+            **at, revision=files.revision, local_files_only=files.offline, allow_patterns=_patterns(start, paths)
+        )
+    return Path(folder) / place.inside
+
+
+def _patterns(start: str, paths: list[str]) -> list[str]:
+    """Return patterns that these paths match, and few others: one a folder and kind where they are many."""
+    if len(paths) <= 100:
+        return [escape(start + path) for path in paths]
+    kinds = {(os.path.dirname(path), os.path.splitext(path)[1]) for path in paths}
+    return [escape(f"{start}{folder}{'/' if folder else ''}") + f"*{kind}" for folder, kind in sorted(kinds)]
+
+
+def _is_data(path: str) -> bool:
+    name = path.rpartition("/")[2]
+    return name == CARD or name.endswith(KINDS)
+
+
+def _check_path(path: str, where: str) -> None:
+    """Refuse a path that leads out of its repository, or that a terminal would not show as it is."""
+    parts = path.rstrip("/").split("/") if path else []
+    if any(part in ("", ".", "..") for part in parts) or "\\" in path or not path.isprintable() or "\0" in path:
+        raise UserError(
+            f"this repository names a file that is not inside it: {clip(path)}",
+            where=shown(where),
+            next_step="leave it alone",
+        )
+
+
+@contextmanager
+def hub_installed(what: str) -> Iterator[None]:
+    """Tell the user how to install the Hub's client, where it is missing.
+
+    Raises:
+        UserError: it is.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise UserError(
+            f"{shown(what)} is on the Hub, and huggingface_hub is not installed, or too old",
+            next_step="pip install 'caef-data[hub]', or name a folder",
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Show the client's progress bars on a terminal alone."""
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled
+
+    if sys.stderr.isatty() or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
+
+
+@contextmanager
+def _explained(place: HubPlace) -> Iterator[None]:
+    """Turn what the Hub's client raises into one message.
+
+    Raises:
+        UserError: it raised.
+    """
+    import httpx2
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except (
+        errors.RevisionResolutionError,
+        errors.CachedRepoTreeNotFoundError,
+        errors.LocalEntryNotFoundError,
+    ) as error:
+        raise _unreachable(place, error) from error
+    except (httpx2.HTTPError, errors.OfflineModeIsEnabled, errors.HFValidationError, OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None and not isinstance(error, httpx2.HTTPError):
+            raise  # the disk is full, the cache may not be written
+        raise _refused(place, error) from error
+
+
+def _unreachable(place: HubPlace, error: Exception) -> UserError:
+    part = type(error).__name__ == "IncompleteSnapshotError"
+    held = "holds only a part of it" if part else "does not hold it"
+    return UserError(
+        f"the Hub cannot be reached, and this machine's cache {held}: {place}",
+        where=place.option,
+        next_step="look at the network (and at HF_HUB_OFFLINE), or name a folder",
+    )
+
+
+def _refused(place: HubPlace, error: Exception) -> UserError:
+    import httpx2
+    from huggingface_hub import errors
+
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    what = f"{place.kind} {place.name}"
+    login = "hf auth login (HF_TOKEN, if set, goes before it)"
+    if isinstance(error, errors.OfflineModeIsEnabled | httpx2.TransportError) or (status or 0) >= 500:
+        return _unreachable(place, error)
+    if isinstance(error, errors.GatedRepoError):
+        said = f"the {what} is gated: its owners must let you in"
+        return UserError(said, where=place.option, next_step=f"ask for access on its page on the Hub; then {login}")
+    if isinstance(error, errors.RevisionNotFoundError):
+        said = f"the {what} has no revision {clip(place.revision)}"
+        return UserError(said, where=place.option, allowed="a branch, a tag or a commit of it")
+    if isinstance(error, errors.RepositoryNotFoundError):
+        said = f"the Hub has no {what} that you may see"
+        if "/" in place.name and place.option:
+            said += f", and there is no folder {shown(place.name)} here"
+        return UserError(said, where=place.option, next_step=f"look at the spelling; for a private one: {login}")
+    if status in (401, 403):
+        return UserError(f"you may not read the {what} (HTTP {status})", where=place.option, next_step=login)
+    said = clip(str(error).strip().partition("\n")[0], 200)
+    return UserError(f"the {what} cannot be had from the Hub: {said}", where=place.option, next_step="name a folder")
+
+
+def dataset_here(text: str, say: Say, *, shards: Callable[[str], bool], option: str = "") -> str:
+    """Return the folder of a built dataset that a text names: of a place on the Hub, its copy in the cache.
+
+    Args:
+        text: a path, the URL of a store, or ``hf://datasets/user/name``.
+        say: is told of downloads.
+        shards: tells of a Parquet file's path in the dataset whether it is needed.
+        option: where the user named it.
+
+    Raises:
+        UserError: it is on the Hub and cannot be had, or is no dataset of ours.
+    """
+    place = hub_place(text, "dataset", option or None) if text.startswith("hf://") else None
+    if place is None:
+        return text
+    files = look_up(place, say)
+    if MANIFEST not in files.sizes:
+        raise UserError(
+            f"this holds no dataset that caef-data built: there is no {MANIFEST}",
+            where=str(place),
+            next_step="if it lies in a folder of the repository, name that: hf://datasets/user/name/folder",
+        )
+    return str(download(files, lambda path: path in (MANIFEST, CARD) or (is_parquet(path) and shards(path)), say))
+
+
+def is_parquet(path: str) -> bool:
+    """Tell whether a path inside a dataset is that of a Parquet file in a folder of its own."""
+    return fnmatchcase(path, "*/*.parquet") and path.count("/") == 1

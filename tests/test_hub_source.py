@@ -1,0 +1,249 @@
+"""Reading from the Hub: datasets, adapters and published files of a test Hub, through the real client."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("huggingface_hub", reason="reading from the Hub needs huggingface_hub")
+
+from caef_data.errors import UserError  # noqa: E402
+from caef_data.eval.sources import roots  # noqa: E402
+from caef_data.pipelines.hub_source import HubPlace, hub_place, local_or_hub  # noqa: E402
+from caef_data.tests.pushing import Side  # noqa: E402
+
+CKPT = Path(__file__).resolve().parents[1] / "examples" / "tiny" / "ckpt"
+OFFLINE = {"huggingface_hub.constants:HF_HUB_OFFLINE": True}
+LONG = {"add": "addition", "sub": "subtraction", "mul": "multiplication", "div": "division"}
+
+
+@pytest.fixture(scope="module")
+def side(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Side]:
+    with Side(tmp_path_factory.mktemp("hub"), xet=False) as made:
+        yield made
+        made.check()
+
+
+@pytest.fixture(scope="module")
+def dataset(side: Side, data: Path) -> str:
+    """Return a dataset's repository, which holds more than is to be read."""
+    repo = side.seed(data)
+    side.hub.repos[repo].tags["v1"] = side.hub.repos[repo].branches["main"]
+    side.hub.commit(repo, {"evil.py": b"raise SystemExit", "weights.bin": b"\x80", "data.pkl": b"\x80"})
+    return repo
+
+
+def published(files: dict[str, bytes], root: str) -> dict[str, bytes]:
+    """Return the files of a checkpoint as the published ones lie: long names, somewhere in a repository."""
+    found = {}
+    for path, text in files.items():
+        kind, _, rest = path.partition("/")
+        task, _, name = rest.partition("/")
+        found[f"{root}{kind}/{LONG.get(task, task)}/{name}" if kind != "base" else f"{root}{path}"] = text
+    return found
+
+
+def checkpoint_files() -> dict[str, bytes]:
+    return {path.relative_to(CKPT).as_posix(): path.read_bytes() for path in CKPT.rglob("*") if path.is_file()}
+
+
+def model(side: Side, files: dict[str, bytes]) -> str:
+    name = side.new()
+    side.hub.add_repo(name, kind="model")
+    side.hub.commit(name, files)
+    return name
+
+
+def fetched(log: list[Any]) -> set[str]:
+    return {one.path.partition("/resolve/")[2].partition("/")[2] for one in log if one.endpoint == "resolve"}
+
+
+def adapters_of(text: str) -> list[Any]:
+    """Run in the client: find a checkpoint and read it."""
+    from pathlib import Path
+
+    from caef_data.errors import UserError
+    from caef_data.eval.adapters import find_adapters
+    from caef_data.eval.sources import checkpoint_folder
+
+    said: list[str] = []
+    try:
+        folder = checkpoint_folder(text, said.append)
+        found = find_adapters(folder, None, say=said.append)
+    except UserError as error:
+        return [str(error)]
+    names = {path.name for path in Path(folder).rglob("*") if path.is_file()}
+    return [sorted(found.adapters), sorted(names), str(found.base), said]
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("user/name", HubPlace("dataset", "user/name")),
+        ("user/name@v1", HubPlace("dataset", "user/name", "v1")),
+        ("hf://datasets/user/name", HubPlace("dataset", "user/name")),
+        ("hf://datasets/user/name@refs/pr/3/a/b", HubPlace("dataset", "user/name", "refs/pr/3", "a/b")),
+        ("hf://datasets/user/name/a/", HubPlace("dataset", "user/name", None, "a")),
+        ("data", None),
+        ("./user/name", None),
+        ("/user/name", None),
+        ("user/name/more", None),
+        ("a/..", None),
+        ("s3://bucket/name", None),
+    ],
+)
+def test_what_a_name_means(text: str, place: HubPlace | None) -> None:
+    assert hub_place(text, "dataset") == place
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("hf://user/name", "a dataset is needed here, this names a model"),
+        ("hf://spaces/user/name", "this names a space"),
+        ("hf://datasets/name", "names nothing on the Hub"),
+        ("hf://datasets/../name", "names nothing on the Hub"),
+        ("hf://datasets/user/name@", "names nothing on the Hub"),
+        ("hf://datasets/user/name/../other", "not inside it"),
+        ("hf://datasets/user/name@../../x", "not inside it"),
+        ("hf://datasets/user/name/\x1b[31m", "not inside it"),
+    ],
+)
+def test_names_that_are_refused(text: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        hub_place(text, "dataset")
+
+
+def test_what_exists_here_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "user" / "name").mkdir(parents=True)
+    said: list[str] = []
+    assert local_or_hub("user/name", "dataset", "--data", said.append) == Path("user/name")
+    assert said == ["--data user/name is read from this machine; for the Hub's: hf://datasets/user/name"]
+    assert local_or_hub("user/other", "model", "--adapters", said.append) == HubPlace(
+        "model", "user/other", option="--adapters"
+    )
+    assert local_or_hub("other", "model", "--adapters", said.append) == Path("other")
+    assert local_or_hub(str(tmp_path), "model", "--adapters", said.append) == tmp_path
+    assert len(said) == 1
+
+
+# Datasets
+
+
+def test_a_dataset_is_verified_and_described_where_it_is(side: Side, dataset: str) -> None:
+    first = side.command("info", f"hf://datasets/{dataset}@v1", "--json")
+    assert first.code == 0 and json.loads(first.out)["format"] == 1, first.err
+    assert fetched(first.log) == {"manifest.json", "README.md"}
+    done = side.command("verify", f"hf://datasets/{dataset}", "--workers", 1, "--json")
+    assert done.code == 0 and json.loads(done.out)["ok"], done.out + done.err
+    assert json.loads(done.out)["directory"] == f"hf://datasets/{dataset}"
+    assert not {"evil.py", "weights.bin", "data.pkl"} & fetched(done.log)
+    again = side.command("verify", f"hf://datasets/{dataset}", "--workers", 1)
+    assert again.code == 0 and not fetched(again.log), again.out + again.err
+    with side.hub.down():
+        offline = side.command("verify", f"hf://datasets/{dataset}", "--workers", 1)
+    assert offline.code == 0 and offline.err.count("is read from this machine's cache") == 1, offline.err
+
+
+def test_a_damaged_dataset_is_found_out(side: Side, data: Path) -> None:
+    repo = side.seed(data)
+    shard = next(path for path in side.hub.files(repo) if path.endswith(".parquet"))
+    side.hub.commit(repo, {shard: side.hub.files(repo)[shard][:-1] + b"x"})
+    assert side.command("verify", f"hf://datasets/{repo}", "--workers", 1).code == 1
+
+
+def test_an_evaluation_reads_what_it_needs_and_says_where_it_was(side: Side, dataset: str, tmp_path: Path) -> None:
+    words = ["eval", "--backend", "oracle", "--data", f"{dataset}@v1", "--task", "sub", "--out", tmp_path]
+    done = side.command(*words)
+    assert done.code == 0, done.err
+    paths = fetched(done.log) - {"manifest.json", "README.md"}
+    assert all(path.startswith("sub-") and "/test-" in path for path in paths)
+    commit = side.hub.repos[dataset].tags["v1"]
+    table = side.command("query", "SELECT data FROM runs", "--results", tmp_path, "--format", "csv")
+    assert f"hf://datasets/{dataset}@{commit}" in table.out, table.err
+    assert side.command(*words, settings=OFFLINE).code == 0
+    lost = side.command(*words[:-1], tmp_path / "more", "--split", "stress", settings=OFFLINE)
+    assert lost.code == 2 and ("holds only a part" in lost.err or "no stress rows" in lost.err), lost.err
+
+
+def test_what_cannot_be_had_is_said_in_one_message(side: Side, data: Path, tmp_path: Path) -> None:
+    anonymous = {"HF_TOKEN": None}
+    private, gated, empty = side.seed(data), side.seed(data), side.hub.add_repo(side.new()).name
+    side.hub.repos[private].private = True
+    side.hub.repos[gated].gated = True
+    side.hub.commit(empty, {"notes.json": b"{}"})
+    for repo, env, words in (
+        ("user/nothing", {}, "the Hub has no dataset user/nothing that you may see"),
+        (private, anonymous, "hf auth login"),
+        (private, {"HF_TOKEN": "hf_" + "x" * 20}, "hf auth login"),
+        (gated, {}, "is gated"),
+        (f"{private}@v9", {}, "has no revision 'v9'"),
+        (empty, {}, "there is no manifest.json"),
+    ):
+        done = side.command("verify", f"hf://datasets/{repo}", "--workers", 1, env=env)
+        assert done.code == 2 and words in done.err and "Traceback" not in done.err, (repo, done.err)
+    with side.hub.down():
+        done = side.command("verify", "hf://datasets/user/never")
+    assert done.code == 2 and "cannot be reached, and this machine's cache does not hold it" in done.err, done.err
+    side.hub.fault("info", 503, times=2)
+    done = side.command("info", "hf://datasets/user/never2")
+    assert done.code == 2 and "cannot be reached" in done.err, done.err
+    for words in (["build", "--task", "add", "--max", 2, "--out"], ["export"], ["push", "--repo", "a/b"]):
+        done = side.command(*words, "hf://datasets/user/name")
+        assert done.code == 2 and "the Hub can be read here" in done.err, done.err
+
+
+@pytest.mark.parametrize(
+    "path", ["../../evil.json", "a/../../evil.json", "/evil.json", "a\\evil.json", "\x1b[31m.json"]
+)
+def test_names_that_lead_out_of_a_repository(side: Side, path: str) -> None:
+    repo = side.hub.add_repo(side.new()).name
+    side.hub.commit(repo, {"manifest.json": b"{}", path: b"{}"})
+    done = side.command("info", f"hf://datasets/{repo}")
+    assert done.code == 2 and "names a file that is not inside it" in done.err and "\x1b" not in done.err
+    assert not fetched(done.log)
+
+
+# Adapters
+
+
+def test_checkpoints_are_found_at_any_depth() -> None:
+    config = "adapter_config.json"
+    assert roots([f"executors/add/{config}", f"old/executors/add/{config}"]) == [""]
+    assert roots([f"a/b/executors/add/{config}", f"a/b/aligners/add/{config}"]) == ["a/b"]
+    assert roots([f"a/aligners/add/{config}", f"b/executors/add/{config}"]) == ["a", "b"]
+    assert roots([config, f"executors/{config}", "executors/add/other.json"]) == []
+
+
+@pytest.mark.parametrize("root", ["", "ckpt/", "release/v2/ckpt/"])
+def test_adapters_of_a_repository(side: Side, root: str) -> None:
+    files = published(checkpoint_files(), root)
+    more = {f"{root}executors/addition/training_args.bin": b"\x80", f"{root}base/modeling.py": b"raise"}
+    more |= {f"{root}executors/addition/checkpoint-5/adapter_model.safetensors": b"", "big.safetensors": b"0"}
+    repo = model(side, {**files, **more})
+    adapters, names, base, said = side.client.call(adapters_of, repo)
+    kinds = ("executors", "aligners")
+    assert adapters == sorted(f"{kind}/{path.name}" for kind in kinds for path in (CKPT / kind).iterdir())
+    assert set(names) == {Path(path).name for path in files} and base.endswith("base") and said == []
+
+
+def test_several_checkpoints_or_none_are_refused(side: Side, tmp_path: Path) -> None:
+    files = checkpoint_files()
+    several = model(side, published(files, "one/") | published(files, "two/ckpt/"))
+    [told] = side.client.call(adapters_of, several)
+    assert "2 checkpoints are in here: one, two/ckpt" in told and f"--adapters hf://{several}/one" in told
+    adapters, *_ = side.client.call(adapters_of, f"hf://{several}/two/ckpt")
+    assert len(adapters) == 16
+    [told] = side.client.call(adapters_of, model(side, {"config.json": b"{}"}))
+    assert "there are no adapters in this repository" in told
+    for root in ("one", "deep/er/two"):
+        shutil.copytree(CKPT / "executors", tmp_path / root / "executors")
+    [told] = side.client.call(adapters_of, str(tmp_path))
+    assert "2 checkpoints are in here: deep/er/two, one" in told
