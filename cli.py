@@ -292,12 +292,16 @@ def evaluate(
     backend: Annotated[str | None, typer.Option(help="transformers, openai or oracle. Default: transformers.")] = None,
     endpoint: Annotated[str | None, typer.Option(metavar="URL", help="Server of the openai backend.")] = None,
     limit: Annotated[
-        int | None, typer.Option(parser=_integer, metavar="N", help="Problems a task and mode. Default: all.")
+        int | None,
+        typer.Option(parser=_integer, metavar="N", help="Expressions a task, the same in all modes. Default: all."),
     ] = None,
     baseline: Annotated[
         bool | None, typer.Option("--baseline", help="Base model alone, raw question to raw answer.")
     ] = None,
     out: Annotated[str | None, typer.Option(metavar="DIR", help="Results folder. Default: results.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="A name for the run, for report and compare; of two, the newest is meant.")
+    ] = None,
 ) -> None:
     """Evaluate adapters on a built dataset: --adapters ckpt/; writes result tables."""
     from .eval.console import evaluate_with_progress
@@ -320,6 +324,7 @@ def evaluate(
         "limit": limit,
         "baseline": baseline,
         "out": out,
+        "name": name,
     }
     evaluate_with_progress(eval_settings(declaration, given))
 

@@ -29,10 +29,12 @@ from .weights import sha256_of
 WINDOW = 4096  # calls held in memory, and sorted by length, at once: a row group
 DONE, PATH = "agenda.json", "problems.parquet"
 FILE = re.compile(r"problems\.parquet|calls-\d{3,}\.parquet", re.ASCII)
+WHOLE = [*CLASS, "a", "b", "asked_step"]  # what a problem is, without its calls
 PROBLEMS = pa.schema(
     [
         *[pa.field(name, pa.string()) for name in ("task", "mode", "split", "dialect", "variant", "a", "b")],
         *[pa.field(name, pa.int16()) for name in ("len_a", "len_b")],
+        pa.field("asked_step", pa.int64()),
         pa.field("calls", pa.list_(pa.int64())),
     ]
 )
@@ -102,12 +104,11 @@ class Agenda:
         Args:
             problems: their numbers, ascending, shape (n,).
         """
-        names = [*CLASS, "a", "b"]
-        found = [pa.schema([PROBLEMS.field(name) for name in names]).empty_table()]
+        found = [pa.schema([PROBLEMS.field(name) for name in WHOLE]).empty_table()]
         with pq.ParquetFile(self.folder / PATH) as file:
             for group in np.unique(problems // WINDOW).tolist():
                 rows = problems[problems // WINDOW == group] - group * WINDOW
-                found.append(file.read_row_group(group, columns=names).take(pa.array(rows)))
+                found.append(file.read_row_group(group, columns=WHOLE).take(pa.array(rows)))
         return pa.concat_tables(found)
 
     def windows(self, adapter: str, most: int | None = None) -> Iterator[Window]:
@@ -171,7 +172,13 @@ class _Writer:
     def add(self, problem: Problem) -> None:
         keys = (problem.task, problem.mode, problem.split, problem.dialect, problem.variant, problem.a, problem.b)
         self.problems.add(
-            (*keys, problem.len_a, problem.len_b, [self._number(step, problem.task) for step in problem.steps])
+            (
+                *keys,
+                problem.len_a,
+                problem.len_b,
+                problem.asked_step,
+                [self._number(step, problem.task) for step in problem.steps],
+            )
         )
 
     def _number(self, step: Step, task: str) -> int:

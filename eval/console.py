@@ -22,7 +22,17 @@ from .agenda import Agenda
 from .calls import BASE, Backend
 from .evaluate import Share
 from .kept import RIGHT, UNKNOWN, Kept
-from .session import Session, agenda_of, agree_that_all_is_done, one_at_a_time, prepare, run
+from .session import (
+    Session,
+    agenda_of,
+    agree_that_all_is_done,
+    limit_notes,
+    name_again,
+    one_at_a_time,
+    prepare,
+    run,
+    stopped_before,
+)
 from .settings import EvalSettings
 from .tables import wilson
 
@@ -47,7 +57,11 @@ def evaluate_with_progress(settings: EvalSettings) -> None:
         return
     for note in session.jobs.notes:
         log.print(note, soft_wrap=True)
+    if old := stopped_before(session):
+        why = "stopped under the rules of an earlier version, not resumed: the same command is a new run"
+        log.print(f"run{'s' * (len(old) > 1)} {', '.join(old)}: {why}", soft_wrap=True)
     if session.tables.read_finished() is not None and not session.work.exists():
+        name_again(session)
         agree_that_all_is_done(session, share)
         print_accuracy(session, BEFORE)
     else:
@@ -59,6 +73,7 @@ def _evaluate_alone(session: Session, share: Share, log: Console) -> str:
     go_on = "make room and run the same command again: what was answered is kept"
     with one_at_a_time(session), telling_of_full_disk(shown(session.settings.out), go_on):
         if session.tables.read_finished() is not None:  # just now, by another command, or by one killed right after
+            name_again(session)
             agree_that_all_is_done(session, share)
             return BEFORE
         row = session.tables.read_run()
@@ -131,8 +146,8 @@ def _say_plan(session: Session, agenda: Agenda, log: Console) -> None:
     what: dict[str, list[str]] = {}
     for task, mode in session.jobs.pairs:
         what.setdefault(mode, []).append(task)
-    for mode, tasks in what.items():
-        log.print(f"{mode}: {', '.join(tasks)}", soft_wrap=True)
+    for line in (*(f"{mode}: {', '.join(tasks)}" for mode, tasks in what.items()), *limit_notes(session)):
+        log.print(line, soft_wrap=True)
     log.print(
         f"{agenda.num_problems:,} problems, {agenda.num_calls:,} calls to {_asked(agenda)}"
         f" ({agenda.num_repeated:,} repeated ones are asked once); run {session.tables.run_id}",

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..pipelines.local_folder import LocalFolder
-from .agenda import PROBLEMS, Agenda, Window
+from .agenda import PROBLEMS, WINDOW, Agenda, Window
 from .evaluate import Bools, first_failing_places
 from .kept import RIGHT, UNKNOWN, Kept
 from .runs import shards
@@ -22,7 +22,7 @@ from .tables import CLASS, CLASSES, RunTables, call_key, class_accuracy
 def write_tables(
     tables: RunTables, agenda: Agenda, kept: Kept, finals: npt.NDArray[np.int8] | None, folder: LocalFolder
 ) -> pa.Table:
-    """Write the tables calls, failures and class_accuracy of a run whose calls are all judged; return the last one.
+    """Write the tables of a run whose calls are all judged, all but runs; return class_accuracy.
 
     Args:
         tables: where they go.
@@ -36,6 +36,7 @@ def write_tables(
         tables.write_part("calls", _part(adapter), _calls(agenda, kept, adapter))
         tables.write_part("failures", _part(adapter), _failures(agenda, kept, adapter, places))
     stripped = first_failing_places(agenda, kept.stripped) < 0
+    tables.write_part("problems", "problems", _problems(agenda, places, stripped))
     accuracy = class_accuracy(_outcomes(agenda, places < 0, stripped, finals), _classes(agenda, folder))
     tables.write_part("class_accuracy", CLASSES, [accuracy])
     return accuracy
@@ -71,6 +72,19 @@ def _calls(agenda: Agenda, kept: Kept, adapter: str) -> Iterator[dict[str, Any]]
             "text": [None if good else texts.get(number) for number, good in zip(ids.tolist(), right, strict=True)],
             "prompt": [None if good else call.prompt for call, good in zip(calls, right, strict=True)],
             "expected": [None if good else call.completion for call, good in zip(calls, right, strict=True)],
+        }
+
+
+def _problems(agenda: Agenda, places: npt.NDArray[np.int64], stripped: Bools) -> Iterator[dict[str, Any]]:
+    for start in range(0, agenda.num_problems, WINDOW):
+        numbers = np.arange(start, min(start + WINDOW, agenda.num_problems))
+        own, right = agenda.whole_problems(numbers), places[numbers] < 0
+        yield {
+            **{name: own.column(name) for name in own.column_names},
+            "num_calls": agenda.starts[numbers + 1] - agenda.starts[numbers],
+            "correct": right,
+            "correct_stripped": stripped[numbers],
+            "first_wrong_step": pa.array(places[numbers] - agenda.starts[numbers], mask=right),
         }
 
 

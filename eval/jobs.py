@@ -11,6 +11,7 @@ from ..pipelines.folder import shown
 from ..pipelines.local_folder import LocalFolder
 from ..tm import machine
 from ..tm import tasks as all_tasks
+from .limit import choosing_configs
 from .runs import MODES, RAW, VIEWS
 from .settings import EvalSettings
 
@@ -101,8 +102,10 @@ def _obstacle(
     return None
 
 
-def check_rows(folder: LocalFolder, pairs: tuple[tuple[str, str], ...], split: str) -> dict[str, str]:
+def check_rows(folder: LocalFolder, pairs: tuple[tuple[str, str], ...], split: str, limited: bool) -> dict[str, str]:
     """Check the shards that the problems come from, byte for byte; return the identity of each config used.
+
+    Where a limit chooses among the expressions of several views, that is all of these.
 
     Raises:
         UserError: a shard is missing or damaged.
@@ -111,7 +114,10 @@ def check_rows(folder: LocalFolder, pairs: tuple[tuple[str, str], ...], split: s
 
     manifest = folder.manifest()
     identities = {}
-    for config in sorted({f"{task}-{VIEWS[mode]}" for task, mode in pairs}):
+    configs = {f"{task}-{VIEWS[mode]}" for task, mode in pairs}
+    if limited:
+        configs |= {config for task, _ in pairs for config in choosing_configs(folder, task, split)}
+    for config in sorted(configs):
         held = manifest["configs"][config][split]
         for shard in held["shards"]:
             if not folder.holds(shard_record(shard)):

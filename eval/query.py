@@ -26,7 +26,7 @@ import pyarrow.dataset as ds
 from ..errors import UserError, clip, nearest
 from ..pipelines.folder import shown
 from ..schemas import RESULTS, result_schema
-from .tables import RUN_ID, RunTables, read_whole
+from .tables import RUN_ID, read_runs, read_whole
 
 if TYPE_CHECKING:
     import duckdb
@@ -271,9 +271,7 @@ def _parts(results: Path, table: str, unfinished: Collection[str] = ()) -> list[
 
 def _unfinished(results: Path) -> set[str]:
     """Return the ids of the runs whose rows say that they are not finished."""
-    runs = {path.parent.name.partition("=")[2] for path in _parts(results, "runs")}
-    rows = {run: RunTables(results, run).read_run() for run in runs}
-    return {run for run, row in rows.items() if row is not None and row["status"] != "finished"}
+    return {row["run_id"] for row in read_runs(results) if row["status"] != "finished"}
 
 
 class _Frugal(ds.FileSystemDataset):  # type: ignore[misc]
@@ -291,6 +289,7 @@ def _dataset(results: Path, table: str, unfinished: Collection[str]) -> ds.Datas
         schema=result_schema(table),
         format=ds.ParquetFileFormat(default_fragment_scan_options=checked),
         partitioning=ds.partitioning(pa.schema([("run_id", pa.string())]), flavor="hive"),
+        partition_base_dir=str(results / table),  # a folder above may be named run_id=7
     )
     if not isinstance(found, ds.FileSystemDataset):
         return found

@@ -7,6 +7,8 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import UserError
@@ -15,6 +17,7 @@ from ..pipelines.local_folder import LocalFolder
 from ..tm import align_in, align_out, machine
 from ..tm.machine import HALT
 from .calls import BASE
+from .limit import choose_expressions, expression_keys
 
 MODES = ("one_step", "executor", "aligner_in", "aligner_out", "process")
 RAW = "raw"  # the mode of the baseline: the base model alone, raw question to raw answer
@@ -57,6 +60,7 @@ class Problem:
     len_a: int
     len_b: int
     steps: tuple[Step, ...]
+    asked_step: int | None = None  # of one_step: the transition's index in its run
 
 
 def executor(task: str) -> str:
@@ -77,19 +81,19 @@ def read_problems(folder: LocalFolder, task: str, mode: str, split: str, limit: 
         task: a task.
         mode: one of ``MODES``, or ``RAW``.
         split: train, test or stress.
-        limit: at most so many problems.
+        limit: those of so many expressions, at most (``limit.py``); None for all.
 
     Raises:
         UserError: the folder does not hold these rows.
     """
-    count = 0
+    chosen = None
+    paths = shards(folder, task, mode, split)
+    if limit is not None:
+        chosen = choose_expressions(folder, task, split, limit).keys[VIEWS[mode]]
     dialect = folder.manifest()["tasks"][task]["settings"]["dialect"] if mode == "one_step" else "consistent"
-    for row in _rows(folder, task, mode, split):
-        if limit is not None and count >= limit:
-            return
-        count += 1
+    for row in _rows(folder, paths, mode, chosen):
         keys = (str(row["variant"]), row["a"], row["b"], row["len_a"], row["len_b"])
-        yield Problem(task, mode, split, dialect, *keys, tuple(_steps(task, mode, row)))
+        yield Problem(task, mode, split, dialect, *keys, tuple(_steps(task, mode, row)), row.get("step"))
 
 
 def shards(folder: LocalFolder, task: str, mode: str, split: str) -> list[str]:
@@ -109,14 +113,17 @@ def shards(folder: LocalFolder, task: str, mode: str, split: str) -> list[str]:
     return [shard["path"] for shard in held["shards"]]
 
 
-def _rows(folder: LocalFolder, task: str, mode: str, split: str) -> Iterator[dict[str, Any]]:
+def _rows(folder: LocalFolder, paths: list[str], mode: str, chosen: pa.Array | None) -> Iterator[dict[str, Any]]:
     columns = ["variant", "a", "b", "len_a", "len_b"]
     if mode in ("one_step", "aligner_in", "aligner_out", RAW):
         columns += ["prompt", "completion"]
-    columns += ["state"] if mode == "one_step" else ["direction"] if mode in DIRECTIONS else []
-    for path in shards(folder, task, mode, split):
+    columns += ["step", "state"] if mode == "one_step" else ["direction"] if mode in DIRECTIONS else []
+    for path in paths:
         with folder.open(path) as file, pq.ParquetFile(file) as parquet:
             for batch in parquet.iter_batches(1024, columns=columns):
+                if chosen is not None:
+                    keys = expression_keys(batch.column("a"), batch.column("b"))
+                    batch = batch.filter(pc.is_in(keys, value_set=chosen))
                 yield from (row for row in batch.to_pylist() if row.get("direction") == DIRECTIONS.get(mode))
 
 

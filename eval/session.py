@@ -25,16 +25,17 @@ from .evaluate import Share, decode_failures, evaluate
 from .fold import write_tables
 from .jobs import Jobs, check_rows, choose
 from .kept import UNKNOWN, Kept
+from .limit import RULE, choose_expressions
 from .rollout import roll_out
 from .runs import read_problems
 from .settings import EvalSettings
 from .sources import checkpoint_folder, problem_folder
-from .tables import RunTables, run_id
+from .tables import RunTables, read_runs, run_id
 
 if TYPE_CHECKING:
     from .adapters import Checkpoint
 
-VERSION = 1  # of the rules of judging; changes the id of every run
+VERSION = 2  # of the rules of judging; changes the id of every run
 WORK = ".work"  # under the results folder: what unfinished runs know so far
 
 
@@ -90,11 +91,12 @@ def prepare(settings: EvalSettings, say: Say = lambda line: None) -> Session:
     used = sorted({name for task, mode in jobs.pairs for name in needed(task, mode)} if not settings.baseline else [])
     identity = {
         "version": VERSION,
-        "rows": check_rows(folder, jobs.pairs, settings.split),
+        "rows": check_rows(folder, jobs.pairs, settings.split, settings.limit is not None),
         "jobs": [list(pair) for pair in jobs.pairs],
         "base": None if checkpoint is None else checkpoint.base_sha256 or str(checkpoint.base),
         "adapters": {} if checkpoint is None else {name: checkpoint.adapters[name].sha256 for name in used},
-        **{name: getattr(settings, name) for name in ("strategy", "backend", "endpoint", "limit", "template")},
+        **{name: getattr(settings, name) for name in ("strategy", "backend", "endpoint", "template")},
+        "limit": settings.limit and [settings.limit, RULE],
         **(_numbers(settings) if settings.backend == "transformers" else {}),
     }
     tables = RunTables(Path(settings.out), run_id(json.dumps(identity, sort_keys=True)))
@@ -163,6 +165,28 @@ def agenda_of(session: Session, share: Share) -> Agenda:
     return Agenda(path)
 
 
+def limit_notes(session: Session) -> list[str]:
+    """Return a line for each task that has fewer expressions than the limit asks for, or other ones in a mode."""
+    limit, tasks = session.settings.limit, sorted({task for task, _ in session.jobs.pairs})
+    if limit is None:
+        return []
+    chosen = (choose_expressions(session.folder, task, session.settings.split, limit) for task in tasks)
+    return [one.note for one in chosen if one.note]
+
+
+def name_again(session: Session) -> None:
+    """Give a finished run the name that was asked for, if one was; the last name given stands."""
+    row, name = session.tables.read_run(), session.settings.name
+    if row is not None and name is not None and row.get("name") != name:
+        session.tables.write_run({**row, "name": name})
+
+
+def stopped_before(session: Session) -> list[str]:
+    """Return the ids of stopped runs of other rules, which cannot be resumed: the same command is another run."""
+    rows = read_runs(session.tables.results)
+    return [row["run_id"] for row in rows if row["status"] != "finished" and row.get("rules") != VERSION]
+
+
 def agree_that_all_is_done(session: Session, share: Share) -> None:
     """Leave the other processes no agenda, which tells them that the run is finished; remove what it needs no more."""
     shutil.rmtree(session.work, ignore_errors=True)
@@ -189,6 +213,7 @@ def run(
         if share.rank == 0:
             session.tables.remove()
     row = {**_provenance(session, agenda, backend, command), "started": earlier.get("started") or started}
+    row["name"] = session.settings.name or earlier.get("name")
     before = earlier.get("seconds") or 0.0
     if share.rank == 0:
         session.tables.sweep()
@@ -252,6 +277,7 @@ def _provenance(session: Session, agenda: Agenda, backend: Backend, command: str
         "baseline": settings.baseline,
         "dialect": ", ".join(dialects),
         "max_problems": settings.limit,
+        "rules": VERSION,
         "caef_data": __version__,
         "problems": agenda.num_problems,
         "calls": agenda.num_calls,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -13,11 +14,13 @@ from ..pipelines.declaration import load_declaration
 from ..tm import tasks as all_tasks
 from .backends.address import base_url
 from .runs import MODES
+from .tables import RUN_ID
 from .template import check_template
 
 STRATEGIES = ("verify", "generate", "rollout")
 BACKENDS = ("transformers", "openai", "oracle")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+NAME = re.compile(r"\w[\w.+-]{0,59}")  # of a run: printed, typed after --run, and part of no path
 CHOICES: dict[str, tuple[str, ...]] = {
     "mode": MODES,
     "split": ("train", "test", "stress"),
@@ -45,9 +48,10 @@ class EvalSettings:
         device: auto, cpu, cuda, cuda:1 ...
         backend: transformers, openai or oracle.
         endpoint: URL of the server, for the openai backend.
-        limit: problems a task and mode, at most.
+        limit: expressions a task, at most; the same ones in every mode and run.
         baseline: evaluate the base model without adapters on raw questions.
         out: the results folder.
+        name: what the run is called; the same run whatever its name.
 
     Raises:
         UserError: a value that these rules refuse.
@@ -69,6 +73,7 @@ class EvalSettings:
     limit: int | None = None
     baseline: bool = False
     out: str = "results"
+    name: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("task", "mode"):
@@ -94,12 +99,14 @@ class EvalSettings:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, kind) or isinstance(value, bool) != (kind is bool)):
                 raise _refuse(name, value, "true or false" if kind is bool else "a whole number")
-        for name in ("adapters", "base_model", "data", "device", "endpoint", "out", "template"):
+        for name in ("adapters", "base_model", "data", "device", "endpoint", "out", "template", "name"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or not value or "\0" in value):
                 raise _refuse(name, value, "text")
 
     def _check_together(self) -> None:
+        if self.name is not None and (not NAME.fullmatch(self.name) or RUN_ID.fullmatch(self.name)):
+            raise _refuse("name", self.name, "up to 60 letters, digits and . _ - +, the first one no sign; no run's id")
         if self.batch_tokens is not None and not 16 <= self.batch_tokens <= 10**9:
             raise _refuse("batch_tokens", self.batch_tokens, "16 to 1,000,000,000")
         if self.limit is not None and self.limit < 1:

@@ -138,14 +138,14 @@ class RunTables:
     def read_finished(self) -> dict[str, Any] | None:
         """Return the run's row if it is finished and every table is whole; None otherwise.
 
-        A part that is missing leaves too few rows: there is a call for each that was counted, and a failure for each
-        problem that is not right.
+        A part that is missing leaves too few rows: there is a call and a problem for each that was counted, and a
+        failure for each problem that is not right.
         """
         row, classes = self.read_run(), self.read_classes()
         if row is None or row["status"] != "finished" or classes is None:
             return None
         wrong = sum(classes["n"].to_pylist()) - sum(classes["correct"].to_pylist())
-        for table, count in (("calls", row["calls"]), ("failures", wrong)):
+        for table, count in (("calls", row["calls"]), ("failures", wrong), ("problems", row["problems"])):
             found = [count_whole(self.path(table, part)) for part in self.parts(table)]
             if None in found or sum(filter(None, found)) != count:
                 return None
@@ -165,6 +165,13 @@ class RunTables:
         for table in RESULTS:
             for path in self.folder(table).glob(f"{TEMPORARY}*.parquet"):
                 path.unlink(missing_ok=True)
+
+
+def read_runs(results: Path) -> list[dict[str, Any]]:
+    """Return the rows of the table runs with their ids, finished or not, of any version; the damaged are left out."""
+    ids = (folder.name.partition("=")[2] for folder in sorted((results / "runs").glob("run_id=*")))
+    rows = {run: RunTables(results, run).read_run() for run in ids if RUN_ID.fullmatch(run)}
+    return [{"run_id": run, **row} for run, row in rows.items() if row is not None]
 
 
 def class_accuracy(outcomes: pa.Table | pa.RecordBatchReader, classes: pa.Table | pa.RecordBatchReader) -> pa.Table:

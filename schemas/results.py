@@ -29,9 +29,10 @@ CLASS: Columns = {
 }
 RUNS: Columns = {
     **RUN_ID,
+    "name": (_TEXT, "The name that --name gave the run; of runs with one name, the newest is meant; null without."),
     "started": (_TIME, "When the evaluation began, UTC."),
     "finished": (_TIME, "When its tables were complete, UTC; null while they are not."),
-    "status": (_TEXT, "finished, or unfinished: still going on, or stopped; the same command goes on with it."),
+    "status": (_TEXT, "finished, or unfinished: still going on, or stopped; the same command resumes it."),
     "command": (_TEXT, "The command that makes the run again."),
     "base_model": (_TEXT, "The base model: a folder, or a name on the Hub."),
     "base_sha256": (_TEXT, "Hash of the base model's configuration, tokenizer and, unless a server has them, weights."),
@@ -52,7 +53,11 @@ RUNS: Columns = {
     "device": (_TEXT, "What computed: cpu, cuda, an address."),
     "dtype": (_TEXT, "Number format of the weights: float32, bfloat16; null where unknown."),
     "batch_tokens": (_WHOLE, "Tokens that a batch may hold; null where the backend batches by itself."),
-    "max_problems": (_WHOLE, "At most so many problems of each task and mode; null for all."),
+    "max_problems": (
+        _WHOLE,
+        "--limit: at most so many expressions of each task, the same in every mode; null for all.",
+    ),
+    "rules": (_WHOLE, "Version of the rules of judging and choosing problems; null for caef-data 0.1.0, whose is 1."),
     "caef_data": (_TEXT, "Version of caef-data."),
     "torch": (_TEXT, "Version of torch; null where it was not used."),
     "transformers": (_TEXT, "Version of transformers; null where it was not used."),
@@ -111,11 +116,27 @@ CLASS_ACCURACY: Columns = {
         " evaluation counts.",
     ),
 }
+OPERANDS: Columns = {
+    "a": (_TEXT, "First operand, a decimal string."),
+    "b": (_TEXT, "Second operand, a decimal string; null for a task with one operand."),
+}
+PROBLEMS: Columns = {
+    **RUN_ID,
+    **CLASS,
+    **OPERANDS,
+    "asked_step": (
+        _WHOLE,
+        "0-based index of a one_step problem's transition in its run; null in other modes, or 2^63.",
+    ),
+    "num_calls": (_WHOLE, "Number of calls of the problem."),
+    "correct": (_YES, "Every call of the problem is right."),
+    "correct_stripped": (_YES, "Every call is right up to white space at both ends of answers."),
+    "first_wrong_step": (_WHOLE, "0-based index of the first failing call among the problem's calls; null if correct."),
+}
 FAILURES: Columns = {
     **RUN_ID,
     **CLASS,
-    "a": (_TEXT, "First operand, a decimal string."),
-    "b": (_TEXT, "Second operand, a decimal string; null for a task with one operand."),
+    **OPERANDS,
     "step": (_WHOLE, "0-based index of the first failing call among the problem's calls, nested ones included."),
     "num_calls": (_WHOLE, "Number of calls of the problem."),
     "call": (_WHOLE, "The failing call's number in the table calls."),
@@ -136,12 +157,14 @@ RESULTS: dict[str, Columns] = {
     "runs": RUNS,
     "calls": CALLS,
     "class_accuracy": CLASS_ACCURACY,
+    "problems": PROBLEMS,
     "failures": FAILURES,
 }
 RESULT_TEXT = {
     "runs": "One evaluation a row: what was evaluated, on what, and how fast.",
     "calls": "One distinct model call a row: right or wrong, and by how much.",
     "class_accuracy": "One equivalence class of a task, mode and split a row: how many of its problems are right.",
+    "problems": "One problem of a run a row, right or wrong: two runs are compared problem by problem.",
     "failures": "One failed problem a row, with its first failing call.",
 }
 

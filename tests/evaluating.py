@@ -97,7 +97,7 @@ def finish(session: Session, backend: OracleBackend) -> Any:
 def tables_of(session: Session) -> dict[str, list[dict[str, Any]]]:
     tables = session.tables
     found = {}
-    for table in ("calls", "class_accuracy", "failures"):
+    for table in ("calls", "class_accuracy", "problems", "failures"):
         parts = [tables.read_part(table, part) for part in tables.parts(table)]
         rows = [row for part in parts if part is not None for row in part.to_pylist()]
         found[table] = sorted(rows, key=str)

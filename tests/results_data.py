@@ -118,7 +118,7 @@ def write_run(results: Path, run: Run) -> None:
     if not run.finished:
         return
     calls: dict[tuple[str, str, str], tuple[int, Step]] = {}
-    outcomes, failures, total = [], [], 0
+    outcomes, failures, whole, total = list[dict[str, Any]](), list[dict[str, Any]](), list[dict[str, Any]](), 0
     for task, mode in run.jobs:
         for row, asked in problems(task, mode):
             numbers = []
@@ -131,6 +131,16 @@ def write_run(results: Path, run: Run) -> None:
             final = (not wrong or lucky) if run.strategy == "rollout" else None
             found = {"right": not wrong, "right_stripped": not wrong, "final_right": final}
             outcomes.append({**{name: row[name] for name in CLASS}, **found})
+            whole.append(
+                {
+                    **row,
+                    "asked_step": None,
+                    "num_calls": len(asked),
+                    "correct": not wrong,
+                    "correct_stripped": not wrong,
+                    "first_wrong_step": wrong[0] if wrong else None,
+                }
+            )
             if wrong:
                 failures.append(failure(run, row, asked, wrong[0], numbers[wrong[0]]))
     rows = [call_row(run, number, step) for number, step in calls.values()]
@@ -138,6 +148,7 @@ def write_run(results: Path, run: Run) -> None:
     tables.write_part("calls", "part-0", [columns(rows[:half])])
     tables.write_part("calls", "part-1", [columns(rows[half : half + 50]), columns(rows[half + 50 :])])
     tables.write_part("failures", "part-0", [columns(failures)])
+    tables.write_part("problems", "problems", [columns(whole)])
     held = [{name: one[name] for name in CLASS} for one in outcomes]
     held += [{**held[0], "len_a": UNREACHED[0], "len_b": UNREACHED[1]}]
     accuracy = class_accuracy(pa.Table.from_pylist(outcomes, schema=OUTCOMES), pa.Table.from_pylist(held))
@@ -203,6 +214,8 @@ def run_row(run: Run, counts: dict[str, int], calls: int, repeated: int, *, fini
     started = datetime(2026, 3, 1 + RUNS.index(run), 12)
     seconds = 2.5 * (1 + RUNS.index(run))
     row = {
+        "name": run.name,
+        "rules": 2,
         "started": started,
         "finished": started + timedelta(seconds=seconds) if finished else None,
         "status": "finished" if finished else "unfinished",

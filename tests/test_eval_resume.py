@@ -162,7 +162,7 @@ def test_kill_9_at_any_moment(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:-9])])
-@pytest.mark.parametrize("table", ["calls", "failures", "class_accuracy"])
+@pytest.mark.parametrize("table", ["calls", "failures", "problems", "class_accuracy"])
 def test_a_finished_run_whose_tables_are_damaged_is_evaluated_again(
     data: Path, tmp_path: Path, table: str, damage: Any
 ) -> None:

@@ -233,7 +233,7 @@ def test_a_failure_names_the_first_failing_call(data: Path, tmp_path: Path) -> N
 
 
 def test_classes_that_the_limit_left_out_have_no_accuracy(data: Path, tmp_path: Path) -> None:
-    session = prepare(settings(data, tmp_path, task=("add",), mode=("one_step",), limit=1))
+    session = prepare(settings(data, tmp_path, task=("add",), mode=("executor",), limit=1))
     finish(session, Counting())
     rows = tables_of(session)["class_accuracy"]
     assert sum(row["n"] for row in rows) == 1 and len(rows) == 4

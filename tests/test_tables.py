@@ -31,7 +31,7 @@ def tables(tmp_path: Path) -> RunTables:
 
 
 def test_every_column_is_described() -> None:
-    assert set(RESULT_TEXT) == set(RESULTS) == {"runs", "calls", "class_accuracy", "failures"}
+    assert set(RESULT_TEXT) == set(RESULTS) == {"runs", "calls", "class_accuracy", "problems", "failures"}
     for table, columns in RESULTS.items():
         schema = result_schema(table)
         assert schema.names == list(columns) and schema.names[0] == "run_id"
