@@ -16,16 +16,16 @@ results mean: see ``RULE``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from ..pipelines.local_folder import LocalFolder
 from ..pipelines.split import digit_sums
@@ -41,9 +41,12 @@ SELECT a, coalesce(b, '') AS b, any_value(len_a) AS len_a, any_value(len_b) AS l
     arg_min(variant, place) AS variant, bit_or(1 << place) AS views
 FROM ({held}) GROUP BY ALL
 """
-HELD = """
-SELECT a::VARCHAR AS a, b::VARCHAR AS b, len_a, len_b, variant::VARCHAR AS variant, {place} AS place FROM "{view}"
-"""
+HELD = pa.schema(
+    [
+        *[pa.field(name, pa.string()) for name in ("a", "b", "variant")],
+        *[pa.field(name, pa.int16()) for name in ("len_a", "len_b")],
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ def choosing_configs(folder: LocalFolder, task: str, split: str) -> list[str]:
     return [f"{task}-{view}" for view in CHOOSING if split in configs.get(f"{task}-{view}", {})]
 
 
+@lru_cache(maxsize=32)  # the modes of a task ask one after the other
 def choose_expressions(folder: LocalFolder, task: str, split: str, limit: int) -> Chosen:
     """Choose the expressions of a task that a limit takes; reads the columns of operands, no texts.
 
@@ -74,12 +78,6 @@ def choose_expressions(folder: LocalFolder, task: str, split: str, limit: int) -
         split: train, test or stress.
         limit: how many expressions.
     """
-    return _choose(folder.name, folder.manifest()["identity"], task, split, limit)
-
-
-@lru_cache(maxsize=32)  # the modes of a task ask one after the other
-def _choose(name: str, identity: str, task: str, split: str, limit: int) -> Chosen:
-    folder = LocalFolder(Path(name))
     views = [config.rpartition("-")[2] for config in choosing_configs(folder, task, split)]
     found = _expressions(folder, task, split, views)
     held = found.column("views").to_numpy()
@@ -110,9 +108,16 @@ def _expressions(folder: LocalFolder, task: str, split: str, views: list[str]) -
     with duckdb.connect(":memory:", config={"temp_directory": ""}) as database:
         for view in views:
             shards = folder.manifest()["configs"][f"{task}-{view}"][split]["shards"]
-            database.register(view, ds.dataset([folder.path / shard["path"] for shard in shards], format="parquet"))
-        parts = [HELD.format(place=CHOOSING.index(view), view=view) for view in views]
+            database.register(view, pa.RecordBatchReader.from_batches(HELD, _batches(folder, shards)))
+        parts = [f'SELECT *, {CHOOSING.index(view)} AS place FROM "{view}"' for view in views]
         return database.sql(EXPRESSIONS.format(held=" UNION ALL ".join(parts))).to_arrow_table().combine_chunks()
+
+
+def _batches(folder: LocalFolder, shards: list[dict[str, Any]]) -> Iterator[pa.RecordBatch]:
+    for shard in shards:
+        with folder.open(shard["path"]) as file, pq.ParquetFile(file) as parquet:
+            for batch in parquet.iter_batches(columns=HELD.names):
+                yield from pa.Table.from_batches([batch]).select(HELD.names).cast(HELD).to_batches()
 
 
 def _hashes(task: str, found: pa.Table) -> U64:
