@@ -64,7 +64,7 @@ def raw_files(paths: Iterable[str], split: str, where: str) -> dict[str, tuple[s
         if named is not None and folder in FOLDERS:
             found.setdefault(root, {})[path] = (FOLDERS[folder], named[1])
     if len(found) > 1:
-        listed = ", ".join(shown(root or ".") for root in list(found)[:5])
+        listed = ", ".join(shown(root or ".") for root in sorted(found)[:5])
         raise UserError(
             f"raw files are in several folders: {listed}",
             where=shown(where),
@@ -119,9 +119,7 @@ class PublishedFolder(LocalFolder):
             if rows.repeated:
                 say(f"{task} {split}: {rows.repeated:,} of {total:,} rows repeat an expression; each is asked once")
             if long := len(rows.pairs) - len(self._expressions(task, split, "full")):
-                say(
-                    f"{task} {split}: {long:,} runs of over {MAX_STEPS:,} steps are left out where whole runs are asked"
-                )
+                say(f"{task} {split}: not asked whole: {long:,} of {total:,}, which take over {MAX_STEPS:,} steps")
         self._manifest = self._described()
 
     def _read(self, name: str, task: str, rows: _Rows) -> None:

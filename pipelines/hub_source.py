@@ -43,6 +43,7 @@ class HubPlace:
         revision: branch, tag or commit; None for the main branch.
         inside: the folder; empty for all of it.
         option: where the user named it, for messages.
+        short: it was named without ``hf://``, and could have been a folder.
     """
 
     kind: Kind
@@ -50,6 +51,7 @@ class HubPlace:
     revision: str | None = None
     inside: str = ""
     option: str | None = None
+    short: bool = False
 
     def __str__(self) -> str:
         kind = "datasets/" if self.kind == "dataset" else ""
@@ -105,7 +107,7 @@ def hub_place(text: str, kind: Kind, option: str | None = None) -> HubPlace | No
         )
     for path in (found.path_in_repo, found.revision or ""):
         _check_path(path, text)
-    return HubPlace(kind, found.id, found.revision, found.path_in_repo.rstrip("/"), option)
+    return HubPlace(kind, found.id, found.revision, found.path_in_repo.rstrip("/"), option, bool(short))
 
 
 def _example(kind: Kind) -> str:
@@ -315,10 +317,14 @@ def _unreachable(place: HubPlace, error: Exception) -> UserError:
     part = type(error).__name__ == "IncompleteSnapshotError"
     held = "holds only a part of it" if part else "does not hold it"
     return UserError(
-        f"the Hub cannot be reached, and this machine's cache {held}: {place}",
+        f"the Hub cannot be reached, and this machine's cache {held}: {place}{_no_folder(place)}",
         where=place.option,
         next_step="look at the network (and at HF_HUB_OFFLINE), or name a folder",
     )
+
+
+def _no_folder(place: HubPlace) -> str:
+    return f"; and there is no folder {shown(place.name)} here" if place.short else ""
 
 
 def _refused(place: HubPlace, error: Exception) -> UserError:
@@ -337,9 +343,7 @@ def _refused(place: HubPlace, error: Exception) -> UserError:
         said = f"the {what} has no revision {clip(place.revision)}"
         return UserError(said, where=place.option, allowed="a branch, a tag or a commit of it")
     if isinstance(error, errors.RepositoryNotFoundError):
-        said = f"the Hub has no {what} that you may see"
-        if "/" in place.name and place.option:
-            said += f", and there is no folder {shown(place.name)} here"
+        said = f"the Hub has no {what} that you may see{_no_folder(place)}"
         return UserError(said, where=place.option, next_step=f"look at the spelling; for a private one: {login}")
     if status in (401, 403):
         return UserError(f"you may not read the {what} (HTTP {status})", where=place.option, next_step=login)

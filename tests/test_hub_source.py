@@ -85,8 +85,8 @@ def adapters_of(text: str) -> list[Any]:
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("user/name", HubPlace("dataset", "user/name")),
-        ("user/name@v1", HubPlace("dataset", "user/name", "v1")),
+        ("user/name", HubPlace("dataset", "user/name", short=True)),
+        ("user/name@v1", HubPlace("dataset", "user/name", "v1", short=True)),
         ("hf://datasets/user/name", HubPlace("dataset", "user/name")),
         ("hf://datasets/user/name@refs/pr/3/a/b", HubPlace("dataset", "user/name", "refs/pr/3", "a/b")),
         ("hf://datasets/user/name/a/", HubPlace("dataset", "user/name", None, "a")),
@@ -127,7 +127,7 @@ def test_what_exists_here_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert local_or_hub("user/name", "dataset", "--data", said.append) == Path("user/name")
     assert said == ["--data user/name is read from this machine; for the Hub's: hf://datasets/user/name"]
     assert local_or_hub("user/other", "model", "--adapters", said.append) == HubPlace(
-        "model", "user/other", option="--adapters"
+        "model", "user/other", option="--adapters", short=True
     )
     assert local_or_hub("other", "model", "--adapters", said.append) == Path("other")
     assert local_or_hub(str(tmp_path), "model", "--adapters", said.append) == tmp_path
@@ -189,6 +189,11 @@ def test_what_cannot_be_had_is_said_in_one_message(side: Side, data: Path, tmp_p
     ):
         done = side.command("verify", f"hf://datasets/{repo}", "--workers", 1, env=env)
         assert done.code == 2 and words in done.err and "Traceback" not in done.err, (repo, done.err)
+    for name in ("--data", "--adapters", "--base-model"):
+        named = {"--data": data, "--adapters": CKPT, "--base-model": CKPT / "base", name: "user/nothing"}
+        done = side.command("eval", "--out", tmp_path, *(word for pair in named.items() for word in pair))
+        assert done.code == 2 and "and there is no folder user/nothing here" in done.err, done.err
+        assert f"where:   {name}" in done.err
     with side.hub.down():
         done = side.command("verify", "hf://datasets/user/never")
     assert done.code == 2 and "cannot be reached, and this machine's cache does not hold it" in done.err, done.err
@@ -247,3 +252,27 @@ def test_several_checkpoints_or_none_are_refused(side: Side, tmp_path: Path) -> 
         shutil.copytree(CKPT / "executors", tmp_path / root / "executors")
     [told] = side.client.call(adapters_of, str(tmp_path))
     assert "2 checkpoints are in here: deep/er/two, one" in told
+
+
+def test_the_published_set_is_evaluated_as_downloaded(side: Side, tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="evaluating a model needs torch, transformers and peft")
+    adapters = model(side, published(checkpoint_files(), "caef/ckpt/"))
+    rows = [(f"{a}+{b}", a + b) for a, b in ((12, 34), (99, 1), (55, 45), (7, 80))]
+    lines = "".join(json.dumps({"prompt": f"{text}=", "response": str(answer)}) + "\n" for text, answer in rows)
+    files = {"datasets/raw/addition/test_2_2.jsonl": lines.encode(), "datasets/raw/addition/train.jsonl": b"{}"}
+    raw = side.hub.add_repo(side.new()).name
+    side.hub.commit(raw, files)
+    ours = ["--device", "cpu", "--batch-tokens", 4000, "--out", tmp_path / "results"]
+    done = side.command("eval", "--adapters", adapters, "--data", raw, *ours)
+    assert done.code == 0, done.err
+    assert not any(path.endswith("train.jsonl") for path in fetched(done.log))
+    sql = "SELECT mode, sum(n) n, sum(correct) c, sum(correct_stripped) s FROM class_accuracy GROUP BY 1 ORDER BY 1"
+    table = side.command("query", sql, "--results", tmp_path / "results", "--format", "json")
+    counts = {row["mode"]: (int(row["n"]), int(row["c"]), int(row["s"])) for row in json.loads(table.out)}
+    assert set(counts) == {"aligner_in", "aligner_out", "executor", "one_step", "process"}
+    assert all(s >= c >= n - 1 and n >= 4 for n, c, s in counts.values()), counts
+    here = tmp_path / "here"
+    (here / "addition").mkdir(parents=True)
+    (here / "addition" / "test_2_2.jsonl").write_text(lines)
+    again = side.command("eval", "--adapters", CKPT, "--data", here, *ours)  # the same run: nothing is asked again
+    assert again.code == 0 and "it was evaluated before" in again.out, again.out + again.err
