@@ -265,12 +265,15 @@ def evaluate(
         str | None, typer.Argument(help="A .toml file with a table named eval; options change what it says.")
     ] = None,
     adapters: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Checkpoint folder: executors/<task>/, aligners/<task>/.")
+        str | None,
+        typer.Option(metavar="DIR", help="Checkpoint folder: executors/<task>/, aligners/<task>/; or user/name."),
     ] = None,
     base_model: Annotated[
         str | None, typer.Option(help="Folder or Hub name. Default: what the adapters' configs name.")
     ] = None,
-    data: Annotated[str | None, typer.Option(metavar="DIR", help="Dataset folder. Default: data.")] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Dataset folder, raw files, or user/name. Default: data.")
+    ] = None,
     task: Annotated[list[str] | None, typer.Option(help="Task; repeats. Default: all with adapters.")] = None,
     mode: Annotated[
         list[str] | None,

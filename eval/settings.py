@@ -35,9 +35,9 @@ class EvalSettings:
     """Settings of an evaluation. Constructing them checks them.
 
     Args:
-        adapters: the checkpoint folder; may be missing for the baseline and the oracle.
+        adapters: the checkpoint folder, or its name on the Hub; may be missing for the baseline and the oracle.
         base_model: folder or Hub name of the base model; None takes it from the adapters' configs.
-        data: the built dataset folder that problems come from.
+        data: the built dataset folder, or published raw files, that problems come from; or a name on the Hub.
         task: tasks; none for every task whose adapters are there.
         mode: modes; none for every mode whose adapters and rows are there.
         split: the split of the problems.
