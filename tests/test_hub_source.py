@@ -58,7 +58,9 @@ def model(side: Side, files: dict[str, bytes]) -> str:
 
 
 def fetched(log: list[Any]) -> set[str]:
-    return {one.path.partition("/resolve/")[2].partition("/")[2] for one in log if one.endpoint == "resolve"}
+    """Return the paths of the files that were asked for: of large ones the head, their bytes are elsewhere."""
+    asked = [one.path for one in log if one.endpoint in ("resolve", "resolve-head")]
+    return {path.partition("/resolve/")[2].partition("/")[2] for path in asked}
 
 
 def adapters_of(text: str) -> list[Any]:
@@ -77,6 +79,15 @@ def adapters_of(text: str) -> list[Any]:
         return [str(error)]
     names = {path.name for path in Path(folder).rglob("*") if path.is_file()}
     return [sorted(found.adapters), sorted(names), str(found.base), said]
+
+
+def base_of(text: str) -> list[str]:
+    """Run in the client: find a base model and fetch it."""
+    from caef_data.eval.adapters import fetch, find_adapters
+
+    found = find_adapters(None, text)
+    here = fetch(found)
+    return [str(found.base), str(here.base), str(here.base_sha256)]
 
 
 # Names
@@ -159,18 +170,19 @@ def test_a_damaged_dataset_is_found_out(side: Side, data: Path) -> None:
     assert side.command("verify", f"hf://datasets/{repo}", "--workers", 1).code == 1
 
 
-def test_an_evaluation_reads_what_it_needs_and_says_where_it_was(side: Side, dataset: str, tmp_path: Path) -> None:
-    words = ["eval", "--backend", "oracle", "--data", f"{dataset}@v1", "--task", "sub", "--out", tmp_path]
+def test_an_evaluation_reads_what_it_needs_and_says_where_it_was(side: Side, data: Path, tmp_path: Path) -> None:
+    repo = side.seed(data)
+    words = ["eval", "--backend", "oracle", "--data", f"{repo}@main", "--task", "sub", "--out", tmp_path]
     done = side.command(*words)
     assert done.code == 0, done.err
     paths = fetched(done.log) - {"manifest.json", "README.md"}
-    assert all(path.startswith("sub-") and "/test-" in path for path in paths)
-    commit = side.hub.repos[dataset].tags["v1"]
+    assert len(paths) >= 4 and all(path.startswith("sub-") and "/test-" in path for path in paths)
+    commit = side.hub.repos[repo].branches["main"]
     table = side.command("query", "SELECT data FROM runs", "--results", tmp_path, "--format", "csv")
-    assert f"hf://datasets/{dataset}@{commit}" in table.out, table.err
+    assert f"hf://datasets/{repo}@{commit}" in table.out, table.err
     assert side.command(*words, settings=OFFLINE).code == 0
-    lost = side.command(*words[:-1], tmp_path / "more", "--split", "stress", settings=OFFLINE)
-    assert lost.code == 2 and ("holds only a part" in lost.err or "no stress rows" in lost.err), lost.err
+    lost = side.command(*words[:-1], tmp_path / "more", "--split", "train", settings=OFFLINE)
+    assert lost.code == 2 and "this machine's cache holds only a part of it" in lost.err, lost.err
 
 
 def test_what_cannot_be_had_is_said_in_one_message(side: Side, data: Path, tmp_path: Path) -> None:
@@ -237,6 +249,24 @@ def test_adapters_of_a_repository(side: Side, root: str) -> None:
     kinds = ("executors", "aligners")
     assert adapters == sorted(f"{kind}/{path.name}" for kind in kinds for path in (CKPT / kind).iterdir())
     assert set(names) == {Path(path).name for path in files} and base.endswith("base") and said == []
+    if not root:
+        with side.hub.down():
+            offline = side.client.call(adapters_of, repo)
+        assert offline[:3] == [adapters, names, base]
+        [line] = offline[3]
+        assert f"hf://{repo}@" in line and line.endswith("is read from this machine's cache")
+
+
+def test_a_base_model_of_a_repository_at_a_revision(side: Side) -> None:
+    files = {path.name: path.read_bytes() for path in (CKPT / "base").iterdir()}
+    repo = model(side, {**files, "modeling.py": b"raise", "onnx/model.safetensors": b"", "pytorch_model.bin": b"\x80"})
+    side.hub.repos[repo].tags["v1"] = side.hub.repos[repo].branches["main"]
+    side.hub.commit(repo, {"config.json": b"{}"})
+    before = len(side.hub.log)
+    place, folder, sha256 = side.client.call(base_of, f"{repo}@v1")
+    assert place == f"{repo}@{side.hub.repos[repo].tags['v1']}" and folder.endswith(side.hub.repos[repo].tags["v1"])
+    assert fetched(side.hub.log[before:]) == set(files)
+    assert sha256 == side.client.call(base_of, str(CKPT / "base"))[2]
 
 
 def test_several_checkpoints_or_none_are_refused(side: Side, tmp_path: Path) -> None:
