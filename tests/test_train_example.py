@@ -31,14 +31,18 @@ from datasets import Dataset, load_dataset
 END = "</s>"
 
 
-@pytest.fixture(scope="module")
-def example() -> ModuleType:
+def load_example() -> ModuleType:
     path = Path(__file__).resolve().parents[1] / "examples" / "train.py"
     spec = importlib.util.spec_from_file_location("train_example", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def example() -> ModuleType:
+    return load_example()
 
 
 @pytest.fixture(scope="module")
