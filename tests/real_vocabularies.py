@@ -178,7 +178,8 @@ def vocabulary(name: str) -> Path:
     source = ROOT / entry.path
     if not source.exists():
         pytest.skip(f"the vocabulary {name} needs {entry.package} in {ROOT}: make test, or make test-ecosystem")
-    folder = ROOT / "converted" / f"{name}-transformers-{version('transformers')}"
+    size = sum(path.stat().st_size for path in (source.iterdir() if source.is_dir() else [source]))
+    folder = ROOT / "converted" / f"{name}-{size}-transformers-{version('transformers')}"
     if not folder.is_dir():
         folder.parent.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as made:
