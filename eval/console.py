@@ -210,19 +210,13 @@ def print_accuracy(session: Session, note: str) -> None:
     for name in ("task", "mode"):
         table.add_column(name, no_wrap=True)
     rollout = session.settings.strategy == "rollout"
-    for name in (
-        "problems",
-        "right",
-        "accuracy",
-        "95% interval",
-        "right, stripped",
-        *(["final answer right"] if rollout else []),
-    ):
+    last = ["final answer right"] if rollout else []
+    for name in ("problems", "right", "stripped", "accuracy", "95% interval", *last):
         table.add_column(name, justify="right")
     for task, mode, n, correct, stripped, final in _totals(accuracy):
         low, high = wilson(correct, n)
-        cells = [f"{n:,}", f"{correct:,}", f"{correct / n:.2%}" if n else "-", f"{low:.1%} - {high:.1%}" if n else "-"]
-        cells.append(f"{stripped:,}")
+        cells = [f"{n:,}", f"{correct:,}", f"{stripped:,}"]
+        cells += [f"{correct / n:.2%}" if n else "-", f"{low:.1%} - {high:.1%}" if n else "-"]
         table.add_row(task, mode, *cells, *(["-" if final is None else f"{final:,}"] if rollout else []))
     console.print(table)
     speed = f"{row['calls']:,} calls in {row['seconds']:,.1f} s, {row['calls_per_second']:,.1f} calls/s"
