@@ -352,7 +352,7 @@ def query(
 def report(
     runs: Annotated[
         list[str] | None,
-        typer.Option("--run", metavar="ID", help="A run's id, or its beginning; repeats. Default: all."),
+        typer.Option("--run", metavar="ID", help="A run's name, id, or its beginning; repeats. Default: all."),
     ] = None,
     results: Annotated[str, typer.Option("--results", metavar="DIR", help="The folder of result tables.")] = "results",
     out: Annotated[str, typer.Option("--out", metavar="FILE", help="The page to write.")] = "report.html",
@@ -361,6 +361,19 @@ def report(
     from .eval.report.write import report
 
     report(results, runs or [], out)
+
+
+@app.command()
+def compare(
+    run_a: Annotated[str, typer.Argument(metavar="A", help="A run's name, its id, or how that begins.")],
+    run_b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    results: Annotated[str, typer.Option("--results", metavar="DIR", help="The folder of result tables.")] = "results",
+    as_json: Json = False,
+) -> None:
+    """Compare two runs problem by problem: what B gained and lost over A, and McNemar's exact test."""
+    from .eval.compare import compare
+
+    compare(run_a, run_b, results, as_json=as_json)
 
 
 def _version(wanted: bool) -> None:

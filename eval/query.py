@@ -154,6 +154,17 @@ class Database:
         started = self._work(lambda: self.connection.execute(statement.parsed))
         return Answer([column[0] for column in started.description], self._rows())
 
+    def each(self, sql: str) -> Iterator[dict[str, Any]]:
+        """Yield the rows of one statement's answer by their columns; other statements have to wait for its end.
+
+        Raises:
+            UserError: it is refused or cannot be run.
+        """
+        answer = self.run(self.statements(sql)[0])
+        for chunk in answer.rows:
+            for row in chunk:
+                yield dict(zip(answer.names, row, strict=True))
+
     def _rows(self) -> Iterator[list[tuple[Any, ...]]]:
         size = 8
         while chunk := self._work(partial(self.connection.fetchmany, size)):

@@ -78,7 +78,7 @@ def test_everything_works_from_top_to_bottom(
     printed = capsys.readouterr().out
     (told,) = [text for mark, _, text in BLOCKS if mark.startswith("<!-- eval:")]
     accuracies = [line for line in told.splitlines() if line.startswith("│")]
-    assert len(accuracies) == 4 and all(line in printed for line in accuracies)
+    assert len(accuracies) == 6 and all(line in printed for line in accuracies)
     assert (tmp_path / "report.html").is_file()
     assert (tmp_path / "smoke" / "manifest.json").is_file()
     assert (tmp_path / "double" / "manifest.json").is_file()

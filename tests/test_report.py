@@ -197,7 +197,7 @@ def test_process_and_baseline_stand_side_by_side(tmp_path: Path) -> None:
     add_run(tmp_path, "alone", [{"n": 100, "correct": 3, "mode": RAW}], baseline=True, started=datetime(2027, 1, 1))
     page = report_of(tmp_path)
     assert (
-        "in one go as a machine points classes add B 3.0% 3 of 100 · 1.0–8.5% A 99.0% 99 of 100 · 94.6–99.8% +96.0"
+        "in one go as a machine points in common add B 3.0% 3 of 100 · 1.0–8.5% A 99.0% 99 of 100 · 94.6–99.8% +96.0"
         in flat(page)
     )
     assert panel_of(page, "add process")["changes"] == {"A−B": ["A", 1, "B"]}
@@ -441,7 +441,7 @@ def test_runs_say_what_they_were_and_how_they_came_out() -> None:
     row = {"max_problems": None, **run_row(RUNS[0], {"problems": 1036}, 0, 0, finished=True)}
     assert asked(row) == "one_step, executor and process, add, greater_than and sub, 1,036 problems"
     few = {**row, "modes": [RAW], "tasks": list("abcdefg"), "max_problems": 150, "baseline": True}
-    assert asked(few) == "raw baseline, 7 tasks, up to 150 problems each"
+    assert asked(few) == "raw baseline, 7 tasks, up to 150 expressions each"
     panels = [
         Panel("test", one, "process", {"r": {(1, 1): Count(100, right)}})
         for one, right in zip("abcd", (90, 89, 100, 99), strict=True)
@@ -471,10 +471,14 @@ def test_models_are_named_by_what_tells_them_apart() -> None:
     assert named(("/a/long/base", "out/ckpt"), ("/a/long/base", "out/ckpt")) == ["base with ckpt"] * 2
     assert named(("x", "one/ckpt"), ("x", "two/ckpt/")) == ["x with one/ckpt", "x with two/ckpt"]
     assert named(("x", "'my ckpts/one'"), ("x", "'my ckpts/two'")) == ["x with one", "x with two"]
-    rows = [{**run_row(RUNS[place], {}, 0, 0, finished=True), "run_id": str(place)} for place in (0, 1, 3)]
+    rows = [
+        {**run_row(RUNS[place], {}, 0, 0, finished=True), "run_id": str(place), "name": None} for place in (0, 1, 3)
+    ]
     told = list(titles([{**dict.fromkeys(RESULTS["runs"]), **row} for row in rows]).values())
     same = "one_step, executor and process, add, greater_than and sub"
     assert told == [f"base with first: {same}", f"base with second: {same}", "raw baseline, add"]
+    told = list(titles([{**dict.fromkeys(RESULTS["runs"]), **row, "name": "mine"} for row in rows]).values())
+    assert told == [f"mine: {same}", f"mine: {same}", "mine: raw baseline, add"]
     (alone,) = models(
         [{"run_id": "r", "base_model": None, "backend": "oracle", "baseline": True, "command": None}]
     ).values()

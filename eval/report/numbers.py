@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ...errors import UserError, clip, nearest
+from ...errors import UserError
 from ...pipelines.folder import shown
+from ..compare import RUNS, find_run, read_pairs
 from ..query import Database
 from ..runs import MODES, RAW
 from ..tables import wilson
@@ -16,7 +17,6 @@ MAX_RUNS = 10  # more cannot be told apart in one chart
 MAX_EXAMPLES, EXAMPLES_EACH = 60, 3  # failures shown: in all; of a cause in a run's task and mode
 ORDER = {mode: place for place, mode in enumerate((*MODES, RAW))}
 
-RUNS = "SELECT * FROM runs ORDER BY started, run_id"
 # Variants and dialects of a class are counted together, splits are not: training rows say nothing about a model.
 CLASSES = """
 SELECT split, task, mode, array_position([{runs}], run_id) AS place, run_id, len_a, len_b,
@@ -182,39 +182,45 @@ def read_numbers(database: Database, wanted: Sequence[str]) -> Numbers:
 
     Args:
         database: the results.
-        wanted: ids of runs, or how they begin; none for all finished ones, of which the newest ``MAX_RUNS`` are taken.
+        wanted: names or ids of runs, or how ids begin; none for all finished ones, of which the newest ``MAX_RUNS`` are
+            taken.
 
     Raises:
         UserError: a run is unknown, ambiguous or has no tables yet, or more are named than a chart can hold.
     """
-    known = _rows(database, RUNS)
+    known = list(database.each(RUNS))
     runs, older = _chosen(known, wanted)
     names = {"runs": ", ".join(f"'{run['run_id']}'" for run in runs), "raw": RAW}
-    panels = _panels(_each(database, CLASSES.format(**names)))
-    for row in _rows(database, TENTHS.format(**names)):
+    panels = _panels(database.each(CLASSES.format(**names)))
+    for row in list(database.each(TENTHS.format(**names))):
         if panel := panels.get(_key(row)):
             panel.tenths.setdefault(row["run_id"], [0] * 10)[row["tenth"]] = row["problems"]
     return Numbers(
         runs,
         [panels[key] for key in sorted(panels, key=_place)],
-        sorted(_rows(database, GAINS.format(**names)), key=lambda row: _place(_key(row))),
-        _rows(database, CAUSES.format(**names)),
-        _rows(database, EXAMPLES.format(**names, each=EXAMPLES_EACH, limit=MAX_EXAMPLES)),
+        _gains(database, list(database.each(GAINS.format(**names)))),
+        list(database.each(CAUSES.format(**names))),
+        list(database.each(EXAMPLES.format(**names, each=EXAMPLES_EACH, limit=MAX_EXAMPLES))),
         [] if wanted else [run for run in known if run["status"] != "finished"],
         older,
     )
 
 
-def _rows(database: Database, sql: str) -> list[Row]:
-    return list(_each(database, sql))
-
-
-def _each(database: Database, sql: str) -> Iterator[Row]:
-    """Yield the rows of an answer one by one; other questions have to wait for their end."""
-    answer = database.run(database.statements(sql)[0])
-    for chunk in answer.rows:
-        for row in chunk:
-            yield dict(zip(answer.names, row, strict=True))
+def _gains(database: Database, gains: list[Row]) -> list[Row]:
+    """Return gains in their order, each with its ``pairs`` and counted over these; over shared classes without any."""
+    found = read_pairs(database, {(gain["old_run"], gain["run_id"]) for gain in gains})
+    for gain in gains:
+        key = (gain["task"], gain["split"], gain["old_mode"], gain["mode"])
+        same = [
+            one
+            for one in found[gain["old_run"], gain["run_id"]]
+            if key == (one.task, one.split, one.mode_a, one.mode_b)
+        ]
+        gain["pairs"] = pairs = same[0].total if same else None
+        if pairs is not None:
+            gain |= {"old_n": pairs.n, "n": pairs.n}
+            gain |= {"old_correct": pairs.both_right + pairs.lost, "correct": pairs.both_right + pairs.gained}
+    return sorted(gains, key=lambda row: _place(_key(row)))
 
 
 def _chosen(runs: list[Row], wanted: Sequence[str]) -> tuple[list[Row], int]:
@@ -228,29 +234,10 @@ def _chosen(runs: list[Row], wanted: Sequence[str]) -> tuple[list[Row], int]:
             where=", ".join(run["run_id"] for run in runs[-3:]) or None,
             next_step=shown(runs[-1]["command"] or "caef-data eval") if runs else "caef-data eval",
         )
-    ids = {_id(one, runs, finished) for one in wanted}
+    ids = {find_run(one, runs, "--run")["run_id"] for one in wanted}
     if len(ids) > MAX_RUNS:
         raise UserError(f"{len(ids)} runs are too many to tell apart", allowed=f"at most {MAX_RUNS} --run")
     return [run for run in finished if run["run_id"] in ids], 0
-
-
-def _id(word: str, runs: list[Row], finished: list[Row]) -> str:
-    """Return the id of the one finished run that a word names or begins."""
-    known = [run["run_id"] for run in runs]
-    found = [one for one in known if word and one.startswith(word.lower())]
-    listing = 'caef-data query "SELECT run_id, started, status, command FROM runs" lists all'
-    if not found:
-        raise UserError(f"there is no run {clip(word)}{nearest(word.lower(), known)}", where="--run", next_step=listing)
-    if len(found) > 1:
-        raise UserError(f"more than one run begins with {clip(word)}", where="--run", allowed=", ".join(found[:5]))
-    if found[0] not in [run["run_id"] for run in finished]:
-        command = next(run["command"] for run in runs if run["run_id"] == found[0]) or listing
-        raise UserError(
-            f"the run {found[0]} is not finished: it has no accuracies yet",
-            where="--run",
-            next_step=shown(command),
-        )
-    return str(found[0])
 
 
 def _panels(classes: Iterable[Row]) -> dict[tuple[str, str, str], Panel]:

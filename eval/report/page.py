@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ...errors import UserError
 from ...schemas import RESULTS
+from ..compare import in_short
 from ..runs import RAW
 from .charts import library, specs, style
 from .numbers import Count, Numbers, Panel, Row
@@ -100,7 +101,10 @@ def render(numbers: Numbers) -> str:
         css=Markup(_part("style.css")),  # noqa: S704  our own
         policy=_policy(drawing, script),
         notice=Markup(_part("notice.txt")),  # noqa: S704  our own
-        **{one.__name__: one for one in (percent, percents, Count, good_up_to, change, difference, outcome, written)},
+        **{
+            one.__name__: one
+            for one in (percent, percents, Count, good_up_to, change, difference, outcome, written, in_short)
+        },
         left_out=left_out(numbers),
         titles=titles(numbers.runs),
         models=models(numbers.runs),

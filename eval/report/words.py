@@ -55,10 +55,15 @@ def good_up_to(panel: Panel, run: str) -> int | None:
 
 
 def change(gain: Row) -> tuple[str, bool]:
-    """Return what a run gained over the other in points of accuracy, and whether their intervals do not touch."""
+    """Return what a run gained over the other in points of accuracy, and whether chance hardly explains it.
+
+    That is told by the pairs, p < 0.05 in McNemar's test; where there are none, by intervals that do not touch.
+    """
     old, new = Count(gain["old_n"], gain["old_correct"]), Count(gain["n"], gain["correct"])
     points = 100 * ((new.accuracy or 0) - (old.accuracy or 0))
     shown = f"{points:+.1f}".replace("-", "−") if abs(points) >= 0.05 else "0.0"
+    if gain["pairs"] is not None:
+        return shown, gain["pairs"].p < 0.05
     apart = old.interval and new.interval and (old.interval[1] < new.interval[0] or new.interval[1] < old.interval[0])
     return shown, bool(apart)
 
@@ -68,7 +73,7 @@ def asked(run: Row) -> str:
     modes = sorted(run["modes"] or (), key=lambda mode: (ORDER.get(mode, len(ORDER)), mode))
     parts = [_listed(modes, "modes") + " baseline" * bool(run["baseline"]), _listed(run["tasks"] or (), "tasks")]
     if run["max_problems"]:
-        parts.append(f"up to {run['max_problems']:,} problems each")
+        parts.append(f"up to {run['max_problems']:,} expressions each")
     elif run["problems"] is not None:
         parts.append(f"{run['problems']:,} problems")
     return ", ".join(filter(None, parts))
@@ -116,10 +121,12 @@ def _adapters(command: str) -> str:
 
 
 def titles(runs: Sequence[Row]) -> dict[str, str]:
-    """Return what every run was by its id, with its model and adapters where others were the same."""
+    """Return what every run was by its id, behind its name, else its model and adapters where others were the same."""
     was, names = {run["run_id"]: asked(run) for run in runs}, models(runs)
     told = list(was.values())
-    return {run: what if told.count(what) == 1 else f"{names[run]}: {what}" for run, what in was.items()}
+    said = {run["run_id"]: run["name"] for run in runs}
+    names = {run: said[run] or ("" if told.count(what) == 1 else names[run]) for run, what in was.items()}
+    return {run: f"{names[run]}: {what}" if names[run] else what for run, what in was.items()}
 
 
 def left_out(numbers: Numbers) -> list[tuple[str, str]]:
