@@ -259,6 +259,34 @@ def export(
     export_with_progress(directory, out, Style(form, stage), config or [], split or [], overwrite)
 
 
+@app.command()
+def tokens(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="[DIR|DECLARATION]", help="A dataset folder; or paper, smoke, stress, a .toml file."),
+    ] = "data",
+    tokenizer: Annotated[
+        str, typer.Option("--tokenizer", metavar="MODEL", help="Folder or Hub name of a model or tokenizer.")
+    ] = ...,  # type: ignore[assignment]
+    config: Annotated[
+        list[str] | None, typer.Option(help="Config such as sub-one_step; repeats. Default: all.")
+    ] = None,
+    split: Annotated[list[str] | None, typer.Option(help="train, test, stress; repeats. Default: all.")] = None,
+    stage: Annotated[
+        str, typer.Option(help="first puts the instruction before the prompt, second leaves it out.")
+    ] = "second",
+    rows: Annotated[
+        int | None,
+        typer.Option("--rows", min=1, help="Rows of each split to count. Default: all; 1,000 of a declaration's."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Count the tokens of rows under a real tokenizer: means, longest, rows that a trainer's limit would cut."""
+    from .eval.token_console import print_tokens
+
+    print_tokens(source, tokenizer, config or [], split or [], stage=stage, rows=rows, as_json=as_json)
+
+
 @app.command("eval")
 def evaluate(
     declaration: Annotated[
