@@ -315,6 +315,12 @@ def evaluate(
             metavar="TEXT", help="What training put around prompts: chat, or a text with {prompt}. Default: nothing."
         ),
     ] = None,
+    joined: Annotated[
+        bool | None, typer.Option("--joined", help="Adapters were trained on prompt and completion as one text.")
+    ] = None,
+    near_ties: Annotated[
+        str | None, typer.Option(help="Rows that rounding could decide: alone, or count. Default: alone.")
+    ] = None,
     batch_tokens: Annotated[
         int | None, typer.Option(parser=_integer, metavar="N", help="Tokens of a batch. Default: as suits the device.")
     ] = None,
@@ -347,6 +353,8 @@ def evaluate(
         "split": split,
         "strategy": strategy,
         "template": template,
+        "joined": joined,
+        "near_ties": near_ties,
         "batch_tokens": batch_tokens,
         "dtype": dtype,
         "device": device,

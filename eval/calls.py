@@ -28,16 +28,19 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether greedy decoding gives a call's completion, told by one forward pass.
+    """Whether greedy decoding gives a call's completion, told by one forward pass where that is beyond doubt.
 
     Args:
-        right: the arg-max at every position of the completion is its next token, and the end token after its last one.
+        right: plain greedy decoding writes the completion's text and then ends.
         at: index in the completion's tokens of the first one that greedy decoding would not give, their number where
             only the end is wrong; None when right. The tokens before it are proved.
         margin: smallest difference over the positions (up to the first wrong one) between the logit of the right token
             and that of the best other one; negative when wrong. None where the backend cannot tell.
         tokens: tokens of prompt, completion and end.
         completion_tokens: of these, those of completion and end.
+        answer: what decoding gave, where the forward pass left doubt.
+        near_tie: a token's lead over the next one is so small that rounding could have decided.
+        merges: the tokenizer merges the end of the prompt with the completion.
     """
 
     right: bool
@@ -45,6 +48,9 @@ class Verdict:
     margin: float | None
     tokens: int
     completion_tokens: int = 0
+    answer: Answer | None = None
+    near_tie: bool = field(default=False, compare=False)
+    merges: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,9 @@ class Answer:
         at: index in the expected answer's tokens of the first one that was not given, as in ``Verdict``; None if right.
         tokens: tokens of prompt, expected answer and end, as in ``Verdict``.
         completion_tokens: of these, those of the expected answer and end.
+        margin: smallest lead of a token decoded over the next best one; None where the backend cannot tell.
+        near_tie: as in ``Verdict``.
+        merges: as in ``Verdict``.
     """
 
     text: str
@@ -84,6 +93,9 @@ class Answer:
     at: int | None = field(default=None, compare=False)
     tokens: int = field(default=0, compare=False)
     completion_tokens: int = field(default=0, compare=False)
+    margin: float | None = field(default=None, compare=False)
+    near_tie: bool = field(default=False, compare=False)
+    merges: bool = field(default=False, compare=False)
 
     @classmethod
     def to(
@@ -125,7 +137,7 @@ class Backend(ABC):
 
     @abstractmethod
     def verify(self, adapter: str, calls: Sequence[Call]) -> Iterator[tuple[int, Verdict]]:
-        """Tell of each call whether greedy decoding gives its completion, without decoding."""
+        """Tell of each call whether greedy decoding gives its completion; decode only where that takes it."""
 
     @abstractmethod
     def decode(self, adapter: str, asks: Sequence[Ask]) -> Iterator[tuple[int, Answer]]:

@@ -64,7 +64,10 @@ def evaluate(
                 continue
             if verify:
                 for index, verdict in backend.verify(adapter, [window.calls[i] for i in todo.tolist()]):
-                    kept.verified(int(window.ids[todo[index]]), verdict)
+                    number = int(window.ids[todo[index]])
+                    kept.verified(number, verdict)
+                    if verdict.answer is not None:
+                        kept.answered(number, window.calls[todo[index]].completion, verdict.answer)
                     progress(kept)
             else:
                 decode(kept, backend, window, todo, progress)

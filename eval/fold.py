@@ -37,7 +37,8 @@ def write_tables(
         tables.write_part("failures", _part(adapter), _failures(agenda, kept, adapter, places))
     stripped = first_failing_places(agenda, kept.stripped) < 0
     tables.write_part("problems", "problems", _problems(agenda, places, stripped))
-    accuracy = class_accuracy(_outcomes(agenda, places < 0, stripped, finals), _classes(agenda, folder))
+    near = first_failing_places(agenda, ~kept.near_tie) >= 0
+    accuracy = class_accuracy(_outcomes(agenda, places < 0, stripped, near, finals), _classes(agenda, folder))
     tables.write_part("class_accuracy", CLASSES, [accuracy])
     return accuracy
 
@@ -69,6 +70,7 @@ def _calls(agenda: Agenda, kept: Kept, adapter: str) -> Iterator[dict[str, Any]]
             "first_wrong_token": pa.array(at, mask=(at < 0) | right),
             "margin": pa.array(margin, mask=np.isnan(margin)),
             "decoded": kept.decoded[ids],
+            "near_tie": kept.near_tie[ids],
             "text": [None if good else texts.get(number) for number, good in zip(ids.tolist(), right, strict=True)],
             "prompt": [None if good else call.prompt for call, good in zip(calls, right, strict=True)],
             "expected": [None if good else call.completion for call, good in zip(calls, right, strict=True)],
@@ -129,11 +131,14 @@ def _failure_rows(
     }
 
 
-def _outcomes(agenda: Agenda, right: Bools, stripped: Bools, finals: npt.NDArray[np.int8] | None) -> pa.Table:
+def _outcomes(
+    agenda: Agenda, right: Bools, stripped: Bools, near: Bools, finals: npt.NDArray[np.int8] | None
+) -> pa.Table:
     final = pa.nulls(agenda.num_problems, pa.bool_())
     if finals is not None:
         final = pa.array(finals == RIGHT, mask=finals == UNKNOWN)
-    columns = {"right": pa.array(right), "right_stripped": pa.array(stripped), "final_right": final}
+    told = {"right": right, "right_stripped": stripped, "near_tie": near}
+    columns = {**{name: pa.array(found) for name, found in told.items()}, "final_right": final}
     return pa.table({**dict(zip(agenda.problems.column_names, agenda.problems.columns, strict=True)), **columns})
 
 

@@ -30,11 +30,13 @@ RESULTS = pa.schema(
         pa.field("completion_tokens", pa.int32()),
         pa.field("decoded", pa.bool_()),
         pa.field("stripped", pa.bool_()),
+        pa.field("near_tie", pa.bool_()),
+        pa.field("merges", pa.bool_()),
         pa.field("text", pa.string()),
         pa.field("ended", pa.bool_()),
     ]
 )
-NUMBERS = RESULTS.names[:8]
+NUMBERS = RESULTS.names[:10]
 
 
 class Kept:
@@ -53,6 +55,8 @@ class Kept:
         margin: see ``Verdict``; NaN where unknown.
         tokens: tokens of the call; 0 where unknown.
         completion_tokens: of these, those of the completion and the end; 0 where unknown.
+        near_tie: a token leads the next one by so little that rounding could have decided.
+        merges: the tokenizer merges the end of the prompt with the completion.
     """
 
     def __init__(self, folder: Path, num_calls: int, rank: int = 0) -> None:
@@ -64,6 +68,8 @@ class Kept:
         self.margin: npt.NDArray[np.float32] = np.full(num_calls, np.nan, np.float32)
         self.tokens: npt.NDArray[np.int32] = np.zeros(num_calls, np.int32)
         self.completion_tokens: npt.NDArray[np.int32] = np.zeros(num_calls, np.int32)
+        self.near_tie = np.zeros(num_calls, np.bool_)
+        self.merges = np.zeros(num_calls, np.bool_)
         self.waiting: list[tuple[object, ...]] = []
         self.written, self.read = time.monotonic(), set[str]()
         self.spans: dict[str, tuple[int, int]] = {}
@@ -93,14 +99,18 @@ class Kept:
         self.right[call], self.at[call], self.margin[call] = verdict.right, at, margin
         self.stripped[call] = verdict.right
         self.tokens[call], self.completion_tokens[call] = verdict.tokens, verdict.completion_tokens
+        self.near_tie[call], self.merges[call] = verdict.near_tie, verdict.merges
         self._keep(call, None, None)
 
     def answered(self, call: int, expected: str, answer: Answer) -> None:
         """Keep what decoding gave, beside the right answer; the text of a wrong one."""
+        right = answer.ended and answer.text == expected
         if not self.tokens[call]:  # no forward pass has told
             self.at[call] = -1 if answer.at is None else answer.at
+            self.margin[call] = answer.margin if right and answer.margin is not None else np.nan
             self.tokens[call], self.completion_tokens[call] = answer.tokens, answer.completion_tokens
-        right = answer.ended and answer.text == expected
+        self.near_tie[call] |= answer.near_tie
+        self.merges[call] = answer.merges
         self.right[call], self.decoded[call] = right, True
         self.stripped[call] = answer.ended and answer.text.strip() == expected.strip()
         # A server may send a lone surrogate, which no file of texts can hold.
@@ -148,8 +158,7 @@ class Kept:
         return self.spans[path.name]
 
     def _keep(self, call: int, text: str | None, ended: bool | None) -> None:
-        numbers = (self.at, self.margin, self.tokens, self.completion_tokens, self.decoded, self.stripped)
-        found = (array[call].item() for array in numbers)
+        found = (getattr(self, name)[call].item() for name in NUMBERS[2:])
         self.waiting.append((call, bool(self.right[call] == RIGHT), *found, text, ended))
         if len(self.waiting) >= MOST or time.monotonic() - self.written >= EVERY:
             self.flush()

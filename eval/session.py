@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from .adapters import Checkpoint
 
 VERSION = 2  # of the rules of judging; changes the id of every run
+<<<<<<< HEAD
+=======
+IDENTIFYING = ("strategy", "backend", "endpoint", "limit", "template", "joined", "near_ties")  # settings, beside others
+>>>>>>> 8025ba6 (Verdicts are those of plain greedy decoding: near ties, rows across a rope's border and states are decoded alone; the border of prompt and answer is judged by text; --joined, --near-ties)
 WORK = ".work"  # under the results folder: what unfinished runs know so far
 
 
@@ -95,8 +99,12 @@ def prepare(settings: EvalSettings, say: Say = lambda line: None) -> Session:
         "jobs": [list(pair) for pair in jobs.pairs],
         "base": None if checkpoint is None else checkpoint.base_sha256 or str(checkpoint.base),
         "adapters": {} if checkpoint is None else {name: checkpoint.adapters[name].sha256 for name in used},
+<<<<<<< HEAD
         **{name: getattr(settings, name) for name in ("strategy", "backend", "endpoint", "template")},
         "limit": settings.limit and [settings.limit, RULE],
+=======
+        **{name: getattr(settings, name) for name in IDENTIFYING},
+>>>>>>> 8025ba6 (Verdicts are those of plain greedy decoding: near ties, rows across a rope's border and states are decoded alone; the border of prompt and answer is judged by text; --joined, --near-ties)
         **(_numbers(settings) if settings.backend == "transformers" else {}),
     }
     tables = RunTables(Path(settings.out), run_id(json.dumps(identity, sort_keys=True)))
@@ -251,6 +259,7 @@ def run(
     seconds = before + time.monotonic() - began
     calls, tokens = int((kept.right != UNKNOWN).sum()), int(kept.tokens.sum()) or None
     row |= {"calls": calls, "tokens": tokens, "seconds": seconds, "calls_per_second": calls / seconds}
+    row |= {"near_ties": int(kept.near_tie.sum()), "merged_borders": int(kept.merges.sum())}
     row |= {"tokens_per_second": tokens and tokens / seconds, "finished": datetime.now(UTC), "status": "finished"}
     session.tables.write_run(row)
     shutil.rmtree(session.work)
@@ -277,7 +286,12 @@ def _provenance(session: Session, agenda: Agenda, backend: Backend, command: str
         "baseline": settings.baseline,
         "dialect": ", ".join(dialects),
         "max_problems": settings.limit,
+<<<<<<< HEAD
         "rules": VERSION,
+=======
+        "joined": settings.joined,
+        "near_tie_rule": settings.near_ties,
+>>>>>>> 8025ba6 (Verdicts are those of plain greedy decoding: near ties, rows across a rope's border and states are decoded alone; the border of prompt and answer is judged by text; --joined, --near-ties)
         "caef_data": __version__,
         "problems": agenda.num_problems,
         "calls": agenda.num_calls,

@@ -27,6 +27,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "strategy": STRATEGIES,
     "backend": BACKENDS,
     "dtype": DTYPES,
+    "near_ties": ("alone", "count"),
 }
 
 
@@ -43,6 +44,8 @@ class EvalSettings:
         split: the split of the problems.
         strategy: verify, generate or rollout.
         template: the text around each prompt, ``chat`` for the tokenizer's chat template; None for the bare prompt.
+        joined: adapters were trained on prompt and completion tokenised as one text.
+        near_ties: rows that the shape of a batch could decide: alone decodes them one by one, count only counts them.
         batch_tokens: tokens of a batch, padding included; None for what suits the device.
         dtype: of the weights: auto is bfloat16 on a GPU that has it, float32 otherwise.
         device: auto, cpu, cuda, cuda:1 ...
@@ -65,6 +68,8 @@ class EvalSettings:
     split: str = "test"
     strategy: str = "verify"
     template: str | None = None
+    joined: bool = False
+    near_ties: str = "alone"
     batch_tokens: int | None = None
     dtype: str = "auto"
     device: str = "auto"
@@ -95,7 +100,7 @@ class EvalSettings:
         self._check_together()
 
     def _check_kinds(self) -> None:
-        for name, kind in (("batch_tokens", int), ("limit", int), ("baseline", bool)):
+        for name, kind in (("batch_tokens", int), ("limit", int), ("baseline", bool), ("joined", bool)):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, kind) or isinstance(value, bool) != (kind is bool)):
                 raise _refuse(name, value, "true or false" if kind is bool else "a whole number")

@@ -30,12 +30,13 @@ Chunk: TypeAlias = "pa.Table | pa.RecordBatch | Mapping[str, Sequence[Any]]"
 # Its ends are 0 and 1 exactly where no problem, or every one, is right; sums of rounded numbers miss that.
 ACCURACY = f"""
 WITH outcome AS (
-    SELECT {", ".join(CLASS)}, "right", right_stripped, final_right FROM outcomes
+    SELECT {", ".join(CLASS)}, "right", right_stripped, near_tie, final_right FROM outcomes
     UNION ALL
-    SELECT {", ".join(CLASS)}, NULL, NULL, NULL FROM classes
+    SELECT {", ".join(CLASS)}, NULL, NULL, NULL, NULL FROM classes
 ), counted AS (
     SELECT {", ".join(CLASS)}, count("right") AS n, count(*) FILTER ("right") AS correct,
         count(*) FILTER (right_stripped) AS correct_stripped,
+        count(*) FILTER (near_tie) AS near_ties,
         CASE WHEN count(final_right) > 0 THEN count(*) FILTER (final_right) END AS final_correct
     FROM outcome GROUP BY ALL
 ), share AS (
@@ -48,7 +49,7 @@ WITH outcome AS (
 SELECT {", ".join(CLASS)}, n, correct, accuracy,
     CASE WHEN n = 0 THEN NULL WHEN correct = 0 THEN 0.0 ELSE greatest(0.0, middle - half) END AS low,
     CASE WHEN n = 0 THEN NULL WHEN correct = n THEN 1.0 ELSE least(1.0, middle + half) END AS high,
-    final_correct, correct_stripped
+    final_correct, correct_stripped, near_ties
 FROM halved ORDER BY {", ".join(CLASS)}
 """
 
@@ -178,8 +179,8 @@ def class_accuracy(outcomes: pa.Table | pa.RecordBatchReader, classes: pa.Table 
     """Return the accuracy of every class, as rows of the table class_accuracy without the run's id, sorted.
 
     Args:
-        outcomes: one row a problem: the columns of ``CLASS``, ``right``, ``right_stripped``, and ``final_right``
-            (null unless known); a null ``right`` is a problem that was not evaluated.
+        outcomes: one row a problem: the columns of ``CLASS``, ``right``, ``right_stripped``, ``near_tie``, and
+            ``final_right`` (null unless known); a null ``right`` is a problem that was not evaluated.
         classes: the columns of ``CLASS``: classes to be listed even where they have no outcome, with n = 0.
     """
     import duckdb

@@ -52,6 +52,19 @@ RUNS: Columns = {
     "dialect": (_TEXT, "Dialect of the dataset's one-step rows; runs are always consistent."),
     "device": (_TEXT, "What computed: cpu, cuda, an address."),
     "dtype": (_TEXT, "Number format of the weights: float32, bfloat16; null where unknown."),
+    "joined": (_YES, "Adapters were asked as training on prompt and completion as one text asks: --joined."),
+    "merged_borders": (
+        _WHOLE,
+        "Number of calls whose prompt's end the tokenizer merges with the right answer, read as one text; null until"
+        " finished.",
+    ),
+    "near_tie_rule": (
+        _TEXT,
+        "alone: a call with a near tie was decoded alone, as plain greedy decoding does it; count: it was judged with"
+        " its batch, whose shape may have decided it.",
+    ),
+    "near_tie_below": (_REAL, "A token that leads the next one by less than this, in logits, is a near tie."),
+    "near_ties": (_WHOLE, "Number of calls with a near tie; null until finished."),
     "batch_tokens": (_WHOLE, "Tokens that a batch may hold; null where the backend batches by itself."),
     "max_problems": (
         _WHOLE,
@@ -94,6 +107,7 @@ CALLS: Columns = {
         " wrong there; null where unknown.",
     ),
     "decoded": (_YES, "The answer was decoded; false where one forward pass was enough."),
+    "near_tie": (_YES, "A token leads the next one by less than near_tie_below of the table runs."),
     "text": (_TEXT, "What the model answered; null if correct or not decoded."),
     "prompt": (_TEXT, "What the model read; null if correct, to keep the table small."),
     "expected": (_TEXT, "The right answer; null if correct."),
@@ -115,6 +129,7 @@ CLASS_ACCURACY: Columns = {
         "Number of problems with every call right up to white space at both ends of answers, as the published"
         " evaluation counts.",
     ),
+    "near_ties": (_WHOLE, "Number of problems with a near tie in one of their calls."),
 }
 OPERANDS: Columns = {
     "a": (_TEXT, "First operand, a decimal string."),

@@ -143,6 +143,6 @@ def vllm_backend(vllm: "FakeVLLM", vllm_tokens: "Tokens") -> Iterator["OpenAIBac
     from caef_data.eval.calls import BASE
     from caef_data.tests.vllm_server import ADAPTERS, of_all
 
-    made = OpenAIBackend(vllm.url, [*ADAPTERS, BASE], of_all(vllm_tokens), timeout=30)
+    made = OpenAIBackend(vllm.url, [*ADAPTERS, BASE], of_all(vllm_tokens), timeout=30, near_ties="count")
     yield made
     made.close()

@@ -129,7 +129,7 @@ def write_run(results: Path, run: Run) -> None:
             wrong = [index for index, step in enumerate(asked) if errs(run, step)]
             lucky = chance("luck", row["a"], row["b"]) < 0.5
             final = (not wrong or lucky) if run.strategy == "rollout" else None
-            found = {"right": not wrong, "right_stripped": not wrong, "final_right": final}
+            found = {"right": not wrong, "right_stripped": not wrong, "near_tie": False, "final_right": final}
             outcomes.append({**{name: row[name] for name in CLASS}, **found})
             whole.append(
                 {
@@ -160,7 +160,7 @@ OUTCOMES = pa.schema(
     [
         *[pa.field(name, pa.string()) for name in CLASS[:5]],
         *[pa.field(name, pa.int16()) for name in CLASS[5:]],
-        *[pa.field(name, pa.bool_()) for name in ("right", "right_stripped", "final_right")],
+        *[pa.field(name, pa.bool_()) for name in ("right", "right_stripped", "near_tie", "final_right")],
     ]
 )
 

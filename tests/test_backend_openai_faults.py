@@ -57,7 +57,7 @@ def test_nothing_listens(vllm_tokens: Tokens, vllm: FakeVLLM) -> None:
 
 def test_waiting_in_line_is_no_time_out(vllm: FakeVLLM, vllm_tokens: Tokens) -> None:
     """A server that takes one request after the other makes the last one wait longer than any time-out."""
-    vllm_backend = OpenAIBackend(vllm.url, ADAPTERS, of_all(vllm_tokens), timeout=1.0)
+    vllm_backend = OpenAIBackend(vllm.url, ADAPTERS, of_all(vllm_tokens), timeout=1.0, near_ties="count")
     vllm.slow, vllm.delay = True, 0.3
     found = dict(vllm_backend.verify("executors/add", calls_of("executors/add")))
     assert [found[i] for i in range(len(found))] == [Verdict(**one) for one in TOLD["executors/add"]["verdicts"]]
@@ -65,7 +65,7 @@ def test_waiting_in_line_is_no_time_out(vllm: FakeVLLM, vllm_tokens: Tokens) -> 
 
 
 def test_no_answer_in_time(vllm: FakeVLLM, vllm_tokens: Tokens) -> None:
-    backend = OpenAIBackend(vllm.url, ADAPTERS, of_all(vllm_tokens), timeout=0.2, concurrency=1)
+    backend = OpenAIBackend(vllm.url, ADAPTERS, of_all(vllm_tokens), timeout=0.2, concurrency=1, near_ties="count")
     vllm.delay = 1.0
     with pytest.raises(UserError, match="answered nothing within 0 s, 2 times in a row"):
         list(backend.verify("executors/add", calls_of("executors/add")[:1]))
@@ -174,10 +174,11 @@ def test_who_stops_does_not_wait_for_answers(vllm: FakeVLLM) -> None:
     code = (
         "from caef_data.eval.backends.openai import OpenAIBackend\n"
         "from caef_data.eval.calls import Ask\n"
+        "from caef_data.eval.backends.tokens import Spelled\n"
         "class Tokens:\n"
         "    end = 0\n"
-        "    def encode(self, texts): return [[5] for _ in texts]\n"
-        "    prompts = encode\n"
+        "    def spell(self, *texts): return [Spelled([5], [5], '', False) for _ in texts[0]]\n"
+        "    def text(self, *tokens): return '2'\n"
         f"backend = OpenAIBackend({vllm.url!r}, ['executors/add'], dict.fromkeys(['executors/add', ''], Tokens()))\n"
         "try: list(backend.decode('executors/add', [Ask('1', '2')] * 3))\n"
         "except KeyboardInterrupt: backend.close(); print('stopped')\n"

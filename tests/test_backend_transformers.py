@@ -16,8 +16,6 @@ from transformers import (
     FalconForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
-    MambaConfig,
-    MambaForCausalLM,
 )
 
 from caef_data.errors import UserError
@@ -226,18 +224,33 @@ def test_another_spelling_of_the_right_text_is_the_right_text(tmp_path: Path) ->
     learn(model, [(tokenizer.encode("spell:"), spelled)], 40)
     backend = Small(save(tmp_path, model, tokenizer), {}).backend()
     [verdict] = verified(backend, [Call(BASE, "spell:", "1234ab")])
-    assert (verdict.right, verdict.at, verdict.completion_tokens) == (False, 0, 3)
-    assert decoded(backend, BASE, [Ask("spell:", "1234ab")]) == [Answer("1234ab", True, 7)]
+    assert (verdict.right, verdict.at, verdict.completion_tokens) == (True, None, 3)
+    [answer] = decoded(backend, BASE, [Ask("spell:", "1234ab")])
+    assert answer == verdict.answer == Answer("1234ab", True, 7)
+    assert verdict.margin == answer.margin > 0, "the margin is of the tokens that the model gives"
+    [wrong] = verified(backend, [Call(BASE, "spell:", "21ab")])
+    assert (wrong.right, wrong.answer) == (False, None), "no token of it can begin the right text"
 
 
-def test_a_tokenizer_that_loses_something_does_not_make_the_right_answer_wrong(tmp_path: Path) -> None:
+def test_an_answer_that_takes_more_tokens_than_decoding_waits_for_is_right(tmp_path: Path) -> None:
+    """Plain decoding has no limit of its own: what is on the right way is let go on."""
+    tokenizer, text = make_tokenizer(), "1234" * 12
+    model = make_model(len(tokenizer))
+    learn(model, [(tokenizer.encode("spell:"), [token for one in text for token in tokenizer.encode(one)])], 80)
+    backend = Small(save(tmp_path, model, tokenizer), {}).backend()
+    assert len(tokenizer.encode(text)) + SLACK < len(text)
+    [verdict] = verified(backend, [Call(BASE, "spell:", text)])
+    assert verdict.right and verdict.answer == Answer(text, True, len(text) + 1)
+
+
+def test_a_tokenizer_that_loses_something_does_not_make_another_text_right(tmp_path: Path) -> None:
     tokenizer = make_tokenizer()
     tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
     model = make_model(len(tokenizer))
     learn(model, [(tokenizer.encode("spell:"), tokenizer.encode("acb"))], 40)
     backend = Small(save(tmp_path, model, tokenizer), {}).backend()
-    assert verified(backend, [Call(BASE, "spell:", "ACB")])[0].right
-    assert decoded(backend, BASE, [Ask("spell:", "ACB")]) == [Answer("ACB", True, 4)]
+    assert not verified(backend, [Call(BASE, "spell:", "ACB")])[0].right
+    assert decoded(backend, BASE, [Ask("spell:", "ACB")]) == [Answer("acb", True, 4)]
 
 
 def test_models_with_learnt_positions_and_padding(tmp_path: Path) -> None:
@@ -262,7 +275,7 @@ def test_models_with_learnt_positions_and_padding(tmp_path: Path) -> None:
 def test_looking_seldom_changes_nothing(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     often = decoded(small.backend(), BASE, asks())
     monkeypatch.setitem(LOOK_EVERY, "cpu", 5)
-    backend = small.backend()
+    backend = small.backend(near_ties="count")
     assert decoded(backend, BASE, asks()) == often
     assert backend.stats.decoded == sum(answer.decoded for answer in often)
 
@@ -271,7 +284,7 @@ def test_no_step_waits_for_the_device(small: Small, monkeypatch: pytest.MonkeyPa
     """Whether a tensor is true is a question to the device, which answers when all before is done."""
     questions, asked = [], torch.Tensor.__bool__
     monkeypatch.setattr(torch.Tensor, "__bool__", lambda tensor: questions.append(tensor) or asked(tensor))
-    backend = small.backend()
+    backend = small.backend(near_ties="count")
     decoded(backend, BASE, asks())  # of several lengths: padded
     assert 0 < len(questions) <= 5 < backend.stats.steps
 
@@ -288,14 +301,6 @@ def test_models_whose_positions_are_in_the_mask(tmp_path: Path) -> None:
     together = decoded(Small(place, {}).backend(), BASE, asks())
     alone = [decoded(Small(place, {}).backend(), BASE, [ask])[0] for ask in asks()[:8]]
     assert [answer.text for answer in together[:8]] == [answer.text for answer in alone]
-
-
-def test_models_that_keep_a_state_are_refused(tmp_path: Path) -> None:
-    tokenizer = make_tokenizer()
-    config = MambaConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, eos_token_id=END)
-    backend = Small(save(tmp_path, MambaForCausalLM(config), tokenizer), {}).backend()
-    with pytest.raises(UserError, match="models of type 'mamba' keep a state"):
-        decoded(backend, BASE, asks())
 
 
 def test_decoding_gives_up(small: Small) -> None:
@@ -409,7 +414,8 @@ def test_bfloat16_and_its_adapters(small: Small) -> None:
     assert {weight.dtype for weight in net.parameters()} == {torch.bfloat16}
     assert net.model.rotary_emb.inv_freq.dtype == torch.float32  # positions would be rounded
     assert backend.provenance() | {"torch": 0, "transformers": 0, "peft": 0} == {
-        "device": "cpu", "dtype": "bfloat16", "batch_tokens": 512, "torch": 0, "transformers": 0, "peft": 0,
+        "device": "cpu", "dtype": "bfloat16", "near_tie_below": 1.0, "batch_tokens": 512,
+        "torch": 0, "transformers": 0, "peft": 0,
     }  # fmt: skip
 
 

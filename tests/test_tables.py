@@ -193,7 +193,8 @@ def test_ids_are_no_numbers_to_any_tool() -> None:
 
 def outcome(len_a: int, right: bool | None, final: bool | None = None, **others: str) -> dict[str, Any]:
     row = {"task": "add", "mode": "executor", "split": "test", "dialect": "consistent", "variant": "any"}
-    return {**row, "len_a": len_a, "len_b": 1, **others, "right": right, "right_stripped": right, "final_right": final}
+    told = {"right": right, "right_stripped": right, "near_tie": False, "final_right": final}
+    return {**row, "len_a": len_a, "len_b": 1, **others, **told}
 
 
 OUTCOMES = pa.schema(
@@ -201,6 +202,7 @@ OUTCOMES = pa.schema(
         *[pa.field(name, part_schema("class_accuracy").field(name).type) for name in CLASS],
         pa.field("right", pa.bool_()),
         pa.field("right_stripped", pa.bool_()),
+        pa.field("near_tie", pa.bool_()),
         pa.field("final_right", pa.bool_()),
     ]
 )
@@ -220,7 +222,8 @@ def test_intervals_are_scipys(sizes: list[int]) -> None:
         database.executemany("INSERT INTO cases VALUES (?, ?, ?, ?)", rows)
         outcomes = database.sql(
             "SELECT 'add' task, 'm' AS mode, 'test' split, 'c' dialect, 'any' variant, a len_a, b len_b,"
-            ' i < k AS "right", i < k AS right_stripped, NULL::BOOLEAN final_right FROM cases, range(n) r(i)'
+            ' i < k AS "right", i < k AS right_stripped, false near_tie, NULL::BOOLEAN final_right'
+            " FROM cases, range(n) r(i)"
         ).to_arrow_reader()
         found = class_accuracy(outcomes, pa.table({name: [] for name in CLASS}, schema=pa.schema(list(OUTCOMES)[:7])))
     assert len(found) == len(cases)

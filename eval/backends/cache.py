@@ -8,8 +8,6 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from ...errors import UserError, clip
-
 
 class _Layer(DynamicLayer):  # type: ignore[misc]
     """Keys and values of one layer in buffers that are made once.
@@ -47,22 +45,19 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
         self.keys, self.values = (buffer[:, :, :length] for buffer in self.buffers)
 
 
+def takes_rows(config: Any) -> bool:
+    """Tell whether rows can be taken out of what a model keeps of a batch."""
+    return all(hasattr(layer, "batch_select_indices") for layer in DynamicCache(config=config).layers)
+
+
 def roomy_cache(config: Any, room: int) -> DynamicCache:
-    """Return an empty cache for a model.
+    """Return an empty cache for a model from which rows can be taken.
 
     Args:
         config: the model's.
         room: tokens of a row that it must hold, at most.
-
-    Raises:
-        UserError: the model keeps something else, from which no row can be taken.
     """
     cache = DynamicCache(config=config)
-    if not all(hasattr(layer, "batch_select_indices") for layer in cache.layers):
-        raise UserError(
-            f"models of type {clip(config.model_type)} keep a state that rows cannot be taken from",
-            allowed="models whose layers are all attention",
-        )
     cache.layers = [_Layer(room) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
 

@@ -55,7 +55,7 @@ def _model(settings: EvalSettings, checkpoint: Checkpoint, agenda: Agenda, say: 
     if missing:
         raise UserError(f"there is no {', no '.join(missing)}", where=settings.adapters)
     base = fetch(checkpoint, weights=not remote, say=say).base
-    tokens = load_tokenizers(base, folders, settings.template)
+    tokens = load_tokenizers(base, folders, settings.template, joined=settings.joined)
     calls = {adapter: list(sample(agenda, adapter)) for adapter in agenda.adapters}
     for adapter, tried in calls.items():
         check_spelling(tokens[adapter], tried)
@@ -64,7 +64,9 @@ def _model(settings: EvalSettings, checkpoint: Checkpoint, agenda: Agenda, say: 
     if remote:
         from .openai import OpenAIBackend
 
-        return OpenAIBackend(settings.endpoint or "", agenda.adapters, tokens, folders=folders)
+        return OpenAIBackend(
+            settings.endpoint or "", agenda.adapters, tokens, folders=folders, near_ties=settings.near_ties
+        )
     from .transformers import TransformersBackend
 
     return TransformersBackend(
@@ -74,6 +76,7 @@ def _model(settings: EvalSettings, checkpoint: Checkpoint, agenda: Agenda, say: 
         batch_tokens=settings.batch_tokens,
         dtype=settings.dtype,
         device=settings.device,
+        near_ties=settings.near_ties,
     )
 
 

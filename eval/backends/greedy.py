@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf, isnan, nan
 
 import numpy as np
 import torch
@@ -11,6 +12,20 @@ from transformers import DynamicCache
 
 from .cache import only_full_attention, roomy_cache
 from .model import Model
+
+
+@dataclass
+class Decoded:
+    """What decoding gave for a row.
+
+    Args:
+        tokens: with the end token, where it came.
+        margin: smallest lead of one of them over the next best token; NaN where a logit is not finite.
+    """
+
+    tokens: list[int]
+    margin: float
+
 
 LOOK_EVERY = {"cpu": 1, "cuda": 8}  # steps between looks at what came: each look waits for the device
 
@@ -41,8 +56,8 @@ class _State:
 
 
 def greedy(
-    model: Model, given: Sequence[Sequence[int]], limits: Sequence[int], end: int
-) -> tuple[list[list[int]], int]:
+    model: Model, given: Sequence[Sequence[int]], limits: Sequence[int], end: int, stop_below: float = -inf
+) -> tuple[list[Decoded], int]:
     """Decode greedily, in inference mode; of equal logits the lowest token wins.
 
     Args:
@@ -50,9 +65,10 @@ def greedy(
         given: tokens of each row, at least one.
         limits: tokens to decode for each row, at least one.
         end: the token that ends an answer.
+        stop_below: a row whose token leads by less than this is left where it is.
 
     Returns:
-        Tokens decoded for each row, the end token included where it came; and the number of forward passes.
+        What came for each row; and the number of forward passes.
     """
     width = max(map(len, given))
     ids, mask = np.zeros((2, len(given), width), np.int64)
@@ -60,15 +76,20 @@ def greedy(
         ids[place, width - len(tokens) :], mask[place, width - len(tokens) :] = tokens, 1
     seen = model.send(mask)
     state = _State(roomy_cache(model.net.config, width + max(limits)), seen, (seen.cumsum(1) - 1).clamp(min=0))
-    token = _step(model, state, model.send(ids), padded=not mask.all())
-    answers: list[list[int]] = [[] for _ in given]
-    alive, fresh, steps = list(range(len(given))), [token], 1
+    token, lead = _step(model, state, model.send(ids), padded=not mask.all())
+    answers = [Decoded([], inf) for _ in given]
+    alive, fresh, steps = list(range(len(given))), [(token, lead)], 1
     look = LOOK_EVERY[model.device.type]
     while True:
-        if len(fresh) == min(look, *(limits[place] - len(answers[place]) for place in alive)):
-            came = torch.stack(fresh, 1).tolist()
+        if len(fresh) == min(look, *(limits[place] - len(answers[place].tokens) for place in alive)):
+            came, leads = (torch.stack(one, 1).tolist() for one in zip(*fresh, strict=True))
             fresh = []
-            slots = [s for s, place in enumerate(alive) if _goes_on(answers[place], came[s], limits[place], end)]
+            slots = [
+                slot
+                for slot, place in enumerate(alive)
+                if _goes_on(answers[place], came[slot], leads[slot], end, stop_below)
+                and len(answers[place].tokens) < limits[place]
+            ]
             if not slots:
                 return answers, steps
             if len(slots) < len(alive):
@@ -78,13 +99,24 @@ def greedy(
                 token = token[chosen]
         state.advance()
         padded = any(len(given[place]) < width for place in alive)
-        token = _step(model, state, token[:, None], padded=padded)
-        fresh.append(token)
+        token, lead = _step(model, state, token[:, None], padded=padded)
+        fresh.append((token, lead))
         steps += 1
 
 
-def _step(model: Model, state: _State, ids: torch.Tensor, *, padded: bool) -> torch.Tensor:
-    """Return the token that follows each row."""
+def leading(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the likeliest tokens and by how much they lead; NaN where that is not finite.
+
+    Args:
+        logits: shape (rows, vocabulary).
+    """
+    best, token = logits.max(-1)
+    rest = logits.scatter(-1, token[:, None], -torch.inf).amax(-1)
+    return token, torch.where(best.isfinite(), best.double() - rest.double(), torch.nan)
+
+
+def _step(model: Model, state: _State, ids: torch.Tensor, *, padded: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the token that follows each row, and its lead."""
     rows, width = ids.shape
     last = torch.arange(rows, device=ids.device) * width + width - 1
     mask = state.mask if padded else None  # without padding, attention needs no mask and is faster
@@ -99,13 +131,14 @@ def _step(model: Model, state: _State, ids: torch.Tensor, *, padded: bool) -> to
         past_key_values=state.cache,
         use_cache=True,
     )
-    return logits.argmax(-1)
+    return leading(logits)
 
 
-def _goes_on(answer: list[int], came: list[int], limit: int, end: int) -> bool:
-    """Add what came to an answer, up to the end token; tell whether it goes on."""
-    if end in came:
-        answer += came[: came.index(end) + 1]
-        return False
-    answer += came
-    return len(answer) < limit
+def _goes_on(answer: Decoded, came: list[int], leads: list[float], end: int, stop_below: float) -> bool:
+    """Add what came to an answer, up to the end token or a lead too small; tell whether it goes on."""
+    for token, lead in zip(came, leads, strict=True):
+        answer.tokens.append(token)
+        answer.margin = nan if isnan(lead) else min(lead, answer.margin)
+        if token == end or not answer.margin >= stop_below:
+            return False
+    return True

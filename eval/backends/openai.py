@@ -6,16 +6,18 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from importlib.metadata import version
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ...errors import UserError, clip
 from ...pipelines.folder import shown
 from ..adapters import task_of
-from ..calls import BASE, SLACK, Answer, Ask, Backend, Call, Verdict
+from ..calls import BASE, Answer, Ask, Backend, Call, Verdict
 from .endpoint import ANSWER, GUIDE, Endpoint, Refused
+from .rows import NEAR, Found, Question, Row, judge, spell_rows
 from .tokens import Tokens
 
 CONCURRENCY = 32  # requests at the same time: the server makes batches of them
@@ -28,31 +30,11 @@ SCORED = {"max_tokens": 1, "prompt_logprobs": 2, "add_special_tokens": False}
 DECODED = {"add_special_tokens": False, "return_token_ids": True}
 
 CARD = ("parent", "root")  # what a list of models may say of each beside its name
+NEAR_TIE = NEAR["bfloat16"]  # servers do not tell what they compute in
+NEVER = 10**9
 WORST = 1e6  # logarithms of probabilities are smaller; vLLM itself writes -9999 for minus infinity
 
 Result = TypeVar("Result")
-_Question = tuple[str, str, int, bool]  # prompt, expected, tokens known, whether certain
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A question in tokens.
-
-    Args:
-        index: of the question.
-        prompt: its tokens, with those before a prompt.
-        expected: tokens of the right answer, without the end.
-        known: of these, how many the model is given.
-        certain: there is a right answer, which must fit.
-        text: the right answer.
-    """
-
-    index: int
-    prompt: list[int]
-    expected: list[int]
-    known: int
-    certain: bool
-    text: str
 
 
 class OpenAIBackend(Backend):
@@ -67,6 +49,8 @@ class OpenAIBackend(Backend):
         folders: where the adapters lie here, for the command that serves them.
         concurrency: requests at the same time, at most.
         timeout: seconds without an answer.
+        near_ties: what becomes of answers in which a token leads the next one by so little that the shape of a batch
+            could decide: alone asks for them by generating, count only marks them.
 
     Raises:
         UserError: the server cannot be reached, or does not serve what is wanted; says how to start it.
@@ -83,10 +67,11 @@ class OpenAIBackend(Backend):
         folders: Mapping[str, Path] | None = None,
         concurrency: int = CONCURRENCY,
         timeout: float = ANSWER,
+        near_ties: str = "alone",
     ) -> None:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise UserError("one process is enough to ask a server", next_step="start caef-data eval without torchrun")
-        self.tokens, self.concurrency = tokens, concurrency
+        self.tokens, self.concurrency, self.near_alone = tokens, concurrency, near_ties == "alone"
         self.endpoint = Endpoint(endpoint, concurrency, timeout)
         cards = self._cards()
         self.max_length = _max_length(cards)
@@ -96,7 +81,7 @@ class OpenAIBackend(Backend):
     def provenance(self) -> dict[str, object]:
         server = self.endpoint.version()
         told = f"{self.endpoint.url} (version {server})" if server else self.endpoint.url
-        return {"device": told, "transformers": version("transformers")}
+        return {"device": told, "near_tie_below": NEAR_TIE, "transformers": version("transformers")}
 
     def close(self) -> None:
         self.endpoint.close()
@@ -107,7 +92,7 @@ class OpenAIBackend(Backend):
         Raises:
             UserError: the server cannot be reached, refuses, or answers nonsense.
         """
-        questions = [(call.prompt, call.completion, 0, True) for call in calls]
+        questions = [Question(call.prompt, call.completion) for call in calls]
         yield from self._each(adapter, questions, self._verdict)
 
     def decode(self, adapter: str, asks: Sequence[Ask]) -> Iterator[tuple[int, Answer]]:
@@ -117,7 +102,7 @@ class OpenAIBackend(Backend):
             UserError: the server cannot be reached, refuses, or answers nonsense.
         """
         yield from self._each(
-            adapter, [(ask.prompt, ask.expected, ask.known, ask.certain) for ask in asks], self._answer
+            adapter, [Question(ask.prompt, ask.expected, ask.known, ask.certain) for ask in asks], self._answer
         )
 
     def _cards(self) -> list[dict[str, Any]]:
@@ -133,35 +118,42 @@ class OpenAIBackend(Backend):
 
     # One question
 
-    def _verdict(self, adapter: str, row: _Row) -> Verdict:
-        ids = [*row.prompt, *row.expected, self.tokens[adapter].end]
+    def _verdict(self, adapter: str, row: Row) -> Verdict:
+        ids = [*row.given, *row.expected, row.tokens.end]
         self._check_length(len(ids) + 1, "the server computes one token more than it is given")
         choice = self._ask({"model": self.models[adapter], "prompt": ids, **SCORED}, len(ids))
-        margins = self._margins(choice, ids, len(row.prompt))
-        at = next((i for i, margin in enumerate(margins) if not margin > 0), None)
-        smallest = min(margins if at is None else margins[: at + 1])
-        return Verdict(at is None, at, smallest, len(ids), len(margins))
+        found = self._found(choice, ids, len(row.given))
+        verdict = judge(row, found, NEAR_TIE, alone=self.near_alone)
+        if isinstance(verdict, Verdict):
+            return verdict
+        return row.verdict(self._answer(adapter, verdict), found.margin)
 
-    def _margins(self, choice: dict[str, Any], ids: list[int], start: int) -> list[float]:
-        """Return by how much each token from ``start`` on leads the best other one."""
+    def _found(self, choice: dict[str, Any], ids: list[int], start: int) -> Found:
+        """Return by how much each token from ``start`` on leads the best other one, up to the first that does not."""
         try:
             scores = choice["prompt_logprobs"]
             if scores is None or len(scores) != len(ids):
                 raise LookupError("prompt_logprobs")
-            margins = []
+            leads = []
             for token, given in zip(ids[start:], scores[start:], strict=True):
                 own = str(token)
-                margins.append(_score(given[own]) - max(_score(given[other]) for other in given if other != own))
-            return margins
+                best, top = max((_score(given[other]), int(other)) for other in given if other != own)
+                leads.append((_score(given[own]) - best, top))
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise self._nonsense(error, "prompt_logprobs, as vLLM gives them, one entry a token") from None
+        before = closest = inf
+        for place, (margin, top) in enumerate(leads):
+            closest = min(closest, abs(margin))
+            if not margin > 0:
+                return Found(place, top, min(margin, before), before, closest)
+            before = min(before, margin)
+        return Found(NEVER, 0, before, before, closest)
 
-    def _answer(self, adapter: str, row: _Row) -> Answer:
-        tokens = self.tokens[adapter]
-        given = row.prompt + row.expected[: row.known]
-        needed, room = len(row.expected) - row.known + 1, len(row.expected) - row.known + SLACK
+    def _answer(self, adapter: str, row: Row) -> Answer:
+        tokens, given = row.tokens, row.begun
+        needed, room = len(row.expected) - row.known + 1, row.limit
         if self.max_length is not None:
-            if row.certain:
+            if row.question.certain:
                 self._check_length(len(given) + needed, "prompt, answer and end")
             room = min(room, self.max_length - len(given))
         if room < 1:  # what a model has made too long has no answer
@@ -177,13 +169,12 @@ class OpenAIBackend(Backend):
             raise self._nonsense(f"an end: {len(ids):,} token_ids", f"up to {room:,}, as max_tokens said")
         if why not in ("stop", "length"):
             raise self._nonsense(f"finish_reason {why if isinstance(why, str) else ''}", "stop or length")
-        if why == "length" and len(ids) < min(needed, room) and row.certain:
+        if why == "length" and len(ids) < min(needed, room) and row.question.certain:
             raise self._too_long(len(given) + needed, None, "prompt, answer and end")
-        ended = why == "stop" and ids[-1] == tokens.end
-        answer = row.expected[: row.known] + (ids[:-1] if ended else ids)
-        # The same tokens are the same text, also where a tokenizer does not give it back exactly.
-        text = row.text if answer == row.expected else tokens.text(row.prompt, answer)
-        return Answer.to(row.prompt, row.expected, answer, text=text, ended=ended, decoded=len(ids))
+        answer = row.answer(ids, margin=None, near=NEAR_TIE)
+        if len(ids) == row.limit < row.most and row.gave_up(answer):
+            return self._answer(adapter, replace(row, limit=row.most))
+        return answer
 
     def _ask(self, body: dict[str, Any], length: int) -> dict[str, Any]:
         """Return the one choice that the server gives."""
@@ -227,7 +218,7 @@ class OpenAIBackend(Backend):
     # Many questions
 
     def _each(
-        self, adapter: str, questions: list[_Question], work: Callable[[str, _Row], Result]
+        self, adapter: str, questions: list[Question], work: Callable[[str, Row], Result]
     ) -> Iterator[tuple[int, Result]]:
         """Work on many questions to one adapter at the same time; yield results as they come."""
         for thread in self._threads:  # nothing of another adapter is under way
@@ -264,13 +255,10 @@ class OpenAIBackend(Backend):
         finally:
             stop.set()
 
-    def _rows(self, tokens: Tokens, questions: list[_Question]) -> Iterator[_Row]:
+    def _rows(self, tokens: Tokens, questions: list[Question]) -> Iterator[Row]:
         for start in range(0, len(questions), CHUNK):
             chunk = questions[start : start + CHUNK]
-            prompts = tokens.prompts([prompt for prompt, *_ in chunk])
-            answers = tokens.encode([expected for _, expected, *_ in chunk])
-            for at, (_, expected, known, certain) in enumerate(chunk):
-                yield _Row(start + at, prompts[at], answers[at], min(known, len(answers[at])), certain, expected)
+            yield from spell_rows(tokens, chunk, start)
 
 
 def _score(given: Any) -> float:

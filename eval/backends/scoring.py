@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from .model import Model
+from .rows import Found
 
 
 class Whole(NamedTuple):
@@ -24,19 +25,18 @@ class Scores:
     """Scores under way: the device may still be computing them.
 
     Args:
-        found: shape (2, rows): index of the first wrong token, or more than the number of tokens; and the margin.
+        found: shape (5, rows): what ``Found`` holds; ``closest`` is negative where a logit is not finite.
         done: tells when they have come from a GPU.
     """
 
     found: torch.Tensor
     done: torch.cuda.Event | None
 
-    def read(self) -> list[tuple[int, float]]:
-        """Wait for the scores; return for each row the index of the first wrong token, and the margin."""
+    def read(self) -> list[Found]:
+        """Wait for the scores; return those of each row."""
         if self.done is not None:
             self.done.synchronize()
-        first, margin = self.found.tolist()
-        return [(int(place), least) for place, least in zip(first, margin, strict=True)]
+        return [Found(int(first), int(top), *rest) for first, top, *rest in self.found.T.tolist()]
 
 
 def score(model: Model, rows: Sequence[Whole], end: int) -> Scores:
@@ -89,6 +89,12 @@ def _judge(
     never = int(1e9)
     first = torch.full((rows,), never, device=logits.device)
     first.scatter_reduce_(0, owner, torch.where(given, never, which), "amin")
-    margin = torch.where(which <= first[owner], right.double() - best.double(), torch.inf)
-    least = torch.full((rows,), torch.inf, dtype=margin.dtype, device=logits.device)
-    return torch.stack([first.double(), least.scatter_reduce_(0, owner, margin, "amin")])
+    lead = right.double() - best.double()
+    until, before = which <= first[owner], which < first[owner]
+    apart = torch.where(lead.isfinite(), lead.abs(), -1.0)
+    least = torch.full((3, rows), torch.inf, dtype=lead.dtype, device=logits.device)
+    for place, (numbers, seen) in enumerate([(lead, until), (lead, before), (apart, until)]):
+        least[place].scatter_reduce_(0, owner, torch.where(seen, numbers, torch.inf), "amin")
+    top = torch.zeros(rows, dtype=other.dtype, device=logits.device)
+    top.scatter_reduce_(0, owner, torch.where(which == first[owner], other, 0), "amax")
+    return torch.cat([torch.stack([first, top]).double(), least])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from os.path import commonprefix
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...errors import UserError, clip
 from ...pipelines.folder import shown
@@ -14,17 +15,37 @@ from ..calls import BASE
 from ..template import read_template
 
 _PROBE = "ADD, q0"
+AROUND = 24  # characters on each side of a border: more than a token or a run of white space in it has
+MOST_BORDERS = 100_000  # remembered
 NO_WORD = "\N{REPLACEMENT CHARACTER}"
+
+
+class Spelled(NamedTuple):
+    """A question and its right answer in tokens.
+
+    Args:
+        given: what the model reads.
+        answer: what it must write, without the end.
+        piece: text of the prompt's end that the model must write first, where ``given`` stops before it.
+        merges: the tokenizer merges the end of the prompt with the answer when it reads them as one text.
+    """
+
+    given: list[int]
+    answer: list[int]
+    piece: str
+    merges: bool
 
 
 class Tokens:
     """A tokenizer, and the tokens around prompts and completions.
 
-    Prompt and completion are tokenised apart, the way prompt-completion trainers do: no token spans the border.
+    A model is asked as plain decoding asks: it reads the prompt's own tokens, and no token spans the border.
 
     Args:
         tokenizer: of the transformers library.
         template: the text around each prompt, as ``--template`` says it; None for none.
+        joined: models were trained on prompt and completion tokenised as one text: they are given the tokens of it that
+            lie in the prompt whatever the answer is, and write the rest.
 
     Attributes:
         start: tokens that stand before a prompt's text, such as one for the beginning of text.
@@ -35,8 +56,8 @@ class Tokens:
         UserError: the tokenizer has no end-of-text token, or does not take the template.
     """
 
-    def __init__(self, tokenizer: Any, template: str | None = None) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, template: str | None = None, *, joined: bool = False) -> None:
+        self.tokenizer, self.joined = tokenizer, joined
         self.template = read_template(template, tokenizer)
         end = self.template.end or tokenizer.eos_token
         if end is None:
@@ -49,13 +70,14 @@ class Tokens:
         self.words = frozenset(tokenizer.get_vocab().values())
         plain, [whole] = self.encode([_PROBE])[0], tokenizer([_PROBE])["input_ids"]
         at = next((i for i in range(len(whole)) if whole[i : i + len(plain)] == plain), 0)
-        self.start: list[int] = list(dict.fromkeys(whole[:at]))  # some tokenizers put the same token twice
+        self.start: list[int] = whole[:at]
         opening = self.encode([self.template.render(_PROBE)])[0]
         if self.template.whole or opening[: len(self.start)] == self.start:  # the template brings them itself
             self.start = []
         # SentencePiece tokenizers put a space before a text of its own, which is no part of it.
         before = self.encode(["\n"])[0]
         self.lead = self._behind(before, plain).removesuffix(_PROBE)
+        self._borders: dict[tuple[str, str], bool] = {}
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the tokens of each text, without any before or after it."""
@@ -92,18 +114,70 @@ class Tokens:
             for tokens, alone in zip(behind, plain, strict=True)
         ]
 
+    def spell(self, prompts: Sequence[str], completions: Sequence[str]) -> list[Spelled]:
+        """Return prompts and completions in tokens, as decoding would come upon them.
+
+        Raises:
+            UserError: a prompt has no token: there is nothing to continue.
+        """
+        found = zip(
+            self.prompts(prompts), self.completions(completions), self._merging(prompts, completions), strict=True
+        )
+        spelled = [Spelled(given, answer, "", merges) for given, answer, merges in found]
+        if not self.joined:
+            return spelled
+        return [self._back(*one) for one in zip(spelled, prompts, completions, strict=True)]
+
+    def merges(self, prompts: Sequence[str], completions: Sequence[str]) -> int:
+        """Return how many completions the tokenizer merges with the end of their prompts, read as one text."""
+        return sum(self._merging(prompts, completions))
+
+    def _merging(self, prompts: Sequence[str], completions: Sequence[str]) -> list[bool]:
+        """Tell which completions the tokenizer merges with the end of their prompts.
+
+        What lies further from the border than ``AROUND`` characters has no say in it; few borders differ.
+        """
+        pairs = [
+            (self.template.render(prompt)[-AROUND:], answer[:AROUND])
+            for prompt, answer in zip(prompts, completions, strict=True)
+        ]
+        new = list(set(pairs) - self._borders.keys())
+        if len(self._borders) + len(new) > MOST_BORDERS:
+            self._borders.clear()
+            new = list(set(pairs))
+        alone, both = self.encode([tail for tail, _ in new]), self.encode([tail + head for tail, head in new])
+        for pair, one, two in zip(new, alone, both, strict=True):
+            self._borders[pair] = two[: len(one)] != one
+        return [self._borders[pair] for pair in pairs]
+
+    def _back(self, found: Spelled, prompt: str, completion: str) -> Spelled:
+        """Return a question whose end is left to the model, as far as some answer of its kind merges with it.
+
+        Where it stops must not tell which answer is right: of that one only its kind is looked at.
+        """
+        own, text = found.given, self.template.render(prompt)
+        [whole, *tried] = self.encode([text + answer for answer in (completion, *answers_like(prompt, completion))])
+        kept = max(1, min(len(commonprefix([own, self.start + tokens])) for tokens in tried))
+        if kept == len(own):
+            return found
+        whole = self.start + whole
+        answer = whole[kept:] if whole[:kept] == own[:kept] else own[kept:] + found.answer
+        return Spelled(own[:kept], answer, self._behind(own[:kept][-1:], own[kept:]), found.merges)
+
     def text(self, prompt: Sequence[int], answer: Sequence[int]) -> str:
         """Return the text of an answer's tokens, exactly: leading and trailing white space, special tokens and all.
 
         Models have more tokens than their tokenizers have words; one without a word is no nothing, but ``NO_WORD``.
         """
+        if self.words.issuperset(answer):
+            return self._behind(prompt[-1:], answer)
         runs: list[list[int]] = [[]]
         for token in answer:
             if token in self.words:
                 runs[-1].append(token)
             else:
                 runs.append([])
-        return NO_WORD.join(self._behind(prompt[-1:], run).removeprefix(self.lead) for run in runs)
+        return NO_WORD.join(self._behind(prompt[-1:], run) for run in runs)
 
     def _behind(self, prompt: Sequence[int], answer: Sequence[int]) -> str:
         """Return what the answer adds to the prompt: decoded alone, many an answer would lose its leading space."""
@@ -115,12 +189,22 @@ class Tokens:
         return found
 
 
-def load_tokenizer(folder: Path | str, template: str | None = None) -> Tokens:
+def answers_like(prompt: str, completion: str) -> tuple[str, ...]:
+    """Return the beginnings of all answers that a question could have, of which one is right: its kind, no more."""
+    if completion in ("True", "False"):
+        return "True", "False"
+    if completion[:1].isdigit() or completion[:1] == "-":
+        return (*"0123456789", *("-" if "-" in prompt else ""))
+    return (completion.partition(",")[0],)  # the name of the adapter's machine
+
+
+def load_tokenizer(folder: Path | str, template: str | None = None, *, joined: bool = False) -> Tokens:
     """Load the tokenizer of a base model or adapter; no code of its own is run.
 
     Args:
         folder: folder, or name on the Hub, of the model.
         template: the text around each prompt; None for none.
+        joined: see ``Tokens``.
 
     Raises:
         UserError: there is none, it is damaged, or it has no end-of-text token.
@@ -134,16 +218,19 @@ def load_tokenizer(folder: Path | str, template: str | None = None) -> Tokens:
     except Exception as error:  # whatever the library makes of a damaged folder
         reason = str(error).strip().split("\n")[0]
         raise UserError(f"the tokenizer cannot be loaded: {clip(reason, 300)}", where=shown(str(folder))) from error
-    return Tokens(tokenizer, template)
+    return Tokens(tokenizer, template, joined=joined)
 
 
-def load_tokenizers(base: Path | str, adapters: Mapping[str, Path], template: str | None = None) -> dict[str, Tokens]:
+def load_tokenizers(
+    base: Path | str, adapters: Mapping[str, Path], template: str | None = None, *, joined: bool = False
+) -> dict[str, Tokens]:
     """Load the tokenizer of the base model, and those that adapters bring.
 
     Args:
         base: folder, or name on the Hub, of the base model.
         adapters: folder of each adapter by its name.
         template: the text around each prompt; None for none.
+        joined: see ``Tokens``.
 
     Returns:
         The tokenizer of each adapter: its own where its folder holds tokenizer files, else the base model's, which
@@ -152,12 +239,12 @@ def load_tokenizers(base: Path | str, adapters: Mapping[str, Path], template: st
     Raises:
         UserError: a tokenizer is damaged, or has no end-of-text token.
     """
-    known = {_files(Path(base)): load_tokenizer(base, template)}
+    known = {_files(Path(base)): load_tokenizer(base, template, joined=joined)}
     found = {BASE: known[_files(Path(base))]}
     for name, folder in adapters.items():
         files = _files(folder)
         if files and files not in known:
-            known[files] = load_tokenizer(folder, template)
+            known[files] = load_tokenizer(folder, template, joined=joined)
         found[name] = known[files] if files else found[BASE]
     return found
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
-from math import isfinite
+from itertools import takewhile
+from math import inf, isnan
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 
 from ...errors import UserError, clip
-from ..calls import SLACK, Answer, Ask, Backend, Call, Verdict
-from .greedy import greedy
-from .model import Model, out_of_memory
+from ..calls import BASE, Answer, Ask, Backend, Call, Verdict
+from .alone import alone
+from .cache import takes_rows
+from .greedy import Decoded, greedy
+from .model import Model, out_of_memory, quiet
 from .packing import FILL, fit
+from .rope import borders, has_experts, side
+from .rows import NEAR, Question, Row, judge, spell_rows
 from .scoring import Scores, Whole, score
 from .tokens import Tokens
 
@@ -26,33 +31,6 @@ BATCH_TOKENS = {"cpu": 2048, "cuda": 16_384}  # on a CPU, larger batches than th
 CACHED = 8  # a batch of decoding may hold so many times the tokens of a forward pass: its rows bring one each
 
 Result = TypeVar("Result")
-_Question = tuple[str, str, int | None, bool]  # prompt, expected, tokens known or None for all, whether certain
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A question in tokens.
-
-    Args:
-        index: of the question.
-        prompt: its tokens, with those before a prompt.
-        expected: tokens of the right answer, without the end.
-        known: how many of these stand in the first forward pass.
-        limit: tokens to decode, at most.
-        tokens: the tokenizer.
-    """
-
-    index: int
-    prompt: list[int]
-    expected: list[int]
-    known: int
-    limit: int
-    tokens: Tokens
-
-    @property
-    def length(self) -> int:
-        """Number of tokens of the first forward pass."""
-        return len(self.prompt) + self.known
 
 
 @dataclass
@@ -65,6 +43,7 @@ class Stats:
         computed: the same with padding.
         decoded: tokens decoded.
         steps: forward passes of ``decode``.
+        alone: rows decoded alone.
     """
 
     batches: int = 0
@@ -72,6 +51,7 @@ class Stats:
     computed: int = 0
     decoded: int = 0
     steps: int = 0
+    alone: int = 0
 
 
 class TransformersBackend(Backend):
@@ -86,6 +66,8 @@ class TransformersBackend(Backend):
         dtype: float32, bfloat16, float16 or auto.
         device: cpu, cuda, cuda:1 ... or auto.
         attention: an attention implementation of transformers, or auto.
+        near_ties: what becomes of rows in which a token leads the next one by so little that the shape of a batch could
+            decide: alone decodes them one by one, count only marks them.
 
     Raises:
         UserError: the device is not there, or the model cannot be loaded.
@@ -103,17 +85,26 @@ class TransformersBackend(Backend):
         dtype: str = "auto",
         device: str = "auto",
         attention: str = "auto",
+        near_ties: str = "alone",
     ) -> None:
         self.tokens = tokens
         self.model = Model(base_model, adapters, dtype=dtype, device=device, attention=attention)
         self.batch_tokens = batch_tokens or BATCH_TOKENS[self.model.device.type]
         self.budget = {"pass": self.batch_tokens, "cache": CACHED * self.batch_tokens}
         self.stats = Stats()
+        self.dtype = str(self.model.dtype).removeprefix("torch.")
+        self.near, self.near_alone = NEAR[self.dtype], near_ties == "alone"
+        config = self.model.net.config.get_text_config()
+        self.room = self.model.max_positions
+        self.borders, self.takes_rows = borders(self.model.net), takes_rows(config)
+        # Rounding makes routers choose other experts, which changes logits by more than a near tie.
+        self.batches = self.dtype == "float32" or not self.near_alone or not has_experts(config)
 
     def provenance(self) -> dict[str, object]:
         return {
             "device": self.model.device.type,
-            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "dtype": self.dtype,
+            "near_tie_below": self.near,
             "batch_tokens": self.batch_tokens,
             **{name: version(name) for name in ("torch", "transformers", "peft")},
         }
@@ -130,14 +121,30 @@ class TransformersBackend(Backend):
             UserError: a row is longer than the model can be, or does not fit into memory alone.
         """
         self.model.use(adapter)
-        rows = self._rows(adapter, [(call.prompt, call.completion, None, True) for call in calls])
-        ahead: tuple[list[_Row], Scores] | None = None
-        for batch, scores in self._batches(rows, "pass", self._score):
+        questions = [Question(call.prompt, call.completion) for call in calls]
+        doubtful: list[Row] = []
+        margins: dict[int, float] = {}
+        ahead: tuple[list[Row], Scores] | None = None
+
+        def verdicts(batch: list[Row], scores: Scores) -> Iterator[tuple[int, Verdict]]:
+            for row, found in zip(batch, scores.read(), strict=True):
+                if not found.closest >= 0:
+                    raise _not_finite(adapter, row)
+                verdict = judge(row, found, self.near, alone=self.near_alone)
+                if isinstance(verdict, Verdict):
+                    yield row.index, verdict
+                else:
+                    doubtful.append(verdict)
+                    margins[row.index] = found.margin
+
+        for batch, scores in self._batches(self._passes(adapter, questions, doubtful), "pass", self._score):
             if ahead is not None:  # read while the device computes the next batch
-                yield from _verdicts(*ahead)
+                yield from verdicts(*ahead)
             ahead = batch, scores
         if ahead is not None:
-            yield from _verdicts(*ahead)
+            yield from verdicts(*ahead)
+        for row, answer in self._answers(adapter, doubtful):
+            yield row.index, row.verdict(answer, margins.get(row.index))
 
     def decode(self, adapter: str, asks: Sequence[Ask]) -> Iterator[tuple[int, Answer]]:
         """Decode greedily.
@@ -146,50 +153,97 @@ class TransformersBackend(Backend):
             UserError: a row is longer than the model can be, or does not fit into memory alone.
         """
         self.model.use(adapter)
-        chunks = self._rows(adapter, [(ask.prompt, ask.expected, ask.known, ask.certain) for ask in asks])
-        rows = [row for chunk in chunks for row in chunk]
+        questions = [Question(ask.prompt, ask.expected, ask.known, ask.certain) for ask in asks]
+        rows = [row for chunk in self._rows(adapter, questions) for row in chunk]
         yield from ((row.index, Answer("", False)) for row in rows if row.limit < 1)
-        # Rows that end together make good batches; how much they are given matters less.
-        rows = sorted((row for row in rows if row.limit > 0), key=lambda row: -row.limit)
-        for batch, answers in self._batches(iter([rows]), "cache", self._decode):
-            for row, tokens in zip(batch, answers, strict=True):
-                yield row.index, self._answer(row, tokens, asks[row.index].expected)
+        yield from ((row.index, answer) for row, answer in self._answers(adapter, [r for r in rows if r.limit > 0]))
 
-    def _rows(self, adapter: str, questions: Sequence[_Question]) -> Iterator[list[_Row]]:
+    def _passes(self, adapter: str, questions: Sequence[Question], rest: list[Row]) -> Iterator[list[Row]]:
+        """Yield the rows that a forward pass can judge, and add the others to the rest."""
+        for rows in self._rows(adapter, questions):
+            found = [replace(row, group=self._group(row, row.length)) for row in rows]
+            rest += [row for row in found if row.group is None]
+            yield sorted((row for row in found if row.group is not None), key=lambda row: (row.group, -row.length))
+
+    def _group(self, row: Row, fed: int) -> tuple[int, ...] | None:
+        """Return what a row that the model reads so many tokens of shares a batch with; None for nothing."""
+        return side(self.borders, len(row.given), fed) if self.batches and row.group is not None else None
+
+    def _answers(self, adapter: str, rows: Iterable[Row]) -> Iterator[tuple[Row, Answer]]:
+        """Decode rows: in batches what batches can decode, alone the rest."""
+        rows = [replace(row, group=self._group(row, len(row.begun) + row.limit - 1)) for row in rows]
+        apart = [row for row in rows if row.group is None or not self.takes_rows]
+        together = [row for row in rows if row.group is not None and self.takes_rows]
+        # Rows that end together make good batches; how much they are given matters less.
+        together.sort(key=lambda row: (row.group, -row.limit))
+        for batch, answers in self._batches(iter([together]), "cache", self._decode):
+            for row, found in zip(batch, answers, strict=True):
+                answer = self._answer(adapter, row, found)
+                if (answer.near_tie and self.near_alone) or row.gave_up(answer):
+                    apart.append(row)
+                else:
+                    yield row, answer
+        for row in apart:
+            yield row, self._alone(adapter, row)
+
+    def _answer(self, adapter: str, row: Row, found: Decoded) -> Answer:
+        if isnan(found.margin):
+            raise _not_finite(adapter, row)
+        return row.answer(found.tokens, margin=found.margin, near=self.near)
+
+    def _alone(self, adapter: str, row: Row) -> Answer:
+        """Decode a row from its prompt, as the library does it; what may become right may take more tokens."""
+        row = replace(row, known=0, limit=row.known + row.limit)
+        most = row.most if self.room is None else min(row.most, self.room - len(row.given) + 1)
+        while True:
+            [(_, [found])] = self._batches(iter([[row]]), "alone", self._generate)
+            self.stats.decoded += len(found.tokens)
+            self.stats.alone += 1
+            answer = self._answer(adapter, row, found)
+            if row.limit >= most or not row.gave_up(answer):
+                return answer
+            row = replace(row, limit=most)
+
+    def _generate(self, batch: list[Row]) -> list[Decoded]:
+        with torch.inference_mode(), quiet():
+            return [alone(self.model, row.given, row.limit, row.tokens.end) for row in batch]
+
+    def _rows(self, adapter: str, questions: Sequence[Question]) -> Iterator[list[Row]]:
         """Tokenise questions, those with the longest texts first."""
         order = sorted(range(len(questions)), key=lambda index: -len(questions[index][0]) - len(questions[index][1]))
         for start in range(0, len(order), CHUNK):
-            chosen = [questions[index] for index in order[start : start + CHUNK]]
-            tokens = self.tokens[adapter]
-            prompts = tokens.prompts([prompt for prompt, *_ in chosen])
-            answers = tokens.encode([expected for _, expected, *_ in chosen])
-            found = zip(order[start:], chosen, prompts, answers, strict=False)
-            yield sorted((self._row(tokens, *one) for one in found), key=lambda row: -row.length)
+            chosen = order[start : start + CHUNK]
+            rows = spell_rows(self.tokens[adapter], [questions[index] for index in chosen])
+            yield [self._fitting(replace(row, index=chosen[row.index])) for row in rows]
 
-    def _row(self, tokens: Tokens, index: int, question: _Question, prompt: list[int], expected: list[int]) -> _Row:
-        text, _, known, certain = question
-        if max(*prompt, *expected, tokens.end) >= self.model.vocabulary:
+    def _fitting(self, row: Row) -> Row:
+        """Return a row with as many tokens to decode as the model has positions.
+
+        Raises:
+            UserError: the right answer is too long, or the model lacks tokens of it.
+        """
+        where = clip(row.question.prompt)
+        if max(*row.given, *row.expected, row.tokens.end) >= self.model.vocabulary:
             words = f"{self.model.vocabulary:,}"
-            raise UserError(f"the tokenizer has tokens that the model lacks: it knows {words}", where=clip(text))
-        whole = len(prompt) + len(expected)
-        room = whole + SLACK if self.model.max_positions is None else self.model.max_positions
-        if whole > room and certain:
+            raise UserError(f"the tokenizer has tokens that the model lacks: it knows {words}", where=where)
+        room = self.room
+        if room is None:
+            return row
+        if row.length > room and row.question.certain:
             raise UserError(
-                f"a row of {whole:,} tokens is longer than the model can be",
-                where=clip(text),
+                f"a row of {row.length:,} tokens is longer than the model can be",
+                where=where,
                 allowed=f"prompt and completion of {room:,} tokens together",
                 next_step="evaluate shorter operands, or a model with more positions",
             )
-        known = len(expected) if known is None else min(known, len(expected))
         # The last token decoded takes no position.
-        limit = min(len(expected) - known + SLACK, room - len(prompt) - known + 1)
-        return _Row(index, prompt, expected, known, limit, tokens)
+        return replace(row, limit=min(row.limit, room - len(row.begun) + 1))
 
     def _batches(
-        self, chunks: Iterator[list[_Row]], kind: str, work: Callable[[list[_Row]], Result]
-    ) -> Iterator[tuple[list[_Row], Result]]:
+        self, chunks: Iterator[list[Row]], kind: str, work: Callable[[list[Row]], Result]
+    ) -> Iterator[tuple[list[Row], Result]]:
         """Cut rows into batches, and yield each with what the work makes of it; halve the budget out of memory."""
-        waiting: deque[_Row] = deque()
+        waiting: deque[Row] = deque()
         while True:
             # A batch that takes all that wait may take more of the next chunk.
             while (taken := self._fit(waiting, kind)) == len(waiting) and (chunk := next(chunks, None)) is not None:
@@ -209,15 +263,18 @@ class TransformersBackend(Backend):
             else:
                 yield batch, result
 
-    def _fit(self, rows: deque[_Row], kind: str) -> int:
+    def _fit(self, waiting: deque[Row], kind: str) -> int:
+        if kind == "alone":
+            return len(waiting)
+        rows = takewhile(lambda row: row.group == waiting[0].group, waiting)
         if kind == "cache":
-            return fit(((row.length + row.limit, 1) for row in rows), tokens=self.budget[kind], fill=0)
+            return fit(((len(row.begun) + row.limit, 1) for row in rows), tokens=self.budget[kind], fill=0)
         sizes = ((row.length, len(row.expected) + 1) for row in rows)
         positions = LOGITS[self.model.device.type] // self.model.vocabulary
         return fit(sizes, tokens=self.budget[kind], projected=positions, fill=FILL)
 
-    def _halve(self, batch: list[_Row], kind: str) -> None:
-        longest = max(row.length + (row.limit if kind == "cache" else 0) for row in batch)
+    def _halve(self, batch: list[Row], kind: str) -> None:
+        longest = max(row.length if kind == "pass" else len(row.begun) + row.limit for row in batch)
         if len(batch) == 1:
             raise UserError(
                 f"memory ran out on a single row of {longest:,} tokens",
@@ -228,32 +285,25 @@ class TransformersBackend(Backend):
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _score(self, batch: list[_Row]) -> Scores:
-        scores = score(self.model, [Whole(row.prompt, row.expected) for row in batch], batch[0].tokens.end)
+    def _score(self, batch: list[Row]) -> Scores:
+        scores = score(self.model, [Whole(row.given, row.expected) for row in batch], batch[0].tokens.end)
         self.stats.batches += 1
         self.stats.tokens += sum(row.length for row in batch)
         self.stats.computed += len(batch) * max(row.length for row in batch)
         return scores
 
-    def _decode(self, batch: list[_Row]) -> list[list[int]]:
-        given = [row.prompt + row.expected[: row.known] for row in batch]
+    def _decode(self, batch: list[Row]) -> list[Decoded]:
+        limits, stop = [row.limit for row in batch], self.near if self.near_alone else -inf
         with torch.inference_mode():
-            answers, steps = greedy(self.model, given, [row.limit for row in batch], batch[0].tokens.end)
+            answers, steps = greedy(self.model, [row.begun for row in batch], limits, batch[0].tokens.end, stop)
         self.stats.steps += steps
-        self.stats.decoded += sum(map(len, answers))
+        self.stats.decoded += sum(len(answer.tokens) for answer in answers)
         return answers
 
-    def _answer(self, row: _Row, tokens: list[int], expected: str) -> Answer:
-        ended = tokens[-1] == row.tokens.end
-        answer = row.expected[: row.known] + (tokens[:-1] if ended else tokens)
-        # The same tokens are the same text, also where a tokenizer does not give it back exactly.
-        text = expected if answer == row.expected else row.tokens.text(row.prompt, answer)
-        return Answer.to(row.prompt, row.expected, answer, text=text, ended=ended, decoded=len(tokens))
 
-
-def _verdicts(batch: list[_Row], scores: Scores) -> Iterator[tuple[int, Verdict]]:
-    for row, (first, margin) in zip(batch, scores.read(), strict=True):
-        size = len(row.expected) + 1
-        right = first >= size
-        tokens = len(row.prompt) + size
-        yield row.index, Verdict(right, None if right else first, margin if isfinite(margin) else None, tokens, size)
+def _not_finite(adapter: str, row: Row) -> UserError:
+    return UserError(
+        f"{f'the adapter {adapter}' if adapter != BASE else 'the base model'} gives logits that are not finite",
+        where=f"a row of {row.length:,} tokens: {clip(row.question.prompt)}",
+        next_step="--dtype float32; if that fails too, its weights are damaged",
+    )

@@ -1,0 +1,188 @@
+"""Questions in tokens, and what the tokens that a model gives say of the answer: what all backends share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+from typing import NamedTuple
+
+from ..calls import SLACK, Answer, Verdict
+from .tokens import NO_WORD, Tokens
+
+# A lead smaller than this, in logits, can turn with the shape of a batch. Measured on the architectures of
+# tests/test_architectures.py, batch against alone: leads differ by up to 3e-5 in float32, 0.04 in float16 and 0.4 in
+# bfloat16; the larger ones leave room for models of many more layers.
+NEAR = {"float32": 1e-3, "float16": 0.125, "bfloat16": 1.0}
+
+
+class Question(NamedTuple):
+    """A question and its right answer.
+
+    Args:
+        prompt: what the model reads.
+        expected: the right answer, or a text of about its length.
+        known: its tokens that are proved already.
+        certain: it is the right answer.
+    """
+
+    prompt: str
+    expected: str
+    known: int = 0
+    certain: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A question in tokens.
+
+    Args:
+        index: of the question.
+        question: the texts.
+        tokens: the tokenizer.
+        given: what the model reads.
+        expected: tokens of the right answer, without the end.
+        target: the text that these tokens must be: the right answer, and before it what ``given`` lacks of the prompt.
+        exact: they are it. Where not, only decoding can tell.
+        merges: the tokenizer merges the end of the prompt with the answer.
+        known: how many of the expected tokens the model is given when it decodes.
+        limit: tokens to decode, at most.
+        least: smallest lead of the known tokens.
+        group: rows of different groups share no batch; None: the row is decoded alone.
+    """
+
+    index: int
+    question: Question
+    tokens: Tokens
+    given: list[int]
+    expected: list[int]
+    target: str
+    exact: bool
+    merges: bool
+    known: int
+    limit: int
+    least: float = float("inf")
+    group: tuple[int, ...] | None = ()
+
+    @property
+    def length(self) -> int:
+        """Number of tokens of the prompt and the right answer."""
+        return len(self.given) + len(self.expected)
+
+    @property
+    def begun(self) -> list[int]:
+        """The tokens that decoding begins with."""
+        return self.given + self.expected[: self.known]
+
+    def may_become_right(self, answer: Sequence[int]) -> bool:
+        """Tell whether a right answer can begin with some tokens; the end token stands for the answer's end."""
+        ended = bool(answer) and answer[-1] == self.tokens.end
+        text = self.tokens.text(self.given, answer[:-1] if ended else answer)
+        # The bytes of one character may lie in several tokens.
+        return text == self.target if ended else self.target.startswith(text.rstrip(NO_WORD))
+
+    def gave_up(self, answer: Answer) -> bool:
+        """Tell whether decoding gave up on what may still become the right answer, spelled in more tokens."""
+        right, text = self.question.expected, answer.text.rstrip(NO_WORD)
+        return self.question.certain and not answer.ended and right.startswith(text)
+
+    @property
+    def most(self) -> int:
+        """Number of tokens that the right answer can take, whatever they are."""
+        return len(self.target.encode()) + SLACK
+
+    def answer(self, given: Sequence[int], *, margin: float | None, near: float, known: int | None = None) -> Answer:
+        """Return the answer that decoding gave.
+
+        Args:
+            given: the tokens decoded, with the end token where it came.
+            margin: their smallest lead over the next best ones; None where unknown.
+            near: leads below this are near ties.
+            known: how many expected tokens come before them; ``self.known`` by default.
+        """
+        known = self.known if known is None else known
+        ended = bool(given) and given[-1] == self.tokens.end
+        whole = [*self.expected[:known], *(given[:-1] if ended else given)]
+        text, piece = self.tokens.text(self.given, whole), self.target[: len(self.target) - len(self.question.expected)]
+        # What does not go on with the prompt is no answer to it, whatever it says.
+        text = text[len(piece) :] if text.startswith(piece) else NO_WORD + text
+        least = None if margin is None else min(margin, self.least) if known else margin
+        found = Answer.to(self.given, self.expected, whole, text=text, ended=ended, decoded=len(given))
+        return replace(found, margin=least, near_tie=least is not None and least < near, merges=self.merges)
+
+    def verdict(self, answer: Answer, margin: float | None = None) -> Verdict:
+        """Return the verdict that a decoded answer gives.
+
+        Args:
+            answer: from ``answer``.
+            margin: of the forward pass, which tells of wrong answers how far the right one was.
+        """
+        right = answer.ended and answer.text == self.question.expected
+        missed = margin if margin is not None and margin <= 0 else None
+        return Verdict(
+            right,
+            None if right else answer.at,
+            answer.margin if right else missed,
+            answer.tokens,
+            answer.completion_tokens,
+            answer,
+            answer.near_tie,
+            self.merges,
+        )
+
+
+def spell_rows(tokens: Tokens, questions: Sequence[Question], first: int = 0) -> Iterator[Row]:
+    """Yield questions in tokens, whatever a model can take.
+
+    Args:
+        tokens: the tokenizer.
+        questions: the questions.
+        first: index of the first one.
+    """
+    spelled = tokens.spell([one.prompt for one in questions], [one.expected for one in questions])
+    for index, (question, one) in enumerate(zip(questions, spelled, strict=True), first):
+        target = one.piece + question.expected
+        exact = tokens.text(one.given, one.answer) == target
+        known = min(question.known, len(one.answer)) if exact else 0
+        limit = len(one.answer) - known + SLACK
+        yield Row(index, question, tokens, one.given, one.answer, target, exact, one.merges, known, limit)
+
+
+class Found(NamedTuple):
+    """What a forward pass over a question and its right answer found.
+
+    Args:
+        first: index of the first token of the right answer that is not the likeliest; more than there are if all are.
+        top: the likeliest token there.
+        margin: smallest lead of a right token over the best other one, up to the first wrong one, which is negative.
+        before: the same, without the wrong one.
+        closest: smallest distance of a right token from the best other one, up to the first wrong one.
+    """
+
+    first: int
+    top: int
+    margin: float
+    before: float
+    closest: float
+
+
+def judge(row: Row, found: Found, near: float, *, alone: bool) -> Verdict | Row:
+    """Return the verdict of a forward pass; where only decoding can tell, the row as it is to be decoded.
+
+    Args:
+        row: the question.
+        found: what the pass found.
+        near: distances below this are near ties.
+        alone: near ties are decoded alone; else the pass judges them too.
+    """
+    size = len(row.expected) + 1
+    right, close = found.first >= size, found.closest < near
+    if close and alone:
+        return replace(row, group=None)
+    if not row.exact:
+        return row
+    if not right and row.may_become_right([*row.expected[: found.first], found.top]):
+        return replace(row, known=found.first, limit=row.limit - found.first, least=found.before)
+    margin = found.margin if isfinite(found.margin) else None
+    at = None if right else found.first
+    return Verdict(right, at, margin, len(row.given) + size, size, None, close, row.merges)
