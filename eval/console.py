@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
@@ -221,6 +222,8 @@ def print_accuracy(session: Session, note: str) -> None:
     console.print(table)
     speed = f"{row['calls']:,} calls in {row['seconds']:,.1f} s, {row['calls_per_second']:,.1f} calls/s"
     console.print(f"run {session.tables.run_id}: {speed}{'; ' + note if note else ''}", soft_wrap=True)
+    for line in notes_of_borders(row):
+        console.print(line, soft_wrap=True)
     results = "" if session.settings.out == "results" else f" --results {argument(session.settings.out)}"
     query = (
         "SELECT task, mode, len_a, len_b, n, accuracy FROM class_accuracy"
@@ -228,6 +231,22 @@ def print_accuracy(session: Session, note: str) -> None:
     )
     console.print(f'ask it:  caef-data query{results} "{query}"', soft_wrap=True)
     console.print(f"see it:  caef-data report{results}", soft_wrap=True)
+
+
+def notes_of_borders(row: dict[str, Any]) -> list[str]:
+    """Return lines that say what makes verdicts of a finished run doubtful, or answers unlike what was trained."""
+    found, calls = [], f"of {row['calls']:,} calls"
+    if row["merged_borders"] and not row["joined"]:
+        found.append(
+            f"{row['merged_borders']:,} {calls}: the tokenizer merges the end of the prompt with the answer;"
+            " adapters trained on joined text need --joined"
+        )
+    if row["near_ties"] and row["near_tie_rule"] == "count":
+        found.append(
+            f"{row['near_ties']:,} {calls} have a near tie, which the shape of a batch may have decided:"
+            " --near-ties alone decodes these alone"
+        )
+    return found
 
 
 def _totals(accuracy: pa.Table) -> list[tuple[str, str, int, int, int, int | None]]:

@@ -36,10 +36,7 @@ if TYPE_CHECKING:
     from .adapters import Checkpoint
 
 VERSION = 2  # of the rules of judging; changes the id of every run
-<<<<<<< HEAD
-=======
-IDENTIFYING = ("strategy", "backend", "endpoint", "limit", "template", "joined", "near_ties")  # settings, beside others
->>>>>>> 8025ba6 (Verdicts are those of plain greedy decoding: near ties, rows across a rope's border and states are decoded alone; the border of prompt and answer is judged by text; --joined, --near-ties)
+IDENTIFYING = ("strategy", "backend", "endpoint", "template", "joined", "near_ties")  # settings, beside others
 WORK = ".work"  # under the results folder: what unfinished runs know so far
 
 
@@ -99,12 +96,8 @@ def prepare(settings: EvalSettings, say: Say = lambda line: None) -> Session:
         "jobs": [list(pair) for pair in jobs.pairs],
         "base": None if checkpoint is None else checkpoint.base_sha256 or str(checkpoint.base),
         "adapters": {} if checkpoint is None else {name: checkpoint.adapters[name].sha256 for name in used},
-<<<<<<< HEAD
-        **{name: getattr(settings, name) for name in ("strategy", "backend", "endpoint", "template")},
-        "limit": settings.limit and [settings.limit, RULE],
-=======
         **{name: getattr(settings, name) for name in IDENTIFYING},
->>>>>>> 8025ba6 (Verdicts are those of plain greedy decoding: near ties, rows across a rope's border and states are decoded alone; the border of prompt and answer is judged by text; --joined, --near-ties)
+        "limit": settings.limit and [settings.limit, RULE],
         **(_numbers(settings) if settings.backend == "transformers" else {}),
     }
     tables = RunTables(Path(settings.out), run_id(json.dumps(identity, sort_keys=True)))
@@ -286,12 +279,9 @@ def _provenance(session: Session, agenda: Agenda, backend: Backend, command: str
         "baseline": settings.baseline,
         "dialect": ", ".join(dialects),
         "max_problems": settings.limit,
-<<<<<<< HEAD
         "rules": VERSION,
-=======
         "joined": settings.joined,
         "near_tie_rule": settings.near_ties,
->>>>>>> 8025ba6 (Verdicts are those of plain greedy decoding: near ties, rows across a rope's border and states are decoded alone; the border of prompt and answer is judged by text; --joined, --near-ties)
         "caef_data": __version__,
         "problems": agenda.num_problems,
         "calls": agenda.num_calls,
