@@ -29,7 +29,8 @@ MAY_IMPORT = {  # parts of the package -> (other parts, third-party packages) th
 HEAVY = {"torch", "transformers", "peft", "ray", "datasets", "duckdb", "matplotlib", "huggingface_hub", "openai"}
 HEAVY |= {"fsspec", "s3fs", "jinja2", "vl_convert"}
 # One stage in several files, which nothing else imports at its top: heavy packages may stand at theirs.
-STAGE = {f"eval/backends/{name}.py" for name in ("cache", "device", "greedy", "model", "scoring", "transformers")}
+BACKEND = ("alone", "cache", "device", "greedy", "model", "scoring", "transformers")
+STAGE = {f"eval/backends/{name}.py" for name in BACKEND}
 PLACES = ("*.py", "tm/**/*.py", "schemas/**/*.py", "pipelines/**/*.py", "eval/**/*.py")
 MODULES = sorted(path.relative_to(ROOT) for place in PLACES for path in ROOT.glob(place))
 
