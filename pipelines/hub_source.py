@@ -268,7 +268,7 @@ def hub_installed(what: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise UserError(
-            f"{shown(what)} is on the Hub, and huggingface_hub is not installed, or too old",
+            f"{shown(what)} can only be had from the Hub, and huggingface_hub is not installed, or too old",
             next_step="pip install 'caef-data[hub]', or name a folder",
         ) from error
 
