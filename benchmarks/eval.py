@@ -240,7 +240,10 @@ class Bench:
         return Result("padding", min(found), detail, {})
 
     def memory(self) -> Result:
-        """Evaluate transitions of add, the answers known: what the evaluation itself holds, with all libraries."""
+        """Evaluate transitions of add, the answers known: what the evaluation itself holds, with all libraries.
+
+        A limit counts expressions, of which about seven transitions each were built.
+        """
         tenth = self.size.calls // 10
         rows = [
             "--task",
@@ -257,7 +260,7 @@ class Bench:
         peak_of(["build", *rows, "--out", "data"], self.folder)
         asked = ["--backend", "oracle", "--data", "data", "--task", "add", "--mode", "one_step", "--split", "train"]
         few, many = (
-            peak_of(["eval", *asked, "--limit", f"{calls}", "--out", f"results-{calls}"], self.folder)
+            peak_of(["eval", *asked, "--limit", f"{calls // 7}", "--out", f"results-{calls}"], self.folder)
             for calls in (tenth, self.size.calls)
         )
         return Result("memory", many, f"{few:,.0f} MB at {tenth:,} calls", {})
