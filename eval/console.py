@@ -221,7 +221,8 @@ def print_accuracy(session: Session, note: str) -> None:
         table.add_row(task, mode, *cells, *(["-" if final is None else f"{final:,}"] if rollout else []))
     console.print(table)
     speed = f"{row['calls']:,} calls in {row['seconds']:,.1f} s, {row['calls_per_second']:,.1f} calls/s"
-    console.print(f"run {session.tables.run_id}: {speed}{'; ' + note if note else ''}", soft_wrap=True)
+    name = f" ({shown(row['name'])})" if row["name"] else ""
+    console.print(f"run {session.tables.run_id}{name}: {speed}{'; ' + note if note else ''}", soft_wrap=True)
     for line in notes_of_borders(row):
         console.print(line, soft_wrap=True)
     results = "" if session.settings.out == "results" else f" --results {argument(session.settings.out)}"

@@ -146,7 +146,7 @@ def test_a_name_is_no_part_of_a_run_and_of_two_the_newest_is_meant(data: Path, t
     for mode, name in (("process", "x"), ("executor", "x"), ("process", None), ("process", "y-1.0")):
         code, said = call(*words, "--mode", mode, *(("--name", name) if name else ()))
         ids += re.findall(r"^run (\w{16})", said, re.MULTILINE)
-        assert code == 0
+        assert code == 0 and (name is None or f"{ids[-1]} ({name}): " in said)
         if name is None:  # the name it had stays
             assert ids[2] == ids[0] and named(ids[0]) == "x"
             code, said = call("compare", "x", ids[0], "--results", tmp_path)

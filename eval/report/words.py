@@ -136,7 +136,8 @@ def left_out(numbers: Numbers) -> list[tuple[str, str]]:
         runs = f"{numbers.older} older run{'s' * (numbers.older > 1)}"
         told.append((f"{runs} left out; name runs with:", "caef-data report --run ID"))
     for run in numbers.unfinished[-FEW:]:
-        why = f"1 run left out: {run['run_id'][:8]} is not finished; go on with:"
+        how = "evaluate anew, by today's rules, with" if run["rules"] is None else "go on with"  # 0.1.0 stopped it
+        why = f"1 run left out: {run['run_id'][:8]} is not finished; {how}:"
         told.append((why, run["command"] or "caef-data eval"))
     if more := len(numbers.unfinished[:-FEW]):
         told.append((f"{more} more not finished; list them with:", 'caef-data query "FROM runs"'))
