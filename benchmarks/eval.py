@@ -1,4 +1,4 @@
-"""Measures what evaluating costs; prints a table: one forward pass against decoding, padding, a GPU.
+"""Measures what evaluating costs; prints a table: one forward pass against decoding, padding.
 
     python benchmarks/eval.py                          all rows, medians of 3 runs: about 25 minutes on 2 cores
     python benchmarks/eval.py --only one_step padding  some rows
@@ -32,15 +32,12 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
-from unittest.mock import patch
 
 import torch
 from build import Goal, Result, machine, number, peak_of, spread, table
-from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 from winners import END, PAD, Texts, Winners, make_tokenizer
 
-from caef_data.eval.backends import model as model_module
 from caef_data.eval.backends.tokens import load_tokenizers
 from caef_data.eval.backends.transformers import TransformersBackend
 from caef_data.eval.calls import BASE, Ask, Call
@@ -61,11 +58,7 @@ class Size(NamedTuple):
 
 
 FULL, SMALL = Size(512, 8, 16, 100, 20, 16, 50, 1_000_000), Size(64, 2, 4, 12, 4, 8, 6, 400)
-BATCH, GPU_BATCH = 16, 64
-EIGHT = LlamaConfig(  # the shape of Llama 3 8B
-    vocab_size=128_256, hidden_size=4096, intermediate_size=14_336, num_hidden_layers=32, num_attention_heads=32,
-    num_key_value_heads=8, max_position_embeddings=8192, rope_theta=500_000.0, eos_token_id=END, pad_token_id=PAD,
-)  # fmt: skip
+BATCH = 16
 
 
 def goals(size: Size) -> dict[str, Goal]:
@@ -79,8 +72,6 @@ def goals(size: Size) -> dict[str, Goal]:
         "half": Goal(f"{rows}, half of the rows wrong: generate / verify", 1.5, 1.9, least=True),
         "padding": Goal("one_step rows of all tasks: real tokens / computed tokens", 0.90, 0.97, "", least=True),
         "memory": Goal(f"peak memory of evaluating {size.calls:,} calls, without a model", 2000, 0, "MB"),
-        "gpu": Goal("8B, bfloat16, LoRA r=16, add 100 digits: verify / matrix-multiply limit", 35, 55, "%", least=True),
-        "gpu_ratio": Goal(f"the same: generate / verify, batch {GPU_BATCH}", 4, 10, least=True),
     }
 
 
@@ -121,19 +112,15 @@ class Bench:
         LlamaForCausalLM(config).save_pretrained(folder)
         self.tokenizer = tokenizer
 
-    def measure(self, key: str) -> Result | None:
-        """Measure one row; None where the machine cannot."""
-        found: Result | None = getattr(self, key)()
+    def measure(self, key: str) -> Result:
+        """Measure one row."""
+        found: Result = getattr(self, key)()
         return found
 
     def backend(self, dtype: str = "float32") -> TransformersBackend:
-        return self.ready(
-            TransformersBackend(self.folder, {}, load_tokenizers(self.folder, {}), dtype=dtype, device="cpu")
-        )
-
-    def ready(self, backend: TransformersBackend) -> TransformersBackend:
-        """Let a backend decode whole batches, and its winners be chosen."""
-        backend.budget["cache"] = 10**9
+        tokens = load_tokenizers(self.folder, {})
+        backend = TransformersBackend(self.folder, {}, tokens, dtype=dtype, device="cpu")
+        backend.budget["cache"] = 10**9  # whole batches are decoded
         self.winners = Winners(backend)
         return backend
 
@@ -152,25 +139,25 @@ class Bench:
         parts = [f"{name} {spread(found)}, {ratios.get(name, 1):.3g} x" for name, found in times.items()]
         return Result(key, ratios[next(iter(slow))], "; ".join([note, *parts]), times)
 
-    def verify(self, backend: TransformersBackend, texts: Texts, *, wrong: int = 0, adapter: str = BASE) -> None:
+    def verify(self, backend: TransformersBackend, texts: Texts, *, wrong: int = 0) -> None:
         """Verify rows; decode those that are wrong from behind what is proved."""
-        found = list(backend.verify(adapter, [Call(adapter, *text) for text in texts]))
+        found = list(backend.verify(BASE, [Call(BASE, *text) for text in texts]))
         asks = [Ask(*texts[index], verdict.at) for index, verdict in found if verdict.at is not None]
         if len(asks) != wrong:
             raise SystemExit(f"{len(asks)} rows are wrong, not {wrong}")
-        list(backend.decode(adapter, asks))
+        list(backend.decode(BASE, asks))
 
-    def decode(self, backend: TransformersBackend, texts: Texts, batch: int = BATCH, adapter: str = BASE) -> None:
+    def decode(self, backend: TransformersBackend, texts: Texts) -> None:
         """Decode rows with the package's own strategy, in batches of a number of rows."""
-        for start in range(0, len(texts), batch):
-            part = texts[start : start + batch]
-            for index, answer in backend.decode(adapter, [Ask(*text) for text in part]):
+        for start in range(0, len(texts), BATCH):
+            part = texts[start : start + BATCH]
+            for index, answer in backend.decode(BASE, [Ask(*text) for text in part]):
                 check(answer.text, part[index][1])
 
-    def generate(self, backend: TransformersBackend, texts: Texts, batch: int = BATCH) -> None:
+    def generate(self, backend: TransformersBackend, texts: Texts) -> None:
         """Decode rows with the library's generate, in batches of a number of rows."""
-        for start in range(0, len(texts), batch):
-            part = texts[start : start + batch]
+        for start in range(0, len(texts), BATCH):
+            part = texts[start : start + BATCH]
             for found, (_, answer) in zip(self.generated(backend, part), part, strict=True):
                 check(found, answer)
 
@@ -265,75 +252,11 @@ class Bench:
         )
         return Result("memory", many, f"{few:,.0f} MB at {tenth:,} calls", {})
 
-    def gpu(self, config: LlamaConfig = EIGHT, device: str = "cuda", number: int = 512) -> Result | None:
-        """Compare the speed of a large model with that of its matrix multiplications alone."""
-        if device == "cuda" and not torch.cuda.is_available():
-            return None
-        backend, texts = self.large(config, device), one_steps(number, 100)
-        self.winners.learn(texts)
-        times = []
-        with self.winners.deciding():
-            self.verify(backend, texts[: number // 4], adapter="lora")
-            for _ in range(self.repeat):
-                start = time.perf_counter()
-                self.verify(backend, texts, adapter="lora")
-                times.append(time.perf_counter() - start)
-        answers = sum(len(answer) + 1 for _, answer in texts)
-        tokens = sum(len(prompt) for prompt, _ in texts) + answers - len(texts)
-        layers = backend.model.net.model.layers
-        inner = sum(weight.numel() for weight in layers.parameters() if weight.ndim == 2)
-        head = config.vocab_size * config.hidden_size
-        floor = (2 * inner * tokens + 2 * head * answers) / multiply_rate(backend.model.device)
-        speed = f"{tokens / median(times):,.0f} tokens/s, the limit is {tokens / floor:,.0f}"
-        return Result("gpu", 100 * floor / median(times), f"{speed}; {spread(times)}", {"verify": times})
-
-    def gpu_ratio(self, config: LlamaConfig = EIGHT, device: str = "cuda", number: int = 128) -> Result | None:
-        """Compare verify of a large model with decoding."""
-        if device == "cuda" and not torch.cuda.is_available():
-            return None
-        backend, texts = self.large(config, device), one_steps(number, 100)
-        self.winners.learn(texts)
-        sides = {
-            "generate": lambda: self.generate(backend, texts, GPU_BATCH),
-            "strategy generate": lambda: self.decode(backend, texts, GPU_BATCH, "lora"),
-        }
-        note = f"{len(texts)} rows"
-        return self.compare("gpu_ratio", sides, lambda: self.verify(backend, texts, adapter="lora"), note)
-
-    def large(self, config: LlamaConfig, device: str) -> TransformersBackend:
-        """Return a backend on a model of random weights, which never lies on disk, with an adapter."""
-        with torch.device(device):
-            net = LlamaForCausalLM._from_config(config, dtype=torch.bfloat16)
-        adapted = get_peft_model(net, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"))
-        adapted.save_pretrained(self.folder / "lora")
-        net = adapted.unload().eval()
-        paths = {"lora": self.folder / "lora"}
-        with patch.object(model_module, "load", lambda *_: net):
-            backend = TransformersBackend(
-                self.folder, paths, load_tokenizers(self.folder, paths), dtype="bfloat16", device=device
-            )
-        backend.model.use("lora")
-        return self.ready(backend)
-
 
 def check(found: str, answer: str) -> None:
     """Stop unless an answer is the right one, but for one character perhaps."""
     if len(found) != len(answer) or sum(map(str.__ne__, found, answer)) > 1:
         raise SystemExit(f"decoded {found!r} instead of {answer!r}")
-
-
-def multiply_rate(device: torch.device) -> float:
-    """Return the operations a second of a large matrix multiplication in bfloat16."""
-    side = 8192 if device.type == "cuda" else 512
-    left, right = torch.randn(2, side, side, dtype=torch.bfloat16, device=device)
-    times = []
-    for _ in range(20):
-        start = time.perf_counter()
-        left @ right
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return 2 * side**3 / median(times)
 
 
 def main() -> None:
@@ -350,9 +273,6 @@ def main() -> None:
         bench = Bench(size, max(1, chosen.repeat), Path(folder))
         for key in (key for key in keys if key in chosen.only):
             result = bench.measure(key)
-            if result is None:
-                print(f"{key}: skipped, torch sees no GPU", file=sys.stderr)
-                continue
             results.append(result)
             print(f"{key}: {number(result.measured, asked[key].unit)}; {result.detail}", file=sys.stderr)
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))

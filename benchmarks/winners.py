@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from caef_data.eval.backends import transformers as backend_module
 from caef_data.eval.backends.greedy import LOOK_EVERY
 from caef_data.eval.backends.transformers import TransformersBackend
+from caef_data.eval.calls import BASE
 
 PAD, END = 0, 1
 WINS = 1e4  # added to the logit of the token that shall win
@@ -52,7 +53,7 @@ class Winners:
 
     def learn(self, texts: Texts, wrong: Sequence[int | None] | None = None) -> None:
         """Make the right answers win, but for one token of some rows."""
-        tokens = self.backend.tokens
+        tokens = self.backend.tokens[BASE]
         wrong = wrong or [None] * len(texts)
         for (prompt, answer), at in zip(texts, wrong, strict=True):
             winners = [*tokens.encode([answer])[0], END]
@@ -68,9 +69,9 @@ class Winners:
         self.next = lambda: winners
         return self.plain_score(model, rows, end)
 
-    def greedy(self, model: Any, given: Any, limits: Any, end: int) -> Any:
+    def greedy(self, model: Any, given: Any, *more: Any) -> Any:
         self.next = self.steps([self.of_given[tuple(row)] for row in given], model.device, leave=True)
-        return self.plain_greedy(model, given, limits, end)
+        return self.plain_greedy(model, given, *more)
 
     def steps(self, winners: list[list[int]], device: torch.device, *, leave: bool) -> Callable[[], torch.Tensor]:
         """Return what gives the winners step by step; rows that have ended leave, as they do in ``greedy``."""

@@ -66,9 +66,9 @@ def build_short(out: Path, num: int) -> Path:
     return out
 
 
-def agenda_of_all(data: Path, folder: Path, problems: int) -> Agenda:
+def agenda_of_all(data: Path, folder: Path, problems: int | None, tasks: Sequence[str] = OPERATORS) -> Agenda:
     """Write the agenda of the operators in all modes, some problems each."""
-    pairs = [(task, mode) for task in OPERATORS for mode in MODES]
+    pairs = [(task, mode) for task in tasks for mode in MODES]
     found = (one for task, mode in pairs for one in read_problems(LocalFolder(data), task, mode, "test", problems))
     return write_agenda(folder / "agenda", found)
 

@@ -35,6 +35,7 @@ def plain_greedy(
     max_new_tokens: int,
     tokenizer_folder: Path | str | None = None,
     dtype: Any = None,
+    device: str = "cpu",
 ) -> list[str]:
     """Return what greedy decoding gives for each prompt alone: its text up to the end token.
 
@@ -47,6 +48,7 @@ def plain_greedy(
         max_new_tokens: tokens to decode, at most; a text without an end token is whatever came so far.
         tokenizer_folder: by default the adapter's folder where it holds a tokenizer, else the base model's.
         dtype: of the weights; float32 by default.
+        device: where the model computes.
     """
     import torch
     from transformers import AutoTokenizer, GenerationConfig
@@ -58,13 +60,13 @@ def plain_greedy(
     model, texts = None, []
     for prompt in prompts:
         if model is None or _has_growing_rope(model):
-            model = load_plain(base_folder, adapter_folder, len(tokenizer), dtype)
+            model = load_plain(base_folder, adapter_folder, len(tokenizer), dtype).to(device)
             getattr(model, "base_model", model).generation_config = settings
             model.generation_config = settings
         given = tokenizer(prompt)["input_ids"]
         while given[-1] == end:  # some tokenizers end every text; who asks does not
             given.pop()
-        ids = torch.tensor([given])
+        ids = torch.tensor([given], device=device)
         with torch.inference_mode():
             found = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings)
         answer = found[0, len(given) :].tolist()

@@ -1,0 +1,123 @@
+"""Measures this checkout against another one, whole commands in turn, A B A B; prints a Markdown table.
+
+    python benchmarks/against.py ../other              both rows, medians of 5 runs: about 15 minutes on 2 cores
+    python benchmarks/against.py ../other --only eval  one row
+    python benchmarks/against.py . --small             small data, against itself: tries the script
+
+Both run under this interpreter with its packages, each from its own tree; nothing is installed. Each verifies a
+dataset that it has built itself, since a dataset names the versions of its rules, and evaluates the tiny model of this
+checkout on such a dataset: all tasks, all modes, on the CPU. The other checkout's numbers come first in the details.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+from build import Goal, Result, configs_of, machine, number, spread, table
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = ROOT / "examples" / "tiny"
+GOALS = {
+    "verify": Goal("`verify`: rows/s here / there, start-up included", 0.8, 1.2, least=True),
+    "eval": Goal("`eval` of the tiny dataset, whole command: seconds there / here", 1, 1.3, least=True),
+}
+
+
+class Tree:
+    """A checkout whose commands run under this interpreter.
+
+    Args:
+        root: its folder.
+        folder: empty; it works there.
+    """
+
+    def __init__(self, root: Path, folder: Path) -> None:
+        self.folder, links = folder, folder / "links"
+        links.mkdir(parents=True)
+        (links / "caef_data").symlink_to(root)
+        self.env = {**os.environ, "PYTHONPATH": str(links)}
+        found = self.output("-c", "import caef_data; print(caef_data.__file__)")
+        if Path(found.strip()).resolve().parent != root:
+            raise SystemExit(f"there is no caef_data in {root}: {found.strip()} was found")
+
+    def output(self, *words: str) -> str:
+        done = subprocess.run([sys.executable, *words], cwd=self.folder, env=self.env, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{self.folder}: {' '.join(words)} failed:\n{done.stderr}{done.stdout}")
+        return done.stdout
+
+    def command(self, *words: str) -> tuple[float, str]:
+        """Return the wall clock of a command, and its output."""
+        start = time.perf_counter()
+        found = self.output("-m", "caef_data", *words)
+        return time.perf_counter() - start, found
+
+
+def verify(trees: Sequence[Tree], small: bool, repeat: int) -> Result:
+    """Verify the rows of a declaration; a row counts as one, a full row as its transitions."""
+    runs: dict[str, list[float]] = {"there": [], "here": []}
+    rows = 0
+    words = ["--task", "add", "--min", "1", "--max", "2"] if small else ["paper"]
+    for tree in trees:
+        tree.command("build", *words, "--out", "data")
+    for _ in range(repeat):
+        for name, tree in zip(runs, trees, strict=True):
+            seconds, output = tree.command("verify", "data", "--json")
+            runs[name].append(seconds)
+            rows = json.loads(output)["transitions"]
+    configs = configs_of(trees[1].folder / "data").items()
+    plain = [splits for name, splits in configs if name.endswith(("-aligner", "-raw"))]
+    rows += sum(split["rows"] for splits in plain for split in splits.values())
+    return compared("verify", runs, f"{rows:,} rows: {', '.join(f'{rows / median(runs[n]):,.0f}/s {n}' for n in runs)}")
+
+
+def evaluate(trees: Sequence[Tree], small: bool, repeat: int) -> Result:
+    """Evaluate the tiny model, into a fresh folder each time."""
+    runs: dict[str, list[float]] = {"there": [], "here": []}
+    for tree in trees:
+        tree.command("build", str(TINY / "tiny.toml"), "--out", "tiny")
+    words = ["eval", "--adapters", str(TINY / "ckpt"), "--data", "tiny", "--device", "cpu"]
+    words += ["--task", "equal", "--mode", "one_step", "--limit", "5"] if small else []
+    for turn in range(repeat):
+        for name, tree in zip(runs, trees, strict=True):
+            runs[name].append(tree.command(*words, "--out", f"results-{turn}")[0])
+    return compared("eval", runs, "all tasks and modes" if not small else "a few rows")
+
+
+def compared(key: str, runs: dict[str, list[float]], note: str) -> Result:
+    ratio = median(runs["there"]) / median(runs["here"])
+    return Result(key, ratio, "; ".join([note, *(f"{name} {spread(times)}" for name, times in runs.items())]), runs)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure this checkout against another; prints a Markdown table.")
+    parser.add_argument("other", type=Path, help="the other checkout")
+    parser.add_argument("--repeat", type=int, default=5, help="runs of everything (5)")
+    parser.add_argument("--only", nargs="+", choices=GOALS, default=list(GOALS), metavar="ROW", help=", ".join(GOALS))
+    parser.add_argument("--small", action="store_true", help="small data, to try the script")
+    parser.add_argument("--json", type=Path, help="write the results there too")
+    chosen = parser.parse_args()
+    parts, results = {"verify": verify, "eval": evaluate}, list[Result]()
+    with tempfile.TemporaryDirectory(prefix="caef-bench-") as folder:
+        places = (chosen.other.resolve(), Path(folder) / "there"), (ROOT, Path(folder) / "here")
+        trees = [Tree(*place) for place in places]
+        for key in chosen.only:
+            results.append(parts[key](trees, chosen.small, max(1, chosen.repeat)))
+            print(f"{key}: {number(results[-1].measured, 'x')}; {results[-1].detail}", file=sys.stderr)
+    print(f"{table(results, GOALS)}\n\n{machine()}; medians of {chosen.repeat} runs (min..max), in turn.")
+    if chosen.json:
+        rows = [GOALS[r.key]._asdict() | r._asdict() | {"reached": r.reached(GOALS[r.key])} for r in results]
+        chosen.json.write_text(json.dumps({"machine": machine(), "repeat": chosen.repeat, "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
