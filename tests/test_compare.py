@@ -172,3 +172,14 @@ def test_the_report_tells_the_pairs_of_the_command(results: Path, tmp_path: Path
         counts = f"{one['gained']} gained, {one['lost']} lost, p = {in_short(one['p'])}".replace("<", "&lt;")
         assert f"{one['n']} problems: {counts}" in page, one["mode_b"]
     assert len(re.findall(r"problems: \d+ gained", page)) >= len(FIRST.jobs)
+
+
+def test_a_loop_as_a_process_stands_beside_its_baseline(data: Path, tmp_path: Path) -> None:
+    """Its expressions are of variant halts_soon in one view and any in another."""
+    words = ("eval", "--backend", "oracle", "--data", data, "--task", "mul", "--limit", 3, "--out", tmp_path)
+    assert call(*words, "--mode", "process", "--name", "machine")[0] == 0
+    assert call(*words, "--baseline", "--base-model", "none", "--name", "alone")[0] == 0
+    (one,) = compared(tmp_path, "alone", "machine")
+    assert (one["n"], one["both_right"], one["p"]) == (3, 3, 1.0)
+    assert call("report", "--results", tmp_path, "--out", tmp_path / "report.html")[0] == 0
+    assert "3 problems: 0 gained, 0 lost, p = 1.00" in (tmp_path / "report.html").read_text("utf-8")

@@ -53,19 +53,22 @@ WHERE run_id IN ({runs}) ORDER BY ALL
 """
 # A run is compared with an older one of the same mode, and the whole process with the base model alone: both lead from
 # the raw question to the raw answer. Of several base models with its own; else with the run that shares most classes;
-# the oldest of equals.
+# the oldest of equals. A process and a baseline may count one expression to two variants: full has its own of mul and div.
 GAINS = """
+WITH classes AS (
+    SELECT run_id, split, task, mode, dialect, if(mode IN ('process', '{raw}'), '', variant) AS variant, len_a, len_b,
+        sum(n)::BIGINT AS n, sum(correct)::BIGINT AS correct, sum(correct) / sum(n) AS accuracy
+    FROM class_accuracy WHERE n > 0 AND run_id IN ({runs}) GROUP BY ALL
+)
 SELECT new.run_id, old.run_id AS old_run, split, task, new.mode, old.mode AS old_mode,
     new.mode <> old.mode AS other_mode, count(*) AS classes,
     sum(old.n)::BIGINT AS old_n, sum(old.correct)::BIGINT AS old_correct,
     sum(new.n)::BIGINT AS n, sum(new.correct)::BIGINT AS correct,
     count(*) FILTER (new.accuracy > old.accuracy) AS better, count(*) FILTER (new.accuracy < old.accuracy) AS worse
-FROM class_accuracy old JOIN class_accuracy new USING (task, split, dialect, variant, len_a, len_b)
+FROM classes old JOIN classes new USING (task, split, dialect, variant, len_a, len_b)
 JOIN runs ran ON ran.run_id = old.run_id JOIN runs present ON present.run_id = new.run_id
-WHERE old.run_id IN ({runs}) AND new.run_id IN ({runs}) AND old.n > 0 AND new.n > 0 AND (
-    new.mode = 'process' AND old.mode = '{raw}' OR new.mode = old.mode
+WHERE new.mode = 'process' AND old.mode = '{raw}' OR new.mode = old.mode
     AND array_position([{runs}], old.run_id) < array_position([{runs}], new.run_id)
-)
 GROUP BY new.run_id, old.run_id, split, task, new.mode, old.mode
 QUALIFY row_number() OVER (
     PARTITION BY new.run_id, split, task, new.mode, old.mode
