@@ -53,7 +53,7 @@ WHERE run_id IN ({runs}) ORDER BY ALL
 """
 # A run is compared with an older one of the same mode, and the whole process with the base model alone: both lead from
 # the raw question to the raw answer. Of several base models with its own; else with the run that shares most classes;
-# the oldest of equals. A process and a baseline may count one expression to two variants: full has its own of mul and div.
+# the oldest of equals. Process and baseline may count an expression to two variants: full has its own for mul and div.
 GAINS = """
 WITH classes AS (
     SELECT run_id, split, task, mode, dialect, if(mode IN ('process', '{raw}'), '', variant) AS variant, len_a, len_b,
