@@ -294,7 +294,12 @@ def evaluate(
     ] = None,
     adapters: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Checkpoint folder: executors/<task>/, aligners/<task>/; or user/name."),
+        typer.Option(
+            metavar="DIR", help="Checkpoint folder: executors/<task>/, aligners/<task>/; one adapter; or user/name."
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Folder or Hub name of a whole model, asked in place of every adapter.")
     ] = None,
     base_model: Annotated[
         str | None, typer.Option(help="Folder or Hub name. Default: what the adapters' configs name.")
@@ -346,6 +351,7 @@ def evaluate(
 
     given = {
         "adapters": adapters,
+        "model": model,
         "base_model": base_model,
         "data": data,
         "task": task,

@@ -70,7 +70,7 @@ class Bench:
         adapted.save_pretrained(self.folder / "lora")
         net = adapted.unload().eval()
         paths = {ADAPTER: self.folder / "lora"}
-        with patch.object(model_module, "load", lambda *_: net):
+        with patch.object(model_module, "load_base", lambda *_: net):
             backend = TransformersBackend(
                 self.folder, paths, load_tokenizers(self.folder, paths), dtype="bfloat16", device=self.device.type
             )

@@ -22,9 +22,9 @@ from ..errors import UserError
 from ..pipelines.shard import put
 from ..tm.columns import I64
 from .calls import Call
+from .files import sha256_of
 from .runs import Problem, Step
 from .tables import CLASS, call_key
-from .weights import sha256_of
 
 WINDOW = 4096  # calls held in memory, and sorted by length, at once: a row group
 DONE, PATH = "agenda.json", "problems.parquet"

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError, clip
 from ..pipelines.folder import shown
 from ..pipelines.hub_source import HubFiles, HubPlace, Say, download, local_or_hub, look_up
-from .lora import CONFIG, PICKLES, Adapter, Shapes
-from .weights import read_header, read_json, readable, sha256_of
+from .files import CHAT_TEMPLATE, CONFIG, TOKENIZER, VOCABULARIES, hash_of, pickled, read_json, shapes_in
+
+if TYPE_CHECKING:
+    from .adapters import Adapter
 
 HUB_NAME = re.compile(r"[\w][\w.-]*(/[\w.-]+)?", re.ASCII)
 INDEX, SINGLE, MODEL = "model.safetensors.index.json", "model.safetensors", "config.json"
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
-SPELLING = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", *TOKENIZERS)
 WANTED = (".json", ".txt", ".model", ".jinja")  # of a Hub repository, beside weights
-HASHED_AT_ONCE = 4
-# How attention and experts are computed: transformers takes a name with a slash for a repository of code to run.
-IMPLEMENTATION = re.compile(r"_?(attn|experts)_implementation(_internal)?")
-FLASH = tuple(f"flash_attention_{version}" for version in (2, 3, 4))
-BUILT_IN = ("eager", "sdpa", "flex_attention", *FLASH, "batched_mm", "grouped_mm")
-PARTS, MAX_PARTS = re.compile(r"(.*_)?(layers?|depths?|blocks|stages|repeats|experts|labels)"), 4096
+KERNEL = re.compile(r"_?(attn|experts)_implementation(_internal)?")
 
 
 @dataclass(frozen=True)
@@ -37,13 +30,11 @@ class BaseModel:
     Args:
         place: its folder; or, on the Hub, its name and commit: ``user/name@commit``.
         sha256: hash of its configuration, tokenizer and weights; None where they are elsewhere.
-        shapes: the shape of each weight by name; None where they cannot be told, or are elsewhere.
         files: its files on the Hub, where it is there.
     """
 
     place: Path | str
     sha256: str | None = None
-    shapes: Shapes | None = None
     files: HubFiles | None = None
 
 
@@ -108,19 +99,12 @@ def _named_by(adapter: Adapter, root: Path | None) -> Path | str:
         for start in (adapter.path, root):
             folder = (start / base).resolve()
             if os.path.isfile(folder / MODEL):
-                if not folder.is_relative_to(root.resolve()):
-                    raise UserError(
-                        f"this adapter's configuration names a base model outside the checkpoint folder: {shown(base)}",
-                        where=where,
-                        next_step=f"if that is what you want: --base-model {shown(folder)}",
-                    )
                 return folder
     # A path is seen from where the user stands, as the libraries that wrote it do.
-    if Path(base).is_absolute() or ".." not in Path(base).parts:
-        if os.path.isfile(Path(base) / MODEL):
-            return Path(base).resolve()
-        if HUB_NAME.fullmatch(base):
-            return base
+    if os.path.isfile(Path(base) / MODEL):
+        return Path(base).resolve()
+    if HUB_NAME.fullmatch(base):
+        return base
     raise UserError(
         f"the base model that this adapter's configuration names is not here: {shown(base)}",
         where=where,
@@ -129,118 +113,59 @@ def _named_by(adapter: Adapter, root: Path | None) -> Path | str:
 
 
 def read_base(folder: Path, *, weights: bool = True) -> BaseModel:
-    """Check a base model's folder: configuration, tokenizer, headers of its weights.
+    """Look at a base model's folder: configuration, tokenizer and weights are there, and no code is asked for.
 
     Raises:
-        UserError: a file is missing, damaged, of a kind that is not read, names code to run, or makes no sense.
+        UserError: a file is missing, damaged or of a kind that is not read, or names code to run.
     """
     config = read_json(folder / MODEL)
-    names = [name for name in SPELLING if (folder / name).is_file()]
-    if not set(names) & set(TOKENIZERS):
-        raise UserError("the base model has no tokenizer", where=shown(folder), allowed=", ".join(TOKENIZERS))
-    described = [config] + [read_json(folder / name) for name in names if name in SPELLING[:2]]
-    settings = [setting for one in described for setting in _settings(one)]
-    if any(name == "auto_map" and value for name, value in settings):
-        raise UserError(
-            "the base model's configuration names code of its own (auto_map), which is never run",
-            where=shown(folder),
-            allowed="models that the transformers library knows",
-            next_step="if it knows this one: take auto_map out of its configuration",
-        )
-    _check_settings(settings, folder)
-    if (folder / CONFIG).exists():  # the transformers library would load it with the model, unasked and unchecked
+    names = [name for name in (*TOKENIZER, CHAT_TEMPLATE) if (folder / name).is_file()]
+    if not set(names) & set(VOCABULARIES):
+        raise UserError("the base model has no tokenizer", where=shown(folder), allowed=", ".join(VOCABULARIES))
+    _check_kernels(config, folder)
+    if (folder / CONFIG).exists():  # the transformers library would load it with the model, unasked
         raise UserError(
             "an adapter lies in the base model's folder",
             where=shown(folder / CONFIG),
             next_step="put it under executors/ or aligners/, or take it away",
         )
-    if not weights:
-        return BaseModel(folder, _hash_of(folder, [MODEL, *names]))
-    files = _weight_files(folder)
-    headers = [read_header(folder / name) for name in files]
-    shapes = {name: tensor.shape for header in headers for name, tensor in header.items()}
-    _check_index(folder, files, shapes)
-    # Numbers packed to fewer bits have shapes of their own.
-    packed = config.get("quantization_config") is not None
-    return BaseModel(folder, _hash_of(folder, [MODEL, *names, *files]), None if packed else shapes)
+    files = _weight_files(folder) if weights else []
+    return BaseModel(folder, hash_of(folder, [MODEL, *names, *files]))
 
 
-def _hash_of(folder: Path, names: list[str]) -> str:
-    with ThreadPoolExecutor(HASHED_AT_ONCE) as pool:
-        digests = pool.map(sha256_of, [folder / name for name in names])
-        told = "".join(f"{name} {digest}\n" for name, digest in zip(names, digests, strict=True))
-    return hashlib.sha256(told.encode()).hexdigest()
+def _check_kernels(config: Any, folder: Path) -> None:
+    """Refuse a name with a slash for how attention or experts are computed: the code of that repository would be run.
 
-
-def _settings(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield every setting of a configuration and of its parts; what a list holds has the list's name."""
-    left: list[tuple[str, Any]] = [("", config)]
-    while left:
-        name, value = left.pop()
-        yield name, value
-        if isinstance(value, dict):
-            left += value.items()
-        elif isinstance(value, list):
-            left += [(name, one) for one in value]
-
-
-def _check_settings(settings: Iterable[tuple[str, Any]], folder: Path) -> None:
-    """Refuse settings that fetch code, and numbers of parts that would take for ever to build."""
-    for name, value in settings:
-        if IMPLEMENTATION.fullmatch(name):
-            chosen = value.values() if isinstance(value, dict) else [value]
-            if not all(one is None or one in BUILT_IN for one in chosen):
-                raise UserError(
-                    f"{name} of the base model's configuration is {clip(value)}, which may be code of its own",
-                    where=shown(folder),
-                    allowed=", ".join(BUILT_IN),
-                    next_step=f"take {name} out of its configuration",
-                )
-        elif type(value) is int and value > MAX_PARTS and PARTS.fullmatch(name):
+    Other code that a configuration names (auto_map) is not run unless it is trusted, and nothing is.
+    """
+    values = config.items() if isinstance(config, dict) else [("", one) for one in config]
+    for name, value in values:
+        if isinstance(value, dict | list):
+            _check_kernels(value, folder)
+        if KERNEL.fullmatch(name) and "/" in str(value):
             raise UserError(
-                f"{clip(name)} of the base model's configuration is {clip(value)}",
+                f"{name} of the base model's configuration is {clip(value)}, which may be code of its own",
                 where=shown(folder),
-                allowed=f"up to {MAX_PARTS:,}",
-                next_step="download the model again",
+                next_step=f"take {name} out of its configuration",
             )
 
 
 def _weight_files(folder: Path) -> list[str]:
     """Return the names of the files that hold the weights, as transformers would choose them."""
     if (folder / SINGLE).is_file():
+        shapes_in(folder / SINGLE)
         return [SINGLE]
     if (folder / INDEX).is_file():
         held = read_json(folder / INDEX).get("weight_map")
-        names = sorted(set(held.values())) if isinstance(held, dict) and _are_names(held.values()) else []
-        if not names:
+        names = sorted({str(name) for name in held.values()}) if isinstance(held, dict) else []
+        if not names or not all(re.fullmatch(r"[\w.-]+\.safetensors", name) for name in names):
             raise UserError(f"{INDEX} names no files of this folder", where=shown(folder))
+        for name in names:
+            shapes_in(folder / name)
         return names
-    with readable(folder):
-        pickles = sorted(path.name for path in folder.iterdir() if path.name.endswith(PICKLES))
-    if pickles:
-        raise UserError(
-            f"the base model's weights are in {clip(pickles[0])}, which is not read: unpickling runs what is in it",
-            where=shown(folder),
-            allowed=SINGLE,
-            next_step="load it where you trust it, and save it again: model.save_pretrained(folder)",
-        )
-    raise UserError("the base model has no weights", where=shown(folder), allowed=f"{SINGLE}, or {INDEX}")
-
-
-def _are_names(values: Iterable[Any]) -> bool:
-    return all(isinstance(one, str) and re.fullmatch(r"[\w.-]+\.safetensors", one, re.ASCII) for one in values)
-
-
-def _check_index(folder: Path, files: list[str], shapes: Shapes) -> None:
-    if files == [SINGLE]:
-        return
-    lost = [name for name in read_json(folder / INDEX)["weight_map"] if name not in shapes]
-    if lost:
-        raise UserError(
-            f"{INDEX} speaks of {clip(lost[0], 120)}, which none of its files holds",
-            where=shown(folder),
-            next_step="download the model again",
-        )
+    raise pickled(folder, "the base model") or UserError(
+        "the base model has no weights", where=shown(folder), allowed=f"{SINGLE}, or {INDEX}"
+    )
 
 
 def on_hub(place: HubPlace, say: Say) -> BaseModel:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .adapters import Checkpoint
 
 VERSION = 2  # of the rules of judging; changes the id of every run
-IDENTIFYING = ("strategy", "backend", "endpoint", "template", "joined", "near_ties")  # settings, beside others
+IDENTIFYING = ("alone", "strategy", "backend", "endpoint", "template", "joined", "near_ties")  # settings, beside others
 WORK = ".work"  # under the results folder: what unfinished runs know so far
 
 
@@ -86,10 +86,18 @@ def prepare(settings: EvalSettings, say: Say = lambda line: None) -> Session:
     if settings.backend != "oracle":
         named = settings.adapters
         root = None if named is None else checkpoint_folder(named, say, base_named=settings.base_model is not None)
-        checkpoint = find_adapters(root, settings.base_model, weights=settings.backend != "openai", say=say)
-    available = None if checkpoint is None else checkpoint.adapters
+        checkpoint = find_adapters(
+            root,
+            settings.base,
+            weights=settings.backend != "openai",
+            task=settings.task,
+            mode=settings.mode,
+            say=say,
+        )
+    available = None if checkpoint is None or settings.alone else checkpoint.adapters
     jobs = choose(settings, manifest, available, needed)
-    used = sorted({name for task, mode in jobs.pairs for name in needed(task, mode)} if not settings.baseline else [])
+    none = settings.baseline or settings.alone
+    used = sorted({name for task, mode in jobs.pairs for name in needed(task, mode)} if not none else [])
     identity = {
         "version": VERSION,
         "rows": check_rows(folder, jobs.pairs, settings.split, settings.limit is not None),

@@ -36,7 +36,9 @@ class EvalSettings:
     """Settings of an evaluation. Constructing them checks them.
 
     Args:
-        adapters: the checkpoint folder, or its name on the Hub; may be missing for the baseline and the oracle.
+        adapters: the checkpoint folder, or the folder of one adapter, or its name on the Hub; None for a model alone
+            and the oracle.
+        model: folder or Hub name of a whole model, which is asked in place of every adapter.
         base_model: folder or Hub name of the base model; None takes it from the adapters' configs.
         data: the built dataset folder, or published raw files, that problems come from; or a name on the Hub.
         task: tasks; none for every task whose adapters are there.
@@ -61,6 +63,7 @@ class EvalSettings:
     """
 
     adapters: str | None = None
+    model: str | None = None
     base_model: str | None = None
     data: str = "data"
     task: tuple[str, ...] = ()
@@ -79,6 +82,16 @@ class EvalSettings:
     baseline: bool = False
     out: str = "results"
     name: str | None = None
+
+    @property
+    def base(self) -> str | None:
+        """Folder or Hub name of the model that was named; None where the adapters' configs name it."""
+        return self.model or self.base_model
+
+    @property
+    def alone(self) -> bool:
+        """Whether a whole model is asked in place of every adapter."""
+        return self.adapters is None and not self.baseline and self.backend != "oracle"
 
     def __post_init__(self) -> None:
         for name in ("task", "mode"):
@@ -104,7 +117,7 @@ class EvalSettings:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, kind) or isinstance(value, bool) != (kind is bool)):
                 raise _refuse(name, value, "true or false" if kind is bool else "a whole number")
-        for name in ("adapters", "base_model", "data", "device", "endpoint", "out", "template", "name"):
+        for name in ("adapters", "model", "base_model", "data", "device", "endpoint", "out", "template", "name"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or not value or "\0" in value):
                 raise _refuse(name, value, "text")
@@ -116,14 +129,19 @@ class EvalSettings:
             raise _refuse("batch_tokens", self.batch_tokens, "16 to 1,000,000,000")
         if self.limit is not None and self.limit < 1:
             raise _refuse("limit", self.limit, "1 or more")
-        if self.adapters is None and not self.baseline and self.backend != "oracle":
+        if self.model is not None and (self.adapters is not None or self.base_model is not None):
+            raise UserError(
+                "--model is asked in place of every adapter: it goes with neither --adapters nor --base-model",
+                next_step="leave out --model, or the others",
+            )
+        if self.adapters is None and self.base is None and not self.baseline and self.backend != "oracle":
             raise UserError(
                 "there are no adapters to evaluate",
                 where="--adapters",
                 allowed="a folder with executors/<task>/ and aligners/<task>/",
-                next_step="caef-data eval --adapters ckpt/ (or --baseline --base-model MODEL, or --backend oracle)",
+                next_step="caef-data eval --adapters ckpt/ (or --model MODEL for a whole model, or --backend oracle)",
             )
-        if self.baseline and self.base_model is None and self.adapters is None:
+        if self.baseline and self.base is None and self.adapters is None:
             raise UserError("the baseline needs a base model", where="--base-model", allowed="a folder or a Hub name")
         if self.baseline and self.mode:
             raise UserError(

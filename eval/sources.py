@@ -17,11 +17,10 @@ from ..pipelines.hub_source import HubFiles, HubPlace, Say, download, is_parquet
 from ..pipelines.local_folder import LocalFolder
 from ..pipelines.manifest import CARD, MANIFEST
 from ..tm import tasks
-from .lora import CONFIG
+from .files import CONFIG, read_json
 from .published import PublishedFolder, raw_files
 from .runs import VIEWS
 from .settings import EvalSettings
-from .weights import read_json
 
 KINDS = ("executors", "aligners")
 MODEL = "config.json"

@@ -12,14 +12,21 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertLMHeadModel,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from caef_data.errors import UserError
 from caef_data.eval.backends.device import find_device, find_dtype
-from caef_data.eval.backends.model import Model, out_of_memory
+from caef_data.eval.backends.load import load_adapter, out_of_memory
+from caef_data.eval.backends.model import Model
 from caef_data.eval.backends.tokens import Tokens, load_tokenizer
 from caef_data.eval.calls import BASE
 from caef_data.tests.small_model import make_model, make_tokenizer, save
@@ -108,8 +115,8 @@ def test_only_safetensors_are_read(base: Path, tmp_path: Path) -> None:
     folder = adapter(tmp_path / "pickled")
     torch.save(load_file(folder / "adapter_model.safetensors"), folder / "adapter_model.bin")
     (folder / "adapter_model.safetensors").unlink()
-    with pytest.raises(UserError, match="has no adapter_model.safetensors"):
-        Model(base, {"executors/add": folder}, device="cpu").use("executors/add")
+    with pytest.raises(UserError, match="adapter_model.safetensors cannot be read"):
+        Model(base, {"executors/add": folder}, device="cpu")
     torch.save(load_file(base / "model.safetensors"), base / "pytorch_model.bin")
     (base / "model.safetensors").unlink()
     with pytest.raises(UserError, match="the base model cannot be loaded"):
@@ -133,16 +140,70 @@ def test_a_base_model_with_code_of_its_own_is_refused(base: Path) -> None:
         Model(base, {}, device="cpu")
 
 
-def test_a_base_model_of_too_many_weights_is_refused(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("caef_data.eval.backends.model.MAX_WEIGHTS", 100)
-    assert Model(base, {}, device="cpu")
+def test_a_known_model_is_loaded_without_the_code_beside_it(base: Path) -> None:
+    """Many models on the Hub name code that the library has taken over since."""
     config = json.loads((base / "config.json").read_text())
-    (base / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 100}))
-    with pytest.raises(UserError, match="its configuration asks for more than 100 weights"):
+    config |= {"auto_map": {"AutoConfig": "mine.C", "AutoModelForCausalLM": "mine.M"}}
+    (base / "config.json").write_text(json.dumps(config))
+    (base / "mine.py").write_text("raise SystemExit('code of the model was run')")
+    assert type(Model(base, {}, device="cpu").net).__name__ == "LlamaForCausalLM"
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_a_base_model_of_no_numbers_is_refused(base: Path, bad: float) -> None:
+    weights = load_file(base / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][3, 4] = bad
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"'model.layers.1.mlp.up_proj.weight' of the base model holds NaN or infinity"):
         Model(base, {}, device="cpu")
-    monkeypatch.undo()
-    with pytest.raises(UserError, match="lacks weights"):  # nothing is counted elsewhere, or for ever
-        Model(base, {}, device="cpu")
+
+
+def test_numbers_that_a_format_cannot_hold_are_refused(base: Path) -> None:
+    weights = load_file(base / "model.safetensors")
+    weights["model.norm.weight"][0] = 1e6
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"'model.norm.weight' of the base model holds NaN or infinity"):
+        Model(base, {}, device="cpu", dtype="float16")
+
+
+def test_models_that_do_not_continue_a_text_are_refused(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    small = {"vocab_size": len(tokenizer), "hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1}
+    bert = BertConfig(**small, intermediate_size=32, is_decoder=False)
+    save(tmp_path / "bert", BertLMHeadModel(bert), tokenizer)
+    for dtype in ("float32", "bfloat16"):
+        with pytest.raises(UserError, match=r"the base model looks ahead.*\(bert\)"):
+            Model(tmp_path / "bert", {}, device="cpu", dtype=dtype)
+    bert.is_decoder = True
+    assert Model(save(tmp_path / "decoder", BertLMHeadModel(bert), tokenizer), {}, device="cpu")
+    t5 = T5Config(vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    save(tmp_path / "t5", T5ForConditionalGeneration(t5), tokenizer)
+    with pytest.raises(UserError, match=r"the base model is an encoder-decoder \(t5\)"):
+        Model(tmp_path / "t5", {}, device="cpu")
+
+
+LLAMA3 = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 6}
+
+
+@pytest.mark.parametrize(
+    ("rope", "most"),
+    [
+        (None, 48),
+        ({"rope_type": "linear", "factor": 4.0}, 192),
+        ({"rope_type": "dynamic", "factor": 4.0}, 192),
+        ({"rope_type": "yarn", "factor": 4.0}, 192),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 12}, 48),
+        ({**LLAMA3, "factor": 8.0}, 48),
+    ],
+)
+def test_how_long_a_row_may_be(tmp_path: Path, rope: dict[str, Any] | None, most: int) -> None:
+    tokenizer = make_tokenizer()
+    base = save(tmp_path, make_model(len(tokenizer), positions=48), tokenizer)
+    config = json.loads((base / "config.json").read_text())
+    if rope:
+        config |= {"rope_parameters": {"rope_theta": 10_000.0, **rope}}
+    (base / "config.json").write_text(json.dumps(config))
+    assert Model(base, {}, device="cpu").max_positions == most
 
 
 @pytest.mark.parametrize(
@@ -202,11 +263,11 @@ def left_over(folder: Path) -> Path:
 
 
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "damaged": (damaged, "cannot be loaded"),
+    "damaged": (damaged, "is damaged, or no safetensors file"),
     "lacking": (lacking, "does not fit the base model"),
     "left over": (left_over, "does not fit the base model"),
     "of another shape": (lambda folder: adapter(folder, width=32), "cannot be loaded"),
-    "of other modules": (lambda folder: adapter(folder, target_modules=["lm_head"]), "cannot be loaded"),
+    "of other modules": (lambda folder: adapter(folder, width=32, target_modules=["lm_head"]), "cannot be loaded"),
 }
 
 
@@ -214,10 +275,14 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
 def test_adapters_that_do_not_fit_are_refused(base: Path, tmp_path: Path, kind: str) -> None:
     make, why = REFUSED[kind]
     good, bad = adapter(tmp_path / "good"), make(tmp_path / "bad")
-    model = Model(base, {"good": good, "bad": bad}, device="cpu")
-    for reason in (why, "the adapter bad"):  # not taken for loaded, after it failed
-        with pytest.raises(UserError, match=reason):
-            model.use("bad")
+    with pytest.raises(UserError, match=why) as raised:  # before anything is asked
+        Model(base, {"good": good, "bad": bad}, device="cpu")
+    assert str(bad) in str(raised.value)
+
+
+def answers(model: Model) -> torch.Tensor:
+    with torch.inference_mode():
+        return model.logits(torch.arange(5)[None], torch.arange(5))
 
 
 def test_adapters_that_find_no_memory_take_the_place_of_others(
@@ -225,42 +290,32 @@ def test_adapters_that_find_no_memory_take_the_place_of_others(
 ) -> None:
     names = ("first", "second", "third")
     paths = {name: adapter(tmp_path / name, seed=seed, init_lora_weights=False) for seed, name in enumerate(names)}
-    model = Model(base, paths, device="cpu")
-    plain, most = PeftModel.load_adapter, 2
-
-    def load_adapter(self: PeftModel, *words: Any, **options: Any) -> Any:
-        if len(self.peft_config) > most:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return plain(self, *words, **options)
-
-    def answers(model: Model) -> torch.Tensor:
-        with torch.inference_mode():
-            return model.logits(torch.arange(5)[None], torch.arange(5))
-
-    alone = {BASE: answers(model)}
+    alone = {BASE: answers(Model(base, {}, device="cpu"))}
     for name in paths:
-        fresh = Model(base, paths, device="cpu")
+        fresh = Model(base, {name: paths[name]}, device="cpu")
         fresh.use(name)
         alone[name] = answers(fresh)
     assert not any(torch.equal(alone[one], alone[two]) for one, two in combinations(alone, 2))
-    monkeypatch.setattr(PeftModel, "load_adapter", load_adapter)
+    model, most = None, 2
+
+    def load(net: Any, name: str, folder: Path) -> Any:
+        if model is not None and len(model.trees) >= most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return load_adapter(net, name, folder)
+
+    monkeypatch.setattr("caef_data.eval.backends.model.load_adapter", load)
+    model = Model(base, paths, device="cpu")
     for name in ["first", "second", "third", BASE, "third", "first", BASE, "second"]:
+        model.trees = dict(list(model.trees.items())[:2])
         model.use(name)
         assert torch.equal(answers(model), alone[name]), name
     most = 0
-    with pytest.raises(UserError, match="the adapter third cannot be loaded: 'CUDA out of memory'"):
+    with pytest.raises(UserError, match="memory ran out while the adapter third was loaded"):
         model.use("third")
 
 
-def test_a_failed_switch_leaves_no_adapter_on_the_base_model(base: Path, tmp_path: Path) -> None:
-    model = Model(base, {"bad": lacking(tmp_path / "bad")}, device="cpu")
-    ids, index = torch.arange(5)[None], torch.arange(5)
-    with torch.inference_mode():
-        before = model.logits(ids, index)
-        with pytest.raises(UserError):
-            model.use("bad")
-        model.use(BASE)
-        assert torch.equal(model.logits(ids, index), before)
+def test_an_unknown_adapter_is_refused(base: Path, tmp_path: Path) -> None:
+    model = Model(base, {"bad": adapter(tmp_path / "bad")}, device="cpu")
     with pytest.raises(UserError, match=r"there is no adapter 'bed' \(did you mean 'bad'\?\)"):
         model.use("bed")
 

@@ -20,8 +20,8 @@ from transformers import (
 
 from caef_data.errors import UserError
 from caef_data.eval.backends import transformers as module
+from caef_data.eval.backends.device import find_device
 from caef_data.eval.backends.greedy import LOOK_EVERY
-from caef_data.eval.backends.model import find_device
 from caef_data.eval.backends.tokens import load_tokenizers
 from caef_data.eval.backends.transformers import TransformersBackend
 from caef_data.eval.calls import BASE, SLACK, Answer, Ask, Call, Verdict
@@ -283,8 +283,8 @@ def test_looking_seldom_changes_nothing(small: Small, monkeypatch: pytest.Monkey
 def test_no_step_waits_for_the_device(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether a tensor is true is a question to the device, which answers when all before is done."""
     questions, asked = [], torch.Tensor.__bool__
-    monkeypatch.setattr(torch.Tensor, "__bool__", lambda tensor: questions.append(tensor) or asked(tensor))
     backend = small.backend(near_ties="count")
+    monkeypatch.setattr(torch.Tensor, "__bool__", lambda tensor: questions.append(tensor) or asked(tensor))
     decoded(backend, BASE, asks())  # of several lengths: padded
     assert 0 < len(questions) <= 5 < backend.stats.steps
 

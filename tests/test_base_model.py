@@ -1,4 +1,4 @@
-"""Configurations of base models: those that fetch code, or would take for ever to build, are refused."""
+"""Configurations of base models: those that fetch code are refused."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,6 @@ def change(base: Path, **changed: Any) -> None:
         {"attn_implementation": {"": "sdpa", "text_config": "attacker/kernel:function"}},
         {"_attn_implementation_internal": "attacker/kernel"},
         {"experts_implementation": "attacker/kernel"},
-        {"text_config": {"_experts_implementation": "sonicmoe"}},
         {"per_layer_config": [{"_attn_implementation": ["attacker/kernel"]}]},
     ],
 )
@@ -40,24 +39,6 @@ def test_a_base_whose_attention_is_code(base: Path, changed: dict[str, Any]) -> 
     change(base, **changed)
     with pytest.raises(UserError, match="_implementation.* of the base model's .* may be code of its own"):
         read_base(base)
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"num_hidden_layers": 10**7},
-        {"num_labels": 10**9},
-        {"n_layer": 10**400},
-        {"vision_config": {"depths": [2, 10**9]}},
-        {"text_config": {"num_local_experts": 10**6}},
-    ],
-)
-@pytest.mark.parametrize("weights", [True, False])
-def test_a_base_of_too_many_parts(base: Path, changed: dict[str, Any], weights: bool) -> None:
-    """It would take for ever to build; numbers of labels are looked at by tokenizers, too."""
-    change(base, **changed)
-    with pytest.raises(UserError, match="of the base model's configuration is"):
-        read_base(base, weights=weights)
 
 
 def test_what_bases_say(base: Path) -> None:
@@ -70,12 +51,4 @@ def test_what_bases_say(base: Path) -> None:
         vocab_size_per_layer_input=262_144,
         max_position_embeddings=10_485_760,
     )
-    assert read_base(base).shapes
-
-
-@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
-def test_a_base_nested_too_deeply(base: Path, name: str) -> None:
-    """To look through it would be too much for what looks."""
-    (base / name).write_text('{"a": ' * 400 + "1" + "}" * 400)
-    with pytest.raises(UserError, match="nested too deeply"):
-        read_base(base)
+    assert read_base(base).sha256

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import UserError
@@ -50,7 +51,11 @@ def _model(settings: EvalSettings, checkpoint: Checkpoint, agenda: Agenda, say: 
     from .tokens import load_tokenizers
 
     remote = settings.backend == "openai"
-    folders = {name: adapter.path for name, adapter in checkpoint.adapters.items() if name in agenda.adapters}
+    folders: dict[str, Path | None] = {
+        name: adapter.path for name, adapter in checkpoint.adapters.items() if name in agenda.adapters
+    }
+    if settings.alone:  # the base model is asked under every name
+        folders = dict.fromkeys(agenda.adapters)
     missing = sorted(set(agenda.adapters) - {BASE, *folders})
     if missing:
         raise UserError(f"there is no {', no '.join(missing)}", where=settings.adapters)

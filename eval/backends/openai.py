@@ -46,7 +46,7 @@ class OpenAIBackend(Backend):
         endpoint: address of the server.
         wanted: names of the adapters that will be asked; ``BASE`` for the base model.
         tokens: the tokenizer of each adapter by its name; of the base model alone under ``BASE``.
-        folders: where the adapters lie here, for the command that serves them.
+        folders: where the adapters lie here, for the command that serves them; None where the base model is asked.
         concurrency: requests at the same time, at most.
         timeout: seconds without an answer.
         near_ties: what becomes of answers in which a token leads the next one by so little that the shape of a batch
@@ -64,7 +64,7 @@ class OpenAIBackend(Backend):
         wanted: Sequence[str],
         tokens: Mapping[str, Tokens],
         *,
-        folders: Mapping[str, Path] | None = None,
+        folders: Mapping[str, Path | None] | None = None,
         concurrency: int = CONCURRENCY,
         timeout: float = ANSWER,
         near_ties: str = "alone",
@@ -293,7 +293,7 @@ def _plain(name: str) -> str:
 
 
 def _served(
-    cards: list[dict[str, Any]], wanted: Sequence[str], folders: Mapping[str, Path], url: str
+    cards: list[dict[str, Any]], wanted: Sequence[str], folders: Mapping[str, Path | None], url: str
 ) -> dict[str, str]:
     """Return the server's name of each adapter.
 
@@ -304,7 +304,7 @@ def _served(
     alone = [card for card in cards if card.get("parent") is None]
     models, missing = {}, []
     for name in wanted:
-        if name == BASE:
+        if name == BASE or (name in folders and folders[name] is None):
             found = [card["id"] for card in alone][:1] if len({card.get("root") for card in alone}) == 1 else []
         else:
             found = [name] if name in ids else [one for one in ids if _plain(one) == _plain(name)]
@@ -315,7 +315,7 @@ def _served(
         else:
             missing.append(name or "the base model alone")
     if missing:
-        modules = " ".join(f"{name}={shown(folders.get(name, name))}" for name in missing if name in folders)
+        modules = " ".join(f"{name}={shown(folder)}" for name in missing if (folder := folders.get(name)))
         raise UserError(
             f"the server does not serve {', '.join(missing)}",
             where=url,

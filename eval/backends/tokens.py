@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from ...errors import UserError, clip
 from ...pipelines.folder import shown
-from ..base_model import SPELLING as TOKENIZER_FILES
 from ..calls import BASE
+from ..files import CHAT_TEMPLATE, TOKENIZER
 from ..template import read_template
 
 _PROBE = "ADD, q0"
@@ -222,13 +222,13 @@ def load_tokenizer(folder: Path | str, template: str | None = None, *, joined: b
 
 
 def load_tokenizers(
-    base: Path | str, adapters: Mapping[str, Path], template: str | None = None, *, joined: bool = False
+    base: Path | str, adapters: Mapping[str, Path | None], template: str | None = None, *, joined: bool = False
 ) -> dict[str, Tokens]:
     """Load the tokenizer of the base model, and those that adapters bring.
 
     Args:
         base: folder, or name on the Hub, of the base model.
-        adapters: folder of each adapter by its name.
+        adapters: folder of each adapter by its name; None for the base model under that name.
         template: the text around each prompt; None for none.
         joined: see ``Tokens``.
 
@@ -242,16 +242,19 @@ def load_tokenizers(
     known = {_files(Path(base)): load_tokenizer(base, template, joined=joined)}
     found = {BASE: known[_files(Path(base))]}
     for name, folder in adapters.items():
-        files = _files(folder)
-        if files and files not in known:
+        files = frozenset() if folder is None else _files(folder)
+        if folder is None or all(file == CHAT_TEMPLATE for file, _ in files):
+            found[name] = found[BASE]
+            continue
+        if files not in known:
             known[files] = load_tokenizer(folder, template, joined=joined)
-        found[name] = known[files] if files else found[BASE]
+        found[name] = known[files]
     return found
 
 
 def _files(folder: Path) -> frozenset[tuple[str, str]]:
     """Return the tokenizer files of a folder, each with its hash."""
-    paths = (folder / name for name in TOKENIZER_FILES)
+    paths = (folder / name for name in (*TOKENIZER, CHAT_TEMPLATE))
     return frozenset((path.name, sha256(path.read_bytes()).hexdigest()) for path in paths if path.is_file())
 
 

@@ -18,7 +18,8 @@ from ..calls import BASE, Answer, Ask, Backend, Call, Verdict
 from .alone import alone
 from .cache import takes_rows
 from .greedy import Decoded, greedy
-from .model import Model, out_of_memory, quiet
+from .load import out_of_memory, quiet
+from .model import Model
 from .packing import FILL, fit
 from .rope import borders, has_experts, side
 from .rows import NEAR, Question, Row, judge, spell_rows
@@ -59,7 +60,7 @@ class TransformersBackend(Backend):
 
     Args:
         base_model: folder, or name on the Hub, of the base model.
-        adapters: folder of each adapter by its name.
+        adapters: folder of each adapter by its name; None where the base model itself answers under that name.
         tokens: the tokenizer of each adapter by its name; of the base model alone under ``BASE``.
         batch_tokens: tokens of a forward pass of ``verify``, padding included; ``decode`` holds ``CACHED`` times as
             many. Halved when memory runs out. None for what suits the device.
@@ -78,7 +79,7 @@ class TransformersBackend(Backend):
     def __init__(
         self,
         base_model: Path | str,
-        adapters: Mapping[str, Path],
+        adapters: Mapping[str, Path | None],
         tokens: Mapping[str, Tokens],
         *,
         batch_tokens: int | None = None,

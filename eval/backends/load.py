@@ -1,0 +1,296 @@
+"""Base models and adapters into memory, with transformers and peft themselves: safetensors, and no code of their own.
+
+Every adapter gets a tree of modules of its own, whose weights are the base model's as far as the adapter leaves them
+alone. So adapters cannot influence each other, and the base model stays what it was.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import warnings
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import MODEL_TYPE_TO_PEFT_MODEL_MAPPING, PeftConfig, PeftModel
+from torch.nn import Parameter
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.utils import logging
+
+from ...errors import UserError, clip
+from ...pipelines.folder import shown
+from ..files import CONFIG, WEIGHTS, read_json, shapes_in
+
+PREFIX = "base_model.model."  # before the name of a module of the base model
+PROBE = (5, 7, 11, 3, 2, 13, 17, 19)  # tokens, modulo the vocabulary, that ``check_causal`` shows a model
+SAME, ABOUT = 1e-4, 0.02  # logits are equal that differ so much of the largest one: in float32, in half precision
+# Kinds of adapters that peft calls with more than tokens, beside those that put virtual tokens before the prompt.
+NEVER = {"ADAPTION_PROMPT", "POLY", "SHADOW", "XLORA"}
+# How a LoRA is begun: these change the base model's weights, which peft repeats when it loads the adapter ...
+CHANGING = ("olora", "pissa", "loftq")
+# ... and these begin otherwise each time, or from data that are not there.
+LOST = ("pissa_niter", "corda")
+# Beside its own error, how torch says that memory ran out: CUDA's and its libraries' own words come through.
+OUT_OF_MEMORY = (
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "DefaultCPUAllocator: can't allocate memory",
+)
+
+
+def load_base(base: Path | str, dtype: torch.dtype, device: torch.device, attention: str | None) -> Any:
+    """Load a causal language model from safetensors; no code of its own is run.
+
+    Raises:
+        UserError: it cannot be loaded, lacks weights, holds NaN or infinity, or sees what follows.
+    """
+    options = {"trust_remote_code": False, "local_files_only": Path(base).is_dir()}
+    with quiet():
+        try:
+            config = AutoConfig.from_pretrained(str(base), **options)
+            if config.is_encoder_decoder:
+                raise UserError(
+                    f"the base model is an encoder-decoder ({config.model_type})",
+                    where=shown(base),
+                    allowed="models that continue a text",
+                    next_step="name another one with --base-model",
+                )
+            net, info = AutoModelForCausalLM.from_pretrained(
+                str(base),
+                dtype=dtype,
+                device_map=None if device.type == "cpu" else str(device),
+                attn_implementation=attention,
+                use_safetensors=True,
+                output_loading_info=True,
+                **options,
+            )
+        except UserError:
+            raise
+        except Exception as error:  # whatever the library makes of a damaged folder
+            raise _unloadable("the base model", base, error) from error
+    if info["missing_keys"]:
+        raise UserError(
+            f"the base model lacks weights: {clip(', '.join(sorted(info['missing_keys'])), 200)}", where=shown(base)
+        )
+    net.eval().requires_grad_(False)
+    check_finite(net, "the base model", base)
+    check_causal(net, "the base model", base)
+    return net
+
+
+def load_adapter(net: Any, name: str, folder: Path) -> Any:
+    """Return the base model with an adapter: a tree of its own, which shares the weights that the adapter leaves alone.
+
+    Args:
+        net: the base model, which stays as it is.
+        name: the adapter's name, for messages.
+        folder: what peft's ``save_pretrained`` wrote.
+
+    Raises:
+        UserError: the adapter is damaged, does not fit the base model, or is of a kind that is not evaluated.
+        RuntimeError: memory ran out.
+    """
+    what = f"the adapter {name}"
+    with quiet():
+        config = _read_config(what, folder)
+        held = shapes_in(folder / WEIGHTS)
+        tree = share(net, _overwritten(net, config, held))
+        try:
+            _grow(tree, held)
+            kind = MODEL_TYPE_TO_PEFT_MODEL_MAPPING.get(config.task_type, PeftModel)
+            # Weights in the base model's dtype: float32 ones would turn every activation to float32 and back.
+            model = kind(tree, config, autocast_adapter_dtype=False)
+            device = str(net.device)
+            found = model.load_adapter(str(folder), "default", torch_device=device, autocast_adapter_dtype=False)
+        except Exception as error:  # whatever the library makes of a damaged folder
+            if isinstance(error, RuntimeError) and out_of_memory(error):
+                raise
+            raise _unloadable(what, folder, error) from error
+    # Of whole modules beside a grown vocabulary, peft writes some weights twice.
+    twice = {key for key in found.unexpected_keys if ".modules_to_save." in key}
+    twice = {key for key in twice if key.replace(".modules_to_save.", ".") in held}
+    for key in [*found.missing_keys, *(key for key in found.unexpected_keys if key not in twice)]:
+        raise UserError(
+            f"{what} does not fit the base model: only one of them has {clip(key, 120)}",
+            where=shown(folder),
+            next_step="name the base model that it was trained on with --base-model",
+        )
+    model.eval()
+    check_finite(tree, what, folder, known={weight.data_ptr() for weight in net.parameters()})
+    check_causal(tree, what, folder, whole=model)
+    return tree
+
+
+def share(net: Any, own: Collection[int] = ()) -> Any:
+    """Return a copy of a model that shares its weights and buffers.
+
+    Args:
+        net: the model.
+        own: ids of weights that are copied, too.
+    """
+    memo: dict[int, Any] = {id(buffer): buffer for buffer in net.buffers()}
+    for weight in net.parameters():
+        if id(weight) not in own:
+            # A parameter of its own, of the same numbers: libraries give one other numbers by setting its data.
+            plain = type(weight) is Parameter
+            memo[id(weight)] = Parameter(weight.detach(), requires_grad=False) if plain else weight
+    return copy.deepcopy(net, memo)
+
+
+def _read_config(what: str, folder: Path) -> Any:
+    """Return an adapter's configuration.
+
+    Raises:
+        UserError: it cannot be read, or the adapter is of a kind that is not evaluated.
+    """
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+    except Exception as error:  # whatever the library makes of a damaged folder
+        raise _unloadable(what, folder, error) from error
+    begun = str(getattr(config, "init_lora_weights", None) or "").lower()
+    kind = str(getattr(config.peft_type, "value", config.peft_type))
+    odd = ""
+    if config.is_prompt_learning:
+        odd = f"is of kind {kind}: it puts virtual tokens before the prompt"
+    elif kind in NEVER or getattr(config, "alora_invocation_tokens", None):
+        odd = f"is of kind {'aLoRA' if kind == 'LORA' else kind}: it needs more than the tokens of prompt and answer"
+    elif config.task_type not in (None, "CAUSAL_LM"):
+        odd = f"is trained for {clip(config.task_type)}, not to continue a text"
+    elif begun.startswith(LOST):
+        odd = f"began as {clip(begun)}, which cannot be repeated: the base model that it belongs to is lost"
+    else:
+        for name, value in read_json(folder / CONFIG).items():
+            if value and not hasattr(config, name) and name != "runtime_config":
+                odd = f"has the setting {clip(name)}, which this version of peft does not know"
+    if odd:
+        again = "save it with path_initial_model_for_weight_conversion, as peft's guide to its kind says"
+        raise UserError(
+            f"{what} {odd}",
+            where=shown(folder),
+            allowed="LoRA, and other adapters that change modules of the model",
+            next_step=again if begun.startswith(LOST) else "pip install -U peft" if "version" in odd else None,
+        )
+    config.inference_mode = True
+    return config
+
+
+def _overwritten(net: Any, config: Any, held: Collection[str]) -> set[int]:
+    """Return the ids of the base model's weights that loading an adapter writes to: each tree needs its own."""
+    if str(getattr(config, "init_lora_weights", None)).lower().startswith(CHANGING):
+        return {id(weight) for weight in net.parameters()}
+    weights = dict(net.named_parameters(remove_duplicate=False))
+    saved = tuple(f".{module}." for module in getattr(config, "modules_to_save", None) or ())
+    names = {re.sub(r"\.(base_layer|original_module)\.", ".", key.removeprefix(PREFIX)) for key in held}
+    return {id(weights[name]) for name in names if name in weights and not any(one in f".{name}" for one in saved)}
+
+
+def _grow(tree: Any, held: Mapping[str, tuple[int, ...]]) -> None:
+    """Give a tree as many words as the embeddings in an adapter's file have."""
+    for embedding in (tree.get_input_embeddings(), tree.get_output_embeddings()):
+        name = next((name for name, module in tree.named_modules() if module is embedding), None)
+        rows = [held[key][0] for end in (".weight", ".base_layer.weight") if (key := f"{PREFIX}{name}{end}") in held]
+        if rows and rows[0] != embedding.weight.shape[0]:
+            tree.resize_token_embeddings(rows[0], mean_resizing=False)
+
+
+def check_finite(net: Any, what: str, where: Path | str, known: Collection[int] = ()) -> None:
+    """Refuse weights that hold NaN or infinity.
+
+    Args:
+        net: the model.
+        what: its name, for the message.
+        where: its folder.
+        known: addresses of weights that have been looked at before.
+
+    Raises:
+        UserError: a weight does.
+    """
+    for name, weight in net.named_parameters():
+        if weight.data_ptr() in known or not weight.is_floating_point() or not weight.numel():
+            continue
+        wide = weight if weight.element_size() > 1 else weight.float()
+        if not all(bound.isfinite() for bound in torch.aminmax(wide)):
+            raise UserError(
+                f"the weight {clip(name, 120)} of {what} holds NaN or infinity",
+                where=shown(where),
+                next_step="its training went wrong: take an earlier checkpoint of it, or --dtype float32",
+            )
+
+
+def check_causal(net: Any, what: str, where: Path | str, whole: Any = None) -> None:
+    """Refuse a model that looks ahead: what it says of a token must not depend on those that follow.
+
+    Args:
+        net: the model.
+        what: its name, for the message.
+        where: its folder.
+        whole: the same model as peft calls it, which must say the same.
+
+    Raises:
+        UserError: it does look ahead, or peft's own call says something else.
+    """
+    words = net.get_input_embeddings().weight.shape[0]
+    ids = torch.tensor([PROBE], device=net.device) % words
+    changed = ids.clone()
+    half = ids.shape[1] // 2
+    changed[:, half:] = (changed[:, half:] + 1) % words
+    try:
+        with torch.inference_mode():
+            first, second = (net(input_ids=one, use_cache=False).logits for one in (ids, changed))
+            third = None if whole is None else whole(input_ids=ids, use_cache=False).logits
+    except Exception as error:  # whatever a kind of model or adapter needs beside tokens
+        raise _unloadable(what, where, error) from error
+    least = (SAME if net.dtype in (torch.float32, torch.float64) else ABOUT) * first.abs().max()
+    # In half precision, experts that later tokens choose change the last digits of earlier ones; attention that says
+    # it looks ahead gets no such allowance.
+    ahead = any(getattr(module, "is_causal", None) is False for module in net.modules())
+    whole_text = net.config.get_text_config() is net.config  # there are no images, which are looked at whole
+    allowed = 0.0 if ahead and whole_text else least
+    if (first - second)[:, :half].abs().max() > allowed:
+        raise UserError(
+            f"{what} looks ahead: what it says of a token depends on those that follow ({net.config.model_type})",
+            where=shown(where),
+            allowed="causal language models, which continue a text",
+            next_step="name another one with --base-model",
+        )
+    if third is not None and (third.shape != first.shape or (third - first).abs().max() > least):
+        raise UserError(
+            f"{what} is more than changed modules: peft itself gives it other inputs",
+            where=shown(where),
+            allowed="adapters that change modules, such as LoRA",
+        )
+
+
+def sums(net: Any) -> list[float]:
+    """Return the sum of each weight of a model, which tells whether one was written to."""
+    found: list[float] = torch.stack([weight.sum(dtype=torch.float64) for weight in net.parameters()]).tolist()
+    return found
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the progress bars and advice of the libraries: what matters is raised."""
+    level = logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _unloadable(what: str, where: Path | str, error: Exception) -> UserError:
+    reason = str(error).strip().split("\n")[0]
+    return UserError(f"{what} cannot be loaded: {clip(reason, 300)}", where=shown(where))
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Tell whether a failure of torch means that memory ran out, on a GPU or on the CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)

@@ -1,0 +1,107 @@
+"""Files of models on disk: JSON, safetensors, their hashes; what is wrong with one is told in a line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError, clip
+from ..pipelines.folder import shown
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+# Files that a tokenizer is read from; one of the first five holds its vocabulary.
+VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+TOKENIZER = (*VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
+CHAT_TEMPLATE = "chat_template.jinja"  # of a tokenizer, in a file beside it
+HASHED_AT_ONCE = 4
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn a failure to read a file into a message.
+
+    Raises:
+        UserError: it cannot be read, or holds something else.
+    """
+    try:
+        yield
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{shown(path.name)} cannot be read: {clip(reason, 200)}", where=shown(path.parent)) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object that a JSON file holds.
+
+    Raises:
+        UserError: there is no such file, it cannot be read, or it holds something else.
+    """
+    if not path.is_file():  # a pipe of that name would be waited for
+        raise UserError(f"there is no file {shown(path.name)}", where=shown(path.parent))
+    with readable(path):
+        found = json.loads(path.read_text("utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("it holds no JSON object")
+    return found
+
+
+def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each weight of a safetensors file; no weight is read.
+
+    Raises:
+        UserError: the file cannot be read, or is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with readable(path), safe_open(path, "np") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise UserError(
+            f"{shown(path.name)} is damaged, or no safetensors file: {clip(error, 200)}",
+            where=shown(path.parent),
+            next_step="copy or download it again",
+        ) from error
+
+
+def hash_of(folder: Path, names: Iterable[str]) -> str:
+    """Return a hash of the names and contents of some files of a folder.
+
+    Raises:
+        UserError: one cannot be read.
+    """
+    chosen = list(names)
+    with ThreadPoolExecutor(HASHED_AT_ONCE) as pool:
+        digests = pool.map(sha256_of, [folder / name for name in chosen])
+        told = "".join(f"{name} {digest}\n" for name, digest in zip(chosen, digests, strict=True))
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    with readable(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def pickled(folder: Path, whose: str) -> UserError | None:
+    """Return the refusal of a folder whose weights are pickled; None where there are none."""
+    with readable(folder):
+        held = sorted(path.name for path in folder.iterdir() if path.name.endswith(PICKLES))
+    if not held:
+        return None
+    return UserError(
+        f"the weights of {whose} are in {clip(held[0])}, which is not read: unpickling a file runs what is in it",
+        where=shown(folder),
+        allowed="safetensors",
+        next_step="load it where you trust it, and save it again: model.save_pretrained(folder)",
+    )
