@@ -249,6 +249,10 @@ def export(
         list[str] | None, typer.Option(help="Config such as sub-one_step; repeats. Default: all.")
     ] = None,
     split: Annotated[list[str] | None, typer.Option(help="train, test, stress; repeats. Default: all.")] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Write its tokens that begin and end a text into the rows (alpaca)."),
+    ] = None,
     out: Annotated[str, typer.Option("--out", metavar="DIR", help="The folder to export to.")] = "export",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another export that lies there.")] = False,
 ) -> None:
@@ -256,7 +260,12 @@ def export(
     from .pipelines.export import Style
     from .pipelines.export_console import export_with_progress
 
-    export_with_progress(directory, out, Style(form, stage), config or [], split or [], overwrite)
+    style = Style(form, stage)
+    if tokenizer is not None:
+        from .eval.training import around_rows, sample
+
+        style = Style(form, stage, around_rows(tokenizer, sample(directory, config or [], split or [])))
+    export_with_progress(directory, out, style, config or [], split or [], overwrite)
 
 
 @app.command()

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from .backends.tokens import Tokens
+from ..errors import UserError, clip
+from ..pipelines.export_formats import Around
+from ..pipelines.folder import shown
+from .backends.tokens import Tokens, load_tokenizer
+from .token_counts import built
+
+TRIED = 32  # rows of each split that are tried before an export
 
 
 def tokenize_row(
@@ -32,6 +39,43 @@ def tokenize_row(
     return tokens.prompts([prompt])[0], [*tokens.completions([completion])[0], tokens.end]
 
 
+def around_rows(name: str, rows: Iterable[tuple[str, str]]) -> Around:
+    """Return the text of the tokens that begin and end a row in a model's vocabulary.
+
+    Args:
+        name: folder, or name on the Hub, of the model.
+        rows: prompts and completions to try.
+
+    Raises:
+        UserError: there is no such tokenizer, or tokens of these texts would not be those that evaluation asks for.
+    """
+    tokens = load_tokenizer(name)
+    begin = tokens.tokenizer.decode(tokens.start, skip_special_tokens=False)
+    end = tokens.tokenizer.convert_ids_to_tokens(tokens.end)
+    for prompt, completion in rows:
+        apart = [tokens.prompts([prompt])[0], [*tokens.completions([completion])[0], tokens.end]]
+        told = tokens.encode([begin + prompt, completion + end])
+        if told != apart:
+            raise UserError(
+                f"a tool that tokenises {clip(completion)} by itself gets other tokens than follow a prompt",
+                where=shown(name),
+                allowed="vocabularies whose texts begin with no blank mark: no SentencePiece",
+                next_step="train on the tokens of caef_data.tokenize_row instead (docs/training.md)",
+            )
+    return Around(name, begin, end)
+
+
 @lru_cache(maxsize=8)  # a vocabulary is looked through once, not at every row
 def _tokens(tokenizer: Any, template: str | None) -> Tokens:
     return Tokens(tokenizer, template)
+
+
+def sample(directory: str, configs: Sequence[str], splits: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield prompts and completions of some rows of each split of a dataset.
+
+    Raises:
+        UserError: there is no such dataset, config or split, or a shard is damaged.
+    """
+    for source in built(directory, configs, splits, lambda _: None):
+        batch = next(source.batches()).slice(0, TRIED)
+        yield from zip(batch.column("prompt").to_pylist(), batch.column("completion").to_pylist(), strict=True)

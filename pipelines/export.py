@@ -16,10 +16,12 @@ from ..errors import UserError, clip, nearest, telling_of_full_disk
 from ..tm import machine, tasks
 from ..tm.instructions import instruction
 from .build import again_in, argument
-from .export_folder import ExportFolder, is_export, records
-from .export_formats import LAYOUTS, TEXTS, write_rows
+from .export_folder import INFO, RECIPE, ExportFolder, is_export, records
+from .export_formats import BARE, LAYOUTS, TEXTS, Around, write_rows
+from .export_recipe import recipe
 from .export_source import Part, damaged, opened, read_manifest, select
 from .folder import Folder, open_folder, shown
+from .manifest import json_bytes
 from .settings import digest
 from .shard import ShardRecord, aside, place
 from .workers import default_workers
@@ -31,12 +33,16 @@ ESCAPED, FRAME = 1.05, 120  # bytes of a JSON string for a byte of text, and of 
 class Style:
     """How rows are written: as ``jsonl``, ``alpaca`` or ``chat``, for the ``first`` or the ``second`` training stage.
 
+    Rows for LLaMA-Factory (``alpaca``) may hold the tokens that begin and end a text, since none of its templates adds
+    just these.
+
     Raises:
-        UserError: there is no such format or stage.
+        UserError: there is no such format or stage, or the format takes no text around rows.
     """
 
     format: str = "jsonl"
     stage: str = "second"
+    around: Around = BARE
 
     def __post_init__(self) -> None:
         for name, value, known in (("format", self.format, LAYOUTS), ("stage", self.stage, TEXTS)):
@@ -46,6 +52,12 @@ class Style:
                     where=f"--{name}",
                     allowed=", ".join(known),
                 )
+        if self.around.tokenizer and self.format != "alpaca":
+            raise UserError(
+                f"rows of the format {self.format} are written as they are: their trainers add the end token",
+                where="--tokenizer",
+                allowed="--format alpaca --tokenizer MODEL",
+            )
 
 
 @dataclass(frozen=True)
@@ -70,7 +82,9 @@ class Job:
     @property
     def mark(self) -> dict[str, str]:
         """What two exports into one folder must share."""
-        return {"format": self.style.format, "stage": self.style.stage}
+        around = self.style.around
+        ends = {"begin": around.begin, "end": around.end} if around.tokenizer else {}
+        return {"format": self.style.format, "stage": self.style.stage, **ends}
 
 
 @dataclass(frozen=True)
@@ -132,6 +146,8 @@ def export(
 def command(directory: str, out: str, style: Style, configs: Sequence[str] = (), splits: Sequence[str] = ()) -> str:
     """Return the command line of an export."""
     options = [f"--config {argument(name)}" for name in configs] + [f"--split {argument(name)}" for name in splits]
+    if style.around.tokenizer:
+        options.insert(0, f"--tokenizer {argument(style.around.tokenizer)}")
     line = " ".join([f"caef-data export {argument(directory)} --format {style.format} --stage {style.stage}", *options])
     return again_in(line, out)
 
@@ -163,11 +179,11 @@ def _export(job: Job, workers: int, overwrite: bool, progress: Progress) -> list
     results = []
     for part in job.parts:
         own = [finished[path] for _, path in job.files(part)]
-        entry = _entry(part, own)
+        entry = _entry(part, own, job.style)
         configs.setdefault(part.name, {})[part.split] = entry
         number = sum(record.path in kept for record in own)
         results.append(PartResult(part.name, part.split, len(own), entry["rows"], entry["bytes"], number))
-    target.finish(_done(job, configs), _dataset_info(configs) if job.style.format == "alpaca" else {})
+    target.finish(_done(job, configs), _files(job, configs))
     return results
 
 
@@ -180,7 +196,7 @@ def _goes_on(job: Job, overwrite: bool) -> bool:
     notes, wanted = job.target.notes(), _identities(job)
     if not notes:
         return False
-    same = {**notes, **job.mark} == notes and all(
+    same = _mark(notes) == job.mark and all(
         wanted.get(name, {}).get(split) == entry
         for name, splits in notes["configs"].items()
         for split, entry in splits.items()
@@ -194,6 +210,10 @@ def _goes_on(job: Job, overwrite: bool) -> bool:
     return same
 
 
+def _mark(content: dict[str, Any]) -> dict[str, str]:
+    return {key: content[key] for key in ("format", "stage", "begin", "end") if key in content}
+
+
 def _agreed(job: Job, there: dict[str, Any], replace: bool) -> dict[str, Any]:
     """Return what may stay of an earlier export: its configs, as export.json has them.
 
@@ -202,7 +222,7 @@ def _agreed(job: Job, there: dict[str, Any], replace: bool) -> dict[str, Any]:
     """
     configs = {name: dict(splits) for name, splits in there.get("configs", {}).items()}
     other = ""
-    if there and {**there, **job.mark} != there:
+    if there and _mark(there) != job.mark:
         other = f"an export in format {clip(there['format'])} for the stage {clip(there['stage'])}"
         configs = {}
     for part in job.parts:
@@ -222,9 +242,8 @@ def _agreed(job: Job, there: dict[str, Any], replace: bool) -> dict[str, Any]:
 def _check_space(job: Job, todo: Sequence[File]) -> None:
     needed = 0.0
     for part, shard, _ in todo:
-        task, _, view = part.name.rpartition("-")
-        prefix = len(instruction(machine(task), view)) if job.style.stage == "first" and task in tasks() else 0
-        needed += ESCAPED * sum(total for total, _ in shard.chars.values()) + shard.rows * (prefix + FRAME)
+        needed += ESCAPED * sum(total for total, _ in shard.chars.values())
+        needed += shard.rows * (_instruction(part, job.style.stage) + FRAME)
     free = job.target.disk.free()
     if free is not None and needed > free:
         raise UserError(
@@ -264,7 +283,7 @@ def _write(job: Job, shard: ShardRecord, path: str, stopped: threading.Event) ->
     rows, layout = 0, LAYOUTS[job.style.format]
     with opened(job.source, shard) as source, aside(job.target.path / path) as sink:
         try:
-            for count in write_rows(source, sink, layout, job.style.stage):
+            for count in write_rows(source, sink, layout, job.style.stage, job.style.around):
                 rows += count
                 if stopped.is_set():
                     raise _StoppedError
@@ -298,8 +317,10 @@ def _records(configs: dict[str, Any]) -> dict[str, ShardRecord]:
     return found
 
 
-def _entry(part: Part, own: Sequence[ShardRecord]) -> dict[str, Any]:
+def _entry(part: Part, own: Sequence[ShardRecord], style: Style) -> dict[str, Any]:
+    longest = {"longest": _longest(part, style)} if style.around.tokenizer else {}
     return {
+        **longest,
         "identity": part.identity,
         "rows": sum(record.rows for record in own),
         "bytes": sum(record.bytes for record in own),
@@ -319,6 +340,30 @@ def _done(job: Job, configs: dict[str, Any]) -> dict[str, Any]:
         "source": job.origin,
         "configs": configs,
     }
+
+
+def _files(job: Job, configs: dict[str, Any]) -> dict[str, bytes]:
+    """Return what a training tool reads beside the rows, by name."""
+    if job.style.format != "alpaca":
+        return {}
+    found = {INFO: json_bytes(_dataset_info(configs))}
+    if job.style.around.tokenizer:
+        first = min(job.parts, key=lambda part: (part.split != "train", not part.name.endswith("-one_step")))
+        longest = max(entry["longest"] for splits in configs.values() for entry in splits.values())
+        found[RECIPE] = recipe(job.style.around.tokenizer, str(job.target.path), first, longest).encode()
+    return found
+
+
+def _longest(part: Part, style: Style) -> int:
+    """Return the bytes of the longest row, or more: rows have no more tokens."""
+    ends = len(style.around.begin.encode()) + len(style.around.end.encode())
+    texts = max(sum(most for _, most in shard.chars.values()) for shard in part.shards)
+    return ends + _instruction(part, style.stage) + texts
+
+
+def _instruction(part: Part, stage: str) -> int:
+    task, _, view = part.name.rpartition("-")
+    return len(instruction(machine(task), view).encode()) if stage == "first" and task in tasks() else 0
 
 
 def _dataset_info(configs: dict[str, Any]) -> dict[str, Any]:

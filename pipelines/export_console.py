@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from .build import argument
 from .console import _console, _Progress, _size, _table
 from .export import PartResult, Style, command, export
-from .export_folder import ExportFolder
+from .export_folder import RECIPE, ExportFolder
 from .export_formats import LAYOUTS
 from .export_source import read_manifest, select
 from .folder import open_folder, shown
@@ -58,7 +58,13 @@ def _print(results: Sequence[PartResult], out: str, style: Style, seconds: float
         f'read it:  load_dataset("json", data_files={{"{first.split}": {files}}}, split="{first.split}")',
         soft_wrap=True,
     )
-    if style.format == "alpaca":
+    if style.around.tokenizer:
+        console.print(f"train on it: llamafactory-cli train {argument(path / RECIPE)}", soft_wrap=True)
+    elif style.format == "alpaca":
         console.print(
             f"LLaMA-Factory: --dataset_dir {argument(path)} --dataset {first.name}-{first.split}", soft_wrap=True
+        )
+        console.print(
+            "its templates write around prompts: evaluate with the same --template, or export with --tokenizer MODEL",
+            soft_wrap=True,
         )

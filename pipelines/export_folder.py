@@ -2,6 +2,7 @@
 
 export.json                              what is exported, and from what; written last
 dataset_info.json                        names the splits for LLaMA-Factory (alpaca only)
+llamafactory.yaml                        how it trains on one of them (alpaca with --tokenizer only)
 <task>-<view>/<split>/00000-of-00004.*   one file a shard, its rows in their order
 .caef/                                   notes of an export under way; there only while (or after) it is unfinished
 """
@@ -9,7 +10,7 @@ dataset_info.json                        names the splits for LLaMA-Factory (alp
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from .shard import TEMPORARY, ShardRecord
 from .store_url import split_url
 
 FORMAT = 1  # of export.json and of the notes
-DONE, INFO, NOTES = "export.json", "dataset_info.json", f"{STATE}/export.json"
+DONE, INFO, RECIPE, NOTES = "export.json", "dataset_info.json", "llamafactory.yaml", f"{STATE}/export.json"
 FILE = re.compile(rf"({re.escape(TEMPORARY)})?\d{{5}}-of-\d{{5}}\.(jsonl|json)")
 FOREIGN = "this folder holds files that caef-data export did not write; it is left alone"
 
@@ -147,7 +148,8 @@ class ExportFolder:
 
     def drop(self, kept: dict[str, Any]) -> None:
         """Have export.json name only what is kept, before the rest is made anew or goes."""
-        (self.path / INFO).unlink(missing_ok=True)
+        for name in (INFO, RECIPE):
+            (self.path / name).unlink(missing_ok=True)
         if kept["configs"]:
             self.disk.put(DONE, json_bytes(kept))
         else:
@@ -163,10 +165,10 @@ class ExportFolder:
             if not any(folder.iterdir()):
                 folder.rmdir()
 
-    def finish(self, done: dict[str, Any], info: dict[str, Any]) -> None:
-        """Write what is exported here, and forget the notes."""
-        if info:
-            self.disk.put(INFO, json_bytes(info))
+    def finish(self, done: dict[str, Any], files: Mapping[str, bytes]) -> None:
+        """Write what is exported here, the files beside the rows first, and forget the notes."""
+        for name, content in files.items():
+            self.disk.put(name, content)
         self.disk.put(DONE, json_bytes({"version": FORMAT, **done}))
         self.disk.forget()
 
@@ -189,8 +191,13 @@ def _check(content: dict[str, Any]) -> None:
     for key in ("format", "stage"):
         if not isinstance(content[key], str):
             raise WrongError(f"{key} is {clip(content[key])}")
+    for key in ("begin", "end"):
+        if not isinstance(content.get(key, ""), str):
+            raise WrongError(f"{key} is {clip(content[key])}")
     for name, splits in content["configs"].items():
         for split, entry in splits.items():
             check_split(name, split)
             check_identity(entry["identity"])
             records(entry)
+            if not isinstance(entry.get("longest", 0), int):
+                raise WrongError(f"longest is {clip(entry['longest'])}")

@@ -33,6 +33,22 @@ class Layout:
     closing: str
 
 
+@dataclass(frozen=True)
+class Around:
+    """The text that stands around a row: of the tokens that begin and end a text in a model's vocabulary.
+
+    Args:
+        tokenizer: folder or name of the model; empty where nothing stands around rows.
+        begin: text before each prompt.
+        end: text behind each completion.
+    """
+
+    tokenizer: str = ""
+    begin: str = ""
+    end: str = ""
+
+
+BARE = Around()
 LAYOUTS = {
     "jsonl": Layout("jsonl", "", "", ('{"prompt":', ',"completion":', "}\n"), ""),
     "alpaca": Layout(  # what json.dump(rows, file, indent=4, ensure_ascii=False) writes
@@ -56,7 +72,7 @@ LAYOUTS = {
 }
 
 
-def write_rows(source: BinaryIO, sink: BinaryIO, layout: Layout, stage: str) -> Iterator[int]:
+def write_rows(source: BinaryIO, sink: BinaryIO, layout: Layout, stage: str, around: Around = BARE) -> Iterator[int]:
     """Write the rows of a Parquet file as JSON, in their order, and yield the number of rows of each batch written.
 
     Args:
@@ -64,6 +80,7 @@ def write_rows(source: BinaryIO, sink: BinaryIO, layout: Layout, stage: str) -> 
         sink: takes the text.
         layout: how the text looks.
         stage: ``first`` puts each row's instruction before its prompt, ``second`` leaves it out.
+        around: text around each row.
 
     Raises:
         ValueError: a text is missing, or is no UTF-8.
@@ -74,14 +91,14 @@ def write_rows(source: BinaryIO, sink: BinaryIO, layout: Layout, stage: str) -> 
     with pq.ParquetFile(source) as file:
         for group in range(file.num_row_groups):  # a batch never spans two: the rows of some are megabytes long
             for batch in file.iter_batches(BATCH, row_groups=[group], columns=TEXTS[stage], use_threads=False):
-                text = row_texts(batch, layout, stage)
+                text = row_texts(batch, layout, stage, around)
                 sink.write(text if written else text[len(layout.separator) :])
                 written += batch.num_rows
                 yield batch.num_rows
     sink.write(layout.closing.encode())
 
 
-def row_texts(batch: pa.RecordBatch, layout: Layout, stage: str) -> memoryview:
+def row_texts(batch: pa.RecordBatch, layout: Layout, stage: str, around: Around = BARE) -> memoryview:
     """Return the text of rows with these texts, as UTF-8; each begins with the separator.
 
     Raises:
@@ -91,8 +108,9 @@ def row_texts(batch: pa.RecordBatch, layout: Layout, stage: str) -> memoryview:
     if set(batch.schema.names) != set(TEXTS[stage]) or any(column.null_count for column in batch.columns):
         raise ValueError(f"a row has no {', '.join(TEXTS[stage])}")
     opening, middle, end = layout.row
-    prompt = pl.concat_str("instruction", "prompt") if stage == "first" else pl.col("prompt")
-    parts = (layout.separator + opening, _json_string(prompt), middle, _json_string(pl.col("completion")), end)
+    prompt = pl.concat_str(pl.lit(around.begin), *(pl.col(name) for name in TEXTS[stage][:-1]))
+    completion = pl.concat_str(pl.col("completion"), pl.lit(around.end))
+    parts = (layout.separator + opening, _json_string(prompt), middle, _json_string(completion), end)
     row = pl.concat_str(pl.lit(part) if isinstance(part, str) else part for part in parts)
     texts = pl.DataFrame(batch).select(row.alias("row")).to_series().to_arrow(compat_level=pl.CompatLevel.oldest())
     _, ends, data = texts.buffers()  # large strings: 64-bit ends, and the texts one behind the other

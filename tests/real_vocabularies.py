@@ -236,3 +236,24 @@ def reduce_vocabulary(name: str, texts: Sequence[str], folder: Path) -> Path:
     for text in texts:
         assert small.tokenize(text) == whole.tokenize(text)
     return folder
+
+
+def real_model() -> Path:
+    """Return the folder of a real pretrained model, SmolLM2-135M-Instruct, made of a GGUF file and kept in float32.
+
+    Skips the test where its package is not there.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    source = ROOT / VOCABULARIES["smollm2"].path
+    words = vocabulary("smollm2")
+    folder = ROOT / "converted" / f"smollm2-model-transformers-{version('transformers')}"
+    if not folder.is_dir():
+        with tempfile.TemporaryDirectory(dir=folder.parent) as made:
+            read = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype="float32")
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source.parent, gguf_file=source.name))
+            model.load_state_dict(read.state_dict())  # what is read from a GGUF file refuses to be saved
+            model.save_pretrained(Path(made, "model"))
+            shutil.copytree(words, Path(made, "model"), dirs_exist_ok=True)
+            Path(made, "model").rename(folder)
+    return folder

@@ -9,15 +9,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+import yaml
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 import datasets
+from caef_data.cli import app
+from caef_data.errors import UserError
 from caef_data.pipelines import export_console
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.export import Style, export
-from caef_data.pipelines.export_formats import LAYOUTS, TEXTS, row_texts, write_rows
+from caef_data.pipelines.export_formats import LAYOUTS, TEXTS, Around, row_texts, write_rows
 from caef_data.pipelines.plan import make_plan
 from caef_data.tests.commands import contents
 
@@ -150,6 +154,65 @@ def test_llama_factory_finds_every_split(small: Path, tmp_path: Path) -> None:
         assert found == wanted(small, config, split, "first")
 
 
+def test_the_recipe_for_llama_factory(small: Path, tmp_path: Path) -> None:
+    """Rows hold the tokens that begin and end a text; the settings add nothing around them and cut none."""
+    around = Around("models/of <mine>", "<begin>", '"<end>"')
+    style = Style("alpaca", "first", around)
+    export(str(small), str(tmp_path / "a b"), style, configs=["left_mask-one_step"], splits=["train"])
+    longest = yaml.safe_load((tmp_path / "a b" / "llamafactory.yaml").read_text("utf-8"))["cutoff_len"]
+    export(str(small), str(tmp_path / "a b"), style, configs=["add-one_step"])
+    recipe = yaml.safe_load((tmp_path / "a b" / "llamafactory.yaml").read_text("utf-8"))
+    lengths = []
+    for config in ("add-one_step", "left_mask-one_step"):
+        rows = [row for path in (tmp_path / "a b" / config / "train").iterdir() for row in read("alpaca", path)]
+        texts = [
+            (f"<begin>{prompt}", f'{completion}"<end>"')
+            for prompt, completion in wanted(small, config, "train", "first")
+        ]
+        assert sorted(pair("alpaca", row) for row in rows) == sorted(texts)
+        lengths += [len((prompt + completion).encode()) for prompt, completion in texts]
+    assert recipe["cutoff_len"] >= max(lengths) and recipe["cutoff_len"] >= longest
+    assert recipe == {
+        "model_name_or_path": "models/of <mine>",
+        "dataset_dir": str(tmp_path / "a b"),
+        "dataset": "add-one_step-train",
+        "output_dir": "ckpt/executors/add",
+        "template": "empty",
+        "cutoff_len": recipe["cutoff_len"],
+        "train_on_prompt": False,
+        "packing": False,
+        "stage": "sft",
+        "do_train": True,
+        "finetuning_type": "lora",
+        "lora_target": "all",
+        "lora_rank": 16,
+        "lora_alpha": 32,
+        "per_device_train_batch_size": 16,
+        "learning_rate": 2e-4,
+        "max_steps": 1000,
+    }
+    for other in (Style("alpaca", "first"), Style("alpaca", "first", Around("other", "", "<end>"))):
+        with pytest.raises(UserError, match="this folder holds an export"):
+            export(str(small), str(tmp_path / "a b"), other, configs=["add-one_step"])
+    export(str(small), str(tmp_path / "a b"), Style("alpaca", "first"), overwrite=True)
+    assert not (tmp_path / "a b" / "llamafactory.yaml").exists()
+
+
+def test_the_command_line_writes_the_tokens_of_a_model(small: Path, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    from caef_data.tests.small_model import make_tokenizer
+
+    make_tokenizer().save_pretrained(tmp_path / "model")
+    words = ["export", str(small), "--config", "add-one_step", "--tokenizer", str(tmp_path / "model")]
+    run = CliRunner().invoke(app, [*words, "--format", "alpaca", "--out", str(tmp_path / "export")])
+    assert run.exit_code == 0 and "llamafactory-cli train" in run.stdout
+    [path] = (tmp_path / "export" / "add-one_step" / "test").iterdir()
+    assert all(row["output"].endswith("\n<end>") for row in read("alpaca", path))
+    with pytest.raises(UserError, match="their trainers add the end token"):
+        CliRunner().invoke(app, [*words, "--out", str(tmp_path / "export")], catch_exceptions=False)
+
+
+@settings(deadline=None)
 @given(st.lists(st.tuples(*[st.text(st.characters(exclude_categories=["Cs"]))] * 3), min_size=1, max_size=5))
 def test_any_text_is_valid_json(rows: list[tuple[str, str, str]]) -> None:
     for form, layout in LAYOUTS.items():
