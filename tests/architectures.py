@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,10 @@ GROUPED = {**INNER, "num_key_value_heads": 2}
 ORIGINAL = 40  # positions before some kinds of rope change their factors: some rows cross this border
 ROPE = {"rope_theta": 10_000.0}
 LONG = {"short_factor": [1.0, 1.1, 1.2, 1.3], "long_factor": [1.5, 2.0, 3.0, 4.0], **ROPE}
+
+# Models that end answers at some prompts, but not at all of them.
+SEEDS = {"gemma2": 4, "gemma3": 3, "gpt2": 1, "gpt_neox": 4, "cohere": 2, "bloom": 23, "olmo": 2, "mixtral": 2}
+SEEDS |= {"mamba": 1, "qwen2": 2, "phi3": 1, "phi3, longrope": 1}
 
 # Name: configuration class, its settings. Windows are of 16 tokens: most rows are longer.
 TABLE: dict[str, tuple[str, dict[str, Any]]] = {
@@ -98,14 +101,14 @@ TABLE: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def write_model(folder: Path, name: str, *, seed: int = 0) -> tuple[Path, Path]:
+def write_model(folder: Path, name: str) -> tuple[Path, Path]:
     """Write a random model of an architecture and an adapter for it; return their folders."""
     import torch
     import transformers
     from peft import LoraConfig, get_peft_model
 
     kind, settings = TABLE[name]
-    torch.manual_seed(seed)
+    torch.manual_seed(SEEDS.get(name, 0))
     tokens = {"vocab_size": len(WORDS), "bos_token_id": None, "eos_token_id": 0, "pad_token_id": 0}
     config = getattr(transformers, f"{kind}Config")(**settings, **tokens)
     model = transformers.AutoModelForCausalLM.from_config(config)
@@ -140,11 +143,3 @@ def make_prompts(number: int, seed: int = 0) -> list[str]:
     """Return prompts of 2 to 48 tokens."""
     chance = random.Random(seed)
     return ["".join(chance.choice(WORDS[2:]) for _ in range(chance.randint(1, 47))) + "=" for _ in range(number)]
-
-
-Row = tuple[str, str]
-
-
-def make_rows(folder: Path, name: str, greedy: Callable[..., list[str]], number: int, most: int) -> list[Row]:
-    """Return prompts with right and with wrong answers."""
-    raise NotImplementedError
