@@ -43,7 +43,9 @@ def test_rows_in_a_real_vocabulary(name: str) -> None:
             for (prompt, completion), given, answer in zip(texts, prompts, answers, strict=True):
                 assert whole.decode(given, skip_special_tokens=True) == prompt
                 assert tokens.text(given, answer) == completion
-                if whole(prompt + completion)["input_ids"] != given + answer:
+                joint = whole(prompt + completion)["input_ids"]
+                assert tokens.merges([prompt], [completion]) == (joint[: len(given)] != given)
+                if joint != given + answer:
                     spanning.add(f"{view} {task}")
     assert spanning == set(entry.spanning.split(", ") if entry.spanning else [])
 
