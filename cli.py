@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
 # One thread is enough for the sums of the split function; a pool of them costs start-up time and fights the workers.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -445,15 +445,13 @@ def root(
 def run() -> None:
     """Run the command line as a process, which ends at once: taking its libraries apart costs a tenth of a second."""
     gc.set_threshold(100_000)  # imports make a hundred thousand objects, and no garbage worth looking for
-    if sys.argv[1:2] == ["build"]:
-        from .pipelines.workers import start_fork_server
-
-        start_fork_server()  # it imports what workers need while this process reads its options, imports and plans
     code: object = 0
     try:
-        main()
+        main(start_early=sys.argv[1:2] == ["build"])
     except SystemExit as end:
         code = end.code
+    if workers := sys.modules.get(f"{__package__}.pipelines.workers"):
+        workers.remove_sockets()
     try:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -462,33 +460,73 @@ def run() -> None:
     os._exit(code if isinstance(code, int) else int(code is not None))
 
 
-def main() -> None:
-    """Run the command line; errors of the user's are printed without a traceback."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # names of files need not be text
-            stream.reconfigure(errors="backslashreplace")
+def main(*, start_early: bool = False) -> None:
+    """Run the command line; errors of the user's are printed without a traceback.
+
+    Args:
+        start_early: start what workers need, while this process reads its options, imports and plans.
+    """
     try:
+        _check_process()
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # names of files need not be text
+                stream.reconfigure(errors="backslashreplace")
+        if start_early:
+            from .pipelines.workers import start_fork_server
+
+            start_fork_server()
         app()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _end(2, f"error: {error}")
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
+        _end(130, "stopped")
     except BrokenPipeError:
-        _silence()
-        sys.exit(1)
+        _silence(sys.stdout)
+        _end(1)
     except OSError as error:  # a name too long, a folder that may not be written, output to a full disk
         if error.filename is None:
-            _silence()
+            _silence(sys.stdout)
         place = "" if error.filename is None else f"\n  where:   {clip(os.fsdecode(error.filename), 300)}"
-        print(f"error: the system refuses: {error.strerror or error}{place}", file=sys.stderr)
-        sys.exit(2)
+        _end(2, f"error: the system refuses: {error.strerror or error}{place}")
 
 
-def _silence() -> None:
-    """Send what standard output still holds nowhere: Python would fail on it again at its end."""
+def _check_process() -> None:
+    """Give a process that was started without input or error output one that leads nowhere.
+
+    Raises:
+        UserError: it has no standard output, or stands in no folder.
+    """
+    if None in (sys.stdin, sys.stdout, sys.stderr):  # else the next file that is opened takes its place
+        for number in range(3):
+            try:
+                os.fstat(number)
+            except OSError:
+                os.dup2(os.open(os.devnull, os.O_RDWR), number)
+    closed = sys.stdout is None
+    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")
+    if closed:
+        raise UserError("standard output is closed", next_step="end the command with > FILE, or > /dev/null")
     try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except io.UnsupportedOperation:  # standard output is no file
+        os.getcwd()
+    except OSError:
+        raise UserError("the current folder does not exist any more", next_step="cd to another one") from None
+
+
+def _end(code: int, text: str = "") -> NoReturn:
+    """End with an exit code, and say why, if there is still somebody to be told."""
+    try:
+        if text:
+            print(text, file=sys.stderr, flush=True)
+    except OSError:
+        _silence(sys.stderr)
+    sys.exit(code)
+
+
+def _silence(stream: TextIO) -> None:
+    """Send what a stream still holds nowhere: Python would fail on it again at its end."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except io.UnsupportedOperation:  # it is no file
         pass

@@ -54,6 +54,11 @@ def is_ours(command: str, verb: str) -> bool:
     return re.fullmatch(rf"{one}(?: && {one})*", command, re.ASCII) is not None
 
 
+def suggested(command: str | None, verb: str, otherwise: str) -> str:
+    """Return a command line that a file holds, to be typed again; ``otherwise`` where it is not one of ours."""
+    return command if command and command.isprintable() and is_ours(command, verb) else otherwise
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` for the closest choice, or an empty string."""
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)

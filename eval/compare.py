@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, clip, nearest
+from ..errors import UserError, clip, nearest, suggested
 from ..pipelines.folder import shown
 from .query import Database
 from .runs import RAW
@@ -130,7 +130,7 @@ def find_run(word: str, runs: Sequence[Row], where: str) -> Row:
         raise UserError(f"more than one run begins with {clip(word)}", where=where, allowed=ids)
     if found[0]["status"] != "finished":
         what = f"the run {found[0]['run_id']} is not finished: it has no accuracies yet"
-        raise UserError(what, where=where, next_step=shown(found[0]["command"] or LISTING))
+        raise UserError(what, where=where, next_step=suggested(found[0]["command"], "eval", LISTING))
     return found[0]
 
 
@@ -173,7 +173,7 @@ def _nothing_in_common(a: Row, b: Row) -> UserError:
         if run["rules"] is None:
             return UserError(
                 f"the run {run['run_id']} has no table of problems: caef-data {run['caef_data']} did not write one",
-                next_step=f"evaluate again: {shown(run['command'] or 'caef-data eval')}",
+                next_step=f"evaluate again: {suggested(run['command'], 'eval', 'caef-data eval')}",
             )
     return UserError(
         "these runs have no problem in common",

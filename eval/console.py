@@ -19,6 +19,7 @@ from rich.table import Table
 from ..errors import UserError, clip, telling_of_full_disk
 from ..pipelines.build import argument
 from ..pipelines.folder import shown
+from ..pipelines.terminal import open_console, print_table
 from .agenda import Agenda
 from .calls import BASE, Backend
 from .evaluate import Share
@@ -43,13 +44,9 @@ TOTALS = ("n", "correct", "correct_stripped", "final_correct")
 BEFORE = "it was evaluated before; nothing is asked again"
 
 
-def _console(*, stderr: bool = False) -> Console:
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
-
-
 def evaluate_with_progress(settings: EvalSettings) -> None:
     """Evaluate, with progress on stderr and a table of accuracies on stdout."""
-    log = _console(stderr=True)
+    log = open_console(stderr=True)
     first = os.environ.get("RANK", "0") == "0"  # of several processes, all of which prepare
     session = prepare(settings, (lambda line: log.print(line, soft_wrap=True)) if first else (lambda line: None))
     share = share_of_processes()
@@ -197,7 +194,7 @@ def _progress(agenda: Agenda, share: Share, log: Console) -> Iterator[Callable[[
 
 def print_accuracy(session: Session, note: str) -> None:
     """Print the accuracies of a finished run, and what to do with its tables."""
-    console = _console()
+    console = open_console()
     accuracy, row = session.tables.read_classes(), session.tables.read_run()
     if accuracy is None or row is None:  # somebody has removed them just now
         raise UserError("the tables of this run are gone", where=shown(str(session.tables.results)))
@@ -219,7 +216,7 @@ def print_accuracy(session: Session, note: str) -> None:
         cells = [f"{n:,}", f"{correct:,}", f"{stripped:,}"]
         cells += [f"{correct / n:.2%}" if n else "-", f"{low:.1%} - {high:.1%}" if n else "-"]
         table.add_row(task, mode, *cells, *(["-" if final is None else f"{final:,}"] if rollout else []))
-    console.print(table)
+    print_table(console, table)
     speed = f"{row['calls']:,} calls in {row['seconds']:,.1f} s, {row['calls_per_second']:,.1f} calls/s"
     name = f" ({shown(row['name'])})" if row["name"] else ""
     console.print(f"run {session.tables.run_id}{name}: {speed}{'; ' + note if note else ''}", soft_wrap=True)

@@ -11,13 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, telling_of_full_disk
+from ..errors import UserError, clip, telling_of_full_disk
 from .card import card
 from .engine import Engine, Task, run_tasks
 from .folder import Folder, open_folder, shown
 from .manifest import FORMAT, shard_record
 from .plan import Config, Plan
-from .settings import RULES, digest
+from .settings import RULES, Declaration, TaskSettings, digest
 from .shard import ShardRecord
 from .versions import SAMPLING_VERSION, SPLIT_VERSION, TEXT_VERSION, built_with
 from .workers import default_workers
@@ -148,6 +148,25 @@ def again_in(line: str, path: str | Path) -> str:
     return f"{line} --out {argument(path)}"
 
 
+def resumed(unfinished: dict[str, Any], path: str | Path) -> str:
+    """Return the command that goes on with an unfinished build, spelled out from its settings.
+
+    The text that the plan file has of it may be anybody's: no more than the name of a declaration is taken from there.
+    """
+    from .declaration import rebuild_command, shipped_declarations
+
+    words = shlex.split(unfinished["command"])
+    source = words[2] if len(words) == 3 else ""  # caef-data build NAME
+    if source not in shipped_declarations() and not source.endswith(".toml"):
+        source = ""
+    try:
+        tasks = tuple(TaskSettings.of(task["settings"]) for task in unfinished["tasks"].values())
+        declaration = Declaration(name="declaration", tasks=tasks, source=source or None)
+    except UserError:
+        return "the command that began it, with the version of caef-data that it was begun with"
+    return " && ".join(again_in(line, path) for line in rebuild_command(declaration).split(" && "))
+
+
 def command(plan: Plan) -> str:
     """Return the command that builds the plan again."""
     from .declaration import rebuild_command
@@ -173,7 +192,7 @@ def _goes_on(wanted: dict[str, Any], folder: Folder, overwrite: bool) -> bool:
         raise UserError(
             f"an unfinished build of something else lies in this folder{what}",
             where=shown(folder.name),
-            next_step=f"finish it with `{again_in(unfinished['command'], folder.name)}`, or add --overwrite to drop it",
+            next_step=f"finish it with `{resumed(unfinished, folder.name)}`, or add --overwrite to drop it",
         )
     return False
 
@@ -207,11 +226,16 @@ def _agreed(plan: Plan, folder: Folder, overwrite: bool) -> dict[str, Any]:
 def _differences(settings: dict[str, Any], there: dict[str, Any]) -> str:
     old = there.get("settings", {})
     changed = [
-        f"{key} {old.get(key)} -> {value}"
+        f"{key} {_brief(old.get(key))} -> {_brief(value)}"
         for key, value in settings.items()
         if RULES[key].effect == "data" and old.get(key) != value
     ]
     return ", ".join(changed) or "built by another version of caef-data"
+
+
+def _brief(value: object) -> str:
+    """Return the value of a setting for a message: what a file holds may be anything."""
+    return str(value) if value is None or isinstance(value, int) or str(value).isalnum() else clip(value)
 
 
 def _known(manifest: dict[str, Any]) -> dict[str, ShardRecord]:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from ..schemas import COLUMNS, VIEW_TEXT
 from ..schemas.rows import COMMON
 from .card_text import ABOUT, DIALECT_TEXT, END, SPLITS_TEXT, TITLE, TRAINING, format_text
+from .folder import shown
 from .settings import SPLITS
 from .store_url import split_url
 
@@ -187,7 +188,7 @@ def _short_row(path: str, view: str, folder: Folder) -> dict[str, Any] | None:
 def _provenance(manifest: dict[str, Any]) -> str:
     lines = [f"## How it was built\n\nWith caef-data {manifest['caef_data']}, by\n"]
     for command in commands(manifest):
-        lines += [f"    {command}\n", *_declaration(command, manifest)]
+        lines += [f"    {shown(command)}\n", *_declaration(command, manifest)]
     built = ", ".join(f"{name} {version}" for name, version in sorted(manifest["built_with"].items()))
     numbers = ", ".join(f"{name} {number}" for name, number in sorted(manifest["versions"].items()))
     dialects: dict[str, list[str]] = {}

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ..errors import UserError
-from .build import ConfigResult, again_in, argument, build, command
+from .build import ConfigResult, again_in, argument, build, command, resumed
 from .card import commands, loads_from
 from .declaration import rebuild_command
 from .engine import EngineChoice
@@ -25,6 +25,7 @@ from .hub_source import dataset_here
 from .plan import TEXT_RATE, Config, Plan, make_plan
 from .settings import SPLITS, Declaration
 from .shard import ShardRecord
+from .terminal import open_console, print_table
 from .workers import default_workers
 
 LINE_EVERY = 5.0  # seconds between progress lines where there is no terminal
@@ -74,7 +75,7 @@ def _table(*counts: str, first: Sequence[str] = ("config", "split")) -> Table:
     for name in first:
         table.add_column(name, no_wrap=True)
     for name in counts:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     return table
 
 
@@ -83,14 +84,9 @@ def _size(count: float) -> str:
     return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.0f} kB"
 
 
-def _console(*, stderr: bool = False) -> Console:
-    """Return a console that prints names of files as they are: `[/x]` and `:bug:` mean nothing."""
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
-
-
 def build_with_progress(declaration: Declaration, out: str, overwrite: bool, choice: EngineChoice) -> None:
     """Build, with progress on stderr and a summary table on stdout."""
-    log = _console(stderr=True)
+    log = open_console(stderr=True)
     open_folder(out).check_ours()
     progress = None
     start = time.perf_counter()
@@ -104,11 +100,12 @@ def build_with_progress(declaration: Declaration, out: str, overwrite: bool, cho
                 results = build(plan, out, overwrite=overwrite, progress=progress, engine=engine)
     except KeyboardInterrupt:
         kept = progress.shards if progress is not None else 0
-        again = again_in(rebuild_command(declaration), out) + choice.arguments()
+        lines = rebuild_command(declaration).split(" && ")
+        again = " && ".join(again_in(line, out) + choice.arguments() for line in lines)
         log.print(f"stopped: {kept} finished shards are kept in {shown(out)}; go on with: {again}", soft_wrap=True)
         sys.exit(130)
-    console = _console()
-    console.print(_results(results))
+    console = open_console()
+    print_table(console, _results(results))
     spent = time.perf_counter() - start
     rows, size = sum(one.rows for one in results), sum(one.bytes for one in results)
     console.print(f"{rows:,} rows, {_size(size)} in {shown(out)} after {spent:,.1f} s", soft_wrap=True)
@@ -148,8 +145,8 @@ def print_plan(declaration: Declaration, workers: int | None, as_json: bool) -> 
     if as_json:
         print(json.dumps(_plan_json(plan, count), indent=1))
         return
-    console = _console()
-    console.print(_planned(plan))
+    console = open_console()
+    print_table(console, _planned(plan))
     text = sum(config.text for config in plan.configs)
     rows = sum(config.rows for config in plan.configs)
     more = "" if len(plan.configs) <= LISTED else "; --json lists each config"
@@ -219,23 +216,25 @@ def _heat_map(console: Console, config: Config) -> None:
         cells[key] = cells.get(key, 0) + count
     most = max(cells.values())
     side = -(-(longest - shortest + 1) // step)
-    console.print(f"expressions of {config.name} {config.split}; digits of a down, of b across, {step} a cell")
+    console.print(
+        f"expressions of {config.name} {config.split}; digits of a down, of b across, {step} a cell", soft_wrap=True
+    )
     for row in range(side):
         # By the square root: a class of a tenth of the largest one would look empty otherwise.
         parts = [(cells.get((row, col), 0) / most) ** 0.5 for col in range(side)]
         shades = [SHADES[math.ceil(part * (len(SHADES) - 1))] * 2 for part in parts]
-        console.print(f"{shortest + row * step:>5} {''.join(shades).rstrip()}", markup=False)
-    console.print(f"      darkest = {most:,} expressions", markup=False)
+        console.print(f"{shortest + row * step:>5} {''.join(shades).rstrip()}", soft_wrap=True)
+    console.print(f"      darkest = {most:,} expressions", soft_wrap=True)
 
 
 def _say(line: str) -> None:
-    _console(stderr=True).print(line, soft_wrap=True)
+    open_console(stderr=True).print(line, soft_wrap=True)
 
 
 @contextmanager
 def _checking() -> Iterator[Callable[[int, int], None]]:
     """Show how far a verification is: a bar on a terminal, plain lines otherwise."""
-    log = _console(stderr=True)
+    log = open_console(stderr=True)
     start = said = time.perf_counter()
     columns = (TextColumn("verifying"), BarColumn(None), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
     with Progress(*columns, console=log, disable=not log.is_terminal) as bar:
@@ -264,7 +263,7 @@ def verify_with_progress(directory: str, fraction: float, workers: int | None, a
     if as_json:
         print(json.dumps({**report.to_json(), "directory": directory}, indent=1))
     else:
-        print_report(replace(report, directory=shown(directory)), _console())
+        print_report(replace(report, directory=shown(directory)), open_console())
     return report.ok
 
 
@@ -285,7 +284,7 @@ def print_info(directory: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps({**manifest, "unfinished": unfinished or None}, indent=1))
         return
-    console = _console()
+    console = open_console()
     if manifest:
         table = _table("classes", "expressions", "rows", "size", "shards")
         for name, splits in sorted(manifest["configs"].items()):
@@ -293,16 +292,16 @@ def print_info(directory: str, as_json: bool) -> None:
                 own = splits[split]
                 counts = [f"{own[key]:,}" for key in ("classes", "expressions", "rows")]
                 table.add_row(name, split, *counts, _size(own["bytes"]), f"{len(own['shards']):,}")
-        console.print(table)
+        print_table(console, table)
         rules = ", ".join(f"{name} {number}" for name, number in sorted(manifest["versions"].items()))
         built = ", ".join(f"{name} {version}" for name, version in sorted(manifest["built_with"].items()))
         console.print(f"identity {manifest['identity']}; rules: {rules}; built with {built}", soft_wrap=True)
         for line in commands(manifest):
-            console.print(f"made by: {line}", soft_wrap=True)
+            console.print(f"made by: {shown(line)}", soft_wrap=True)
     if unfinished:
         done = len(folder.finished())
         console.print(
             f"unfinished build: {done} of {len(unfinished['shards'])} shards; go on with:"
-            f" {again_in(unfinished['command'], directory)}",
+            f" {resumed(unfinished, directory)}",
             soft_wrap=True,
         )

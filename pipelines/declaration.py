@@ -252,7 +252,8 @@ def rebuild_command(declaration: Declaration) -> str:
     """
     if declaration.source is not None:
         file = Path(declaration.source).name  # the folder it lay in is nobody else's concern
-        return f"caef-data build {shlex.quote(file)}"
+        plain = "".join(one if one.isprintable() else "?" for one in file)
+        return f"caef-data build {shlex.quote(plain)}"
     if any(settings.max > MAX_LEN for settings in declaration.tasks):
         return f"caef-data build {declaration.name}.toml"  # only a file may raise the ceiling
     groups: dict[str, list[str]] = {}

@@ -205,13 +205,23 @@ def _goes_on(job: Job, overwrite: bool) -> bool:
         raise UserError(
             "an unfinished export of something else lies in this folder",
             where=shown(job.target.name),
-            next_step=f"finish it with `{notes['command']}`, or add --overwrite to drop it",
+            next_step=f"finish it with `{_resumed(job, notes)}`, or add --overwrite to drop it",
         )
     return same
 
 
 def _mark(content: dict[str, Any]) -> dict[str, str]:
     return {key: content[key] for key in ("format", "stage", "begin", "end") if key in content}
+
+
+def _resumed(job: Job, notes: dict[str, Any]) -> str:
+    """Return the command that goes on with an unfinished export, spelled out from what its notes say of it."""
+    configs = notes["configs"]
+    words = ["caef-data export DATASET", f"--format {notes['format']}", f"--stage {notes['stage']}"]
+    words += ["--tokenizer TOKENIZER"] if "begin" in notes else []
+    words += [f"--config {name}" for name in sorted(configs)]
+    words += [f"--split {split}" for split in sorted({split for splits in configs.values() for split in splits})]
+    return again_in(" ".join(words), job.target.name)
 
 
 def _agreed(job: Job, there: dict[str, Any], replace: bool) -> dict[str, Any]:

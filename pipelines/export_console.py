@@ -8,12 +8,13 @@ import time
 from collections.abc import Sequence
 
 from .build import argument
-from .console import _console, _Progress, _size, _table
+from .console import _Progress, _size, _table
 from .export import PartResult, Style, command, export
 from .export_folder import RECIPE, ExportFolder
 from .export_formats import LAYOUTS
 from .export_source import read_manifest, select
 from .folder import open_folder, shown
+from .terminal import open_console, print_table
 
 
 def export_with_progress(
@@ -24,7 +25,7 @@ def export_with_progress(
     Raises:
         UserError: as ``export``.
     """
-    log, start = _console(stderr=True), time.perf_counter()
+    log, start = open_console(stderr=True), time.perf_counter()
     source = open_folder(directory)
     parts = select(source, read_manifest(source), configs, splits)
     progress = _Progress("exporting", sum(shard.rows for part in parts for shard in part.shards), log)
@@ -43,12 +44,12 @@ def export_with_progress(
 
 
 def _print(results: Sequence[PartResult], out: str, style: Style, seconds: float) -> None:
-    console = _console()
+    console = open_console()
     table = _table("rows", "files", "size", "kept")
     for result in results:
         counts = [f"{number:,}" for number in (result.rows, result.files)]
         table.add_row(result.name, result.split, *counts, _size(result.bytes), f"{result.kept:,}")
-    console.print(table)
+    print_table(console, table)
     rows, size = sum(one.rows for one in results), sum(one.bytes for one in results)
     console.print(f"{rows:,} rows, {_size(size)} in {shown(out)} after {seconds:,.1f} s", soft_wrap=True)
     first = min(results, key=lambda one: not one.name.endswith("-one_step"))

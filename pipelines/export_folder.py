@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, clip
+from .export_formats import LAYOUTS, TEXTS
 from .folder import shown
 from .local_folder import FINISHED, LocalFolder
 from .manifest import CONFIG, STATE, WrongError, check_identity, check_split, json_bytes, shard_record, understood
@@ -188,8 +189,8 @@ def is_export(path: str) -> bool:
 def _check(content: dict[str, Any]) -> None:
     if content["version"] != FORMAT:
         raise WrongError(f"it has version {clip(content['version'])}, this one reads version {FORMAT}")
-    for key in ("format", "stage"):
-        if not isinstance(content[key], str):
+    for key, known in (("format", LAYOUTS), ("stage", TEXTS)):
+        if content[key] not in known:
             raise WrongError(f"{key} is {clip(content[key])}")
     for key in ("begin", "end"):
         if not isinstance(content.get(key, ""), str):

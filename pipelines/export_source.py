@@ -10,7 +10,7 @@ from io import BufferedReader
 from typing import Any, BinaryIO, cast
 
 from ..errors import UserError, clip, nearest
-from .build import again_in, argument
+from .build import argument, resumed
 from .folder import Folder, shown
 from .manifest import CONFIG, shard_record
 from .settings import SPLITS
@@ -40,7 +40,7 @@ def read_manifest(source: Folder) -> dict[str, Any]:
     raise UserError(
         "the build of this dataset is not finished" if unfinished else "there is no dataset here",
         where=shown(source.name),
-        next_step=again_in(unfinished["command"], source.name) if unfinished else "caef-data build --help",
+        next_step=resumed(unfinished, source.name) if unfinished else "caef-data build --help",
     )
 
 

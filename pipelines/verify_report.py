@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from .terminal import print_table
 from .verify import Report
 
 _SHOWN = 20  # findings printed; --json gives all that were kept
@@ -23,7 +24,7 @@ def print_report(report: Report, console: Console) -> None:
     console.print(Text(f"verify {report.directory}"), soft_wrap=True)
     table = Table(show_header=False, min_width=40)
     table.add_column(no_wrap=True)
-    table.add_column(justify="right")
+    table.add_column(justify="right", no_wrap=True)
     table.add_row("shards", f"{report.shards:,}")
     table.add_row("rows read", f"{report.rows:,}")
     share = "" if report.fraction >= 1 else f" ({report.fraction:.4g} of all)"
@@ -33,7 +34,7 @@ def print_report(report: Report, console: Console) -> None:
     if report.seconds > 0:
         table.add_row("transitions per second", f"{report.transitions / report.seconds:,.0f}")
     table.add_row("findings", f"{report.num_findings:,}")
-    console.print(table)
+    print_table(console, table)
     for note in report.notes:
         console.print(Text(f"note: {note}"))
     kinds = Counter(finding.kind for finding in report.findings)

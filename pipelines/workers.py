@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, resource_tracker, util
+
+LONGEST = 75  # bytes of the name of a folder in which sockets can lie
 
 
 def default_workers() -> int:
@@ -22,10 +26,34 @@ def start_fork_server() -> None:
     It is a clean process: forking this one would copy the locks of running threads. Ctrl-C is blocked for it and its
     workers: this process ends them, in silence.
     """
+    place_sockets()
     resource_tracker.ensure_running()  # it unblocks Ctrl-C when it starts: not between the lines below
     with uninterrupted():
         multiprocessing.set_forkserver_preload(["caef_data.pipelines.shard", "caef_data.cli"])
         forkserver.ensure_running()
+
+
+def place_sockets() -> str:
+    """Make the folder of the sockets by which workers are reached, if there is none yet, and return it.
+
+    It lies elsewhere where that of TMPDIR has too long a name: the system takes addresses of 107 bytes, and the two
+    names below it have 32.
+    """
+    before = tempfile.tempdir
+    places = (tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm", os.environ.get("XDG_RUNTIME_DIR", ""))
+    for place in places:
+        if len(os.fsencode(place)) <= LONGEST and os.access(place, os.W_OK | os.X_OK):
+            tempfile.tempdir = place
+            break
+    try:
+        return util.get_temp_dir()  # made once, and known to multiprocessing
+    finally:
+        tempfile.tempdir = before
+
+
+def remove_sockets() -> None:
+    """Remove this folder, at the end of a process that does not wait for multiprocessing to do so."""
+    shutil.rmtree(place_sockets(), ignore_errors=True)
 
 
 @contextmanager

@@ -145,7 +145,7 @@ def test_an_unfinished_export_of_something_else_is_kept(small: Path, tmp_path: P
     with pytest.raises(KeyboardInterrupt):
         export(str(small), str(out), ALPACA, workers=1, progress=stop_after(2, KeyboardInterrupt))
     error = refused(small, out, "an unfinished export of something else")
-    again = f"caef-data export {small} --format alpaca --stage first --out {out}"
+    again = "caef-data export DATASET --format alpaca --stage first --config add-"
     assert again in str(error) and "--overwrite" in str(error)
     refused(small, out, "unfinished", ALPACA, configs=["add-one_step"])
     export(str(small), str(out), JSONL, overwrite=True)

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ...errors import UserError
-from ...pipelines.folder import shown
+from ...errors import UserError, suggested
 from ..compare import RUNS, find_run, read_pairs
 from ..query import Database
 from ..runs import MODES, RAW
@@ -235,7 +234,7 @@ def _chosen(runs: list[Row], wanted: Sequence[str]) -> tuple[list[Row], int]:
         raise UserError(
             "no evaluation here is finished",
             where=", ".join(run["run_id"] for run in runs[-3:]) or None,
-            next_step=shown(runs[-1]["command"] or "caef-data eval") if runs else "caef-data eval",
+            next_step=suggested(runs[-1]["command"], "eval", "caef-data eval") if runs else "caef-data eval",
         )
     ids = {find_run(one, runs, "--run")["run_id"] for one in wanted}
     if len(ids) > MAX_RUNS:

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
+from ...errors import suggested
 from ...tm.expression import signs
 from ..runs import RAW
 from .numbers import ORDER, Count, Numbers, Panel, Row
@@ -138,7 +139,7 @@ def left_out(numbers: Numbers) -> list[tuple[str, str]]:
     for run in numbers.unfinished[-FEW:]:
         how = "evaluate anew, by today's rules, with" if run["rules"] is None else "go on with"  # 0.1.0 stopped it
         why = f"1 run left out: {run['run_id'][:8]} is not finished; {how}:"
-        told.append((why, run["command"] or "caef-data eval"))
+        told.append((why, suggested(run["command"], "eval", "caef-data eval")))
     if more := len(numbers.unfinished[:-FEW]):
         told.append((f"{more} more not finished; list them with:", 'caef-data query "FROM runs"'))
     return told

@@ -46,7 +46,7 @@ def report(results: str, runs: Sequence[str], out: str) -> None:
     num = len(numbers.runs)
     print(f"{shown(out)}: {num} run{'s' * (num > 1)}, {len(numbers.panels)} tasks and modes, {size}")
     for why, command in left_out(numbers):
-        print(why, shown(command))
+        print(why, command)
     print(f"open it:  {_opener()} {argument(out)}")
 
 

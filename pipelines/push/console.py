@@ -15,8 +15,9 @@ from rich.table import Table
 
 from ...errors import UserError
 from ..build import argument
-from ..console import LINE_EVERY, _console, _size
+from ..console import LINE_EVERY, _size
 from ..folder import shown
+from ..terminal import open_console, print_table
 from .dataset import File, Pushed
 
 MAIN = "main"  # the branch that readers load from when they name none
@@ -95,7 +96,7 @@ def push_with_progress(
         )
     push = _command(directory, repo, to, revision, private)
     again = f"{push} --dry-run" if dry_run else push
-    with PushProgress(_console(stderr=True)) as progress:
+    with PushProgress(open_console(stderr=True)) as progress:
         try:
             if to is None:
                 pushed = _to_hub(directory, repo, revision, private, dry_run, again, progress)
@@ -108,7 +109,7 @@ def push_with_progress(
     if as_json:
         print(json.dumps(pushed.to_json(), indent=1))
     else:
-        _print_pushed(pushed, push, _console())
+        _print_pushed(pushed, push, open_console())
 
 
 def _command(directory: str, repo: str | None, to: str | None, revision: str, private: bool) -> str:
@@ -150,16 +151,16 @@ def _print_pushed(pushed: Pushed, command: str, console: Console) -> None:
     changes = pushed.changes
     table = Table()
     for name in ("files", "number", "size"):
-        table.add_column(name, justify="left" if name == "files" else "right")
+        table.add_column(name, justify="left" if name == "files" else "right", no_wrap=True)
     for name, files in (("new", changes.new), ("changed", changes.changed), ("unchanged", changes.unchanged)):
         table.add_row(name, f"{len(files):,}", _size(sum(file.bytes for file in files)))
     table.add_row("deleted", f"{len(changes.deleted):,}", "")
     if pushed.dry_run:
         _list(pushed, console)
-        console.print(table)
+        print_table(console, table)
         console.print(f"nothing was changed at {shown(pushed.place)}; push it with: {command}", soft_wrap=True)
         return
-    console.print(table)
+    print_table(console, table)
     moved = f"{len(changes.moved):,} files, {_size(sum(file.bytes for file in changes.moved))} moved"
     console.print(f"{moved}; requests made again: {pushed.retries:,}", soft_wrap=True)
     notes = "".join(f", {name} {shown(text)}" for name, text in pushed.notes.items())

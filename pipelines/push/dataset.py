@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ...errors import UserError
-from ..build import again_in, argument
+from ..build import argument, resumed
 from ..card import Loads, card
 from ..folder import open_folder, shown
 from ..local_folder import LocalFolder
@@ -91,7 +91,7 @@ def read_dataset(directory: str, loads: Loads, progress: Callable[[int, int], No
         raise UserError(
             "a build of this folder is not finished",
             where=shown(directory),
-            next_step=again_in(unfinished["command"], directory),
+            next_step=resumed(unfinished, directory),
         )
     named, counts = read_manifest(Path(directory))
     manifest = folder.manifest()

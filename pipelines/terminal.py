@@ -1,0 +1,32 @@
+"""What all commands share of printing for people: consoles, and tables whose numbers are never cut."""
+
+from __future__ import annotations
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Column, Table
+
+
+def open_console(*, stderr: bool = False) -> Console:
+    """Return a console that prints names of files as they are: `[/x]` and `:bug:` mean nothing."""
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print a table that breaks its cells at blanks alone; where the console is too narrow its lines go on beyond.
+
+    By itself rich cuts words, and so the last digits of numbers.
+    """
+    for column in table.columns:
+        column.min_width = _least(column)
+    # A blank on either side of a cell, and a line on either side of a column.
+    least = sum((column.min_width or 0) + 3 for column in table.columns) + 1
+    if least > console.width:
+        table.width = least
+    console.print(table, crop=False, no_wrap=True, overflow="ignore")
+
+
+def _least(column: Column) -> int:
+    """Return the width of the longest text of a column that must not be broken."""
+    texts = [str(cell) for cell in (column.header, *column.cells)]
+    return max(cell_len(word) for text in texts for word in ([text] if column.no_wrap else text.split() or [""]))
