@@ -204,10 +204,11 @@ def _as_json(a: Row, b: Row, found: Sequence[Comparison]) -> dict[str, Any]:
 
 
 def _print(a: Row, b: Row, found: Sequence[Comparison]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, markup=False, emoji=False)
+    from ..pipelines.terminal import open_console, print_table
+
+    console = open_console()
     for letter, run in (("A", a), ("B", b)):
         console.print(f"{letter}: {run['run_id']} {shown(run['name'] or '')}".rstrip(), soft_wrap=True)
     table = Table()
@@ -221,7 +222,7 @@ def _print(a: Row, b: Row, found: Sequence[Comparison]) -> None:
         split = "" if one.split == "test" else f" ({one.split})"
         counts = (total.n, total.both_right + total.lost, total.both_right + total.gained, total.gained, total.lost)
         table.add_row(one.task + split, mode, *(f"{count:,}" for count in counts), in_short(total.p))
-    console.print(table)
+    print_table(console, table)
     changed = [
         (one, lengths, pairs) for one in found for lengths, pairs in one.classes.items() if pairs.gained != pairs.lost
     ]

@@ -9,10 +9,11 @@ from pathlib import Path
 from rich.progress import Progress
 
 from ..errors import UserError
-from ..pipelines.console import _console, _table
+from ..pipelines.console import _table
 from ..pipelines.declaration import load_declaration, shipped_declarations
 from ..pipelines.export import Style
 from ..pipelines.folder import shown
+from ..pipelines.terminal import open_console, print_table
 from .token_counts import LENGTHS, PLANNED, Counts, built, count, digit_costs, planned
 
 
@@ -32,7 +33,7 @@ def print_tokens(
         UserError: dataset, declaration or tokenizer are not there, or damaged.
     """
     Style(stage=stage)
-    log = _console(stderr=True)
+    log = open_console(stderr=True)
     declared = source.endswith(".toml") or (source in shipped_declarations() and not Path(source).exists())
     if declared:
         sources, rows = planned(load_declaration(source), configs, splits), rows or PLANNED
@@ -62,7 +63,7 @@ def print_tokens(
 
 def _print(found: Sequence[Counts], tokenizer: str, costs: dict[str, float]) -> None:
     """Print a line for each config, its splits together, and what there is to know of all."""
-    console = _console()
+    console = open_console()
     configs: dict[str, Counts] = {}
     for counts in found:
         configs[counts.config] = configs[counts.config] + counts if counts.config in configs else counts
@@ -72,9 +73,7 @@ def _print(found: Sequence[Counts], tokenizer: str, costs: dict[str, float]) -> 
         over = [f"{counts.over[most] / max(counts.counted, 1):.1%}" for most in lengths]
         numbers = (f"{counts.counted:,}", f"{counts.mean:,.0f}", f"{counts.longest:,}", f"{counts.per_digit:.1f}")
         table.add_row(name, *numbers, *over)
-    wide = console.options.update(max_width=1000)
-    console.width = max(console.width, console.measure(table, options=wide).maximum)  # no digit is ever cut
-    console.print(table)
+    print_table(console, table)
     for line in _lines(list(configs.values()), tokenizer, costs):
         console.print(line, soft_wrap=True)
 
