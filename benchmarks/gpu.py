@@ -18,6 +18,7 @@ beside the base model's weights. It is pushed towards the right answers (``gpu_p
   share of the limit.
 - ``ratio``: the same rows by verify and by transformers' ``generate``, in batches of like lengths, in turn. In the
   details: this package's strategy ``generate``.
+- ``profile``: nothing of the table; which kernels take the time of verify.
 - ``verdicts``: rows pushed so little that half of them are wrong: how many verdicts are others in batches than alone.
 """
 
@@ -44,7 +45,7 @@ MINUTES = 8.0
 # Seconds of each part, with making its model; parts of one line share a process and its model.
 GROUPS: tuple[dict[str, int], ...] = (
     {"tests": 100},
-    {"limit": 45, "prefill": 110, "ratio": 150, "verdicts": 120, "decode": 60},
+    {"limit": 45, "prefill": 110, "ratio": 150, "verdicts": 120, "decode": 60, "profile": 30},
 )
 SECONDS = {name: seconds for group in GROUPS for name, seconds in group.items()}
 MARKS = re.compile(r"(<!-- gpu-benchmark -->\n).*?(<!-- /gpu-benchmark -->)", re.DOTALL)

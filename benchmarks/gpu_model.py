@@ -135,10 +135,10 @@ class Guide:
             self.now = self.coming[:, :, self.step : self.step + 1] if known else None
         elif cache is None:
             following = torch.cat([ids[:, 1:], torch.full_like(ids[:, :1], PAD)], 1)
-            pushes = torch.full(ids.shape, self.sure, device=ids.device)
+            pushes = torch.full(ids.shape, self.sure, device=ids.device, dtype=torch.float64)
             ends = (ids != PAD).sum(1, keepdim=True) - 1
             pushes.scatter_(1, (ends - self.behind).clamp(min=0), self.hard)
-            self.now = torch.stack([following.where(following != PAD, END), pushes])
+            self.now = torch.stack([following.where(following != PAD, END).double(), pushes])
         else:
             self.step, self.coming = 0, self._answers(ids.tolist())
             self.now = None
@@ -160,7 +160,7 @@ class Guide:
         for place, tokens in enumerate(found):
             winners[place, : len(tokens)] = torch.tensor(tokens)
             pushes[place, max(0, len(tokens) - self.behind)] = self.hard
-        return torch.stack([winners, pushes])
+        return torch.stack([winners.double(), pushes])
 
     def _move(self, _: Any, __: Any, states: torch.Tensor) -> torch.Tensor:
         if self.now is None:

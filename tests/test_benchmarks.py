@@ -31,7 +31,7 @@ def test_the_gpu_script(tmp_path: Path) -> None:
     found = json.loads(out.read_text())
     parts = found["parts"]
     assert {name: part["status"] for name, part in parts.items()} == dict.fromkeys(parts, "done")
-    assert {"tests", "limit", "prefill", "ratio", "verdicts", "decode"} == set(parts)
+    assert {"tests", "limit", "prefill", "ratio", "verdicts", "decode", "profile"} == set(parts)
     assert len(parts["tests"]["passed"]) >= 4 and parts["tests"]["failed"] == []
     assert found["small"] and {"device", "torch", "transformers", "peft"} <= set(found["environment"])
     assert 0 < parts["verdicts"]["right"] < parts["verdicts"]["rows"]
