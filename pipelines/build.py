@@ -19,7 +19,7 @@ from .manifest import FORMAT, shard_record
 from .plan import Config, Plan
 from .settings import RULES, Declaration, TaskSettings, digest
 from .shard import ShardRecord
-from .versions import SAMPLING_VERSION, SPLIT_VERSION, TEXT_VERSION, built_with
+from .versions import built_with, rules
 from .workers import default_workers
 
 
@@ -122,17 +122,12 @@ def _build(plan: Plan, folder: Folder, engine: Engine, overwrite: bool, progress
     ]
 
 
-def versions() -> dict[str, int]:
-    """Return the version constants that every identity covers."""
-    return {"text": TEXT_VERSION, "split": SPLIT_VERSION, "sampling": SAMPLING_VERSION}
-
-
 def _notes(plan: Plan) -> dict[str, Any]:
     """Return what a half-built folder says about its build."""
     return {
         "identity": plan.declaration.identity(),
         "command": command(plan),
-        "versions": versions(),
+        "versions": rules(),
         "tasks": _task_notes(plan),
         "shards": [config.shard_path(shard) for config in plan.configs for shard in range(config.num_shards)],
     }
@@ -279,7 +274,7 @@ def _manifest(plan: Plan, manifest: dict[str, Any], records: dict[Task, ShardRec
     return {
         "format": FORMAT,
         "caef_data": packages["caef_data"],
-        "versions": versions(),
+        "versions": rules(),
         "built_with": packages,
         "identity": _identity(configs),
         "tasks": tasks,

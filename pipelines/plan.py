@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,7 +14,7 @@ from ..tm import machine
 from ..tm.columns import I64, Operands
 from ..tm.random import mix, text_key
 from .cells import Cells, Wanted, class_cells, halting_cells, merged
-from .rows import Work, render_rows
+from .rows import Work, planned_rows, render_rows
 from .scan import resolve
 from .settings import Declaration, TaskSettings
 from .split import expression_hash
@@ -133,10 +134,23 @@ class Config:
         key = np.uint64(text_key(f"order {self.settings.seed} {self.name} {self.split}"))
         return numbers[np.argsort(mix(numbers.astype(np.uint64) + key), kind="stable")]
 
+    def num_blocks(self, shard: int) -> int:
+        """Return the number of ``blocks``."""
+        return -(-len(range(shard, len(self.population), self.num_shards)) // self.block)
+
+    def blocks(self, shard: int) -> list[I64]:
+        """Return the expressions of a shard in their order, cut into those rendered at once: a row group each."""
+        numbers = self.numbers(shard)
+        return [numbers[start : start + self.block] for start in range(0, len(numbers), self.block)]
+
     def render(self, numbers: I64) -> pa.RecordBatch:
         """Return the rows of these expressions."""
         operands, variant = self.population.operands(numbers)
         return render_rows(self.work(operands, variant))
+
+    def planned(self, numbers: I64) -> pa.RecordBatch:
+        """Return what tells the rows of these expressions apart, without their texts: see ``rows.planned_rows``."""
+        return planned_rows(self.work(*self.population.operands(numbers)))
 
     def work(self, operands: Operands, variant: I64) -> Work:
         """Return the work of rendering these expressions."""
@@ -173,17 +187,25 @@ def make_plan(declaration: Declaration) -> Plan:
     for settings in declaration.tasks:
         notes += [f"{settings.task}: {view} is left out, the task has no raw text" for view in settings.left_out()]
         for split in settings.splits:
-            populations = _Populations(settings, split)
-            for view in settings.views_of(split):
-                population = populations.of(view)
-                if len(population):
-                    configs.append(_config(settings, view, split, population))
-                else:
-                    notes.append(f"{settings.task}-{view}: the split {split} has no rows and is not written")
-            notes += populations.notes
+            found, told = split_configs(settings, split, settings.views_of(split))
+            configs += found
+            notes += told
     if not configs:
         raise UserError("this declaration builds no rows at all", next_step="raise --max, --num or --num-test")
     return Plan(declaration, tuple(configs), tuple(dict.fromkeys(notes)))
+
+
+def split_configs(settings: TaskSettings, split: str, views: Iterable[str]) -> tuple[list[Config], list[str]]:
+    """Return the configs of a task's split, in the order of the views, and notes on what is left out."""
+    populations = _Populations(settings, split)
+    configs, notes = [], []
+    for view in views:
+        population = populations.of(view)
+        if len(population):
+            configs.append(_config(settings, view, split, population))
+        else:
+            notes.append(f"{settings.task}-{view}: the split {split} has no rows and is not written")
+    return configs, notes + populations.notes
 
 
 class _Populations:

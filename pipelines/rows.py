@@ -49,13 +49,44 @@ class Work:
 
 def render_rows(work: Work) -> pa.RecordBatch:
     """Return the rows of a block, shuffled, with the columns of ``schemas.row_schema(work.view)``."""
-    found = machine(work.task)
-    batch = found.batch(work.operands, work.dialect)
-    key = mix(expression_hash(found, work.operands) + np.uint64(text_key(f"rows {work.seed} {work.task}")))
+    found, batch, key = _opened(work)
     e, own = _VIEWS[work.view](found, batch, work, key)
     schema = row_schema(work.view)
     columns = {**_common(found, work, e), **own}
     return pa.record_batch([columns[name] for name in schema.names], schema=schema)
+
+
+def planned_rows(work: Work) -> pa.RecordBatch:
+    """Return what tells the rows of a block apart, in their order and without their texts.
+
+    Columns: a, b, variant; one_step adds step, and ``far``: the prompt where the step does not fit 64 bits, null
+    elsewhere; aligner adds direction.
+    """
+    found, batch, key = _opened(work)
+    own: dict[str, pa.Array] = {}
+    if work.view == "one_step":
+        rows = _steps(batch, work, key)
+        e, steps = rows.expression, batch.steps(rows)
+        own = {"step": _counts(steps), "far": pa.nulls(len(e), pa.string())}
+        beyond = steps < 0
+        if beyond.any():
+            prompts = batch.prompts(batch.take(rows, np.flatnonzero(beyond))).text
+            own["far"] = prompts.take(numbers(np.cumsum(beyond) - 1, beyond))
+    elif work.view == "aligner":
+        e, order = _both_ways(len(work.operands), key)
+        own = {"direction": _directions(order, len(work.operands))}
+    else:
+        e = _order(len(work.operands), key, batch.all)
+    common = _common(found, work, e)
+    columns = {name: common[name] for name in ("a", "b", "variant")} | own
+    return pa.record_batch(list(columns.values()), names=list(columns))
+
+
+def _opened(work: Work) -> tuple[Machine, Batch, U64]:
+    """Return the machine, the expressions as its columns, and the key of each expression's draws."""
+    found = machine(work.task)
+    key = mix(expression_hash(found, work.operands) + np.uint64(text_key(f"rows {work.seed} {work.task}")))
+    return found, found.batch(work.operands, work.dialect), key
 
 
 def _order(size: int, key: U64, e: I64) -> I64:
@@ -112,8 +143,7 @@ View = tuple[I64, dict[str, pa.Array]]
 
 
 def _one_step(found: Machine, batch: Batch, work: Work, key: U64) -> View:
-    rows = batch.every() if work.all_steps else batch.sampled(key)
-    rows = batch.take(rows, _order(len(rows), key, rows.expression))
+    rows = _steps(batch, work, key)
     prompts, completions = batch.prompts(rows), batch.completions(rows)
     return rows.expression, {
         "prompt": prompts.text,
@@ -124,6 +154,12 @@ def _one_step(found: Machine, batch: Batch, work: Work, key: U64) -> View:
         "next_state": _named(completions.state, completions.states),
         "call": _named(completions.call, completions.calls),
     }
+
+
+def _steps(batch: Batch, work: Work, key: U64) -> Rows:
+    """Return the transitions that are kept, in their order."""
+    rows = batch.every() if work.all_steps else batch.sampled(key)
+    return batch.take(rows, _order(len(rows), key, rows.expression))
 
 
 def _runs(found: Machine, batch: Batch, work: Work) -> tuple[I64, Rows, I64]:
@@ -172,14 +208,24 @@ def _joined(shorten: Callable[[str], str]) -> Callable[[Machine, Batch, Work, U6
 def _aligner(found: Machine, batch: Batch, work: Work, key: U64) -> View:
     num = len(work.operands)
     question, solved = _question(found, batch), _question(found, batch, "{answer}")
-    e = np.tile(np.arange(num), 2)
-    order = _order(2 * num, key, e)
+    e, order = _both_ways(num, key)
     at = numbers(order)
-    return e[order], {
+    return e, {
         "prompt": pa.concat_arrays([question, batch.halted()]).take(at),
         "completion": pa.concat_arrays([batch.initial(), solved]).take(at),
-        "direction": _named((order >= num).astype(np.int64), ("in", "out")),
+        "direction": _directions(order, num),
     }
+
+
+def _both_ways(num: int, key: U64) -> tuple[I64, I64]:
+    """Return the expression of each aligner row, and the row's place among all inputs, followed by all outputs."""
+    e = np.tile(np.arange(num), 2)
+    order = _order(2 * num, key, e)
+    return e[order], order
+
+
+def _directions(order: I64, num: int) -> pa.Array:
+    return _named((order >= num).astype(np.int64), ("in", "out"))
 
 
 def _raw_view(found: Machine, batch: Batch, work: Work, key: U64) -> View:

@@ -124,25 +124,24 @@ class TaskSettings:
         values = {key: getattr(self, key) for key in RULES}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
-    def identity(self) -> str:
+    def identity(self, rules: Mapping[str, int] | None = None) -> str:
         """Return 16 hex digits that change with every setting and version that changes the data.
 
         Views and splits stay out, so that more of them can be added to the same folder.
+
+        Args:
+            rules: the versions of the rules that the rows follow, those of this caef-data by default.
         """
         values = self.to_dict()
         return digest({
             "settings": {key: values[key] for key, rule in RULES.items() if rule.effect == "data"},
-            "versions": {
-                "text": versions.TEXT_VERSION,
-                "split": versions.SPLIT_VERSION,
-                "sampling": versions.SAMPLING_VERSION,
-            },
+            "versions": dict(rules or versions.rules()),
             **_own_machine(self.task),
         })  # fmt: skip
 
-    def config_identity(self, view: str, split: str) -> str:
+    def config_identity(self, view: str, split: str, rules: Mapping[str, int] | None = None) -> str:
         """Return the identity of one view of one split of this task."""
-        return digest({"task": self.identity(), "view": view, "split": split})
+        return digest({"task": self.identity(rules), "view": view, "split": split})
 
 
 def _own_machine(task: str) -> dict[str, str]:

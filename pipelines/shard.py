@@ -53,7 +53,6 @@ def render_shard(config: Config, shard: int, sink: BinaryIO) -> tuple[int, dict[
     schema = row_schema(config.view)
     repeating = [field.name for field in schema if pa.types.is_dictionary(field.type)]
     rows, chars = 0, dict[str, tuple[int, int]]()
-    numbers = config.numbers(shard)
     with pq.ParquetWriter(
         sink,
         schema,
@@ -64,8 +63,8 @@ def render_shard(config: Config, shard: int, sink: BinaryIO) -> tuple[int, dict[
         store_schema=False,
         dictionary_pagesize_limit=16 << 20,
     ) as writer:
-        for start in range(0, len(numbers), config.block):
-            batch = config.render(numbers[start : start + config.block])
+        for numbers in config.blocks(shard):
+            batch = config.render(numbers)
             for name in ("prompt", "completion"):
                 total, longest = chars.get(name, (0, 0))
                 column = batch.column(name)

@@ -9,7 +9,6 @@ import gc
 import multiprocessing
 import signal
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -23,8 +22,9 @@ import numpy as np
 from ..errors import UserError, clip
 from ..tm.check.rows import known_tasks
 from .manifest import MANIFEST
-from .verify_manifest import Shard, SplitCount, check_files, open_shard, read_manifest
-from .verify_shard import KEPT, NO_HASHES, Finding, Hashes, Part, PartResult, ranked, unique, verify_part
+from .verify_declaration import declared
+from .verify_manifest import Manifest, SplitCount, check_files, open_shard, read_manifest
+from .verify_shard import KEPT, NO_HASHES, TEXTS, Finding, Hashes, Part, PartResult, ranked, unique, verify_part
 from .workers import default_workers, end_with_parent, start_fork_server
 
 Progress = Callable[[int, int], None]  # rows done, rows in all
@@ -88,12 +88,16 @@ def verify(
     if not 0 < fraction <= 1:
         raise UserError(f"fraction {clip(fraction)} is out of range", allowed="above 0, up to 1")
     began = time.monotonic()
-    shards, counts = read_manifest(directory)
-    tally = _Tally(counts, progress, sum(shard.rows for shard in shards))
-    tally.findings(check_files(directory, shards, counts))
+    manifest = read_manifest(directory)
+    tally = _Tally(manifest, progress)
+    tally.findings(check_files(directory, manifest))
+    plan = declared(manifest.values)
+    tally.findings(plan.findings)
+    tally.notes |= dict.fromkeys(plan.notes)
     parts: list[Part] = []
-    for shard in shards:
-        findings, cut = open_shard(directory, shard, fraction)
+    for shard in manifest.shards:
+        config = plan.configs.get((shard.config, shard.split))
+        findings, cut = open_shard(directory, shard, fraction, config, plan.other_rules)
         tally.findings(findings)
         parts += cut
     parts.sort(key=lambda part: (part.task, part.view, part.split, part.path, part.first_row))
@@ -102,7 +106,7 @@ def verify(
             for (_, split), held in groupby(of_task, key=lambda part: (part.view, part.split)):
                 tally.split(split, runner.run(list(held), tally.done))
             tally.task()
-    return tally.report(directory, shards, fraction, time.monotonic() - began)
+    return tally.report(directory, fraction, time.monotonic() - began)
 
 
 def _start_worker() -> None:
@@ -158,9 +162,11 @@ class _Runner:
 class _Tally:
     """Adds up results and finds what is wrong across files."""
 
-    def __init__(self, counts: Sequence[SplitCount], progress: Progress | None, total: int) -> None:
-        self.counts = {(count.config, count.split): count for count in counts}
-        self.progress, self.total, self.rows_done = progress, total, 0
+    def __init__(self, manifest: Manifest, progress: Progress | None) -> None:
+        self.counts = {(count.config, count.split): count for count in manifest.counts}
+        self.shards = {shard.path: shard for shard in manifest.shards}
+        self.progress, self.rows_done = progress, 0
+        self.total = sum(shard.rows for shard in manifest.shards)
         self.kept: list[Finding] = []
         self.num_findings = self.checked = self.transitions = self.rows = 0
         self.notes: dict[str, None] = {}
@@ -195,7 +201,8 @@ class _Tally:
         said = self.counts[f"{first.task}-{first.view}", split]
         if expressions != said.expressions:
             message = f"{said.config} {split}: {said.expressions} expressions, its rows have {expressions}"
-            self.add(Finding("manifest", MANIFEST, None, message))
+            self.add(Finding("counts", MANIFEST, None, message))
+        self._chars(said, results)
         for result in found:
             result.rows = result.expressions = NO_HASHES
         self.of_task.append((first.task, first.view, split, parts, found))
@@ -219,7 +226,6 @@ class _Tally:
                 common = _common(sides[one], sides[other])
                 if len(common):
                     self._overlap(one, other, common)
-        self._instructions()
         self.of_task = []
 
     def _overlap(self, one: str, other: str, common: Hashes) -> None:
@@ -236,19 +242,29 @@ class _Tally:
                         message = f"this expression of {task} ({view}) stands in split {one} too"
                         self.add(Finding("overlap", part.path, row, message))
 
-    def _instructions(self) -> None:
-        texts: dict[str, set[str]] = defaultdict(set)
-        for task, view, _, _, results in self.of_task:
-            for result in results:
-                texts[f"{task}-{view}"] |= result.instructions
-        for config, found in texts.items():
-            if len(found) > 1:
-                self.add(Finding("instruction", config, None, f"{len(found)} different instructions; one is right"))
+    def _chars(self, said: SplitCount, results: list[tuple[Part, PartResult]]) -> None:
+        """Compare the numbers of characters with those of the manifest, a shard and a split at a time."""
+        shards: dict[str, dict[str, list[int]]] = {}
+        rows = dict.fromkeys(TEXTS, 0)
+        whole = {text: [0, 0] for text in TEXTS}
+        for part, result in results:
+            own = shards.setdefault(part.path, {text: [0, 0] for text in TEXTS})
+            for text, (total, longest) in result.chars.items():
+                rows[text] += part.rows
+                for sizes in (own[text], whole[text]):
+                    sizes[:] = sizes[0] + total, max(sizes[1], longest)
+        for path, found in shards.items():
+            if found != self.shards[path].chars:
+                self.add(Finding("counts", MANIFEST, None, f"{path}: its texts have other numbers of characters"))
+        means = {text: {"mean": round(whole[text][0] / max(rows[text], 1), 1), "max": whole[text][1]} for text in TEXTS}
+        if said.chars != means:
+            message = f"{said.config} {said.split}: its texts have other numbers of characters"
+            self.add(Finding("counts", MANIFEST, None, message))
 
-    def report(self, directory: Path, shards: list[Shard], fraction: float, seconds: float) -> Report:
+    def report(self, directory: Path, fraction: float, seconds: float) -> Report:
         return Report(
             str(directory),
-            len(shards),
+            len(self.shards),
             self.rows,
             self.checked,
             self.transitions,

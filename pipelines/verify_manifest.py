@@ -1,7 +1,7 @@
 """What the manifest says is there, against what is on disk: names, sizes, rows, schemas."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import UserError, clip
+from ..tm import tasks as known_machines
 from .folder import shown
 from .manifest import CONFIG, MANIFEST, WrongError, manifest_from
+from .plan import Config
+from .verify_plan import Planned
 from .verify_shard import Finding, Part
 
 _TEXTS = ("a", "b", "prompt", "completion", "instruction")
@@ -29,6 +32,12 @@ class Shard:
     rows: int
     bytes: int
     sha256: str
+    chars: Any
+
+    @property
+    def config(self) -> str:
+        """Name of the config."""
+        return f"{self.task}-{self.view}"
 
 
 @dataclass(frozen=True)
@@ -40,9 +49,19 @@ class SplitCount:
     rows: int
     bytes: int
     expressions: int
+    chars: Any
 
 
-def read_manifest(directory: Path) -> tuple[list[Shard], list[SplitCount]]:
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest that was understood: its values, and the shards and counts that it names."""
+
+    values: dict[str, Any]
+    shards: list[Shard]
+    counts: list[SplitCount]
+
+
+def read_manifest(directory: Path) -> Manifest:
     """Read the manifest of a built folder.
 
     Raises:
@@ -68,14 +87,14 @@ def read_manifest(directory: Path) -> tuple[list[Shard], list[SplitCount]]:
         ) from error
 
 
-def _understand(manifest: dict[str, Any]) -> tuple[list[Shard], list[SplitCount]]:
+def _understand(manifest: dict[str, Any]) -> Manifest:
     shards, counts = [], []
     for config, splits in manifest["configs"].items():
         task, _, view = config.rpartition("-")
         dialect = str(manifest["tasks"][task]["settings"].get("dialect", "consistent"))
         for split, held in splits.items():
             sizes = int(held["rows"]), int(held["bytes"]), int(held["expressions"])
-            counts.append(SplitCount(config, str(split), *sizes))
+            counts.append(SplitCount(config, str(split), *sizes, held.get("chars")))
             for entry in held["shards"]:
                 shards.append(
                     Shard(
@@ -87,23 +106,28 @@ def _understand(manifest: dict[str, Any]) -> tuple[list[Shard], list[SplitCount]
                         int(entry["rows"]),
                         int(entry["bytes"]),
                         str(entry["sha256"]),
+                        entry.get("chars"),
                     )
                 )
-    return shards, counts
+    return Manifest(manifest, shards, counts)
 
 
-def check_files(directory: Path, shards: list[Shard], counts: list[SplitCount]) -> list[Finding]:
-    """Compare the manifest with itself and with the names in the config folders."""
+def check_files(directory: Path, manifest: Manifest) -> list[Finding]:
+    """Compare the manifest with itself and with the names in the config folders.
+
+    Files whose names begin with a dot are nobody's concern, and what lies outside the config folders is the user's.
+    """
+    shards, counts = manifest.shards, manifest.counts
     findings = []
     named = {shard.path for shard in shards}
     if len(named) != len(shards):
         findings.append(Finding("manifest", MANIFEST, None, "names a shard twice"))
     for shard in shards:
         if not _in_place(shard):
-            message = f"names {clip(shard.path)}, which is not in the folder {shard.task}-{shard.view}"
+            message = f"names {clip(shard.path)}, which is not in the folder {shard.config}"
             findings.append(Finding("manifest", MANIFEST, None, message))
     for count in counts:
-        held = [s for s in shards if f"{s.task}-{s.view}" == count.config and s.split == count.split]
+        held = [shard for shard in shards if (shard.config, shard.split) == (count.config, count.split)]
         for what, said, total in (
             ("rows", count.rows, sum(shard.rows for shard in held)),
             ("bytes", count.bytes, sum(shard.bytes for shard in held)),
@@ -116,19 +140,29 @@ def check_files(directory: Path, shards: list[Shard], counts: list[SplitCount]) 
             continue
         for file in sorted(folder.rglob("*")):
             path = file.relative_to(directory).as_posix()
-            if not file.is_dir() and path not in named:
-                findings.append(Finding("file", path, None, "is not named by the manifest"))
+            if not file.is_dir() and path not in named and not file.name.startswith("."):
+                findings.append(Finding("foreign", path, None, "is no part of the dataset"))
     return findings
 
 
 def _in_place(shard: Shard) -> bool:
     """Tell whether a shard's path is one that a build gives; others are named, and never opened."""
-    name = rf"{shard.task}-{shard.view}/{re.escape(shard.split)}-\d{{5}}-of-\d{{5}}\.parquet"
+    name = rf"{shard.config}/{re.escape(shard.split)}-\d{{5}}-of-\d{{5}}\.parquet"
     return re.fullmatch(name, shard.path) is not None
 
 
-def open_shard(directory: Path, shard: Shard, fraction: float) -> tuple[list[Finding], list[Part]]:
-    """Check a shard's size, rows and schema; cut it into parts to re-execute."""
+def open_shard(
+    directory: Path, shard: Shard, fraction: float, config: Config | None, other_rules: tuple[str, ...]
+) -> tuple[list[Finding], list[Part]]:
+    """Check a shard's size, rows and schema; cut it into parts to re-execute.
+
+    Args:
+        directory: the dataset's folder.
+        shard: what the manifest says of it.
+        fraction: the share of the rows to re-execute.
+        config: what it is a part of by the declaration; None where that is not known.
+        other_rules: names of the rules that it does not have in common with this caef-data.
+    """
     findings: list[Finding] = []
 
     def wrong(kind: str, message: str) -> None:
@@ -154,30 +188,41 @@ def open_shard(directory: Path, shard: Shard, fraction: float) -> tuple[list[Fin
         wrong("schema", message)
     if any(name not in schema.names or _plain(schema.field(name).type) != pa.string() for name in _TEXTS):
         return findings, []  # without these nothing can be said about rows
-    return findings, list(_parts(directory, shard, rows, fraction))
+    if shard.task not in known_machines():
+        return findings, []
+    planned = None
+    if config is not None:
+        paths = [config.shard_path(number) for number in range(config.num_shards)]
+        planned = Planned(config, paths.index(shard.path)) if shard.path in paths else None
+    part = Part(
+        directory, shard.path, shard.task, shard.view, shard.split, shard.dialect, (), 0, 0, None, fraction,
+        planned, other_rules,
+    )  # fmt: skip
+    return findings, list(_parts(part, shard, rows))
 
 
-def _parts(directory: Path, shard: Shard, rows: list[int], fraction: float) -> list[Part]:
+def _parts(whole: Part, shard: Shard, rows: list[int]) -> list[Part]:
+    """Cut a shard into parts of some row groups each, which are the blocks of the plan.
+
+    Where there are more or fewer groups than blocks, it is one part.
+    """
+    plan = whole.plan
+    apart = plan is None or len(rows) == plan.config.num_blocks(plan.shard)
     cuts: list[tuple[list[int], int, int]] = [([], 0, 0)]  # row groups, first row, rows
     for group, held in enumerate(rows):
         groups, first, total = cuts[-1]
-        if groups and total + held > _ROWS_PER_PART:
+        if groups and total + held > _ROWS_PER_PART and apart:
             cuts.append(([group], first + total, held))
         else:
             cuts[-1] = ([*groups, group], first, total + held)
     return [
-        Part(
-            directory,
-            shard.path,
-            shard.task,
-            shard.view,
-            shard.split,
-            shard.dialect,
-            tuple(groups),
-            first,
-            total,
-            None if index else shard.sha256,
-            fraction,
+        replace(
+            whole,
+            groups=tuple(groups),
+            first_row=first,
+            rows=total,
+            sha256=None if index else shard.sha256,
+            plan=replace(plan, first=groups[0], stop=groups[-1] + 1) if plan is not None and apart and groups else plan,
         )
         for index, (groups, first, total) in enumerate(cuts)
     ]

@@ -11,11 +11,14 @@ from .verify import Report
 
 _SHOWN = 20  # findings printed; --json gives all that were kept
 CHECKS = {  # what is checked, with the kinds of its findings
-    "files are those of the manifest, byte for byte": {"manifest", "file", "schema"},
+    "files are those of the manifest, byte for byte": {"manifest", "file", "foreign", "schema"},
+    "settings, identities, versions and counts agree": {"settings", "identity", "versions", "counts"},
+    "all that the declaration asks for is there, and nothing else, in its order": {"missing", "added", "order"},
+    "each row has its variant, each machine its instruction": {"variant", "instruction"},
     "rows parse, and steps and answers are right": {"row"},
     "no row stands twice": {"duplicate"},
     "no expression stands in two splits": {"overlap", "split"},
-    "each machine has one instruction": {"instruction"},
+    "the card tells what the manifest does": {"card"},
 }
 
 

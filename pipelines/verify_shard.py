@@ -1,7 +1,7 @@
 """Verify one part of a shard: runs in a worker process and gives back findings and hashes, never rows."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from .. import tm
-from ..errors import UserError, clip
+from ..errors import clip
 from ..tm.check.rows import COLUMNS, Known, check_rows, count_transitions, known_tasks
+from ..tm.instructions import instruction
 from .split import sides
+from .verify_machine import check_by_machine
+from .verify_plan import Comparison, Planned, plain
 
 KEPT = 50  # findings kept per part; the rest is counted
 BATCH = 8_192
@@ -25,7 +28,10 @@ _LONGEST = 4_000  # digits of an operand that a build can hold
 # (n, 2): 128 bits each; the chance that two of 10**7 different texts collide is below 10**-24
 Hashes = npt.NDArray[np.uint64]
 NO_HASHES: Hashes = np.zeros((0, 2), np.uint64)
-_STEP = ("state", "next_state", "call")
+TEXTS = ("prompt", "completion")
+_NOT_NULL = ("variant", "instruction", *TEXTS)
+_REPEATING = frozenset(("task", "a", "b", "variant", "instruction", "state", "next_state", "call", "direction"))
+_NULL = np.array([[0x9E37, 0x79B9]], np.uint64)  # the hash of a null
 UNORDERED = frozenset({"add", "mul", "equal"})  # a op b and b op a are one expression for the split
 _NOT_PARQUET = (pa.ArrowException, OSError, ValueError)  # what reading a damaged file raises
 
@@ -35,7 +41,7 @@ class Finding:
     """Something that is wrong.
 
     Args:
-        kind: manifest, file, schema, row, duplicate, overlap, split or instruction.
+        kind: the rule that fails, one of ``verify_report.CHECKS``.
         path: the file, relative to the dataset's folder.
         row: index of the row in the file, None where the whole file is meant.
         message: what is wrong.
@@ -61,6 +67,8 @@ class Part:
         rows: how many rows they hold.
         sha256: of the whole file, checked with its first part; None for the others.
         fraction: which share of the rows to re-execute.
+        plan: what the declaration gives for it; None where that is not known.
+        other_rules: rules (text, split, sampling) that are not those of this caef-data: they are not asked.
 
     """
 
@@ -75,6 +83,8 @@ class Part:
     rows: int
     sha256: str | None
     fraction: float
+    plan: Planned | None
+    other_rules: tuple[str, ...]
 
 
 @dataclass
@@ -87,7 +97,7 @@ class PartResult:
         rows: 128 bits of hash per row read, in order, of what must not occur twice.
         expressions: the same per distinct expression; ``first``: the row where each stands first.
         pairs: the same with the operands in sorted order where the split takes no account of it.
-        instructions: the distinct instructions seen.
+        chars: of each text, the characters in all and those of the longest.
 
     """
 
@@ -99,7 +109,7 @@ class PartResult:
     expressions: Hashes = field(default_factory=lambda: NO_HASHES)
     pairs: Hashes = field(default_factory=lambda: NO_HASHES)
     first: list[int] = field(default_factory=list)
-    instructions: set[str] = field(default_factory=set)
+    chars: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def add(self, finding: Finding) -> None:
         """Count a finding and keep it if there is room."""
@@ -136,13 +146,28 @@ def verify_part(part: Part) -> PartResult:
 
 
 def _batches(path: Path, part: Part) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a part, a few thousand at a time."""
-    wanted = COLUMNS[part.view]
+    """Yield the rows of a part, a few thousand at a time; repeating texts as dictionaries."""
     with pq.ParquetFile(path) as file:
-        names = [name for name in wanted if name in file.schema_arrow.names]
+        schema = file.schema_arrow
+    names = [name for name in COLUMNS[part.view] if name in schema.names]
+    repeating = [name for name in names if name in _REPEATING and _is_text(schema.field(name).type)]
+    with pq.ParquetFile(path, read_dictionary=repeating) as file:
         for batch in file.iter_batches(BATCH, row_groups=list(part.groups), columns=names):
             batch.validate(full=True)  # a damaged file may decode to offsets out of bounds or to no UTF-8
             yield batch
+
+
+class _Lists(dict[str, list[Any]]):
+    """The columns of a batch as Python lists, each made when it is asked for; one that is not there holds nothing."""
+
+    def __init__(self, held: pa.RecordBatch) -> None:
+        super().__init__()
+        self.held = held
+
+    def __missing__(self, name: str) -> list[Any]:
+        there = name in self.held.schema.names
+        self[name] = _to_list(self.held.column(name)) if there else [None] * self.held.num_rows
+        return self[name]
 
 
 def _to_list(column: pa.Array) -> list[Any]:
@@ -155,8 +180,6 @@ def _to_list(column: pa.Array) -> list[Any]:
             at += length or 0
         return values
     if pa.types.is_dictionary(column.type):
-        if len(column.dictionary) > len(column):
-            return _to_list(column.dictionary_decode())
         values = [*_to_list(column.dictionary), None]
         return [values[index] for index in column.indices.fill_null(-1).to_numpy().tolist()]
     if column.null_count and not _is_text(column.type):
@@ -170,14 +193,53 @@ def _is_text(kind: pa.DataType) -> bool:
 
 def _text_hashes(column: pa.Array) -> Hashes:
     """Return two 64-bit hashes of each text under different keys, (n, 2); equal texts have equal ones."""
-    plain = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
-    texts = pl.Series(pl.from_arrow(plain)).cast(pl.String)
-    return np.stack([texts.hash(seed=seed).to_numpy() for seed in (1, 2)], axis=1)
+    if pa.types.is_dictionary(column.type):
+        values = np.concatenate([_text_hashes(column.dictionary), _NULL])
+        return values[column.indices.fill_null(len(column.dictionary)).to_numpy()]
+    texts = pl.Series(pl.from_arrow(column)).cast(pl.String)
+    hashes = np.stack([texts.hash(seed=seed).to_numpy() for seed in (1, 2)], axis=1)
+    if column.null_count:
+        hashes[column.is_null().to_numpy(zero_copy_only=False)] = _NULL
+    return hashes
 
 
 def _mixed(one: Hashes, other: Hashes) -> Hashes:
     """Combine two columns of hashes; the order of the two matters."""
     return one * np.uint64(0x9E37_79B9_7F4A_7C15) + other
+
+
+def _constant(column: pa.Array, text: str) -> int | None:
+    """Return the first row that holds another text; None where there is none."""
+    if pa.types.is_dictionary(column.type) and column.dictionary.to_pylist() == [text] and not column.null_count:
+        return None
+    same = pc.fill_null(pc.equal(plain(column), text), False)
+    return None if pc.all(same).as_py() else int(pc.index(same, False).as_py())
+
+
+def _lengths(column: pa.Array) -> pa.Array:
+    """Return the number of characters of each text, 0 for a null."""
+    if pa.types.is_dictionary(column.type):
+        return pc.fill_null(pc.utf8_length(column.dictionary).take(column.indices), 0)
+    return pc.fill_null(pc.utf8_length(column), 0)
+
+
+def _value_type(column: pa.Array) -> pa.DataType:
+    return column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+
+
+def _common_right(held: pa.RecordBatch, task: str) -> bool:
+    """Tell whether the columns that every view has are right, as far as they follow from the operands."""
+    names = held.schema.names
+    if any(name not in names or held.column(name).null_count for name in ("task", *_NOT_NULL)):
+        return False
+    if any(not _is_text(_value_type(held.column(name))) for name in ("task", *_NOT_NULL)):
+        return False
+    return _constant(held.column("task"), task) is None and all(
+        f"len_{name}" in names
+        and held.column(f"len_{name}").type == pa.int16()
+        and held.column(f"len_{name}").equals(_lengths(held.column(name)).cast(pa.int16(), safe=False))
+        for name in ("a", "b")
+    )
 
 
 class _Collector:
@@ -191,47 +253,71 @@ class _Collector:
         self.operands: list[tuple[Any, Any]] = []
         self.known: Known = {}
         self.check = check_rows if part.task in known_tasks() else check_by_machine
+        self.plan = Comparison(part.plan) if part.plan is not None else None
+        self.instruction, self.told = instruction(tm.machine(part.task), part.view), False
 
     def batch(self, held: pa.RecordBatch) -> None:
         part, result = self.part, self.result
-        columns = {name: _to_list(held.column(name)) for name in held.schema.names}
-        for name in COLUMNS[part.view]:
-            columns.setdefault(name, [None] * held.num_rows)
-        self._collect(held, columns)
-        chosen, picked = self._sample(columns)
-        for index, message in self.check(part.task, part.view, part.dialect, picked, self.known):
+        if self.plan is not None:
+            self.plan.batch(held, self.at)
+        self._instruction(held)
+        for text in TEXTS:
+            if text in held.schema.names:
+                sizes = pc.binary_length(held.column(text))
+                total, longest = result.chars.get(text, (0, 0))
+                result.chars[text] = total + (pc.sum(sizes).as_py() or 0), max(longest, pc.max(sizes).as_py() or 0)
+        self._collect(held)
+        if "text" in part.other_rules:
+            self.at += held.num_rows
+            return
+        chosen = self._sample(held.num_rows)
+        picked = held if chosen is None else held.take(pa.array(chosen, pa.int64()))
+        columns, common = _Lists(picked), not _common_right(picked, part.task)
+        for index, message in self.check(part.task, part.view, part.dialect, columns, self.known, common=common):
             row = self.at + (index if chosen is None else chosen[index])
             result.add(Finding("row", part.path, row, message))
-        result.checked += len(picked["prompt"])
-        result.transitions += count_transitions(part.view, picked)
+        result.checked += picked.num_rows
+        result.transitions += count_transitions(part.view, columns)
         self.at += held.num_rows
 
-    def _sample(self, columns: dict[str, list[Any]]) -> tuple[list[int] | None, dict[str, list[Any]]]:
+    def _sample(self, rows: int) -> list[int] | None:
         """Choose the rows to re-execute by their index alone, always the same ones."""
         if self.part.fraction >= 1:
-            return None, columns
-        bound, rows = int(self.part.fraction * 2**32), range(len(columns["prompt"]))
-        chosen = [i for i in rows if (self.at + i) * 2_654_435_761 % 2**32 < bound or self.at + i == 0]
-        return chosen, {name: [values[i] for i in chosen] for name, values in columns.items()}
+            return None
+        bound = int(self.part.fraction * 2**32)
+        return [i for i in range(rows) if (self.at + i) * 2_654_435_761 % 2**32 < bound or self.at + i == 0]
 
-    def _collect(self, held: pa.RecordBatch, columns: dict[str, list[Any]]) -> None:
-        pairs = _mixed(_text_hashes(held.column("a")), _text_hashes(held.column("b")))
+    def _instruction(self, held: pa.RecordBatch) -> None:
+        """Hold the column to the one instruction that the machine has for the view."""
+        if "instruction" not in held.schema.names or self.told or "text" in self.part.other_rules:
+            return
+        row = _constant(held.column("instruction"), self.instruction)
+        if row is not None:
+            self.told = True
+            message = f"this is not the instruction of {self.part.task} for {self.part.view} rows"
+            self.result.add(Finding("instruction", self.part.path, self.at + row, message))
+
+    def _collect(self, held: pa.RecordBatch) -> None:
+        """Gather what must not occur twice: hashes of the operands and of the step, not of the long texts."""
+        a, b = held.column("a"), held.column("b")
+        pairs = _mixed(_text_hashes(a), _text_hashes(b))
+        self.rows.append(pairs)
         if self.part.view == "one_step":
-            self.rows.append(_text_hashes(held.column("prompt")))
+            self.rows[-1] = _mixed(pairs, _step_hashes(held))
         elif "direction" in held.schema.names:
-            self.rows.append(_mixed(pairs, _text_hashes(held.column("direction"))))
-        else:
-            self.rows.append(pairs)
+            self.rows[-1] = _mixed(pairs, _text_hashes(held.column("direction")))
         distinct, first = unique(pairs)
         self.expressions.append(distinct)
         self.first += (first + self.at).tolist()
-        a, b = columns["a"], columns["b"]
-        self.operands += [(a[row], b[row]) for row in first.tolist()]
-        self.result.instructions.update(str(text) for text in set(columns["instruction"]))
+        rows = pa.array(first)
+        self.operands += zip(plain(a.take(rows)).to_pylist(), plain(b.take(rows)).to_pylist(), strict=True)
 
     def finish(self) -> None:
         """Put the hashes together and ask the split function about the part's distinct expressions."""
         result = self.result
+        off = self.plan.finish() if self.plan is not None else []
+        for kind, row, message in off:
+            result.add(Finding(kind, self.part.path, row, message))
         result.rows = np.concatenate([NO_HASHES, *self.rows])
         result.expressions, at = unique(np.concatenate([NO_HASHES, *self.expressions]))
         operands = [self.operands[i] for i in at.tolist()]
@@ -242,7 +328,8 @@ class _Collector:
             columns = [pa.array([str(pair[i]) for pair in operands], pa.string()) for i in (0, 1)]
             one, other = (_text_hashes(column) for column in columns)
             result.pairs = _mixed(np.minimum(one, other), np.maximum(one, other))
-        self._sides(operands)
+        if "split" not in self.part.other_rules and (self.plan is None or off):
+            self._sides(operands)  # else these are the planned ones, which the same function chose
 
     def _sides(self, operands: list[tuple[Any, Any]]) -> None:
         part, task = self.part, self.part.task
@@ -260,6 +347,20 @@ class _Collector:
                 shown = " ".join(clip(x, 30) for x in key if x is not None)
                 message = f"{task} {shown} stands in {part.split}, the split function says {side}"
                 self.result.add(Finding("split", part.path, row, message))
+
+
+def _step_hashes(held: pa.RecordBatch) -> Hashes:
+    """Return hashes of the steps; of the prompts where a step does not fit its column, or is no integer."""
+    names = held.schema.names
+    if "step" not in names or not pa.types.is_integer(held.column("step").type):
+        return _text_hashes(held.column("prompt"))
+    step = held.column("step")
+    steps = pc.fill_null(step, 0).to_numpy().astype(np.uint64)
+    hashes = np.stack([steps * np.uint64(0xBF58_476D_1CE4_E5B9), steps * np.uint64(0x94D0_49BB_1331_11EB)], axis=1)
+    if step.null_count:
+        far = step.is_null().to_numpy(zero_copy_only=False)
+        hashes[far] = _text_hashes(held.column("prompt").filter(step.is_null()))
+    return hashes
 
 
 def unique(hashes: Hashes) -> tuple[Hashes, npt.NDArray[np.intp]]:
@@ -287,58 +388,3 @@ def _operand(text: object) -> bool:
     if not isinstance(text, str) or not 0 < len(text) <= _LONGEST:
         return False
     return text.isascii() and text.isdigit() and (text == "0" or text[0] != "0")
-
-
-# ----------------------------------------------------------------------------------------------------------
-# A user's own machine has no hand-written grammar: its rows are compared with what the machine itself says
-
-
-def check_by_machine(
-    task: str, view: str, dialect: str, columns: Mapping[str, Sequence[Any]], known: Known
-) -> list[tuple[int, str]]:
-    """Compare rows with the public functions of ``caef_data.tm``; the same signature as ``check_rows``."""
-    names, findings = COLUMNS[view], []
-    for index, values in enumerate(zip(*(columns[name] for name in names), strict=True)):
-        row = dict(zip(names, values, strict=True))
-        try:
-            wrong = _by_machine(task, view, dialect, row)
-        except (UserError, ValueError, IndexError) as error:
-            wrong = f"{task} {clip(row['a'])} {clip(row['b'])}: {str(error).splitlines()[0]}"
-        if wrong is not None:
-            findings.append((index, wrong))
-    return findings
-
-
-def _by_machine(task: str, view: str, dialect: str, row: Mapping[str, Any]) -> str | None:
-    a, b = row["a"], row["b"]
-    expected: dict[str, object] = {"task": task, "len_a": len(a), "len_b": len(b or "")}
-    if view == "one_step":
-        step = tm.transition(task, a, b, row["step"], dialect=dialect)
-        expected |= {name: getattr(step, name) for name in ("prompt", "completion", "state", "next_state", "call")}
-    elif view in ("aligner", "raw"):
-        text, whole = tm.align_out(task, a, b)
-        question, _, answer = whole.rpartition("=")
-        texts = (text, whole)
-        if view == "raw" or row["direction"] != "out":
-            texts = (question + "=", answer if view == "raw" else tm.align_in(question + "="))
-        expected |= dict(zip(("prompt", "completion"), texts, strict=True))
-    else:
-        expected |= _runs(view, list(tm.transitions(task, a, b, dialect=dialect)))
-    for name, value in expected.items():
-        if row[name] != value:
-            return f"{name}: expected {clip(value)}, found {clip(row[name])}"
-    return None
-
-
-def _runs(view: str, steps: list[tm.Transition]) -> dict[str, object]:
-    """Return the columns of a whole run's row."""
-    texts = [step.completion for step in steps]
-    ended = [text if text.endswith("\n") else text + "\n" for text in texts]
-    columns: dict[str, object] = {"prompt": steps[0].prompt, "completion": texts[-1]}
-    if view == "full":
-        columns |= {"n_steps": len(texts), "trace": texts}
-    elif view == "scratchpad":
-        columns["completion"] = "".join(ended)
-    else:
-        columns["completion"] = "".join(text.split("\n")[1] + "\n" for text in texts[:-1]) + ended[-1]
-    return columns

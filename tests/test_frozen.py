@@ -14,9 +14,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from caef_data.pipelines.build import build, versions
+from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import parse_declaration
 from caef_data.pipelines.plan import make_plan
+from caef_data.pipelines.versions import rules
 
 ROOT = Path(__file__).resolve().parents[1]
 FROZEN = Path(__file__).with_name("frozen.json")
@@ -61,7 +62,7 @@ def make() -> dict[str, Any]:
     for name in DECLARATIONS:
         with tempfile.TemporaryDirectory() as folder:
             found[name] = digests(name, Path(folder) / "data")
-    return {"versions": versions(), "rows": found}
+    return {"versions": rules(), "rows": found}
 
 
 @pytest.mark.parametrize("name", DECLARATIONS)
@@ -89,9 +90,9 @@ def test_everything_is_frozen() -> None:
 
 def test_versions_go_with_the_rows() -> None:
     made_with = json.loads(FROZEN.read_text())["versions"]
-    assert made_with == versions(), "frozen.json was made with other version constants: python tests/test_frozen.py"
+    assert made_with == rules(), "frozen.json was made with other version constants: python tests/test_frozen.py"
     changelog = (ROOT / "CHANGELOG.md").read_text()
-    for name, number in versions().items():
+    for name, number in rules().items():
         assert re.search(rf"\b{name} {number}\b", changelog), f"CHANGELOG.md says nothing of {name} {number}"
 
 

@@ -93,12 +93,12 @@ def read_dataset(directory: str, loads: Loads, progress: Callable[[int, int], No
             where=shown(directory),
             next_step=resumed(unfinished, directory),
         )
-    named, counts = read_manifest(Path(directory))
+    named = read_manifest(Path(directory))
     manifest = folder.manifest()
-    if not named:
+    if not named.shards:
         raise UserError("this dataset has no shards", where=shown(directory), next_step="caef-data build --help")
-    off = [f"{finding.path} {finding.message}" for finding in check_files(Path(directory), named, counts)]
-    shards = sorted((File(one.path, one.bytes, one.sha256) for one in named), key=lambda one: one.path)
+    off = [f"{finding.path} {finding.message}" for finding in check_files(Path(directory), named)]
+    shards = sorted((File(one.path, one.bytes, one.sha256) for one in named.shards), key=lambda one: one.path)
     done, total = 0, sum(shard.bytes for shard in shards)
     for shard in shards if not off else []:
         if _sha256(folder, shard) != shard.sha256:

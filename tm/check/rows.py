@@ -29,6 +29,12 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "scratchpad": _COMMON,
     "commands": _COMMON,
 }
+NEEDED: dict[str, tuple[str, ...]] = {  # what the fast verdicts look at, besides the columns that every view has
+    "one_step": ("a", "b", "prompt", "completion", "step", "n_steps", "state", "next_state", "call"),
+    "full": ("a", "b", "prompt", "completion", "n_steps", "trace"),
+    "aligner": ("a", "b", "prompt", "completion", "direction"),
+    **dict.fromkeys(("raw", "scratchpad", "commands"), ("a", "b", "prompt", "completion")),
+}
 # composer and the state it has entered -> the task of the machine that it calls there
 _CALLS: dict[tuple[str, str], str] = {
     ("sub", "q1"): "reflection",
@@ -61,7 +67,13 @@ def check_row(task: str, view: str, dialect: str, row: Row) -> str | None:
 
 
 def check_rows(
-    task: str, view: str, dialect: str, columns: Mapping[str, Sequence[Any]], known: Known | None = None
+    task: str,
+    view: str,
+    dialect: str,
+    columns: Mapping[str, Sequence[Any]],
+    known: Known | None = None,
+    *,
+    common: bool = True,
 ) -> list[tuple[int, str]]:
     """Check a batch of rows.
 
@@ -72,27 +84,30 @@ def check_rows(
         columns: the view's columns as Python lists of equal length.
         known: kept by the caller between batches of one task, so that what depends on the operands alone
             (their tapes, the answer) is made once.
+        common: check task, lengths and the types of texts too; False where the caller has, column by column.
 
     Returns:
         The index within the batch and a message for every row that is wrong.
 
     """
-    right = _right_one_step(task, dialect) if view == "one_step" else _right_other(task, view)
+    right = _RIGHT[view](task, dialect)
     problems = {} if known is None else known
     findings = []
-    names = COLUMNS[view]
-    for index, values in enumerate(zip(*(columns[name] for name in names), strict=True)):
-        key = values[1], values[2]
+
+    def row(index: int) -> Row:
+        return {name: columns[name][index] for name in COLUMNS[view]}
+
+    for index, values in enumerate(zip(*(columns[name] for name in NEEDED[view]), strict=True)):
+        key = values[0], values[1]
         work = problems.get(key)
         if work is None:
             if len(problems) >= _CACHE:
                 problems.clear()
-            work = problems[key] = problem(task, values[1], values[2])
+            work = problems[key] = problem(task, *key)
         if isinstance(work, str):
             findings.append((index, work))
-        elif not right(work, values):
-            row = dict(zip(names, values, strict=True))
-            findings.append((index, _explain(task, view, dialect, work, row)))
+        elif (common and _common(task, row(index)) is not None) or not right(work, values):
+            findings.append((index, _explain(task, view, dialect, work, row(index))))
     return findings
 
 
@@ -110,18 +125,17 @@ def count_transitions(view: str, columns: Mapping[str, Sequence[Any]]) -> int:
 
 
 # ----------------------------------------------------------------------------------------------------------
-# The fast verdicts. ``values`` are a row's columns in the order of COLUMNS
+# The fast verdicts. ``values`` are a row's columns in the order of NEEDED
+
+Right = Callable[[Problem, tuple[Any, ...]], bool]
 
 
-def _right_one_step(task: str, dialect: str) -> Callable[[Problem, tuple[Any, ...]], bool]:
+def _right_one_step(task: str, dialect: str) -> Right:
     successor, at = successor_of(task), len(MACHINES[task]) + 2
     calls = {state: call for (name, state), call in _CALLS.items() if name == task}
 
     def right(work: Problem, values: tuple[Any, ...]) -> bool:
-        (
-            name, a, b, len_a, len_b, variant, prompt, completion, instruction,
-            step, n_steps, state, next_state, call,
-        ) = values  # fmt: skip
+        _, _, prompt, completion, step, n_steps, state, next_state, call = values
         total = work.n_steps
         if step is None:
             step = _locate(work, prompt)
@@ -133,28 +147,57 @@ def _right_one_step(task: str, dialect: str) -> Callable[[Problem, tuple[Any, ..
             return False
         after = completion[at : at + 2]
         return bool(
-            name == task
-            and len_a == len(a)
-            and len_b == len(b or "")
-            and n_steps == (total if total <= INT64_MAX else None)
+            n_steps == (total if total <= INT64_MAX else None)
             and state == prompt[at : at + 2]
             and next_state == after
             and call == calls.get(after)
-            and type(variant) is str
-            and type(instruction) is str
         )
 
     return right
 
 
-def _right_other(task: str, view: str) -> Callable[[Problem, tuple[Any, ...]], bool]:
-    wrong = _BODIES[view]
-
+def _right_aligner(task: str, _: str) -> Right:
     def right(work: Problem, values: tuple[Any, ...]) -> bool:
-        row = dict(zip(COLUMNS[view], values, strict=True))
-        return _common(task, row) is None and wrong(work, row) is None
+        _, _, prompt, completion, direction = values
+        if direction == "in":
+            return bool(prompt == work.question and completion == work.initial)
+        return bool(direction == "out" and prompt == work.halting and completion == work.question + work.answer)
 
-    return right
+    return right if task in SIGNS else _never
+
+
+def _right_raw(task: str, _: str) -> Right:
+    def right(work: Problem, values: tuple[Any, ...]) -> bool:
+        _, _, prompt, completion = values
+        return bool(prompt == work.question and completion == work.answer)
+
+    return right if task in SIGNS else _never
+
+
+def _never(work: Problem, values: tuple[Any, ...]) -> bool:
+    return False
+
+
+def _right_run(view: str) -> Callable[[str, str], Right]:
+    def made(task: str, _: str) -> Right:
+        wrong = _BODIES[view]
+
+        def right(work: Problem, values: tuple[Any, ...]) -> bool:
+            return wrong(work, dict(zip(NEEDED[view], values, strict=True))) is None
+
+        return right
+
+    return made
+
+
+_RIGHT: dict[str, Callable[[str, str], Right]] = {
+    "one_step": _right_one_step,
+    "full": _right_run("full"),
+    "aligner": _right_aligner,
+    "raw": _right_raw,
+    "scratchpad": _right_run("scratchpad"),
+    "commands": _right_run("commands"),
+}
 
 
 def _locate(work: Problem, prompt: object) -> int:

@@ -1,0 +1,59 @@
+"""Rows of a user's own machine, which has no hand-written grammar: compared with what the machine itself says."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .. import tm
+from ..errors import UserError, clip
+from ..tm.check.rows import COLUMNS, Known
+
+
+def check_by_machine(
+    task: str, view: str, dialect: str, columns: Mapping[str, Sequence[Any]], known: Known, *, common: bool = True
+) -> list[tuple[int, str]]:
+    """Compare rows with the public functions of ``caef_data.tm``; the same signature as ``check_rows``."""
+    names, findings = COLUMNS[view], []
+    for index, values in enumerate(zip(*(columns[name] for name in names), strict=True)):
+        row = dict(zip(names, values, strict=True))
+        try:
+            wrong = _by_machine(task, view, dialect, row)
+        except (UserError, ValueError, IndexError) as error:
+            wrong = f"{task} {clip(row['a'])} {clip(row['b'])}: {str(error).splitlines()[0]}"
+        if wrong is not None:
+            findings.append((index, wrong))
+    return findings
+
+
+def _by_machine(task: str, view: str, dialect: str, row: Mapping[str, Any]) -> str | None:
+    a, b = row["a"], row["b"]
+    expected: dict[str, object] = {"task": task, "len_a": len(a), "len_b": len(b or "")}
+    if view == "one_step":
+        step = tm.transition(task, a, b, row["step"], dialect=dialect)
+        expected |= {name: getattr(step, name) for name in ("prompt", "completion", "state", "next_state", "call")}
+    elif view in ("aligner", "raw"):
+        text, whole = tm.align_out(task, a, b)
+        question, _, answer = whole.rpartition("=")
+        texts = (text, whole)
+        if view == "raw" or row["direction"] != "out":
+            texts = (question + "=", answer if view == "raw" else tm.align_in(question + "="))
+        expected |= dict(zip(("prompt", "completion"), texts, strict=True))
+    else:
+        expected |= _runs(view, list(tm.transitions(task, a, b, dialect=dialect)))
+    for name, value in expected.items():
+        if row[name] != value:
+            return f"{name}: expected {clip(value)}, found {clip(row[name])}"
+    return None
+
+
+def _runs(view: str, steps: list[tm.Transition]) -> dict[str, object]:
+    """Return the columns of a whole run's row."""
+    texts = [step.completion for step in steps]
+    ended = [text if text.endswith("\n") else text + "\n" for text in texts]
+    columns: dict[str, object] = {"prompt": steps[0].prompt, "completion": texts[-1]}
+    if view == "full":
+        columns |= {"n_steps": len(texts), "trace": texts}
+    elif view == "scratchpad":
+        columns["completion"] = "".join(ended)
+    else:
+        columns["completion"] = "".join(text.split("\n")[1] + "\n" for text in texts[:-1]) + ended[-1]
+    return columns
