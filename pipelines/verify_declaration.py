@@ -15,10 +15,10 @@ from .. import __version__
 from ..errors import UserError, clip
 from ..tm import tasks as known_machines
 from .declaration import from_flags, load_declaration, shipped_declarations
+from .manifest import MANIFEST
 from .plan import Config, split_configs
 from .settings import RULES, TaskSettings, digest
 from .settings_rules import FlagSpelling
-from .verify_manifest import MANIFEST
 from .verify_shard import Finding
 from .versions import EARLIER, rules
 

@@ -1,0 +1,277 @@
+"""``caef-data verify`` finds datasets that are consistent in themselves, but not what their declaration gives."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from caef_data.pipelines.build import build
+from caef_data.pipelines.declaration import from_flags
+from caef_data.pipelines.plan import make_plan
+from caef_data.pipelines.verify import Report, verify
+from caef_data.pipelines.verify_report import CHECKS
+from caef_data.tests.forging import Forger, Rows
+
+TASKS = ["add", "sub", "mul", "equal", "left_mask"]
+Forgery = Callable[[Forger], object]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a dataset of several shards; tests copy it."""
+    out = tmp_path_factory.mktemp("built") / "data"
+    settings = from_flags(TASKS, max=3, num=3, splits=["train", "test", "stress"], rows_per_shard=60)
+    build(make_plan(settings), out, workers=1)
+    return out
+
+
+@pytest.fixture
+def forger(built: Path, tmp_path: Path) -> Forger:
+    shutil.copytree(built, tmp_path / "data")
+    return Forger(tmp_path / "data")
+
+
+def checked(forger: Forger, **options: Any) -> Report:
+    return verify(forger.path, **({"workers": 1} | options))
+
+
+def kinds(report: Report) -> set[str]:
+    return {finding.kind for finding in report.findings}
+
+
+def test_what_was_built_is_right_and_rewritten_the_same_it_stays_right(forger: Forger) -> None:
+    assert checked(forger).findings == ()
+    for config, split in (("add-one_step", "train"), ("sub-full", "test"), ("mul-aligner", "stress")):
+        forger.change(config, split, list)
+    assert checked(forger).findings == ()
+
+
+# ------------------------------------------------------------------------------------------------------ what rows say
+
+
+def each(name: str, value: Callable[[dict[str, Any]], Any], only: slice = slice(None)) -> Callable[[Rows], Rows]:
+    """Return a change that sets a column in some rows."""
+
+    def change(rows: Rows) -> Rows:
+        for row in rows[only]:
+            row[name] = value(row)
+        return rows
+
+    return change
+
+
+def first_shard(config: str, split: str, change: Callable[[Rows], Rows]) -> Forgery:
+    def forge(forger: Forger) -> None:
+        shards = forger.rows(config, split)
+        forger.write(config, split, [change(shards[0]), *shards[1:]])
+
+    return forge
+
+
+def everywhere(config: str, split: str, change: Callable[[Rows], Rows]) -> Forgery:
+    return lambda forger: forger.change(config, split, change)
+
+
+def has_carry(row: dict[str, Any]) -> bool:
+    carry = 0
+    for a, b in zip(row["a"][::-1], row["b"][::-1], strict=False):
+        carry |= int(a) + int(b) >= 10
+    return bool(carry)
+
+
+def keep(test: Callable[[dict[str, Any]], bool]) -> Callable[[Rows], Rows]:
+    return lambda rows: [row for row in rows if test(row)]
+
+
+def other_instruction(forger: Forger) -> None:
+    for config in sorted(path.name for path in forger.path.glob("add-*")):
+        for split in ("train", "test", "stress"):
+            if list((forger.path / config).glob(f"{split}-*")):
+                forger.change(config, split, each("instruction", lambda row: "Add the numbers.\n\n"))
+
+
+def swapped_between_shards(forger: Forger) -> None:
+    one, other, *rest = forger.rows("add-one_step", "train")
+    one[3], other[5] = other[5], one[3]
+    forger.write("add-one_step", "train", [one, other, *rest])
+
+
+def easy_first(forger: Forger) -> None:
+    shards = forger.rows("sub-one_step", "train")
+    rows = sorted((row for rows in shards for row in rows), key=lambda row: (row["len_a"], row["len_b"]))
+    cuts = [0]
+    for shard in shards:
+        cuts.append(cuts[-1] + len(shard))
+    forger.write("sub-one_step", "train", [rows[a:b] for a, b in zip(cuts, cuts[1:], strict=False)])
+
+
+def replaced_by_train(forger: Forger) -> None:
+    """A test row becomes one of train, which is right in itself."""
+    train = forger.rows("mul-raw", "test")  # same view, another expression of the same side
+    train[0][0] = dict(train[0][1])
+    forger.write("mul-raw", "test", train)
+
+
+def retyped(forger: Forger, name: str = "step", kind: pa.DataType = pa.float64()) -> None:  # noqa: B008
+    schema = pq.read_schema(next((forger.path / "add-one_step").glob("train-*")))
+    at = schema.get_field_index(name)
+    shards = forger.rows("add-one_step", "train")
+    forger.write("add-one_step", "train", shards, schema.set(at, pa.field(name, kind)))
+
+
+ROWS: dict[str, tuple[Forgery, str]] = {
+    "variant of one row": (first_shard("add-one_step", "train", each("variant", lambda row: "big", slice(4, 5))), "variant"),
+    "variant of all rows": (everywhere("equal-one_step", "test", each("variant", lambda row: "any")), "variant"),
+    "variant of stress": (everywhere("add-full", "stress", each("variant", lambda row: "all_nines")), "variant"),
+    "hostile variant": (everywhere("sub-raw", "test", each("variant", lambda row: "\x1b[31m$(rm -r /)")), "variant"),
+    "no variant": (first_shard("add-raw", "test", each("variant", lambda row: None, slice(1))), "variant"),
+    "instruction of a config": (everywhere("sub-one_step", "train", each("instruction", lambda row: "Go.")), "instruction"),
+    "instruction of a task": (other_instruction, "instruction"),
+    "instruction of one row": (
+        first_shard("add-full", "test", each("instruction", lambda row: "Go.", slice(2, 3))),
+        "instruction",
+    ),
+    "aligner out dropped": (everywhere("add-aligner", "train", keep(lambda row: row["direction"] == "in")), "missing"),
+    "half of the rows": (everywhere("add-one_step", "train", lambda rows: rows[::2]), "missing"),
+    "half of all expressions": (everywhere("sub-aligner", "test", keep(lambda row: int(row["a"]) % 2 == 0)), "missing"),
+    "a class": (everywhere("mul-one_step", "train", keep(lambda row: row["len_a"] < 3)), "missing"),
+    "carries": (everywhere("add-full", "test", keep(lambda row: not has_carry(row))), "missing"),
+    "the last row": (lambda forger: forger.write("add-raw", "test", _without_last(forger)), "missing"),
+    "a shard emptied": (first_shard("sub-one_step", "train", lambda rows: []), "missing"),
+    "easy first": (easy_first, "missing"),  # over shards: each lacks some, and has others
+    "easy first in each shard": (
+        everywhere("add-one_step", "train", lambda rows: sorted(rows, key=lambda row: row["len_a"])),
+        "order",
+    ),
+    "two rows swapped": (first_shard("left_mask-full", "test", lambda rows: [rows[1], rows[0], *rows[2:]]), "order"),
+    "swapped between shards": (swapped_between_shards, "added"),
+    "a row doubled": (first_shard("sub-one_step", "test", lambda rows: [*rows, dict(rows[0])]), "added"),
+    "a row for another": (replaced_by_train, "missing"),
+    "step as float": (retyped, "schema"),
+    "len_a as text": (lambda forger: retyped(forger, "n_steps", pa.int32()), "schema"),
+}  # fmt: skip
+
+
+def _without_last(forger: Forger) -> list[Rows]:
+    *shards, last = forger.rows("add-raw", "test")
+    return [*shards, last[:-1]]
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_that_the_declaration_does_not_give(forger: Forger, name: str) -> None:
+    forge, kind = ROWS[name]
+    forge(forger)
+    report = checked(forger)
+    assert kind in kinds(report), report.findings
+    assert kinds(report) <= {kind for known in CHECKS.values() for kind in known}
+    assert kinds(report) <= {kind, "counts", "missing", "added", "duplicate", "row"}
+    assert "\x1b" not in " ".join(finding.message for finding in report.findings)
+
+
+# ---------------------------------------------------------------------------------------------- what the manifest says
+
+
+def dropped(forger: Forger, *configs: str, split: str | None = None) -> None:
+    """Drop configs, or one split of them, files and all."""
+    manifest = forger.manifest()
+    for config in configs:
+        for path in (forger.path / config).glob(f"{split or ''}*"):
+            path.unlink()
+        if split is None:
+            manifest["configs"].pop(config)
+        else:
+            manifest["configs"][config].pop(split)
+    forger.save(manifest)
+
+
+def of_manifest(change: Callable[[dict[str, Any]], object]) -> Forgery:
+    def forge(forger: Forger) -> None:
+        manifest = forger.manifest()
+        change(manifest)
+        forger.save(manifest)
+
+    return forge
+
+
+def train(manifest: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = manifest["configs"]["add-one_step"]["train"]
+    return found
+
+
+def foreign_config(forger: Forger, config: str = "add-scratchpad", task: str = "add", **how: Any) -> None:
+    """Add a config whose rows are right, as another build makes them."""
+    other = forger.path.parent / "other"
+    build(make_plan(from_flags([task], max=3, num=3, views=[config.rpartition("-")[2]], **how)), other, workers=1)
+    added = Forger(other).manifest()
+    shutil.copytree(other / config, forger.path / config)
+    manifest = forger.manifest()
+    manifest["configs"][config] = added["configs"][config]
+    for split in manifest["configs"][config].values():
+        split["command"] = train(manifest)["command"]
+    manifest["tasks"].setdefault(task, added["tasks"][task])
+    forger.save(manifest)
+
+
+def smaller_declaration(forger: Forger) -> None:
+    """A split less, and settings that do not ask for it: the command still does."""
+    dropped(forger, *sorted(path.name for path in forger.path.glob("equal-*")), split="stress")
+    forger.settings("equal", splits=["train", "test"])
+
+
+MANIFEST: dict[str, tuple[Forgery, str]] = {
+    "a config": (lambda forger: dropped(forger, "add-full"), "missing"),
+    "a split": (lambda forger: dropped(forger, "sub-one_step", split="stress"), "missing"),
+    "all of a task": (lambda forger: dropped(forger, *(p.name for p in forger.path.glob("mul-*"))), "missing"),
+    "a split, and its setting": (smaller_declaration, "settings"),
+    "a config more": (foreign_config, "added"),
+    "a config of other settings": (lambda forger: foreign_config(forger, "add-commands", seed=7), "identity"),
+    "classes": (of_manifest(lambda one: train(one).update(classes=8)), "counts"),
+    "expressions": (of_manifest(lambda one: train(one).update(expressions=8)), "counts"),
+    "rows": (of_manifest(lambda one: train(one).update(rows=8)), "manifest"),
+    "bytes": (of_manifest(lambda one: train(one).update(bytes=8)), "manifest"),
+    "characters": (of_manifest(lambda one: train(one)["chars"]["prompt"].update(max=8)), "counts"),
+    "characters of a shard": (of_manifest(lambda one: train(one)["shards"][0]["chars"].update(prompt=[1, 1])), "counts"),
+    "order of shards": (of_manifest(lambda one: train(one)["shards"].reverse()), "order"),
+    "setting alone": (of_manifest(lambda one: one["tasks"]["add"]["settings"].update(num=4)), "identity"),
+    "setting and identities": (lambda forger: forger.settings("add", num=4), "counts"),
+    "seed and identities": (lambda forger: forger.settings("add", seed=7), "missing"),
+    "a setting without effect": (lambda forger: forger.settings("add", max_steps=9_999), "settings"),
+    "dialect": (of_manifest(lambda one: one["tasks"]["sub"]["settings"].update(dialect="klingon")), "settings"),
+    "other dialect": (lambda forger: forger.settings("sub", dialect="published"), "row"),
+    "unknown setting": (of_manifest(lambda one: one["tasks"]["sub"]["settings"].update(depth=3)), "settings"),
+    "long name of a task": (of_manifest(lambda one: one["tasks"]["sub"]["settings"].update(task="subtraction")), "settings"),
+    "settings of another task": (of_manifest(lambda one: one["tasks"].update(sub=one["tasks"]["add"])), "settings"),
+    "identity of a task": (of_manifest(lambda one: one["tasks"]["add"].update(identity="0" * 16)), "identity"),
+    "identity of a config": (of_manifest(lambda one: train(one).update(identity="0" * 16)), "identity"),
+    "text version": (of_manifest(lambda one: one["versions"].update(text=2)), "versions"),
+    "no split version": (of_manifest(lambda one: one["versions"].pop("split")), "versions"),
+    "version of caef-data": (of_manifest(lambda one: one.update(caef_data="9.9.9")), "versions"),
+    "a command of another task": (
+        of_manifest(lambda one: train(one).update(command="caef-data build --task sub --min 1 --max 3 --num 3")),
+        "settings",
+    ),
+    "a command that is none": (of_manifest(lambda one: train(one).update(command="rm -r $HOME")), "settings"),
+    "an unknown task": (of_manifest(lambda one: one["tasks"].update(klingon=one["tasks"]["add"])), "settings"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MANIFEST)
+def test_manifests_that_the_declaration_does_not_give(forger: Forger, name: str) -> None:
+    forge, kind = MANIFEST[name]
+    forge(forger)
+    assert kind in kinds(checked(forger)), checked(forger).findings
+
+
+def test_the_identity_of_all_is_that_of_its_configs(forger: Forger) -> None:
+    path = forger.path / "manifest.json"
+    path.write_text(path.read_text().replace(forger.manifest()["identity"], "0" * 16))
+    assert "identity" in kinds(checked(forger))
+
+
+def test_a_fraction_of_the_rows_still_proves_completeness(forger: Forger) -> None:
+    forger.change("add-one_step", "train", lambda rows: rows[:-1])
+    assert "missing" in kinds(checked(forger, fraction=0.01))
