@@ -1,11 +1,13 @@
 """The report of ``caef-data verify`` for people."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from .folder import shown
 from .terminal import print_table
 from .verify import Report
 
@@ -58,12 +60,25 @@ def print_report(report: Report, console: Console) -> None:
         console.print(Text(f"  ... and {more:,} more"))
     if report.ok:
         console.print(Text("everything checked is right", style="bold green"))
-    else:
-        console.print(
-            Text(
-                "not right; the command that built it makes damaged and missing shards again"
-                f" (caef-data info {report.directory} shows it)",
-                style="bold red",
-            ),
-            soft_wrap=True,
-        )
+        return
+    console.print(Text(f"not right{_advice(report, kinds)}", style="bold red"), soft_wrap=True)
+
+
+def _advice(report: Report, kinds: Counter[str]) -> str:
+    """Return what mends a folder: nothing that a build would do again where files or rows are not ours."""
+    foreign = [finding.path for finding in report.findings if finding.kind == "foreign"]
+    others = kinds.keys() - {"foreign"}
+    if foreign and not others:
+        return f"; no build touches what is not its own: {remove(foreign)}"
+    if others <= {"foreign", "file"}:
+        advice = "; the command that built it makes damaged and missing shards again"
+        return f"{advice} (caef-data info {report.directory} shows it)"
+    if others == {"card"}:
+        return "; the command that built it writes its part of the card again"
+    return "; this is not what its declaration gives: build it anew into another folder"
+
+
+def remove(foreign: Sequence[str]) -> str:
+    """Return the advice to remove files that are no part of a dataset."""
+    more = f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
+    return f"remove {', '.join(map(shown, foreign[:5]))}{more}"

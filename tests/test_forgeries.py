@@ -124,12 +124,18 @@ def retyped(forger: Forger, name: str = "step", kind: pa.DataType = pa.float64()
 
 
 ROWS: dict[str, tuple[Forgery, str]] = {
-    "variant of one row": (first_shard("add-one_step", "train", each("variant", lambda row: "big", slice(4, 5))), "variant"),
+    "variant of one row": (
+        first_shard("add-one_step", "train", each("variant", lambda row: "big", slice(4, 5))),
+        "variant",
+    ),
     "variant of all rows": (everywhere("equal-one_step", "test", each("variant", lambda row: "any")), "variant"),
     "variant of stress": (everywhere("add-full", "stress", each("variant", lambda row: "all_nines")), "variant"),
-    "hostile variant": (everywhere("sub-raw", "test", each("variant", lambda row: "\x1b[31m$(rm -r /)")), "variant"),
+    "hostile variant": (everywhere("sub-raw", "test", each("variant", lambda row: "\x1b[31m$(rm)")), "variant"),
     "no variant": (first_shard("add-raw", "test", each("variant", lambda row: None, slice(1))), "variant"),
-    "instruction of a config": (everywhere("sub-one_step", "train", each("instruction", lambda row: "Go.")), "instruction"),
+    "instruction of a config": (
+        everywhere("sub-one_step", "train", each("instruction", lambda row: "Go.")),
+        "instruction",
+    ),
     "instruction of a task": (other_instruction, "instruction"),
     "instruction of one row": (
         first_shard("add-full", "test", each("instruction", lambda row: "Go.", slice(2, 3))),
@@ -234,7 +240,10 @@ MANIFEST: dict[str, tuple[Forgery, str]] = {
     "rows": (of_manifest(lambda one: train(one).update(rows=8)), "manifest"),
     "bytes": (of_manifest(lambda one: train(one).update(bytes=8)), "manifest"),
     "characters": (of_manifest(lambda one: train(one)["chars"]["prompt"].update(max=8)), "counts"),
-    "characters of a shard": (of_manifest(lambda one: train(one)["shards"][0]["chars"].update(prompt=[1, 1])), "counts"),
+    "characters of a shard": (
+        of_manifest(lambda one: train(one)["shards"][0]["chars"].update(prompt=[1, 1])),
+        "counts",
+    ),
     "order of shards": (of_manifest(lambda one: train(one)["shards"].reverse()), "order"),
     "setting alone": (of_manifest(lambda one: one["tasks"]["add"]["settings"].update(num=4)), "identity"),
     "setting and identities": (lambda forger: forger.settings("add", num=4), "counts"),
@@ -243,7 +252,10 @@ MANIFEST: dict[str, tuple[Forgery, str]] = {
     "dialect": (of_manifest(lambda one: one["tasks"]["sub"]["settings"].update(dialect="klingon")), "settings"),
     "other dialect": (lambda forger: forger.settings("sub", dialect="published"), "row"),
     "unknown setting": (of_manifest(lambda one: one["tasks"]["sub"]["settings"].update(depth=3)), "settings"),
-    "long name of a task": (of_manifest(lambda one: one["tasks"]["sub"]["settings"].update(task="subtraction")), "settings"),
+    "long name of a task": (
+        of_manifest(lambda one: one["tasks"]["sub"]["settings"].update(task="subtraction")),
+        "settings",
+    ),
     "settings of another task": (of_manifest(lambda one: one["tasks"].update(sub=one["tasks"]["add"])), "settings"),
     "identity of a task": (of_manifest(lambda one: one["tasks"]["add"].update(identity="0" * 16)), "identity"),
     "identity of a config": (of_manifest(lambda one: train(one).update(identity="0" * 16)), "identity"),
@@ -254,7 +266,10 @@ MANIFEST: dict[str, tuple[Forgery, str]] = {
         of_manifest(lambda one: train(one).update(command="caef-data build --task sub --min 1 --max 3 --num 3")),
         "settings",
     ),
-    "a command that is none": (of_manifest(lambda one: train(one).update(command="rm -r $HOME")), "settings"),
+    "a command that is none": (
+        of_manifest(lambda one: train(one).update(command="caef-data build --depth 3")),
+        "settings",
+    ),
     "an unknown task": (of_manifest(lambda one: one["tasks"].update(klingon=one["tasks"]["add"])), "settings"),
 }  # fmt: skip
 

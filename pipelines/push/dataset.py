@@ -16,6 +16,7 @@ from ..folder import open_folder, shown
 from ..local_folder import LocalFolder
 from ..manifest import CARD, MANIFEST, is_shard, json_bytes
 from ..verify_manifest import check_files, read_manifest
+from ..verify_report import remove
 
 SHOWN = 5  # findings that a message names
 
@@ -97,7 +98,8 @@ def read_dataset(directory: str, loads: Loads, progress: Callable[[int, int], No
     manifest = folder.manifest()
     if not named.shards:
         raise UserError("this dataset has no shards", where=shown(directory), next_step="caef-data build --help")
-    off = [f"{finding.path} {finding.message}" for finding in check_files(Path(directory), named)]
+    findings = check_files(Path(directory), named)
+    off = [f"{shown(finding.path)} {finding.message}" for finding in findings]
     shards = sorted((File(one.path, one.bytes, one.sha256) for one in named.shards), key=lambda one: one.path)
     done, total = 0, sum(shard.bytes for shard in shards)
     for shard in shards if not off else []:
@@ -108,10 +110,12 @@ def read_dataset(directory: str, loads: Loads, progress: Callable[[int, int], No
             progress(done, total)
     if off:
         more = f" (and {len(off) - SHOWN} more)" if len(off) > SHOWN else ""
+        foreign = [finding.path for finding in findings if finding.kind == "foreign"]
+        again = f"caef-data verify {argument(directory)}, then build it again: what is intact is kept"
         raise UserError(
             f"the folder differs from its manifest: {'; '.join(off[:SHOWN])}{more}",
             where=shown(directory),
-            next_step=f"caef-data verify {argument(directory)}, then build it again: what is intact is kept",
+            next_step=remove(foreign) if len(foreign) == len(off) else again,
         )
     texts = {CARD: card(manifest, folder, loads).encode(), MANIFEST: json_bytes(manifest)}
     return Dataset(folder, manifest, tuple(shards), texts)
