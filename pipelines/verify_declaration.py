@@ -72,13 +72,12 @@ def declared(manifest: Mapping[str, Any]) -> Declared:
 
 def _check_versions(manifest: Mapping[str, Any], found: Declared) -> dict[str, int]:
     """Return the versions of the rules that the manifest names, if they may be; else those of this caef-data."""
-    here, theirs = rules(), manifest.get("versions")
-    by, built_with = manifest.get("caef_data"), manifest.get("built_with", {})
-    if not isinstance(built_with, dict) or built_with.get("caef_data") != by:
+    here, by = rules(), manifest["caef_data"]
+    theirs: dict[str, int] = manifest["versions"]
+    if manifest["built_with"].get("caef_data") != by:
         found.wrong("versions", f"caef_data is {clip(by)}, built_with says otherwise")
     known = {**EARLIER, __version__: here}.get(str(by))
-    whole = isinstance(theirs, dict) and theirs.keys() == here.keys()
-    if not whole or not all(type(number) is int and number >= 1 for number in theirs.values()):
+    if theirs.keys() != here.keys() or min(theirs.values()) < 1:
         found.wrong("versions", f"versions of the rules are {clip(theirs)}, expected {_told(known or here)}")
         return here
     if known is not None and theirs != known:
@@ -90,7 +89,7 @@ def _check_versions(manifest: Mapping[str, Any], found: Declared) -> dict[str, i
             f"made by the rules {_told(theirs)}; this is caef-data {__version__} with {_told(here)}: caef-data"
             f" {clip(by)} replays the declaration, here it is not known whether all that it asks for is there"
         )
-    return dict(theirs)
+    return theirs
 
 
 def _told(numbers: Mapping[str, int]) -> str:
