@@ -105,7 +105,7 @@ class Counts:
             self.over[most] += int((lengths > most).sum())
         rows = [question + answer for question, answer in zip(questions, answers, strict=True)]
         spelled = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
-        self.merged += sum(joined != apart for joined, apart in zip(tokens.prompts(rows), spelled, strict=True))
+        self.merged += tokens.merges(questions, answers)
         texts = tokens.tokenizer.batch_decode(
             [apart[len(tokens.start) :] for apart in spelled],
             skip_special_tokens=False,

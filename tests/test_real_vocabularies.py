@@ -125,7 +125,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, one_thread: None) -> 
 
 @pytest.mark.usefixtures("quiet")
 def test_what_is_trained_is_what_is_asked(base: Path, tmp_path: Path) -> None:
-    """A12: trained on tokens apart, all rows come back; trained on joined text, no aligner-in row does."""
+    """A12: trained on tokens apart, all rows come back; on joined text, no aligner-in row does but with --joined."""
     pytest.importorskip("trl", reason="training needs caef-data[train]")
     import torch
     from peft import LoraConfig
@@ -156,3 +156,4 @@ def test_what_is_trained_is_what_is_asked(base: Path, tmp_path: Path) -> None:
     joined = learn(SFTTrainer(str(base), config, train_dataset=columns, peft_config=lora), tmp_path / "joined")
     assert decoded(base, joined) == judged(base, joined)
     assert sum(decoded(base, joined)[::2]) == 0  # the token =E would have to follow the prompt without its =
+    assert judged(base, joined, joined=True) == [True] * 16  # --joined gives it the prompt without its =
