@@ -61,11 +61,11 @@ completion:
 TRAINING = """\
 ## Training on it
 
-`prompt` and `completion` are the columns that the usual trainers read. Completions carry no end-of-text token: the
-trainer adds it. In the first of the method's two stages the prompt is `instruction + prompt` (the instruction
-describes the machine in words and ends with an empty line), in the second it is `prompt` alone. Compute the loss on
-the completion only, and look at the longest texts in the table below before you set a maximal length: a trainer that
-cuts rows cuts off the answer.
+`prompt` and `completion` are the columns that the usual trainers read. Completions carry no end-of-text token: training
+adds it. Tokenise the two apart: many vocabularies have tokens that span their border, such as `=E`. In the first of the
+method's two stages the prompt is `instruction + prompt` (the instruction describes the machine in words and ends with
+an empty line), in the second it is `prompt` alone. Compute the loss on the completion only, and look at the longest
+texts in the table below before you set a maximal length: a trainer that cuts rows cuts off the answer.
 """
 
 SPLITS_TEXT = """\
