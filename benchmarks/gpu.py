@@ -10,7 +10,7 @@ and the other parts run. The results lie in a file from the first on, which is w
 
 The rows are steps of additions of 100 digits, which a tokenizer like Llama 3's cuts into 1,100 tokens each. The model
 has the shape of Llama 3.1 8B, random weights in bfloat16, and a LoRA of rank 16 on every linear layer, which computes
-beside the base model's weights. It is pushed towards the right answers (``gpu_parts.Guide``).
+beside the base model's weights. It is pushed towards the right answers (``gpu_model.Guide``).
 
 - ``limit``: products of large square matrices in bfloat16, the best of several sizes, each the median of 5 runs.
 - ``prefill``: the operations that verify needs (2 a weight and token, 2 a weight of the vocabulary projection and
