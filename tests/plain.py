@@ -28,7 +28,12 @@ def load_plain(base: Path | str, adapter: Path | str | None, rows: int, dtype: A
     return model.eval()
 
 
-def plain_greedy(
+def plain_greedy(*settings: Any, **options: Any) -> list[str]:
+    """Return what greedy decoding gives for each prompt alone: its text up to the end token; see ``plain_answers``."""
+    return [text for text, _ in plain_answers(*settings, **options)]
+
+
+def plain_answers(
     base_folder: Path | str,
     adapter_folder: Path | str | None,
     prompts: Sequence[str],
@@ -36,8 +41,8 @@ def plain_greedy(
     tokenizer_folder: Path | str | None = None,
     dtype: Any = None,
     device: str = "cpu",
-) -> list[str]:
-    """Return what greedy decoding gives for each prompt alone: its text up to the end token.
+) -> list[tuple[str, bool]]:
+    """Return what greedy decoding gives for each prompt alone: its text up to the end token, and whether that came.
 
     A fresh model answers each prompt that may change the model's state (rope factors that grow and stay).
 
@@ -57,7 +62,7 @@ def plain_greedy(
     tokenizer = AutoTokenizer.from_pretrained(str(tokenizer_folder or (adapter_folder if own else base_folder)))
     end = tokenizer.eos_token_id
     settings = GenerationConfig(do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=end, pad_token_id=end)
-    model, texts = None, []
+    model, answers = None, []
     for prompt in prompts:
         if model is None or _has_growing_rope(model):
             model = load_plain(base_folder, adapter_folder, len(tokenizer), dtype).to(device)
@@ -70,11 +75,12 @@ def plain_greedy(
         with torch.inference_mode():
             found = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings)
         answer = found[0, len(given) :].tolist()
-        answer = answer[: answer.index(end)] if end in answer else answer
+        ended = end in answer
+        answer = answer[: answer.index(end)] if ended else answer
         before, both = (tokenizer.decode(one, clean_up_tokenization_spaces=False) for one in (given, given + answer))
         assert both.startswith(before), "the prompt's text changes when something follows it"
-        texts.append(both[len(before) :])
-    return texts
+        answers.append((both[len(before) :], ended))
+    return answers
 
 
 def _has_growing_rope(model: Any) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from peft import MODEL_TYPE_TO_PEFT_MODEL_MAPPING, PeftConfig, PeftModel
+from safetensors import safe_open
 from torch.nn import Parameter
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
@@ -109,10 +110,8 @@ def load_adapter(net: Any, name: str, folder: Path) -> Any:
             if isinstance(error, RuntimeError) and out_of_memory(error):
                 raise
             raise _unloadable(what, folder, error) from error
-    # Of whole modules beside a grown vocabulary, peft writes some weights twice.
-    twice = {key for key in found.unexpected_keys if ".modules_to_save." in key}
-    twice = {key for key in twice if key.replace(".modules_to_save.", ".") in held}
-    for key in [*found.missing_keys, *(key for key in found.unexpected_keys if key not in twice)]:
+    left = _not_used(folder / WEIGHTS, found.unexpected_keys)
+    for key in [*found.missing_keys, *left]:
         raise UserError(
             f"{what} does not fit the base model: only one of them has {clip(key, 120)}",
             where=shown(folder),
@@ -183,17 +182,36 @@ def _overwritten(net: Any, config: Any, held: Collection[str]) -> set[int]:
         return {id(weight) for weight in net.parameters()}
     weights = dict(net.named_parameters(remove_duplicate=False))
     saved = tuple(f".{module}." for module in getattr(config, "modules_to_save", None) or ())
-    names = {re.sub(r"\.(base_layer|original_module)\.", ".", key.removeprefix(PREFIX)) for key in held}
+    names = {_base_name(key) for key in held}
     return {id(weights[name]) for name in names if name in weights and not any(one in f".{name}" for one in saved)}
+
+
+def _not_used(path: Path, keys: Collection[str]) -> list[str]:
+    """Return those of an adapter's weights that found no place, and do not stand in its file twice.
+
+    Of embeddings beside a grown vocabulary, peft writes some a second time by another name.
+    """
+    if not keys:
+        return []
+    with safe_open(path, "pt") as file:
+        held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    used = [held[name] for name in held if name not in keys]
+    return [key for key in keys if key not in held or not any(torch.equal(held[key], other) for other in used)]
+
+
+def _base_name(key: str) -> str:
+    """Return what a weight of an adapter's file is called in the base model, if it is one of its weights."""
+    return re.sub(r"\.(base_layer|original_module|token_adapter)(?=\.)", "", key.removeprefix(PREFIX))
 
 
 def _grow(tree: Any, held: Mapping[str, tuple[int, ...]]) -> None:
     """Give a tree as many words as the embeddings in an adapter's file have."""
+    shapes = {_base_name(key): shape for key, shape in held.items()}
     for embedding in (tree.get_input_embeddings(), tree.get_output_embeddings()):
         name = next((name for name, module in tree.named_modules() if module is embedding), None)
-        rows = [held[key][0] for end in (".weight", ".base_layer.weight") if (key := f"{PREFIX}{name}{end}") in held]
-        if rows and rows[0] != embedding.weight.shape[0]:
-            tree.resize_token_embeddings(rows[0], mean_resizing=False)
+        words, *_ = shapes.get(f"{name}.weight", embedding.weight.shape)
+        if words != embedding.weight.shape[0]:
+            tree.resize_token_embeddings(words, mean_resizing=False)
 
 
 def check_finite(net: Any, what: str, where: Path | str, known: Collection[int] = ()) -> None:
