@@ -96,6 +96,6 @@ def _differences(tokens: Mapping[str, Tokens], calls: Mapping[str, Iterable[Call
         if found:
             names.setdefault("; ".join(found), []).append(adapter)
     return [
-        f"{', '.join(adapters)}: the tokenizer in the adapter's folder is used; beside the base model's: {what}"
+        f"{', '.join(sorted(adapters))}: the tokenizer in the adapter's folder is used; beside the base model's: {what}"
         for what, adapters in names.items()
     ]

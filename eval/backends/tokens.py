@@ -275,9 +275,9 @@ def differences(tokens: Tokens, base: Tokens, texts: Sequence[str]) -> list[str]
     words, others = tokens.tokenizer.get_vocab(), base.tokenizer.get_vocab()
     added, lost = words.keys() - others.keys(), others.keys() - words.keys()
     if added:
-        found.append(f"{len(added):,} tokens more, such as {clip(min(added))}")
+        found.append(f"it has {len(added):,} of its own, such as {clip(min(added))}")
     if lost:
-        found.append(f"{len(lost):,} tokens fewer, such as {clip(min(lost))}")
+        found.append(f"it lacks {len(lost):,}, such as {clip(min(lost))}")
     if moved := [word for word in words.keys() & others.keys() if words[word] != others[word]]:
         found.append(f"{len(moved):,} tokens have other numbers, such as {clip(min(moved))}")
     pairs = zip(tokens.prompts(texts), base.prompts(texts), strict=True)

@@ -1,0 +1,88 @@
+"""A model without adapters, asked in place of each; and the folder of one adapter, for its one task."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("peft")
+
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from caef_data.errors import UserError
+from caef_data.eval.backends.choose import make_backend
+from caef_data.eval.evaluate import Share
+from caef_data.eval.session import agenda_of, prepare, run
+from caef_data.eval.settings import EvalSettings
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+CKPT = Path(__file__).parents[1] / "examples/tiny/ckpt"
+
+
+@pytest.fixture(scope="module")
+def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a whole model that has learnt to add: the tiny one, its adapter merged into it."""
+    folder = tmp_path_factory.mktemp("merged")
+    base = AutoModelForCausalLM.from_pretrained(CKPT / "base")
+    PeftModel.from_pretrained(base, CKPT / "executors/add").merge_and_unload().save_pretrained(folder)
+    AutoTokenizer.from_pretrained(CKPT / "base").save_pretrained(folder)
+    return folder
+
+
+def evaluated(data: Path, out: Path, **given: Any) -> dict[str, tuple[int, int, Any]]:
+    """Evaluate; return problems, right ones, and the id of the run for each mode."""
+    session = prepare(EvalSettings(data=str(data), out=str(out), task=("add",), limit=6, device="cpu", **given))
+    agenda = agenda_of(session, Share())
+    backend = make_backend(session.settings, session.checkpoint, agenda)
+    rows = run(session, agenda, backend, Share(), lambda kept: None, "caef-data eval").to_pylist()
+    found: dict[str, tuple[int, int, Any]] = {}
+    for row in rows:
+        n, right, _ = found.get(row["mode"], (0, 0, ""))
+        found[row["mode"]] = n + row["n"], right + row["correct"], session.tables.run_id
+    return found
+
+
+def test_a_whole_model_is_asked_in_every_mode(data: Path, tmp_path: Path, merged: Path) -> None:
+    adapters = evaluated(data, tmp_path / "a", adapters=str(CKPT), mode=("one_step", "executor"))
+    model = evaluated(data, tmp_path / "b", model=str(merged))
+    assert model.keys() == {"one_step", "executor", "aligner_in", "aligner_out", "process"}
+    for mode in adapters:
+        assert model[mode][:2] == adapters[mode][:2] and model[mode][1] > 0
+    assert model["process"][1] <= model["executor"][1]
+    named = evaluated(data, tmp_path / "c", base_model=str(merged))
+    assert named == model  # the same run: another way to say it
+    baseline = prepare(EvalSettings(data=str(data), out=str(tmp_path), task=("add",), model=str(merged), baseline=True))
+    assert [mode for _, mode in baseline.jobs.pairs] == ["raw"]
+
+
+def test_one_adapter_is_evaluated_for_its_task(data: Path, tmp_path: Path) -> None:
+    whole = evaluated(data, tmp_path / "a", adapters=str(CKPT), mode="one_step")
+    alone = evaluated(data, tmp_path / "b", adapters=str(CKPT / "executors/add"))
+    assert alone.keys() == {"one_step", "executor"} and alone["one_step"][:2] == whole["one_step"][:2]
+
+
+def test_what_an_adapters_own_tokenizer_changes_is_told_in_one_line(data: Path, tmp_path: Path) -> None:
+    shutil.copytree(CKPT, tmp_path / "ckpt")
+    tokenizer = AutoTokenizer.from_pretrained(CKPT / "base")
+    for name in ("left_mask", "reflection"):
+        tokenizer.save_pretrained(tmp_path / "ckpt/executors" / name)  # says what the base model's says
+    tokenizer.add_special_tokens({"eos_token": "<|im_end|>"})
+    for name in ("add", "sub"):
+        tokenizer.save_pretrained(tmp_path / "ckpt/executors" / name)
+    given: dict[str, Any] = {"task": ("sub",), "mode": "executor", "limit": 2, "device": "cpu"}
+    session = prepare(EvalSettings(adapters=str(tmp_path / "ckpt"), data=str(data), out=str(tmp_path / "out"), **given))
+    told: list[str] = []
+    make_backend(session.settings, session.checkpoint, agenda_of(session, Share()), told.append)
+    [line] = [line for line in told if "tokenizer" in line]
+    assert line.startswith("executors/add, executors/sub: the tokenizer in the adapter's folder is used")
+    assert "an answer ends with '<|im_end|>' instead of" in line
+
+
+@pytest.mark.parametrize("other", [{"adapters": "ckpt"}, {"base_model": "base"}])
+def test_a_whole_model_has_no_adapters(other: dict[str, str]) -> None:
+    with pytest.raises(UserError, match="--model is asked in place of every adapter"):
+        EvalSettings(model="model", **other)
