@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -42,6 +43,7 @@ def _rebuild(what: str, where: str | None, allowed: str | None, next_step: str |
 
 def clip(text: object, width: int = 60) -> str:
     """Return ``text`` as an escaped, quoted literal of at most about ``width`` characters, safe to print."""
+    text = os.fspath(text) if isinstance(text, os.PathLike) else text
     if isinstance(text, int) and text.bit_length() > 10_000:  # Python refuses to print such numbers
         return f"a number of about {int(text.bit_length() * 0.30103):,} digits"
     shown = ascii(text if len(str(text)) <= width else str(text)[:width])

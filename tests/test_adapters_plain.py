@@ -86,12 +86,14 @@ class Kind:
         config: from the names of a model's parts to its configuration.
         grown: words that the tokenizer and the embeddings get before.
         ending: the token that ends an answer, in a tokenizer of its own.
+        twice: the embeddings are saved though nothing trained or grew them.
         only: the architecture that has it; None for both.
     """
 
     config: Callable[[Names], Any]
     grown: tuple[str, ...] = ()
     ending: str | None = None
+    twice: bool = False
     only: str | None = None
 
 
@@ -136,6 +138,8 @@ KINDS = {
     "whole embeddings": Kind(lora(modules_to_save=lambda names: [names["words"]])),
     "whole projection": Kind(lora(modules_to_save=["lm_head"])),
     "whole embeddings and projection": Kind(lora(modules_to_save=lambda names: [names["words"], "lm_head"])),
+    "embeddings saved, too": Kind(lora(), twice=True),
+    "whole embeddings saved twice": Kind(lora(modules_to_save=lambda names: [names["words"]]), twice=True),
     "biases": Kind(lora(bias="lora_only"), only="gpt2"),
     "all biases": Kind(lora(bias="all"), only="gpt2"),
     "biases of its own": Kind(lora(lora_bias=True)),
@@ -242,7 +246,7 @@ class Zoo:
         for weight in (weight for weight in model.parameters() if weight.requires_grad):
             size = weight.detach().std() if weight.numel() > 1 and weight.detach().any() else torch.tensor(0.1)
             weight.data += torch.randn_like(weight) * share * (size or 0.1)
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, save_embedding_layers=kind.twice or "auto")
         if kind.ending:
             tokenizer.eos_token = kind.ending
         if kind.ending or kind.grown:

@@ -262,10 +262,17 @@ def left_over(folder: Path) -> Path:
     return folder
 
 
+def without_its_norm(folder: Path) -> Path:
+    path = adapter(folder, modules_to_save=["norm"]) / "adapter_model.safetensors"
+    save_file({name: weight for name, weight in load_file(path).items() if "norm" not in name}, path)
+    return folder
+
+
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "damaged": (damaged, "is damaged, or no safetensors file"),
     "lacking": (lacking, "does not fit the base model"),
     "left over": (left_over, "does not fit the base model"),
+    "a whole module lacking": (without_its_norm, "cannot be loaded: .*it lacks .*norm"),
     "of another shape": (lambda folder: adapter(folder, width=32), "cannot be loaded"),
     "of other modules": (lambda folder: adapter(folder, width=32, target_modules=["lm_head"]), "cannot be loaded"),
 }
@@ -312,6 +319,15 @@ def test_adapters_that_find_no_memory_take_the_place_of_others(
     most = 0
     with pytest.raises(UserError, match="memory ran out while the adapter third was loaded"):
         model.use("third")
+
+
+def test_a_base_model_that_finds_no_memory(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("caef_data.eval.backends.load.AutoModelForCausalLM.from_pretrained", load)
+    with pytest.raises(UserError, match="memory ran out while the base model was loaded"):
+        Model(base, {}, device="cpu")
 
 
 def test_an_unknown_adapter_is_refused(base: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The backend that asks a server, against what a real vLLM said, over real sockets."""
 
 import json
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -240,3 +241,22 @@ def test_what_computed(vllm_backend: OpenAIBackend, vllm: FakeVLLM) -> None:
 def test_the_guide_starts_the_server_as_the_tests_do() -> None:
     guide = " ".join((Path(__file__).parents[1] / "docs" / "vllm.md").read_text().replace("\\\n", " ").split())
     assert OPTIONS in guide
+
+
+def test_an_adapters_own_end_token_stops_the_server(
+    vllm_backend: OpenAIBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = copy(vllm_backend.tokens[BASE])
+    own.end = 5
+    vllm_backend.tokens = {**vllm_backend.tokens, "executors/add": own}
+    bodies: list[dict[str, Any]] = []
+
+    def answer(body: dict[str, Any], length: int) -> dict[str, Any]:
+        bodies.append(body)
+        return {"token_ids": [7, 5], "finish_reason": "stop"}
+
+    monkeypatch.setattr(vllm_backend, "_ask", answer)
+    [(_, ended)] = vllm_backend.decode("executors/add", [Ask("1", "2")])
+    [(_, cut)] = vllm_backend.decode("aligners/add", [Ask("1", "2")])
+    assert bodies[0]["stop_token_ids"] == [5] and ended.ended
+    assert "stop_token_ids" not in bodies[1] and not cut.ended

@@ -47,6 +47,7 @@ def load_base(base: Path | str, dtype: torch.dtype, device: torch.device, attent
 
     Raises:
         UserError: it cannot be loaded, lacks weights, holds NaN or infinity, or sees what follows.
+        RuntimeError: memory ran out.
     """
     options = {"trust_remote_code": False, "local_files_only": Path(base).is_dir()}
     with quiet():
@@ -107,8 +108,6 @@ def load_adapter(net: Any, name: str, folder: Path) -> Any:
             device = str(net.device)
             found = model.load_adapter(str(folder), "default", torch_device=device, autocast_adapter_dtype=False)
         except Exception as error:  # whatever the library makes of a damaged folder
-            if isinstance(error, RuntimeError) and out_of_memory(error):
-                raise
             raise _unloadable(what, folder, error) from error
     left = _not_used(folder / WEIGHTS, found.unexpected_keys)
     for key in [*found.missing_keys, *left]:
@@ -182,8 +181,10 @@ def _overwritten(net: Any, config: Any, held: Collection[str]) -> set[int]:
         return {id(weight) for weight in net.parameters()}
     weights = dict(net.named_parameters(remove_duplicate=False))
     saved = tuple(f".{module}." for module in getattr(config, "modules_to_save", None) or ())
-    names = {_base_name(key) for key in held}
-    return {id(weights[name]) for name in names if name in weights and not any(one in f".{name}" for one in saved)}
+    named = ((key, _base_name(key)) for key in held)
+    # A whole module is loaded beside the base model's own, which the file may hold, too.
+    beside = {key for key, name in named if ".original_module." not in key and any(one in f".{name}" for one in saved)}
+    return {id(weights[name]) for key in held if key not in beside and (name := _base_name(key)) in weights}
 
 
 def _not_used(path: Path, keys: Collection[str]) -> list[str]:
@@ -261,12 +262,13 @@ def check_causal(net: Any, what: str, where: Path | str, whole: Any = None) -> N
             third = None if whole is None else whole(input_ids=ids, use_cache=False).logits
     except Exception as error:  # whatever a kind of model or adapter needs beside tokens
         raise _unloadable(what, where, error) from error
-    least = (SAME if net.dtype in (torch.float32, torch.float64) else ABOUT) * first.abs().max()
+    exact = net.dtype in (torch.float32, torch.float64)
+    least = (SAME if exact else ABOUT) * first.abs().max()
     # In half precision, experts that later tokens choose change the last digits of earlier ones; attention that says
     # it looks ahead gets no such allowance.
     ahead = any(getattr(module, "is_causal", None) is False for module in net.modules())
-    whole_text = net.config.get_text_config() is net.config  # there are no images, which are looked at whole
-    allowed = 0.0 if ahead and whole_text else least
+    text_alone = net.config.get_text_config() is net.config  # there are no images, which are looked at whole
+    allowed = 0.0 if ahead and text_alone and not exact else least
     if (first - second)[:, :half].abs().max() > allowed:
         raise UserError(
             f"{what} looks ahead: what it says of a token depends on those that follow ({net.config.model_type})",
@@ -305,7 +307,15 @@ def quiet() -> Iterator[None]:
 
 
 def _unloadable(what: str, where: Path | str, error: Exception) -> UserError:
+    """Return the refusal of what a library cannot load.
+
+    Raises:
+        RuntimeError: memory ran out, which is nobody's fault.
+    """
+    if isinstance(error, RuntimeError) and out_of_memory(error):
+        raise error
     reason = str(error).strip().split("\n")[0]
+    reason = f"it lacks {reason}" if isinstance(error, KeyError) else reason
     return UserError(f"{what} cannot be loaded: {clip(reason, 300)}", where=shown(where))
 
 

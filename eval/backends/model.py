@@ -50,7 +50,12 @@ class Model:
         self.adapters = adapters
         self.device = find_device(device)
         self.dtype = find_dtype(dtype, self.device)
-        self.base = load_base(base, self.dtype, self.device, None if attention == "auto" else attention)
+        try:
+            self.base = load_base(base, self.dtype, self.device, None if attention == "auto" else attention)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            raise self._no_room("the base model") from error
         self.trees: dict[str, Any] = {}
         self.sums = sums(self.base)
         # Falcon's alibi is computed from a mask of positions.
@@ -83,11 +88,7 @@ class Model:
                 tree = None
             if tree is None:  # here, where the failure no longer holds what it was loading
                 if not self.trees:
-                    raise UserError(
-                        f"memory ran out while the adapter {adapter} was loaded",
-                        where=str(self.device),
-                        next_step="--dtype bfloat16, a smaller model, or a device with more memory",
-                    )
+                    raise self._no_room(f"the adapter {adapter}")
                 self.net = self.base
                 self.trees.clear()
                 if self.device.type == "cuda":
@@ -97,6 +98,13 @@ class Model:
                 raise AssertionError(f"loading the adapter {adapter} has changed the base model")
             self.trees[adapter] = tree
         return self.trees[adapter]
+
+    def _no_room(self, what: str) -> UserError:
+        return UserError(
+            f"memory ran out while {what} was loaded",
+            where=str(self.device),
+            next_step="--dtype bfloat16, a smaller model, or a device with more memory",
+        )
 
     def send(self, array: npt.NDArray[np.int64]) -> torch.Tensor:
         """Return an array on the device, without waiting for what the device does."""
