@@ -81,7 +81,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def learn(trainer: Any, out: Path) -> Path:
     trainer.train()
-    assert trainer.state.log_history[-1]["train_loss"] < 1
+    learned = [log["mean_token_accuracy"] for log in trainer.state.log_history if "mean_token_accuracy" in log]
+    assert learned[-1] == 1
     trainer.save_model(str(out))
     return out
 
@@ -135,7 +136,7 @@ def test_what_is_trained_is_what_is_asked(base: Path, tmp_path: Path) -> None:
     from datasets import Dataset
 
     options = argparse.Namespace(
-        model=str(base), out=str(tmp_path), steps=150, batch_size=16, learning_rate=2e-2, rank=16, seed=0, template=None
+        model=str(base), out=str(tmp_path), steps=70, batch_size=16, learning_rate=2e-2, rank=16, seed=0, template=None
     )
     trained = Dataset.from_list(equal_rows())
     apart = learn(load_example().make_trainer(str(base), trained, "second", options), tmp_path / "apart")
@@ -143,7 +144,7 @@ def test_what_is_trained_is_what_is_asked(base: Path, tmp_path: Path) -> None:
 
     config = SFTConfig(
         str(tmp_path),
-        max_steps=150,
+        max_steps=70,
         learning_rate=2e-2,
         per_device_train_batch_size=16,
         report_to="none",
