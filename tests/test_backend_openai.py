@@ -260,3 +260,19 @@ def test_an_adapters_own_end_token_stops_the_server(
     [(_, cut)] = vllm_backend.decode("aligners/add", [Ask("1", "2")])
     assert bodies[0]["stop_token_ids"] == [5] and ended.ended
     assert "stop_token_ids" not in bodies[1] and not cut.ended
+
+
+def test_the_end_token_of_a_template_stops_the_server(
+    vllm_backend: OpenAIBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The base model is asked through it too, and the server knows only the end token of the model."""
+    templated = Tokens(vllm_backend.tokens[BASE].tokenizer, "{prompt}{completion}<unk>")
+    vllm_backend.tokens = dict.fromkeys(vllm_backend.tokens, templated)
+    bodies: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        vllm_backend,
+        "_ask",
+        lambda body, _: bodies.append(body) or {"token_ids": [7, templated.end], "finish_reason": "stop"},
+    )
+    [(_, answer)] = vllm_backend.decode("executors/add", [Ask("1", "2")])
+    assert bodies[0]["stop_token_ids"] == [templated.end] != [END] and answer.ended

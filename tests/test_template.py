@@ -101,3 +101,41 @@ def test_a_template_is_part_of_a_runs_identity(smoke: Path, tmp_path: Path) -> N
     settings = {"backend": "oracle", "data": str(smoke), "out": str(tmp_path), "task": "add"}
     runs = [prepare(EvalSettings(**settings, template=text)) for text in (None, "Q {prompt}", "Q {prompt} ")]
     assert len({run.tables.run_id for run in runs}) == 3
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_model_trained_through_a_template_is_judged_through_it(tmp_path: Path) -> None:
+    """By both strategies: what greedy decoding writes behind the rendered prompt, up to the template's end token."""
+    import torch
+    from transformers import GenerationConfig
+
+    from caef_data.eval.backends.transformers import TransformersBackend
+    from caef_data.eval.calls import BASE, Ask, Call
+    from caef_data.tests.small_model import learn, make_model, make_texts, save
+
+    tokenizer, texts = chatty(), make_texts(12)
+    rows = [tokenize_row(tokenizer, prompt, answer, template="chat") for prompt, answer in texts]
+    model = make_model(len(tokenizer), seed=1)
+    learn(model, rows[:9], 120)
+    folder = save(tmp_path / "base", model, tokenizer)
+    settings = GenerationConfig(do_sample=False, max_new_tokens=60, eos_token_id=0, pad_token_id=0)
+    plain = []
+    for prompt, _ in texts:
+        question = [{"role": "user", "content": prompt}]
+        asked = tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
+        given = tokenizer(asked, add_special_tokens=False, return_tensors="pt").input_ids
+        with torch.inference_mode():
+            answer = model.generate(given, attention_mask=torch.ones_like(given), generation_config=settings)
+        plain.append(tokenizer.decode(answer[0, given.shape[1] :]).partition("<pad>")[0])
+    right = [text == answer for text, (_, answer) in zip(plain, texts, strict=True)]
+    assert sum(right[:9]) > 6 and not all(right)
+    judged = {}
+    for template in ("chat", None):
+        tokens = {BASE: Tokens(tokenizer, template)}
+        backend = TransformersBackend(folder, {}, tokens, dtype="float32", device="cpu")
+        verdicts = dict(backend.verify(BASE, [Call(BASE, prompt, answer) for prompt, answer in texts]))
+        answers = dict(backend.decode(BASE, [Ask(prompt, answer) for prompt, answer in texts]))
+        decoded = [answers[place].ended and answers[place].text == text for place, (_, text) in enumerate(texts)]
+        judged[template] = decoded
+        assert [verdicts[place].right for place in range(len(texts))] == decoded
+    assert judged["chat"] == right and not any(judged[None])

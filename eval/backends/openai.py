@@ -159,7 +159,8 @@ class OpenAIBackend(Backend):
         if room < 1:  # what a model has made too long has no answer
             return Answer("", False)
         # The server ends an answer with the base model's end token by itself.
-        stop = {"stop_token_ids": [tokens.end]} if tokens.end != self.tokens[BASE].end else {}
+        own = self.tokens[BASE].tokenizer.eos_token_id
+        stop = {"stop_token_ids": [tokens.end]} if tokens.end != own else {}
         body = {"model": self.models[adapter], "prompt": given, "max_tokens": room, **DECODED, **stop}
         choice = self._ask(body, len(given) + needed)
         ids, why = choice.get("token_ids"), choice.get("finish_reason")
