@@ -303,6 +303,31 @@ def test_models_whose_positions_are_in_the_mask(tmp_path: Path) -> None:
     assert [answer.text for answer in together[:8]] == [answer.text for answer in alone]
 
 
+def test_logits_that_are_not_finite_stop_the_evaluation(small: Small, tmp_path: Path) -> None:
+    """Finite weights can overflow."""
+    model = AutoModelForCausalLM.from_pretrained(small.base)
+    with torch.no_grad():
+        model.lm_head.weight[40] = 3e38
+    backend = Small(save(tmp_path, model, make_tokenizer()), {}).backend()
+    for ask in (lambda: verified(backend, calls()), lambda: decoded(backend, BASE, asks())):
+        with pytest.raises(UserError, match="the base model gives logits that are not finite") as caught:
+            ask()
+        assert "tokens: '" in str(caught.value)
+
+
+def test_near_ties_are_counted_or_decoded_alone(small: Small) -> None:
+    """In float32 they are few; with every row taken for one, all are decoded as the library does it."""
+    for near, few in ((1e-3, True), (100.0, False)):
+        backend = small.backend()
+        backend.near = near
+        assert (backend.stats.alone, [one.right for one in verified(backend, calls())]) == (
+            0, [one.right for one in verified(small.backend(near_ties="count"), calls())],
+        )  # fmt: skip
+        assert backend.stats.alone <= 2 if few else backend.stats.alone == len(TEXTS)
+        backend.near_alone = False
+        assert all(one.near_tie and one.answer is None for one in verified(backend, calls())) != few
+
+
 def test_decoding_gives_up(small: Small) -> None:
     backend = small.backend()
     prompt, text = next((prompt, text) for prompt, text in TEXTS if len(text) > SLACK + 6)
