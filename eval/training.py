@@ -35,7 +35,8 @@ def tokenize_row(
     Raises:
         UserError: the tokenizer has no end-of-text token, or does not take the template.
     """
-    tokens = _tokens(tokenizer, template)
+    # What a tokenizer lets its users change is a part of the key: another end token must not go unseen.
+    tokens = _tokens(tokenizer, template, tokenizer.eos_token, len(tokenizer), str(tokenizer.chat_template))
     return tokens.prompts([prompt])[0], [*tokens.completions([completion])[0], tokens.end]
 
 
@@ -66,7 +67,7 @@ def around_rows(name: str, rows: Iterable[tuple[str, str]]) -> Around:
 
 
 @lru_cache(maxsize=8)  # a vocabulary is looked through once, not at every row
-def _tokens(tokenizer: Any, template: str | None) -> Tokens:
+def _tokens(tokenizer: Any, template: str | None, *_: object) -> Tokens:
     return Tokens(tokenizer, template)
 
 

@@ -1,6 +1,6 @@
 """Trains a LoRA adapter on the rows of a dataset, in the method's two stages, with TRL's ``SFTTrainer``.
 
-    pip install -c constraints.txt -e '.[eval,train]'
+    pip install -c constraints.txt -e '.[train]'
     caef-data build --task sub --min 1 --max 100 --num 20
     python examples/train.py meta-llama/Llama-3.1-8B --data data --config sub-one_step --out ckpt/executors/sub
 

@@ -47,6 +47,13 @@ def test_rows_are_spelled_in_their_template(template: str | None, asked: str, to
     assert spelled(chatty(), template) == (asked, told)
 
 
+def test_an_end_token_that_changes_is_seen() -> None:
+    tokenizer = chatty()
+    assert spelled(tokenizer, None)[1] == COMPLETION + "<end>"
+    tokenizer.eos_token = "<pad>"
+    assert spelled(tokenizer, None)[1] == COMPLETION + "<pad>"
+
+
 def test_the_answer_is_judged_without_what_ends_it() -> None:
     tokens = Tokens(chatty(), "chat")
     assert tokens.end == 0 != END
