@@ -13,13 +13,13 @@ from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ..errors import UserError, clip, telling_of_full_disk
 from ..pipelines.build import argument
 from ..pipelines.folder import shown
-from ..pipelines.terminal import open_console, print_table
+from ..pipelines.terminal import Bar, open_console, print_table
 from .agenda import Agenda
 from .calls import BASE, Backend
 from .evaluate import Share
@@ -165,7 +165,7 @@ def _progress(agenda: Agenda, share: Share, log: Console) -> Iterator[Callable[[
     following = 0.0  # when to draw next
     before: int | None = None
     columns = (TextColumn("evaluating"), BarColumn(None), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
-    with Progress(*columns, console=log, disable=not log.is_terminal or share.rank > 0) as bar:
+    with Bar(*columns, console=log, disable=not log.is_terminal or share.rank > 0) as bar:
         task = bar.add_task("", total=agenda.num_calls, rate="")
 
         def progress(kept: Kept) -> None:

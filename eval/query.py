@@ -26,7 +26,7 @@ import pyarrow.dataset as ds
 from ..errors import UserError, clip, nearest
 from ..pipelines.folder import shown
 from ..schemas import RESULTS, result_schema
-from .tables import RUN_ID, read_runs, read_whole
+from .tables import RUN_ID, read_runs, read_whole, results_folder
 
 if TYPE_CHECKING:
     import duckdb
@@ -98,7 +98,7 @@ class Database:
     def __init__(self, results: Path) -> None:
         import duckdb
 
-        self.results = results
+        self.results = results_folder(results)
         if not any(_parts(results, table) for table in VIEWS):
             raise UserError(
                 "there are no results here",

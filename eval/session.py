@@ -30,7 +30,7 @@ from .rollout import roll_out
 from .runs import read_problems
 from .settings import EvalSettings
 from .sources import checkpoint_folder, problem_folder
-from .tables import RunTables, read_runs, run_id
+from .tables import RunTables, read_runs, results_folder, run_id
 
 if TYPE_CHECKING:
     from .adapters import Checkpoint
@@ -108,7 +108,7 @@ def prepare(settings: EvalSettings, say: Say = lambda line: None) -> Session:
         "limit": settings.limit and [settings.limit, RULE],
         **(_numbers(settings) if settings.backend == "transformers" else {}),
     }
-    tables = RunTables(Path(settings.out), run_id(json.dumps(identity, sort_keys=True)))
+    tables = RunTables(results_folder(settings.out), run_id(json.dumps(identity, sort_keys=True)))
     return Session(settings, folder, data, checkpoint, jobs, identity, tables)
 
 

@@ -17,6 +17,8 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..errors import UserError
+from ..pipelines.folder import shown
 from ..pipelines.shard import LEVEL, TEMPORARY, aside, place
 from ..schemas import RESULTS, part_schema
 
@@ -52,6 +54,20 @@ SELECT {", ".join(CLASS)}, n, correct, accuracy,
     final_correct, correct_stripped, near_ties
 FROM halved ORDER BY {", ".join(CLASS)}
 """
+
+
+def results_folder(name: str | Path) -> Path:
+    """Return the folder of all results, once Arrow and DuckDB can open files in it.
+
+    Raises:
+        UserError: its name is no text.
+    """
+    try:
+        str(Path(name).absolute()).encode()
+    except UnicodeEncodeError:
+        what = "result tables need a folder whose name is UTF-8 text"
+        raise UserError(what, where=shown(name), next_step="choose another one") from None
+    return Path(name)
 
 
 def run_id(identity: str) -> str:

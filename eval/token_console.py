@@ -6,14 +6,12 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rich.progress import Progress
-
 from ..errors import UserError
 from ..pipelines.console import _table
 from ..pipelines.declaration import load_declaration, shipped_declarations
 from ..pipelines.export import Style
 from ..pipelines.folder import shown
-from ..pipelines.terminal import open_console, print_table
+from ..pipelines.terminal import Bar, open_console, print_table
 from .token_counts import LENGTHS, PLANNED, Counts, built, count, digit_costs, planned
 
 
@@ -47,7 +45,7 @@ def print_tokens(
         raise UserError(
             "tokens are counted with the library transformers", next_step="pip install transformers"
         ) from error
-    with Progress(console=log, disable=not log.is_terminal) as bar:
+    with Bar(console=log, disable=not log.is_terminal) as bar:
         task = bar.add_task("counting", total=sum(min(one.rows, rows or one.rows) for one in sources))
         found = [
             count(tokens, one, stage=stage, most=rows, told=lambda more: bar.update(task, advance=more))

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ..errors import UserError
@@ -25,7 +25,7 @@ from .hub_source import dataset_here
 from .plan import TEXT_RATE, Config, Plan, make_plan
 from .settings import SPLITS, Declaration
 from .shard import ShardRecord
-from .terminal import open_console, print_table
+from .terminal import Bar, open_console, print_table
 from .workers import default_workers
 
 LINE_EVERY = 5.0  # seconds between progress lines where there is no terminal
@@ -50,7 +50,7 @@ class _Progress:
         self.total = total
         self.rows = self.bytes = self.kept = self.shards = 0
         columns = (TextColumn("{task.description}"), BarColumn(None), TextColumn("{task.fields[rate]}"))
-        self.bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+        self.bar = Bar(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
         self.task = self.bar.add_task(doing, total=total, rate="")
 
     def __call__(self, config: _Named, record: ShardRecord, kept: bool) -> None:
@@ -237,7 +237,7 @@ def _checking() -> Iterator[Callable[[int, int], None]]:
     log = open_console(stderr=True)
     start = said = time.perf_counter()
     columns = (TextColumn("verifying"), BarColumn(None), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
-    with Progress(*columns, console=log, disable=not log.is_terminal) as bar:
+    with Bar(*columns, console=log, disable=not log.is_terminal) as bar:
         task = bar.add_task("", total=None, rate="")
 
         def progress(done: int, total: int) -> None:

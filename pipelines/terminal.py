@@ -2,9 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.progress import Progress
 from rich.table import Column, Table
+
+
+@dataclass(frozen=True)
+class _Narrower:
+    """A renderable in a few columns less."""
+
+    inner: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from console.render(self.inner, options.update_width(max(1, options.max_width - 3)))
+
+
+class Bar(Progress):
+    """A progress bar that leaves room at its end for the ``^C`` that a terminal writes there.
+
+    In a full line that goes on in the next one, the bar is drawn once more, and the line above stays.
+    """
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        for renderable in super().get_renderables():
+            yield _Narrower(renderable)
 
 
 def open_console(*, stderr: bool = False) -> Console:

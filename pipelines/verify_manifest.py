@@ -165,7 +165,7 @@ def open_shard(
     if size != shard.bytes:
         wrong("file", f"has {size:,} bytes, the manifest says {shard.bytes:,}")
     try:
-        with pq.ParquetFile(path) as file:
+        with open(path, "rb") as source, pq.ParquetFile(source) as file:
             rows = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
             schema = file.schema_arrow
     except (pa.ArrowException, OSError, ValueError) as error:

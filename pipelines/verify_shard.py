@@ -147,11 +147,11 @@ def verify_part(part: Part) -> PartResult:
 
 def _batches(path: Path, part: Part) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a part, a few thousand at a time; repeating texts as dictionaries."""
-    with pq.ParquetFile(path) as file:
+    with open(path, "rb") as source, pq.ParquetFile(source) as file:  # Arrow opens no name that is not UTF-8
         schema = file.schema_arrow
     names = [name for name in COLUMNS[part.view] if name in schema.names]
     repeating = [name for name in names if name in _REPEATING and _is_text(schema.field(name).type)]
-    with pq.ParquetFile(path, read_dictionary=repeating) as file:
+    with open(path, "rb") as source, pq.ParquetFile(source, read_dictionary=repeating) as file:
         for batch in file.iter_batches(BATCH, row_groups=list(part.groups), columns=names):
             batch.validate(full=True)  # a damaged file may decode to offsets out of bounds or to no UTF-8
             yield batch
