@@ -5,6 +5,7 @@ function of (seed, task, cell, i): in large cells the first of candidates ``4096
 the split's side, in small ones the i-th such candidate of a permutation of the whole cell.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,6 +21,7 @@ from .boxes import candidates as drawn
 from .settings import TaskSettings
 from .split import (
     CUT,
+    PAIR,
     SIDES,
     SMALL,
     STRESS_CUT,
@@ -31,6 +33,7 @@ from .split import (
 )
 from .versions import SAMPLING_VERSION
 
+TOGETHER = 20_000  # expressions whose digits are looked at together
 AHEAD = 8  # attempts looked at together when one in ten is wanted
 
 
@@ -84,9 +87,7 @@ class Cells:
     def classes(self, numbers: I64 | None = None) -> dict[tuple[int, int], int]:
         """Return how many expressions each class (len a, len b) has, of these numbers or of all."""
         if (self.len_a == 0).any():  # cells that leave the length of a to the draw
-            operands, _ = self.operands(np.arange(self.num_expressions) if numbers is None else numbers)
-            len_a, len_b = operands.a.length, operands.second.length
-            count = np.ones_like(len_a)
+            len_a, len_b, count = self._drawn_classes(np.arange(self.num_expressions) if numbers is None else numbers)
         else:
             len_a, len_b = self.len_a, self.len_b
             own = self.count if numbers is None else np.bincount(self.of(numbers)[0], minlength=len(self.count))
@@ -96,6 +97,16 @@ class Cells:
             if n:
                 total[a, b] = total.get((a, b), 0) + n
         return total
+
+    def _drawn_classes(self, numbers: I64) -> tuple[I64, I64, I64]:
+        """Return the lengths of a and of b, and how many of these expressions have both."""
+        found: Counter[int] = Counter()
+        for start in range(0, len(numbers), TOGETHER):
+            operands, _ = self.operands(numbers[start : start + TOGETHER])
+            pairs, counts = np.unique(operands.a.length * PAIR + operands.second.length, return_counts=True)
+            found.update(dict(zip(pairs.tolist(), counts.tolist(), strict=True)))
+        pairs = np.array(sorted(found), np.int64)
+        return pairs // PAIR, pairs % PAIR, np.array([found[pair] for pair in pairs.tolist()], np.int64)
 
     @cached_property
     def keys(self) -> U64:

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
@@ -23,11 +23,13 @@ from .engine import EngineChoice
 from .folder import open_folder, shown
 from .hub_source import dataset_here
 from .plan import TEXT_RATE, Config, Plan, make_plan
+from .scan import Told
 from .settings import SPLITS, Declaration
 from .shard import ShardRecord
 from .terminal import Bar, open_console, print_table
 from .workers import default_workers
 
+STATUS_EVERY = 0.2  # seconds between changes of a line on a terminal
 LINE_EVERY = 5.0  # seconds between progress lines where there is no terminal
 SHADES = " .:-=+*#%@"
 LISTED = 30  # configs with a line each; of more than these, tasks
@@ -92,7 +94,8 @@ def build_with_progress(declaration: Declaration, out: str, overwrite: bool, cho
     start = time.perf_counter()
     try:
         with choice.start() as engine:
-            plan = make_plan(declaration)
+            with _planning(log) as told:
+                plan = make_plan(declaration, told)
             for note in plan.notes:
                 log.print(note, soft_wrap=True)
             progress = _Progress("building", sum(config.rows for config in plan.configs), log)
@@ -112,6 +115,26 @@ def build_with_progress(declaration: Declaration, out: str, overwrite: bool, cho
     first = results[0]
     console.print(f"check it: caef-data verify {argument(out)}", soft_wrap=True)
     console.print(f"read it:  {loads_from(out)(first.name, first.split)}", soft_wrap=True)
+
+
+@contextmanager
+def _planning(log: Console) -> Iterator[Told]:
+    """Show what a plan is at, once it takes long: a changing line on a terminal, now and then a line otherwise."""
+    start = said = time.perf_counter()
+    with log.status("planning") if log.is_terminal else nullcontext() as status:
+
+        def told(text: str) -> None:
+            nonlocal said
+            now = time.perf_counter()
+            if now - said < (STATUS_EVERY if status else LINE_EVERY):
+                return
+            said, line = now, f"planning {text}, {now - start:,.0f} s"
+            if status:
+                status.update(line)
+            else:
+                log.print(line, soft_wrap=True)
+
+        yield told
 
 
 def _results(results: list[ConfigResult]) -> Table:
@@ -140,7 +163,8 @@ def _by_task(configs: Iterable[Listed]) -> list[tuple[str, list[Listed]]]:
 
 def print_plan(declaration: Declaration, workers: int | None, as_json: bool) -> None:
     """Print what a build would write."""
-    plan = make_plan(declaration)
+    with _planning(open_console(stderr=True)) as told:
+        plan = make_plan(declaration, told)
     count = workers or default_workers()
     if as_json:
         print(json.dumps(_plan_json(plan, count), indent=1))

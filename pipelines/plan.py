@@ -12,12 +12,12 @@ import pyarrow as pa
 from ..errors import UserError
 from ..tm import machine
 from ..tm.columns import I64, Operands
-from ..tm.random import mix, text_key
-from .cells import Cells, Wanted, class_cells, halting_cells, merged
+from ..tm.random import U64, mix, text_key
+from .cells import TOGETHER, Cells, Wanted, class_cells, halting_cells, merged
 from .rows import Work, planned_rows, render_rows
-from .scan import resolve
+from .scan import MOST_LISTED, Told, resolve, too_many
 from .settings import Declaration, TaskSettings
-from .split import expression_hash
+from .split import PAIR, expression_hash
 
 SHARD_TEXT = 100_000_000  # bytes of text a shard holds at most, about
 SMALL_SHARD, EVEN_SHARDS = 16_000_000, 8  # smaller configs still make up to 8 shards of this size to share out
@@ -177,29 +177,36 @@ class Plan:
     notes: tuple[str, ...]
 
 
-def make_plan(declaration: Declaration) -> Plan:
+def make_plan(declaration: Declaration, told: Told = lambda text: None) -> Plan:
     """Return the plan of a declaration: exact classes and expressions, rows and bytes from a rendered sample.
 
+    Args:
+        declaration: the declaration.
+        told: is told what is being planned; a plan of many classes takes minutes.
+
     Raises:
-        UserError: nothing at all would be built.
+        UserError: nothing at all would be built, or more than a plan can list.
     """
     configs, notes = [], []
     for settings in declaration.tasks:
         notes += [f"{settings.task}: {view} is left out, the task has no raw text" for view in settings.left_out()]
         for split in settings.splits:
-            found, told = split_configs(settings, split, settings.views_of(split))
+            found, left_out = split_configs(settings, split, settings.views_of(split), told)
             configs += found
-            notes += told
+            notes += left_out
     if not configs:
         raise UserError("this declaration builds no rows at all", next_step="raise --max, --num or --num-test")
     return Plan(declaration, tuple(configs), tuple(dict.fromkeys(notes)))
 
 
-def split_configs(settings: TaskSettings, split: str, views: Iterable[str]) -> tuple[list[Config], list[str]]:
+def split_configs(
+    settings: TaskSettings, split: str, views: Iterable[str], told: Told = lambda text: None
+) -> tuple[list[Config], list[str]]:
     """Return the configs of a task's split, in the order of the views, and notes on what is left out."""
-    populations = _Populations(settings, split)
+    populations = _Populations(settings, split, told)
     configs, notes = [], []
     for view in views:
+        told(f"{settings.task} {split} {view}")
         population = populations.of(view)
         if len(population):
             configs.append(_config(settings, view, split, population))
@@ -211,8 +218,8 @@ def split_configs(settings: TaskSettings, split: str, views: Iterable[str]) -> t
 class _Populations:
     """The expressions of one split of a task, view by view."""
 
-    def __init__(self, settings: TaskSettings, split: str) -> None:
-        self.settings, self.split = settings, split
+    def __init__(self, settings: TaskSettings, split: str, told: Told) -> None:
+        self.settings, self.split, self.told = settings, split, told
         self.machine = machine(settings.task)
         self.notes: list[str] = []
         self._cells: dict[str, Cells] = {}
@@ -239,7 +246,7 @@ class _Populations:
             wanted = self.halting if kind == "halting" else self.classes
             short = self._short(wanted) if kind == "short" else wanted
             same = kind == "short" and len(short) == len(wanted)
-            self._cells[kind] = self.cells("classes") if same else resolve(self.settings, self.split, short)
+            self._cells[kind] = self.cells("classes") if same else resolve(self.settings, self.split, short, self.told)
         return self._cells[kind]
 
     @cached_property
@@ -268,13 +275,24 @@ class _Populations:
     def _new(self) -> I64:
         """Return the numbers of the halting expressions that the classes do not hold already."""
         classes, halting = self.cells("classes"), self.cells("halting")
-        operands, _ = halting.operands(np.arange(halting.num_expressions))
-        pairs = operands.a.length * 100_000 + operands.second.length
-        shared = np.flatnonzero(np.isin(classes.len_a * 100_000 + classes.len_b, pairs))
+        if halting.num_expressions > MOST_LISTED:
+            raise too_many(self.settings, self.split, halting.num_expressions)
+        pairs, hashes = self._looked_at(halting, np.arange(halting.num_expressions))
+        shared = np.flatnonzero(np.isin(classes.len_a * PAIR + classes.len_b, pairs))
         runs = [np.arange(n) + start for start, n in zip(classes.start[shared], classes.count[shared], strict=True)]
-        numbers = np.concatenate([np.empty(0, np.int64), *runs])
-        known = expression_hash(self.machine, classes.operands(numbers)[0]) if len(numbers) else np.empty(0, np.uint64)
-        return np.flatnonzero(~np.isin(expression_hash(self.machine, operands), known))
+        _, known = self._looked_at(classes, np.concatenate([np.empty(0, np.int64), *runs]))
+        return np.flatnonzero(~np.isin(hashes, known))
+
+    def _looked_at(self, cells: Cells, numbers: I64) -> tuple[I64, U64]:
+        """Return the pairs of lengths that occur among some expressions, and the hash of each, some at a time."""
+        pairs: set[int] = set()
+        hashes = np.empty(len(numbers), np.uint64)
+        for start in range(0, len(numbers), TOGETHER):
+            self.told(f"{self.settings.task} {self.split}, {start:,} of {len(numbers):,} expressions compared")
+            operands, _ = cells.operands(numbers[start : start + TOGETHER])
+            pairs.update(np.unique(operands.a.length * PAIR + operands.second.length).tolist())
+            hashes[start : start + TOGETHER] = expression_hash(self.machine, operands)
+        return np.array(sorted(pairs), np.int64), hashes
 
 
 def _config(settings: TaskSettings, view: str, split: str, population: Population) -> Config:

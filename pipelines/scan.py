@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
 
+from ..errors import UserError
 from ..tm.classes import Law
 from ..tm.columns import I64, Bool, Operands
 from ..tm.random import U64
@@ -14,7 +16,9 @@ from .boxes import GROUP, TRIES, fits, sizes
 from .cells import Cells, Wanted, on_side
 from .settings import TaskSettings
 
-CHUNK = 50_000  # candidates looked at together
+CHUNK = 50_000  # candidates of a cell looked at together
+DIGITS = 10_000_000  # digits of candidates held at once, about
+MOST_LISTED = 100_000_000  # expressions that a plan can list: some bytes each, here and in every worker
 WHOLE = 5_000  # candidates of an irregular cell that are looked at in any case
 PATIENCE = 800  # candidates a wanted expression, after which a family or an irregular variant counts as exhausted
 SHARE = {"train": 0.9, "test": 0.08, "stress": 0.02}  # of a class, roughly: how many candidates to look at
@@ -22,10 +26,16 @@ PLENTY = 1_000  # times what a class asks for: a cell of that size neither runs 
 PAIR = 1 << 20  # packs two lengths into one integer
 
 
-def resolve(settings: TaskSettings, split: str, wanted: Wanted) -> Cells:
+Told = Callable[[str], None]  # follows a plan: is told now and then, in a few words, what it is at
+
+
+def resolve(settings: TaskSettings, split: str, wanted: Wanted, told: Told = lambda text: None) -> Cells:
     """Return the cells with the counts that exist, small and irregular ones scanned.
 
     A variant that runs short is filled from the others of its class; a class that runs short gives all that it has.
+
+    Raises:
+        UserError: too many expressions would have to be listed.
     """
     laws: dict[int, int] = {}
     found: list[tuple[str, Law]] = []
@@ -47,8 +57,22 @@ def resolve(settings: TaskSettings, split: str, wanted: Wanted) -> Cells:
     most = np.bincount(which, weights=count.astype(np.float64))[which]  # a variant may have to fill its whole class
     scanned = ~injective | (space < most * TRIES)
     # A class in which one variant is scanned may have to be filled from the others: scan these with room to spare.
+    listed = int(np.minimum(space, count)[scanned].sum())
+    if listed > MOST_LISTED:
+        raise too_many(settings, split, listed)
     draft = Cells(settings.task, split, settings.seed, kinds, names, law, len_a, len_b, count, scanned, count, _NONE)
-    return _filled(draft, _Scan(draft).run())
+    return _filled(draft, _Scan(draft, told).run())
+
+
+def too_many(settings: TaskSettings, split: str, count: int) -> UserError:
+    """Return the error for a plan that has to look at so many expressions one by one."""
+    option = "--num" if split == "train" else "--num-test"
+    return UserError(
+        f"{settings.task}: the plan would list up to {count:,} expressions of the split {split} one by one",
+        where=option,
+        allowed=f"at most {MOST_LISTED:,} expressions in the classes that run out, and of those that halt soon",
+        next_step=f"lower {option}, or narrow --min and --max",
+    )
 
 
 _NONE: U64 = np.empty(0, np.uint64)
@@ -57,8 +81,9 @@ _NONE: U64 = np.empty(0, np.uint64)
 class _Scan:
     """Lists the expressions of scanned cells: candidates in order, those on the side, each once."""
 
-    def __init__(self, cells: Cells) -> None:
-        self.cells = cells
+    def __init__(self, cells: Cells, told: Told) -> None:
+        self.cells, self.told = cells, told
+        self.looked = 0
         self.lists: dict[int, U64] = {}
         self.seen: set[tuple[bytes, ...]] = set()  # of irregular cells; a family does not repeat an earlier one
 
@@ -112,7 +137,7 @@ class _Scan:
             counter = np.arange(len(row)) - np.repeat(begin, size) + at[row]
             # Candidates of a group share all but their index digits: of larger boxes one of each group is looked at.
             number = counter.astype(np.uint64) * np.uint64(1 if indexed else GROUP)
-            kept = self._kept(law, cell[row], number, indexed)
+            kept = self._all_kept(law, cell[row], number, indexed)
             # Of each cell the first ones that are missing, in order.
             before = np.concatenate([[0], np.cumsum(kept)])
             kept &= before[:-1] - np.repeat(before[begin], size) < np.repeat(missing, size)
@@ -123,6 +148,17 @@ class _Scan:
         order = np.argsort(np.concatenate(rows), kind="stable")
         for which, found in enumerate(np.split(np.concatenate(numbers)[order], np.cumsum(have)[:-1])):
             self.lists[int(cell[which])] = found
+
+    def _all_kept(self, law: int, cell: I64, counter: U64, indexed: bool) -> Bool:
+        """Tell which candidates are kept, a bounded number at a time."""
+        lengths = self.cells.len_a[cell], self.cells.len_b[cell]
+        step = max(1_000, DIGITS // int(max(1, *(length.max(initial=1) for length in lengths))))
+        kept = [np.empty(0, np.bool_)]
+        for start in range(0, len(cell), step):
+            kept.append(self._kept(law, cell[start : start + step], counter[start : start + step], indexed))
+            self.looked += len(kept[-1])
+            self.told(f"{self.cells.task} {self.cells.split}, {self.looked:,} candidates looked at")
+        return np.concatenate(kept)
 
     def _kept(self, law: int, cell: I64, counter: U64, indexed: bool) -> Bool:
         cells, one = self.cells, self.cells.laws[law]

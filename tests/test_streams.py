@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.progress import BarColumn, TextColumn
 from rich.table import Table
 from typer.testing import CliRunner
 
 from caef_data.cli import app
-from caef_data.pipelines.terminal import print_table
+from caef_data.pipelines.terminal import Bar, print_table
 from caef_data.tests.commands import call
 
 BUILD = ["build", "--task", "add", "--max", "2", "--num", "1", "--workers", "2"]
@@ -136,3 +137,15 @@ def test_a_table_breaks_at_blanks_alone() -> None:
         words = out.getvalue().replace("\u2502", " ").split()
         for word in ("one_step", "70.1%", "100.0%", "1,234,567,890", "interval", "heading"):
             assert word in words, (width, out.getvalue())
+
+
+def test_a_bar_leaves_room_for_what_ctrl_c_writes() -> None:
+    """``^C`` after a full line goes on in the next one, and the bar would stand twice."""
+    for width in (20, 80, 120):
+        out = io.StringIO()
+        console = Console(file=out, width=width, force_terminal=True, color_system=None)
+        with Bar(TextColumn("{task.description}"), BarColumn(None), console=console) as bar:
+            bar.update(bar.add_task("building"), total=10, completed=5, refresh=True)
+        lines = re.split(r"[\r\n]", re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", out.getvalue()))
+        assert any("building" in line for line in lines)
+        assert max(map(len, lines)) == width - 3
