@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, clip, telling_of_full_disk
-from .card import card
+from .card import renewed_card, replaceable_card
 from .engine import Engine, Task, run_tasks
 from .folder import Folder, open_folder, shown
 from .manifest import FORMAT, shard_record
@@ -74,7 +74,8 @@ def _build(plan: Plan, folder: Folder, engine: Engine, overwrite: bool, progress
     wanted = _notes(plan)
     go_on = _goes_on(wanted, folder, overwrite)
     tasks = {*wanted["tasks"], *folder.unfinished().get("tasks", {})}
-    manifest = _agreed(plan, folder, overwrite)
+    replaceable = replaceable_card(folder.manifest(), folder)
+    manifest = _agreed(plan, folder, overwrite, replaceable)
     known = _known(manifest) | (folder.finished() if go_on else {})
     folder.sweep(known, tasks)
     kept: dict[Task, ShardRecord] = {}
@@ -105,7 +106,7 @@ def _build(plan: Plan, folder: Folder, engine: Engine, overwrite: bool, progress
         folder.sweep_aside()  # killed workers left what they were writing
         raise
     finished = _manifest(plan, manifest, records)
-    folder.write(finished, card(finished, folder))
+    folder.write(finished, renewed_card(finished, folder, replaceable))
     folder.forget()
     return [
         ConfigResult(
@@ -192,7 +193,7 @@ def _goes_on(wanted: dict[str, Any], folder: Folder, overwrite: bool) -> bool:
     return False
 
 
-def _agreed(plan: Plan, folder: Folder, overwrite: bool) -> dict[str, Any]:
+def _agreed(plan: Plan, folder: Folder, overwrite: bool, replaceable: str | None) -> dict[str, Any]:
     """Return the folder's manifest once it agrees with the plan; with ``overwrite`` what does not agree goes.
 
     Raises:
@@ -214,7 +215,7 @@ def _agreed(plan: Plan, folder: Folder, overwrite: bool) -> dict[str, Any]:
             manifest["configs"].pop(name)
         # The manifest forgets a task before its shards go, so that it never names what is not there.
         manifest["identity"] = _identity(manifest["configs"])
-        folder.write(manifest, card(manifest, folder))
+        folder.write(manifest, renewed_card(manifest, folder, replaceable))
     return manifest
 
 

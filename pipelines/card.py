@@ -13,9 +13,12 @@ import pyarrow.parquet as pq
 
 from ..schemas import COLUMNS, VIEW_TEXT
 from ..schemas.rows import COMMON
-from .card_text import ABOUT, DIALECT_TEXT, END, SPLITS_TEXT, TITLE, TRAINING, format_text
+from .card_merge import BEGIN, Card, UnmarkedError, conflict, renewed
+from .card_merge import END as END_MARK
+from .card_text import ABOUT, DIALECT_TEXT, END, REBUILT, SPLITS_TEXT, TITLE, TRAINING, YOURS, format_text
 from .folder import shown
-from .settings import SPLITS
+from .manifest import CARD
+from .settings import SPLITS, digest
 from .store_url import split_url
 
 if TYPE_CHECKING:
@@ -59,12 +62,70 @@ def card(manifest: dict[str, Any], folder: Folder, loads: Loads = from_folder) -
         loads: writes the call that loads a split of a config.
     """
     configs = {name: manifest["configs"][name] for name in sorted(manifest["configs"])}
+    first = first_split(manifest)[0] if configs else ""
+    block = _facts(manifest, configs, folder, loads) if configs else f"{REBUILT}\n"
+    ours = f"{BEGIN}\n{YOURS}\n{block}{END_MARK}\n"
+    return "\n".join(["\n".join(_front_matter(configs, first, described=True)), TITLE, ours, END])
+
+
+def first_card(manifest: dict[str, Any], folder: Folder, loads: Loads = from_folder) -> str:
+    """Return the card that caef-data 0.1.0 wrote: no marks, and nothing in its YAML that changes with the rows."""
+    configs = {name: manifest["configs"][name] for name in sorted(manifest["configs"])}
     if not configs:
-        return "This dataset is being rebuilt.\n"
+        return f"{REBUILT}\n"
+    front = "\n".join(_front_matter(configs, first_split(manifest)[0], described=False))
+    return "\n".join([front, TITLE, _facts(manifest, configs, folder, loads), END])
+
+
+def card_there(folder: Folder) -> str | None:
+    """Return the card that lies in a folder; None where there is none.
+
+    Raises:
+        UserError: it is no text.
+    """
+    content = folder.read(CARD)
+    try:
+        return None if content is None else content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise conflict("it is no UTF-8 text", folder.where(CARD), "save it as UTF-8, or move it away") from None
+
+
+def replaceable_card(manifest: dict[str, Any], folder: Folder) -> str | None:
+    """Return the card that lies in a folder, if it is one of caef-data 0.1.0 that nobody edited: it may be replaced.
+
+    Returns:
+        None where there is no card, or one with a part of ours, which can be renewed.
+
+    Raises:
+        UserError: there is one that cannot be renewed without losing what a person wrote.
+    """
+    text = card_there(folder)
+    if text is None:
+        return None
+    try:
+        Card.of(text)
+        return None
+    except UnmarkedError as error:
+        if text in (f"{REBUILT}\n", first_card({"configs": {}, **manifest}, folder)):
+            return text
+        raise conflict(str(error), folder.where(CARD)) from None
+
+
+def renewed_card(manifest: dict[str, Any], folder: Folder, replaceable: str | None) -> str:
+    """Return the card for a manifest, with all that a person wrote in the one that lies in the folder."""
+    ours, text = card(manifest, folder), card_there(folder)
+    if text is None or text == replaceable:
+        return ours
+    try:
+        return renewed(text, ours)
+    except UnmarkedError:
+        return text  # edited since the build began: verify says what is wrong with it
+
+
+def _facts(manifest: dict[str, Any], configs: dict[str, Any], folder: Folder, loads: Loads) -> str:
+    """Return what a reader needs to know, all of it from the manifest and the rows."""
     first = first_split(manifest)
     parts = [
-        "\n".join(_front_matter(configs, first[0])),
-        TITLE,
         ABOUT.format(holds=_holds(manifest), load=loads(*first)),
         "## What a row is\n",
         _example("A row of", *first, configs, folder),
@@ -74,7 +135,6 @@ def card(manifest: dict[str, Any], folder: Folder, loads: Loads = from_folder) -
         SPLITS_TEXT,
         _contents(configs),
         _provenance(manifest),
-        END,
     ]
     return "\n".join(part for part in parts if part)
 
@@ -91,15 +151,26 @@ def commands(manifest: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys(split["command"] for splits in configs for split in splits.values()))
 
 
-def _front_matter(configs: dict[str, Any], first: str) -> list[str]:
+def content(splits: dict[str, Any]) -> str:
+    """Return a digest of a config's files.
+
+    The datasets library keeps what it has read of a folder under the folder's last name and what the card's YAML says
+    of its configs: it takes other rows for the same ones unless something changes there.
+    """
+    return digest({split: [shard["sha256"] for shard in own["shards"]] for split, own in splits.items()})
+
+
+def _front_matter(configs: dict[str, Any], first: str, described: bool) -> list[str]:
     rows = sum(split["rows"] for splits in configs.values() for split in splits.values())
     size = next((name for most, name in SIZES if rows < most), "10B<n<100B")
     lines = ["---", "license: apache-2.0", "language:", "- en", "pretty_name: Arithmetic as Turing machines"]
     lines += ["task_categories:", "- text-generation", "size_categories:", f"- {size}", "tags:"]
     lines += [f"- {tag}" for tag in TAGS]
-    lines.append("configs:")
+    lines += ["configs:"] if configs else []
     for name, splits in configs.items():
-        lines += [f"- config_name: {name}", *(["  default: true"] if name == first else []), "  data_files:"]
+        lines += [f"- config_name: {name}", *(["  default: true"] if name == first else [])]
+        lines += [f"  description: content {content(splits)}"] if described else []
+        lines.append("  data_files:")
         for split in (one for one in SPLITS if one in splits):
             lines += [f"  - split: {split}", f"    path: {name}/{split}-*.parquet"]
     return [*lines, "---", ""]

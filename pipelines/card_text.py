@@ -6,6 +6,9 @@ from ..tm import transition
 
 TITLE = "# Arithmetic executed as Turing machines\n"
 
+YOURS = "<!-- caef-data writes what stands between these marks; the rest of this file is yours -->\n"
+REBUILT = "This dataset is being rebuilt."
+
 ABOUT = """\
 Rows that teach a language model to *execute* arithmetic the way a Turing machine does, one small step at a time,
 after the CAEF method ([Executing Arithmetic](https://arxiv.org/abs/2410.07896)). A model that takes every step right

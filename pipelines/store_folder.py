@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import FULL, UserError
 from .folder import Folder, shown
-from .manifest import MANIFEST, PLAN, STATE, is_shard, json_bytes, shard_record
+from .manifest import CARD, MANIFEST, PLAN, STATE, is_shard, json_bytes, shard_record
 from .shard import ShardRecord, render_shard
 from .store import Store, at_once, scrub
 
@@ -228,6 +228,9 @@ class StoreFolder(Folder):
                     next_step="set TMPDIR to a folder with more room",
                 )
             (copy / MANIFEST).write_bytes(text)
+            card = self.read(CARD)
+            if card is not None:
+                (copy / CARD).write_bytes(card)
 
             def fetch(path: str) -> None:
                 (copy / path).parent.mkdir(exist_ok=True)

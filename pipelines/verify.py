@@ -22,6 +22,7 @@ import numpy as np
 from ..errors import UserError, clip
 from ..tm.check.rows import known_tasks
 from .manifest import MANIFEST
+from .verify_card import check_card
 from .verify_declaration import declared
 from .verify_manifest import Manifest, SplitCount, check_files, open_shard, read_manifest
 from .verify_shard import KEPT, NO_HASHES, TEXTS, Finding, Hashes, Part, PartResult, ranked, unique, verify_part
@@ -106,6 +107,7 @@ def verify(
             for (_, split), held in groupby(of_task, key=lambda part: (part.view, part.split)):
                 tally.split(split, runner.run(list(held), tally.done))
             tally.task()
+    tally.card(directory, manifest)
     return tally.report(directory, fraction, time.monotonic() - began)
 
 
@@ -260,6 +262,13 @@ class _Tally:
         if said.chars != means:
             message = f"{said.config} {said.split}: its texts have other numbers of characters"
             self.add(Finding("counts", MANIFEST, None, message))
+
+    def card(self, directory: Path, manifest: Manifest) -> None:
+        """Check the card, once it is known whether the rows that it shows can be read."""
+        damaged = any(finding.kind in ("file", "schema", "manifest") for finding in self.kept)
+        findings, notes = check_card(directory, manifest.values, damaged)
+        self.findings(findings)
+        self.notes |= dict.fromkeys(notes)
 
     def report(self, directory: Path, fraction: float, seconds: float) -> Report:
         return Report(

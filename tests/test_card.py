@@ -181,4 +181,4 @@ def test_a_damaged_shard_or_a_strange_manifest_does_not_break_it(tmp_path: Path)
     text = card(manifest, open_folder(tmp_path), lambda config, split: f"LOAD {config} {split}")
     assert text.count("prompt:\n") == 1 and all(f"`{name}`" in text for name in TEXTS)
     assert "rows = LOAD add-one_step train\n" in text
-    assert card({**manifest, "configs": {}}, open_folder(tmp_path)) == "This dataset is being rebuilt.\n"
+    assert "This dataset is being rebuilt.\n" in card({**manifest, "configs": {}}, open_folder(tmp_path))

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from caef_data.pipelines import verify_card, verify_declaration, versions
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.plan import make_plan
@@ -17,6 +18,7 @@ from caef_data.pipelines.verify_report import CHECKS
 from caef_data.tests.forging import Forger, Rows
 
 TASKS = ["add", "sub", "mul", "equal", "left_mask"]
+OLD = Path(__file__).with_name("data") / "dataset_0_1_0"
 Forgery = Callable[[Forger], object]
 
 
@@ -290,3 +292,88 @@ def test_the_identity_of_all_is_that_of_its_configs(forger: Forger) -> None:
 def test_a_fraction_of_the_rows_still_proves_completeness(forger: Forger) -> None:
     forger.change("add-one_step", "train", lambda rows: rows[:-1])
     assert "missing" in kinds(checked(forger, fraction=0.01))
+
+
+# ----------------------------------------------------------------------------------------------------------- the card
+
+
+def of_card(old: str, new: str) -> Forgery:
+    def forge(forger: Forger) -> None:
+        path = forger.path / "README.md"
+        text = path.read_text("utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new, 1), "utf-8")
+
+    return forge
+
+
+CARD: dict[str, Forgery] = {
+    "missing": lambda forger: (forger.path / "README.md").unlink(),
+    "empty": lambda forger: (forger.path / "README.md").write_text(""),
+    "of another dataset": of_card("with these versions the same bytes", "somehow"),
+    "sizes": of_card("size_categories:\n- 1K<n<10K", "size_categories:\n- 1M<n<10M"),
+    "a config's files": of_card("path: add-full/test-*.parquet", "path: add-full/train-*.parquet"),
+    "the content of a config": of_card("description: content ", "description: content 0"),
+    "broken YAML": of_card("license: apache-2.0", "license: [apache-2.0"),
+    "no text": lambda forger: (forger.path / "README.md").write_bytes(b"\xff\xfe"),
+    "a mark twice": of_card("## Licence", "<!-- caef-data: end -->\n## Licence"),
+    "the rows shown": of_card("prompt:\nADD", "prompt:\nADE"),
+}
+
+
+@pytest.mark.parametrize("name", CARD)
+def test_a_card_that_is_not_the_manifests(forger: Forger, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify_card, "UNMARKED", ())
+    CARD[name](forger)
+    assert kinds(checked(forger)) == {"card"}
+
+
+def test_what_a_person_writes_in_a_card_is_theirs(forger: Forger) -> None:
+    of_card("license: apache-2.0", "license: mit\nannotations_creators:\n- me")(forger)
+    of_card("# Arithmetic", "# My own\n\nSome notes.\n\n# Arithmetic")(forger)
+    of_card("## Licence", "## Thanks\n\nto all\n\n## Licence")(forger)
+    of_card("rows = load_dataset(", 'rows = load_dataset("me/data", "add-one_step")  # (')(forger)
+    assert checked(forger).ok
+    (forger.path / "add-full" / "test-00000-of-00001.parquet").write_bytes(b"no Parquet")
+    assert kinds(checked(forger)) == {"file"}  # the row that the card shows of it cannot be read
+
+
+# ------------------------------------------------------------------------------------------------- earlier and later
+
+
+def test_a_dataset_of_0_1_0(tmp_path: Path) -> None:
+    """The dataset was built by caef-data 0.1.0; its card has no marks."""
+    shutil.copytree(OLD, tmp_path / "data")
+    forger = Forger(tmp_path / "data")
+    report = checked(forger)
+    assert report.ok and report.rows_checked == report.rows > 100
+    (note,) = report.notes
+    assert note.startswith("README.md is a card of caef-data 0.1.0: the next build")
+    of_card("## Splits", "My own words.\n\n## Splits")(forger)
+    (note,) = checked(forger).notes
+    assert "edited since" in note
+    dropped_file = forger.path / "add-raw" / "test-00000-of-00001.parquet"
+    dropped_file.unlink()
+    assert kinds(checked(forger)) == {"file"}
+
+
+@pytest.mark.parametrize("rule", ["TEXT", "SPLIT", "SAMPLING"])
+def test_rules_of_another_version_are_replayed_by_the_version_that_has_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str
+) -> None:
+    shutil.copytree(OLD, tmp_path / "data")
+    forger = Forger(tmp_path / "data")
+    monkeypatch.setattr(versions, f"{rule}_VERSION", 2)
+    monkeypatch.setattr(verify_declaration, "__version__", "7.0.0")
+    report = checked(forger)
+    assert report.ok
+    assert [note for note in report.notes if "caef-data '0.1.0' replays" in note]
+    assert (report.rows_checked == report.rows) == (rule != "TEXT")
+    shards = forger.rows("add-one_step", "train")
+    shards[0][1] = dict(shards[0][0])
+    manifest = forger.manifest()
+    forger.write("add-one_step", "train", shards)
+    assert "duplicate" in kinds(checked(forger))  # all other checks run
+    manifest["versions"][rule.lower()] = 3
+    forger.save(manifest)
+    assert "versions" in kinds(checked(forger))  # 0.1.0 never had these

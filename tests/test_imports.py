@@ -15,7 +15,8 @@ MAY_IMPORT = {  # parts of the package -> (other parts, third-party packages) th
     "schemas": ({"schemas"}, {"pyarrow"}),
     "pipelines": (
         {"pipelines", "tm", "schemas", "errors", ""},
-        {"numpy", "polars", "pyarrow", "duckdb", "rich", "fsspec", "huggingface_hub", "httpx2", "tenacity", "ray"},
+        {"numpy", "polars", "pyarrow", "duckdb", "rich", "fsspec", "huggingface_hub", "httpx2", "tenacity", "ray"}
+        | {"yaml"},
     ),
     "eval": (
         {"eval", "pipelines", "tm", "schemas", "errors", ""},
