@@ -15,7 +15,19 @@ from ..schemas import COLUMNS, VIEW_TEXT
 from ..schemas.rows import COMMON
 from .card_merge import BEGIN, Card, UnmarkedError, conflict, renewed
 from .card_merge import END as END_MARK
-from .card_text import ABOUT, DIALECT_TEXT, END, REBUILT, SPLITS_TEXT, TITLE, TRAINING, YOURS, format_text
+from .card_text import (
+    ABOUT,
+    DIALECT_TEXT,
+    END,
+    FIRST_TEXTS,
+    READING,
+    REBUILT,
+    SPLITS_TEXT,
+    TITLE,
+    TRAINING,
+    YOURS,
+    format_text,
+)
 from .folder import shown
 from .manifest import CARD
 from .settings import SPLITS, digest
@@ -74,7 +86,10 @@ def first_card(manifest: dict[str, Any], folder: Folder, loads: Loads = from_fol
     if not configs:
         return f"{REBUILT}\n"
     front = "\n".join(_front_matter(configs, first_split(manifest)[0], described=False))
-    return "\n".join([front, TITLE, _facts(manifest, configs, folder, loads), END])
+    facts = _facts(manifest, configs, folder, loads)
+    for here, first in FIRST_TEXTS.items():
+        facts = facts.replace(f"{here}\n", f"{first}\n" if first else "")
+    return "\n".join([front, TITLE, facts, END])
 
 
 def card_there(folder: Folder) -> str | None:
@@ -131,6 +146,7 @@ def _facts(manifest: dict[str, Any], configs: dict[str, Any], folder: Folder, lo
         _example("A row of", *first, configs, folder),
         format_text(),
         *_views(configs, first[0], folder),
+        READING,
         TRAINING,
         SPLITS_TEXT,
         _contents(configs),

@@ -71,6 +71,16 @@ an empty line), in the second it is `prompt` alone. Compute the loss on the comp
 texts in the table below before you set a maximal length: a trainer that cuts rows cuts off the answer.
 """
 
+READING = """\
+### Reading them
+
+`step` and `n_steps` hold nulls where they do not fit 64 bits. pandas then makes them float64, and the numpy and torch
+formats of the datasets library float32, which is wrong above 2^24: read them as Arrow keeps them
+(`pandas.read_parquet(path, dtype_backend="pyarrow")`, `rows.with_format("arrow")`). `len_a` and `len_b` are 16-bit
+integers: cast one to 64 bits before they are multiplied. No column names the split: read
+`add-one_step/train-*.parquet`, not the whole folder.
+"""
+
 SPLITS_TEXT = """\
 ## Splits
 
@@ -105,6 +115,20 @@ Apache-2.0. The method is the paper's, please cite it:
 ```
 """
 
+
+# What caef-data 0.1.0 wrote instead: its cards, if nobody edited them, are known by that and replaced.
+FIRST_TEXTS = {
+    READING: "",
+    TRAINING: """\
+## Training on it
+
+`prompt` and `completion` are the columns that the usual trainers read. Completions carry no end-of-text token: the
+trainer adds it. In the first of the method's two stages the prompt is `instruction + prompt` (the instruction
+describes the machine in words and ends with an empty line), in the second it is `prompt` alone. Compute the loss on
+the completion only, and look at the longest texts in the table below before you set a maximal length: a trainer that
+cuts rows cuts off the answer.
+""",
+}
 
 DIALECT_TEXT = {
     "consistent": "Prompts of composers hold what the called machines really emit.",
