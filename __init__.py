@@ -6,7 +6,7 @@ if TYPE_CHECKING:
     from .errors import UserError as UserError
     from .eval.training import tokenize_row as tokenize_row
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> object:

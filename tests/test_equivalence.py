@@ -17,6 +17,7 @@ pytest.importorskip("peft", reason="a model needs torch, transformers and peft")
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
 from caef_data.eval.agenda import Agenda  # noqa: E402
+from caef_data.eval.backends.tokens import load_tokenizers  # noqa: E402
 from caef_data.eval.backends.transformers import TransformersBackend  # noqa: E402
 from caef_data.eval.evaluate import first_failing_places  # noqa: E402
 from caef_data.eval.kept import RIGHT  # noqa: E402
@@ -33,8 +34,8 @@ STEPS, RATE = 20, 1e-4
 class ShortestFirst(TransformersBackend):
     """Takes its rows from the other end."""
 
-    def _rows(self, questions: Any) -> Iterator[list[Any]]:
-        for chunk in reversed(list(super()._rows(questions))):
+    def _rows(self, adapter: str, questions: Any) -> Iterator[list[Any]]:
+        for chunk in reversed(list(super()._rows(adapter, questions))):
             yield chunk[::-1]
 
 
@@ -78,7 +79,8 @@ def test_all_ways_say_the_same_of_every_problem(agenda: Agenda, base: Path, tmp_
     plain: npt.NDArray[np.int64] | None = None
     said: dict[int, str] = {}
     for way, (strategy, kind, batch_tokens) in WAYS.items():
-        backend = kind(base, paths, batch_tokens=batch_tokens, device="cpu", dtype="float32")
+        tokens = load_tokenizers(base, paths)
+        backend = kind(base, paths, tokens, batch_tokens=batch_tokens, device="cpu", dtype="float32")
         kept, finals = judge(agenda, tmp_path / way, strategy, backend)
         places = first_failing_places(agenda, kept.right)
         mine = walked if strategy == "rollout" else np.ones(len(modes), np.bool_)

@@ -257,7 +257,7 @@ def test_an_unfinished_or_damaged_folder_is_refused_before_the_first_request(
         (unfinished, "not finished"),
         (flipped, "differs from its manifest"),
         (missing, "differs from its manifest"),
-        (stray, "not named by the manifest"),
+        (stray, "differs from its manifest: sub-"),
         (no_manifest, "no finished dataset"),
         (outside, "../../etc/passwd"),
         (tmp_path / "nowhere", "there is no folder"),
@@ -350,3 +350,53 @@ def test_a_missing_extra_is_named_with_the_command(package: str, data: Path) -> 
     words = [sys.executable, "-c", code, "push", str(data), "--repo", "user/data"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and package in done.stderr and "pip install 'caef-data[hub]'" in done.stderr
+
+
+MINE = b"\n## Notes\n\nMeasured on 3 May.\n"
+
+
+def edit(folder: Path, text: bytes) -> Path:
+    card = folder / "README.md"
+    card.write_bytes(card.read_bytes() + text)
+    return folder
+
+
+def test_what_a_person_wrote_into_the_card_stays_wherever_it_was_written(
+    side: Side, data: Path, tmp_path: Path
+) -> None:
+    repo, folder = side.new(), Path(shutil.copytree(data, tmp_path / "data"))
+    side.push(folder, "--repo", repo)
+    pushed = side.hub.files(repo)["README.md"]
+    edited = pushed.replace(b"license: apache-2.0", b"license: mit") + MINE
+    side.hub.commit(repo, {"README.md": edited})
+    unchanged = side.push(folder, "--repo", repo)
+    assert "0 files, 0 kB moved" in unchanged.out and side.hub.files(repo)["README.md"] == edited
+    larger = make_folder(tmp_path / "larger", max=3, rows_per_shard=30)
+    side.push(larger, "--repo", repo)  # the part that is ours is renewed, the rest stays
+    renewed = side.hub.files(repo)["README.md"]
+    assert renewed.endswith(MINE) and b"license: mit" in renewed and renewed != edited
+    own = edit(larger, MINE + b"And here.\n") / "README.md"
+    own.write_bytes(own.read_bytes().replace(b"license: apache-2.0", b"license: mit"))
+    done = side.push(larger, "--repo", repo, "--dry-run")
+    assert "README.md" in done.out
+    side.push(larger, "--repo", repo)  # all that stands there stands here too, and more
+    assert side.hub.files(repo)["README.md"].endswith(MINE + b"And here.\n")
+
+
+def test_edits_here_and_there_are_a_conflict_before_anything_moves(side: Side, data: Path, tmp_path: Path) -> None:
+    repo, folder = side.new(), Path(shutil.copytree(data, tmp_path / "data"))
+    side.push(folder, "--repo", repo)
+    side.hub.commit(repo, {"README.md": side.hub.files(repo)["README.md"] + MINE})
+    before = side.hub.files(repo)
+    done = side.run(edit(folder, b"\nOther words.\n"), "--repo", repo)
+    assert done.code == 2 and "edited" in done.err and "copy that card into the folder" in done.err
+    assert not done.requests(*UPLOADS, "commit") and side.hub.files(repo) == before
+
+
+def test_a_card_of_the_hubs_own_gets_our_part(side: Side, data: Path) -> None:
+    repo = side.hub.add_repo(side.new()).name
+    side.hub.commit(repo, {"README.md": b"---\nlicense: cc-by-4.0\n---\n\nMy data.\n"})
+    side.push(data, "--repo", repo)
+    card = side.hub.files(repo)["README.md"].decode()
+    assert card.startswith("---\nlicense: cc-by-4.0\n") and "My data.\n" in card
+    assert "configs:\n" in card and card.count("<!-- caef-data: begin -->") == 1

@@ -393,3 +393,16 @@ def test_a_full_disk_leaves_the_old_dataset(small: Path, large: Path, tmp_path: 
     assert visible(contents(tmp_path / "out")) == before
     push(large, tmp_path / "out")
     assert arrived(contents(tmp_path / "out"), large)
+
+
+def test_what_a_person_wrote_into_the_card_of_a_copy_stays(smoke: Path, tmp_path: Path) -> None:
+    folder, copy = Path(shutil.copytree(smoke, tmp_path / "data")), tmp_path / "copy"
+    push(folder, copy)
+    card = copy / "README.md"
+    card.write_text(card.read_text() + "\nMine.\n")
+    push(folder, copy)
+    assert card.read_text().endswith("\nMine.\n")
+    (folder / "README.md").write_text((folder / "README.md").read_text() + "\nOther words.\n")
+    code, output = call("push", folder, "--to", copy)
+    assert code == 2 and "edited" in output
+    assert card.read_text().endswith("\nMine.\n")

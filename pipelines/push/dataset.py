@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from ...errors import UserError
 from ..build import argument, resumed
-from ..card import Loads, card
+from ..card import Loads, merged_card, pushed_card
 from ..folder import open_folder, shown
 from ..local_folder import LocalFolder
 from ..manifest import CARD, MANIFEST, is_shard, json_bytes
@@ -39,12 +39,26 @@ class Dataset:
         manifest: its manifest.
         shards: its shards, in order of their paths.
         texts: the bytes of its other files, card and manifest, by path; the manifest is the last one.
+        loads: writes the call that loads a split of it from the target.
     """
 
     folder: LocalFolder
     manifest: dict[str, Any]
     shards: tuple[File, ...]
     texts: dict[str, bytes]
+    loads: Loads
+
+    def merge(self, there: bytes | None, where: str) -> Dataset:
+        """Return the dataset with the card that belongs to a target where one lies: what persons wrote there stays.
+
+        Raises:
+            UserError: that cannot be had without losing what somebody wrote.
+        """
+        if there is None:
+            return self
+        here = pushed_card(self.manifest, self.folder, self.loads).encode()
+        text = merged_card(here, there, self.manifest, self.folder, self.loads, where)
+        return replace(self, texts={**self.texts, CARD: text})
 
     @property
     def identity(self) -> str:
@@ -117,8 +131,8 @@ def read_dataset(directory: str, loads: Loads, progress: Callable[[int, int], No
             where=shown(directory),
             next_step=remove(foreign) if len(foreign) == len(off) else again,
         )
-    texts = {CARD: card(manifest, folder, loads).encode(), MANIFEST: json_bytes(manifest)}
-    return Dataset(folder, manifest, tuple(shards), texts)
+    texts = {CARD: pushed_card(manifest, folder, loads).encode(), MANIFEST: json_bytes(manifest)}
+    return Dataset(folder, manifest, tuple(shards), texts, loads)
 
 
 def _sha256(folder: LocalFolder, shard: File) -> str | None:

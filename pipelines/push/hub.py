@@ -109,6 +109,7 @@ class HubPush:
         if first.head is not None:
             self.try_to_write(base)
         self.check_ours(first)
+        self.merge_card(first)
         changes = self.compare(first)
         place = self.repo.url if self.branch == MAIN else f"{self.repo.url}/tree/{self.branch}"
         tag = self.dataset.identity
@@ -175,6 +176,20 @@ class HubPush:
             next_step="choose another --repo; this one is left alone",
         )
 
+    def merge_card(self, state: State) -> None:
+        """Keep what persons wrote into the card there.
+
+        Raises:
+            UserError: that cannot be had without losing what somebody wrote.
+        """
+        if CARD not in state.files:
+            return
+        with tempfile.TemporaryDirectory() as place:
+            there = self.repo.download(CARD, state.head, place)
+        self.dataset = self.dataset.merge(there, f"{self.repo.url}/blob/{self.branch}/{CARD}")
+        self.wanted = self.dataset.files
+        self.additions.pop(CARD, None)
+
     def compare(self, state: State) -> Changes:
         """Compare the dataset with what a commit holds."""
         same = {path for path, file in self.wanted.items() if self._same(file, state.files.get(path))}
@@ -203,6 +218,7 @@ class HubPush:
                 state = self.repo.state(self.repo.head(self.branch))
                 if not landed:
                     self.progress.say(f"{self.branch} has moved meanwhile; looking again")
+                    self.merge_card(state)
                     continue
             self.check(state)
             return str(state.head)

@@ -72,12 +72,15 @@ class _Push:
     def __init__(self, dataset: Dataset, store: Store, progress: Progress) -> None:
         self.dataset, self.store, self.progress = dataset, store, progress
         self.wanted = dataset.files
+        self.card: bytes | None = None  # that lies there
         self.aside = f"{ASIDE}/{dataset.identity}"
 
     def run(self, dry_run: bool) -> Pushed:
         """Push, or look only."""
         before = self.store.read(MANIFEST)
-        known = self.check_ours(before)
+        known, self.card = self.check_ours(before), self.store.read(CARD)
+        self.dataset = self.dataset.merge(self.card, self.store.where(CARD))
+        self.wanted = self.dataset.files
         there = self.store.sizes()
         changes = compare(self.wanted, there, self.same(there, known))
         if not dry_run:
@@ -193,7 +196,7 @@ class _Push:
         Raises:
             UserError: somebody else pushed there meanwhile; or files vanished.
         """
-        if self.store.read(MANIFEST) != before:
+        if self.store.read(MANIFEST) != before or self.store.read(CARD) != self.card:
             raise UserError("the dataset there has changed during this push", where=self.store.where(), next_step=AGAIN)
         self.store.remove([MANIFEST])
         for _ in at_once(self.move, [file.path for file in files if file.path not in self.dataset.texts]):
