@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ...errors import UserError
 from ..build import argument
 from ..console import LINE_EVERY, _size
 from ..folder import shown
-from ..terminal import open_console, print_table
+from ..terminal import Bar, open_console, print_table
 from .dataset import File, Pushed
 
 MAIN = "main"  # the branch that readers load from when they name none
@@ -32,7 +32,7 @@ class PushProgress:
         self.start = self.said = time.perf_counter()
         self.files = self.bytes = self.total_files = self.total = 0
         columns = (TextColumn("{task.description}", markup=False), BarColumn(None), TextColumn("{task.fields[rate]}"))
-        self.bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+        self.bar = Bar(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
         self.task = self.bar.add_task("checking", total=None, rate="")
 
     def __enter__(self) -> PushProgress:
