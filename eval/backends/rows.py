@@ -11,9 +11,9 @@ from ..calls import SLACK, Answer, Verdict
 from .tokens import NO_WORD, Tokens
 
 # A lead smaller than this, in logits, can turn with the shape of a batch. Measured on the architectures of
-# tests/test_architectures.py, batch against alone: leads differ by up to 3e-5 in float32, 0.04 in float16 and 0.4 in
-# bfloat16; the larger ones leave room for models of many more layers.
-NEAR = {"float32": 1e-3, "float16": 0.125, "bfloat16": 1.0}
+# tests/test_architectures.py and on SmolLM2-135M, batch against alone: leads differ by up to 5e-5 in float32, 0.06 in
+# float16 and 0.4 in bfloat16; the larger ones leave room for models of many more layers.
+NEAR = {"float32": 1e-3, "float16": 0.25, "bfloat16": 1.0}
 
 
 class Question(NamedTuple):
