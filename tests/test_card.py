@@ -182,3 +182,32 @@ def test_a_damaged_shard_or_a_strange_manifest_does_not_break_it(tmp_path: Path)
     assert text.count("prompt:\n") == 1 and all(f"`{name}`" in text for name in TEXTS)
     assert "rows = LOAD add-one_step train\n" in text
     assert "This dataset is being rebuilt.\n" in card({**manifest, "configs": {}}, open_folder(tmp_path))
+
+
+def test_the_datasets_library_reads_a_folder_again_when_its_rows_are_others(tmp_path: Path) -> None:
+    """Its cache knows a local folder by the folder's last name and what the card says of its configs."""
+    import datasets
+
+    def loaded(folder: Path) -> list[str]:
+        rows = datasets.load_dataset(str(folder), "sub-one_step", split="train", cache_dir=str(tmp_path / "cache"))
+        return sorted(rows["prompt"])
+
+    def built(name: str, **settings: Any) -> Path:
+        declared = from_flags(["sub"], min=1, views=["one_step"], splits=["train"], **settings)
+        build(make_plan(declared), tmp_path / name / "data", workers=1, overwrite=True)
+        return tmp_path / name / "data"
+
+    def there(folder: Path) -> list[str]:
+        return sorted(row for path in folder.glob("*/*.parquet") for row in pq.read_table(path)["prompt"].to_pylist())
+
+    found = []
+    for name, settings in (
+        ("a", {"max": 2, "num": 2}),
+        ("a", {"max": 3, "num": 4}),
+        ("b", {"max": 3, "num": 4, "seed": 7}),
+        ("b", {"max": 3, "num": 4, "dialect": "published"}),
+    ):
+        folder = built(name, **settings)
+        found.append(loaded(folder))
+        assert found[-1] == there(folder)
+    assert len({tuple(rows) for rows in found}) == 4

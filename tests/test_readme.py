@@ -48,6 +48,7 @@ def load_machine(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
     spec.loader.exec_module(module)
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("registry")
 def test_everything_works_from_top_to_bottom(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
