@@ -177,6 +177,7 @@ def test_who_stops_does_not_wait_for_answers(vllm: FakeVLLM) -> None:
         "from caef_data.eval.backends.tokens import Spelled\n"
         "class Tokens:\n"
         "    end = 0\n"
+        "    class tokenizer: eos_token_id = 0\n"
         "    def spell(self, *texts): return [Spelled([5], [5], '', False) for _ in texts[0]]\n"
         "    def text(self, *tokens): return '2'\n"
         f"backend = OpenAIBackend({vllm.url!r}, ['executors/add'], dict.fromkeys(['executors/add', ''], Tokens()))\n"

@@ -315,6 +315,20 @@ def test_logits_that_are_not_finite_stop_the_evaluation(small: Small, tmp_path: 
         assert "tokens: '" in str(caught.value)
 
 
+def test_which_wrong_token_comes_may_be_a_near_tie(tmp_path: Path) -> None:
+    """One of two equal tokens begins the right text in another spelling: where the pass cannot know, decoding tells."""
+    tokenizer = make_tokenizer()
+    model, (one, zero) = make_model(len(tokenizer)), (tokenizer.encode(letter)[0] for letter in "10")
+    assert zero < one
+    learn(model, [(tokenizer.encode("spell:"), [token for letter in "12" for token in tokenizer.encode(letter)])], 60)
+    with torch.no_grad():
+        model.lm_head.weight[zero] = model.lm_head.weight[one]  # equal: the lower number wins, 0 comes
+    backend = Small(save(tmp_path, model, tokenizer), {}).backend()
+    [verdict] = verified(backend, [Call(BASE, "spell:", "12")])
+    assert verdict.near_tie and not verdict.right
+    assert verdict.answer is not None and verdict.answer.text.startswith("0")
+
+
 def test_near_ties_are_counted_or_decoded_alone(small: Small) -> None:
     """In float32 they are few; with every row taken for one, all are decoded as the library does it."""
     for near, few in ((1e-3, True), (100.0, False)):

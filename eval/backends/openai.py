@@ -137,15 +137,16 @@ class OpenAIBackend(Backend):
             leads = []
             for token, given in zip(ids[start:], scores[start:], strict=True):
                 own = str(token)
-                best, top = max((_score(given[other]), int(other)) for other in given if other != own)
-                leads.append((_score(given[own]) - best, top))
+                others = sorted(((_score(given[other]), int(other)) for other in given if other != own), reverse=True)
+                gap = others[0][0] - others[1][0] if len(others) > 1 else inf
+                leads.append((_score(given[own]) - others[0][0], others[0][1], gap))
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise self._nonsense(error, "prompt_logprobs, as vLLM gives them, one entry a token") from None
         before = closest = inf
-        for place, (margin, top) in enumerate(leads):
+        for place, (margin, top, gap) in enumerate(leads):
             closest = min(closest, abs(margin))
-            if not margin > 0:
-                return Found(place, top, min(margin, before), before, closest)
+            if not margin > 0:  # which of the others comes may decide whether the text can still be right
+                return Found(place, top, min(margin, before), before, min(closest, gap))
             before = min(before, margin)
         return Found(NEVER, 0, before, before, closest)
 
@@ -173,7 +174,7 @@ class OpenAIBackend(Backend):
         if why == "length" and len(ids) < min(needed, room) and row.question.certain:
             raise self._too_long(len(given) + needed, None, "prompt, answer and end")
         answer = row.answer(ids, margin=None, near=NEAR_TIE)
-        if len(ids) == row.limit < row.most and row.gave_up(answer):
+        if len(ids) == row.limit < row.most and row.gave_up(ids):
             return self._answer(adapter, replace(row, limit=row.most))
         return answer
 
@@ -258,8 +259,7 @@ class OpenAIBackend(Backend):
 
     def _rows(self, tokens: Tokens, questions: list[Question]) -> Iterator[Row]:
         for start in range(0, len(questions), CHUNK):
-            chunk = questions[start : start + CHUNK]
-            yield from spell_rows(tokens, chunk, start)
+            yield from spell_rows(tokens, questions, range(start, min(start + CHUNK, len(questions))))
 
 
 def _score(given: Any) -> float:

@@ -78,35 +78,39 @@ class Row:
         """Tell whether a right answer can begin with some tokens; the end token stands for the answer's end."""
         ended = bool(answer) and answer[-1] == self.tokens.end
         text = self.tokens.text(self.given, answer[:-1] if ended else answer)
+        if ended or not self.tokens.words.issuperset(answer):
+            return text == self.target
         # The bytes of one character may lie in several tokens.
-        return text == self.target if ended else self.target.startswith(text.rstrip(NO_WORD))
+        return self.target.startswith(text.rstrip(NO_WORD))
 
-    def gave_up(self, answer: Answer) -> bool:
-        """Tell whether decoding gave up on what may still become the right answer, spelled in more tokens."""
-        right, text = self.question.expected, answer.text.rstrip(NO_WORD)
-        return self.question.certain and not answer.ended and right.startswith(text)
+    def gave_up(self, given: Sequence[int]) -> bool:
+        """Tell whether decoding gave up on what may still become the right answer, spelled in more tokens.
+
+        Args:
+            given: the tokens decoded, with the end token where it came.
+        """
+        ended = bool(given) and given[-1] == self.tokens.end
+        return self.question.certain and not ended and self.may_become_right([*self.expected[: self.known], *given])
 
     @property
     def most(self) -> int:
         """Number of tokens that the right answer can take, whatever they are."""
         return len(self.target.encode()) + SLACK
 
-    def answer(self, given: Sequence[int], *, margin: float | None, near: float, known: int | None = None) -> Answer:
+    def answer(self, given: Sequence[int], *, margin: float | None, near: float) -> Answer:
         """Return the answer that decoding gave.
 
         Args:
             given: the tokens decoded, with the end token where it came.
             margin: their smallest lead over the next best ones; None where unknown.
             near: leads below this are near ties.
-            known: how many expected tokens come before them; ``self.known`` by default.
         """
-        known = self.known if known is None else known
         ended = bool(given) and given[-1] == self.tokens.end
-        whole = [*self.expected[:known], *(given[:-1] if ended else given)]
+        whole = [*self.expected[: self.known], *(given[:-1] if ended else given)]
         text, piece = self.tokens.text(self.given, whole), self.target[: len(self.target) - len(self.question.expected)]
         # What does not go on with the prompt is no answer to it, whatever it says.
         text = text[len(piece) :] if text.startswith(piece) else NO_WORD + text
-        least = None if margin is None else min(margin, self.least) if known else margin
+        least = None if margin is None else min(margin, self.least) if self.known else margin
         found = Answer.to(self.given, self.expected, whole, text=text, ended=ended, decoded=len(given))
         return replace(found, margin=least, near_tie=least is not None and least < near, merges=self.merges)
 
@@ -131,16 +135,17 @@ class Row:
         )
 
 
-def spell_rows(tokens: Tokens, questions: Sequence[Question], first: int = 0) -> Iterator[Row]:
+def spell_rows(tokens: Tokens, questions: Sequence[Question], indices: Sequence[int]) -> Iterator[Row]:
     """Yield questions in tokens, whatever a model can take.
 
     Args:
         tokens: the tokenizer.
-        questions: the questions.
-        first: index of the first one.
+        questions: all questions.
+        indices: which of them.
     """
-    spelled = tokens.spell([one.prompt for one in questions], [one.expected for one in questions])
-    for index, (question, one) in enumerate(zip(questions, spelled, strict=True), first):
+    chosen = [questions[index] for index in indices]
+    spelled = tokens.spell([one.prompt for one in chosen], [one.expected for one in chosen])
+    for index, question, one in zip(indices, chosen, spelled, strict=True):
         target = one.piece + question.expected
         exact = tokens.text(one.given, one.answer) == target
         known = min(question.known, len(one.answer)) if exact else 0
@@ -156,7 +161,7 @@ class Found(NamedTuple):
         top: the likeliest token there.
         margin: smallest lead of a right token over the best other one, up to the first wrong one, which is negative.
         before: the same, without the wrong one.
-        closest: smallest distance of a right token from the best other one, up to the first wrong one.
+        closest: smallest distance of the likeliest token from the next one, up to the first wrong one.
     """
 
     first: int

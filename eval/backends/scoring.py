@@ -95,6 +95,10 @@ def _judge(
     least = torch.full((3, rows), torch.inf, dtype=lead.dtype, device=logits.device)
     for place, (numbers, seen) in enumerate([(lead, until), (lead, before), (apart, until)]):
         least[place].scatter_reduce_(0, owner, torch.where(seen, numbers, torch.inf), "amin")
-    top = torch.zeros(rows, dtype=other.dtype, device=logits.device)
-    top.scatter_reduce_(0, owner, torch.where(which == first[owner], other, 0), "amax")
-    return torch.cat([torch.stack([first, top]).double(), least])
+    # Where a row goes wrong, which of the others it takes may decide whether its text can still be right.
+    begins = torch.searchsorted(owner, torch.arange(rows, device=logits.device))
+    at = begins + torch.where(first < never, first, 0)
+    pair = logits[at].topk(2).values.double()
+    gap = torch.where(first < never, pair[:, 0] - pair[:, 1], torch.inf)
+    least[2] = torch.minimum(least[2], gap)
+    return torch.cat([torch.stack([first, other[at]]).double(), least])

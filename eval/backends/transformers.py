@@ -26,7 +26,7 @@ from .rows import NEAR, Question, Row, judge, spell_rows
 from .scoring import Scores, Whole, score
 from .tokens import Tokens
 
-CHUNK = 1024  # questions tokenised at once
+CHUNK = 256  # questions tokenised at once: while the device computes, but for the first
 LOGITS = {"cpu": 2**27, "cuda": 2**30}  # elements of the logits of one batch, at most: 2 GB in bfloat16 on a GPU
 BATCH_TOKENS = {"cpu": 2048, "cuda": 16_384}  # on a CPU, larger batches than this leave the processor's caches
 CACHED = 8  # a batch of decoding may hold so many times the tokens of a forward pass: its rows bring one each
@@ -180,7 +180,7 @@ class TransformersBackend(Backend):
         for batch, answers in self._batches(iter([together]), "cache", self._decode):
             for row, found in zip(batch, answers, strict=True):
                 answer = self._answer(adapter, row, found)
-                if (answer.near_tie and self.near_alone) or row.gave_up(answer):
+                if (answer.near_tie and self.near_alone) or row.gave_up(found.tokens):
                     apart.append(row)
                 else:
                     yield row, answer
@@ -201,7 +201,7 @@ class TransformersBackend(Backend):
             self.stats.decoded += len(found.tokens)
             self.stats.alone += 1
             answer = self._answer(adapter, row, found)
-            if row.limit >= most or not row.gave_up(answer):
+            if row.limit >= most or not row.gave_up(found.tokens):
                 return answer
             row = replace(row, limit=most)
 
@@ -214,8 +214,7 @@ class TransformersBackend(Backend):
         order = sorted(range(len(questions)), key=lambda index: -len(questions[index][0]) - len(questions[index][1]))
         for start in range(0, len(order), CHUNK):
             chosen = order[start : start + CHUNK]
-            rows = spell_rows(self.tokens[adapter], [questions[index] for index in chosen])
-            yield [self._fitting(replace(row, index=chosen[row.index])) for row in rows]
+            yield [self._fitting(row) for row in spell_rows(self.tokens[adapter], questions, chosen)]
 
     def _fitting(self, row: Row) -> Row:
         """Return a row with as many tokens to decode as the model has positions.
