@@ -17,7 +17,7 @@ from ...pipelines.folder import shown
 from ..adapters import task_of
 from ..calls import BASE, Answer, Ask, Backend, Call, Verdict
 from .endpoint import ANSWER, GUIDE, Endpoint, Refused
-from .rows import NEAR, Found, Question, Row, judge, spell_rows
+from .rows import NEAR, Found, Row, judge, spell_rows
 from .tokens import Tokens
 
 CONCURRENCY = 32  # requests at the same time: the server makes batches of them
@@ -92,7 +92,7 @@ class OpenAIBackend(Backend):
         Raises:
             UserError: the server cannot be reached, refuses, or answers nonsense.
         """
-        questions = [Question(call.prompt, call.completion) for call in calls]
+        questions = [Ask(call.prompt, call.completion) for call in calls]
         yield from self._each(adapter, questions, self._verdict)
 
     def decode(self, adapter: str, asks: Sequence[Ask]) -> Iterator[tuple[int, Answer]]:
@@ -101,9 +101,7 @@ class OpenAIBackend(Backend):
         Raises:
             UserError: the server cannot be reached, refuses, or answers nonsense.
         """
-        yield from self._each(
-            adapter, [Question(ask.prompt, ask.expected, ask.known, ask.certain) for ask in asks], self._answer
-        )
+        yield from self._each(adapter, asks, self._answer)
 
     def _cards(self) -> list[dict[str, Any]]:
         """Return what the server says of the models that it serves."""
@@ -220,7 +218,7 @@ class OpenAIBackend(Backend):
     # Many questions
 
     def _each(
-        self, adapter: str, questions: list[Question], work: Callable[[str, Row], Result]
+        self, adapter: str, questions: Sequence[Ask], work: Callable[[str, Row], Result]
     ) -> Iterator[tuple[int, Result]]:
         """Work on many questions to one adapter at the same time; yield results as they come."""
         for thread in self._threads:  # nothing of another adapter is under way
@@ -257,7 +255,7 @@ class OpenAIBackend(Backend):
         finally:
             stop.set()
 
-    def _rows(self, tokens: Tokens, questions: list[Question]) -> Iterator[Row]:
+    def _rows(self, tokens: Tokens, questions: Sequence[Ask]) -> Iterator[Row]:
         for start in range(0, len(questions), CHUNK):
             yield from spell_rows(tokens, questions, range(start, min(start + CHUNK, len(questions))))
 

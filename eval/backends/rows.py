@@ -7,29 +7,13 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import NamedTuple
 
-from ..calls import SLACK, Answer, Verdict
+from ..calls import SLACK, Answer, Ask, Verdict
 from .tokens import NO_WORD, Tokens
 
 # A lead smaller than this, in logits, can turn with the shape of a batch. Measured on the architectures of
 # tests/test_architectures.py and on SmolLM2-135M, batch against alone: leads differ by up to 5e-5 in float32, 0.06 in
 # float16 and 0.4 in bfloat16; the larger ones leave room for models of many more layers.
 NEAR = {"float32": 1e-3, "float16": 0.25, "bfloat16": 1.0}
-
-
-class Question(NamedTuple):
-    """A question and its right answer.
-
-    Args:
-        prompt: what the model reads.
-        expected: the right answer, or a text of about its length.
-        known: its tokens that are proved already.
-        certain: it is the right answer.
-    """
-
-    prompt: str
-    expected: str
-    known: int = 0
-    certain: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +36,7 @@ class Row:
     """
 
     index: int
-    question: Question
+    question: Ask
     tokens: Tokens
     given: list[int]
     expected: list[int]
@@ -135,7 +119,7 @@ class Row:
         )
 
 
-def spell_rows(tokens: Tokens, questions: Sequence[Question], indices: Sequence[int]) -> Iterator[Row]:
+def spell_rows(tokens: Tokens, questions: Sequence[Ask], indices: Sequence[int]) -> Iterator[Row]:
     """Yield questions in tokens, whatever a model can take.
 
     Args:

@@ -22,7 +22,7 @@ from .load import out_of_memory, quiet
 from .model import Model
 from .packing import FILL, fit
 from .rope import borders, has_experts, side
-from .rows import NEAR, Question, Row, judge, spell_rows
+from .rows import NEAR, Row, judge, spell_rows
 from .scoring import Scores, Whole, score
 from .tokens import Tokens
 
@@ -122,7 +122,7 @@ class TransformersBackend(Backend):
             UserError: a row is longer than the model can be, or does not fit into memory alone.
         """
         self.model.use(adapter)
-        questions = [Question(call.prompt, call.completion) for call in calls]
+        questions = [Ask(call.prompt, call.completion) for call in calls]
         doubtful: list[Row] = []
         margins: dict[int, float] = {}
         ahead: tuple[list[Row], Scores] | None = None
@@ -154,12 +154,11 @@ class TransformersBackend(Backend):
             UserError: a row is longer than the model can be, or does not fit into memory alone.
         """
         self.model.use(adapter)
-        questions = [Question(ask.prompt, ask.expected, ask.known, ask.certain) for ask in asks]
-        rows = [row for chunk in self._rows(adapter, questions) for row in chunk]
+        rows = [row for chunk in self._rows(adapter, asks) for row in chunk]
         yield from ((row.index, Answer("", False)) for row in rows if row.limit < 1)
         yield from ((row.index, answer) for row, answer in self._answers(adapter, [r for r in rows if r.limit > 0]))
 
-    def _passes(self, adapter: str, questions: Sequence[Question], rest: list[Row]) -> Iterator[list[Row]]:
+    def _passes(self, adapter: str, questions: Sequence[Ask], rest: list[Row]) -> Iterator[list[Row]]:
         """Yield the rows that a forward pass can judge, and add the others to the rest."""
         for rows in self._rows(adapter, questions):
             found = [replace(row, group=self._group(row, row.length)) for row in rows]
@@ -209,9 +208,9 @@ class TransformersBackend(Backend):
         with torch.inference_mode(), quiet():
             return [alone(self.model, row.given, row.limit, row.tokens.end) for row in batch]
 
-    def _rows(self, adapter: str, questions: Sequence[Question]) -> Iterator[list[Row]]:
+    def _rows(self, adapter: str, questions: Sequence[Ask]) -> Iterator[list[Row]]:
         """Tokenise questions, those with the longest texts first."""
-        order = sorted(range(len(questions)), key=lambda index: -len(questions[index][0]) - len(questions[index][1]))
+        order = sorted(range(len(questions)), key=lambda i: -len(questions[i].prompt) - len(questions[i].expected))
         for start in range(0, len(order), CHUNK):
             chosen = order[start : start + CHUNK]
             yield [self._fitting(row) for row in spell_rows(self.tokens[adapter], questions, chosen)]
