@@ -1,6 +1,6 @@
 """``caef-data verify``: check a built folder from scratch, files, rows and what must hold across them.
 
-Rows are re-executed by ``tm.check.rows``, which shares nothing with the machines that made them. Memory: a
+Rows are computed again by ``tm.check.rows``, which shares nothing with the machines that made them. Memory: a
 worker holds a few thousand rows; the parent 16 bytes per row of one config's split and 16 per distinct
 expression of one task.
 """
@@ -192,7 +192,8 @@ class _Tally:
             self.checked += result.checked
             self.transitions += result.transitions
         if first.task not in known_tasks():
-            self.notes[f"{first.task} has no hand-written grammar: compared with the machine's own steps"] = None
+            note = f"{first.task} is compared with its own machine: producer and checker have the same author"
+            self.notes[note] = None
         hashes, starts = _joined([result.rows for result in found])
         self.rows += len(hashes)
         what = "prompt" if first.view == "one_step" else "expression"

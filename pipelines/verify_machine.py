@@ -1,4 +1,4 @@
-"""Rows of a user's own machine, which has no hand-written grammar: compared with what the machine itself says."""
+"""Rows of a user's own machine, compared with what it says itself: producer and checker have the same author."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -276,14 +276,14 @@ def test_operands_that_are_none_belong_to_no_split(folder: Folder, column: str) 
 
 
 def test_a_machine_of_the_users_own_is_checked_by_its_steps(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A task without a hand-written grammar: here add under the eyes of its own machine."""
+    """A task that the checker does not know: here add under the eyes of its own machine."""
     from caef_data.pipelines import verify as verify_module
     from caef_data.pipelines import verify_shard
 
     for module in (verify_module, verify_shard):
         monkeypatch.setattr(module, "known_tasks", lambda: ("sub", "mul"))
     report = folder.verify(workers=2)
-    assert report.ok and any("add has no hand-written grammar" in note for note in report.notes)
+    assert report.ok and any("add is compared with its own machine: producer" in note for note in report.notes)
     for view in ("one_step", "full", "aligner"):
         shards = folder.rows(f"add-{view}", "test")
         shards[0][0]["completion"] += " "

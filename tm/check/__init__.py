@@ -1,5 +1,6 @@
-"""A second account of the nine machines, written by hand from the format and sharing nothing with the first.
+"""A second account of the nine machines, by another method: every text in closed form, from Python integers.
 
-``grammar`` parses entries, ``execute`` runs their commands, ``closed`` knows every entry in closed form, ``successor``
-is the fast path, ``rows`` checks built rows. Nothing here imports the machines, their templates or the renderer.
+``closed`` and ``closed_composers`` compute prompt and completion of any step, ``rows`` compares rows with them. Nothing
+here imports the machines, the engine, their templates or the renderer (tests/test_check.py). Until the oracle has an
+interpreter, ``grammar``, ``execute`` and ``successor`` stand here for it alone.
 """

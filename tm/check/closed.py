@@ -1,74 +1,56 @@
-"""Every entry of every run as a direct function of the operands and the step, with Python integers.
+"""Every entry of every run of the six basic machines, as a direct function of operands and step.
 
-The second, independent account of what the rows must hold: nothing is executed here. ``problem(task, a, b)``
-gives an object with ``n_steps``, ``prompt(step, dialect)``, ``initial``, ``halting`` and ``answer``.
+The second, independent account of what rows must hold: nothing is executed here. An entry is a state line and a command
+line; that of step k is the prompt of transition k, and the completion of the transition before.
 """
 
 from functools import cached_property
+from typing import ClassVar
 
-from .grammar import HALT
+from .text import HALT, decimal, number, tape, written
 
-MAX_DIGITS = 20_000
-_CHUNK = 4_000  # Python refuses to convert more than 4,300 digits at once
-_LIMIT = 10**_CHUNK
-
-SIGNS = {
-    "add": "+",
-    "sub": "-",
-    "mul": "*",
-    "div": "//",
-    "greater_than": ">",
-    "less_than": "<",
-    "equal": "==",
+# The first command of the machines, and what ends their first state line
+_FIRST = {
+    "ADD": "[C] [OUTPUT]\nCMD: [C] 0, [HEAD1] RIGHT, [HEAD2] RIGHT, q1",
+    "EQUAL": "[OUTPUT]\nCMD [HEAD1] RIGHT, [HEAD2] RIGHT, [OUTPUT] True, q1",
+    "GREATER_THAN": "[OUTPUT]\nCMD [HEAD1] RIGHT, [HEAD2] RIGHT, [OUTPUT] False, q1",
+    "LESS_THAN": "[OUTPUT]\nCMD [HEAD1] RIGHT, [HEAD2] RIGHT, [OUTPUT] False, q1",
+    "REFLECTION": "[OUTPUT]\nCMD [HEAD1] RIGHT, [HEAD2] RIGHT, q1",
 }
-# mul's q1 with count k is step 3k-2, div's q1 with output k is step 3k+1, and so on
-_AFTER = {"mul": {"q0": 0, "q1": -2, "q2": -1, "q3": 0}, "div": {"q0": 0, "q1": 1, "q2": 2, "q3": 0}}
-_ADD_FIRST = "CMD: [C] 0, [HEAD1] RIGHT, [HEAD2] RIGHT, q1"
-_FALSE_FIRST = "CMD [HEAD1] RIGHT, [HEAD2] RIGHT, [OUTPUT] False, q1"
-_MOVE_BOTH = "CMD [HEAD1] RIGHT, [HEAD2] RIGHT, "
-
-
-def number(digits: str) -> int:
-    """Return the value of a decimal string of any length."""
-    if len(digits) <= _CHUNK:
-        return int(digits)
-    low = len(digits) // 2
-    return number(digits[:-low]) * int(10**low) + number(digits[-low:])
-
-
-def decimal(value: int) -> str:
-    """Return a non-negative integer of any size in decimal."""
-    if value < _LIMIT:
-        return str(value)
-    half = (value.bit_length() * 30103 // 100_000) // 2
-    high, low = divmod(value, 10**half)
-    return decimal(high) + decimal(low).zfill(half)
-
-
-def written(digits: str) -> str:
-    """Return a decimal string as it stands on a tape: ``120`` -> ``|0|2|1``; an empty one gives nothing."""
-    return digits[::-1].replace("", "|")[:-1]
-
-
-def tape(value: int) -> str:
-    """Return a non-negative integer as it stands on a tape."""
-    return (str(value) if value < _LIMIT else decimal(value))[::-1].replace("", "|")[:-1]
 
 
 class Problem:
-    """A task and its operands. Subclasses give the entries; all texts are whole prompts or completions."""
+    """A task and its operands; all texts are whole prompts or completions.
 
-    task = ""
-    n_steps = 0
+    Attributes:
+        task, name: of the machine, ``add`` and ``ADD``.
+        sign: between the operands of the raw text; None where there is no such text.
+        calls: for each state that calls a machine, the task called.
+        n_steps: transitions of the run.
+    """
+
+    task: ClassVar[str]
+    name: ClassVar[str]
+    sign: ClassVar[str | None] = None
+    calls: ClassVar[dict[str, str]] = {}
+    n_steps: int
 
     def __init__(self, a: str, b: str | None) -> None:
         self.a, self.b = a, b or ""
         self.x, self.y = number(a), number(b) if b else 0
         self.left, self.right = written(a), written(self.b)
 
-    def prompt(self, step: int, dialect: str) -> str:
-        """Return the entry that transition ``step`` starts from."""
+    def entry(self, step: int) -> str:
+        """Return the entry of a basic machine, from the initial one, 0, to the halting one, ``n_steps``."""
         raise NotImplementedError
+
+    def prompt(self, step: int, dialect: str) -> str:
+        """Return the text that transition ``step`` starts from."""
+        return self.entry(step)
+
+    def completion(self, step: int, dialect: str) -> str:
+        """Return the text that transition ``step`` gives."""
+        return self.entry(step + 1)
 
     @cached_property
     def initial(self) -> str:
@@ -77,8 +59,8 @@ class Problem:
 
     @property
     def halting(self) -> str:
-        """The last completion."""
-        raise NotImplementedError
+        """The last completion; it is the same in both dialects."""
+        return self.completion(self.n_steps - 1, "consistent")
 
     @property
     def answer(self) -> str:
@@ -88,107 +70,96 @@ class Problem:
     @property
     def question(self) -> str:
         """The raw text, ``12+9=``."""
-        return f"{self.a}{SIGNS[self.task]}{self.b}="
-
-    @staticmethod
-    def step_of(task: str, state: str, counted: str) -> int:
-        """Return the step of a mul (div) entry from its state and what is written as count (output)."""
-        if len(counted) > 6 * MAX_DIGITS:
-            return -1
-        k = number(counted[::-2])
-        if state not in _AFTER[task]:
-            return -1
-        return 0 if state == "q0" else 3 * k + _AFTER[task][state]
+        return f"{self.a}{self.sign}{self.b}="
 
 
 # ----------------------------------------------------------------------------------------------------------
-# Halting lines of the basic machines, also where a composer quotes them
+# First and last lines, also where a composer quotes them
+
+
+def first_lines(name: str, x: str, y: str) -> str:
+    """Return the state line and the command of a machine that starts on these tapes."""
+    if name == "LEFT_MASK":
+        return f"LEFT_MASK, q0, [HEAD] {x} [OUTPUT]\nCMD [HEAD] RIGHT, q1"
+    return f"{name}, q0, [HEAD1] {x}[HEAD2] {y} {_FIRST[name]}"
 
 
 def add_halt(x: str, y: str, total: str, carry: str | None = None) -> str:
-    """Halting line of ADD on three tapes; ``carry`` overrides the real one."""
+    """Return the halting line of ADD on three tapes; ``carry`` overrides the real one."""
     real = "1" if len(total) > len(x) and len(total) > len(y) else "0"
     return f"ADD, qH,  {x}[HEAD1] {y}[HEAD2] [C]{carry or real} {total}"
 
 
-def order_halt(name: str, x: str, y: str, verdict: bool) -> str:
-    """Halting line of GREATER_THAN or LESS_THAN on two tapes."""
+def order_halt(name: str, x: str, y: str, verdict: str) -> str:
+    """Return the halting line of GREATER_THAN or LESS_THAN: its heads stand behind the shorter tape's digits."""
     m = min(len(x), len(y))
     return f"{name}, qH,  {x[:m]}[HEAD1]{x[m:]} {y[:m]}[HEAD2]{y[m:]} {verdict}"
 
 
+def reflection_halt(x: str, y: str, rest: str) -> str:
+    """Return the halting line of REFLECTION."""
+    return f"REFLECTION, qH,  {x}[HEAD1] {y}[HEAD2] {rest}"
+
+
+def mask_halt(x: str, kept: str) -> str:
+    """Return the halting line of LEFT_MASK; nothing kept is a bare 0."""
+    return f"LEFT_MASK, qH,  {x}[HEAD] {kept or '0'}"
+
+
 # ----------------------------------------------------------------------------------------------------------
-# Basic machines
+# The basic machines
+
+
+def _additions() -> dict[tuple[str, str, str], tuple[int, str]]:
+    """Return the carry in and the command of each step of ADD, by the digits under the heads and that of the sum."""
+    digits, steps = ("", *"0123456789"), {}
+    for x in digits:
+        for y in digits:
+            moves = ("[HEAD1] RIGHT, " if x else "") + ("[HEAD2] RIGHT, " if y else "")
+            for carry in (0, 1):
+                over, unit = divmod(int(x or 0) + int(y or 0) + carry, 10)
+                steps[x, y, str(unit)] = carry, f"[C] {over}, [OUTPUT] {unit}, [OUTPUT] RIGHT, {moves}q1"
+    return steps
 
 
 class Add(Problem):
-    """ADD: entry k+1 has read k digits."""
+    """ADD: entry k + 1 has read k digits."""
 
-    task = "add"
+    task, name, sign = "add", "ADD", "+"
+    steps: ClassVar = _additions()
 
     def __init__(self, a: str, b: str | None) -> None:
         super().__init__(a, b)
-        self.answer_text = decimal(self.x + self.y)
-        self.total = written(self.answer_text)
+        self.total = tape(self.x + self.y)
         self.n_steps = max(len(a), len(self.b)) + 2
 
-    def prompt(self, step: int, dialect: str) -> str:
-        """See ``Problem.prompt``."""
+    def entry(self, step: int) -> str:
         x, y, total, i = self.left, self.right, self.total, 2 * step - 2
         if step == 0:
-            return f"ADD, q0, [HEAD1] {x}[HEAD2] {y} [C] [OUTPUT]\n{_ADD_FIRST}\n"
-        if step == self.n_steps - 1:
-            carry = "1" if len(total) > i else "0"
+            return first_lines("ADD", x, y) + "\n"
+        if step < self.n_steps - 1:
+            carry, command = self.steps[x[i + 1 : i + 2], y[i + 1 : i + 2], total[i + 1]]
             return (
-                f"ADD, q1,  {x}[HEAD1] {y}[HEAD2] [C]{carry} {total[:i]}[OUTPUT]\n"
-                f"CMD: [OUTPUT] {carry}, [OUTPUT], [C], qH\n"
+                f"ADD, q1,  {x[:i]}[HEAD1]{x[i:]} {y[:i]}[HEAD2]{y[i:]} [C]{carry} {total[:i]}[OUTPUT]\n"
+                f"CMD: {command}\n"
             )
-        digit1, digit2, unit = x[i + 1 : i + 2], y[i + 1 : i + 2], total[i + 1]
-        both = int(digit1 or 0) + int(digit2 or 0)
-        held = (int(unit) - both) % 10  # the carry in is what the unit of the sum has beyond the two digits
-        moves = ("[HEAD1] RIGHT, " if digit1 else "") + ("[HEAD2] RIGHT, " if digit2 else "")
+        if step == self.n_steps:
+            return f"{add_halt(x, y, total)}\n{HALT}\n"
+        carry = len(total) > i
         return (
-            f"ADD, q1,  {x[:i]}[HEAD1]{x[i:]} {y[:i]}[HEAD2]{y[i:]} [C]{held} {total[:i]}[OUTPUT]\n"
-            f"CMD: [C] {(both + held) // 10}, [OUTPUT] {unit}, [OUTPUT] RIGHT, {moves}q1\n"
+            f"ADD, q1,  {x}[HEAD1] {y}[HEAD2] [C]{carry:d} {total[:i]}[OUTPUT]\n"
+            f"CMD: [OUTPUT] {carry:d}, [OUTPUT], [C], qH\n"
         )
 
     @property
-    def halting(self) -> str:
-        """See ``Problem.halting``."""
-        return f"{add_halt(self.left, self.right, self.total)}\n{HALT}\n"
-
-    @property
     def answer(self) -> str:
-        """See ``Problem.answer``."""
-        return self.answer_text
+        return decimal(self.x + self.y)
 
 
-class _Comparison(Problem):
-    """EQUAL, GREATER_THAN and LESS_THAN: two heads that move together."""
+class Equal(Problem):
+    """EQUAL stops at the first position where the operands differ; two heads that move together."""
 
-    name = ""
-    stop = 0  # digits read before the machine stops
-    verdict = False
-
-    def _line(self, state: str, i: int, end: str) -> str:
-        x, y = self.left, self.right
-        return f"{self.name}, {state},  {x[:i]}[HEAD1]{x[i:]} {y[:i]}[HEAD2]{y[i:]} {end}\n"
-
-    @property
-    def halting(self) -> str:
-        """See ``Problem.halting``."""
-        return f"{self._line('qH', 2 * self.stop, str(self.verdict))}{HALT}\n"
-
-    @property
-    def answer(self) -> str:
-        """See ``Problem.answer``."""
-        return str(self.verdict)
-
-
-class Equal(_Comparison):
-    """EQUAL stops at the first position where the operands differ."""
-
-    task, name = "equal", "EQUAL"
+    task, name, sign = "equal", "EQUAL", "=="
 
     def __init__(self, a: str, b: str | None) -> None:
         super().__init__(a, b)
@@ -196,113 +167,110 @@ class Equal(_Comparison):
         self.stop = next((i for i, (x, y) in enumerate(pairs) if x != y), min(len(self.a), len(self.b)))
         self.n_steps, self.verdict = self.stop + 2, self.x == self.y
 
-    def prompt(self, step: int, dialect: str) -> str:
-        """See ``Problem.prompt``."""
+    def entry(self, step: int) -> str:
         if step == 0:
-            first = "CMD [HEAD1] RIGHT, [HEAD2] RIGHT, [OUTPUT] True, q1"
-            return f"EQUAL, q0, [HEAD1] {self.left}[HEAD2] {self.right} [OUTPUT]\n{first}\n"
-        command = _MOVE_BOTH + "q1"
-        if step > self.stop:
-            command = "CMD [OUTPUT], qH" if self.verdict else "CMD [OUTPUT] False, [OUTPUT], qH"
-        return f"{self._line('q1', 2 * step - 2, '[OUTPUT]True')}{command}\n"
+            return first_lines(self.name, self.left, self.right) + "\n"
+        k = step - 1
+        if k > self.stop:
+            return f"{self.line('qH', self.stop)}{self.verdict}\n{HALT}\n"
+        return f"{self.line('q1', k)}[OUTPUT]{self.held(k)}\nCMD {self.command(k)}\n"
+
+    def line(self, state: str, k: int) -> str:
+        """Return the state line after ``k`` digits, up to the output."""
+        x, y, i = self.left, self.right, 2 * k
+        return f"{self.name}, {state},  {x[:i]}[HEAD1]{x[i:]} {y[:i]}[HEAD2]{y[i:]} "
+
+    def held(self, k: int) -> bool:
+        """Return what the output says after ``k`` digits."""
+        return True
+
+    def command(self, k: int) -> str:
+        """Return the command after ``k`` digits."""
+        if k < self.stop:
+            return "[HEAD1] RIGHT, [HEAD2] RIGHT, q1"
+        return "[OUTPUT], qH" if self.verdict else "[OUTPUT] False, [OUTPUT], qH"
+
+    @property
+    def answer(self) -> str:
+        return str(self.verdict)
 
 
-class Order(_Comparison):
-    """GREATER_THAN and LESS_THAN read as many digits as the shorter operand has."""
+class GreaterThan(Equal):
+    """GREATER_THAN reads as many digits as the shorter operand has; its output is right for those read so far."""
+
+    task, name, sign = "greater_than", "GREATER_THAN", ">"
 
     def __init__(self, a: str, b: str | None) -> None:
-        super().__init__(a, b)
+        Problem.__init__(self, a, b)
         self.stop = min(len(self.a), len(self.b))
-        self.n_steps, self.verdict = self.stop + 2, self.related(self.x, self.y)
+        # of x > y and of x < y the digits that are larger where the relation holds come first
+        self.more, self.less = (self.a, self.b) if self.name == "GREATER_THAN" else (self.b, self.a)
+        large, small = (self.x, self.y) if self.name == "GREATER_THAN" else (self.y, self.x)
+        self.n_steps, self.verdict = self.stop + 2, large > small
 
-    def related(self, x: int | str, y: int | str) -> bool:
-        """Whether x stands in the machine's relation to y; strings must be of equal length."""
-        greater, less = (
-            (x > y, x < y) if isinstance(x, int) and isinstance(y, int) else (str(x) > str(y), str(x) < str(y))
-        )
-        return greater if self.task == "greater_than" else less
+    def held(self, k: int) -> bool:
+        return k > 0 and self.more[-k:] > self.less[-k:]
 
-    def prompt(self, step: int, dialect: str) -> str:
-        """See ``Problem.prompt``."""
-        if step == 0:
-            return f"{self.name}, q0, [HEAD1] {self.left}[HEAD2] {self.right} [OUTPUT]\n{_FALSE_FIRST}\n"
-        k = step - 1
-        held = k > 0 and self.related(self.a[-k:], self.b[-k:])
-        if k == self.stop:
-            longer, other = len(self.a), len(self.b)
-            says = "" if longer == other else f"[OUTPUT] {self.related(longer, other)}, "
-            command = f"CMD {says}[OUTPUT], qH"
-        else:
-            x, y = self.a[-step], self.b[-step]
-            says = "" if x == y else f"[OUTPUT] {self.related(x, y)}, "
-            command = f"{_MOVE_BOTH}{says}q1"
-        return f"{self._line('q1', 2 * k, f'[OUTPUT]{held}')}{command}\n"
+    def command(self, k: int) -> str:
+        more, less = self.more, self.less
+        if k < self.stop:
+            large, small = more[-k - 1], less[-k - 1]
+            says = "" if large == small else f"[OUTPUT] {large > small}, "
+            return f"[HEAD1] RIGHT, [HEAD2] RIGHT, {says}q1"
+        says = "" if len(more) == len(less) else f"[OUTPUT] {len(more) > len(less)}, "
+        return f"{says}[OUTPUT], qH"
 
 
-class GreaterThan(Order):
-    """GREATER_THAN."""
-
-    task, name = "greater_than", "GREATER_THAN"
-
-
-class LessThan(Order):
+class LessThan(GreaterThan):
     """LESS_THAN."""
 
-    task, name = "less_than", "LESS_THAN"
+    task, name, sign = "less_than", "LESS_THAN", "<"
 
 
 class Reflection(Problem):
     """REFLECTION: the nines' complement, then its leading zeros stripped one by one."""
 
-    task = "reflection"
+    task, name = "reflection", "REFLECTION"
 
     def __init__(self, a: str, b: str | None) -> None:
         super().__init__(a, b)
-        self.n = len(a)
-        self.padded = tape(self.x - self.y)
-        size = 0 if self.x == self.y else len(self.padded) // 2
-        self.result, self.n_steps = self.padded, self.n + 3 + self.n - size
-        self.padded += "|0" * (self.n - len(self.padded) // 2)
+        self.n, self.result = len(a), tape(self.x - self.y)
+        size = 0 if self.x == self.y else len(self.result) // 2
+        self.n_steps = self.n + 3 + self.n - size
+        self.padded = self.result + "|0" * (self.n - len(self.result) // 2)
 
-    def prompt(self, step: int, dialect: str) -> str:
-        """See ``Problem.prompt``."""
+    def entry(self, step: int) -> str:
         x, y, n, i = self.left, self.right, self.n, 2 * step - 2
         if step == 0:
-            return f"REFLECTION, q0, [HEAD1] {x}[HEAD2] {y} [OUTPUT]\nCMD [HEAD1] RIGHT, [HEAD2] RIGHT, q1\n"
+            return first_lines("REFLECTION", x, y) + "\n"
         if step <= n:
             move = "[HEAD2] RIGHT, " if i < len(y) else ""
             return (
                 f"REFLECTION, q1,  {x[:i]}[HEAD1]{x[i:]} {y[:i]}[HEAD2]{y[i:]} {self.padded[:i]}[OUTPUT]\n"
                 f"CMD [HEAD1] RIGHT, {move}[OUTPUT] {self.padded[i + 1]}, [OUTPUT] RIGHT, q1\n"
             )
+        if step == self.n_steps:
+            return f"{reflection_halt(x, y, self.result)}\n{HALT}\n"
         left = 2 * (n - max(step - n - 2, 0))
         state, command = ("q1", "q2") if step == n + 1 else ("q2", "[OUTPUT] LEFT, q2")
         command = "[OUTPUT], qH" if step == self.n_steps - 1 else command
-        output = self.padded[:left] or "|"
-        return f"REFLECTION, {state},  {x}[HEAD1] {y}[HEAD2] {output}[OUTPUT]\nCMD {command}\n"
-
-    @property
-    def halting(self) -> str:
-        """See ``Problem.halting``."""
-        return f"REFLECTION, qH,  {self.left}[HEAD1] {self.right}[HEAD2] {self.result}\n{HALT}\n"
+        return f"REFLECTION, {state},  {x}[HEAD1] {y}[HEAD2] {self.padded[:left] or '|'}[OUTPUT]\nCMD {command}\n"
 
 
 class LeftMask(Problem):
     """LEFT_MASK: a copy without the top digit, then its leading zeros stripped one by one."""
 
-    task = "left_mask"
+    task, name = "left_mask", "LEFT_MASK"
 
     def __init__(self, a: str, b: str | None) -> None:
         super().__init__(a, b)
-        self.n = len(a)
-        self.kept = a[1:].lstrip("0")
+        self.n, self.kept = len(a), a[1:].lstrip("0")
         self.n_steps = self.n + 3 + (self.n - 1 - len(self.kept))
 
-    def prompt(self, step: int, dialect: str) -> str:
-        """See ``Problem.prompt``."""
+    def entry(self, step: int) -> str:
         x, n, i = self.left, self.n, 2 * step - 2
         if step == 0:
-            return f"LEFT_MASK, q0, [HEAD] {x} [OUTPUT]\nCMD [HEAD] RIGHT, q1\n"
+            return first_lines("LEFT_MASK", x, "") + "\n"
         if step <= n:
             return (
                 f"LEFT_MASK, q1,  {x[:i]}[HEAD]{x[i:]} {x[:i]}[OUTPUT]\n"
@@ -310,10 +278,7 @@ class LeftMask(Problem):
             )
         if step == n + 1:
             return f"LEFT_MASK, q1,  {x}[HEAD] {x}[OUTPUT]\nCMD [OUTPUT] LEFT, [OUTPUT] 0, q2\n"
+        if step == self.n_steps:
+            return f"{mask_halt(x, written(self.kept))}\n{HALT}\n"
         command = "qH" if step == self.n_steps - 1 else "[OUTPUT] LEFT, q2"
         return f"LEFT_MASK, q2,  {x}[HEAD] {x[: 2 * (2 * n + 1 - step)]}[OUTPUT]\nCMD {command}\n"
-
-    @property
-    def halting(self) -> str:
-        """See ``Problem.halting``."""
-        return f"LEFT_MASK, qH,  {self.left}[HEAD] {written(self.kept) or '0'}\n{HALT}\n"

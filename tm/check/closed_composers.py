@@ -1,8 +1,12 @@
-"""The entries of SUB, MUL and DIV as direct functions of operands and step; ``problem`` finds any task."""
+"""The same of SUB, MUL and DIV, which call other machines; ``problem`` finds any task.
+
+A prompt ends with the last lines of the machine called, a completion with its first ones.
+"""
+
+from typing import ClassVar
 
 from ...errors import clip
 from .closed import (
-    MAX_DIGITS,
     Add,
     Equal,
     GreaterThan,
@@ -11,136 +15,190 @@ from .closed import (
     Problem,
     Reflection,
     add_halt,
-    decimal,
+    first_lines,
+    mask_halt,
     order_halt,
-    tape,
-    written,
+    reflection_halt,
 )
-from .grammar import HALT
+from .text import HALT, decimal, number, tape
+
+MAX_DIGITS = 20_000
+Call = tuple[str, str, str, str]  # state and command line, the machine called, and its tapes
 
 
-class Sub(Problem):
-    """SUB: complement, two additions, and the top digit off."""
-
-    task, n_steps = "sub", 5
+class Composer(Problem):
+    """A machine that calls others: each of its entries but the first and the last has a call."""
 
     def __init__(self, a: str, b: str | None) -> None:
         super().__init__(a, b)
         self.line = f"[HEAD1]{self.left} [HEAD2]{self.right} "
-        self.answer_text = decimal(self.x - self.y)
+
+    @property
+    def first(self) -> str:
+        """The first state line and command."""
+        raise NotImplementedError
+
+    @property
+    def last(self) -> str:
+        """The last state line."""
+        raise NotImplementedError
+
+    def call(self, step: int) -> Call:
+        """Return what is done in the entry before transition ``step``, 1 or later."""
+        raise NotImplementedError
+
+    def result(self, step: int) -> str:
+        """Return what the machine called there writes: a tape, True or False."""
+        raise NotImplementedError
+
+    def quoted(self, name: str, x: str, y: str, result: str, dialect: str) -> str:
+        """Return the last state line of a machine called."""
+        if name == "ADD":
+            return add_halt(x, y, result)
+        return reflection_halt(x, y, result) if name == "REFLECTION" else order_halt(name, x, y, result)
 
     def prompt(self, step: int, dialect: str) -> str:
-        """See ``Problem.prompt``."""
         if step == 0:
-            return f"SUB, q0, {self.line}\nCMD q1\n"
-        n, published = len(self.a), dialect == "published"
-        if step == 4:
-            call, after = "LEFT_MASK", "qH"
-            # 10^n + a - b: the result padded to n digits, and a 1 on top
-            padded = written(self.answer_text.zfill(n))
-            shown = padded if published else "0" if self.x == self.y else written(self.answer_text)
-            halt = f"LEFT_MASK, qH,  {padded}|1[HEAD] {shown}"
-        else:
-            rest = 10**n - 1 - self.y
-            r, s = tape(rest), tape(self.x + rest)
-            call, after = ("REFLECTION", "q2") if step == 1 else ("ADD", f"q{step + 1}")
-            if step == 1:
-                halt = f"REFLECTION, qH,  {'|9' * n}[HEAD1] {self.right}[HEAD2] {r}"
-            elif step == 2:
-                halt = add_halt(self.left, r, s, "0" if published else None)
-            else:
-                halt = add_halt(s, "|1", tape(self.x + rest + 1), "0" if published else None)
-        return f"SUB, q{step}, {self.line}\nCMD [CALL] {call}, {after}\n{halt}\n{HALT}\n"
+            return f"{self.first}\n"
+        head, name, x, y = self.call(step)
+        return f"{head}\n{self.quoted(name, x, y, self.result(step), dialect)}\n{HALT}\n"
 
-    @property
-    def halting(self) -> str:
-        """See ``Problem.halting``."""
-        return f"SUB, qH, {self.line}{written(self.answer_text)}\n{HALT}"
-
-    @property
-    def answer(self) -> str:
-        """See ``Problem.answer``."""
-        return self.answer_text
+    def completion(self, step: int, dialect: str) -> str:
+        if step == self.n_steps - 1:
+            return f"{self.last}\n{HALT}"
+        head, name, x, y = self.call(step + 1)
+        return f"{head}\n{first_lines(name, x, y)}"
 
 
-class Mul(Problem):
-    """MUL: repeated addition; at the k-th visit of q1 the count is k and the output k * a."""
+class Sub(Composer):
+    """SUB: complement, two additions, and the top digit off."""
 
-    task = "mul"
+    task, name, sign, n_steps = "sub", "SUB", "-", 5
+    calls: ClassVar = {"q1": "reflection", "q2": "add", "q3": "add", "q4": "left_mask"}
 
     def __init__(self, a: str, b: str | None) -> None:
         super().__init__(a, b)
-        self.line = f"[HEAD1]{self.left} [HEAD2]{self.right} [COUNT]"
-        self.n_steps = 3 * self.y - 1
-
-    def prompt(self, step: int, dialect: str) -> str:
-        """See ``Problem.prompt``."""
-        if step == 0:
-            return f"MUL, q0, {self.line} [OUTPUT]\nCMD [COUNT] 1, [OUTPUT]{self.left}, q1\n"
-        k, phase = divmod(step + 2, 3)
-        count = tape(k)
-        if phase == 0:
-            output, call = tape(k * self.x), "LESS_THAN, q2"
-            # published: the count in reading order, the heads behind as many digits as it has
-            said = count[::-2].replace("", "|")[:-1] if dialect == "published" else count
-            halt = order_halt("LESS_THAN", said, self.right, k < self.y)
-        elif phase == 1:
-            output, call = tape(k * self.x), "ADD, q3"
-            halt = add_halt(self.left, output, tape((k + 1) * self.x))
-        else:
-            output, call = tape((k + 1) * self.x), "ADD, q1"
-            halt = add_halt(count, "|1", tape(k + 1))
-        state = f"MUL, q{phase + 1}, {self.line}{count} [OUTPUT]{output}"
-        return f"{state}\nCMD [CALL] {call}\n{halt}\n{HALT}\n"
+        nines = int(10 ** len(a)) - 1
+        rest = tape(nines - self.y)
+        total, above = tape(self.x + nines - self.y), tape(self.x + nines - self.y + 1)  # 10^n + a - b
+        self.solution = tape(self.x - self.y)
+        self.called = (
+            ("REFLECTION", "q2", tape(nines), self.right, rest),
+            ("ADD", "q3", self.left, rest, total),
+            ("ADD", "q4", total, "|1", above),
+            ("LEFT_MASK", "qH", above, "", "0" if self.x == self.y else self.solution),
+        )
 
     @property
-    def halting(self) -> str:
-        """See ``Problem.halting``."""
-        return f"MUL, qH, {self.line}{self.right} {tape(self.x * self.y)}\n{HALT}"
+    def first(self) -> str:
+        return f"SUB, q0, {self.line}\nCMD q1"
+
+    @property
+    def last(self) -> str:
+        return f"SUB, qH, {self.line}{self.solution}"
+
+    def call(self, step: int) -> Call:
+        name, after, x, y, _ = self.called[step - 1]
+        return f"SUB, q{step}, {self.line}\nCMD [CALL] {name}, {after}", name, x, y
+
+    def result(self, step: int) -> str:
+        return self.called[step - 1][4]
+
+    def quoted(self, name: str, x: str, y: str, result: str, dialect: str) -> str:
+        published = dialect == "published"  # no carry, and all digits below the top one
+        if name == "LEFT_MASK":
+            return mask_halt(x, x[:-2] if published else result)
+        if name == "ADD" and published:
+            return add_halt(x, y, result, "0")
+        return super().quoted(name, x, y, result, dialect)
 
     @property
     def answer(self) -> str:
-        """See ``Problem.answer``."""
+        return decimal(self.x - self.y)
+
+
+class Mul(Composer):
+    """MUL: repeated addition; at the k-th visit of q1 the count is k and the output k * a."""
+
+    task, name, sign = "mul", "MUL", "*"
+    calls: ClassVar = {"q1": "less_than", "q2": "add", "q3": "add"}
+
+    def __init__(self, a: str, b: str | None) -> None:
+        super().__init__(a, b)
+        self.n_steps = 3 * self.y - 1
+
+    @property
+    def first(self) -> str:
+        return f"MUL, q0, {self.line}[COUNT] [OUTPUT]\nCMD [COUNT] 1, [OUTPUT]{self.left}, q1"
+
+    @property
+    def last(self) -> str:
+        return f"MUL, qH, {self.line}[COUNT]{self.right} {tape(self.x * self.y)}"
+
+    def call(self, step: int) -> Call:
+        k, phase = divmod(step + 2, 3)
+        count, output = tape(k), tape(k * self.x if phase < 2 else (k + 1) * self.x)
+        name, after, x, y = (
+            ("LESS_THAN", "q2", count, self.right),
+            ("ADD", "q3", self.left, output),
+            ("ADD", "q1", count, "|1"),
+        )[phase]
+        return f"MUL, q{phase + 1}, {self.line}[COUNT]{count} [OUTPUT]{output}\nCMD [CALL] {name}, {after}", name, x, y
+
+    def result(self, step: int) -> str:
+        k, phase = divmod(step + 2, 3)
+        return str(k < self.y) if phase == 0 else tape((k + 1) * self.x if phase == 1 else k + 1)
+
+    def quoted(self, name: str, x: str, y: str, result: str, dialect: str) -> str:
+        if name == "LESS_THAN" and dialect == "published":
+            x = x[::-2].replace("", "|")[:-1]  # the count in reading order
+        return super().quoted(name, x, y, result, dialect)
+
+    @property
+    def answer(self) -> str:
         return decimal(self.x * self.y)
 
 
-class Div(Problem):
-    """DIV: counts the divisor up past the dividend; at the k-th visit of q1 output is k, count (k+1) * b."""
+class Div(Composer):
+    """DIV: counts the divisor up past the dividend; at the k-th visit of q1 output is k, count (k + 1) * b."""
 
-    task = "div"
+    task, name, sign = "div", "DIV", "//"
+    calls: ClassVar = {"q1": "greater_than", "q2": "add", "q3": "add"}
 
     def __init__(self, a: str, b: str | None) -> None:
         super().__init__(a, b)
-        self.line = f"[HEAD1]{self.left} [HEAD2]{self.right} [COUNT]"
         self.quotient = self.x // self.y
         self.n_steps = 3 * self.quotient + 2
 
-    def prompt(self, step: int, dialect: str) -> str:
-        """See ``Problem.prompt``."""
-        if step == 0:
-            return f"DIV, q0, {self.line} [OUTPUT]\nCMD [COUNT]{self.right}, [OUTPUT] 0, q1\n"
-        k, phase = divmod(step - 1, 3)
-        bound = (k + 1) * self.y
-        count, output = tape(bound), tape(k + 1 if phase == 2 else k)
-        if phase == 0:
-            call, halt = "GREATER_THAN, q2", order_halt("GREATER_THAN", count, self.left, bound > self.x)
-        elif phase == 1:
-            call, halt = "ADD, q3", add_halt(output, "|1", tape(k + 1))
-        else:
-            call, halt = "ADD, q1", add_halt(self.right, count, tape(bound + self.y))
-        state = f"DIV, q{phase + 1}, {self.line}{count} [OUTPUT]{output}"
-        return f"{state}\nCMD [CALL] {call}\n{halt}\n{HALT}\n"
+    @property
+    def first(self) -> str:
+        return f"DIV, q0, {self.line}[COUNT] [OUTPUT]\nCMD [COUNT]{self.right}, [OUTPUT] 0, q1"
 
     @property
-    def halting(self) -> str:
-        """See ``Problem.halting``."""
-        return f"DIV, qH, {self.line}{tape((self.quotient + 1) * self.y)} {tape(self.quotient)}\n{HALT}"
+    def last(self) -> str:
+        return f"DIV, qH, {self.line}[COUNT]{tape((self.quotient + 1) * self.y)} {tape(self.quotient)}"
+
+    def call(self, step: int) -> Call:
+        k, phase = divmod(step - 1, 3)
+        count, output = tape((k + 1) * self.y), tape(k if phase < 2 else k + 1)
+        name, after, x, y = (
+            ("GREATER_THAN", "q2", count, self.left),
+            ("ADD", "q3", output, "|1"),
+            ("ADD", "q1", self.right, count),
+        )[phase]
+        return f"DIV, q{phase + 1}, {self.line}[COUNT]{count} [OUTPUT]{output}\nCMD [CALL] {name}, {after}", name, x, y
+
+    def result(self, step: int) -> str:
+        k, phase = divmod(step - 1, 3)
+        return str(k >= self.quotient) if phase == 0 else tape(k + 1 if phase == 1 else (k + 2) * self.y)
 
     @property
     def answer(self) -> str:
-        """See ``Problem.answer``."""
         return decimal(self.quotient)
 
+
+# ----------------------------------------------------------------------------------------------------------
+# Any task
 
 PROBLEMS: dict[str, type[Problem]] = {
     kind.task: kind for kind in (Add, Equal, GreaterThan, LessThan, Reflection, LeftMask, Sub, Mul, Div)
@@ -152,9 +210,7 @@ def problem(task: str, a: str, b: str | None) -> Problem | str:
     wrong = _operand("a", a)
     if wrong is None and (task != "left_mask" or b is not None):
         wrong = _operand("b", b)
-    if wrong is None and task in _LAWFUL:
-        wrong = _law(task, a, b or "")
-    return PROBLEMS[task](a, b) if wrong is None else wrong
+    return PROBLEMS[task](a, b) if (wrong := wrong or _law(task, a, b or "")) is None else wrong
 
 
 def _operand(name: str, text: str | None) -> str | None:
@@ -167,9 +223,6 @@ def _operand(name: str, text: str | None) -> str | None:
     return None
 
 
-_LAWFUL = frozenset({"sub", "mul", "div", "reflection", "left_mask"})  # the others take any two operands
-
-
 def _law(task: str, a: str, b: str) -> str | None:
     if task == "sub" and (len(a), a) < (len(b), b):
         return f"sub needs a >= b, found {clip(a)} - {clip(b)}"
@@ -177,9 +230,25 @@ def _law(task: str, a: str, b: str) -> str | None:
         return f"left_mask has one operand, found b = {clip(b)}"
     if task in ("mul", "div") and b == "0":
         return f"{task} needs b >= 1"
-    if task == "reflection":
-        if a.strip("9"):
-            return f"reflection needs an a of nines only, found {clip(a)}"
-        if len(b) > len(a):
-            return f"reflection needs b <= a, found {clip(a)}, {clip(b)}"
+    if task == "reflection" and a.strip("9"):
+        return f"reflection needs an a of nines only, found {clip(a)}"
+    if task == "reflection" and len(b) > len(a):
+        return f"reflection needs b <= a, found {clip(a)}, {clip(b)}"
     return None
+
+
+# mul's q1 with count k is step 3k - 2, div's q1 with output k is step 3k + 1, and so on
+_AFTER = {"mul": {"q1": -2, "q2": -1, "q3": 0}, "div": {"q1": 1, "q2": 2, "q3": 0}}
+
+
+def step_of(task: str, state: str, counted: str) -> int:
+    """Return the step of a mul (div) prompt from its state and what is written as count (output); -1 if none.
+
+    Raises:
+        ValueError: that is no number.
+    """
+    if state == "q0":
+        return 0
+    if len(counted) > 6 * MAX_DIGITS or state not in _AFTER[task]:
+        return -1
+    return 3 * number(counted[::-2]) + _AFTER[task][state]

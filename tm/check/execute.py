@@ -6,33 +6,16 @@ wrong. ``successor`` does the same to texts of right rows, fast.
 
 from dataclasses import replace
 
-from ...errors import clip
-from .closed import Problem, written
-from .closed_composers import problem
+from .closed import Problem
+from .closed_composers import problem, step_of
 from .grammar import COMPOSERS, MACHINES, TASKS, Entry, ParseError, Tape, parse
+from .text import difference, shown, written
 
 _NOTHING = ("", "True", "False")
 
 
 class ExecutionError(ValueError):
     """A command cannot be run on the tapes of its entry."""
-
-
-def shown(value: object) -> str:
-    """Return a value for a message; Python refuses to print integers of more than 4,300 digits."""
-    if type(value) is int and abs(value) >= 10**30:
-        return f"a number of {value.bit_length():,} bits"
-    return str(value) if type(value) is int else clip(value)
-
-
-def difference(expected: str, found: str) -> str:
-    """Say where two texts part and what stands there: ``line 1, column 7: expected '..', found '..'``."""
-    at = next((i for i, (x, y) in enumerate(zip(expected, found, strict=False)) if x != y), None)
-    at = min(len(expected), len(found)) if at is None else at
-    line, column = expected.count("\n", 0, at) + 1, at - (expected.rfind("\n", 0, at) + 1) + 1
-    ends = "the end of the text"
-    want, have = (clip(text[at : at + 200], 30) if text[at:] else ends for text in (expected, found))
-    return f"line {line}, column {column}: expected {want}, found {have}"
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -292,7 +275,7 @@ def locate(entry: Entry) -> int:
         return int(entry.state[1])
     if task in ("mul", "div"):
         counted = (entry.count if task == "mul" else entry.output) or ""
-        return Problem.step_of(task, entry.state, counted)
+        return step_of(task, entry.state, counted)
     if entry.state == "q2":
         return size + 2 + (size - digits if task == "reflection" else size - 1 - digits)
     return 1 + (digits if task == "add" else entry.tapes[0].head)
