@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from ..schemas import COLUMNS, VIEW_TEXT
 from ..schemas.rows import COMMON
-from .card_merge import BEGIN, Card, UnmarkedError, appended, conflict, merged, renewed
+from .card_merge import BEGIN, Card, UnmarkedError, conflict, renewed
 from .card_merge import END as END_MARK
 from .card_text import (
     ABOUT,
@@ -126,56 +126,15 @@ def replaceable_card(manifest: dict[str, Any], folder: Folder) -> str | None:
         raise conflict(str(error), folder.where(CARD)) from None
 
 
-def renewed_card(manifest: dict[str, Any], folder: Folder, replaceable: str | None) -> str:
+def renewed_card(manifest: dict[str, Any], folder: Folder, replaceable: str | None, loads: Loads = from_folder) -> str:
     """Return the card for a manifest, with all that a person wrote in the one that lies in the folder."""
-    ours, text = card(manifest, folder), card_there(folder)
+    ours, text = card(manifest, folder, loads), card_there(folder)
     if text is None or text == replaceable:
         return ours
     try:
         return renewed(text, ours)
     except UnmarkedError:
         return text  # edited since the build began: verify says what is wrong with it
-
-
-def pushed_card(manifest: dict[str, Any], folder: Folder, loads: Loads) -> str:
-    """Return the card that a push brings: that of the folder, whose rows are loaded from the target.
-
-    Raises:
-        UserError: the card was edited, and has no part of ours.
-    """
-    ours, text = card(manifest, folder, loads), card_there(folder)
-    if text is None or text == replaceable_card(manifest, folder):
-        return ours
-    return renewed(text, ours)
-
-
-def merged_card(here: bytes, there: bytes, manifest: dict[str, Any], folder: Folder, loads: Loads, where: str) -> bytes:
-    """Return the card of a push to a place that holds one already: what persons wrote there stays.
-
-    Args:
-        here: the card that the push would bring.
-        there: the card that lies at the target.
-        manifest: the dataset's.
-        folder: where its shards lie.
-        loads: writes the call that loads a split from the target.
-        where: the target's card, for messages.
-
-    Raises:
-        UserError: persons wrote here and there, or the card there cannot be renewed without losing what they wrote.
-    """
-    take = "copy that card into the folder and edit it there, or remove it there"
-    try:
-        text = there.decode("utf-8")
-        if TITLE not in text or text == first_card(manifest, folder, loads):  # a stub of the Hub's, or one of 0.1.0
-            return here if TITLE in text else appended(text, here.decode()).encode()
-        found = merged(here.decode(), text, card(manifest, folder, loads))
-    except UnicodeDecodeError:
-        raise conflict("it is no UTF-8 text", where, take) from None
-    except UnmarkedError as error:
-        raise conflict(str(error), where, take) from None
-    if found is None:
-        raise conflict("the folder's card was edited too, and neither holds all of the other", where, take)
-    return found.encode()
 
 
 def _facts(manifest: dict[str, Any], configs: dict[str, Any], folder: Folder, loads: Loads) -> str:

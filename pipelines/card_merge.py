@@ -74,12 +74,6 @@ class Card:
         front = sorted((key, text) for key, text in self.front or () if key not in OURS)
         return digest([front, self.before.strip(), self.after.strip()])
 
-    @property
-    def lines(self) -> list[str]:
-        """The lines that are a person's."""
-        front = "".join(text for key, text in self.front or () if key not in OURS)
-        return [line for line in f"{front}{self.before}{self.after}".splitlines() if line.strip()]
-
     def renewed(self, ours: Card) -> Card:
         """Return this card with our part of another; keys whose values are the same stay as they stand."""
         wanted = dict(ours.front or ())
@@ -129,34 +123,6 @@ def renewed(text: str, ours: str) -> str:
     return Card.of(text).renewed(Card.of(ours)).text
 
 
-def merged(here: str, there: str, fresh: str) -> str | None:
-    """Return the card of a push: our part as here, and what persons wrote here and there.
-
-    Args:
-        here: the card of the folder, with our part for the target.
-        there: the card that lies at the target.
-        fresh: the card that nobody has edited.
-
-    Returns:
-        None where persons wrote here and there, and neither text holds all of the other: that is for them to solve.
-
-    Raises:
-        UnmarkedError: the card there has no part of ours.
-    """
-    own, other, first = Card.of(here), Card.of(there), Card.of(fresh)
-    if own.person in (other.person, first.person) or _holds(there=other.lines, all_of=own.lines):
-        return other.renewed(own).text
-    if other.person == first.person or _holds(there=own.lines, all_of=other.lines):
-        return here
-    return None
-
-
-def _holds(*, there: list[str], all_of: list[str]) -> bool:
-    """Tell whether lines stand in a text too, in the same order."""
-    rest = iter(there)
-    return all(line in rest for line in all_of)
-
-
 def appended(text: str, ours: str) -> str:
     """Return a text without marks, a person's alone, with our part added at its end.
 
@@ -181,9 +147,12 @@ def without_examples(text: str) -> str:
 
 def conflict(why: str, where: str, next_step: str | None = None) -> UserError:
     """Return the error for a card that cannot be renewed without losing what a person wrote."""
-    marks = f"write the lines {BEGIN} and {END} where the part of caef-data is to stand, or move the file away"
+    marks = (
+        f"write the lines {BEGIN} and {END} where the part of caef-data is to stand, or move the file away; then run"
+        " the same command again"
+    )
     return UserError(
         f"{CARD} was edited, and cannot be renewed without losing that: {why}",
         where=where,
-        next_step=f"{next_step or marks}; then run the same command again",
+        next_step=next_step or marks,
     )

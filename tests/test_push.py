@@ -155,7 +155,8 @@ def test_the_tag_follows_the_card_but_not_the_commits_of_others(lfs: Side, data:
     lfs.hub.commit(repo, {"notes.txt": b"mine"})
     assert not lfs.push(data, "--repo", repo).requests(*WRITES)
     assert lfs.tags(repo)[tag] == first  # it names the same files there
-    lfs.hub.repos[repo].tags[tag] = lfs.hub.commit(repo, {"README.md": b"an earlier card"}).oid
+    earlier = lfs.hub.files(repo)["README.md"].replace(b"What a row is", b"What rows are")
+    lfs.hub.repos[repo].tags[tag] = lfs.hub.commit(repo, {"README.md": earlier}).oid
     fault = lfs.hub.fault("create-tag", 409)  # as if somebody else had just made it
     lfs.push(data, "--repo", repo)
     assert lfs.tags(repo)[tag] == lfs.hub.repos[repo].branches["main"] != first and fault.fired == 1

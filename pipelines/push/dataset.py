@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from ...errors import UserError
 from ..build import argument, resumed
-from ..card import Loads, merged_card, pushed_card
+from ..card import Loads, card, renewed_card, replaceable_card
 from ..folder import open_folder, shown
 from ..local_folder import LocalFolder
 from ..manifest import CARD, MANIFEST, is_shard, json_bytes
@@ -38,27 +38,17 @@ class Dataset:
         folder: where its shards lie.
         manifest: its manifest.
         shards: its shards, in order of their paths.
+        card: the card of the folder, as it is read from the target.
+        untouched: the card as nobody has edited it.
         texts: the bytes of its other files, card and manifest, by path; the manifest is the last one.
-        loads: writes the call that loads a split of it from the target.
     """
 
     folder: LocalFolder
     manifest: dict[str, Any]
     shards: tuple[File, ...]
+    card: str
+    untouched: str
     texts: dict[str, bytes]
-    loads: Loads
-
-    def merge(self, there: bytes | None, where: str) -> Dataset:
-        """Return the dataset with the card that belongs to a target where one lies: what persons wrote there stays.
-
-        Raises:
-            UserError: that cannot be had without losing what somebody wrote.
-        """
-        if there is None:
-            return self
-        here = pushed_card(self.manifest, self.folder, self.loads).encode()
-        text = merged_card(here, there, self.manifest, self.folder, self.loads, where)
-        return replace(self, texts={**self.texts, CARD: text})
 
     @property
     def identity(self) -> str:
@@ -131,8 +121,9 @@ def read_dataset(directory: str, loads: Loads, progress: Callable[[int, int], No
             where=shown(directory),
             next_step=remove(foreign) if len(foreign) == len(off) else again,
         )
-    texts = {CARD: pushed_card(manifest, folder, loads).encode(), MANIFEST: json_bytes(manifest)}
-    return Dataset(folder, manifest, tuple(shards), texts, loads)
+    mine = renewed_card(manifest, folder, replaceable_card(manifest, folder), loads)
+    texts = {CARD: mine.encode(), MANIFEST: json_bytes(manifest)}
+    return Dataset(folder, manifest, tuple(shards), mine, card(manifest, folder, loads), texts)
 
 
 def _sha256(folder: LocalFolder, shard: File) -> str | None:

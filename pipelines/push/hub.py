@@ -18,7 +18,8 @@ from ...errors import UserError, clip
 from ..card import first_split, from_folder
 from ..folder import open_folder, shown
 from ..local_folder import LocalFolder
-from ..manifest import CARD, MANIFEST
+from ..manifest import CARD, MANIFEST, manifest_from
+from .card import settled
 from .client import HubClient, Refused
 from .dataset import SHOWN, Changes, Dataset, File, Progress, Pushed, compare, open_dataset
 from .pull_request import merge_in_parts
@@ -95,10 +96,10 @@ class HubPush:
 
     def __init__(self, repo: Repository, dataset: Dataset, branch: str, progress: Progress) -> None:
         self.repo, self.client, self.api = repo, repo.client, repo.api
-        self.dataset, self.branch, self.progress = dataset, branch, progress
-        self.wanted = dataset.files
+        self.branch, self.progress = branch, progress
+        self.looked_at: set[str | None] = set()  # commits whose cards were
+        self.take(dataset)
         self.title = f"caef-data {dataset.identity}"  # of our commits and pull requests
-        self.additions: dict[str, CommitOperationAdd] = {}  # by path; made once: each reads its file whole
 
     def run(self, private: bool, dry_run: bool) -> Pushed:
         """Push, or look only."""
@@ -109,7 +110,7 @@ class HubPush:
         if first.head is not None:
             self.try_to_write(base)
         self.check_ours(first)
-        self.merge_card(first)
+        self.settle(first)
         changes = self.compare(first)
         place = self.repo.url if self.branch == MAIN else f"{self.repo.url}/tree/{self.branch}"
         tag = self.dataset.identity
@@ -119,7 +120,7 @@ class HubPush:
             return report(self.client.retries.count, dry_run=True)
         self.progress.begin(changes.moved)
         head = self.publish(first)
-        self.tag(tag, head)
+        self.tag(tag, head, changed=bool(changes))
         return report(self.client.retries.count, dry_run=False, notes={"commit": head, "tag": tag})
 
     # What is there
@@ -176,19 +177,27 @@ class HubPush:
             next_step="choose another --repo; this one is left alone",
         )
 
-    def merge_card(self, state: State) -> None:
-        """Keep what persons wrote into the card there.
+    def take(self, dataset: Dataset) -> None:
+        """Push this dataset from now on."""
+        self.dataset, self.wanted = dataset, dataset.files
+        self.additions: dict[str, CommitOperationAdd] = {}  # by path; made once: each reads its file whole
+
+    def settle(self, state: State) -> None:
+        """Keep what a person wrote in the card of a commit.
 
         Raises:
-            UserError: that cannot be had without losing what somebody wrote.
+            UserError: it cannot be kept beside what a person wrote in the card of the folder.
         """
-        if CARD not in state.files:
+        if state.head in self.looked_at:
             return
+        self.looked_at.add(state.head)
         with tempfile.TemporaryDirectory() as place:
-            there = self.repo.download(CARD, state.head, place)
-        self.dataset = self.dataset.merge(there, f"{self.repo.url}/blob/{self.branch}/{CARD}")
-        self.wanted = self.dataset.files
-        self.additions.pop(CARD, None)
+            there = [
+                self.repo.download(path, state.head, place) if path in state.files else None
+                for path in (CARD, MANIFEST)
+            ]
+        manifest = {} if there[1] is None else manifest_from(there[1])
+        self.take(settled(self.dataset, there[0], manifest, f"{self.repo.url}, {CARD}"))
 
     def compare(self, state: State) -> Changes:
         """Compare the dataset with what a commit holds."""
@@ -212,13 +221,13 @@ class HubPush:
             UserError: what arrived differs, or others keep moving the branch.
         """
         for _ in range(ROUNDS):
+            self.settle(state)
             changes = self.compare(state)
             if changes:
                 landed = self.commit(state, changes)
                 state = self.repo.state(self.repo.head(self.branch))
                 if not landed:
                     self.progress.say(f"{self.branch} has moved meanwhile; looking again")
-                    self.merge_card(state)
                     continue
             self.check(state)
             return str(state.head)
@@ -314,12 +323,22 @@ class HubPush:
                 next_step=f"push again: {self.client.retries.again}",
             )
 
-    def tag(self, tag: str, head: str) -> None:
-        """Let a tag name a commit; one that names another commit with the same files stays there."""
+    def tag(self, tag: str, head: str, changed: bool) -> None:
+        """Let a tag name a commit; one that names another commit with the same files stays there.
+
+        Args:
+            tag: the tag.
+            head: the commit.
+            changed: this push has made a commit; else it may also stay where a person had not edited the card yet.
+        """
         name = f"refs/tags/{tag}"
         there = self.repo.refs().get(name)
-        if there == head or (there is not None and not self.compare(self.repo.state(there))):
+        if there == head:
             return
+        if there is not None:
+            off = self.compare(self.repo.state(there))
+            if not off or (not changed and [file.path for file in off.moved] == [CARD] and not off.deleted):
+                return
 
         def once() -> None:
             there = self.repo.refs().get(name)

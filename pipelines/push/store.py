@@ -19,6 +19,7 @@ from ..local_folder import LocalFolder
 from ..manifest import CARD, MANIFEST, PLAN, STATE, manifest_from
 from ..store import Damaged, Store, at_once, open_store, scrub
 from ..store_url import split_url
+from .card import settled
 from .dataset import SHOWN, Changes, Dataset, File, Progress, Pushed, compare, open_dataset
 from .retry import Retries
 
@@ -79,7 +80,8 @@ class _Push:
         """Push, or look only."""
         before = self.store.read(MANIFEST)
         known, self.card = self.check_ours(before), self.store.read(CARD)
-        self.dataset = self.dataset.merge(self.card, self.store.where(CARD))
+        manifest = {} if before is None else manifest_from(before)
+        self.dataset = settled(self.dataset, self.card, manifest, self.store.where(CARD))
         self.wanted = self.dataset.files
         there = self.store.sizes()
         changes = compare(self.wanted, there, self.same(there, known))
