@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from ..schemas import COLUMNS, VIEW_TEXT
 from ..schemas.rows import COMMON
-from .card_merge import BEGIN, Card, UnmarkedError, conflict, renewed
+from .card_merge import BEGIN, NO_TEXT, SAVE, Card, UnmarkedError, conflict, renewed
 from .card_merge import END as END_MARK
 from .card_text import (
     ABOUT,
@@ -102,7 +102,7 @@ def card_there(folder: Folder) -> str | None:
     try:
         return None if content is None else content.decode("utf-8")
     except UnicodeDecodeError:
-        raise conflict("it is no UTF-8 text", folder.where(CARD), "save it as UTF-8, or move it away") from None
+        raise conflict(NO_TEXT, folder.where(CARD), SAVE) from None
 
 
 def replaceable_card(manifest: dict[str, Any], folder: Folder) -> str | None:

@@ -16,6 +16,7 @@ from .settings import digest
 
 BEGIN, END = "<!-- caef-data: begin -->", "<!-- caef-data: end -->"
 OURS = ("size_categories", "configs")
+NO_TEXT, SAVE = "it is no UTF-8 text", "save it as UTF-8, or move it away"
 _FRONT = re.compile(r"---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 _KEY = re.compile(r"([A-Za-z_][\w-]*)[ \t]*:(?:[ \t]|$)")
 _EXAMPLE = re.compile(
@@ -73,6 +74,23 @@ class Card:
         """A digest of what is a person's."""
         front = sorted((key, text) for key, text in self.front or () if key not in OURS)
         return digest([front, self.before.strip(), self.after.strip()])
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines that are a person's."""
+        front = "".join(text for key, text in self.front or () if key not in OURS)
+        return [line for line in f"{front}{self.before}{self.after}".splitlines() if line.strip()]
+
+    def holds(self, other: Card, first: Card) -> bool:
+        """Tell whether all that a person wrote in another card stands here too, and nothing that was removed there.
+
+        Args:
+            other: the other card.
+            first: the card that nobody has edited.
+        """
+        rest, kept = iter(self.lines), set(other.lines)
+        removed = set(first.lines) - kept
+        return removed.isdisjoint(self.lines) and all(line in rest for line in other.lines)
 
     def renewed(self, ours: Card) -> Card:
         """Return this card with our part of another; keys whose values are the same stay as they stand."""
@@ -147,12 +165,9 @@ def without_examples(text: str) -> str:
 
 def conflict(why: str, where: str, next_step: str | None = None) -> UserError:
     """Return the error for a card that cannot be renewed without losing what a person wrote."""
-    marks = (
-        f"write the lines {BEGIN} and {END} where the part of caef-data is to stand, or move the file away; then run"
-        " the same command again"
-    )
+    marks = f"write the lines {BEGIN} and {END} where the part of caef-data is to stand, or move the file away"
     return UserError(
         f"{CARD} was edited, and cannot be renewed without losing that: {why}",
         where=where,
-        next_step=next_step or marks,
+        next_step=f"{next_step or marks}; then run the same command again",
     )

@@ -18,6 +18,7 @@ from .shard import ShardRecord
 
 MANIFEST, CARD, STATE = "manifest.json", "README.md", ".caef"
 PLAN = f"{STATE}/plan.json"
+TAKEN = "card"  # the manifest's key for what a push took from the folder's card, a digest; only where it was pushed to
 FORMAT = 1
 TASK = r"[a-z][a-z0-9_]*"
 CONFIG = re.compile(rf"({TASK})-({'|'.join(VIEWS)})")
@@ -137,6 +138,8 @@ def _check_manifest(manifest: dict[str, Any]) -> None:
     _check(manifest, MANIFEST_KEYS)
     if "repo" in manifest:
         _matches("repo", manifest["repo"], REPO)
+    if TAKEN in manifest:
+        _matches(TAKEN, manifest[TAKEN], IDENTITY)
     _matches("caef_data", manifest["caef_data"], WORD)
     for name, version in manifest["built_with"].items():
         _matches("built_with", name, WORD)

@@ -390,7 +390,7 @@ def test_edits_here_and_there_are_a_conflict_before_anything_moves(side: Side, d
     side.hub.commit(repo, {"README.md": side.hub.files(repo)["README.md"] + MINE})
     before = side.hub.files(repo)
     done = side.run(edit(folder, b"\nOther words.\n"), "--repo", repo)
-    assert done.code == 2 and "edited" in done.err and "copy that card into the folder" in done.err
+    assert done.code == 2 and "edited" in done.err and "put the one from there in its place" in done.err
     assert not done.requests(*UPLOADS, "commit") and side.hub.files(repo) == before
 
 

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from caef_data.errors import UserError
 from caef_data.pipelines.card import first_card, from_folder
+from caef_data.pipelines.card_merge import Card
 from caef_data.pipelines.folder import open_folder
-from caef_data.pipelines.push.console import push_with_progress
+from caef_data.pipelines.manifest import json_bytes
+from caef_data.pipelines.push.card import _newer
+from caef_data.pipelines.store import DiskStore
+from caef_data.tests.commands import call, contents
 from caef_data.tests.pushing import UPLOADS, WRITES, Side, make_folder
 
 LICENCE = ("license: apache-2.0", "license: mit")
@@ -147,19 +150,113 @@ def test_a_card_of_0_1_0_is_replaced_unless_it_was_edited(side: Side, data: Path
     assert done.code == 2 and "README.md was edited" in done.err and not done.requests(*UPLOADS)
 
 
-def test_the_same_holds_for_other_places(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def push(folder: Path, there: Path) -> list[str]:
+    """Push to another folder, and return what changed there."""
+    code, output = call("push", folder, "--to", there, "--json")
+    assert code == 0, output
+    changes: list[str] = json.loads(output[output.index("{") :])["changed"]
+    return changes
+
+
+def test_the_same_holds_for_other_places(data: Path, tmp_path: Path) -> None:
     there = tmp_path / "there"
-
-    def push() -> list[str]:
-        options = {"repo": None, "revision": "main", "private": False, "dry_run": False, "as_json": True}
-        push_with_progress(str(data), to=str(there), **options)
-        changes: list[str] = json.loads(capsys.readouterr().out)["changed"]
-        return changes
-
-    push()
+    push(data, there)
     edit(there, LICENCE)
-    assert push() == [] and "license: mit" in (there / "README.md").read_text()
+    assert push(data, there) == [] and "license: mit" in (there / "README.md").read_text()
     edit(data, NOTES)
-    with pytest.raises(UserError, match="changed there"):
-        push()
-    assert NOTES[1] not in (there / "README.md").read_text()
+    before = contents(there)
+    for words in ([], ["--dry-run"]):
+        code, output = call("push", data, "--to", there, *words)
+        assert code == 2 and "changed there" in output and contents(there) == before
+
+
+def test_a_line_that_was_pushed_may_be_changed_again(data: Path, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    edit(data, NOTES)
+    push(data, there)
+    edit(data, ("on a Tuesday", "on a Friday"))
+    assert push(data, there) == ["README.md", "manifest.json"]
+    text = (there / "README.md").read_text()
+    assert "on a Friday" in text and "Tuesday" not in text
+
+
+def test_a_dataset_with_the_record_is_read_like_any_other(data: Path, tmp_path: Path) -> None:
+    there, next_one = tmp_path / "there", tmp_path / "next"
+    edit(data, NOTES)
+    push(data, there)
+    mine, theirs = (json.loads((one / "manifest.json").read_bytes()) for one in (data, there))
+    assert {**mine, "card": theirs["card"]} == theirs != mine
+    for words in (["verify", there, "--workers", 1], ["info", there, "--json"]):
+        code, output = call(*words)
+        assert code == 0, output
+    assert (
+        push(there, next_one) == [] and push(there, next_one) == [] and NOTES[1] in (next_one / "README.md").read_text()
+    )
+    edit(there, LICENCE)
+    assert push(there, next_one) == ["README.md", "manifest.json"]
+    make_folder(there, views=["one_step"])  # the same build into it finds everything there
+    assert call("verify", there, "--workers", 1)[0] == 0 and "license: mit" in (there / "README.md").read_text()
+    assert push(there, next_one) == []
+    (there / "manifest.json").write_bytes(json_bytes({**theirs, "card": "../x"}))
+    code, output = call("verify", there)
+    assert code == 2 and "card is '../x'" in output
+
+
+def test_a_conflict_between_two_datasets_is_solved_as_the_message_says(data: Path, tmp_path: Path) -> None:
+    there, other = tmp_path / "there", make_folder(tmp_path / "other", views=["one_step"], seed=7)
+    push(other, there)
+    edit(there, LICENCE)
+    edit(data, NOTES)
+    code, output = call("push", data, "--to", there)
+    assert code == 2 and "build the folder again, which renews our part of it, and push" in output
+    shutil.copy(there / "README.md", data / "README.md")
+    make_folder(data, views=["one_step"])
+    assert call("verify", data, "--workers", 1)[0] == 0
+    push(data, there)
+    edit(data, NOTES)
+    push(data, there)
+    text = (there / "README.md").read_text()
+    assert "license: mit" in text and NOTES[1] in text and open_folder(data).manifest()["identity"] in text
+    assert call("verify", there, "--workers", 1)[0] == 0
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_who_has_the_newer_card_where_both_wrote(built: Path, taken: bool) -> None:
+    first = (built / "README.md").read_text()
+    more, removed = changed(first, NOTES), changed(first, ("\n## Licence and citation\n", ""))
+    both = changed(more, LICENCE)
+    cards = {text: Card.of(text) for text in (first, more, removed, both)}
+
+    def newer(mine: str, theirs: str) -> Card | None:
+        return _newer(cards[mine], cards[theirs], cards[first], "0" * 16 if taken else None)
+
+    assert newer(first, both) is cards[both]  # nobody wrote here
+    assert newer(more, removed) is None  # what was removed there must not come back silently
+    with_licence = changed(more, ("on a Tuesday.", "on a Tuesday.\n\nAnd on a Friday."))
+    cards[with_licence] = Card.of(with_licence)
+    assert newer(with_licence, more) is (None if taken else cards[with_licence])  # all that stands there stands here
+    assert newer(more, with_licence) is (None if taken else cards[with_licence])
+    assert newer(more, both) is None  # a line here is gone there
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_push_that_was_stopped_at_its_end_still_knows_who_wrote(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: bool
+) -> None:
+    there = Path(shutil.copytree(OLD, tmp_path / "there")) if old else tmp_path / "there"
+    if not old:
+        edit(data, NOTES)
+        push(data, there)
+        edit(data, ("on a Tuesday", "on a Friday"))
+    with monkeypatch.context() as patch:
+        patch.setattr(DiskStore, "move", interrupt)
+        assert call("push", data, "--to", there)[0] == 130
+    assert not (there / "manifest.json").exists() and "Friday" not in (there / "README.md").read_text()
+    push(data, there)
+    text = (there / "README.md").read_text()
+    assert text.count("caef-data: begin") == text.count("# Arithmetic executed") == 1 and ("Friday" in text) != old
+    assert not (there / ".caef").exists() and call("verify", there, "--workers", 1)[0] == 0
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

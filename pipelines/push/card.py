@@ -13,16 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ..card import first_card
-from ..card_merge import Card, UnmarkedError, appended, conflict, without_examples
+from ..card_merge import NO_TEXT, SAVE, Card, UnmarkedError, appended, conflict, without_examples
 from ..local_folder import LocalFolder
-from ..manifest import CARD, MANIFEST, json_bytes
+from ..manifest import CARD, MANIFEST, TAKEN, json_bytes
 from .dataset import Dataset
-
-TAKEN = "card"  # the key of the manifest
-BOTH = (
-    f"keep a copy of your {CARD}, put the one from there in its place and push; then write your changes into it"
-    " and push once more"
-)
 
 
 def settled(dataset: Dataset, there: bytes | None, manifest_there: Mapping[str, Any], where: str) -> Dataset:
@@ -37,28 +31,59 @@ def settled(dataset: Dataset, there: bytes | None, manifest_there: Mapping[str, 
     Raises:
         UserError: a person changed the card here and there, or the one there holds no part of ours.
     """
-    mine, untouched, taken = Card.of(dataset.card), Card.of(dataset.untouched).person, manifest_there.get(TAKEN)
-    from_here = dataset.card, mine.person if mine.person != untouched else None
+    mine, first, taken = Card.of(dataset.card), Card.of(dataset.untouched), manifest_there.get(TAKEN)
+    wrote = mine.person != first.person
+    from_here = _with(dataset, dataset.card, mine.person if wrote else None)
     if there is None:
-        return _with(dataset, *from_here)
+        return from_here
     try:
         text = there.decode("utf-8")
         theirs = Card.of(text)
     except UnicodeDecodeError:
-        raise conflict("it is no UTF-8 text", where) from None
+        raise conflict(NO_TEXT, where, SAVE) from None
     except UnmarkedError as error:
         if manifest_there and without_examples(text) == _first(manifest_there):
-            return _with(dataset, *from_here)
-        if manifest_there or mine.person != untouched:
+            return from_here
+        if manifest_there or wrote:
             raise conflict(str(error), where) from None
-        return _with(dataset, appended(text, dataset.card), None)
+        return _with(dataset, appended(text, dataset.card), None, theirs=True)
+    newer = _newer(mine, theirs, first, taken)
+    if newer is None:
+        both = f"it was changed there, and the {CARD} of the folder as well"
+        raise conflict(both, where, _way_out(dataset, manifest_there))
+    return from_here if newer is mine else _with(dataset, theirs.renewed(mine).text, taken, theirs=True)
+
+
+def _newer(mine: Card, theirs: Card, first: Card, taken: str | None) -> Card | None:
+    """Return the card of whoever changed it last; None where nobody can tell.
+
+    Args:
+        mine: the card of the folder.
+        theirs: the card at the target.
+        first: the card that nobody has edited.
+        taken: what a push noted there.
+    """
     if theirs.person == mine.person:
-        return _with(dataset, *from_here)
-    if mine.person in (untouched, taken):
-        return _with(dataset, theirs.renewed(mine).text, taken)
-    if theirs.person in (untouched, taken):
-        return _with(dataset, *from_here)
-    raise conflict(f"it was changed there, and the {CARD} of the folder as well", where, BOTH)
+        return mine
+    if mine.person in (first.person, taken):
+        return theirs
+    if theirs.person == (taken or first.person):
+        return mine
+    if taken is None and mine.holds(theirs, first):
+        return mine
+    if taken is None and theirs.holds(mine, first):
+        return theirs
+    return None  # with a note it is not known what was removed since: its text is gone
+
+
+def _way_out(dataset: Dataset, manifest_there: Mapping[str, Any]) -> str:
+    """Return how to solve a conflict."""
+    same = manifest_there.get("identity") == dataset.identity
+    return (
+        f"keep a copy of your {CARD}, put the one from there in its place"
+        f"{'' if same else ', build the folder again, which renews our part of it,'} and push; then write your changes"
+        " into it"
+    )
 
 
 def _first(manifest: Mapping[str, Any]) -> str:
@@ -66,7 +91,7 @@ def _first(manifest: Mapping[str, Any]) -> str:
     return without_examples(first_card(dict(manifest), LocalFolder(Path(os.devnull))))
 
 
-def _with(dataset: Dataset, card: str, taken: object) -> Dataset:
+def _with(dataset: Dataset, card: str, taken: str | None, theirs: bool = False) -> Dataset:
     manifest = {key: value for key, value in dataset.manifest.items() if key != TAKEN}
     texts = {CARD: card.encode(), MANIFEST: json_bytes({**manifest, **({TAKEN: taken} if taken else {})})}
-    return replace(dataset, texts=texts)
+    return replace(dataset, texts=texts, theirs=theirs)

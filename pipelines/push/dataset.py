@@ -41,6 +41,7 @@ class Dataset:
         card: the card of the folder, as it is read from the target.
         untouched: the card as nobody has edited it.
         texts: the bytes of its other files, card and manifest, by path; the manifest is the last one.
+        theirs: whether what a person wrote in that card is from the target's.
     """
 
     folder: LocalFolder
@@ -49,6 +50,12 @@ class Dataset:
     card: str
     untouched: str
     texts: dict[str, bytes]
+    theirs: bool = False
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What there is to say of the card."""
+        return {CARD: "keeps what was written in it there"} if self.theirs else {}
 
     @property
     def identity(self) -> str:

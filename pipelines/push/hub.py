@@ -12,13 +12,13 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...errors import UserError, clip
 from ..card import first_split, from_folder
 from ..folder import open_folder, shown
 from ..local_folder import LocalFolder
-from ..manifest import CARD, MANIFEST, manifest_from
+from ..manifest import CARD, MANIFEST
 from .card import settled
 from .client import HubClient, Refused
 from .dataset import SHOWN, Changes, Dataset, File, Progress, Pushed, compare, open_dataset
@@ -109,7 +109,6 @@ class HubPush:
         first = self.repo.state(refs.get(full_name(base)))
         if first.head is not None:
             self.try_to_write(base)
-        self.check_ours(first)
         self.settle(first)
         changes = self.compare(first)
         place = self.repo.url if self.branch == MAIN else f"{self.repo.url}/tree/{self.branch}"
@@ -117,11 +116,12 @@ class HubPush:
         load = from_folder(*first_split(self.dataset.manifest), self.repo.name)
         report = partial(Pushed, place, f'{load.removesuffix(")")}, revision="{tag}")', changes)
         if dry_run:
-            return report(self.client.retries.count, dry_run=True)
+            return report(self.client.retries.count, dry_run=True, notes=self.dataset.notes)
         self.progress.begin(changes.moved)
         head = self.publish(first)
         self.tag(tag, head, changed=bool(changes))
-        return report(self.client.retries.count, dry_run=False, notes={"commit": head, "tag": tag})
+        notes = {"commit": head, "tag": tag, **self.dataset.notes}
+        return report(self.client.retries.count, dry_run=False, notes=notes)
 
     # What is there
 
@@ -154,21 +154,20 @@ class HubPush:
         card = CommitOperationAdd(CARD, self.dataset.texts[CARD])
         self.repo.upload("testing the right to write", [card], branch)
 
-    def check_ours(self, state: State) -> None:
-        """Refuse a repository that holds something else.
+    def manifest(self, state: State) -> dict[str, Any]:
+        """Return the manifest of a commit; an empty one where there is nothing yet.
 
         Raises:
-            UserError: it holds files, but no manifest of ours.
+            UserError: it holds something else: files, but no manifest of ours.
         """
-        if not state.files.keys() - OTHERS or self._same(self.wanted[MANIFEST], state.files.get(MANIFEST)):
-            return
+        if not state.files.keys() - OTHERS:
+            return {}
         why = ""
         if MANIFEST in state.files:
             with tempfile.TemporaryDirectory() as place:
                 self.repo.download(MANIFEST, state.head, place)
                 try:
-                    LocalFolder(Path(place)).manifest()
-                    return
+                    return LocalFolder(Path(place)).manifest()
                 except UserError as error:
                     why = f": {error.what}"
         raise UserError(
@@ -186,18 +185,17 @@ class HubPush:
         """Keep what a person wrote in the card of a commit.
 
         Raises:
-            UserError: it cannot be kept beside what a person wrote in the card of the folder.
+            UserError: it cannot be kept beside what a person wrote in the card of the folder; or the repository holds
+                something else.
         """
         if state.head in self.looked_at:
             return
         self.looked_at.add(state.head)
-        with tempfile.TemporaryDirectory() as place:
-            there = [
-                self.repo.download(path, state.head, place) if path in state.files else None
-                for path in (CARD, MANIFEST)
-            ]
-        manifest = {} if there[1] is None else manifest_from(there[1])
-        self.take(settled(self.dataset, there[0], manifest, f"{self.repo.url}, {CARD}"))
+        manifest, card = self.manifest(state), None
+        if CARD in state.files:
+            with tempfile.TemporaryDirectory() as place:
+                card = self.repo.download(CARD, state.head, place)
+        self.take(settled(self.dataset, card, manifest, f"{self.repo.url}, {CARD}"))
 
     def compare(self, state: State) -> Changes:
         """Compare the dataset with what a commit holds."""

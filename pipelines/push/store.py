@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ...errors import UserError
 from ..card import first_split, loads_from
@@ -24,6 +25,7 @@ from .dataset import SHOWN, Changes, Dataset, File, Progress, Pushed, compare, o
 from .retry import Retries
 
 ASIDE = f"{STATE}/push"
+BEFORE = f"{ASIDE}/{MANIFEST}"  # the old manifest, while there is none
 UPLOADS = 4  # files under way at a time; the client holds each in memory
 
 
@@ -80,8 +82,7 @@ class _Push:
         """Push, or look only."""
         before = self.store.read(MANIFEST)
         known, self.card = self.check_ours(before), self.store.read(CARD)
-        manifest = {} if before is None else manifest_from(before)
-        self.dataset = settled(self.dataset, self.card, manifest, self.store.where(CARD))
+        self.dataset = settled(self.dataset, self.card, self.manifest(before), self.store.where(CARD))
         self.wanted = self.dataset.files
         there = self.store.sizes()
         changes = compare(self.wanted, there, self.same(there, known))
@@ -95,7 +96,8 @@ class _Push:
             self.store.remove(self.store.sizes(ASIDE))
         load = loads_from(self.store.url)(*first_split(self.dataset.manifest))
         retries = self.store.retries.count if self.store.retries is not None else 0
-        return Pushed(self.store.url, load, changes, retries, dry_run, {"identity": self.dataset.identity})
+        notes = {"identity": self.dataset.identity, **self.dataset.notes}
+        return Pushed(self.store.url, load, changes, retries, dry_run, notes)
 
     # What is there
 
@@ -122,6 +124,14 @@ class _Push:
             where=where,
             next_step="choose another --to; this one is left alone",
         )
+
+    def manifest(self, before: bytes | None) -> dict[str, Any]:
+        """Return the manifest there, or the one that a stopped push took away; an empty one where there was none."""
+        text = self.store.read(BEFORE) if before is None else before
+        try:
+            return {} if text is None else manifest_from(text)
+        except ValueError:
+            return {}  # what lies aside may be anybody's
 
     def same(self, there: Mapping[str, int], known: Mapping[str, str]) -> set[str]:
         """Return the paths of files that are there as they should be.
@@ -200,6 +210,8 @@ class _Push:
         """
         if self.store.read(MANIFEST) != before or self.store.read(CARD) != self.card:
             raise UserError("the dataset there has changed during this push", where=self.store.where(), next_step=AGAIN)
+        if before is not None:
+            self.store.write(BEFORE, before)
         self.store.remove([MANIFEST])
         for _ in at_once(self.move, [file.path for file in files if file.path not in self.dataset.texts]):
             pass
