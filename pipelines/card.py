@@ -77,7 +77,7 @@ def card(manifest: dict[str, Any], folder: Folder, loads: Loads = from_folder) -
     first = first_split(manifest)[0] if configs else ""
     block = _facts(manifest, configs, folder, loads) if configs else f"{REBUILT}\n"
     ours = f"{BEGIN}\n{YOURS}\n{block}{END_MARK}\n"
-    return "\n".join(["\n".join(_front_matter(configs, first, described=True)), TITLE, ours, END])
+    return "\n".join(["\n".join(_front_matter(configs, first, versions=True)), TITLE, ours, END])
 
 
 def first_card(manifest: dict[str, Any], folder: Folder, loads: Loads = from_folder) -> str:
@@ -85,7 +85,7 @@ def first_card(manifest: dict[str, Any], folder: Folder, loads: Loads = from_fol
     configs = {name: manifest["configs"][name] for name in sorted(manifest["configs"])}
     if not configs:
         return f"{REBUILT}\n"
-    front = "\n".join(_front_matter(configs, first_split(manifest)[0], described=False))
+    front = "\n".join(_front_matter(configs, first_split(manifest)[0], versions=False))
     facts = _facts(manifest, configs, folder, loads)
     for here, first in FIRST_TEXTS.items():
         facts = facts.replace(f"{here}\n", f"{first}\n" if first else "")
@@ -167,16 +167,18 @@ def commands(manifest: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys(split["command"] for splits in configs for split in splits.values()))
 
 
-def content(splits: dict[str, Any]) -> str:
-    """Return a digest of a config's files.
+def version(splits: dict[str, Any]) -> str:
+    """Return the version of a config: 0.0 and a digest of its files.
 
     The datasets library keeps what it has read of a folder under the folder's last name and what the card's YAML says
-    of its configs: it takes other rows for the same ones unless something changes there.
+    of its configs: it takes other rows for the same ones unless something changes there. The version is the one value
+    of which releases from 2.14.7 to 5.2.0 all take note.
     """
-    return digest({split: [shard["sha256"] for shard in own["shards"]] for split, own in splits.items()})
+    files = {split: [shard["sha256"] for shard in own["shards"]] for split, own in splits.items()}
+    return f"0.0.{int(digest(files), 16)}"
 
 
-def _front_matter(configs: dict[str, Any], first: str, described: bool) -> list[str]:
+def _front_matter(configs: dict[str, Any], first: str, versions: bool) -> list[str]:
     rows = sum(split["rows"] for splits in configs.values() for split in splits.values())
     size = next((name for most, name in SIZES if rows < most), "10B<n<100B")
     lines = ["---", "license: apache-2.0", "language:", "- en", "pretty_name: Arithmetic as Turing machines"]
@@ -185,7 +187,7 @@ def _front_matter(configs: dict[str, Any], first: str, described: bool) -> list[
     lines += ["configs:"] if configs else []
     for name, splits in configs.items():
         lines += [f"- config_name: {name}", *(["  default: true"] if name == first else [])]
-        lines += [f"  description: content {content(splits)}"] if described else []
+        lines += [f"  version: {version(splits)}"] if versions else []
         lines.append("  data_files:")
         for split in (one for one in SPLITS if one in splits):
             lines += [f"  - split: {split}", f"    path: {name}/{split}-*.parquet"]

@@ -313,7 +313,7 @@ CARD: dict[str, Forgery] = {
     "of another dataset": of_card("with these versions the same bytes", "somehow"),
     "sizes": of_card("size_categories:\n- 1K<n<10K", "size_categories:\n- 1M<n<10M"),
     "a config's files": of_card("path: add-full/test-*.parquet", "path: add-full/train-*.parquet"),
-    "the content of a config": of_card("description: content ", "description: content 0"),
+    "the content of a config": of_card("  version: 0.0.", "  version: 0.0.1"),
     "broken YAML": of_card("license: apache-2.0", "license: [apache-2.0"),
     "no text": lambda forger: (forger.path / "README.md").write_bytes(b"\xff\xfe"),
     "a mark twice": of_card("## Licence", "<!-- caef-data: end -->\n## Licence"),
