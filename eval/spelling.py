@@ -7,7 +7,6 @@ from os.path import commonprefix
 from typing import TYPE_CHECKING
 
 from ..errors import UserError, clip
-from ..pipelines.folder import shown
 from .agenda import Agenda
 from .calls import Call
 
@@ -67,7 +66,7 @@ def _first_unknown(tokens: Tokens, text: str) -> str:
 def _unspeakable(tokens: Tokens, what: str) -> UserError:
     return UserError(
         f"the tokenizer cannot spell the machines' texts: it {what}",
-        where=shown(tokens.tokenizer.name_or_path),
+        where=tokens.where,
         allowed="a tokenizer that gives every text back unchanged, such as the byte-level ones of most models",
         next_step="take the tokenizer that the adapter was trained with: it belongs into the adapter's folder",
     )

@@ -106,11 +106,7 @@ class Counts:
         rows = [question + answer for question, answer in zip(questions, answers, strict=True)]
         spelled = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
         self.merged += tokens.merges(questions, answers)
-        texts = tokens.tokenizer.batch_decode(
-            [apart[len(tokens.start) :] for apart in spelled],
-            skip_special_tokens=False,
-            clean_up_tokenization_spaces=False,
-        )
+        texts = tokens.decode([apart[len(tokens.start) :] for apart in spelled])
         self.unspelled += sum(text.removeprefix(tokens.lead) != row for text, row in zip(texts, rows, strict=True))
 
 

@@ -1,18 +1,23 @@
 """Which tokenizer each adapter is asked with: its own where its folder brings one, else the base model's."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("transformers")
 
 from tokenizers import Tokenizer, normalizers
+from typer.testing import CliRunner
 
+from caef_data.cli import app
 from caef_data.errors import UserError
 from caef_data.eval.backends.tokens import differences, load_tokenizer, load_tokenizers
 from caef_data.eval.calls import BASE, Call
 from caef_data.eval.spelling import check_spelling
-from caef_data.tests.checkpoints import CHARACTERS, VOCABULARY, write_json, write_tokenizer
+from caef_data.tests.checkpoints import CHARACTERS, VOCABULARY, write_checkpoint, write_json, write_tokenizer
 from caef_data.tests.small_model import make_tokenizer
 
 TEXTS = ["12+34=", "ab\n"]
@@ -84,3 +89,78 @@ def test_a_tokenizer_without_an_end(tmp_path: Path) -> None:
     write_json(tmp_path / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
     with pytest.raises(UserError, match="no end-of-text token"):
         load_tokenizer(tmp_path)
+
+
+def behind(*after: Any) -> dict[str, Any]:
+    special = {"<unk>": {"id": "<unk>", "ids": [1], "tokens": ["<unk>"]}}
+    one = [{"Sequence": {"id": "A", "type_id": 0}}, *after]
+    return {"type": "TemplateProcessing", "single": one, "pair": [*one, *one], "special_tokens": special}
+
+
+def changed(file: str = "tokenizer.json", **settings: Any) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        write_json(folder / file, {**json.loads((folder / file).read_text()), **settings})
+
+    return change
+
+
+ODD = {"type": "Replace", "pattern": {"Regex": "("}, "content": ""}
+FEW = {"type": "WordLevel", "vocab": {"<eos>": 0, "x": 1}, "unk_token": "<unk>"}
+BPE = {"type": "BPE", "vocab": {word: number for number, word in enumerate(VOCABULARY)}, "merges": [], "dropout": 0.5}
+# Damages and what is said of them. Rust's panics are no Exceptions, and are written to standard error, too.
+DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "a pattern that is none": (changed(normalizer=ODD), "cannot be loaded: 'Oniguruma error"),
+    "a panic at loading": (
+        changed(normalizer={"type": "Precompiled", "precompiled_charsmap": ""}),
+        "cannot be loaded: 'Precompiled",
+    ),
+    "a panic at work": (changed(pre_tokenizer={"type": "FixedLength", "length": 0}), "fails: 'chunk size must be"),
+    "no word for what it does not know": (changed(model=FEW, added_tokens=[]), "fails: 'WordLevel error: Missing"),
+    "a length that is none": (changed("tokenizer_config.json", model_max_length="x"), "fails: "),
+    "a token behind each text": (
+        changed(post_processor=behind({"SpecialToken": {"id": "<unk>", "type_id": 0}})),
+        "does not end a text where it ends: it makes 'ADD, q0<unk>' of 'ADD, q0'",
+    ),
+    "another text each time": (changed(model=BPE), "otherwise each time: its dropout is 0.5"),
+    "no text": (lambda folder: (folder / "tokenizer.json").write_bytes(b"\xff"), "cannot be loaded: "),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_tokenizer_gives_one_message(tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    write_tokenizer(tmp_path)
+    damage, said = DAMAGES[name]
+    damage(tmp_path)
+    with pytest.raises(UserError) as raised:
+        load_tokenizer(tmp_path)
+    assert raised.value.what.startswith("the tokenizer ") and said in raised.value.what
+    assert raised.value.where == str(tmp_path) and raised.value.next_step and "\n" not in raised.value.what
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["eval", "--task", "add", "--mode", "one_step", "--adapters", "ckpt", "--data", "SMOKE"],
+        ["tokens", "SMOKE", "--tokenizer", "ckpt/base"],
+        ["export", "SMOKE", "--format", "alpaca", "--tokenizer", "ckpt/base"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_every_command_refuses_a_tokenizer_that_panics(
+    smoke: Path, tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_checkpoint(tmp_path / "ckpt")
+    DAMAGES["a panic at work"][0](tmp_path / "ckpt/base")
+    with pytest.raises(UserError, match="the tokenizer fails: 'chunk size must be non-zero'"):
+        CliRunner().invoke(app, [str(smoke) if word == "SMOKE" else word for word in words], catch_exceptions=False)
+    assert not list(tmp_path.rglob("*.jsonl"))
+
+
+def test_a_text_that_only_some_rows_have_makes_it_fail(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, ["<eos>", *CHARACTERS])
+    tokens = load_tokenizer(tmp_path)
+    for work in (lambda: tokens.encode(["\x00"]), lambda: tokens.prompts(["\x00"]), lambda: tokens.decode([["x"]])):
+        with pytest.raises(UserError, match="the tokenizer fails: "):
+            work()

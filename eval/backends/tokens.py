@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from os.path import commonprefix
 from pathlib import Path
@@ -53,23 +55,55 @@ class Tokens:
         words: the tokens that stand for a text.
 
     Raises:
-        UserError: the tokenizer has no end-of-text token, or does not take the template.
+        UserError: the tokenizer has no end-of-text token, fails, cannot be continued, or does not take the template.
     """
 
     def __init__(self, tokenizer: Any, template: str | None = None, *, joined: bool = False) -> None:
         self.tokenizer, self.joined = tokenizer, joined
-        self.template = read_template(template, tokenizer)
+        with refusing(self.where, "cannot be used"):
+            self.template = read_template(template, tokenizer)
+            self._probe()
+
+    @property
+    def where(self) -> str:
+        """Where the tokenizer comes from, for messages."""
+        return shown(str(self.tokenizer.name_or_path))
+
+    def _probe(self) -> None:
+        """Find what stands around texts.
+
+        Raises:
+            UserError: there is no end, or something else stands behind every text.
+        """
+        tokenizer = self.tokenizer
         end = self.template.end or tokenizer.eos_token
         if end is None:
             raise UserError(
                 "the tokenizer has no end-of-text token: nothing would tell where an answer ends",
-                where=shown(tokenizer.name_or_path),
+                where=self.where,
                 next_step='name one in its tokenizer_config.json: "eos_token": ...',
             )
         self.end: int = tokenizer.convert_tokens_to_ids(end)
+        if self.end is None or tokenizer.convert_ids_to_tokens(self.end) != end:
+            raise UserError(f"the end-of-text token {clip(end)} is no token of the tokenizer", where=self.where)
+        if chance := getattr(getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None), "dropout", None):
+            raise UserError(
+                f"the tokenizer spells a text otherwise each time: its dropout is {chance:g}",
+                where=self.where,
+                next_step='set it in tokenizer.json: "dropout": null',
+            )
         self.words = frozenset(tokenizer.get_vocab().values())
-        plain, [whole] = self.encode([_PROBE])[0], tokenizer([_PROBE])["input_ids"]
-        at = next((i for i in range(len(whole)) if whole[i : i + len(plain)] == plain), 0)
+        plain, [whole] = self.encode([_PROBE])[0], tokenizer([_PROBE], verbose=False)["input_ids"]
+        at = next((i for i in range(len(whole)) if whole[i : i + len(plain)] == plain), len(whole))
+        behind = whole[at + len(plain) :]
+        if at == len(whole) or not {self.end, tokenizer.eos_token_id}.issuperset(behind):
+            # A model asked through the library would read them before its answer.
+            raise UserError(
+                f"the tokenizer does not end a text where it ends: it makes {clip(self._decode(whole))} of {_PROBE!r}",
+                where=self.where,
+                allowed="tokenizers that put nothing behind a text but its end",
+                next_step="take the tokenizer that the adapter was trained with: it belongs into the adapter's folder",
+            )
         self.start: list[int] = whole[:at]
         opening = self.encode([self.template.render(_PROBE)])[0]
         if self.template.whole or opening[: len(self.start)] == self.start:  # the template brings them itself
@@ -83,9 +117,10 @@ class Tokens:
         """Return the tokens of each text, without any before or after it."""
         if not texts:
             return []
-        found: list[list[int]] = self.tokenizer(
-            list(texts), add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False
-        )["input_ids"]
+        plain = {"add_special_tokens": False, "return_attention_mask": False, "return_token_type_ids": False}
+        with refusing(self.where, "fails"):
+            # Not verbose: that a text is longer than a model takes is told elsewhere, of the model that is asked.
+            found: list[list[int]] = self.tokenizer(list(texts), **plain, verbose=False)["input_ids"]
         return found
 
     def prompts(self, texts: Sequence[str]) -> list[list[int]]:
@@ -96,7 +131,12 @@ class Tokens:
         """
         found = [self.start + tokens for tokens in self.encode([self.template.render(text) for text in texts])]
         if not all(found):
-            raise UserError(f"the prompt {clip(texts[found.index([])])} has no token, so nothing can follow it")
+            raise UserError(
+                f"the prompt {clip(texts[found.index([])])} has no token, so nothing can follow it",
+                where=self.where,
+                allowed="tokenizers that know the characters of the machines' texts",
+                next_step="take the tokenizer that the adapter was trained with: it belongs into the adapter's folder",
+            )
         return found
 
     def completions(self, texts: Sequence[str]) -> list[list[int]]:
@@ -185,7 +225,14 @@ class Tokens:
         return both[len(before) :] if both.startswith(before) else self._decode(answer)
 
     def _decode(self, tokens: Sequence[int]) -> str:
-        found: str = self.tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return self.decode([tokens])[0]
+
+    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """Return the text of each row of tokens."""
+        with refusing(self.where, "fails"):
+            found: list[str] = self.tokenizer.batch_decode(
+                [list(row) for row in rows], skip_special_tokens=False, clean_up_tokenization_spaces=False
+            )
         return found
 
 
@@ -211,14 +258,52 @@ def load_tokenizer(folder: Path | str, template: str | None = None, *, joined: b
     """
     from transformers import AutoTokenizer
 
-    try:
+    with _silent(), refusing(shown(str(folder)), "cannot be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(
             str(folder), trust_remote_code=False, local_files_only=Path(folder).is_dir()
         )
-    except Exception as error:  # whatever the library makes of a damaged folder
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(f"the tokenizer cannot be loaded: {clip(reason, 300)}", where=shown(str(folder))) from error
-    return Tokens(tokenizer, template, joined=joined)
+        tokenizer.name_or_path = str(folder)  # whatever its configuration says
+        return Tokens(tokenizer, template, joined=joined)
+
+
+@contextmanager
+def refusing(where: str, fails: str) -> Iterator[None]:
+    """Turn whatever a tokenizer's library raises at a damaged one into a message.
+
+    Args:
+        where: the tokenizer's folder, or its name on the Hub.
+        fails: what it does then.
+
+    Raises:
+        UserError: the library raises something, also a panic of its compiled part, which is no ``Exception``.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+        raise UserError(
+            f"the tokenizer {fails}: {clip(reason, 300)}",
+            where=where,
+            allowed="what save_pretrained of the transformers library writes, whole",
+            next_step="copy or download its files again, or save it with the installed version of transformers",
+        ) from error
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Send what is written to standard error nowhere: a panic is written there before it is raised."""
+    with open(os.devnull, "wb") as nowhere:
+        kept = os.dup(2)
+        try:
+            os.dup2(nowhere.fileno(), 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def load_tokenizers(
