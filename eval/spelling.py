@@ -46,10 +46,9 @@ def check_spelling(tokens: Tokens, calls: Iterable[Call]) -> None:
 
 
 def _check(tokens: Tokens, text: str, spelled: list[int], before: list[int]) -> None:
-    unknown = tokens.tokenizer.unk_token_id
     if tokens.end in spelled:
         raise _unspeakable(tokens, f"takes a part of {clip(text)} for the end of the text")
-    if unknown is not None and unknown in spelled:
+    if tokens.unknown is not None and tokens.unknown in spelled:
         raise _unspeakable(tokens, f"does not know {_first_unknown(tokens, text)} in {clip(text)}")
     back = tokens.text(before, spelled)
     if back != text:
@@ -59,7 +58,7 @@ def _check(tokens: Tokens, text: str, spelled: list[int], before: list[int]) -> 
 
 
 def _first_unknown(tokens: Tokens, text: str) -> str:
-    alone = next((one for one in text if tokens.tokenizer.unk_token_id in tokens.encode([one])[0]), None)
+    alone = next((one for one in text if tokens.unknown in tokens.encode([one])[0]), None)
     return "a part" if alone is None else clip(alone)
 
 

@@ -248,7 +248,7 @@ def _check_space(plan: Plan, folder: Folder, todo: list[Task]) -> None:
     free = folder.free()
     if free is not None and needed > free:
         raise UserError(
-            f"the build needs about {needed / 1e9:,.1f} GB of disk, {free / 1e9:,.1f} GB are free",
+            f"the build needs about {needed / 1e6:,.1f} MB of disk, {free / 1e6:,.1f} MB are free",
             where=shown(folder.name),
             next_step="make room, choose another folder with --out, or build less (caef-data plan shows the sizes)",
         )

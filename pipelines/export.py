@@ -257,7 +257,7 @@ def _check_space(job: Job, todo: Sequence[File]) -> None:
     free = job.target.disk.free()
     if free is not None and needed > free:
         raise UserError(
-            f"the export needs about {needed / 1e9:,.1f} GB of disk, {free / 1e9:,.1f} GB are free",
+            f"the export needs about {needed / 1e6:,.1f} MB of disk, {free / 1e6:,.1f} MB are free",
             where=shown(job.target.name),
             next_step="make room, choose another folder with --out, or export less (--config, --split)",
         )

@@ -223,7 +223,7 @@ class StoreFolder(Folder):
             free, needed = shutil.disk_usage(copy).free, sum(there.values())
             if needed > free:
                 raise UserError(
-                    f"a copy needs {needed / 1e9:,.1f} GB of disk, {free / 1e9:,.1f} GB are free",
+                    f"a copy needs {needed / 1e6:,.1f} MB of disk, {free / 1e6:,.1f} MB are free",
                     where=shown(copy.parent),
                     next_step="set TMPDIR to a folder with more room",
                 )

@@ -286,7 +286,7 @@ def test_a_small_file_system(tmp_path: Path, busy_reference: dict[str, bytes]) -
         out = place / "data"
         refused = run("build", *BUSY, "--out", out)
         assert refused.returncode == 2
-        assert "GB of disk" in refused.stderr or "the disk is full" in refused.stderr
+        assert "MB of disk" in refused.stderr or "the disk is full" in refused.stderr
         # the check of free space is passed, then somebody else fills the disk
         filler.unlink()
         running = busy(out)

@@ -319,7 +319,7 @@ def test_a_full_disk(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     export(str(small), str(out), JSONL)
     assert everything(out) == fresh(small, tmp_path / "reference")
     monkeypatch.setattr("caef_data.pipelines.local_folder.LocalFolder.free", lambda _: 100_000)
-    refused(small, tmp_path / "no room", r"the export needs about [\d.]+ GB of disk", ALPACA)
+    refused(small, tmp_path / "no room", r"the export needs about [\d.]+ MB of disk", ALPACA)
 
 
 def test_an_unreadable_disk_is_not_called_full(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from caef_data.eval.report.words import asked, good_up_to, models, outcome, perc
 from caef_data.eval.runs import RAW
 from caef_data.eval.tables import RunTables, run_id
 from caef_data.schemas import RESULTS
-from caef_data.tests.commands import call
+from caef_data.tests.commands import call, full_disk
 from caef_data.tests.results_data import HOSTILE, RUNS, columns, run_row
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -360,6 +360,15 @@ def test_what_cannot_be_reported_is_refused(tmp_path: Path, results: Path, monke
             said = refused("--results", results, "--out", tmp_path / "x")
             assert "pip install 'caef-data[report]'" in said
     assert not (tmp_path / "x").exists()
+
+
+def test_a_full_disk_leaves_the_page_that_was_there(results: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("old")
+    with full_disk(100):
+        code, said = call("report", "--results", results, "--out", page)
+    assert code == 2 and "the disk is full" in said and str(page) in said and "make room" in said, said
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
 def test_the_newest_ten_of_many_runs_are_taken(tmp_path: Path) -> None:

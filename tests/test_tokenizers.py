@@ -122,6 +122,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
         "does not end a text where it ends: it makes 'ADD, q0<unk>' of 'ADD, q0'",
     ),
     "another text each time": (changed(model=BPE), "otherwise each time: its dropout is 0.5"),
+    "a token that has none": (
+        changed("tokenizer_config.json", unk_token={"__type": "AddedToken"}),
+        "cannot be used: 'maximum recursion depth",
+    ),
     "no text": (lambda folder: (folder / "tokenizer.json").write_bytes(b"\xff"), "cannot be loaded: "),
 }
 

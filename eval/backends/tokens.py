@@ -53,6 +53,7 @@ class Tokens:
         start: tokens that stand before a prompt's text, such as one for the beginning of text.
         end: the token that must follow a completion: the end-of-text token, or what the template ends answers with.
         words: the tokens that stand for a text.
+        unknown: the token of what has none; None where there is no such token.
 
     Raises:
         UserError: the tokenizer has no end-of-text token, fails, cannot be continued, or does not take the template.
@@ -93,6 +94,7 @@ class Tokens:
                 next_step='set it in tokenizer.json: "dropout": null',
             )
         self.words = frozenset(tokenizer.get_vocab().values())
+        self.unknown: int | None = tokenizer.unk_token_id
         plain, [whole] = self.encode([_PROBE])[0], tokenizer([_PROBE], verbose=False)["input_ids"]
         at = next((i for i in range(len(whole)) if whole[i : i + len(plain)] == plain), len(whole))
         behind = whole[at + len(plain) :]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...errors import UserError
+from ...errors import UserError, telling_of_full_disk
 from ...pipelines.build import argument
 from ...pipelines.folder import shown
 from ...pipelines.shard import put
@@ -41,7 +41,8 @@ def report(results: str, runs: Sequence[str], out: str) -> None:
     finally:
         database.close()
     page = render(numbers).encode()
-    put(path, page)
+    with telling_of_full_disk(shown(out), "make room and run the same command again, or choose another --out"):
+        put(path, page)
     size = f"{len(page) / 1e6:.1f} MB" if len(page) >= 1e6 else f"{len(page) / 1e3:.0f} kB"
     num = len(numbers.runs)
     print(f"{shown(out)}: {num} run{'s' * (num > 1)}, {len(numbers.panels)} tasks and modes, {size}")
