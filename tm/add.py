@@ -7,19 +7,56 @@ q1 reads a digit of each operand (0 past its end) and the carry, writes the unit
 that are still inside their operands; with both at the end it writes the carry unless it is 0.
 """
 
-from collections.abc import Iterator, Mapping
-
-import numpy as np
-
-from . import columns
-from .basic import BasicBatch, BasicMachine, Configuration, Said, reverse
+from .basic import BasicMachine, View
 from .batch import Batch, StepRule, rule
-from .columns import I64, Bool, Operands
-from .machine import Dialect
-from .render import Part, decimal, left, low, pick_digit, pick_flag, right, tape
 from .stress import ADDITION, Family
 
-INSTRUCTION = """\
+TAPES = "{a_left}[HEAD1]{a_right} {b_left}[HEAD2]{b_right} [C]{carry} {out}"
+
+
+class Add(BasicMachine):
+    """a + b."""
+
+    name = "add"
+    sign = "+"
+    commutative = True
+    states = {
+        "q0": "ADD, q0, [HEAD1] {a}[HEAD2] {b} [C] [OUTPUT]",
+        "q1": f"ADD, q1,  {TAPES}[OUTPUT]",
+        "qH": f"ADD, qH,  {TAPES}",
+    }
+
+    def decide(self, view: View) -> str:
+        if view.state == "q0":
+            return "CMD: [C] 0, [HEAD1] RIGHT, [HEAD2] RIGHT, q1"
+        x, y = view.symbols
+        if not x and not y:
+            return f"CMD: [OUTPUT] {view.carry}, [OUTPUT], [C], qH"
+        over, digit = divmod(int(x or 0) + int(y or 0) + int(view.carry), 10)
+        moves = ("[HEAD1] RIGHT, " if x else "") + ("[HEAD2] RIGHT, " if y else "")
+        return f"CMD: [C] {over}, [OUTPUT] {digit}, [OUTPUT] RIGHT, {moves}q1"
+
+    def max_num_steps(self, len_a: int, len_b: int) -> int:
+        return max(len_a, len_b) + 2
+
+    def count(self, len_a: int, len_b: int, num: int, span: int) -> int:
+        if len_a <= 10 and len_b <= 10:
+            return 10 * num
+        return num // 2 if lopsided(len_a, len_b) else num
+
+    def step_rule(self, batch: Batch) -> StepRule:
+        return rule(batch.num_steps, keep_all=5, last=2, random=4)
+
+    def families(self) -> tuple[Family, ...]:
+        return ADDITION
+
+
+def lopsided(len_a: int, len_b: int) -> bool:
+    """Tell whether both lengths are over 10 and one is more than 1.5 times the other."""
+    return min(len_a, len_b) > 10 and 2 * max(len_a, len_b) > 3 * min(len_a, len_b)
+
+
+Add.instruction = """\
 ADD is a Turing machine that adds two non-negative integers. You are its control: given the current entry
 of a run, you write the next one. An entry is a state line and a command line.
 
@@ -48,7 +85,7 @@ CMD: [C] 0, [OUTPUT] 2, [OUTPUT] RIGHT, [HEAD1] RIGHT, q1
 
 """
 
-ALIGNER_INSTRUCTION = """\
+Add.aligner_instruction = """\
 You translate between sums as people write them and the Turing machine ADD. The text below is an input or
 an output.
 
@@ -74,115 +111,4 @@ Its answer:
 
 """
 
-RAW_INSTRUCTION = "Answer with the sum of the two numbers, in digits.\n\n"
-
-
-class Add(BasicMachine):
-    """a + b."""
-
-    name = "add"
-    instruction = INSTRUCTION
-    aligner_instruction = ALIGNER_INSTRUCTION
-    raw_instruction = RAW_INSTRUCTION
-    sign = "+"
-    commutative = True
-    states = {
-        "q0": "ADD, q0, [HEAD1] {a}[HEAD2] {b} [C] [OUTPUT]",
-        "q1": "ADD, q1,  {a_left}[HEAD1]{a_right} {b_left}[HEAD2]{b_right} [C]{carry} {out}[OUTPUT]",
-        "qH": "ADD, qH,  {a_left}[HEAD1]{a_right} {b_left}[HEAD2]{b_right} [C]{carry} {out}",
-    }
-    commands = {
-        "start": "CMD: [C] 0, [HEAD1] RIGHT, [HEAD2] RIGHT, q1",
-        "write": "CMD: [C] {over}, [OUTPUT] {digit}, [OUTPUT] RIGHT, {move_a}{move_b}q1",
-        "close": "CMD: [OUTPUT] {carry}, [OUTPUT], [C], qH",
-    }
-
-    def decide(self, now: Configuration) -> Said:
-        x, y = (now.read(0), now.read(1)) if now.state == "q1" else ("", "")
-        if now.state == "q0":
-            return "start", {}
-        if not x and not y:
-            return "close", {"carry": now.carry}
-        total = int(x or 0) + int(y or 0) + int(now.carry)
-        moves = {"move_a": "[HEAD1] RIGHT, " if x else "", "move_b": "[HEAD2] RIGHT, " if y else ""}
-        return "write", {"over": str(total // 10), "digit": str(total % 10), **moves}
-
-    def at(self, a: int, b: int, i: int) -> Configuration:
-        now = self.start(a, b)
-        if i == 0:
-            return now
-        len_a, len_b = (len(tape) for tape in now.tapes)
-        k = min(i - 1, max(len_a, len_b))
-        carry = (a % 10**k + b % 10**k) // 10**k
-        heads = (min(k, len_a), min(k, len_b))
-        if i == max(len_a, len_b) + 2:
-            return Configuration("qH", now.tapes, heads, str(carry), reverse(a + b))
-        return Configuration("q1", now.tapes, heads, str(carry), reverse(a + b)[:k])
-
-    def answer(self, a: int, b: int) -> int:
-        return a + b
-
-    def num_steps(self, a: int, b: int) -> int:
-        return self.max_num_steps(len(str(a)), len(str(b)))
-
-    def max_num_steps(self, len_a: int, len_b: int) -> int:
-        return max(len_a, len_b) + 2
-
-    def count(self, len_a: int, len_b: int, num: int, span: int) -> int:
-        if len_a <= 10 and len_b <= 10:
-            return 10 * num
-        return num // 2 if lopsided(len_a, len_b) else num
-
-    def step_rule(self, batch: Batch) -> StepRule:
-        return rule(batch.num_steps, keep_all=5, last=2, random=4)
-
-    def families(self) -> tuple[Family, ...]:
-        return ADDITION
-
-    def batch(self, operands: Operands, dialect: Dialect) -> Batch:
-        return AddBatch(self, operands, dialect)
-
-
-def lopsided(len_a: int, len_b: int) -> bool:
-    """Tell whether both lengths are over 10 and one is more than 1.5 times the other."""
-    return min(len_a, len_b) > 10 and 2 * max(len_a, len_b) > 3 * min(len_a, len_b)
-
-
-class AddBatch(BasicBatch):
-    """Columns of additions: the sum and every carry, from which each entry follows."""
-
-    def count_steps(self) -> I64:
-        self.a, self.b = self.operands.a, self.operands.second
-        self.sum, self.carry = columns.add(self.a, self.b)
-        self.longest = np.maximum(self.a.length, self.b.length)
-        return self.longest + 2
-
-    def phases(self, e: I64, i: I64) -> Iterator[tuple[Bool, str, str | None]]:
-        n = self.longest[e]
-        yield i == 0, "q0", "start"
-        yield (i > 0) & (i <= n), "q1", "write"
-        yield i == n + 1, "q1", "close"
-        yield i == n + 2, "qH", None
-
-    def parts(self, state: str, e: I64, i: I64) -> Mapping[str, Part]:
-        if state == "q0":
-            return {"a": tape(self.operands.a, e), "b": tape(self.operands.second, e)}
-        k = np.minimum(i - 1, self.longest[e])
-        following = np.minimum(k + 1, self.longest[e])
-        halted = state == "qH"
-        return {
-            "a_left": left(self.a, e, k),
-            "a_right": right(self.a, e, k),
-            "b_left": left(self.b, e, k),
-            "b_right": right(self.b, e, k),
-            "carry": pick_flag(self.carry[k, e] > 0, "1", "0"),
-            "out": tape(self.sum, e) if halted else low(self.sum, e, k),
-            "over": pick_flag(self.carry[following, e] > 0, "1", "0"),
-            "digit": pick_digit(self.sum.digit(e, k)),
-            "move_a": pick_flag(k < self.a.length[e], "[HEAD1] RIGHT, ", ""),
-            "move_b": pick_flag(k < self.b.length[e], "[HEAD2] RIGHT, ", ""),
-        }
-
-    def answer(self) -> Part:
-        self.num_steps  # noqa: B018  (computes the sum)
-        return decimal(self.sum, self.all)
+Add.raw_instruction = "Answer with the sum of the two numbers, in digits.\n\n"

@@ -1,224 +1,143 @@
-"""Basic machines: a transition function over tapes, whose commands are executed on the tapes that they name."""
+"""Basic machines: states, and one scalar ``decide`` that gives the command for what a machine sees."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import cache, cached_property
 from typing import ClassVar
 
-import numpy as np
-import pyarrow as pa
-
-from .batch import Rows, Texts, WalkedBatch, texts
-from .columns import I64, Bool
+from ..errors import UserError
+from .batch import Batch, SteppedBatch
+from .columns import Operands
+from .interpreter import Configuration, execute, units_first
 from .machine import HALT, Dialect, Machine, Transition
-from .render import Block, Part, render
+from .tape_engine import Table, TapeBatch, Untabulated, View
 from .template import Template
 
+__all__ = ["BasicMachine", "Configuration", "Said", "View"]
 
-def cells(digits: str) -> str:
-    """Return the tape text of digits given units first: ``"21"`` -> ``"|2|1"``."""
-    return "|" + "|".join(digits) if digits else ""
-
-
-def reverse(number: int) -> str:
-    """Return the digits of a number, units first."""
-    return str(number)[::-1]
-
-
-@dataclass(frozen=True, slots=True)
-class Configuration:
-    """Everything that a basic machine knows between two steps.
-
-    Args:
-        state: ``q0`` ... ``qH``.
-        tapes: the operands' digits, units first.
-        heads: position of each head: -1 before it has entered its tape, else the number of cells to its left.
-        carry: the register ``[C]``.
-        output: digits written so far, units first.
-        flag: the truth value written to the output.
-        pending: a digit written but not yet moved past.
-    """
-
-    state: str
-    tapes: tuple[str, ...]
-    heads: tuple[int, ...]
-    carry: str = ""
-    output: str = ""
-    flag: str = ""
-    pending: str = ""
-
-    def read(self, head: int) -> str:
-        """Return the digit under a head, or an empty string past the end."""
-        return self.tapes[head][self.heads[head] : self.heads[head] + 1]
-
-    def parts(self) -> dict[str, str]:
-        """Return the named parts that state lines are made of."""
-        parts = {"carry": self.carry, "out": cells(self.output), "flag": self.flag}
-        for name, tape, head in zip("ab", self.tapes, self.heads, strict=False):
-            parts[name] = cells(tape)
-            parts[f"{name}_left"], parts[f"{name}_right"] = (
-                cells(tape[: max(head, 0)]),
-                cells(tape[max(head, 0) :]),
-            )
-        return parts
-
-
-def execute(now: Configuration, command: str) -> Configuration:
-    """Return the configuration that a command line leads to.
-
-    A digit is written under the output head and stays when the head moves right or when the output is closed, except
-    that closing it drops a leading 0; moving the head left takes the last digit back.
-    """
-    state, heads, carry = now.state, list(now.heads), now.carry
-    output, flag, pending = now.output, now.flag, now.pending
-    for action in command.removeprefix("CMD").lstrip(": ").split(", "):
-        target, _, value = action.partition(" ")
-        if target in ("[HEAD]", "[HEAD1]", "[HEAD2]"):
-            heads[target == "[HEAD2]"] += 1 if value == "RIGHT" else -1
-        elif target == "[C]":
-            carry = value or carry
-        elif target != "[OUTPUT]":
-            state = target
-        elif value == "RIGHT" or (not value and pending not in ("", "0")):
-            output, pending = output + pending, ""
-        elif value == "LEFT":
-            output = output[:-1]
-        elif value in ("True", "False"):
-            flag = value
-        else:
-            pending = value
-    return Configuration(state, now.tapes, tuple(heads), carry, output, flag, pending if state != "qH" else "")
-
-
-Said = tuple[str, dict[str, str]]  # the name of a command and its parts
-Content = tuple[Template, Mapping[str, Part]]
+Said = str | tuple[str, dict[str, str]]  # a command line; or the name of one of ``commands`` and its parts
 
 
 class BasicMachine(Machine):
     """A machine that works on its tapes alone.
 
     Class attributes:
-        states: the state line of each state.
-        commands: the command lines, by name; ``halt`` is the one of qH.
+        states: the state line of each state, over the parts a, b, a_left, a_right, b_left, b_right, carry, out, flag.
+        empty: in which states an output without digits shows what: ``{"qH": "|0"}``.
+        commands: command lines by name, where ``decide`` returns names.
     """
 
     states: ClassVar[dict[str, str]]
-    commands: ClassVar[dict[str, str]]
+    empty: ClassVar[dict[str, str]] = {}
+    commands: ClassVar[dict[str, str]] = {}
 
     @abstractmethod
-    def decide(self, now: Configuration) -> Said:
-        """Return the command that the machine gives in a configuration: its transition function."""
+    def decide(self, view: View) -> Said:
+        """Return the command line that the machine gives: its transition function.
+
+        What it may look at: ``view.state``, ``view.read(head)`` or ``view.symbol`` (the digit under a head, "" past its
+        tape), ``view.carry``, ``view.flag``, ``view.last`` (the digit that the output ends with).
+        """
+
+    def line(self, view: View | Configuration) -> str:
+        """Return the command line of a view."""
+        if view.state == "qH":
+            return HALT
+        said = self.decide(view)  # type: ignore[arg-type]
+        return said if isinstance(said, str) else self.commands[said[0]].format_map(said[1])
+
+    @cached_property
+    def table(self) -> Table | None:
+        """The machine's ``decide`` in arrays; None where it looks at more than tables can hold."""
+        try:
+            return Table(self)
+        except Untabulated:
+            return None
+
+    @cache  # noqa: B019  (one instance a machine, kept for good)
+    def template(self, state: str) -> Template:
+        """Return the template of an entry without its last newline."""
+        line = self.states[state]
+        if state in self.empty:
+            line = line.replace("{out}", "{mark}{out}")
+        return Template(line + "\n{command}")
+
+    def batch(self, operands: Operands, dialect: Dialect) -> Batch:
+        if self.table is None:
+            return SteppedBatch(self, operands, dialect)
+        return TapeBatch(self, operands, dialect, self.table)
+
+    # One expression
 
     def start(self, a: int, b: int) -> Configuration:
         """Return the initial configuration."""
-        tapes = (reverse(a),) if self.unary else (reverse(a), reverse(b))
+        tapes = (units_first(a),) if self.unary else (units_first(a), units_first(b))
         return Configuration("q0", tapes, (-1,) * len(tapes))
 
-    def at(self, a: int, b: int, i: int) -> Configuration:
-        """Return configuration ``i`` in closed form; without one, by walking there."""
-        now = self.start(a, b)
-        for _ in range(i):
-            now = self.step(now)
-        return now
+    def walk(self, a: int, b: int, most: int | None = None) -> tuple[Configuration, int]:
+        """Return the configuration after ``most`` steps, or the one that halts; and the number of steps to it.
 
-    def parts(self, now: Configuration) -> dict[str, str]:
-        """Return the named parts of the state line."""
-        return now.parts()
-
-    def command(self, now: Configuration) -> str:
-        """Return the command line of a configuration."""
-        if now.state == "qH":
-            return HALT
-        name, parts = self.decide(now)
-        return self.commands[name].format_map(parts)
-
-    def step(self, now: Configuration) -> Configuration:
-        """Return the next configuration."""
-        return execute(now, self.command(now))
+        Raises:
+            UserError: the machine does not halt within its ``max_num_steps``.
+        """
+        now, steps, limit = self.start(a, b), 0, self.max_num_steps(len(str(a)), len(str(b)))
+        most = limit if most is None else min(most, limit)
+        if self.table is not None:
+            now, steps = self.table.walk(now, most)
+        else:
+            while now.state != "qH" and steps < most:
+                now, steps = execute(now, self.line(now)), steps + 1
+        if now.state != "qH" and steps == limit:
+            raise self.endless(limit)
+        return now, steps
 
     def entry(self, now: Configuration) -> str:
         """Return the two lines of a configuration, each ended by a newline."""
-        return f"{self.states[now.state].format_map(self.parts(now))}\n{self.command(now)}\n"
+        parts = {**now.parts(), "command": self.line(now), "mark": "" if now.output else self.empty.get(now.state, "")}
+        return self.template(now.state).source.format_map(parts) + "\n"
 
     def transition(self, a: int, b: int, t: int, dialect: Dialect) -> Transition:
-        now = self.at(a, b, t)
-        then = self.step(now)
+        now, _ = self.walk(a, b, t)
+        then = execute(now, self.line(now))
         return Transition(self.entry(now), self.entry(then), now.state, then.state)
 
     def transitions(self, a: int, b: int, dialect: Dialect) -> Iterator[Transition]:
-        now, text = self.start(a, b), self.entry(self.start(a, b))
-        while now.state != "qH":
-            then = self.step(now)
+        now, most = self.start(a, b), self.max_num_steps(len(str(a)), len(str(b)))
+        text = self.entry(now)
+        for _ in range(most):
+            then = execute(now, self.line(now))
             following = self.entry(then)
             yield Transition(text, following, now.state, then.state)
+            if then.state == "qH":
+                return
             now, text = then, following
+        raise self.endless(most)
 
     def initial(self, a: int, b: int) -> str:
         return self.entry(self.start(a, b))
 
     def halted(self, a: int, b: int) -> str:
-        return self.entry(self.at(a, b, self.num_steps(a, b)))
+        return self.entry(self.walk(a, b)[0])
 
-    @cache  # noqa: B019  (one instance a machine, kept for good)
-    def template(self, state: str, command: str | None) -> Template:
-        """Return the template of an entry without its last newline; ``command`` None is the halt line."""
-        return Template(self.states[state] + "\n" + (HALT if command is None else self.commands[command]))
+    def answer(self, a: int, b: int) -> int | bool:
+        """Return what stands in the output when the machine has halted."""
+        found, _ = self.walk(a, b)
+        return found.flag == "True" if found.flag else int(found.output[::-1] or 0)
 
+    def num_steps(self, a: int, b: int) -> int:
+        return self.walk(a, b)[1]
 
-NEWLINE = Template("\n")
+    def max_num_steps(self, len_a: int, len_b: int) -> int:
+        """Return the largest number of transitions of operands of these lengths: of one pass and its way back."""
+        return 4 * (len_a + len_b + 2)
 
-
-class BasicBatch(WalkedBatch):
-    """The columnar form of a basic machine; subclasses say what stands at entry ``i``."""
-
-    machine: BasicMachine
-
-    @abstractmethod
-    def count_steps(self) -> I64:
-        """Compute what entries depend on (all but the initial one), and return the number of transitions."""
-
-    @abstractmethod
-    def parts(self, state: str, e: I64, i: I64) -> Mapping[str, Part]:
-        """Return the parts of the entries ``i`` of expressions ``e``, all in one state, those of commands too."""
-
-    @abstractmethod
-    def phases(self, e: I64, i: I64) -> Iterator[tuple[Bool, str, str | None]]:
-        """Yield (mask, state, command) that together cover the entries ``i`` of expressions ``e``."""
-
-    @cached_property
-    def num_steps(self) -> I64:
-        return self.count_steps()
-
-    def entries(self, e: I64, i: I64) -> list[Block]:
-        """Return the entries ``i`` of expressions ``e``."""
-        blocks = []
-        self.num_steps  # noqa: B018  (what the phases below depend on is computed here, once)
-        for mask, state, command in self.phases(e, i):
-            rows = np.flatnonzero(mask)
-            if len(rows):
-                template = self.machine.template(state, command) + NEWLINE
-                blocks.append(Block(rows, template, self.parts(state, e[rows], i[rows]), state))
-        return blocks
-
-    def first(self, e: I64, command: str = "start") -> Content:
-        """Return the initial entry of expressions ``e`` without its last newline, for a composer to quote."""
-        return self.machine.template("q0", command), self.parts("q0", e, np.zeros_like(e))
-
-    def last(self, e: I64) -> Content:
-        """Return the halting entry of expressions ``e`` without its last newline, for a composer to quote."""
-        return self.machine.template("qH", None), self.parts("qH", e, self.num_steps[e])
-
-    def prompts(self, rows: Rows) -> Texts:
-        return texts(self.entries(rows.expression, rows.index), len(rows))
-
-    def completions(self, rows: Rows) -> Texts:
-        return texts(self.entries(rows.expression, rows.index + 1), len(rows))
-
-    def initial(self) -> pa.Array:
-        return render(self.entries(self.all, np.zeros_like(self.all)), len(self.all))
-
-    def halted(self) -> pa.Array:
-        return render(self.entries(self.all, self.num_steps), len(self.all))
+    def endless(self, most: int) -> UserError:
+        """Return the error of a run that goes on after ``most`` steps."""
+        return UserError(
+            f"{self.name} does not halt within {most:,} steps",
+            where=self.source,
+            allowed="as many steps as the machine's max_num_steps(len_a, len_b) says",
+            next_step="define max_num_steps in the machine's class, or mend its decide",
+        )

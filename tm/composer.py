@@ -6,10 +6,11 @@ import re
 from abc import abstractmethod
 from functools import lru_cache
 
-from .basic import BasicBatch, BasicMachine, Content
+from .basic import BasicMachine
 from .columns import Operands
 from .machine import HALT, Dialect, Machine, Transition, machine
 from .render import Part
+from .tape_engine import Content, TapeBatch
 from .template import Template
 
 
@@ -52,13 +53,13 @@ def halted(task: str, x: int, y: int) -> str:
     return machine(task).halted(x, y).removesuffix("\n")
 
 
-def called(task: str, operands: Operands) -> BasicBatch:
+def called(task: str, operands: Operands) -> TapeBatch:
     """Return the columns of a called machine."""
     found = machine(task)
     if not isinstance(found, BasicMachine):
         raise TypeError(f"a composer calls basic machines, {task} is none")
     batch = found.batch(operands, "consistent")
-    if not isinstance(batch, BasicBatch):
+    if not isinstance(batch, TapeBatch):
         raise TypeError(f"{task} has no columnar form")
     return batch
 

@@ -4,18 +4,50 @@ EQUAL, q1,  [HEAD1]|2|1 [HEAD2]|3|1 [OUTPUT]True
 CMD [OUTPUT] False, [OUTPUT], qH
 """
 
-from collections.abc import Iterator, Mapping
-
-import numpy as np
-
-from .basic import BasicBatch, BasicMachine, Configuration, Said
+from .basic import BasicMachine, View
 from .batch import Batch, StepRule, rule
 from .classes import DIFFERENT, EQUAL, Variant, halves
-from .columns import I64, Bool, Operands, widen
-from .machine import Dialect
-from .render import Part, left, pick_flag, right, tape
 
-INSTRUCTION = """\
+TAPES = "{a_left}[HEAD1]{a_right} {b_left}[HEAD2]{b_right}"
+VARIANTS = halves(EQUAL, Variant("different", 1, DIFFERENT))
+
+
+class Equal(BasicMachine):
+    """a == b."""
+
+    name = "equal"
+    sign = "=="
+    commutative = True
+    states = {
+        "q0": "EQUAL, q0, [HEAD1] {a}[HEAD2] {b} [OUTPUT]",
+        "q1": f"EQUAL, q1,  {TAPES} [OUTPUT]{{flag}}",
+        "qH": f"EQUAL, qH,  {TAPES} {{flag}}",
+    }
+
+    def decide(self, view: View) -> str:
+        if view.state == "q0":
+            return "CMD [HEAD1] RIGHT, [HEAD2] RIGHT, [OUTPUT] True, q1"
+        x, y = view.symbols
+        if x and x == y:
+            return "CMD [HEAD1] RIGHT, [HEAD2] RIGHT, q1"
+        return f"CMD {'[OUTPUT] False, ' if x or y else ''}[OUTPUT], qH"
+
+    def max_num_steps(self, len_a: int, len_b: int) -> int:
+        return min(len_a, len_b) + 2
+
+    def count(self, len_a: int, len_b: int, num: int, span: int) -> int:
+        if len_a == len_b:
+            return 100 * num if len_a <= 10 else 10 * num
+        return -(-10 * num // span)
+
+    def variants(self, len_a: int, len_b: int) -> tuple[Variant, ...]:
+        return VARIANTS if len_a == len_b else VARIANTS[1:]
+
+    def step_rule(self, batch: Batch) -> StepRule:
+        return rule(batch.num_steps, keep_all=5, last=3, random=5)
+
+
+Equal.instruction = """\
 EQUAL is a Turing machine that tells whether two non-negative integers are equal. You are its control:
 given the current entry of a run, you write the next one. An entry is a state line and a command line.
 
@@ -44,7 +76,7 @@ CMD [OUTPUT] False, [OUTPUT], qH
 
 """
 
-ALIGNER_INSTRUCTION = """\
+Equal.aligner_instruction = """\
 You translate between questions as people write them (is a equal to b?) and the Turing machine EQUAL. The
 text below is an input or an output.
 
@@ -70,111 +102,4 @@ Its answer:
 
 """
 
-RAW_INSTRUCTION = "Answer True if the two numbers are equal, otherwise False.\n\n"
-
-VARIANTS = halves(EQUAL, Variant("different", 1, DIFFERENT))
-
-
-class Equal(BasicMachine):
-    """a == b."""
-
-    name = "equal"
-    instruction = INSTRUCTION
-    aligner_instruction = ALIGNER_INSTRUCTION
-    raw_instruction = RAW_INSTRUCTION
-    sign = "=="
-    commutative = True
-    states = {
-        "q0": "EQUAL, q0, [HEAD1] {a}[HEAD2] {b} [OUTPUT]",
-        "q1": "EQUAL, q1,  {a_left}[HEAD1]{a_right} {b_left}[HEAD2]{b_right} [OUTPUT]True",
-        "qH": "EQUAL, qH,  {a_left}[HEAD1]{a_right} {b_left}[HEAD2]{b_right} {flag}",
-    }
-    commands = {
-        "start": "CMD [HEAD1] RIGHT, [HEAD2] RIGHT, [OUTPUT] True, q1",
-        "move": "CMD [HEAD1] RIGHT, [HEAD2] RIGHT, q1",
-        "close": "CMD {write}[OUTPUT], qH",
-    }
-
-    def decide(self, now: Configuration) -> Said:
-        if now.state == "q0":
-            return "start", {}
-        x, y = now.read(0), now.read(1)
-        if x and x == y:
-            return "move", {}
-        return "close", {"write": "[OUTPUT] False, " if x or y else ""}
-
-    def at(self, a: int, b: int, i: int) -> Configuration:
-        now = self.start(a, b)
-        if i == 0:
-            return now
-        last = self.num_steps(a, b)
-        k = min(i, last - 1) - 1
-        halted = i == last
-        flag = str(a == b) if halted else "True"
-        return Configuration("qH" if halted else "q1", now.tapes, (k, k), flag=flag)
-
-    def answer(self, a: int, b: int) -> bool:
-        return a == b
-
-    def num_steps(self, a: int, b: int) -> int:
-        x, y = str(a)[::-1], str(b)[::-1]
-        shared = next((k for k, (p, q) in enumerate(zip(x, y, strict=False)) if p != q), min(len(x), len(y)))
-        return shared + 2
-
-    def max_num_steps(self, len_a: int, len_b: int) -> int:
-        return min(len_a, len_b) + 2
-
-    def count(self, len_a: int, len_b: int, num: int, span: int) -> int:
-        if len_a == len_b:
-            return 100 * num if len_a <= 10 else 10 * num
-        return -(-10 * num // span)
-
-    def variants(self, len_a: int, len_b: int) -> tuple[Variant, ...]:
-        if len_a != len_b:
-            return VARIANTS[1:]
-        return VARIANTS
-
-    def step_rule(self, batch: Batch) -> StepRule:
-        return rule(batch.num_steps, keep_all=5, last=3, random=5)
-
-    def batch(self, operands: Operands, dialect: Dialect) -> Batch:
-        return EqualBatch(self, operands, dialect)
-
-
-class EqualBatch(BasicBatch):
-    """Columns of comparisons: the length of the common part decides everything."""
-
-    def count_steps(self) -> I64:
-        self.a, self.b = self.operands.a, self.operands.second
-        shortest = np.minimum(self.a.length, self.b.length)
-        width = int(shortest.max(initial=0))
-        x, y = widen(self.a.planes, width), widen(self.b.planes, width)
-        self.shared = shortest.copy()
-        for k in reversed(range(width)):
-            np.copyto(self.shared, k, where=(x[k] != y[k]) & (k < shortest))
-        self.same = (self.shared == self.a.length) & (self.shared == self.b.length)
-        return self.shared + 2
-
-    def phases(self, e: I64, i: I64) -> Iterator[tuple[Bool, str, str | None]]:
-        shared = self.shared[e]
-        yield i == 0, "q0", "start"
-        yield (i > 0) & (i <= shared), "q1", "move"
-        yield i == shared + 1, "q1", "close"
-        yield i == shared + 2, "qH", None
-
-    def parts(self, state: str, e: I64, i: I64) -> Mapping[str, Part]:
-        if state == "q0":
-            return {"a": tape(self.operands.a, e), "b": tape(self.operands.second, e)}
-        k = np.minimum(i - 1, self.shared[e])
-        return {
-            "a_left": left(self.a, e, k),
-            "a_right": right(self.a, e, k),
-            "b_left": left(self.b, e, k),
-            "b_right": right(self.b, e, k),
-            "flag": pick_flag(self.same[e]),
-            "write": pick_flag(self.same[e], "", "[OUTPUT] False, "),
-        }
-
-    def answer(self) -> Part:
-        self.num_steps  # noqa: B018  (computes the result)
-        return pick_flag(self.same)
+Equal.raw_instruction = "Answer True if the two numbers are equal, otherwise False.\n\n"

@@ -3,7 +3,23 @@
 from .batch import Batch, StepRule, rule
 from .comparison import Comparison, state_lines
 
-INSTRUCTION = """\
+
+class GreaterThan(Comparison):
+    """a > b."""
+
+    name = "greater_than"
+    sign = ">"
+    states = state_lines("GREATER_THAN")
+
+    @staticmethod
+    def holds(x: int, y: int) -> bool:
+        return x > y
+
+    def step_rule(self, batch: Batch) -> StepRule:
+        return rule(batch.num_steps, keep_all=5, last=1, random=3)
+
+
+GreaterThan.instruction = """\
 GREATER_THAN is a Turing machine that tells whether operand 1 is greater than operand 2 (non-negative
 integers). You are its control: given the current entry of a run, you write the next one. An entry is a
 state line and a command line.
@@ -33,7 +49,7 @@ CMD [HEAD1] RIGHT, [HEAD2] RIGHT, [OUTPUT] False, q1
 
 """
 
-ALIGNER_INSTRUCTION = """\
+GreaterThan.aligner_instruction = """\
 You translate between questions as people write them (is a greater than b?) and the Turing machine
 GREATER_THAN. The text below is an input or an output.
 
@@ -59,22 +75,4 @@ Its answer:
 
 """
 
-RAW_INSTRUCTION = "Answer True if the first number is greater than the second, otherwise False.\n\n"
-
-
-class GreaterThan(Comparison):
-    """a > b."""
-
-    name = "greater_than"
-    instruction = INSTRUCTION
-    aligner_instruction = ALIGNER_INSTRUCTION
-    raw_instruction = RAW_INSTRUCTION
-    sign = ">"
-    states = state_lines("GREATER_THAN")
-
-    @staticmethod
-    def holds(x: int, y: int) -> bool:
-        return x > y
-
-    def step_rule(self, batch: Batch) -> StepRule:
-        return rule(batch.num_steps, keep_all=5, last=1, random=3)
+GreaterThan.raw_instruction = "Answer True if the first number is greater than the second, otherwise False.\n\n"

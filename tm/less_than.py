@@ -3,7 +3,23 @@
 from .batch import Batch, StepRule, rule
 from .comparison import Comparison, state_lines
 
-INSTRUCTION = """\
+
+class LessThan(Comparison):
+    """a < b."""
+
+    name = "less_than"
+    sign = "<"
+    states = state_lines("LESS_THAN")
+
+    @staticmethod
+    def holds(x: int, y: int) -> bool:
+        return x < y
+
+    def step_rule(self, batch: Batch) -> StepRule:
+        return rule(batch.num_steps, keep_all=5, last=2, random=4)
+
+
+LessThan.instruction = """\
 LESS_THAN is a Turing machine that tells whether operand 1 is smaller than operand 2 (non-negative
 integers). You are its control: given the current entry of a run, you write the next one. An entry is a
 state line and a command line.
@@ -33,7 +49,7 @@ CMD [OUTPUT] True, [OUTPUT], qH
 
 """
 
-ALIGNER_INSTRUCTION = """\
+LessThan.aligner_instruction = """\
 You translate between questions as people write them (is a less than b?) and the Turing machine LESS_THAN.
 The text below is an input or an output.
 
@@ -59,22 +75,4 @@ Its answer:
 
 """
 
-RAW_INSTRUCTION = "Answer True if the first number is less than the second, otherwise False.\n\n"
-
-
-class LessThan(Comparison):
-    """a < b."""
-
-    name = "less_than"
-    instruction = INSTRUCTION
-    aligner_instruction = ALIGNER_INSTRUCTION
-    raw_instruction = RAW_INSTRUCTION
-    sign = "<"
-    states = state_lines("LESS_THAN")
-
-    @staticmethod
-    def holds(x: int, y: int) -> bool:
-        return x < y
-
-    def step_rule(self, batch: Batch) -> StepRule:
-        return rule(batch.num_steps, keep_all=5, last=2, random=4)
+LessThan.raw_instruction = "Answer True if the first number is less than the second, otherwise False.\n\n"

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .basic import Content, cells
+from .interpreter import tape_text as cells
+from .tape_engine import Content
 from .batch import Batch
 from .classes import Draw, Law, NonzeroB, drawn_digits
 from .columns import I64, Bool, Number, Operands

@@ -10,7 +10,9 @@ import pyarrow as pa
 
 from . import columns
 from .add import lopsided
-from .basic import Content, cells, reverse
+from .interpreter import tape_text as cells
+from .interpreter import units_first as reverse
+from .tape_engine import Content
 from .batch import Batch, Rows, StepRule, Texts, WalkedBatch, texts
 from .classes import AtLeastB
 from .columns import I64, Number, Operands
@@ -158,6 +160,9 @@ class Sub(Composer):
         return SubBatch(self, operands, dialect)
 
 
+EMPTY = Pick(("",), np.zeros(1, np.int64))
+
+
 class SubBatch(WalkedBatch):
     """Columns of subtractions and of the four machines that each calls."""
 
@@ -212,7 +217,7 @@ class SubBatch(WalkedBatch):
         if self.dialect == "published" and task == "add":
             parts = {**parts, "carry": Pick(("0",), np.zeros(1, np.int64))}
         elif self.dialect == "published" and task == "left_mask":
-            parts = {**parts, "out": low(self.difference, e, self.a.length[e])}
+            parts = {**parts, "out": low(self.difference, e, self.a.length[e]), "mark": EMPTY}
         return lines(self._state(e, f"q{t}"), calls(task, following), (template, parts))
 
     def _halted(self, e: I64) -> Content:
