@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
+from ..errors import UserError
 from .batch import Rows, Texts, WalkedBatch, texts
 from .columns import I64, U8, Number, Operands
 from .interpreter import Configuration, execute
@@ -28,11 +30,12 @@ if TYPE_CHECKING:
 
 BLANK = 10  # the code of no digit
 NOTHING = 255  # written: no digit
+LOOK_EVERY = 8  # steps between looks whether all rows have halted
 SYMBOLS = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "")
 NEWLINE = Template("\n")
 MOST_CODES = 1_000_000  # a larger table is slower than the steps it saves
-# Where heads and output stand is one number a row: a field each, wide enough for the digits of any operand.
-SHIFT = 20
+# What a run has moved is one number a row: fields for both heads, the output and the steps, wide enough for any operand.
+SHIFT = 15
 FIELD, MIDDLE = (1 << SHIFT) - 1, 1 << SHIFT - 1  # a head before its tape stands in the middle: it may go left of that
 
 Content = tuple[Template, Mapping[str, Part]]
@@ -118,8 +121,6 @@ def _cases(machine: BasicMachine, control: Control) -> Iterator[Case]:
             line: str | None = machine.line(View(control, heads, symbols))
             now = _example(control, heads, symbols)
             then = execute(now, line or "")
-            if len(then.output) < len(now.output) and LAST not in symbols:
-                raise _Unknown(LAST)  # what cannot be taken back is left: it matters whether there is a digit
         except _Unknown as unknown:
             todo += [{**symbols, unknown.symbol: symbol} for symbol in SYMBOLS]
             continue
@@ -174,14 +175,17 @@ class Table:
             todo += [case.then for case in found[control] if case.line is not None]
             if len(found) * 121 > MOST_CODES:
                 raise Untabulated(f"it has more than {len(found):,} states with their registers")
-        self.looks_back = any(LAST in case.symbols for cases in found.values() for case in cases)
+        looking = {control for control, cases in found.items() if any(LAST in case.symbols for case in cases)}
+        found = dict(sorted(found.items(), key=lambda item: item[0] in looking))
+        self.looks_back = bool(looking)
+        self.takes_back = any(case.written < 0 for cases in found.values() for case in cases)
         self._check_output(found)
         ends = {case.then for cases in found.values() for case in cases if case.then.state == "qH"}
         self.controls = (*found, *sorted(ends))
         lines = dict.fromkeys(case.line for cases in found.values() for case in cases if case.line is not None)
         self.lines = (*lines, HALT)
-        self.in_step = self._in_step(found)
-        self._fill(found, {line: number for number, line in enumerate(lines)})
+        self.in_step, self.writes_in_step = self._in_step(found), self._writes_in_step(found)
+        self._fill(found, {line: number for number, line in enumerate(lines)}, len(looking))
 
     @property
     def stride(self) -> int:
@@ -191,22 +195,22 @@ class Table:
     @property
     def start(self) -> int:
         """Where heads and output stand before the first step, in the fields of ``moved``."""
-        return MIDDLE + (MIDDLE << SHIFT)
+        return MIDDLE * (1 + (1 << SHIFT) + (1 << 2 * SHIFT))
 
     @property
     def begin(self) -> int:
         """The code of the first step: all symbols are blank, the output is empty."""
         return self.stride - 1
 
-    def _fill(self, found: Mapping[Control, list[Case]], lines: Mapping[str, int]) -> None:
+    def _fill(self, found: Mapping[Control, list[Case]], lines: Mapping[str, int], looking: int) -> None:
         number = {control: place for place, control in enumerate(self.controls)}
-        size, stride = len(self.controls) * self.stride, self.stride
-        self.halted, self.lost = len(found) * stride, size
-        self.next = np.repeat(np.arange(len(self.controls)) * stride, stride)
-        self.next = np.append(self.next, size)
-        self.moved, self.written = np.zeros(size + 1, np.int64), np.full(size + 1, NOTHING, np.uint8)
-        self.command = np.full(size + 1, len(self.lines) - 1, np.int64)
-        places = np.arange(stride)
+        stride, places = self.stride, np.arange(self.stride)
+        self.looking, self.halted = (len(found) - looking) * stride, len(found) * stride
+        self.idle = len(self.controls) * stride
+        self.lost, size = self.idle + stride, self.idle + 2 * stride
+        self.next = np.arange(size) // stride * stride
+        self.moved, self.written = np.zeros(size, np.int64), np.full(size, NOTHING, np.uint8)
+        self.command = np.full(size, len(self.lines) - 1, np.int64)
         digits = {0: places % 11, 1: places // 11 % 11, LAST: places // 11**self.heads}
         for control, cases in found.items():
             for case in cases:
@@ -214,21 +218,25 @@ class Table:
                 for symbol, text in case.symbols.items():
                     here &= digits[symbol] == SYMBOLS.index(text)
                 codes = number[control] * stride + np.flatnonzero(here)
-                self.next[codes] = size if case.line is None else number[case.then] * stride
-                moves = case.moves[0] + (case.moves[1] << SHIFT if self.heads == 2 else 0)
-                self.moved[codes] = moves + (case.written << 2 * SHIFT)
+                if case.line is None:
+                    self.next[codes] = self.lost
+                    continue
+                self.next[codes] = number[case.then] * stride
+                fields = (*case.moves, 0)[:2], case.written, 1
+                self.moved[codes] = sum(value << SHIFT * at for at, value in enumerate((*fields[0], *fields[1:])))
                 self.written[codes] = int(case.digit) if case.digit else NOTHING
-                self.command[codes] = lines[case.line] if case.line is not None else 0
-        self.control = np.repeat(np.arange(len(self.controls)), stride)
+                self.command[codes] = lines[case.line]
+        self.waiting = np.where((self.next >= self.looking) & (self.next < self.halted), self.idle, self.next)
+        self.output = field(self.moved + self.start, 2).astype(np.int16)
+        self.control = np.arange(size) // stride
         self.states = tuple(sorted({control.state for control in self.controls}))
-        self.state = np.array([self.states.index(control.state) for control in self.controls])[self.control]
+        self.state = np.array([*(self.states.index(control.state) for control in self.controls), 0, 0])[self.control]
 
     @cached_property
     def _steps(self) -> list[tuple[int, int, int, int, str]]:
         """What each code leads to: the next control state's codes, moves of both heads and of the output, a digit."""
-        fields = [self.moved + self.start >> 0 & FIELD, self.moved + self.start >> SHIFT & FIELD]
-        moves = [(field - MIDDLE).tolist() for field in fields]
-        written = (self.moved + self.start >> 2 * SHIFT).tolist()
+        moves = [field(self.moved + self.start, head).tolist() for head in range(2)]
+        written = self.output.tolist()
         digits = ["" if digit == NOTHING else str(digit) for digit in self.written.tolist()]
         return list(zip(self.next.tolist(), *moves, written, digits, strict=True))
 
@@ -250,7 +258,7 @@ class Table:
             one, other, steps = one + move, other + move_other, steps + 1
             if digit:
                 output.append(digit)
-            elif written < 0:
+            elif written < 0 and output:
                 output.pop()
         if control == self.lost:  # the machine says itself what it lacks, where it is asked for the command
             control = code // size * size
@@ -268,6 +276,19 @@ class Table:
                     later.written > 0 for control in _reachable(case.then, follows) for later in found.get(control, ())
                 ):
                     raise Untabulated("it writes again where it took a digit back")
+
+    @staticmethod
+    def _writes_in_step(found: Mapping[Control, list[Case]]) -> bool:
+        """Tell whether the digit at place p, if there is one, is written in step p + 1."""
+        follows = {control: {case.then for case in cases} for control, cases in found.items()}
+        start = Control("q0")
+        return not any(
+            case.written > 0
+            if control == start
+            else case.written < 1 and any(later.written > 0 for one in _reachable(case.then, follows) for later in found.get(one, ()))
+            for control, cases in found.items()
+            for case in cases
+        )
 
     @staticmethod
     def _in_step(found: Mapping[Control, list[Case]]) -> bool:
@@ -298,6 +319,11 @@ def _reachable(start: Control, follows: Mapping[Control, set[Control]]) -> set[C
     return seen
 
 
+def field(moved: I64, at: int) -> I64:
+    """Return how far head 1 (0), head 2 (1) or the output (2) has moved, or how many steps were taken (3)."""
+    return (moved >> SHIFT * at & FIELD) - MIDDLE if at < 3 else moved >> SHIFT * at
+
+
 def _cells(number: Number) -> U8:
     """Return the digits of a column with blanks before and behind, shape (width + 2, n)."""
     cells = np.full((number.width + 2, len(number)), BLANK, np.uint8)
@@ -319,101 +345,132 @@ class Run:
     codes: I64
 
     @cached_property
-    def num_steps(self) -> I64:
-        """Number of transitions of each expression, shape (n,)."""
-        steps: I64 = (self.codes < self.table.halted).sum(axis=0)
-        return steps
+    def final(self) -> I64:
+        """All that each expression's run has moved, in the fields of ``Table.moved``, shape (n,)."""
+        total: I64 = self.table.moved.take(self.codes, mode="clip").sum(axis=0)
+        return total + self.table.start
 
     @cached_property
-    def moved(self) -> I64:
-        """What each step moves, shape (steps, n)."""
-        return self.table.moved.take(self.codes[:-1])
+    def num_steps(self) -> I64:
+        """Number of transitions of each expression, shape (n,)."""
+        return field(self.final, 3)
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int16]:
+        """Digits of the output before each step, shape (steps + 1, n)."""
+        lengths = np.zeros(self.codes.shape, np.int16)
+        np.cumsum(self.table.output.take(self.codes[:-1], mode="clip"), axis=0, out=lengths[1:])
+        return lengths
 
     @cached_property
     def places(self) -> I64:
-        """Where heads and output stand before each step, in the fields of ``Table.moved``, shape (steps + 1, n)."""
-        places = np.empty_like(self.codes)
-        places[0] = self.table.start
-        np.cumsum(self.moved, axis=0, out=places[1:])
-        places[1:] += self.table.start
+        """What was moved before each step, in the fields of ``Table.moved``, shape (steps + 1, n)."""
+        places = np.full(self.codes.shape, self.table.start)
+        places[1:] += np.cumsum(self.table.moved.take(self.codes[:-1], mode="clip"), axis=0)
         return places
 
-    @cached_property
-    def final(self) -> I64:
-        """The last row of ``places``."""
-        return self.places[-1] if "places" in self.__dict__ else self.moved.sum(axis=0) + self.table.start
+    def head(self, at: int, e: I64, i: I64) -> I64:
+        """Return where a head stands at entries ``i`` of expressions ``e``; -1 before its tape."""
+        if self.table.in_step:  # it has moved at every step until it stopped
+            return np.minimum(i, field(self.final, at)[e]) - 1
+        return field(self.places[i, e], at) - 1
+
+    def length(self, e: I64, i: I64) -> I64:
+        """Return the number of digits of the output at entries ``i`` of expressions ``e``."""
+        if self.table.writes_in_step and not self.table.takes_back:
+            return np.clip(i - 1, 0, field(self.final, 2)[e])
+        return self.lengths[i, e].astype(np.int64)
 
     @cached_property
     def output(self) -> Number:
         """The digits written, with the length that the output has in the end."""
-        digits = self.table.written.take(self.codes[:-1])
-        wrote = digits < NOTHING
-        steps = np.flatnonzero(wrote.any(axis=1))
-        length = self.final >> 2 * SHIFT
-        if not len(steps):
-            return Number(np.zeros((1, len(length)), np.uint8), length)
-        first, end = int(steps[0]), int(steps[-1]) + 1
-        if (wrote[first + 1 : end] > wrote[first : end - 1]).any():  # not one digit a step from the first one on
-            step, row = np.nonzero(wrote)
-            planes = np.zeros((int(wrote.sum(axis=0).max()), len(length)), np.uint8)
-            planes[self.places[step, row] >> 2 * SHIFT, row] = digits[step, row]
-            return Number(planes, length)
-        return Number(digits[first:end] * wrote[first:end], length)
+        length = field(self.final, 2)
+        if self.table.writes_in_step:
+            most = int((self.lengths if self.table.takes_back else length).max(initial=0))
+            digits = self.table.written.take(self.codes[1 : max(most, 1) + 1], mode="clip")
+            digits[digits == NOTHING] = 0
+            return Number(digits, length)
+        step, row = np.nonzero(self.table.written.take(self.codes[:-1], mode="clip") < NOTHING)
+        planes = np.zeros((int(self.lengths.max(initial=0)) or 1, len(length)), np.uint8)
+        planes[self.lengths[step, row], row] = self.table.written.take(self.codes[step, row])
+        return Number(planes, length)
 
 
 def run(table: Table, operands: Operands, most: int) -> Run:
-    """Run a column of expressions for at most so many steps; codes of the last step tell whether they have halted."""
+    """Run a column of expressions for at most so many steps; a code below ``halted`` at the end tells of one too long."""
     tapes = [_cells(operands.a)] + ([_cells(operands.second)] if table.heads == 2 else [])
-    codes: list[I64] = []
-    if table.in_step and not table.looks_back:
-        control = _run_in_step(table, tapes, codes, most)
-    else:
-        control = _run_anywhere(table, tapes, codes, most)
-    codes.append(control)
-    return Run(table, np.stack(codes))
-
-
-def _run_in_step(table: Table, tapes: list[U8], codes: list[I64], most: int) -> I64:
-    """Run where every head that reads has moved at every step."""
-    steps, factor = max(map(len, tapes)), 1
-    lane = np.zeros((steps, tapes[0].shape[1]), np.int64)
-    for cells in tapes:
-        lane[: len(cells)] += cells * np.int64(factor)
-        lane[len(cells) :] += BLANK * factor
-        factor *= 11
-    control = np.zeros(lane.shape[1], np.int64)
-    for step in range(most):
-        code = control + lane[min(step, steps - 1)]
-        codes.append(code)
-        control = table.next.take(code, mode="clip")
-        if step > 1 and int(control.min(initial=table.halted)) >= table.halted:
+    codes = np.empty((most + 2 * LOOK_EVERY + 2, len(operands)), np.int64)
+    if not table.in_step or table.looks_back and not table.writes_in_step:
+        return Run(table, codes[: _run_anywhere(table, tapes, codes, most) + 1])
+    lane = _lane(tapes)
+    control, step = np.zeros(len(operands), np.int64), 0
+    while step < most + LOOK_EVERY:
+        code = codes[step]
+        np.add(control, lane[min(step, len(lane) - 1)], out=code)
+        np.take(table.waiting, code, out=control, mode="clip")
+        step += 1
+        if step % LOOK_EVERY == 0 and int(control.min(initial=table.halted)) >= table.halted:
             break
-    return control
+    codes[step] = control
+    if table.looks_back:
+        step = _look_back(table, lane, codes, step, most)
+    return Run(table, codes[: step + 1])
 
 
-def _run_anywhere(table: Table, tapes: list[U8], codes: list[I64], most: int) -> I64:
+def _lane(tapes: list[U8]) -> I64:
+    """Return the symbols under all heads at each step, shape (steps, n); the last ones hold for all later steps."""
+    lane = np.full((max(map(len, tapes)), tapes[0].shape[1]), sum(BLANK * 11**head for head in range(len(tapes))), np.uint8)
+    for head, cells in enumerate(tapes):
+        lane[: len(cells)] -= (BLANK - cells) * np.uint8(11**head)
+    return lane.astype(np.int64)
+
+
+def _look_back(table: Table, lane: I64, codes: I64, step: int, most: int) -> int:
+    """Go on with the rows that wait because the digit matters that their output ends with; return the steps of all."""
+    rows, end = np.flatnonzero(codes[step] == table.idle), step
+    now = (codes[:step] < table.halted).sum(axis=0)[rows]
+    length = table.output.take(codes[:step]).sum(axis=0, dtype=np.int64)[rows]
+    control = table.next.take(codes[now - 1, rows])
+    while len(rows):
+        if int(now.max()) >= end:  # rows that are through stay idle
+            codes[end + 1 : end + LOOK_EVERY + 2] = table.idle
+            end += LOOK_EVERY
+        written = table.written.take(codes[length, rows])  # the digit at place p was written in step p + 1
+        last = np.where(length > 0, written, BLANK) * (table.stride // 11)
+        code = control + lane[np.minimum(now, len(lane) - 1), rows] + last
+        codes[now, rows] = code
+        length, now = length + table.output.take(code), now + 1
+        control = table.next.take(code)
+        going = (control < table.halted) & (now <= most)
+        codes[now[~going], rows[~going]] = control[~going]
+        rows, now, length, control = rows[going], now[going], length[going], control[going]
+    return end
+
+
+def _run_anywhere(table: Table, tapes: list[U8], codes: I64, most: int) -> int:
     """Run where symbols depend on where the heads went, or on what was written."""
-    num = tapes[0].shape[1]
+    num = codes.shape[1]
     rows = np.arange(num)
     place, control = np.full(num, table.start), np.zeros(num, np.int64)
-    output = np.full((most + 2, num), BLANK, np.uint8)  # the digit at place p stands in row p + 1
-    for _ in range(most):
-        code, factor = control.copy(), 1
+    output = np.full((most + LOOK_EVERY + 2, num), BLANK, np.uint8)  # the digit at place p stands in row p + 1
+    for step in range(most + LOOK_EVERY):
+        code, factor = codes[step], 1
+        code[:] = control
         for head, cells in enumerate(tapes):
-            at = np.clip((place >> head * SHIFT & FIELD) - MIDDLE, 0, len(cells) - 1)
+            at = np.clip(field(place, head), 0, len(cells) - 1)
             code += cells[at, rows] * np.int64(factor)
             factor *= 11
         if table.looks_back:
-            code += output[place >> 2 * SHIFT, rows] * np.int64(factor)
-        codes.append(code)
-        place = place + table.moved.take(code, mode="clip")
+            code += output[field(place, 2), rows] * np.int64(factor)
+        place += table.moved.take(code, mode="clip")
         digit = table.written.take(code, mode="clip")
         wrote = np.flatnonzero(digit < NOTHING)
-        output[place[wrote] >> 2 * SHIFT, wrote] = digit[wrote]
-        control = table.next.take(code, mode="clip")
-        if int(control.min(initial=table.halted)) >= table.halted:
+        output[field(place[wrote], 2), wrote] = digit[wrote]
+        np.take(table.next, code, out=control, mode="clip")
+        if step % LOOK_EVERY == LOOK_EVERY - 1 and int(control.min(initial=table.halted)) >= table.halted:
             break
-    return control
+    codes[step + 1] = control
+    return step + 1
 
 
 class TapeBatch(WalkedBatch):
@@ -435,8 +492,14 @@ class TapeBatch(WalkedBatch):
         a, b = self.operands.a, self.operands.b
         most = self.machine.max_num_steps(a.width, 0 if b is None else b.width)
         found = run(self.table, self.operands, most)
-        control = found.codes[-1]
-        bad = np.flatnonzero((control < self.table.halted) | (control == self.table.lost))
+        control = found.codes[np.minimum(found.num_steps, most), self.all]
+        if self.table.takes_back and int(found.lengths.min(initial=0)) < 0:
+            raise UserError(
+                f"{self.machine.name} takes a digit back where none is written",
+                where=self.machine.source,
+                next_step="look at view.last in its decide: it is empty where nothing is written",
+            )
+        bad = np.flatnonzero((control < self.table.halted) | (control >= self.table.idle))
         if len(bad):  # walked step by step, it says itself what it lacks
             x, y = (0 if number is None else number.take(bad[:1]).integers()[0] for number in (a, b))
             for _ in self.machine.transitions(x, y, self.dialect):
@@ -449,46 +512,43 @@ class TapeBatch(WalkedBatch):
 
     def entries(self, e: I64, i: I64) -> list[Block]:
         """Return the entries ``i`` of expressions ``e``."""
-        flat = i * len(self.operands) + e
-        code = self.run.codes.reshape(-1).take(flat)
-        return self._blocks(e, code, self.run.places.reshape(-1).take(flat))
-
-    def _blocks(self, e: I64, code: I64, place: I64) -> list[Block]:
+        code = self.run.codes[i, e]
         blocks, state = [], self.table.state.take(code)
         for number, name in enumerate(self.table.states):
             rows = np.flatnonzero(state == number)
             if len(rows):
-                template, parts = self._content(name, e[rows], code[rows], place[rows])
+                template, parts = self._content(name, e[rows], i[rows], code[rows])
                 blocks.append(Block(rows, template + NEWLINE, parts, name))
         return blocks
 
-    def _content(self, state: str, e: I64, code: I64, place: I64) -> Content:
-        """Return what stands at entries of one state, without the last newline."""
-        template, table, a, b = self.machine.template(state), self.table, self.operands.a, self.operands.b
-        control = table.control.take(code)
-        parts: dict[str, Part] = {"command": Pick(table.lines, table.command.take(code))}
+    def _content(self, state: str, e: I64, i: I64, code: I64) -> Content:
+        """Return what stands at the entries ``i`` of expressions ``e``, all in one state, without the last newline."""
+        template, table = self.machine.template(state), self.table
+        numbers = (self.operands.a, self.operands.b or self.operands.a)
+        parts: dict[str, Part] = {}
         for _, name in template.pieces:
-            number, head = (b, 1) if name.startswith("b") and b is not None else (a, 0)
+            head = int(name.startswith("b"))
             if name in ("a", "b"):
-                parts[name] = tape(number, e)
+                parts[name] = tape(numbers[head], e)
             elif name in ("a_left", "b_left", "a_right", "b_right"):
-                at = np.maximum((place >> head * SHIFT & FIELD) - MIDDLE - 1, 0)
-                parts[name] = (left if name.endswith("left") else right)(number, e, at)
-            elif name == "out":
-                parts[name] = low(self.run.output, e, place >> 2 * SHIFT)
-            elif name == "mark":
-                parts[name] = Pick((self.machine.empty[state], ""), (place >> 2 * SHIFT > 0).astype(np.int64))
+                cut = left if name.endswith("left") else right
+                parts[name] = cut(numbers[head], e, np.maximum(self.run.head(head, e, i), 0))
+            elif name in ("out", "mark"):
+                length = self.run.length(e, i)
+                mark = Pick((self.machine.empty.get(state, ""), ""), (length > 0).astype(np.int64))
+                parts[name] = low(self.run.output, e, length) if name == "out" else mark
             elif name in ("carry", "flag"):
-                parts[name] = Pick(tuple(getattr(one, name) for one in table.controls), control)
-        return template, parts
+                parts[name] = Pick(tuple(getattr(one, name) for one in table.controls), table.control.take(code))
+        return template, {**parts, "command": Pick(table.lines, table.command.take(code))}
 
     def first(self, e: I64) -> Content:
         """Return the initial entry of expressions ``e`` without its last newline, for a composer to quote."""
-        return self._content("q0", e, np.full_like(e, self.table.begin), np.full_like(e, self.table.start))
+        return self._content("q0", e, np.zeros_like(e), np.full_like(e, self.table.begin))
 
     def last(self, e: I64) -> Content:
         """Return the halting entry of expressions ``e`` without its last newline, for a composer to quote."""
-        return self._content("qH", e, self.run.codes[-1, e], self.run.final[e])
+        steps = self.num_steps[e]
+        return self._content("qH", e, steps, self.run.codes[steps, e])
 
     def prompts(self, rows: Rows) -> Texts:
         return texts(self.entries(rows.expression, rows.index), len(rows))
@@ -501,10 +561,10 @@ class TapeBatch(WalkedBatch):
         return render([Block(self.all, template + NEWLINE, parts)], len(self.all))
 
     def halted(self) -> pa.Array:
-        return render(self._blocks(self.all, self.run.codes[-1], self.run.final), len(self.all))
+        return render(self.entries(self.all, self.num_steps), len(self.all))
 
     def answer(self) -> Part:
-        control = self.table.control.take(self.run.codes[-1])
+        control = self.table.control.take(self.run.codes[self.num_steps, self.all])
         if any(one.flag for one in self.table.controls):
             return Pick(tuple(one.flag for one in self.table.controls), control)
         output = self.run.output
