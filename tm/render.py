@@ -19,6 +19,7 @@ from .columns import I64, U8, Number
 from .template import Template
 
 INLINE = 12  # bytes that an Arrow view holds itself
+CHUNK = 4096  # rows whose views are made at once: they stay in the processor's cache
 TABLE_LIMIT = 4096  # neighbouring choices are joined into one table up to this many strings
 Words = NDArray[np.uint32]
 
@@ -180,6 +181,14 @@ def _write(views: Words, piece: Part, buffers: _Buffers) -> None:
         views[short, 1:] = inline.view(np.uint32)
 
 
+def _rows(piece: Part, start: int) -> Part:
+    """Return the part of one chunk of rows; a constant stays as it is."""
+    rows = slice(start, start + CHUNK)
+    if isinstance(piece, Cells):
+        return Cells(piece.buffer, piece.offset[rows], piece.size[rows])
+    return piece if len(piece.index) == 1 else Pick(piece.strings, piece.index[rows])
+
+
 def render(blocks: Iterable[Block], num_rows: int) -> pa.Array:
     """Return the texts of a batch.
 
@@ -194,13 +203,16 @@ def render(blocks: Iterable[Block], num_rows: int) -> pa.Array:
     width = max((len(block.pieces) for block in filled), default=1)
     views = np.zeros((num_rows, width, 4), np.uint32)
     buffers = _Buffers()
+    mine = np.empty((min(CHUNK, num_rows), width, 4), np.uint32)
+    whole_row = f"V{16 * width}"
     for block in filled:
-        mine = np.empty((len(block.rows), width, 4), np.uint32)
-        mine[:, len(block.pieces) :] = 0
-        for at, piece in enumerate(block.pieces):
-            _write(mine[:, at], piece, buffers)
-        whole_row = f"V{16 * width}"
-        views.reshape(-1).view(whole_row)[block.rows] = mine.reshape(-1).view(whole_row)
+        for start in range(0, len(block.rows), CHUNK):
+            rows = block.rows[start : start + CHUNK]
+            part = mine[: len(rows)]
+            part[:, len(block.pieces) :] = 0
+            for at, piece in enumerate(block.pieces):
+                _write(part[:, at], _rows(piece, start), buffers)
+            views.reshape(-1).view(whole_row)[rows] = part.reshape(-1).view(whole_row)
     slices = pa.Array.from_buffers(
         pa.binary_view(),
         num_rows * width,
