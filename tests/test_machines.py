@@ -231,7 +231,7 @@ def test_sampled_rows_of_endless_loops_equal_the_step_machine(task: str, data: s
     batch = columns(task, pairs, dialect)
     key = np.array(data.draw(st.lists(st.integers(0, 2**64 - 1), min_size=len(pairs), max_size=len(pairs))), np.uint64)
     rows = batch.sampled(key)
-    turns, steps = rows.index.turn.integers(), rows.index.step.tolist()
+    turns, steps = rows.index.turn.integers(), rows.index.at.tolist()
     times = [3 * turn + step - 2 for turn, step in zip(turns, steps, strict=True)]
     where = rows.expression.tolist()
     for e, t in zip(where, times, strict=True):
@@ -247,7 +247,7 @@ def test_step_numbers_are_given_exactly_as_far_as_64_bits_hold_them(task: str) -
     batch = columns(task, [(7, b) if task == "mul" else (b - 1, 1) for b in turns])
     assert batch.num_steps.tolist() == [3 * b - 1 if 3 * b - 1 <= INT64 else -1 for b in turns]
     rows = batch.sampled(np.arange(len(turns), dtype=np.uint64))
-    found = zip(rows.index.turn.integers(), rows.index.step.tolist(), strict=True)
+    found = zip(rows.index.turn.integers(), rows.index.at.tolist(), strict=True)
     times = [3 * turn + step - 2 for turn, step in found]
     assert len(times) == 5 * len(turns)
     assert batch.steps(rows).tolist() == [t if t <= INT64 else -1 for t in times]

@@ -4,18 +4,95 @@ DIV, q1, [HEAD1]|9 [HEAD2]|4 [COUNT]|8 [OUTPUT]|1
 CMD [CALL] GREATER_THAN, q2
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from . import columns
-from .batch import Batch
+from .call_engine import Call, Composer, Value
 from .classes import Draw, Law, NonzeroB, drawn_digits
 from .columns import Bool, Number, Operands
-from .loop import Loop, LoopBatch, Turn
-from .machine import Dialect
 
-INSTRUCTION = """\
+
+class Div(Composer):
+    """a // b for b >= 1."""
+
+    name = "div"
+    sign = "//"
+    example = ("47", "12")
+    law = NonzeroB()
+    line = "{title}, {state}, [HEAD1]{a} [HEAD2]{b} [COUNT]{count} [OUTPUT]{out}"
+    halted_line = "{title}, qH, [HEAD1]{a} [HEAD2]{b} [COUNT]{count} {out}"
+    begin = "CMD [COUNT]{b}, [OUTPUT] 0, q1"
+    calls = (Call("q1", "greater_than", "q2"), Call("q2", "add", "q3"), Call("q3", "add", "q1"))
+
+    def turns(self, a: int, b: int) -> int:
+        return a // b + 1
+
+    def registers(self, a: Value, b: Value, k: Value, state: str) -> Mapping[str, Value]:
+        return {"count": k * b, "out": k if state == "q3" else k - 1}
+
+    def operands(self, a: Value, b: Value, k: Value, state: str) -> tuple[Value | int, ...]:
+        return {"q1": (k * b, a), "q2": (k - 1, 1), "q3": (b, k * b)}[state]
+
+    def count_turns(self, operands: Operands) -> Number:
+        pairs = zip(operands.a.integers(), operands.second.integers(), strict=True)
+        return Number.of([self.turns(a, b) for a, b in pairs])
+
+    def answer(self, a: int, b: int) -> int:
+        return a // b
+
+    def refusal(self, a: int, b: int) -> str | None:
+        return "div needs b >= 1: nothing can be divided by 0, the machine would count for ever" if b == 0 else None
+
+    def max_num_steps(self, len_a: int, len_b: int) -> int:
+        return 3 * ((10**len_a - 1) // max(1, 10 ** (len_b - 1))) + 2
+
+    def count(self, len_a: int, len_b: int, num: int, span: int) -> int:
+        longer = len_a - len_b
+        if longer < 0 or longer > 5:
+            return 5 if longer < 0 else 0
+        return (2 * num, 2 * num, 2 * num, num, num // 2, num // 2)[longer]
+
+    def halting(self, shortest: int, longest: int, num: int) -> Iterator[tuple[int, int, int, Law]]:
+        # 2 * num with a quotient of 2 or 3 and as many of 1..15, drawn as disjoint parts of the same sum.
+        shared = 2 * num * 2 // 15
+        for len_b in range(shortest, longest + 1):
+            yield 0, len_b, 2 * num + shared, TWO_OR_THREE
+            yield 0, len_b, 2 * num - shared, OTHERS
+
+
+class Quotients(Law):
+    """b is free, the quotient one of a few small numbers, the remainder uniform below b: the run halts soon."""
+
+    padded_a = True
+    injective = False
+
+    def __init__(self, *quotients: int) -> None:
+        self.quotients = np.array(quotients)
+
+    def lengths(self, len_a: int, len_b: int) -> tuple[int, int]:
+        return len_b, len_b  # a's digits are the remainder's
+
+    def selector(self, len_a: int, len_b: int) -> tuple[int, int]:
+        return 0, len(self.quotients)
+
+    def shape(self, draw: Draw) -> tuple[Operands, Bool]:
+        b, padded = drawn_digits(draw.b), drawn_digits(draw.a)
+        # A fraction of b, so that b itself stays uniform: padded / 10**len_b * b, rounded down.
+        share = columns.multiply(padded, b).planes
+        place = np.arange(b.width)[:, None] + draw.len_b
+        remainder = Number(np.take_along_axis(columns.widen(share, 2 * b.width), place, axis=0))
+        quotient = self.quotients[draw.selector]
+        factor = Number(np.stack([quotient % 10, quotient // 10]).astype(np.uint8))
+        a, _ = columns.add(columns.multiply(b, factor), remainder)
+        return Operands(a, b), columns.compare(remainder, b) < 0
+
+
+TWO_OR_THREE, OTHERS = Quotients(2, 3), Quotients(1, *range(4, 16))
+
+
+Div.instruction = """\
 DIV is a machine that divides operand 1 by operand 2, which is at least 1, and drops the remainder. It
 adds up operand 2 until the sum exceeds operand 1, calling the machines GREATER_THAN and ADD. You are its
 control: given what stands now, you write what comes next.
@@ -56,7 +133,7 @@ CMD [HEAD1] RIGHT, [HEAD2] RIGHT, [OUTPUT] False, q1
 
 """
 
-ALIGNER_INSTRUCTION = """\
+Div.aligner_instruction = """\
 You translate between divisions as people write them and the machine DIV. The text below is an input or an
 output.
 
@@ -83,104 +160,4 @@ Its answer:
 
 """
 
-RAW_INSTRUCTION = "Answer with the whole part of the first number divided by the second, in digits.\n\n"
-
-
-class Quotients(Law):
-    """b is free, the quotient one of a few small numbers, the remainder uniform below b: the run halts soon."""
-
-    padded_a = True
-    injective = False
-
-    def __init__(self, *quotients: int) -> None:
-        self.quotients = np.array(quotients)
-
-    def lengths(self, len_a: int, len_b: int) -> tuple[int, int]:
-        return len_b, len_b  # a's digits are the remainder's
-
-    def selector(self, len_a: int, len_b: int) -> tuple[int, int]:
-        return 0, len(self.quotients)
-
-    def shape(self, draw: Draw) -> tuple[Operands, Bool]:
-        b, padded = drawn_digits(draw.b), drawn_digits(draw.a)
-        # A fraction of b, so that b itself stays uniform: padded / 10**len_b * b, rounded down.
-        share = columns.multiply(padded, b).planes
-        place = np.arange(b.width)[:, None] + draw.len_b
-        remainder = Number(np.take_along_axis(columns.widen(share, 2 * b.width), place, axis=0))
-        quotient = self.quotients[draw.selector]
-        factor = Number(np.stack([quotient % 10, quotient // 10]).astype(np.uint8))
-        a, _ = columns.add(columns.multiply(b, factor), remainder)
-        return Operands(a, b), columns.compare(remainder, b) < 0
-
-
-TWO_OR_THREE, OTHERS = Quotients(2, 3), Quotients(1, *range(4, 16))
-
-
-class Div(Loop):
-    """a // b for b >= 1."""
-
-    name = "div"
-    instruction = INSTRUCTION
-    aligner_instruction = ALIGNER_INSTRUCTION
-    raw_instruction = RAW_INSTRUCTION
-    sign = "//"
-    example = ("47", "12")
-    test = "greater_than"
-    begin = "CMD [COUNT]{b}, [OUTPUT] 0, q1"
-    law = NonzeroB()
-
-    def turns(self, a: int, b: int) -> int:
-        return a // b + 1
-
-    def registers(self, a: int, b: int, k: int, state: str) -> tuple[int, int]:
-        return k * b, k - (state != "q3")
-
-    def operands(self, a: int, b: int, k: int, state: str) -> tuple[int, int]:
-        return {"q1": (k * b, a), "q2": (k - 1, 1), "q3": (b, k * b)}[state]
-
-    def answer(self, a: int, b: int) -> int:
-        return a // b
-
-    def refusal(self, a: int, b: int) -> str | None:
-        return "div needs b >= 1: nothing can be divided by 0, the machine would count for ever" if b == 0 else None
-
-    def max_num_steps(self, len_a: int, len_b: int) -> int:
-        return 3 * ((10**len_a - 1) // max(1, 10 ** (len_b - 1))) + 2
-
-    def count(self, len_a: int, len_b: int, num: int, span: int) -> int:
-        longer = len_a - len_b
-        if longer < 0 or longer > 5:
-            return 5 if longer < 0 else 0
-        return (2 * num, 2 * num, 2 * num, num, num // 2, num // 2)[longer]
-
-    def halting(self, shortest: int, longest: int, num: int) -> Iterator[tuple[int, int, int, Law]]:
-        # 2 * num with a quotient of 2 or 3 and as many of 1..15, drawn as disjoint parts of the same sum.
-        shared = 2 * num * 2 // 15
-        for len_b in range(shortest, longest + 1):
-            yield 0, len_b, 2 * num + shared, TWO_OR_THREE
-            yield 0, len_b, 2 * num - shared, OTHERS
-
-    def batch(self, operands: Operands, dialect: Dialect) -> Batch:
-        return DivBatch(self, operands, dialect)
-
-
-class DivBatch(LoopBatch):
-    """Columns of divisions."""
-
-    adds_a = False
-
-    def count_turns(self) -> Number:
-        a, b = self.operands.a.integers(), self.operands.second.integers()
-        return Number.of([x // y + 1 for x, y in zip(a, b, strict=True)])
-
-    def registers(self, group: Turn, state: str) -> tuple[Number, Number]:
-        if state == "next":
-            return group.next_product, group.turn
-        return group.product, group.turn if state == "q3" else group.previous_turn
-
-    def called(self, group: Turn, state: str) -> Operands:
-        if state == "next":
-            return Operands(group.next_product, group.a)
-        if state == "q1":
-            return Operands(group.product, group.a)
-        return Operands(group.previous_turn, group.one) if state == "q2" else Operands(group.b, group.product)
+Div.raw_instruction = "Answer with the whole part of the first number divided by the second, in digits.\n\n"

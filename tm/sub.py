@@ -3,26 +3,87 @@
 reflection(99, 7) = 92      add(12, 92) = 104      add(104, 1) = 105      left_mask(105) = 5
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
-import pyarrow as pa
 
-from . import columns
 from .add import lopsided
-from .interpreter import tape_text as cells
-from .interpreter import units_first as reverse
-from .tape_engine import Content
-from .batch import Batch, Rows, StepRule, Texts, WalkedBatch, texts
+from .batch import Batch, StepRule
+from .call_engine import Call, Composer, Group, Value, nines
 from .classes import AtLeastB
-from .columns import I64, Number, Operands
-from .composer import HALT, Composer, called, calls, ended, halted, lines, started
-from .machine import Dialect
-from .render import Block, Part, Pick, decimal, low, render, tape
+from .columns import I64
+from .interpreter import tape_text, units_first
+from .render import Part, Pick, low
 from .stress import SUBTRACTION, Family
-from .template import Template
 
-INSTRUCTION = """\
+
+class Sub(Composer):
+    """a - b for a >= b."""
+
+    name = "sub"
+    sign = "-"
+    law = AtLeastB()
+    line = "{title}, {state}, [HEAD1]{a} [HEAD2]{b} "
+    halted_line = "{title}, qH, [HEAD1]{a} [HEAD2]{b} {out}"
+    begin = "CMD q1"
+    calls = (
+        Call("q1", "reflection", "q2"),
+        Call("q2", "add", "q3"),
+        Call("q3", "add", "q4"),
+        Call("q4", "left_mask", "qH"),
+    )
+    leaves = 3
+
+    def registers(self, a: Value, b: Value, k: Value, state: str) -> Mapping[str, Value]:
+        return {"out": a - b} if state == "qH" else {}
+
+    def operands(self, a: Value, b: Value, k: Value, state: str) -> tuple[Value | int, ...]:
+        complement = nines(a) - b
+        if state == "q1":
+            return nines(a), b
+        if state == "q2":
+            return a, complement
+        total = a + complement
+        return (total, 1) if state == "q3" else (total + 1,)
+
+    def published(self, quoted: str, a: int, b: int, k: int, state: str) -> str:
+        if state != "q4":
+            return quoted.replace("[C]1", "[C]0")
+        line, _, halt = quoted.partition("\n")
+        return f"{line[: line.rindex(' ')]} {tape_text(units_first(a - b).ljust(len(str(a)), '0'))}\n{halt}"
+
+    def published_parts(self, group: Group, here: I64, state: str) -> Mapping[str, Part]:
+        nothing = np.zeros(1, np.int64)
+        if state != "q4":
+            return {"carry": Pick(("0",), nothing)}
+        length = group.a.number.length[here]
+        return {"mark": Pick(("",), nothing), "out": low((group.a - group.b).number, here, length)}
+
+    def answer(self, a: int, b: int) -> int:
+        return a - b
+
+    def refusal(self, a: int, b: int) -> str | None:
+        return "sub needs a >= b: the machine has no negative numbers" if a < b else None
+
+    def max_num_steps(self, len_a: int, len_b: int) -> int:
+        return 5
+
+    def classes(self, shortest: int, longest: int) -> Iterator[tuple[int, int]]:
+        return ((i, j) for i, j in super().classes(shortest, longest) if j <= i)
+
+    def count(self, len_a: int, len_b: int, num: int, span: int) -> int:
+        if len_a <= 10 and len_b < 10:
+            return 5 * num
+        return num // 2 if lopsided(len_a, len_b) else num
+
+    def step_rule(self, batch: Batch) -> StepRule:
+        return StepRule(5, (), ())
+
+    def families(self) -> tuple[Family, ...]:
+        return SUBTRACTION
+
+
+Sub.instruction = """\
 SUB is a machine that subtracts operand 2 from operand 1, which is not the smaller one, by calling other
 machines: REFLECTION (nines minus a number), ADD and LEFT_MASK (drop the highest digit). You are its
 control: given what stands now, you write what comes next.
@@ -59,7 +120,7 @@ CMD: [C] 0, [HEAD1] RIGHT, [HEAD2] RIGHT, q1
 
 """
 
-ALIGNER_INSTRUCTION = """\
+Sub.aligner_instruction = """\
 You translate between differences as people write them and the machine SUB. The text below is an input or
 an output.
 
@@ -84,150 +145,4 @@ Its answer:
 
 """
 
-RAW_INSTRUCTION = "Answer with the first number minus the second, in digits.\n\n"
-
-STATE = "SUB, {state}, [HEAD1]{a} [HEAD2]{b} {out}"
-CALLS = (("reflection", "q2"), ("add", "q3"), ("add", "q4"), ("left_mask", "qH"))
-START = "CMD q1"
-
-
-class Sub(Composer):
-    """a - b for a >= b."""
-
-    name = "sub"
-    instruction = INSTRUCTION
-    aligner_instruction = ALIGNER_INSTRUCTION
-    raw_instruction = RAW_INSTRUCTION
-    sign = "-"
-    law = AtLeastB()
-
-    def operands(self, a: int, b: int) -> list[tuple[int, int]]:
-        """Return the operands of the four calls."""
-        nines = 10 ** len(str(a)) - 1
-        total = a + (nines - b)
-        return [(nines, b), (a, nines - b), (total, 1), (total + 1, 0)]
-
-    def prompt(self, a: int, b: int, t: int, dialect: Dialect) -> tuple[str, str]:
-        state = STATE.format(state=f"q{t}", a=cells(reverse(a)), b=cells(reverse(b)), out="")
-        if t == 0:
-            return "q0", f"{state}\n{START}"
-        task, following = CALLS[t - 1]
-        x, y = self.operands(a, b)[t - 1]
-        quoted = halted(task, x, y)
-        if dialect == "published" and task == "add":
-            quoted = quoted.replace("[C]1", "[C]0")
-        elif dialect == "published" and task == "left_mask":
-            padded = reverse(a - b).ljust(len(str(a)), "0")
-            quoted = f"LEFT_MASK, qH,  {cells(reverse(x))}[HEAD] {cells(padded)}\n{HALT}"
-        return f"q{t}", f"{state}\n{calls(task, following)}\n{quoted}"
-
-    def completion(self, a: int, b: int, t: int) -> tuple[str, str, str | None]:
-        tapes = {"a": cells(reverse(a)), "b": cells(reverse(b))}
-        if t == 4:
-            return "qH", f"{STATE.format(state='qH', out=cells(reverse(a - b)), **tapes)}\n{HALT}", None
-        task, following = CALLS[t]
-        state = STATE.format(state=f"q{t + 1}", out="", **tapes)
-        quoted = started(task, *self.operands(a, b)[t])
-        return f"q{t + 1}", f"{state}\n{calls(task, following)}\n{quoted}", task
-
-    def answer(self, a: int, b: int) -> int:
-        return a - b
-
-    def refusal(self, a: int, b: int) -> str | None:
-        return "sub needs a >= b: the machine has no negative numbers" if a < b else None
-
-    def num_steps(self, a: int, b: int) -> int:
-        return 5
-
-    def max_num_steps(self, len_a: int, len_b: int) -> int:
-        return 5
-
-    def classes(self, shortest: int, longest: int) -> Iterator[tuple[int, int]]:
-        return ((i, j) for i, j in super().classes(shortest, longest) if j <= i)
-
-    def count(self, len_a: int, len_b: int, num: int, span: int) -> int:
-        if len_a <= 10 and len_b < 10:
-            return 5 * num
-        return num // 2 if lopsided(len_a, len_b) else num
-
-    def step_rule(self, batch: Batch) -> StepRule:
-        return StepRule(5, (), ())
-
-    def families(self) -> tuple[Family, ...]:
-        return SUBTRACTION
-
-    def batch(self, operands: Operands, dialect: Dialect) -> Batch:
-        return SubBatch(self, operands, dialect)
-
-
-EMPTY = Pick(("",), np.zeros(1, np.int64))
-
-
-class SubBatch(WalkedBatch):
-    """Columns of subtractions and of the four machines that each calls."""
-
-    def __init__(self, machine: Sub, operands: Operands, dialect: Dialect) -> None:
-        super().__init__(machine, operands, dialect)
-        self.a, self.b = operands.a, operands.second
-        one = Number(np.ones((1, len(operands)), np.uint8))
-        nines = columns.nines(self.a.length)
-        complement = columns.subtract(nines, self.b)
-        total, _ = columns.add(self.a, complement)
-        self.difference = columns.subtract(self.a, self.b)
-        self.calls = (
-            called("reflection", Operands(nines, self.b)),
-            called("add", Operands(self.a, complement)),
-            called("add", Operands(total, one)),
-            called("left_mask", Operands(columns.add(total, one)[0], None)),
-        )
-
-    @property
-    def num_steps(self) -> I64:
-        return np.full(len(self.operands), 5)
-
-    def prompts(self, rows: Rows) -> Texts:
-        blocks = []
-        for t in range(5):
-            here = np.flatnonzero(rows.index == t)
-            blocks.append(Block(here, *ended(self._prompt(rows.expression[here], t)), state=f"q{t}"))
-        return texts(blocks, len(rows))
-
-    def completions(self, rows: Rows) -> Texts:
-        blocks = []
-        for t in range(4):
-            here = np.flatnonzero(rows.index == t)
-            e = rows.expression[here]
-            task, following = CALLS[t]
-            content = lines(self._state(e, f"q{t + 1}"), calls(task, following), self.calls[t].first(e))
-            blocks.append(Block(here, *content, state=f"q{t + 1}", call=task))
-        here = np.flatnonzero(rows.index == 4)
-        blocks.append(Block(here, *self._halted(rows.expression[here]), state="qH"))
-        return texts(blocks, len(rows))
-
-    def _state(self, e: I64, state: str) -> Content:
-        source = STATE.replace("{state}", state).replace("{out}", "" if state != "qH" else "{out}")
-        parts = {"a": tape(self.a, e), "b": tape(self.b, e), "out": tape(self.difference, e)}
-        return Template(source), parts
-
-    def _prompt(self, e: I64, t: int) -> Content:
-        if t == 0:
-            return lines(self._state(e, "q0"), START)
-        task, following = CALLS[t - 1]
-        template, parts = self.calls[t - 1].last(e)
-        if self.dialect == "published" and task == "add":
-            parts = {**parts, "carry": Pick(("0",), np.zeros(1, np.int64))}
-        elif self.dialect == "published" and task == "left_mask":
-            parts = {**parts, "out": low(self.difference, e, self.a.length[e]), "mark": EMPTY}
-        return lines(self._state(e, f"q{t}"), calls(task, following), (template, parts))
-
-    def _halted(self, e: I64) -> Content:
-        return lines(self._state(e, "qH"), HALT)
-
-    def initial(self) -> pa.Array:
-        return render([Block(self.all, *ended(self._prompt(self.all, 0)))], len(self.all))
-
-    def halted(self) -> pa.Array:
-        return render([Block(self.all, *self._halted(self.all))], len(self.all))
-
-    def answer(self) -> Part:
-        return decimal(self.difference, self.all)
+Sub.raw_instruction = "Answer with the first number minus the second, in digits.\n\n"

@@ -285,7 +285,8 @@ class Table:
         return not any(
             case.written > 0
             if control == start
-            else case.written < 1 and any(later.written > 0 for one in _reachable(case.then, follows) for later in found.get(one, ()))
+            else case.written < 1
+            and any(later.written > 0 for one in _reachable(case.then, follows) for later in found.get(one, ()))
             for control, cases in found.items()
             for case in cases
         )
@@ -419,7 +420,9 @@ def run(table: Table, operands: Operands, most: int) -> Run:
 
 def _lane(tapes: list[U8]) -> I64:
     """Return the symbols under all heads at each step, shape (steps, n); the last ones hold for all later steps."""
-    lane = np.full((max(map(len, tapes)), tapes[0].shape[1]), sum(BLANK * 11**head for head in range(len(tapes))), np.uint8)
+    lane = np.full(
+        (max(map(len, tapes)), tapes[0].shape[1]), sum(BLANK * 11**head for head in range(len(tapes))), np.uint8
+    )
     for head, cells in enumerate(tapes):
         lane[: len(cells)] -= (BLANK - cells) * np.uint8(11**head)
     return lane.astype(np.int64)
