@@ -33,7 +33,11 @@ class Div(Composer):
         return {"count": k * b, "out": k if state == "q3" else k - 1}
 
     def operands(self, a: Value, b: Value, k: Value, state: str) -> tuple[Value | int, ...]:
-        return {"q1": (k * b, a), "q2": (k - 1, 1), "q3": (b, k * b)}[state]
+        if state == "q1":
+            return k * b, a
+        if state == "q2":
+            return k - 1, 1
+        return b, k * b
 
     def count_turns(self, operands: Operands) -> Number:
         pairs = zip(operands.a.integers(), operands.second.integers(), strict=True)

@@ -34,7 +34,11 @@ class Mul(Composer):
         return {"count": k, "out": (k + 1) * a if state == "q3" else k * a}
 
     def operands(self, a: Value, b: Value, k: Value, state: str) -> tuple[Value | int, ...]:
-        return {"q1": (k, b), "q2": (a, k * a), "q3": (k, 1)}[state]
+        if state == "q1":
+            return k, b
+        if state == "q2":
+            return a, k * a
+        return k, 1
 
     def count_turns(self, operands: Operands) -> Number:
         return operands.second
@@ -42,10 +46,10 @@ class Mul(Composer):
     def published(self, quoted: str, a: int, b: int, k: int, state: str) -> str:
         if state != "q1":
             return quoted
-        reading, tape = str(k), str(b)[::-1]
-        at = min(len(reading), len(tape))
-        heads = f"{tape_text(reading[:at])}[HEAD1]{tape_text(reading[at:])} {tape_text(tape[:at])}[HEAD2]{tape_text(tape[at:])}"
-        return f"LESS_THAN, qH,  {heads} {k < b}\n{quoted.partition(chr(10))[2]}"
+        tapes, halt = (str(k), str(b)[::-1]), quoted.partition("\n")[2]  # the counter is not reversed
+        at = min(map(len, tapes))
+        first, second = (f"{tape_text(tape[:at])}[HEAD{{}}]{tape_text(tape[at:])}" for tape in tapes)
+        return f"LESS_THAN, qH,  {first.format(1)} {second.format(2)} {k < b}\n{halt}"
 
     def published_parts(self, group: Group, here: I64, state: str) -> Mapping[str, Part]:
         if state != "q1":

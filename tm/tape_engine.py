@@ -34,7 +34,7 @@ LOOK_EVERY = 8  # steps between looks whether all rows have halted
 SYMBOLS = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "")
 NEWLINE = Template("\n")
 MOST_CODES = 1_000_000  # a larger table is slower than the steps it saves
-# What a run has moved is one number a row: fields for both heads, the output and the steps, wide enough for any operand.
+# What a run has moved is one number a row: fields for both heads, output and steps, wide enough for any operand.
 SHIFT = 15
 FIELD, MIDDLE = (1 << SHIFT) - 1, 1 << SHIFT - 1  # a head before its tape stands in the middle: it may go left of that
 
@@ -398,7 +398,7 @@ class Run:
 
 
 def run(table: Table, operands: Operands, most: int) -> Run:
-    """Run a column of expressions for at most so many steps; a code below ``halted`` at the end tells of one too long."""
+    """Run a column of expressions; a code below ``halted`` in the end tells of a run that takes more steps."""
     tapes = [_cells(operands.a)] + ([_cells(operands.second)] if table.heads == 2 else [])
     codes = np.empty((most + 2 * LOOK_EVERY + 2, len(operands)), np.int64)
     if not table.in_step or table.looks_back and not table.writes_in_step:
