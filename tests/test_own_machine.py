@@ -24,7 +24,7 @@ from caef_data.pipelines.settings import Declaration, TaskSettings
 from caef_data.pipelines.split import sides
 from caef_data.pipelines.verify import verify
 from caef_data.tm import align_in, align_out, columns, machine, tasks, transition, transitions
-from caef_data.tm.basic import BasicMachine, Configuration, Said
+from caef_data.tm.basic import BasicMachine, Configuration, Said, View
 from caef_data.tm.classes import Law, Variant
 from caef_data.tm.columns import Bool, Operands
 from caef_data.tm.machine import _REGISTRY, Machine
@@ -280,3 +280,60 @@ def test_a_machine_whose_name_cannot_be_that_of_a_folder() -> None:
     for name in ("../x", "A", "a-b", ""):
         with pytest.raises(ValueError, match="cannot be the name of a machine"):
             type("Own", (Machine,), {"name": name})
+
+
+def test_a_machine_written_for_0_1_0_gives_the_same_rows_as_its_short_form() -> None:
+    """README's machine of 0.1.0, which names commands and counts its own steps, and as README has it now."""
+    path = Path(__file__).parent / "data" / "double_0_1_0.py"
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    texts = []
+    for code in (path.read_text(), readme.split("```python\n# tm/double.py\n")[1].split("```")[0]):
+        space: dict[str, Any] = {"__name__": "own_double"}
+        exec(compile(code, "double", "exec"), space)
+        found = _REGISTRY.pop("double")
+        assert isinstance(found, BasicMachine) and found.table is not None
+        numbers = [0, 7, 47, 5, 10**30 - 1, 123456789]
+        batch = found.batch(Operands(columns.Number.of(numbers), None), "consistent")
+        rows = batch.every()
+        texts.append((batch.prompts(rows).text.to_pylist(), batch.completions(rows).text.to_pylist()))
+        walked = [step for number in numbers for step in found.transitions(number, 0, "consistent")]
+        assert texts[-1] == ([step.prompt for step in walked], [step.completion for step in walked])
+        assert [found.answer(number, 0) for number in numbers] == [2 * number for number in numbers]
+    assert texts[0] == texts[1]
+
+
+class Turning(BasicMachine):
+    """Goes to the end of a number and copies it on the way back: its head goes left."""
+
+    name = "turning"
+    unary = True
+    states = {
+        "q0": "TURNING, q0, [HEAD] {a} [OUTPUT]",
+        "q1": "TURNING, q1,  {a_left}[HEAD]{a_right} {out}[OUTPUT]",
+        "q2": "TURNING, q2,  {a_left}[HEAD]{a_right} {out}[OUTPUT]",
+        "qH": "TURNING, qH,  {a_left}[HEAD]{a_right} {out}",
+    }
+
+    def decide(self, view: View) -> str:
+        if view.state == "q0":
+            return "CMD [HEAD] RIGHT, q1"
+        if view.state == "q1":
+            return "CMD [HEAD] RIGHT, q1" if view.symbol else "CMD [HEAD] LEFT, q2"
+        if not view.symbol:
+            return "CMD [OUTPUT], qH"
+        return f"CMD [OUTPUT] {view.symbol}, [OUTPUT] RIGHT, [HEAD] LEFT, q2"
+
+
+if multiprocessing.parent_process() is None:
+    TURNING = _REGISTRY.pop("turning")
+
+
+def test_heads_that_go_back_are_followed_in_columns() -> None:
+    numbers = [0, 7, 47, 120, 10**20, 123456789]
+    assert isinstance(TURNING, BasicMachine) and TURNING.table is not None and not TURNING.table.in_step
+    batch = TURNING.batch(Operands(columns.Number.of(numbers), None), "consistent")
+    rows = batch.every()
+    walked = [step for number in numbers for step in TURNING.transitions(number, 0, "consistent")]
+    assert batch.prompts(rows).text.to_pylist() == [step.prompt for step in walked]
+    assert batch.completions(rows).text.to_pylist() == [step.completion for step in walked]
+    assert [TURNING.halted(number, 0) for number in numbers] == batch.halted().to_pylist()
