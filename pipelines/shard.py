@@ -72,6 +72,7 @@ def render_shard(config: Config, shard: int, sink: BinaryIO) -> tuple[int, dict[
                 chars[name] = (total + text_bytes(column), max(longest, most))
             writer.write_batch(batch, row_group_size=batch.num_rows)
             rows += batch.num_rows
+            del batch, column  # else they are there while the next ones are made
         writer.add_key_value_metadata(file_metadata(config.view))
     return rows, chars
 

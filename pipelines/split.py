@@ -31,6 +31,7 @@ SMALL = 1_000  # expressions: a class of up to so many is cut by rank
 CUT = 2**64 // 10
 STRESS_CUT = CUT // 4
 LENGTH = mix_one(1_000_003)
+TOGETHER = 8_192  # numbers whose digits are floats at a time: eight times the memory
 PAIR = 1 << 20  # packs two lengths into one integer
 _PIECES = 3  # of 22 bits: a sum of 1,000 digits times a piece is exact in a float64, so BLAS does the sums
 
@@ -51,10 +52,13 @@ def _weights(width: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
 def digit_sums(number: Number) -> U64:
     """Return what ``u`` mixes: the sum of digit_k * K_k, plus the length's share, mod 2**64."""
     width = -(-number.width // 32) * 32
-    sums = _weights(width)[:, : number.width] @ number.planes.astype(np.float64)
+    weights = _weights(width)[:, : number.width]
     total = number.length.astype(np.uint64) * np.uint64(LENGTH)
-    for piece in range(_PIECES):
-        total += sums[piece].astype(np.uint64) << np.uint64(22 * piece)
+    for start in range(0, len(total), TOGETHER):
+        own = slice(start, start + TOGETHER)
+        sums = weights @ number.planes[:, own].astype(np.float64)
+        for piece in range(_PIECES):
+            total[own] += sums[piece].astype(np.uint64) << np.uint64(22 * piece)
     return total
 
 
