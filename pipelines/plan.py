@@ -187,8 +187,9 @@ def make_plan(declaration: Declaration, told: Told = lambda text: None) -> Plan:
     Raises:
         UserError: nothing at all would be built, or more than a plan can list.
     """
-    configs, notes = [], []
+    configs, notes = [], list[str]()
     for settings in declaration.tasks:
+        notes += machine(settings.task).notes()
         notes += [f"{settings.task}: {view} is left out, the task has no raw text" for view in settings.left_out()]
         for split in settings.splits:
             found, left_out = split_configs(settings, split, settings.views_of(split), told)

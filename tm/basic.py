@@ -17,6 +17,8 @@ from .template import Template
 
 __all__ = ["BasicMachine", "Configuration", "Said", "View"]
 
+# What a machine of 0.1.0 said beside its ``decide``, and what a run of it says now.
+GONE = ("at", "count_steps", "num_steps", "parts", "phases")
 Said = str | tuple[str, dict[str, str]]  # a command line; or the name of one of ``commands`` and its parts
 
 
@@ -32,6 +34,23 @@ class BasicMachine(Machine):
     states: ClassVar[dict[str, str]]
     empty: ClassVar[dict[str, str]] = {}
     commands: ClassVar[dict[str, str]] = {}
+    walks = True
+    ignored: ClassVar[tuple[str, ...]] = ()
+    _untabulated = ""
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        cls.ignored = tuple(name for name in GONE if name in cls.__dict__)
+        for name in cls.ignored:
+            delattr(cls, name)
+        super().__init_subclass__(**kwargs)
+
+    def notes(self) -> tuple[str, ...]:
+        notes = []
+        if self.ignored:
+            notes.append(f"{self.name}: its run says what {', '.join(self.ignored)} said before; they are ignored")
+        if self.table is None:
+            notes.append(f"{self.name}: {self._untabulated}, so its rows are made step by step, which is slower")
+        return tuple(notes)
 
     @abstractmethod
     def decide(self, view: View) -> Said:
@@ -53,7 +72,8 @@ class BasicMachine(Machine):
         """The machine's ``decide`` in arrays; None where it looks at more than tables can hold."""
         try:
             return Table(self)
-        except Untabulated:
+        except Untabulated as why:
+            self._untabulated = str(why)
             return None
 
     @cache  # noqa: B019  (one instance a machine, kept for good)

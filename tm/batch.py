@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from .random import U64, below, words
 from .render import Block, Cells, Part, render
 
 if TYPE_CHECKING:
-    from .machine import Dialect, Machine
+    from .machine import Dialect, Machine, Transition
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,16 +187,24 @@ def _distinct(low: I64, high: I64, count: int, key: U64, salt: int) -> Iterator[
 
 
 class SteppedBatch(WalkedBatch):
-    """The batch of a machine without a columnar form: its step machine, row by row."""
+    """The batch of a machine that has no columns: every transition is made once, by the machine itself."""
 
     def __init__(self, machine: Machine, operands: Operands, dialect: Dialect) -> None:
         super().__init__(machine, operands, dialect)
         b = operands.b.integers() if operands.b is not None else [0] * len(operands)
         self.pairs = list(zip(operands.a.integers(), b, strict=True))
+        self.known: dict[tuple[int, int], Transition] = {}
 
-    @property
+    @cached_property
     def num_steps(self) -> I64:
-        return np.array([self.machine.num_steps(a, b) for a, b in self.pairs], np.int64)
+        return np.array([self._count(row) for row in range(len(self.pairs))], np.int64)
+
+    def _count(self, row: int) -> int:
+        if not self.machine.walks:
+            return self.machine.num_steps(*self.pairs[row])
+        run = list(self.machine.transitions(*self.pairs[row], self.dialect))
+        self.known.update(((row, step), transition) for step, transition in enumerate(run))
+        return len(run)
 
     def prompts(self, rows: Rows) -> Texts:
         found = self._transitions(rows)
@@ -216,10 +225,16 @@ class SteppedBatch(WalkedBatch):
         size = np.array([len(answer) for answer in answers], np.int64)
         return Cells(np.frombuffer("".join(answers).encode(), np.uint8), np.cumsum(size) - size, size)
 
-    def _transitions(self, rows: Rows) -> list[Any]:
-        machine, pairs, dialect = self.machine, self.pairs, self.dialect
-        wanted = zip(rows.expression.tolist(), rows.index.tolist(), strict=True)
-        return [machine.transition(pairs[row][0], pairs[row][1], step, dialect) for row, step in wanted]
+    def _transitions(self, rows: Rows) -> list[Transition]:
+        return [self._transition(*key) for key in zip(rows.expression.tolist(), rows.index.tolist(), strict=True)]
+
+    def _transition(self, row: int, step: int) -> Transition:
+        if (row, step) not in self.known:
+            if self.machine.walks:
+                self._count(row)
+            else:
+                self.known[row, step] = self.machine.transition(*self.pairs[row], step, self.dialect)
+        return self.known[row, step]
 
 
 def _stepped(found: list[tuple[str, str, str | None]]) -> Texts:

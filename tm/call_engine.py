@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -34,12 +34,28 @@ KEEP_ALL = 10  # runs of at most this many transitions keep all of them
 Value = TypeVar("Value", int, "Column")
 
 
-class Call(NamedTuple):
-    """A state that calls a machine, and the state that its command names."""
+@dataclass(frozen=True)
+class Call:
+    """A state that calls a machine.
+
+    Args:
+        state: the state.
+        task: the machine's task.
+        operands: names of the registers that it is given; ``1`` is the number.
+        into: the register that takes the result; empty where a truth value says whether to go on.
+        then: the state that the command names.
+    """
 
     state: str
     task: str
+    operands: tuple[str, ...]
+    into: str
     then: str
+
+    @cached_property
+    def line(self) -> str:
+        """The command line."""
+        return f"CMD [CALL] {self.task.upper()}, {self.then}"
 
 
 class Composer(Machine):
@@ -54,6 +70,7 @@ class Composer(Machine):
         begin: the command of q0, over a and b.
         calls: the calls of a turn, in order.
         leaves: which of them is the last one of the last turn.
+        goes_on: the result, True or False, that leads to another turn.
     """
 
     composer = True
@@ -62,6 +79,7 @@ class Composer(Machine):
     begin: ClassVar[str]
     calls: ClassVar[tuple[Call, ...]]
     leaves: ClassVar[int] = 0
+    goes_on: ClassVar[str] = ""
 
     def turns(self, a: int, b: int) -> int:
         """Return the number of turns."""
@@ -69,11 +87,12 @@ class Composer(Machine):
 
     @abstractmethod
     def registers(self, a: Value, b: Value, k: Value, state: str) -> Mapping[str, Value]:
-        """Return what the registers hold in a state of turn k, by the names of ``line``; qH follows the last turn."""
+        """Return what the registers hold in a state of turn k, by the names of ``line`` and of calls' operands."""
 
-    @abstractmethod
-    def operands(self, a: Value, b: Value, k: Value, state: str) -> tuple[Value | int, ...]:
-        """Return the operands of the call made in a state of turn k."""
+    def operands(self, a: Value, b: Value, k: Value, call: Call) -> tuple[Value | int, ...]:
+        """Return the operands of a call of turn k."""
+        held: dict[str, Value | int] = {"a": a, "b": b, "1": 1, **self.registers(a, b, k, call.state)}
+        return tuple(held[name] for name in call.operands)
 
     def published(self, quoted: str, a: int, b: int, k: int, state: str) -> str:
         """Return a quoted halting entry as the published rows have it."""
@@ -96,25 +115,26 @@ class Composer(Machine):
             return Transition(prompt, self.halted(a, b), state, "qH")
         turn, at = (turn, at + 1) if t and at + 1 < len(self.calls) else (turn + 1, 0)
         call = self.calls[at]
-        quoted = machine(call.task).initial(*_two(self.operands(a, b, turn, call.state)))
-        completion = f"{self._shown(call.state, a, b, turn)}\n{_command(call)}\n{quoted}".removesuffix("\n")
+        quoted = machine(call.task).initial(*_two(self.operands(a, b, turn, call)))
+        completion = f"{self._shown(call.state, a, b, turn)}\n{call.line}\n{quoted}".removesuffix("\n")
         return Transition(prompt, completion, state, call.state, call.task)
 
     def _waiting(self, a: int, b: int, turn: int, at: int, dialect: Dialect) -> str:
         call = self.calls[at]
-        quoted = machine(call.task).halted(*_two(self.operands(a, b, turn, call.state)))
+        quoted = machine(call.task).halted(*_two(self.operands(a, b, turn, call)))
         if dialect == "published":
             quoted = self.published(quoted, a, b, turn, call.state)
-        return f"{self._shown(call.state, a, b, turn)}\n{_command(call)}\n{quoted}"
+        return f"{self._shown(call.state, a, b, turn)}\n{call.line}\n{quoted}"
 
     def _shown(self, state: str, a: int, b: int, turn: int) -> str:
         values = {"a": a, "b": b, **self.registers(a, b, turn, state)}
         line = self.halted_line if state == "qH" else self.line
-        return _filled(line, self.title, state, {name: tape_text(units_first(value)) for name, value in values.items()})
+        shown = {name: tape_text(units_first(value)) for name, value in values.items() if f"{{{name}}}" in line}
+        return called(line, self.title, state, shown)
 
     def initial(self, a: int, b: int) -> str:
         tapes = {"a": tape_text(units_first(a)), "b": tape_text(units_first(b))}
-        return f"{_filled(self.line, self.title, 'q0', tapes)}\n{self.begin.format_map(tapes)}\n"
+        return f"{called(self.line, self.title, 'q0', tapes)}\n{self.begin.format_map(tapes)}\n"
 
     def halted(self, a: int, b: int) -> str:
         return f"{self._shown('qH', a, b, self.turns(a, b))}\n{HALT}"
@@ -133,11 +153,7 @@ def _two(operands: tuple[int, ...]) -> tuple[int, int]:
     return (*operands, 0)[:2]  # type: ignore[return-value]
 
 
-def _command(call: Call) -> str:
-    return f"CMD [CALL] {call.task.upper()}, {call.then}"
-
-
-def _filled(line: str, title: str, state: str, parts: Mapping[str, str]) -> str:
+def called(line: str, title: str, state: str, parts: Mapping[str, str]) -> str:
     """Fill a state line; registers that hold nothing yet are left empty."""
     return re.sub(r"\{(\w+)\}", lambda found: {"title": title, "state": state, **parts}.get(found[1], ""), line)
 
@@ -272,7 +288,7 @@ class Group:
 
     def call(self, call: Call, turn: Column) -> TapeBatch:
         """Return the columns of the machine called in a state; asked for again, the same."""
-        operands = self.batch.machine.operands(self.a, self.b, turn, call.state)
+        operands = self.batch.machine.operands(self.a, self.b, turn, call)
         key = (call.task, *(value.key if isinstance(value, Column) else value for value in operands))
         if key not in self._calls:
             numbers = [value.number if isinstance(value, Column) else self._constant(value) for value in operands]
@@ -381,7 +397,7 @@ class CallBatch(Batch):
                 template, parts = group.call(call, group.k).last(later)
                 if self.dialect == "published":
                     parts = {**parts, **self.machine.published_parts(group, later, call.state)}
-                content = _lines(self._shown(call.state, group, group.k, later), _command(call), (template, parts))
+                content = _lines(self._shown(call.state, group, group.k, later), call.line, (template, parts))
                 blocks.append(Block(group.rows[later], *_ended(content), state=call.state))
         return texts(blocks, len(rows))
 
@@ -395,7 +411,7 @@ class CallBatch(Batch):
             if len(later):
                 call, turn = (calls[at + 1], group.k) if at + 1 < len(calls) else (calls[0], group.k + 1)
                 quoted = group.call(call, turn).first(later)
-                content = _lines(self._shown(call.state, group, turn, later), _command(call), quoted)
+                content = _lines(self._shown(call.state, group, turn, later), call.line, quoted)
                 blocks.append(Block(group.rows[later], *content, state=call.state, call=call.task))
         return texts(blocks, len(rows))
 
@@ -404,12 +420,12 @@ class CallBatch(Batch):
         line = self.machine.halted_line if state == "qH" else self.machine.line
         values = {"a": group.a, "b": group.b, **self.machine.registers(group.a, group.b, turn, state)}
         fields = {name: f"{{{name}}}" for name in values}
-        template = Template(_filled(line, self.machine.title, state, fields))
-        return template, {name: tape(value.number, here) for name, value in values.items()}
+        template = Template(called(line, self.machine.title, state, fields))
+        return template, {name: tape(values[name].number, here) for _, name in template.pieces if name}
 
     def _initial(self, group: Group, here: I64) -> Content:
         fields = {"a": "{a}", "b": "{b}"}
-        line = _filled(self.machine.line, self.machine.title, "q0", fields)
+        line = called(self.machine.line, self.machine.title, "q0", fields)
         return Template(f"{line}\n{self.machine.begin}"), {
             name: tape(getattr(group, name).number, here) for name in fields
         }

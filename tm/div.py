@@ -24,20 +24,18 @@ class Div(Composer):
     line = "{title}, {state}, [HEAD1]{a} [HEAD2]{b} [COUNT]{count} [OUTPUT]{out}"
     halted_line = "{title}, qH, [HEAD1]{a} [HEAD2]{b} [COUNT]{count} {out}"
     begin = "CMD [COUNT]{b}, [OUTPUT] 0, q1"
-    calls = (Call("q1", "greater_than", "q2"), Call("q2", "add", "q3"), Call("q3", "add", "q1"))
+    calls = (
+        Call("q1", "greater_than", ("count", "a"), "", "q2"),
+        Call("q2", "add", ("out", "1"), "out", "q3"),
+        Call("q3", "add", ("b", "count"), "count", "q1"),
+    )
+    goes_on = "False"
 
     def turns(self, a: int, b: int) -> int:
         return a // b + 1
 
     def registers(self, a: Value, b: Value, k: Value, state: str) -> Mapping[str, Value]:
         return {"count": k * b, "out": k if state == "q3" else k - 1}
-
-    def operands(self, a: Value, b: Value, k: Value, state: str) -> tuple[Value | int, ...]:
-        if state == "q1":
-            return k * b, a
-        if state == "q2":
-            return k - 1, 1
-        return b, k * b
 
     def count_turns(self, operands: Operands) -> Number:
         pairs = zip(operands.a.integers(), operands.second.integers(), strict=True)

@@ -54,6 +54,7 @@ class Machine(ABC):
         unary: the machine has one operand.
         commutative: ``a op b`` and ``b op a`` belong to the same side of the train / test split.
         composer: the machine calls others.
+        walks: its runs are walked from their first step on; no transition is known without those before it.
         instruction: the natural-language description that the first training stage puts before a prompt.
         aligner_instruction: the same for aligner rows.
         raw_instruction: the same for raw rows.
@@ -65,6 +66,7 @@ class Machine(ABC):
     unary: ClassVar[bool] = False
     commutative: ClassVar[bool] = False
     composer: ClassVar[bool] = False
+    walks: ClassVar[bool] = False
     instruction: ClassVar[str] = ""
     aligner_instruction: ClassVar[str] = ""
     raw_instruction: ClassVar[str] = ""
@@ -95,6 +97,10 @@ class Machine(ABC):
     def has_raw(self) -> bool:
         """Whether the task has a raw text, and so an aligner."""
         return self.sign is not None
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what a plan says of how the machine's rows are made."""
+        return ()
 
     # What the machine computes
 

@@ -25,20 +25,18 @@ class Mul(Composer):
     line = "{title}, {state}, [HEAD1]{a} [HEAD2]{b} [COUNT]{count} [OUTPUT]{out}"
     halted_line = "{title}, qH, [HEAD1]{a} [HEAD2]{b} [COUNT]{count} {out}"
     begin = "CMD [COUNT] 1, [OUTPUT]{a}, q1"
-    calls = (Call("q1", "less_than", "q2"), Call("q2", "add", "q3"), Call("q3", "add", "q1"))
+    calls = (
+        Call("q1", "less_than", ("count", "b"), "", "q2"),
+        Call("q2", "add", ("a", "out"), "out", "q3"),
+        Call("q3", "add", ("count", "1"), "count", "q1"),
+    )
+    goes_on = "True"
 
     def turns(self, a: int, b: int) -> int:
         return b
 
     def registers(self, a: Value, b: Value, k: Value, state: str) -> Mapping[str, Value]:
         return {"count": k, "out": (k + 1) * a if state == "q3" else k * a}
-
-    def operands(self, a: Value, b: Value, k: Value, state: str) -> tuple[Value | int, ...]:
-        if state == "q1":
-            return k, b
-        if state == "q2":
-            return a, k * a
-        return k, 1
 
     def count_turns(self, operands: Operands) -> Number:
         return operands.second

@@ -27,24 +27,17 @@ class Sub(Composer):
     halted_line = "{title}, qH, [HEAD1]{a} [HEAD2]{b} {out}"
     begin = "CMD q1"
     calls = (
-        Call("q1", "reflection", "q2"),
-        Call("q2", "add", "q3"),
-        Call("q3", "add", "q4"),
-        Call("q4", "left_mask", "qH"),
+        Call("q1", "reflection", ("nines", "b"), "rest", "q2"),
+        Call("q2", "add", ("a", "rest"), "sum", "q3"),
+        Call("q3", "add", ("sum", "1"), "sum", "q4"),
+        Call("q4", "left_mask", ("sum",), "out", "qH"),
     )
     leaves = 3
 
     def registers(self, a: Value, b: Value, k: Value, state: str) -> Mapping[str, Value]:
-        return {"out": a - b} if state == "qH" else {}
-
-    def operands(self, a: Value, b: Value, k: Value, state: str) -> tuple[Value | int, ...]:
-        complement = nines(a) - b
-        if state == "q1":
-            return nines(a), b
-        if state == "q2":
-            return a, complement
-        total = a + complement
-        return (total, 1) if state == "q3" else (total + 1,)
+        rest = nines(a) - b
+        total = a + rest if state == "q3" else a + rest + 1
+        return {"nines": nines(a), "rest": rest, "sum": total, "out": a - b}
 
     def published(self, quoted: str, a: int, b: int, k: int, state: str) -> str:
         if state != "q4":
