@@ -1,8 +1,10 @@
 """The machines: recorded runs, step machine against columns, composition, answers, closed forms."""
 
+import gc
 import gzip
 import json
 import re
+import weakref
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -369,3 +371,20 @@ def test_answers_equal_python_integers_for_all_pairs_to_60(task: str) -> None:
     assert [read_result(text) for text in batch.halted().to_pylist()] == expected
     assert [str(found.answer(*pair)) for pair in pairs] == expected
     assert [read_result(found.halted(*pair)) for pair in pairs] == expected
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_nothing_of_a_block_is_left_once_it_is_rendered(task: str) -> None:
+    """Cycles of references would keep block after block in memory until the collector runs."""
+    pairs = [(999, 7), (99, 12)] if task == "reflection" else [(47, 12), (10**12, 3)]
+    batch = columns(task, pairs)
+    rows = batch.sampled(np.arange(2, dtype=np.uint64))
+    batch.prompts(rows), batch.completions(rows), batch.halted(), batch.initial(), batch.answer()
+    gc.collect()
+    seen = weakref.ref(batch)
+    gc.disable()
+    try:
+        del batch, rows
+        assert seen() is None
+    finally:
+        gc.enable()

@@ -229,14 +229,20 @@ def nines(value: Value) -> Value:
 class Group:
     """Rows of one call of a turn, and the numbers that their texts need.
 
+    Nothing that a group holds refers to it: cycles would keep block after block of rows in memory.
+
     Args:
-        batch: the expressions.
+        machine: the composer.
+        operands: all expressions.
+        turns: their numbers of turns.
         rows: positions of the rows in what is rendered.
         e: their expressions.
         turn: their turns.
     """
 
-    batch: CallBatch
+    machine: Composer
+    operands: Operands
+    turns: Number
     rows: I64
     e: I64
     turn: Number
@@ -244,15 +250,28 @@ class Group:
     _calls: dict[Any, TapeBatch] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        operands = self.batch.operands
-        named = {"a": operands.a.take(self.e), "b": operands.second.take(self.e), "k": self.turn}
+        named = {"a": self.operands.a.take(self.e), "b": self.operands.second.take(self.e), "k": self.turn}
         self._numbers |= {frozenset({((name,), 1)}): number for name, number in named.items()}
-        self.a, self.b, self.k = (Column(self, {(name,): 1}) for name in "abk")
+
+    @property
+    def a(self) -> Column:
+        """The first operands."""
+        return Column(self, {("a",): 1})
+
+    @property
+    def b(self) -> Column:
+        """The second operands."""
+        return Column(self, {("b",): 1})
+
+    @property
+    def k(self) -> Column:
+        """The turns."""
+        return Column(self, {("k",): 1})
 
     @cached_property
     def last(self) -> Bool:
         """Which rows belong to the last turn, shape (n,)."""
-        return columns.equal(self.turn, self.batch.turns.take(self.e))
+        return columns.equal(self.turn, self.turns.take(self.e))
 
     def number(self, terms: Terms) -> Number:
         """Return a sum of products, worked out at the first time it is asked for."""
@@ -288,7 +307,7 @@ class Group:
 
     def call(self, call: Call, turn: Column) -> TapeBatch:
         """Return the columns of the machine called in a state; asked for again, the same."""
-        operands = self.batch.machine.operands(self.a, self.b, turn, call)
+        operands = self.machine.operands(self.a, self.b, turn, call)
         key = (call.task, *(value.key if isinstance(value, Column) else value for value in operands))
         if key not in self._calls:
             numbers = [value.number if isinstance(value, Column) else self._constant(value) for value in operands]
@@ -383,8 +402,11 @@ class CallBatch(Batch):
             for at in range(len(self.machine.calls)):
                 here = np.flatnonzero(index.at == at)
                 if len(here):
-                    index.groups.append((at, Group(self, here, rows.expression[here], index.turn.take(here))))
+                    index.groups.append((at, self._group(here, rows.expression[here], index.turn.take(here))))
         return index.groups
+
+    def _group(self, rows: I64, e: I64, turn: Number) -> Group:
+        return Group(self.machine, self.operands, self.turns, rows, e, turn)
 
     def prompts(self, rows: Rows) -> Texts:
         blocks = []
@@ -436,7 +458,7 @@ class CallBatch(Batch):
     @cached_property
     def _whole(self) -> Group:
         """Every expression at its last turn."""
-        return Group(self, self.all, self.all, self.turns)
+        return self._group(self.all, self.all, self.turns)
 
     def initial(self) -> pa.Array:
         return render([Block(self.all, *_ended(self._initial(self._whole, self.all)))], len(self.all))
