@@ -554,7 +554,7 @@ class TapeBatch(WalkedBatch):
     def last(self, e: I64) -> Content:
         """Return the halting entry of expressions ``e`` without its last newline, for a composer to quote."""
         steps = self.num_steps[e]
-        return self._content("qH", e, steps, self.run.codes[steps, e])
+        return self._content("qH", e, steps, self.run.codes[steps, e].astype(np.int64))
 
     def prompts(self, rows: Rows) -> Texts:
         return texts(self.entries(rows.expression, rows.index), len(rows))
