@@ -28,6 +28,8 @@ WORD = re.compile(r"[A-Za-z0-9][\w.!+-]{0,60}", re.ASCII)  # the name of a packa
 
 TASK_KEYS = {"settings": dict, "identity": str}
 SPLIT_KEYS = {"identity": str, "classes": int, "expressions": int, "rows": int, "bytes": int, "command": str}
+SPLIT_KEYS |= {"shards": list, "chars": dict}
+TEXTS = {"prompt", "completion"}
 MANIFEST_KEYS = {"versions": dict, "built_with": dict, "identity": str, "tasks": dict, "configs": dict}
 PLAN_KEYS = {"identity": str, "command": str, "tasks": dict, "shards": list}
 
@@ -149,10 +151,14 @@ def _check_manifest(manifest: dict[str, Any]) -> None:
     _check(manifest["versions"], dict.fromkeys(manifest["versions"], int))
     _check_tasks(manifest["tasks"])
     for config, splits in manifest["configs"].items():
+        if not splits:
+            raise WrongError(f"{clip(config)} has no splits")
         for split, entry in splits.items():
             check_split(config, split)
             manifest["tasks"][config.rpartition("-")[0]]
             _check(entry, SPLIT_KEYS)
+            if not entry["shards"] or not TEXTS <= entry["chars"].keys():
+                raise WrongError(f"{config} {split} has no shards, or does not say how long its texts are")
             for shard in entry["shards"]:
                 shard_record(shard, lambda path, own=f"{config}/{split}-": is_shard(path) and path.startswith(own))  # type: ignore[misc]
             for size in entry["chars"].values():

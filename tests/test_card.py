@@ -3,6 +3,8 @@
 import json
 import re
 import sys
+from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,11 @@ from huggingface_hub import DatasetCard
 
 from caef_data import cli
 from caef_data.pipelines.build import build
-from caef_data.pipelines.card import TEXTS, card, first_split
+from caef_data.pipelines.card import TEXTS, card, first_card, first_split
 from caef_data.pipelines.card_text import format_text
 from caef_data.pipelines.declaration import from_flags, load_declaration
 from caef_data.pipelines.folder import open_folder
+from caef_data.pipelines.manifest import json_bytes, manifest_from
 from caef_data.pipelines.plan import make_plan
 from caef_data.schemas import VIEW_TEXT
 from caef_data.tm import tasks
@@ -182,6 +185,29 @@ def test_a_damaged_shard_or_a_strange_manifest_does_not_break_it(tmp_path: Path)
     assert text.count("prompt:\n") == 1 and all(f"`{name}`" in text for name in TEXTS)
     assert "rows = LOAD add-one_step train\n" in text
     assert "This dataset is being rebuilt.\n" in card({**manifest, "configs": {}}, open_folder(tmp_path))
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the places of everything in a JSON value."""
+    for key, one in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield (*path, key)
+        yield from places(one, (*path, key))
+
+
+def test_every_manifest_that_is_understood_has_a_card(mine: Path) -> None:
+    text, understood = (mine / "manifest.json").read_bytes(), 0
+    for path in places(json.loads(text)):
+        for other in ({}, [], "x"):
+            manifest = json.loads(text)
+            reduce(lambda values, key: values[key], path[:-1], manifest)[path[-1]] = other
+            try:
+                manifest = manifest_from(json_bytes(manifest))
+            except ValueError:
+                continue
+            understood += 1
+            for written in (card, first_card):
+                written(manifest, open_folder(mine / "nowhere"))
+    assert understood > 50
 
 
 def test_the_datasets_library_reads_a_folder_again_when_its_rows_are_others(tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ PLACES: dict[str, Forge] = {
     "rules": lambda m, name: m["versions"].update({name: 1}),
     "command": lambda m, name: m["configs"]["add-raw"]["test"].update(command=f"caef-data build; {name}"),
     "repo": lambda m, name: m.update(repo=name),
+    "record of a push": lambda m, name: m.update(card=name),
 }
 
 

@@ -128,6 +128,24 @@ def test_a_card_without_our_part_is_a_conflict(side: Side, data: Path) -> None:
     assert done.code == 2 and "without losing" in done.err and done.log == []
 
 
+def test_a_card_without_our_part_is_mended_as_the_message_says(side: Side, data: Path) -> None:
+    remote, marks = Remote(side), b"<!-- caef-data: begin -->\n<!-- caef-data: end -->\n"
+    remote.push(data)
+    for text, mended, advice in (
+        (b"# Mine\n", b"# Mine\n" + marks, "write the lines <!-- caef-data: begin --> and <!-- caef-data: end -->"),
+        (b"# Mine\n", None, "or move the file away"),
+        (b"# M\xefne\n" + marks, "# M\xefne\n".encode() + marks, "save it as UTF-8"),
+    ):
+        side.hub.commit(remote.repo, {"README.md": text})
+        done = side.run(data, "--repo", remote.repo, "--dry-run")
+        assert done.code == 2 and advice in done.err
+        side.hub.commit(remote.repo, {"README.md": mended})
+        remote.push(data)
+        assert "config_name: sub-one_step" in remote.text
+        assert remote.text.startswith("---\nsize_categories") == (mended is not None)
+        assert mended is None or mended.decode().partition("\n")[0] in remote.text
+
+
 def test_what_a_new_repository_says_stays(side: Side, data: Path) -> None:
     remote = Remote(side)
     side.hub.add_repo(remote.repo)
