@@ -73,11 +73,12 @@ def edit(folder: Path, *changes: tuple[str, str]) -> None:
 
 def test_what_was_written_on_the_hub_stays(side: Side, data: Path) -> None:
     remote = Remote(side)
-    remote.push(data)
+    assert "card" not in remote.push(data)
     text = remote.edit(LICENCE, NOTES)
     tags = side.tags(remote.repo)
     done = side.push(data, "--repo", remote.repo, "--json")
     assert not done.requests(*UPLOADS, *WRITES)
+    assert "keeps what was written" in json.loads(done.out)["card"]
     assert json.loads(done.out)["changed"] == [] and remote.text == text and side.tags(remote.repo) == tags
     # another dataset into the same repository: our part is new, theirs stays
     other = make_folder(data.parent / "other", views=["one_step"], seed=7)

@@ -55,7 +55,7 @@ class Dataset:
     @property
     def notes(self) -> dict[str, str]:
         """What there is to say of the card."""
-        return {CARD: "keeps what was written in it there"} if self.theirs else {}
+        return {"card": "keeps what was written in it there"} if self.theirs else {}
 
     @property
     def identity(self) -> str:

@@ -195,7 +195,7 @@ class HubPush:
         if CARD in state.files:
             with tempfile.TemporaryDirectory() as place:
                 card = self.repo.download(CARD, state.head, place)
-        self.take(settled(self.dataset, card, manifest, f"{self.repo.url}, {CARD}"))
+        self.take(settled(self.dataset, card, manifest, f"{self.repo.url}/blob/{self.branch}/{CARD}"))
 
     def compare(self, state: State) -> Changes:
         """Compare the dataset with what a commit holds."""
