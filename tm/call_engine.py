@@ -31,6 +31,8 @@ from .template import Template
 RANDOM = 3  # rows kept of a long run beside the first and the last: one uniform, the others log-uniform
 KEEP_ALL = 10  # runs of at most this many transitions keep all of them
 
+NINES = "nines of "  # a factor's name begins so: as many nines as the operand named behind has digits
+
 Value = TypeVar("Value", int, "Column")
 
 
@@ -219,10 +221,15 @@ class Column:
 
 
 def nines(value: Value) -> Value:
-    """Return as many nines as a number has digits."""
-    if isinstance(value, Column):
-        return value.group.nines(value)
-    return 10 ** len(str(value)) - 1
+    """Return as many nines as an operand has digits.
+
+    Raises:
+        ValueError: the column is not an operand, but worked out.
+    """
+    if isinstance(value, int):
+        return 10 ** len(str(value)) - 1
+    ((name,),) = value.terms
+    return Column(value.group, {(NINES + name,): 1})
 
 
 @dataclass(eq=False)
@@ -238,6 +245,7 @@ class Group:
         rows: positions of the rows in what is rendered.
         e: their expressions.
         turn: their turns.
+        whole: the group of all expressions, where what does not depend on the turn is worked out once.
     """
 
     machine: Composer
@@ -246,12 +254,9 @@ class Group:
     rows: I64
     e: I64
     turn: Number
+    whole: Group | None = None
     _numbers: dict[Any, Number] = field(default_factory=dict)
     _calls: dict[Any, TapeBatch] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        named = {"a": self.operands.a.take(self.e), "b": self.operands.second.take(self.e), "k": self.turn}
-        self._numbers |= {frozenset({((name,), 1)}): number for name, number in named.items()}
 
     @property
     def a(self) -> Column:
@@ -276,34 +281,37 @@ class Group:
     def number(self, terms: Terms) -> Number:
         """Return a sum of products, worked out at the first time it is asked for."""
         if terms not in self._numbers:
-            added = [self._product(product, times) for product, times in sorted(terms) if times > 0]
-            taken = [self._product(product, -times) for product, times in sorted(terms) if times < 0]
-            total = added[0] if added else self._constant(0)
-            for number in added[1:]:
-                total, _ = columns.add(total, number)
-            for number in taken:
-                total = columns.subtract(total, number)
-            self._numbers[terms] = total
+            if self.whole is not None and not any("k" in product for product, _ in terms):
+                found = self.whole.number(terms).take(self.e)
+            elif len(terms) < 2:
+                found = self._product(*next(iter(terms), ((), 0)))
+            else:
+                found = self._sum(terms)
+            self._numbers[terms] = found
         return self._numbers[terms]
 
+    def _sum(self, terms: Terms) -> Number:
+        """Add a term to the others, or take it away: one that leaves a known sum, else one to be taken away."""
+        term = min(terms, key=lambda term: (terms - {term} not in self._numbers, term[1] > 0, term))
+        product, times = term
+        rest, size = self.number(terms - {term}), self.number(frozenset({(product, abs(times))}))
+        return columns.add(rest, size)[0] if times > 0 else columns.subtract(rest, size)
+
     def _product(self, product: tuple[str, ...], times: int) -> Number:
-        if not product:
-            return self._constant(times)
-        key = frozenset({(product, 1)})
-        if key not in self._numbers:
-            first, rest = (frozenset({(part, 1)}) for part in (product[:1], product[1:]))
-            self._numbers[key] = columns.multiply(self.number(first), self.number(rest))
-        return self._numbers[key] if times == 1 else columns.multiply(self._numbers[key], self._constant(times))
+        if times != 1 or not product:
+            constant = self._constant(times)
+            return columns.multiply(self.number(frozenset({(product, 1)})), constant) if product else constant
+        if len(product) > 1:
+            first, rest = (self.number(frozenset({(part, 1)})) for part in (product[:1], product[1:]))
+            return columns.multiply(first, rest)
+        name = product[0]
+        if name.startswith(NINES):
+            return columns.nines(self.number(frozenset({((name.removeprefix(NINES),), 1)})).length)
+        return self.turn if name == "k" else self.operands.a if name == "a" else self.operands.second
 
     def _constant(self, value: int) -> Number:
         digits = np.array([int(digit) for digit in units_first(value)], np.uint8)
         return Number(np.repeat(digits[:, None], len(self.e), axis=1))
-
-    def nines(self, value: Column) -> Column:
-        """Return the column of as many nines as each number has digits."""
-        name = f"nines {sorted(value.terms.items())}"
-        self._numbers.setdefault(frozenset({((name,), 1)}), columns.nines(value.number.length))
-        return Column(self, {(name,): 1})
 
     def call(self, call: Call, turn: Column) -> TapeBatch:
         """Return the columns of the machine called in a state; asked for again, the same."""
@@ -406,7 +414,8 @@ class CallBatch(Batch):
         return index.groups
 
     def _group(self, rows: I64, e: I64, turn: Number) -> Group:
-        return Group(self.machine, self.operands, self.turns, rows, e, turn)
+        whole = None if e is self.all else self._whole
+        return Group(self.machine, self.operands, self.turns, rows, e, turn, whole)
 
     def prompts(self, rows: Rows) -> Texts:
         blocks = []

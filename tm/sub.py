@@ -11,7 +11,7 @@ from .add import lopsided
 from .batch import Batch, StepRule
 from .call_engine import Call, Composer, Group, Value, nines
 from .classes import AtLeastB
-from .columns import I64
+from .columns import I64, Number, widen
 from .interpreter import tape_text, units_first
 from .render import Part, Pick, low
 from .stress import SUBTRACTION, Family
@@ -49,8 +49,9 @@ class Sub(Composer):
         nothing = np.zeros(1, np.int64)
         if state != "q4":
             return {"carry": Pick(("0",), nothing)}
-        length = group.a.number.length[here]
-        return {"mark": Pick(("",), nothing), "out": low((group.a - group.b).number, here, length)}
+        a, difference = group.a.number, (group.a - group.b).number
+        padded = Number(widen(difference.planes, a.width), difference.length)
+        return {"mark": Pick(("",), nothing), "out": low(padded, here, a.length[here])}
 
     def answer(self, a: int, b: int) -> int:
         return a - b

@@ -326,11 +326,11 @@ def field(moved: I64, at: int) -> I64:
     return (moved >> SHIFT * at & FIELD) - MIDDLE if at < 3 else moved >> SHIFT * at
 
 
-def _cells(number: Number) -> U8:
-    """Return the digits of a column with blanks before and behind, shape (width + 2, n)."""
-    cells = np.full((number.width + 2, len(number)), BLANK, np.uint8)
-    inside = np.arange(number.width)[:, None] < number.length
-    np.copyto(cells[1:-1], number.planes, where=inside)
+def _cells(number: Number, size: int) -> U8:
+    """Return the digits of a column with blanks before and behind, shape (size, n)."""
+    cells = np.full((size, len(number)), BLANK, np.uint8)
+    inside = np.arange(number.width, dtype=np.int16)[:, None] < number.length.astype(np.int16)
+    np.copyto(cells[1 : number.width + 1], number.planes, where=inside)
     return cells
 
 
@@ -341,12 +341,16 @@ class Run:
     Args:
         table: the machine.
         codes: the code of every step, shape (steps + 1, n); a row stays on its halting code.
-        final: all that each expression's run has moved, in the fields of ``Table.moved``, shape (n,).
     """
 
     table: Table
-    codes: NDArray[np.unsignedinteger[Any]]
-    final: I64
+    codes: I64
+
+    @cached_property
+    def final(self) -> I64:
+        """All that each expression's run has moved, in the fields of ``Table.moved``, shape (n,)."""
+        total: I64 = self.table.moved.take(self.codes, mode="clip").sum(axis=0)
+        return total + self.table.start
 
     @cached_property
     def num_steps(self) -> I64:
@@ -357,16 +361,14 @@ class Run:
     def lengths(self) -> NDArray[np.int16]:
         """Digits of the output before each step, shape (steps + 1, n)."""
         lengths = np.zeros(self.codes.shape, np.int16)
-        for step, code in enumerate(self.codes[:-1]):
-            np.add(lengths[step], self.table.output.take(code, mode="clip"), out=lengths[step + 1])
+        np.cumsum(self.table.output.take(self.codes[:-1], mode="clip"), axis=0, out=lengths[1:])
         return lengths
 
     @cached_property
     def places(self) -> I64:
         """What was moved before each step, in the fields of ``Table.moved``, shape (steps + 1, n)."""
         places = np.full(self.codes.shape, self.table.start)
-        for step, code in enumerate(self.codes[:-1]):
-            np.add(places[step], self.table.moved.take(code, mode="clip"), out=places[step + 1])
+        places[1:] += np.cumsum(self.table.moved.take(self.codes[:-1], mode="clip"), axis=0)
         return places
 
     def head(self, at: int, e: I64, i: I64) -> I64:
@@ -387,10 +389,7 @@ class Run:
         length = field(self.final, 2)
         if self.table.writes_in_step:
             most = int((self.lengths if self.table.takes_back else length).max(initial=0))
-            digits = np.empty((max(most, 1), len(length)), np.uint8)
-            for place, code in enumerate(self.codes[1 : len(digits) + 1]):
-                np.take(self.table.digit, code, out=digits[place], mode="clip")
-            return Number(digits, length)
+            return Number(self.table.digit.take(self.codes[1 : max(most, 1) + 1], mode="clip"), length)
         step, row = np.nonzero(self.table.written.take(self.codes[:-1], mode="clip") < NOTHING)
         planes = np.zeros((int(self.lengths.max(initial=0)) or 1, len(length)), np.uint8)
         planes[self.lengths[step, row], row] = self.table.written.take(self.codes[step, row])
@@ -399,42 +398,40 @@ class Run:
 
 def run(table: Table, operands: Operands, most: int) -> Run:
     """Run a column of expressions; a code below ``halted`` in the end tells of a run that takes more steps."""
-    tapes = [_cells(operands.a)] + ([_cells(operands.second)] if table.heads == 2 else [])
-    codes = np.empty((most + 2 * LOOK_EVERY + 2, len(operands)), np.min_scalar_type(len(table.next)))
-    final = np.full(len(operands), table.start)
+    numbers = [operands.a] + ([operands.second] if table.heads == 2 else [])
+    size = max(number.width for number in numbers) + 2
+    tapes = [_cells(number, size) for number in numbers]
+    codes = np.empty((most + 2 * LOOK_EVERY + 2, len(operands)), np.int64)
     if not table.in_step or table.looks_back and not table.writes_in_step:
-        return Run(table, codes[: _run_anywhere(table, tapes, codes, final, most) + 1], final)
+        return Run(table, codes[: _run_anywhere(table, tapes, codes, most) + 1])
     lane = _lane(tapes)
     control, step = np.zeros(len(operands), np.int64), 0
-    code, moved = np.empty_like(control), np.empty_like(control)
     while step < most + LOOK_EVERY:
+        code = codes[step]
         np.add(control, lane[min(step, len(lane) - 1)], out=code)
-        codes[step] = code
         np.take(table.waiting, code, out=control, mode="clip")
-        final += np.take(table.moved, code, out=moved, mode="clip")
         step += 1
         if step % LOOK_EVERY == 0 and int(control.min(initial=table.halted)) >= table.halted:
             break
     codes[step] = control
     if table.looks_back:
-        step = _look_back(table, lane, codes, final, step, most)
-    return Run(table, codes[: step + 1], final)
+        step = _look_back(table, lane, codes, step, most)
+    return Run(table, codes[: step + 1])
 
 
-def _lane(tapes: list[U8]) -> U8:
+def _lane(tapes: list[U8]) -> I64:
     """Return the symbols under all heads at each step, shape (steps, n); the last ones hold for all later steps."""
-    lane = np.full(
-        (max(map(len, tapes)), tapes[0].shape[1]), sum(BLANK * 11**head for head in range(len(tapes))), np.uint8
-    )
-    for head, cells in enumerate(tapes):
-        lane[: len(cells)] -= (BLANK - cells) * np.uint8(11**head)
-    return lane
+    lane = tapes[-1]
+    for cells in reversed(tapes[:-1]):
+        lane = lane * np.uint8(11) + cells
+    return lane.astype(np.int64)
 
 
-def _look_back(table: Table, lane: U8, codes: NDArray[Any], final: I64, step: int, most: int) -> int:
+def _look_back(table: Table, lane: I64, codes: I64, step: int, most: int) -> int:
     """Go on with the rows that wait because the digit matters that their output ends with; return the steps of all."""
     rows, end = np.flatnonzero(codes[step] == table.idle), step
-    now, length = field(final[rows], 3), field(final[rows], 2)
+    now = (codes[:step] < table.halted).sum(axis=0)[rows]
+    length = table.output.take(codes[:step]).sum(axis=0, dtype=np.int64)[rows]
     control = table.next.take(codes[now - 1, rows])
     while len(rows):
         if int(now.max()) >= end:  # rows that are through stay idle
@@ -444,7 +441,6 @@ def _look_back(table: Table, lane: U8, codes: NDArray[Any], final: I64, step: in
         last = np.where(length > 0, written, BLANK) * (table.stride // 11)
         code = control + lane[np.minimum(now, len(lane) - 1), rows] + last
         codes[now, rows] = code
-        final[rows] += table.moved.take(code)
         length, now = length + table.output.take(code), now + 1
         control = table.next.take(code)
         going = (control < table.halted) & (now <= most)
@@ -453,21 +449,21 @@ def _look_back(table: Table, lane: U8, codes: NDArray[Any], final: I64, step: in
     return end
 
 
-def _run_anywhere(table: Table, tapes: list[U8], codes: NDArray[Any], place: I64, most: int) -> int:
+def _run_anywhere(table: Table, tapes: list[U8], codes: I64, most: int) -> int:
     """Run where symbols depend on where the heads went, or on what was written."""
     num = codes.shape[1]
     rows = np.arange(num)
-    control = np.zeros(num, np.int64)
+    place, control = np.full(num, table.start), np.zeros(num, np.int64)
     output = np.full((most + LOOK_EVERY + 2, num), BLANK, np.uint8)  # the digit at place p stands in row p + 1
     for step in range(most + LOOK_EVERY):
-        code, factor = control.copy(), 1
+        code, factor = codes[step], 1
+        code[:] = control
         for head, cells in enumerate(tapes):
             at = np.clip(field(place, head), 0, len(cells) - 1)
             code += cells[at, rows] * np.int64(factor)
             factor *= 11
         if table.looks_back:
             code += output[field(place, 2), rows] * np.int64(factor)
-        codes[step] = code
         place += table.moved.take(code, mode="clip")
         digit = table.written.take(code, mode="clip")
         wrote = np.flatnonzero(digit < NOTHING)
