@@ -1,19 +1,14 @@
 """``caef-data verify``: check a built folder from scratch, files, rows and what must hold across them.
 
 Rows are computed again by ``tm.check.rows``, which shares nothing with the machines that made them. Memory: a
-worker holds a few thousand rows; the parent 16 bytes per row of one config's split and 16 per distinct
-expression of one task.
+worker holds a few thousand rows, and a byte per digit of the expressions of one split of a task, 64 MB at most; the
+parent 16 bytes per row and distinct expression of one task, or of a few whose parts are in work.
 """
 
-import gc
-import multiprocessing
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +20,9 @@ from .manifest import MANIFEST
 from .verify_card import check_card
 from .verify_declaration import declared
 from .verify_manifest import Manifest, SplitCount, check_files, open_shard, read_manifest
-from .verify_shard import KEPT, NO_HASHES, TEXTS, Finding, Hashes, Part, PartResult, ranked, unique, verify_part
-from .workers import default_workers, end_with_parent, start_fork_server
+from .verify_shard import KEPT, NO_HASHES, TEXTS, Finding, Hashes, Part, PartResult, ranked, unique
+from .verify_workers import Workers, run_here, units
+from .workers import default_workers
 
 Progress = Callable[[int, int], None]  # rows done, rows in all
 
@@ -101,64 +97,15 @@ def verify(
         findings, cut = open_shard(directory, shard, fraction, config, plan.other_rules)
         tally.findings(findings)
         parts += cut
-    parts.sort(key=lambda part: (part.task, part.view, part.split, part.path, part.first_row))
-    with _Runner(min(len(parts), default_workers() if workers is None else workers)) as runner:
-        for _, of_task in groupby(parts, key=lambda part: part.task):
-            for (_, split), held in groupby(of_task, key=lambda part: (part.view, part.split)):
-                tally.split(split, runner.run(list(held), tally.done))
-            tally.task()
+    parts.sort(key=lambda part: (part.task, part.split, part.view, part.path, part.first_row))
+    number = min(len(parts), default_workers() if workers is None else workers)
+    todo = units(parts, number)
+    ours = [unit for unit in todo if unit.parts[0].task in known_tasks()] if number > 1 else []
+    here = [unit for unit in todo if unit not in ours]  # machines of the user's own are known in this process only
+    with Workers(number) as running:
+        tally.tasks(parts, chain(run_here(here), running.run(ours)))
     tally.card(directory, manifest)
     return tally.report(directory, fraction, time.monotonic() - began)
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the workers
-    end_with_parent()
-    gc.disable()  # nothing here makes cycles; walking the cached problems cost a tenth of the time
-
-
-class _Runner:
-    """Runs parts in worker processes, or here. Machines of the user's own are known in this process only."""
-
-    def __init__(self, workers: int) -> None:
-        self.pool: ProcessPoolExecutor | None = None
-        if workers > 1:  # forkserver: polars and pyarrow threads do not survive a fork
-            context = multiprocessing.get_context("forkserver")
-            start_fork_server()
-            self.pool = ProcessPoolExecutor(workers, context, initializer=_start_worker)
-
-    def __enter__(self) -> "_Runner":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.pool is None:
-            return
-        if error[0] is not None:  # Ctrl-C must not wait for the parts in work
-            for process in list((getattr(self.pool, "_processes", None) or {}).values()):
-                process.terminate()
-        self.pool.shutdown(cancel_futures=True)
-
-    def run(self, parts: list[Part], done: Callable[[Part], None]) -> list[tuple[Part, PartResult]]:
-        """Return the parts with their results, in order."""
-        if self.pool is None or parts[0].task not in known_tasks():
-            return list(self._here(parts, done))
-        futures = {self.pool.submit(verify_part, part): part for part in parts}
-        try:
-            for future in as_completed(futures):
-                future.result()
-                done(futures[future])
-        except BrokenProcessPool as error:
-            raise UserError(
-                "a worker process died: out of memory, or a damaged file crashed the Parquet reader",
-                next_step="run caef-data verify --workers 1",
-            ) from error
-        return [(part, future.result()) for future, part in futures.items()]
-
-    @staticmethod
-    def _here(parts: list[Part], done: Callable[[Part], None]) -> Iterator[tuple[Part, PartResult]]:
-        for part in parts:
-            yield part, verify_part(part)
-            done(part)
 
 
 class _Tally:
@@ -174,10 +121,23 @@ class _Tally:
         self.notes: dict[str, None] = {}
         self.of_task: list[tuple[str, str, str, list[Part], list[PartResult]]] = []
 
-    def done(self, part: Part) -> None:
-        self.rows_done += part.rows
-        if self.progress is not None:
-            self.progress(self.rows_done, self.total)
+    def tasks(self, parts: Sequence[Part], results: Iterator[tuple[Part, PartResult]]) -> None:
+        """Take the results of all parts, which come in any order, and look at each task when it is complete."""
+        of_task = {task: list(own) for task, own in groupby(parts, key=lambda part: part.task)}
+        left = {task: len(own) for task, own in of_task.items()}
+        found: dict[Part, PartResult] = {}
+        for part, result in results:
+            found[part] = result
+            left[part.task] -= 1
+            self.rows_done += part.rows
+            if self.progress is not None:
+                self.progress(self.rows_done, self.total)
+            while left and not next(iter(left.values())):  # in order: so are the findings
+                left.pop(task := next(iter(left)))
+                own = sorted(of_task.pop(task), key=lambda one: (one.view, one.split))
+                for (_, split), held in groupby(own, key=lambda one: (one.view, one.split)):
+                    self.split(split, [(one, found.pop(one)) for one in held])
+                self.task()
 
     def findings(self, findings: Sequence[Finding], more: int = 0) -> None:
         self.kept += findings

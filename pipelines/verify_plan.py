@@ -6,15 +6,79 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import clip
-from .plan import Config
+from ..tm.columns import I64, Number, Operands
+from .cells import TOGETHER, Cells, merged
+from .plan import Config, Population
+from .rows import planned_rows
 
 KEYS = {"one_step": ("a", "b", "step", "far"), "aligner": ("a", "b", "direction")}  # what tells rows apart
 OPERANDS = ("a", "b")
 Key = tuple[Any, ...]
+HELD = 64_000_000  # digits that a worker keeps of the expressions that it has drawn, a byte each
+
+
+class Draws:
+    """The expressions of cells, drawn once for all the views and shards that hold them.
+
+    Args:
+        keep: whether they are: else each block is drawn when it is wanted.
+    """
+
+    def __init__(self, keep: bool) -> None:
+        self.keep = keep
+        self.held: dict[int, tuple[Cells, Operands, I64]] = {}
+
+    def operands(self, population: Population, numbers: I64) -> tuple[Operands, I64]:
+        """Return the same as ``population.operands``."""
+        if not self.keep:
+            return population.operands(numbers)
+        found: list[tuple[I64, Operands]] = []
+        variant = np.zeros(len(numbers), np.int64)
+        start = named = 0
+        for (cells, kept), size in zip(population.parts, population.sizes, strict=True):
+            rows = np.flatnonzero((numbers >= start) & (numbers < start + size))
+            if len(rows):
+                own = numbers[rows] - start
+                operands, law = self._of(cells, own if kept is None else kept[own])
+                found.append((rows, operands))
+                variant[rows] = law + named
+            start, named = start + size, named + len(cells.names)
+        return merged(found, len(numbers)), variant
+
+    def _of(self, cells: Cells, numbers: I64) -> tuple[Operands, I64]:
+        held = self.held.get(id(cells))
+        if held is None:
+            widths = int(cells.len_a.max(initial=1)), int(cells.len_b.max(initial=0))
+            if (cells.len_a == 0).any() or sum(widths) * cells.num_expressions > HELD:
+                return cells.operands(numbers)
+            held = self.held[id(cells)] = cells, *_drawn(cells, widths)
+        _, operands, law = held
+        second = None if operands.b is None else operands.b.take(numbers)
+        return Operands(operands.a.take(numbers), second), law[numbers]
+
+
+def _drawn(cells: Cells, widths: tuple[int, int]) -> tuple[Operands, I64]:
+    """Return all expressions of cells, whose operands have at most so many digits."""
+    total = cells.num_expressions
+    columns = [(np.zeros((width, total), np.uint8), np.zeros(total, np.int64)) for width in widths]
+    laws = np.zeros(total, np.int64)
+    unary = False
+    for start in range(0, total, TOGETHER):
+        numbers = np.arange(start, min(start + TOGETHER, total))
+        operands, laws[numbers] = cells.operands(numbers)
+        unary = operands.b is None
+        for number, (planes, length) in zip((operands.a, operands.b), columns, strict=True):
+            if number is not None:
+                width = min(number.width, len(planes))  # what is above is zero
+                planes[:width, start : start + len(numbers)] = number.planes[:width]
+                length[numbers] = number.length
+    a, b = (Number(*column) for column in columns)
+    return Operands(a, None if unary else b), laws
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,10 +97,10 @@ class Planned:
     first: int = 0
     stop: int | None = None
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
+    def batches(self, draws: Draws) -> Iterator[pa.RecordBatch]:
         """Yield the columns that tell rows apart, and their variants, plainly stored."""
         for numbers in self.config.blocks(self.shard)[self.first : self.stop]:
-            batch = self.config.planned(numbers)
+            batch = planned_rows(self.config.work(*draws.operands(self.config.population, numbers)))
             yield pa.record_batch([plain(column) for column in batch.columns], names=batch.schema.names)
 
 
@@ -47,10 +111,10 @@ class Comparison:
     are kept, to say at the end what is missing, what was added, or that the order is another.
     """
 
-    def __init__(self, planned: Planned) -> None:
+    def __init__(self, planned: Planned, draws: Draws) -> None:
         self.keys = KEYS.get(planned.config.view, OPERANDS)
         self.task = planned.config.settings.task
-        self.batches = planned.batches()
+        self.batches = planned.batches(draws)
         self.waiting: pa.RecordBatch | None = None  # planned rows that no found row stands beside yet
         self.found: list[Key] = []  # from the first difference on
         self.wanted: dict[Key, list[str]] = {}  # the same of planned rows, with their variants

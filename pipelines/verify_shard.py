@@ -19,7 +19,7 @@ from ..tm.check.rows import COLUMNS, Known, check_rows, count_transitions, known
 from ..tm.instructions import instruction
 from .split import sides
 from .verify_machine import check_by_machine
-from .verify_plan import Comparison, Planned, plain
+from .verify_plan import Comparison, Draws, Planned, plain
 
 KEPT = 50  # findings kept per part; the rest is counted
 BATCH = 8_192
@@ -31,6 +31,7 @@ NO_HASHES: Hashes = np.zeros((0, 2), np.uint64)
 TEXTS = ("prompt", "completion")
 _NOT_NULL = ("variant", "instruction", *TEXTS)
 _REPEATING = frozenset(("task", "a", "b", "variant", "instruction", "state", "next_state", "call", "direction"))
+_NONE = pa.array([], pa.large_string())  # of a whole part, more than 2 GB perhaps
 _NULL = np.array([[0x9E37, 0x79B9]], np.uint64)  # the hash of a null
 UNORDERED = frozenset({"add", "mul", "equal"})  # a op b and b op a are one expression for the split
 _NOT_PARQUET = (pa.ArrowException, OSError, ValueError)  # what reading a damaged file raises
@@ -54,7 +55,7 @@ class Finding:
     message: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Part:
     """Some row groups of a shard, as one piece of work.
 
@@ -118,8 +119,8 @@ class PartResult:
             self.findings.append(finding)
 
 
-def verify_part(part: Part) -> PartResult:
-    """Check a part's file, re-execute its rows and collect the digests for the checks across files."""
+def verify_part(part: Part, draws: Draws) -> PartResult:
+    """Check a part's file and its rows, and collect the digests for the checks across files."""
     result, path = PartResult(), part.directory / part.path
     try:
         if part.sha256 is not None:
@@ -130,7 +131,7 @@ def verify_part(part: Part) -> PartResult:
     except OSError as error:
         result.add(Finding("file", part.path, None, f"cannot be read: {error.strerror or error}"))
         return result
-    collector = _Collector(part, result)
+    collector = _Collector(part, result, draws)
     batches = _batches(path, part)
     while True:
         try:
@@ -152,9 +153,10 @@ def _batches(path: Path, part: Part) -> Iterator[pa.RecordBatch]:
     names = [name for name in COLUMNS[part.view] if name in schema.names]
     repeating = [name for name in names if name in _REPEATING and _is_text(schema.field(name).type)]
     with open(path, "rb") as source, pq.ParquetFile(source, read_dictionary=repeating) as file:
-        for batch in file.iter_batches(BATCH, row_groups=list(part.groups), columns=names):
-            batch.validate(full=True)  # a damaged file may decode to offsets out of bounds or to no UTF-8
-            yield batch
+        for group in part.groups:  # one after the other: a row group of runs holds a few hundred rows, which are long
+            for batch in file.iter_batches(BATCH, row_groups=[group], columns=names):
+                batch.validate(full=True)  # a damaged file may decode to offsets out of bounds or to no UTF-8
+                yield batch
 
 
 class _Lists(dict[str, list[Any]]):
@@ -245,15 +247,15 @@ def _common_right(held: pa.RecordBatch, task: str) -> bool:
 class _Collector:
     """Checks batches one after another and gathers the hashes."""
 
-    def __init__(self, part: Part, result: PartResult) -> None:
+    def __init__(self, part: Part, result: PartResult, draws: Draws) -> None:
         self.part, self.result, self.at = part, result, part.first_row
         self.rows: list[Hashes] = []
         self.expressions: list[Hashes] = []  # of each batch, the distinct ones ...
         self.first: list[int] = []  # ... the row where each stands first, and its operands
-        self.operands: list[tuple[Any, Any]] = []
+        self.operands: list[tuple[pa.Array, pa.Array]] = []
         self.known: Known = {}
         self.check = check_rows if part.task in known_tasks() else check_by_machine
-        self.plan = Comparison(part.plan) if part.plan is not None else None
+        self.plan = Comparison(part.plan, draws) if part.plan is not None else None
         self.instruction, self.told = instruction(tm.machine(part.task), part.view), False
 
     def batch(self, held: pa.RecordBatch) -> None:
@@ -310,7 +312,7 @@ class _Collector:
         self.expressions.append(distinct)
         self.first += (first + self.at).tolist()
         rows = pa.array(first)
-        self.operands += zip(plain(a.take(rows)).to_pylist(), plain(b.take(rows)).to_pylist(), strict=True)
+        self.operands.append((a.take(rows).cast(_NONE.type), b.take(rows).cast(_NONE.type)))
 
     def finish(self) -> None:
         """Put the hashes together and ask the split function about the part's distinct expressions."""
@@ -320,16 +322,17 @@ class _Collector:
             result.add(Finding(kind, self.part.path, row, message))
         result.rows = np.concatenate([NO_HASHES, *self.rows])
         result.expressions, at = unique(np.concatenate([NO_HASHES, *self.expressions]))
-        operands = [self.operands[i] for i in at.tolist()]
         result.first = [self.first[i] for i in at.tolist()]
         result.pairs = result.expressions
+        operands = [pa.concat_arrays([_NONE, *(pair[i] for pair in self.operands)]) for i in (0, 1)]
+        a, b = (column.take(pa.array(at)) for column in operands)
         task = self.part.task
         if task in UNORDERED or (task not in known_tasks() and tm.machine(task).commutative):
-            columns = [pa.array([str(pair[i]) for pair in operands], pa.string()) for i in (0, 1)]
-            one, other = (_text_hashes(column) for column in columns)
+            one, other = (_text_hashes(pc.fill_null(column, "None")) for column in (a, b))
             result.pairs = _mixed(np.minimum(one, other), np.maximum(one, other))
         if "split" not in self.part.other_rules and (self.plan is None or off):
-            self._sides(operands)  # else these are the planned ones, which the same function chose
+            # else these are the planned ones, which the same function chose
+            self._sides(list(zip(a.to_pylist(), b.to_pylist(), strict=True)))
 
     def _sides(self, operands: list[tuple[Any, Any]]) -> None:
         part, task = self.part, self.part.task
