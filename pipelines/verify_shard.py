@@ -22,7 +22,8 @@ from .verify_machine import check_by_machine
 from .verify_plan import Comparison, Draws, Planned, plain
 
 KEPT = 50  # findings kept per part; the rest is counted
-BATCH = 8_192
+BATCH = 32_768  # rows looked at together, fewer where they hold more than ...
+BATCH_TEXT = 20_000_000  # ... so many bytes: a row group of ours has half of it
 _SIDES, _CELLS = 10_000, 2_000_000  # expressions, and digits, given to the split function at a time
 _LONGEST = 4_000  # digits of an operand that a build can hold
 # (n, 2): 128 bits each; the chance that two of 10**7 different texts collide is below 10**-24
@@ -31,7 +32,7 @@ NO_HASHES: Hashes = np.zeros((0, 2), np.uint64)
 TEXTS = ("prompt", "completion")
 _NOT_NULL = ("variant", "instruction", *TEXTS)
 _REPEATING = frozenset(("task", "a", "b", "variant", "instruction", "state", "next_state", "call", "direction"))
-_NONE = pa.array([], pa.large_string())  # of a whole part, more than 2 GB perhaps
+_OPERAND = pa.large_string()  # those of a whole part are more than 2 GB perhaps
 _NULL = np.array([[0x9E37, 0x79B9]], np.uint64)  # the hash of a null
 UNORDERED = frozenset({"add", "mul", "equal"})  # a op b and b op a are one expression for the split
 _NOT_PARQUET = (pa.ArrowException, OSError, ValueError)  # what reading a damaged file raises
@@ -153,8 +154,10 @@ def _batches(path: Path, part: Part) -> Iterator[pa.RecordBatch]:
     names = [name for name in COLUMNS[part.view] if name in schema.names]
     repeating = [name for name in names if name in _REPEATING and _is_text(schema.field(name).type)]
     with open(path, "rb") as source, pq.ParquetFile(source, read_dictionary=repeating) as file:
-        for group in part.groups:  # one after the other: a row group of runs holds a few hundred rows, which are long
-            for batch in file.iter_batches(BATCH, row_groups=[group], columns=names):
+        for group in part.groups:  # one after the other: a batch then goes with a block of the plan
+            held = file.metadata.row_group(group)
+            size = max(1, min(BATCH, BATCH_TEXT * held.num_rows // max(held.total_byte_size, 1)))
+            for batch in file.iter_batches(size, row_groups=[group], columns=names):
                 batch.validate(full=True)  # a damaged file may decode to offsets out of bounds or to no UTF-8
                 yield batch
 
@@ -312,7 +315,7 @@ class _Collector:
         self.expressions.append(distinct)
         self.first += (first + self.at).tolist()
         rows = pa.array(first)
-        self.operands.append((a.take(rows).cast(_NONE.type), b.take(rows).cast(_NONE.type)))
+        self.operands.append((a.take(rows).cast(_OPERAND), b.take(rows).cast(_OPERAND)))
 
     def finish(self) -> None:
         """Put the hashes together and ask the split function about the part's distinct expressions."""
@@ -324,7 +327,7 @@ class _Collector:
         result.expressions, at = unique(np.concatenate([NO_HASHES, *self.expressions]))
         result.first = [self.first[i] for i in at.tolist()]
         result.pairs = result.expressions
-        operands = [pa.concat_arrays([_NONE, *(pair[i] for pair in self.operands)]) for i in (0, 1)]
+        operands = [pa.concat_arrays([pa.array([], _OPERAND), *(pair[i] for pair in self.operands)]) for i in (0, 1)]
         a, b = (column.take(pa.array(at)) for column in operands)
         task = self.part.task
         if task in UNORDERED or (task not in known_tasks() and tm.machine(task).commutative):
@@ -377,9 +380,14 @@ def unique(hashes: Hashes) -> tuple[Hashes, npt.NDArray[np.intp]]:
 
 def ranked(hashes: Hashes) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
     """Return a stable sorting order, and for each but the first whether it equals the one before."""
-    order = np.lexsort((hashes[:, 1], hashes[:, 0]))
+    order = np.argsort(hashes[:, 0], kind="stable")  # half of a hash nearly always tells two apart
     held = hashes[order]
-    return order, (held[1:] == held[:-1]).all(axis=1)
+    same = held[1:, 0] == held[:-1, 0]
+    if not (held[1:, 1] == held[:-1, 1])[same].all():
+        order = np.lexsort((hashes[:, 1], hashes[:, 0]))
+        held = hashes[order]
+        same = (held[1:] == held[:-1]).all(axis=1)
+    return order, same
 
 
 def _expression(unary: bool, a: object, b: object) -> bool:

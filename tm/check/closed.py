@@ -4,10 +4,9 @@ The second, independent account of what rows must hold: nothing is executed here
 line; that of step k is the prompt of transition k, and the completion of the transition before.
 """
 
-from functools import cached_property
 from typing import ClassVar
 
-from .text import HALT, decimal, number, tape, written
+from .text import HALT, number, tape, written
 
 # The first command of the machines, and what ends their first state line
 _FIRST = {
@@ -40,19 +39,15 @@ class Problem:
         self.x, self.y = number(a), number(b) if b else 0
         self.left, self.right = written(a), written(self.b)
 
-    def entry(self, step: int) -> str:
-        """Return the entry of a basic machine, from the initial one, 0, to the halting one, ``n_steps``."""
-        raise NotImplementedError
-
     def prompt(self, step: int, dialect: str) -> str:
-        """Return the text that transition ``step`` starts from."""
-        return self.entry(step)
+        """Return the text that transition ``step`` starts from; of a basic machine also the last one."""
+        raise NotImplementedError
 
     def completion(self, step: int, dialect: str) -> str:
         """Return the text that transition ``step`` gives."""
-        return self.entry(step + 1)
+        return self.prompt(step + 1, dialect)
 
-    @cached_property
+    @property
     def initial(self) -> str:
         """The first prompt; it is the same in both dialects."""
         return self.prompt(0, "consistent")
@@ -133,7 +128,7 @@ class Add(Problem):
         self.total = tape(self.x + self.y)
         self.n_steps = max(len(a), len(self.b)) + 2
 
-    def entry(self, step: int) -> str:
+    def prompt(self, step: int, dialect: str) -> str:
         x, y, total, i = self.left, self.right, self.total, 2 * step - 2
         if step == 0:
             return first_lines("ADD", x, y) + "\n"
@@ -153,11 +148,40 @@ class Add(Problem):
 
     @property
     def answer(self) -> str:
-        return decimal(self.x + self.y)
+        return self.total[::-2]
 
 
-class Equal(Problem):
-    """EQUAL stops at the first position where the operands differ; two heads that move together."""
+class Comparison(Problem):
+    """Two heads that move together, and stop after ``stop`` digits."""
+
+    stop: int
+    verdict: bool
+
+    def line(self, state: str, k: int) -> str:
+        """Return the state line after ``k`` digits, up to the output."""
+        x, y, i = self.left, self.right, 2 * k
+        return f"{self.name}, {state},  {x[:i]}[HEAD1]{x[i:]} {y[:i]}[HEAD2]{y[i:]} "
+
+    def prompt(self, step: int, dialect: str) -> str:
+        if step == 0:
+            return first_lines(self.name, self.left, self.right) + "\n"
+        if step == self.n_steps:
+            return f"{self.line('qH', self.stop)}{self.verdict}\n{HALT}\n"
+        held, command = self.told(step - 1)
+        x, y, i = self.left, self.right, 2 * step - 2
+        return f"{self.name}, q1,  {x[:i]}[HEAD1]{x[i:]} {y[:i]}[HEAD2]{y[i:]} [OUTPUT]{held}\nCMD {command}\n"
+
+    def told(self, k: int) -> tuple[bool, str]:
+        """Return what the output says after ``k`` digits, and the command."""
+        raise NotImplementedError
+
+    @property
+    def answer(self) -> str:
+        return str(self.verdict)
+
+
+class Equal(Comparison):
+    """EQUAL stops at the first position where the operands differ."""
 
     task, name, sign = "equal", "EQUAL", "=="
 
@@ -167,64 +191,43 @@ class Equal(Problem):
         self.stop = next((i for i, (x, y) in enumerate(pairs) if x != y), min(len(self.a), len(self.b)))
         self.n_steps, self.verdict = self.stop + 2, self.x == self.y
 
-    def entry(self, step: int) -> str:
-        if step == 0:
-            return first_lines(self.name, self.left, self.right) + "\n"
-        k = step - 1
-        if k > self.stop:
-            return f"{self.line('qH', self.stop)}{self.verdict}\n{HALT}\n"
-        return f"{self.line('q1', k)}[OUTPUT]{self.held(k)}\nCMD {self.command(k)}\n"
-
-    def line(self, state: str, k: int) -> str:
-        """Return the state line after ``k`` digits, up to the output."""
-        x, y, i = self.left, self.right, 2 * k
-        return f"{self.name}, {state},  {x[:i]}[HEAD1]{x[i:]} {y[:i]}[HEAD2]{y[i:]} "
-
-    def held(self, k: int) -> bool:
-        """Return what the output says after ``k`` digits."""
-        return True
-
-    def command(self, k: int) -> str:
-        """Return the command after ``k`` digits."""
+    def told(self, k: int) -> tuple[bool, str]:
         if k < self.stop:
-            return "[HEAD1] RIGHT, [HEAD2] RIGHT, q1"
-        return "[OUTPUT], qH" if self.verdict else "[OUTPUT] False, [OUTPUT], qH"
-
-    @property
-    def answer(self) -> str:
-        return str(self.verdict)
+            return True, "[HEAD1] RIGHT, [HEAD2] RIGHT, q1"
+        return True, "[OUTPUT], qH" if self.verdict else "[OUTPUT] False, [OUTPUT], qH"
 
 
-class GreaterThan(Equal):
+class GreaterThan(Comparison):
     """GREATER_THAN reads as many digits as the shorter operand has; its output is right for those read so far."""
 
     task, name, sign = "greater_than", "GREATER_THAN", ">"
 
     def __init__(self, a: str, b: str | None) -> None:
-        Problem.__init__(self, a, b)
+        super().__init__(a, b)
         self.stop = min(len(self.a), len(self.b))
-        # of x > y and of x < y the digits that are larger where the relation holds come first
-        self.more, self.less = (self.a, self.b) if self.name == "GREATER_THAN" else (self.b, self.a)
-        large, small = (self.x, self.y) if self.name == "GREATER_THAN" else (self.y, self.x)
-        self.n_steps, self.verdict = self.stop + 2, large > small
+        self.large, self.small = self.a, self.b  # the answer is whether these are what their names say
+        self.n_steps, self.verdict = self.stop + 2, self.x > self.y
 
-    def held(self, k: int) -> bool:
-        return k > 0 and self.more[-k:] > self.less[-k:]
-
-    def command(self, k: int) -> str:
-        more, less = self.more, self.less
+    def told(self, k: int) -> tuple[bool, str]:
+        large, small = self.large, self.small
+        held = k > 0 and large[-k:] > small[-k:]
         if k < self.stop:
-            large, small = more[-k - 1], less[-k - 1]
-            says = "" if large == small else f"[OUTPUT] {large > small}, "
-            return f"[HEAD1] RIGHT, [HEAD2] RIGHT, {says}q1"
-        says = "" if len(more) == len(less) else f"[OUTPUT] {len(more) > len(less)}, "
-        return f"{says}[OUTPUT], qH"
+            x, y = large[-k - 1], small[-k - 1]
+            if x == y:
+                return held, "[HEAD1] RIGHT, [HEAD2] RIGHT, q1"
+            return held, f"[HEAD1] RIGHT, [HEAD2] RIGHT, [OUTPUT] {x > y}, q1"
+        says = "" if len(large) == len(small) else f"[OUTPUT] {len(large) > len(small)}, "
+        return held, f"{says}[OUTPUT], qH"
 
 
 class LessThan(GreaterThan):
     """LESS_THAN."""
 
     task, name, sign = "less_than", "LESS_THAN", "<"
+
+    def __init__(self, a: str, b: str | None) -> None:
+        super().__init__(a, b)
+        self.large, self.small, self.verdict = self.b, self.a, self.x < self.y
 
 
 class Reflection(Problem):
@@ -239,7 +242,7 @@ class Reflection(Problem):
         self.n_steps = self.n + 3 + self.n - size
         self.padded = self.result + "|0" * (self.n - len(self.result) // 2)
 
-    def entry(self, step: int) -> str:
+    def prompt(self, step: int, dialect: str) -> str:
         x, y, n, i = self.left, self.right, self.n, 2 * step - 2
         if step == 0:
             return first_lines("REFLECTION", x, y) + "\n"
@@ -267,7 +270,7 @@ class LeftMask(Problem):
         self.n, self.kept = len(a), a[1:].lstrip("0")
         self.n_steps = self.n + 3 + (self.n - 1 - len(self.kept))
 
-    def entry(self, step: int) -> str:
+    def prompt(self, step: int, dialect: str) -> str:
         x, n, i = self.left, self.n, 2 * step - 2
         if step == 0:
             return first_lines("LEFT_MASK", x, "") + "\n"

@@ -3,6 +3,7 @@
 A prompt ends with the last lines of the machine called, a completion with its first ones.
 """
 
+from functools import cached_property
 from typing import ClassVar
 
 from ...errors import clip
@@ -20,7 +21,7 @@ from .closed import (
     order_halt,
     reflection_halt,
 )
-from .text import HALT, decimal, number, tape
+from .text import HALT, number, tape
 
 MAX_DIGITS = 20_000
 Call = tuple[str, str, str, str]  # state and command line, the machine called, and its tapes
@@ -78,11 +79,15 @@ class Sub(Composer):
 
     def __init__(self, a: str, b: str | None) -> None:
         super().__init__(a, b)
-        nines = int(10 ** len(a)) - 1
-        rest = tape(nines - self.y)
-        total, above = tape(self.x + nines - self.y), tape(self.x + nines - self.y + 1)  # 10^n + a - b
         self.solution = tape(self.x - self.y)
-        self.called = (
+
+    @cached_property
+    def called(self) -> tuple[tuple[str, str, str, str, str], ...]:
+        """The machines called in turn: name, state after it, its tapes, what it writes."""
+        nines = int(10 ** len(self.a)) - 1
+        rest, total = tape(nines - self.y), tape(self.x + nines - self.y)
+        above = tape(self.x + nines - self.y + 1)  # 10^n + a - b
+        return (
             ("REFLECTION", "q2", tape(nines), self.right, rest),
             ("ADD", "q3", self.left, rest, total),
             ("ADD", "q4", total, "|1", above),
@@ -114,7 +119,7 @@ class Sub(Composer):
 
     @property
     def answer(self) -> str:
-        return decimal(self.x - self.y)
+        return self.solution[::-2]
 
 
 class Mul(Composer):
@@ -156,7 +161,7 @@ class Mul(Composer):
 
     @property
     def answer(self) -> str:
-        return decimal(self.x * self.y)
+        return tape(self.x * self.y)[::-2]
 
 
 class Div(Composer):
@@ -194,7 +199,7 @@ class Div(Composer):
 
     @property
     def answer(self) -> str:
-        return decimal(self.quotient)
+        return tape(self.quotient)[::-2]
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -207,29 +212,24 @@ PROBLEMS: dict[str, type[Problem]] = {
 
 def problem(task: str, a: str, b: str | None) -> Problem | str:
     """Return the problem, or what is wrong with its operands."""
-    wrong = _operand("a", a)
-    if wrong is None and (task != "left_mask" or b is not None):
-        wrong = _operand("b", b)
-    return PROBLEMS[task](a, b) if (wrong := wrong or _law(task, a, b or "")) is None else wrong
-
-
-def _operand(name: str, text: str | None) -> str | None:
-    if not isinstance(text, str) or not (text.isascii() and text.isdigit()):
-        return f"operand {name} must be a decimal string, found {clip(text)}"
-    if text[0] == "0" and text != "0":
-        return f"operand {name} has leading zeros: {clip(text)}"
-    if len(text) > MAX_DIGITS:
-        return f"operand {name} has {len(text):,} digits; at most {MAX_DIGITS:,} can be checked"
-    return None
+    for name, text in (("a", a), ("b", b)) if b is not None or task != "left_mask" else (("a", a),):
+        if not isinstance(text, str) or not (text.isascii() and text.isdigit()):
+            return f"operand {name} must be a decimal string, found {clip(text)}"
+        if text[0] == "0" and text != "0":
+            return f"operand {name} has leading zeros: {clip(text)}"
+        if len(text) > MAX_DIGITS:
+            return f"operand {name} has {len(text):,} digits; at most {MAX_DIGITS:,} can be checked"
+    wrong = _law(task, a, b or "")
+    return PROBLEMS[task](a, b) if wrong is None else wrong
 
 
 def _law(task: str, a: str, b: str) -> str | None:
-    if task == "sub" and (len(a), a) < (len(b), b):
-        return f"sub needs a >= b, found {clip(a)} - {clip(b)}"
-    if task == "left_mask" and b:
-        return f"left_mask has one operand, found b = {clip(b)}"
-    if task in ("mul", "div") and b == "0":
-        return f"{task} needs b >= 1"
+    if task == "sub":
+        return f"sub needs a >= b, found {clip(a)} - {clip(b)}" if (len(a), a) < (len(b), b) else None
+    if task in ("mul", "div"):
+        return f"{task} needs b >= 1" if b == "0" else None
+    if task == "left_mask":
+        return f"left_mask has one operand, found b = {clip(b)}" if b else None
     if task == "reflection" and a.strip("9"):
         return f"reflection needs an a of nines only, found {clip(a)}"
     if task == "reflection" and len(b) > len(a):
