@@ -131,8 +131,8 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def put(path: Path, content: bytes) -> None:
-    """Write a file in one step."""
-    with aside(path) as file:
+def put(path: Path, content: bytes, attempt: str = "") -> None:
+    """Write a file in one step; ``attempt`` tells apart what two processes write at once."""
+    with aside(path, attempt) as file:
         file.write(content)
-    place(path)
+    place(path, attempt)

@@ -21,6 +21,7 @@ from caef_data.eval.report.page import END, difference, render, symbols
 from caef_data.eval.report.words import asked, good_up_to, models, outcome, percent, titles, written
 from caef_data.eval.runs import RAW
 from caef_data.eval.tables import RunTables, run_id
+from caef_data.pipelines import shard
 from caef_data.schemas import RESULTS
 from caef_data.tests.commands import call, full_disk
 from caef_data.tests.results_data import HOSTILE, RUNS, columns, run_row
@@ -369,6 +370,20 @@ def test_a_full_disk_leaves_the_page_that_was_there(results: Path, tmp_path: Pat
         code, said = call("report", "--results", results, "--out", page)
     assert code == 2 and "the disk is full" in said and str(page) in said and "make room" in said, said
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_two_reports_at_once_are_both_written(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page, place = tmp_path / "page.html", shard.place
+
+    def while_another_writes(path: Path, attempt: str = "") -> None:
+        monkeypatch.setattr(shard, "place", place)
+        words = ["-m", "caef_data", "report", "--results", str(results), "--out", str(page)]
+        assert subprocess.run([sys.executable, *words], capture_output=True).returncode == 0
+        place(path, attempt)
+
+    monkeypatch.setattr(shard, "place", while_another_writes)
+    code, said = call("report", "--results", results, "--out", page)
+    assert code == 0 and [path.name for path in tmp_path.iterdir()] == ["page.html"], said
 
 
 def test_the_newest_ten_of_many_runs_are_taken(tmp_path: Path) -> None:

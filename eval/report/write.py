@@ -42,7 +42,7 @@ def report(results: str, runs: Sequence[str], out: str) -> None:
         database.close()
     page = render(numbers).encode()
     with telling_of_full_disk(shown(out), "make room and run the same command again, or choose another --out"):
-        put(path, page)
+        put(path, page, f"{os.getpid()}-")
     size = f"{len(page) / 1e6:.1f} MB" if len(page) >= 1e6 else f"{len(page) / 1e3:.0f} kB"
     num = len(numbers.runs)
     print(f"{shown(out)}: {num} run{'s' * (num > 1)}, {len(numbers.panels)} tasks and modes, {size}")
