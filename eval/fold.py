@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..pipelines.local_folder import LocalFolder
 from .agenda import PROBLEMS, WINDOW, Agenda, Window
 from .evaluate import Bools, first_failing_places
 from .kept import RIGHT, UNKNOWN, Kept
+from .limit import READ
 from .runs import shards
+from .shards import batches
 from .tables import CLASS, CLASSES, RunTables, call_key, class_accuracy
 
 
@@ -150,10 +151,9 @@ def _classes(agenda: Agenda, folder: LocalFolder) -> pa.Table:
         names = ["variant", "len_a", "len_b"]
         found = pa.schema([("variant", pa.string()), ("len_a", pa.int16()), ("len_b", pa.int16())]).empty_table()
         for path in shards(folder, job["task"], job["mode"], job["split"]):
-            with folder.open(path) as file, pq.ParquetFile(file) as parquet:
-                for batch in parquet.iter_batches(columns=names):
-                    both = pa.concat_tables([found, pa.Table.from_batches([batch]).cast(found.schema)])
-                    found = both.group_by(names).aggregate([])
+            for batch in batches(folder, path, names, READ):
+                both = pa.concat_tables([found, pa.Table.from_batches([batch]).cast(found.schema)])
+                found = both.group_by(names).aggregate([])
         columns = {name: pa.array([job[name]] * len(found), pa.string()) for name in job}
         columns |= {name: found.column(name) for name in names}
         tables.append(pa.table({name: columns[name] for name in CLASS}))

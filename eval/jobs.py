@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Container
 from dataclasses import dataclass
 from typing import Any
@@ -103,7 +104,7 @@ def _obstacle(
 
 
 def check_rows(folder: LocalFolder, pairs: tuple[tuple[str, str], ...], split: str, limited: bool) -> dict[str, str]:
-    """Check the shards that the problems come from, byte for byte; return the identity of each config used.
+    """Check the shards that the problems come from, byte for byte; return a hash of each config's that are used.
 
     Where a limit chooses among the expressions of several views, that is all of these.
 
@@ -126,5 +127,6 @@ def check_rows(folder: LocalFolder, pairs: tuple[tuple[str, str], ...], split: s
                     where=shown(folder.name),
                     next_step=f"caef-data verify {shown(folder.name)}",
                 )
-        identities[f"{config}/{split}"] = held["identity"]
+        told = [held["identity"], *(shard["sha256"] for shard in held["shards"])]  # what is declared, and what is there
+        identities[f"{config}/{split}"] = hashlib.sha256(" ".join(told).encode()).hexdigest()
     return identities

@@ -25,12 +25,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from ..pipelines.local_folder import LocalFolder
 from ..pipelines.split import digit_sums
 from ..tm.columns import I64, Number
 from ..tm.random import U64, mix, text_key
+from .shards import batches, check_columns
 
 RULE = 1  # version of this choice; stands in the identity of every run with a limit
 WHOLE = ("full", "aligner", "raw")  # views of whole expressions; a class's variant is told by the first one held
@@ -41,6 +41,7 @@ SELECT a, coalesce(b, '') AS b, any_value(len_a) AS len_a, any_value(len_b) AS l
     arg_min(variant, place) AS variant, bit_or(1 << place) AS views
 FROM ({held}) GROUP BY ALL
 """
+READ = 65_536  # rows of these columns at once
 HELD = pa.schema(
     [
         *[pa.field(name, pa.string()) for name in ("a", "b", "variant")],
@@ -108,6 +109,8 @@ def _expressions(folder: LocalFolder, task: str, split: str, views: list[str]) -
     with duckdb.connect(":memory:", config={"temp_directory": ""}) as database:
         for view in views:
             shards = folder.manifest()["configs"][f"{task}-{view}"][split]["shards"]
+            for shard in shards:  # here: what DuckDB reads from tells it what is wrong, not us
+                check_columns(folder, shard["path"], HELD.names)
             database.register(view, pa.RecordBatchReader.from_batches(HELD, _batches(folder, shards)))
         parts = [f'SELECT *, {CHOOSING.index(view)} AS place FROM "{view}"' for view in views]
         return database.sql(EXPRESSIONS.format(held=" UNION ALL ".join(parts))).to_arrow_table().combine_chunks()
@@ -115,9 +118,8 @@ def _expressions(folder: LocalFolder, task: str, split: str, views: list[str]) -
 
 def _batches(folder: LocalFolder, shards: list[dict[str, Any]]) -> Iterator[pa.RecordBatch]:
     for shard in shards:
-        with folder.open(shard["path"]) as file, pq.ParquetFile(file) as parquet:
-            for batch in parquet.iter_batches(columns=HELD.names):
-                yield from pa.Table.from_batches([batch]).select(HELD.names).cast(HELD).to_batches()
+        for batch in batches(folder, shard["path"], HELD.names, READ):
+            yield from pa.Table.from_batches([batch]).cast(HELD).to_batches()
 
 
 def _hashes(task: str, found: pa.Table) -> U64:

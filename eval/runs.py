@@ -9,21 +9,24 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from ..errors import UserError
+from ..errors import UserError, clip
 from ..pipelines.folder import shown
 from ..pipelines.local_folder import LocalFolder
 from ..tm import align_in, align_out, machine
+from ..tm.check.closed_composers import problem
+from ..tm.check.rows import Known, check_rows, known_tasks
 from ..tm.machine import HALT
 from .calls import BASE
 from .limit import choose_expressions, expression_keys
+from .shards import batches, refused
 
 MODES = ("one_step", "executor", "aligner_in", "aligner_out", "process")
 RAW = "raw"  # the mode of the baseline: the base model alone, raw question to raw answer
 VIEWS = {"one_step": "one_step", "executor": "full", "process": "full", RAW: "raw"}
 VIEWS |= {"aligner_in": "aligner", "aligner_out": "aligner"}  # the rows that a mode takes its problems from
 DIRECTIONS = {"aligner_in": "in", "aligner_out": "out"}
+OF_STEPS = ["step", "n_steps", "state", "next_state", "call"]  # columns of one_step
 _TAPE = re.compile(r"(?:\|\d)+")
 
 
@@ -90,8 +93,9 @@ def read_problems(folder: LocalFolder, task: str, mode: str, split: str, limit: 
     paths = shards(folder, task, mode, split)
     if limit is not None:
         chosen = choose_expressions(folder, task, split, limit).keys[VIEWS[mode]]
-    dialect = folder.manifest()["tasks"][task]["settings"]["dialect"] if mode == "one_step" else "consistent"
-    for row in _rows(folder, paths, mode, chosen):
+    own = folder.manifest()["tasks"][task]["settings"]["dialect"]
+    dialect = own if mode == "one_step" else "consistent"
+    for row in _rows(folder, paths, task, mode, own, chosen):
         keys = (str(row["variant"]), row["a"], row["b"], row["len_a"], row["len_b"])
         yield Problem(task, mode, split, dialect, *keys, tuple(_steps(task, mode, row)), row.get("step"))
 
@@ -113,18 +117,37 @@ def shards(folder: LocalFolder, task: str, mode: str, split: str) -> list[str]:
     return [shard["path"] for shard in held["shards"]]
 
 
-def _rows(folder: LocalFolder, paths: list[str], mode: str, chosen: pa.Array | None) -> Iterator[dict[str, Any]]:
+def _rows(
+    folder: LocalFolder, paths: list[str], task: str, mode: str, dialect: str, chosen: pa.Array | None
+) -> Iterator[dict[str, Any]]:
     columns = ["variant", "a", "b", "len_a", "len_b"]
     if mode in ("one_step", "aligner_in", "aligner_out", RAW):
         columns += ["prompt", "completion"]
-    columns += ["step", "state"] if mode == "one_step" else ["direction"] if mode in DIRECTIONS else []
+    columns += OF_STEPS if mode == "one_step" else ["direction"] if mode in DIRECTIONS else []
+    known: Known = {}
     for path in paths:
-        with folder.open(path) as file, pq.ParquetFile(file) as parquet:
-            for batch in parquet.iter_batches(1024, columns=columns):
-                if chosen is not None:
-                    keys = expression_keys(batch.column("a"), batch.column("b"))
-                    batch = batch.filter(pc.is_in(keys, value_set=chosen))
-                yield from (row for row in batch.to_pylist() if row.get("direction") == DIRECTIONS.get(mode))
+        for batch in batches(folder, path, columns):
+            if chosen is not None:
+                keys = expression_keys(batch.column("a"), batch.column("b"))
+                batch = batch.filter(pc.is_in(keys, value_set=chosen))
+            found = batch.to_pydict()
+            if why := _wrong(task, VIEWS[mode], dialect, found, known):
+                raise refused(folder, path, why)
+            rows = (dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True))
+            yield from (row for row in rows if row.get("direction") == DIRECTIONS.get(mode))
+
+
+def _wrong(task: str, view: str, dialect: str, columns: dict[str, list[Any]], known: Known) -> str | None:
+    """Return what is wrong with a row of a batch, computed from integers as ``verify`` does; None if nothing is."""
+    if task not in known_tasks():  # a machine of the user's own: nothing else tells what it answers
+        return None
+    for a, b, len_a, len_b in zip(*(columns[name] for name in ("a", "b", "len_a", "len_b")), strict=True):
+        if view == "full" and isinstance(found := problem(task, a, b), str):
+            return found
+        if (len(a or ""), len(b or "")) != (len_a, len_b):
+            return f"{clip(a)} and {clip(b)} have other lengths than {len_a} and {len_b}"
+    findings = [] if view == "full" else check_rows(task, view, dialect, columns, known, common=False)
+    return findings[0][1] if findings else None
 
 
 def _steps(task: str, mode: str, row: dict[str, Any]) -> Iterator[Step]:

@@ -268,11 +268,18 @@ def without_its_norm(folder: Path) -> Path:
     return folder
 
 
+def of_no_modules(folder: Path) -> Path:
+    path = adapter(folder) / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "modules_to_save": True}))
+    return folder
+
+
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "damaged": (damaged, "is damaged, or no safetensors file"),
     "lacking": (lacking, "does not fit the base model"),
     "left over": (left_over, "does not fit the base model"),
     "a whole module lacking": (without_its_norm, "cannot be loaded: .*it lacks .*norm"),
+    "a setting that is none": (of_no_modules, "cannot be loaded: .*'bool' object is not iterable"),
     "of another shape": (lambda folder: adapter(folder, width=32), "cannot be loaded"),
     "of other modules": (lambda folder: adapter(folder, width=32, target_modules=["lm_head"]), "cannot be loaded"),
 }

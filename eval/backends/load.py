@@ -99,8 +99,8 @@ def load_adapter(net: Any, name: str, folder: Path) -> Any:
     with quiet():
         config = _read_config(what, folder)
         held = shapes_in(folder / WEIGHTS)
-        tree = share(net, _overwritten(net, config, held))
         try:
+            tree = share(net, _overwritten(net, config, held))
             _grow(tree, held)
             kind = MODEL_TYPE_TO_PEFT_MODEL_MAPPING.get(config.task_type, PeftModel)
             # Weights in the base model's dtype: float32 ones would turn every activation to float32 and back.
