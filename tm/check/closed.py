@@ -26,6 +26,7 @@ class Problem:
         sign: between the operands of the raw text; None where there is no such text.
         calls: for each state that calls a machine, the task called.
         n_steps: transitions of the run.
+        result: what the last entry has written: a tape, True or False, or a bare 0.
     """
 
     task: ClassVar[str]
@@ -33,6 +34,7 @@ class Problem:
     sign: ClassVar[str | None] = None
     calls: ClassVar[dict[str, str]] = {}
     n_steps: int
+    result: str
 
     def __init__(self, a: str, b: str | None) -> None:
         self.a, self.b = a, b or ""
@@ -60,7 +62,7 @@ class Problem:
     @property
     def answer(self) -> str:
         """The bare answer of the raw text."""
-        raise NotImplementedError
+        return self.result[::-2] if self.result[0] == "|" else self.result
 
     @property
     def question(self) -> str:
@@ -79,26 +81,17 @@ def first_lines(name: str, x: str, y: str) -> str:
     return f"{name}, q0, [HEAD1] {x}[HEAD2] {y} {_FIRST[name]}"
 
 
-def add_halt(x: str, y: str, total: str, carry: str | None = None) -> str:
-    """Return the halting line of ADD on three tapes; ``carry`` overrides the real one."""
-    real = "1" if len(total) > len(x) and len(total) > len(y) else "0"
-    return f"ADD, qH,  {x}[HEAD1] {y}[HEAD2] [C]{carry or real} {total}"
-
-
-def order_halt(name: str, x: str, y: str, verdict: str) -> str:
-    """Return the halting line of GREATER_THAN or LESS_THAN: its heads stand behind the shorter tape's digits."""
-    m = min(len(x), len(y))
-    return f"{name}, qH,  {x[:m]}[HEAD1]{x[m:]} {y[:m]}[HEAD2]{y[m:]} {verdict}"
-
-
-def reflection_halt(x: str, y: str, rest: str) -> str:
-    """Return the halting line of REFLECTION."""
-    return f"REFLECTION, qH,  {x}[HEAD1] {y}[HEAD2] {rest}"
-
-
-def mask_halt(x: str, kept: str) -> str:
-    """Return the halting line of LEFT_MASK; nothing kept is a bare 0."""
-    return f"LEFT_MASK, qH,  {x}[HEAD] {kept or '0'}"
+def last_line(name: str, x: str, y: str, result: str) -> str:
+    """Return the state line of a machine that has halted on these tapes."""
+    if name == "ADD":
+        carry = len(result) > len(x) and len(result) > len(y)
+        return f"ADD, qH,  {x}[HEAD1] {y}[HEAD2] [C]{carry:d} {result}"
+    if name == "LEFT_MASK":
+        return f"LEFT_MASK, qH,  {x}[HEAD] {result}"
+    if name == "REFLECTION":
+        return f"REFLECTION, qH,  {x}[HEAD1] {y}[HEAD2] {result}"
+    m = min(len(x), len(y))  # a comparison reads as many digits as the shorter tape has
+    return f"{name}, qH,  {x[:m]}[HEAD1]{x[m:]} {y[:m]}[HEAD2]{y[m:]} {result}"
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -125,11 +118,11 @@ class Add(Problem):
 
     def __init__(self, a: str, b: str | None) -> None:
         super().__init__(a, b)
-        self.total = tape(self.x + self.y)
+        self.result = tape(self.x + self.y)
         self.n_steps = max(len(a), len(self.b)) + 2
 
     def prompt(self, step: int, dialect: str) -> str:
-        x, y, total, i = self.left, self.right, self.total, 2 * step - 2
+        x, y, total, i = self.left, self.right, self.result, 2 * step - 2
         if step == 0:
             return first_lines("ADD", x, y) + "\n"
         if step < self.n_steps - 1:
@@ -139,45 +132,31 @@ class Add(Problem):
                 f"CMD: {command}\n"
             )
         if step == self.n_steps:
-            return f"{add_halt(x, y, total)}\n{HALT}\n"
+            return f"{last_line(self.name, x, y, total)}\n{HALT}\n"
         carry = len(total) > i
         return (
             f"ADD, q1,  {x}[HEAD1] {y}[HEAD2] [C]{carry:d} {total[:i]}[OUTPUT]\n"
             f"CMD: [OUTPUT] {carry:d}, [OUTPUT], [C], qH\n"
         )
 
-    @property
-    def answer(self) -> str:
-        return self.total[::-2]
-
 
 class Comparison(Problem):
     """Two heads that move together, and stop after ``stop`` digits."""
 
     stop: int
-    verdict: bool
-
-    def line(self, state: str, k: int) -> str:
-        """Return the state line after ``k`` digits, up to the output."""
-        x, y, i = self.left, self.right, 2 * k
-        return f"{self.name}, {state},  {x[:i]}[HEAD1]{x[i:]} {y[:i]}[HEAD2]{y[i:]} "
 
     def prompt(self, step: int, dialect: str) -> str:
+        x, y, i = self.left, self.right, 2 * min(step - 1, self.stop)
         if step == 0:
-            return first_lines(self.name, self.left, self.right) + "\n"
+            return first_lines(self.name, x, y) + "\n"
         if step == self.n_steps:
-            return f"{self.line('qH', self.stop)}{self.verdict}\n{HALT}\n"
+            return f"{self.name}, qH,  {x[:i]}[HEAD1]{x[i:]} {y[:i]}[HEAD2]{y[i:]} {self.result}\n{HALT}\n"
         held, command = self.told(step - 1)
-        x, y, i = self.left, self.right, 2 * step - 2
         return f"{self.name}, q1,  {x[:i]}[HEAD1]{x[i:]} {y[:i]}[HEAD2]{y[i:]} [OUTPUT]{held}\nCMD {command}\n"
 
     def told(self, k: int) -> tuple[bool, str]:
         """Return what the output says after ``k`` digits, and the command."""
         raise NotImplementedError
-
-    @property
-    def answer(self) -> str:
-        return str(self.verdict)
 
 
 class Equal(Comparison):
@@ -189,12 +168,12 @@ class Equal(Comparison):
         super().__init__(a, b)
         pairs = zip(reversed(self.a), reversed(self.b), strict=False)
         self.stop = next((i for i, (x, y) in enumerate(pairs) if x != y), min(len(self.a), len(self.b)))
-        self.n_steps, self.verdict = self.stop + 2, self.x == self.y
+        self.n_steps, self.result = self.stop + 2, str(self.x == self.y)
 
     def told(self, k: int) -> tuple[bool, str]:
         if k < self.stop:
             return True, "[HEAD1] RIGHT, [HEAD2] RIGHT, q1"
-        return True, "[OUTPUT], qH" if self.verdict else "[OUTPUT] False, [OUTPUT], qH"
+        return True, "[OUTPUT], qH" if self.x == self.y else "[OUTPUT] False, [OUTPUT], qH"
 
 
 class GreaterThan(Comparison):
@@ -206,7 +185,7 @@ class GreaterThan(Comparison):
         super().__init__(a, b)
         self.stop = min(len(self.a), len(self.b))
         self.large, self.small = self.a, self.b  # the answer is whether these are what their names say
-        self.n_steps, self.verdict = self.stop + 2, self.x > self.y
+        self.n_steps, self.result = self.stop + 2, str(self.x > self.y)
 
     def told(self, k: int) -> tuple[bool, str]:
         large, small = self.large, self.small
@@ -227,7 +206,7 @@ class LessThan(GreaterThan):
 
     def __init__(self, a: str, b: str | None) -> None:
         super().__init__(a, b)
-        self.large, self.small, self.verdict = self.b, self.a, self.x < self.y
+        self.large, self.small, self.result = self.b, self.a, str(self.x < self.y)
 
 
 class Reflection(Problem):
@@ -253,7 +232,7 @@ class Reflection(Problem):
                 f"CMD [HEAD1] RIGHT, {move}[OUTPUT] {self.padded[i + 1]}, [OUTPUT] RIGHT, q1\n"
             )
         if step == self.n_steps:
-            return f"{reflection_halt(x, y, self.result)}\n{HALT}\n"
+            return f"{last_line(self.name, x, y, self.result)}\n{HALT}\n"
         left = 2 * (n - max(step - n - 2, 0))
         state, command = ("q1", "q2") if step == n + 1 else ("q2", "[OUTPUT] LEFT, q2")
         command = "[OUTPUT], qH" if step == self.n_steps - 1 else command
@@ -267,8 +246,9 @@ class LeftMask(Problem):
 
     def __init__(self, a: str, b: str | None) -> None:
         super().__init__(a, b)
-        self.n, self.kept = len(a), a[1:].lstrip("0")
-        self.n_steps = self.n + 3 + (self.n - 1 - len(self.kept))
+        self.n, kept = len(a), a[1:].lstrip("0")
+        self.result = written(kept) or "0"
+        self.n_steps = self.n + 3 + (self.n - 1 - len(kept))
 
     def prompt(self, step: int, dialect: str) -> str:
         x, n, i = self.left, self.n, 2 * step - 2
@@ -282,6 +262,6 @@ class LeftMask(Problem):
         if step == n + 1:
             return f"LEFT_MASK, q1,  {x}[HEAD] {x}[OUTPUT]\nCMD [OUTPUT] LEFT, [OUTPUT] 0, q2\n"
         if step == self.n_steps:
-            return f"{mask_halt(x, written(self.kept))}\n{HALT}\n"
+            return f"{last_line(self.name, x, '', self.result)}\n{HALT}\n"
         command = "qH" if step == self.n_steps - 1 else "[OUTPUT] LEFT, q2"
         return f"LEFT_MASK, q2,  {x}[HEAD] {x[: 2 * (2 * n + 1 - step)]}[OUTPUT]\nCMD {command}\n"

@@ -7,21 +7,8 @@ from functools import cached_property
 from typing import ClassVar
 
 from ...errors import clip
-from .closed import (
-    Add,
-    Equal,
-    GreaterThan,
-    LeftMask,
-    LessThan,
-    Problem,
-    Reflection,
-    add_halt,
-    first_lines,
-    mask_halt,
-    order_halt,
-    reflection_halt,
-)
-from .text import HALT, number, tape
+from .closed import Add, Equal, GreaterThan, LeftMask, LessThan, Problem, Reflection, first_lines, last_line
+from .text import HALT, tape
 
 MAX_DIGITS = 20_000
 Call = tuple[str, str, str, str]  # state and command line, the machine called, and its tapes
@@ -34,39 +21,31 @@ class Composer(Problem):
         super().__init__(a, b)
         self.line = f"[HEAD1]{self.left} [HEAD2]{self.right} "
 
-    @property
-    def first(self) -> str:
-        """The first state line and command."""
-        raise NotImplementedError
-
-    @property
-    def last(self) -> str:
-        """The last state line."""
+    def ends(self) -> tuple[str, str]:
+        """Return the first state line and command, and the last state line."""
         raise NotImplementedError
 
     def call(self, step: int) -> Call:
         """Return what is done in the entry before transition ``step``, 1 or later."""
         raise NotImplementedError
 
-    def result(self, step: int) -> str:
+    def returned(self, step: int) -> str:
         """Return what the machine called there writes: a tape, True or False."""
         raise NotImplementedError
 
     def quoted(self, name: str, x: str, y: str, result: str, dialect: str) -> str:
         """Return the last state line of a machine called."""
-        if name == "ADD":
-            return add_halt(x, y, result)
-        return reflection_halt(x, y, result) if name == "REFLECTION" else order_halt(name, x, y, result)
+        return last_line(name, x, y, result)
 
     def prompt(self, step: int, dialect: str) -> str:
         if step == 0:
-            return f"{self.first}\n"
+            return f"{self.ends()[0]}\n"
         head, name, x, y = self.call(step)
-        return f"{head}\n{self.quoted(name, x, y, self.result(step), dialect)}\n{HALT}\n"
+        return f"{head}\n{self.quoted(name, x, y, self.returned(step), dialect)}\n{HALT}\n"
 
     def completion(self, step: int, dialect: str) -> str:
         if step == self.n_steps - 1:
-            return f"{self.last}\n{HALT}"
+            return f"{self.ends()[1]}\n{HALT}"
         head, name, x, y = self.call(step + 1)
         return f"{head}\n{first_lines(name, x, y)}"
 
@@ -79,7 +58,7 @@ class Sub(Composer):
 
     def __init__(self, a: str, b: str | None) -> None:
         super().__init__(a, b)
-        self.solution = tape(self.x - self.y)
+        self.result = tape(self.x - self.y)
 
     @cached_property
     def called(self) -> tuple[tuple[str, str, str, str, str], ...]:
@@ -91,35 +70,24 @@ class Sub(Composer):
             ("REFLECTION", "q2", tape(nines), self.right, rest),
             ("ADD", "q3", self.left, rest, total),
             ("ADD", "q4", total, "|1", above),
-            ("LEFT_MASK", "qH", above, "", "0" if self.x == self.y else self.solution),
+            ("LEFT_MASK", "qH", above, "", "0" if self.x == self.y else self.result),
         )
 
-    @property
-    def first(self) -> str:
-        return f"SUB, q0, {self.line}\nCMD q1"
-
-    @property
-    def last(self) -> str:
-        return f"SUB, qH, {self.line}{self.solution}"
+    def ends(self) -> tuple[str, str]:
+        first = f"SUB, q0, {self.line}\nCMD q1"
+        return first, f"SUB, qH, {self.line}{self.result}"
 
     def call(self, step: int) -> Call:
         name, after, x, y, _ = self.called[step - 1]
         return f"SUB, q{step}, {self.line}\nCMD [CALL] {name}, {after}", name, x, y
 
-    def result(self, step: int) -> str:
+    def returned(self, step: int) -> str:
         return self.called[step - 1][4]
 
     def quoted(self, name: str, x: str, y: str, result: str, dialect: str) -> str:
         published = dialect == "published"  # no carry, and all digits below the top one
-        if name == "LEFT_MASK":
-            return mask_halt(x, x[:-2] if published else result)
-        if name == "ADD" and published:
-            return add_halt(x, y, result, "0")
-        return super().quoted(name, x, y, result, dialect)
-
-    @property
-    def answer(self) -> str:
-        return self.solution[::-2]
+        line = last_line(name, x, y, x[:-2] if published and name == "LEFT_MASK" else result)
+        return line.replace("[C]1", "[C]0") if published else line
 
 
 class Mul(Composer):
@@ -132,13 +100,9 @@ class Mul(Composer):
         super().__init__(a, b)
         self.n_steps = 3 * self.y - 1
 
-    @property
-    def first(self) -> str:
-        return f"MUL, q0, {self.line}[COUNT] [OUTPUT]\nCMD [COUNT] 1, [OUTPUT]{self.left}, q1"
-
-    @property
-    def last(self) -> str:
-        return f"MUL, qH, {self.line}[COUNT]{self.right} {tape(self.x * self.y)}"
+    def ends(self) -> tuple[str, str]:
+        first = f"MUL, q0, {self.line}[COUNT] [OUTPUT]\nCMD [COUNT] 1, [OUTPUT]{self.left}, q1"
+        return first, f"MUL, qH, {self.line}[COUNT]{self.right} {self.result}"
 
     def call(self, step: int) -> Call:
         k, phase = divmod(step + 2, 3)
@@ -150,7 +114,7 @@ class Mul(Composer):
         )[phase]
         return f"MUL, q{phase + 1}, {self.line}[COUNT]{count} [OUTPUT]{output}\nCMD [CALL] {name}, {after}", name, x, y
 
-    def result(self, step: int) -> str:
+    def returned(self, step: int) -> str:
         k, phase = divmod(step + 2, 3)
         return str(k < self.y) if phase == 0 else tape((k + 1) * self.x if phase == 1 else k + 1)
 
@@ -160,8 +124,8 @@ class Mul(Composer):
         return super().quoted(name, x, y, result, dialect)
 
     @property
-    def answer(self) -> str:
-        return tape(self.x * self.y)[::-2]
+    def result(self) -> str:  # type: ignore[override]
+        return tape(self.x * self.y)
 
 
 class Div(Composer):
@@ -175,13 +139,9 @@ class Div(Composer):
         self.quotient = self.x // self.y
         self.n_steps = 3 * self.quotient + 2
 
-    @property
-    def first(self) -> str:
-        return f"DIV, q0, {self.line}[COUNT] [OUTPUT]\nCMD [COUNT]{self.right}, [OUTPUT] 0, q1"
-
-    @property
-    def last(self) -> str:
-        return f"DIV, qH, {self.line}[COUNT]{tape((self.quotient + 1) * self.y)} {tape(self.quotient)}"
+    def ends(self) -> tuple[str, str]:
+        first = f"DIV, q0, {self.line}[COUNT] [OUTPUT]\nCMD [COUNT]{self.right}, [OUTPUT] 0, q1"
+        return first, f"DIV, qH, {self.line}[COUNT]{tape((self.quotient + 1) * self.y)} {self.result}"
 
     def call(self, step: int) -> Call:
         k, phase = divmod(step - 1, 3)
@@ -193,13 +153,13 @@ class Div(Composer):
         )[phase]
         return f"DIV, q{phase + 1}, {self.line}[COUNT]{count} [OUTPUT]{output}\nCMD [CALL] {name}, {after}", name, x, y
 
-    def result(self, step: int) -> str:
+    def returned(self, step: int) -> str:
         k, phase = divmod(step - 1, 3)
         return str(k >= self.quotient) if phase == 0 else tape(k + 1 if phase == 1 else (k + 2) * self.y)
 
     @property
-    def answer(self) -> str:
-        return tape(self.quotient)[::-2]
+    def result(self) -> str:  # type: ignore[override]
+        return tape(self.quotient)
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -235,20 +195,3 @@ def _law(task: str, a: str, b: str) -> str | None:
     if task == "reflection" and len(b) > len(a):
         return f"reflection needs b <= a, found {clip(a)}, {clip(b)}"
     return None
-
-
-# mul's q1 with count k is step 3k - 2, div's q1 with output k is step 3k + 1, and so on
-_AFTER = {"mul": {"q1": -2, "q2": -1, "q3": 0}, "div": {"q1": 1, "q2": 2, "q3": 0}}
-
-
-def step_of(task: str, state: str, counted: str) -> int:
-    """Return the step of a mul (div) prompt from its state and what is written as count (output); -1 if none.
-
-    Raises:
-        ValueError: that is no number.
-    """
-    if state == "q0":
-        return 0
-    if len(counted) > 6 * MAX_DIGITS or state not in _AFTER[task]:
-        return -1
-    return 3 * number(counted[::-2]) + _AFTER[task][state]

@@ -5,12 +5,13 @@ completion and all other columns of a row, with Python integers, and whatever di
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ...errors import clip
 from .closed import Problem
-from .closed_composers import PROBLEMS, problem, step_of
-from .text import difference, shown
+from .closed_composers import MAX_DIGITS, PROBLEMS, problem
+from .text import difference, number, shown
 
 INT64_MAX = 2**63 - 1
 _CACHE = 20_000  # problems kept at a time: about 30 MB at 100 digits
@@ -25,6 +26,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "commands": _COMMON,
 }
 Row = Mapping[str, Any]
+Columns = Mapping[str, Sequence[Any]]
 Values = tuple[Any, ...]
 Known = dict[tuple[str, str | None], Problem | str]
 
@@ -44,13 +46,7 @@ def check_row(task: str, view: str, dialect: str, row: Row) -> str | None:
 
 
 def check_rows(
-    task: str,
-    view: str,
-    dialect: str,
-    columns: Mapping[str, Sequence[Any]],
-    known: Known | None = None,
-    *,
-    common: bool = True,
+    task: str, view: str, dialect: str, columns: Columns, known: Known | None = None, *, common: bool = True
 ) -> list[tuple[int, str]]:
     """Check a batch of rows.
 
@@ -88,16 +84,14 @@ def check_rows(
     return findings
 
 
-def count_transitions(view: str, columns: Mapping[str, Sequence[Any]]) -> int:
+def count_transitions(view: str, columns: Columns) -> int:
     """Return how many transitions a batch's rows hold."""
     if view == "one_step":
         return len(columns["prompt"])
     if view == "full":
         return sum(len(trace or ()) for trace in columns["trace"])
     if view in ("scratchpad", "commands"):
-        return sum(
-            _entries(view, prompt, text) for prompt, text in zip(columns["prompt"], columns["completion"], strict=True)
-        )
+        return sum(map(partial(_entries, view), columns["prompt"], columns["completion"]))
     return 0
 
 
@@ -157,23 +151,25 @@ def _one_step(work: Problem, dialect: str, step: object, found: Values) -> Value
     prompt, completion = work.prompt(step, dialect), work.completion(step, dialect)
     at = len(work.name) + 2
     after = completion[at : at + 2]
-    return (
-        total if total <= INT64_MAX else None, prompt, completion, prompt[at : at + 2], after, work.calls.get(after)
-    )  # fmt: skip
+    shown_total = total if total <= INT64_MAX else None
+    return shown_total, prompt, completion, prompt[at : at + 2], after, work.calls.get(after)
+
+
+# mul's q1 with count k is step 3k - 2, div's q1 with output k is step 3k + 1, and so on
+_AFTER = {"mul": {"q1": -2, "q2": -1, "q3": 0}, "div": {"q1": 1, "q2": 2, "q3": 0}}
 
 
 def _far_step(work: Problem, prompt: object) -> int | str:
     """Return the step of a row that has none as it does not fit its column: from where the count must stand."""
     step = -1
-    if isinstance(prompt, str) and work.task in ("mul", "div"):
+    if isinstance(prompt, str) and work.task in _AFTER:
         start = len("MUL, q1, [HEAD1] [HEAD2] [COUNT]") + len(work.left) + len(work.right)
         middle = prompt.find(" [OUTPUT]", start)
         end = prompt.find("\n", middle)
-        counted = prompt[start:middle] if work.task == "mul" else prompt[middle + len(" [OUTPUT]") : end]
-        try:
-            step = step_of(work.task, prompt[5:7], counted) if 0 <= middle < end else -1
-        except ValueError:  # no number
-            step = -1
+        counted = (prompt[start:middle] if work.task == "mul" else prompt[middle + len(" [OUTPUT]") : end])[::-2]
+        after = _AFTER[work.task].get(prompt[5:7])
+        if 0 <= middle < end and after is not None and len(counted) <= 3 * MAX_DIGITS:
+            step = 3 * number(counted) + after if counted.isascii() and counted.isdigit() else -1
     if step > INT64_MAX:
         return step
     if step >= 0:
