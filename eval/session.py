@@ -162,6 +162,7 @@ def agenda_of(session: Session, share: Share) -> Agenda:
     path = session.work / "agenda"
     if share.rank == 0:
         settings, folder = session.settings, session.folder
+        known = path.exists()
         write_agenda(
             path,
             (
@@ -170,8 +171,24 @@ def agenda_of(session: Session, share: Share) -> Agenda:
                 for problem in read_problems(folder, task, mode, settings.split, settings.limit)
             ),
         )
+        if not known:
+            check_unchanged(session)
     share.wait()
     return Agenda(path)
+
+
+def check_unchanged(session: Session) -> None:
+    """Look whether the rows are still those that the run is named after.
+
+    Raises:
+        UserError: they are not, or are gone; nothing stays of problems that may be made of others.
+    """
+    settings = session.settings
+    try:
+        check_rows(session.folder, session.jobs.pairs, settings.split, settings.limit is not None)
+    except UserError:
+        shutil.rmtree(session.work / "agenda", ignore_errors=True)
+        raise
 
 
 def limit_notes(session: Session) -> list[str]:
@@ -256,6 +273,7 @@ def run(
     if share.rank:
         return None
     kept.load()
+    check_unchanged(session)
     accuracy = write_tables(session.tables, agenda, kept, finals, session.folder)
     seconds = before + time.monotonic() - began
     calls, tokens = int((kept.right != UNKNOWN).sum()), int(kept.tokens.sum()) or None

@@ -10,6 +10,7 @@ import posixpath
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import UserError
 from ..pipelines.folder import open_folder, shown
@@ -133,7 +134,7 @@ def problem_folder(settings: EvalSettings, say: Say) -> tuple[LocalFolder, str]:
         files = look_up(place, say)
         if MANIFEST in files.sizes:
             configs = {f"{task}-{view}" for task in settings.task or tasks() for view in VIEWS.values()}
-            return LocalFolder(download(files, _Needed(configs, settings.split), say)), str(files.place)
+            return HeldFolder(download(files, _Needed(configs, settings.split), say)), str(files.place)
         raw = raw_files(files.sizes, settings.split, str(place))
         if raw:
             return PublishedFolder(download(files, raw.__contains__, say), raw, say), str(files.place)
@@ -142,7 +143,7 @@ def problem_folder(settings: EvalSettings, say: Say) -> tuple[LocalFolder, str]:
         if not isinstance(folder, LocalFolder):
             raise UserError("problems are read from a dataset folder on this machine", where=shown(settings.data))
         if folder.manifest():
-            return folder, settings.data
+            return HeldFolder(folder.path), settings.data
         raw = raw_files(_raw_below(folder.path), settings.split, settings.data)
         if raw:
             return PublishedFolder(folder.path, raw, say), settings.data
@@ -151,6 +152,21 @@ def problem_folder(settings: EvalSettings, say: Say) -> tuple[LocalFolder, str]:
         where=shown(settings.data),
         next_step="caef-data build --task sub --min 1 --max 100 --num 20, or name another one with --data",
     )
+
+
+class HeldFolder(LocalFolder):
+    """A dataset whose manifest is read once: whoever builds there meanwhile does not change what is evaluated.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._manifest = super().manifest()
+
+    def manifest(self) -> dict[str, Any]:
+        return self._manifest
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from caef_data.errors import UserError
+from caef_data.eval.backends.oracle import OracleBackend
+from caef_data.eval.evaluate import Share
+from caef_data.eval.session import agenda_of, one_at_a_time, prepare, run
+from caef_data.eval.settings import EvalSettings
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.plan import make_plan
@@ -106,6 +111,32 @@ def test_a_wrong_answer_is_not_asked_of_a_baseline(built: Path, tmp_path: Path) 
     Forger(folder).change("add-raw", "test", lambda rows: [{**row, "completion": "7"} for row in rows])
     with pytest.raises(Exception, match="these rows cannot be evaluated: completion"):
         list(read_problems(LocalFolder(folder), "add", RAW, "test", None))
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before its problems are known", "at its end"])
+def test_a_dataset_that_is_built_anew_meanwhile(built: Path, tmp_path: Path, late: bool) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(built, folder)
+    settings = EvalSettings(backend="oracle", data=str(folder), mode=("executor",), out=str(tmp_path / "results"))
+    session = prepare(settings)
+    with one_at_a_time(session):
+        agenda = agenda_of(session, Share()) if late else None
+        Forger(folder).change("add-full", "test", lambda rows: rows[:3])
+        with pytest.raises(UserError, match="is missing, or is not what the manifest says"):
+            run(session, agenda or agenda_of(session, Share()), OracleBackend(), Share(), lambda kept: None, "eval")
+    assert session.tables.read_finished() is None and not (session.work / "agenda").exists()
+    shutil.rmtree(folder)
+    shutil.copytree(built, folder)
+    assert evaluated(folder, "--mode", "executor")[0] == 0 and session.tables.read_finished() is not None
+
+
+def test_a_dataset_that_vanishes_meanwhile(built: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(built, folder)
+    session = prepare(EvalSettings(backend="oracle", data=str(folder), out=str(tmp_path / "results")))
+    shutil.rmtree(folder)
+    with one_at_a_time(session), pytest.raises(FileNotFoundError, match="add-one_step"):  # told in a line
+        agenda_of(session, Share())
 
 
 def test_fewer_rows_under_the_same_name_are_another_run(built: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import pytest
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.plan import make_plan
+from caef_data.pipelines.push import store as push_store
 from caef_data.tests.commands import call, contents
 
 if TYPE_CHECKING:
@@ -410,3 +411,24 @@ def test_what_a_person_wrote_into_the_card_of_a_copy_stays(smoke: Path, tmp_path
     code, output = call("push", folder, "--to", copy)
     assert code == 2 and "edited" in output
     assert card.read_text().endswith("\nMine.\n")
+
+
+def test_a_shard_that_vanishes_during_a_push_is_named(
+    smoke: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, shard = tmp_path / "data", "add-raw/test-00000-of-00001.parquet"
+    shutil.copytree(smoke, data)
+    begin = push_store._Push.try_to_write
+
+    def once_checked(self: push_store._Push) -> None:
+        begin(self)
+        (data / shard).unlink()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(push_store._Push, "try_to_write", once_checked)
+        code, said = call("push", data, "--to", tmp_path / "copy")
+    assert code == 2 and "vanished during the push" in said and str(data / shard) in said, said
+    assert not (tmp_path / "copy" / "manifest.json").exists()
+    shutil.copyfile(smoke / shard, data / shard)
+    push(data, tmp_path / "copy")
+    assert call("verify", tmp_path / "copy", "--workers", 1)[0] == 0

@@ -196,7 +196,10 @@ class _Push:
         if text is not None:
             self.store.write(path, text)
         else:
-            self.store.send(self.dataset.folder.path / file.path, path)
+            here = self.dataset.folder.path / file.path
+            if not here.is_file():
+                raise UserError("this shard has vanished during the push", where=shown(here), next_step=BACK)
+            self.store.send(here, path)
         if self.is_right(file, path):
             return True
         self.store.remove([path])
@@ -232,4 +235,5 @@ class _Push:
         self.store.move(f"{self.aside}/{path}", path)
 
 
+BACK = "put it back and run the same command again: files that arrived are kept"
 AGAIN = "when nobody else pushes there, run the same command again"
