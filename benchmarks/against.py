@@ -1,12 +1,14 @@
 """Measures this checkout against another one, whole commands in turn, A B A B; prints a Markdown table.
 
-    python benchmarks/against.py ../other              both rows, medians of 5 runs: about 15 minutes on 2 cores
+    python benchmarks/against.py ../other              all rows, medians of 5 runs: about 30 minutes on 2 cores
     python benchmarks/against.py ../other --only eval  one row
     python benchmarks/against.py . --small             small data, against itself: tries the script
 
 Both run under this interpreter with its packages, each from its own tree; nothing is installed. Each verifies a
 dataset that it has built itself, since a dataset names the versions of its rules, and evaluates the tiny model of this
-checkout on such a dataset: all tasks, all modes, on the CPU. The other checkout's numbers come first in the details.
+checkout on such a dataset: all tasks, all modes, on the CPU. ``build`` is the processor time of all processes;
+``own`` renders one-step rows of the machine that the README of 0.1.0 had, in one process, without writing them. The
+other checkout's numbers come first in the details.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,7 +30,26 @@ from build import Goal, Result, configs_of, machine, number, spread, table
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "examples" / "tiny"
+OWN = ROOT / "tests" / "data" / "double_0_1_0.py"
+RENDER = """
+import sys, time
+from pathlib import Path
+exec(compile(Path(sys.argv[1]).read_text(), "double", "exec"), {"__name__": "own"})
+import numpy as np
+from caef_data.pipelines.declaration import from_flags
+from caef_data.pipelines.plan import make_plan
+flags = {"min": 1, "max": int(sys.argv[2]), "num": int(sys.argv[3]), "views": ["one_step"]}
+config = make_plan(from_flags(["double"], **flags)).configs[0]
+numbers = np.arange(len(config.population))
+config.render(numbers[:50])
+start, rows = time.perf_counter(), 0
+for at in range(0, len(numbers), 1000):
+    rows += config.render(numbers[at : at + 1000]).num_rows
+print(rows / (time.perf_counter() - start))
+"""
 GOALS = {
+    "build": Goal("`build paper`, processor time: here / there", 1.1, 0.85),
+    "own": Goal("a user's own machine, rows/s: here / there", 15, 50, least=True),
     "verify": Goal("`verify`: rows/s here / there, start-up included", 0.8, 1.2, least=True),
     "eval": Goal("`eval` of the tiny dataset, whole command: seconds there / here", 1, 1.3, least=True),
 }
@@ -60,6 +83,43 @@ class Tree:
         start = time.perf_counter()
         found = self.output("-m", "caef_data", *words)
         return time.perf_counter() - start, found
+
+
+def build(trees: Sequence[Tree], small: bool, repeat: int) -> Result:
+    """Build a declaration, into a fresh folder each time."""
+    runs: dict[str, list[float]] = {"there": [], "here": []}
+    words = ["--task", "add", "--min", "1", "--max", "2"] if small else ["paper"]
+    for turn in range(repeat):
+        for name, tree in zip(runs, trees, strict=True):
+            before = processor_time()
+            tree.command("build", *words, "--out", f"built-{turn}")
+            runs[name].append(processor_time() - before)
+            shutil.rmtree(tree.folder / f"built-{turn}")
+    return compared("build", runs, "all views and splits, processor time")._replace(
+        measured=median(runs["here"]) / median(runs["there"])
+    )
+
+
+def processor_time() -> float:
+    """Return the seconds of processor time that commands have used, with all their processes."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def own(trees: Sequence[Tree], small: bool, repeat: int) -> Result:
+    """Render rows of a machine of 0.1.0; the smaller ratio of two lengths counts."""
+    details, ratios, runs = [], [], dict[str, list[float]]()
+    for digits, num in ((8, 200), (100, 20)):
+        rates: dict[str, list[float]] = {"there": [], "here": []}
+        for _ in range(repeat):
+            for name, tree in zip(rates, trees, strict=True):
+                found = tree.output("-c", RENDER, str(OWN), str(digits), "2" if small else str(num))
+                rates[name].append(float(found))
+        there, here = (median(found) for found in rates.values())
+        ratios.append(here / there)
+        details.append(f"up to {digits} digits {there:,.0f} to {here:,.0f} rows/s")
+        runs |= {f"{name} {digits}": found for name, found in rates.items()}
+    return Result("own", min(ratios), "; ".join(details), runs)
 
 
 def verify(trees: Sequence[Tree], small: bool, repeat: int) -> Result:
@@ -106,7 +166,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="small data, to try the script")
     parser.add_argument("--json", type=Path, help="write the results there too")
     chosen = parser.parse_args()
-    parts, results = {"verify": verify, "eval": evaluate}, list[Result]()
+    parts, results = {"build": build, "own": own, "verify": verify, "eval": evaluate}, list[Result]()
     with tempfile.TemporaryDirectory(prefix="caef-bench-") as folder:
         places = (chosen.other.resolve(), Path(folder) / "there"), (ROOT, Path(folder) / "here")
         trees = [Tree(*place) for place in places]

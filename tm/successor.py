@@ -79,10 +79,16 @@ class Form:
             places = [place for place, one in enumerate(pattern) if one.startswith("(")]
             pattern[places[shown.index("out")]] = rf"((?:\|[0-9])++|{re.escape(self.mark)})"
         self.text = formatter("".join(pieces) + "\n", SLOTS)
-        # Every slot gets a group, those that the state does not show an empty one.
-        shown += (missing := [slot for slot in SLOTS if slot not in shown])
-        self.match = re.compile("".join(pattern) + "\n" + "()" * len(missing)).fullmatch
-        self.slots = itemgetter(*map(shown.index, SLOTS))
+        # Every slot gets a group, those that the state does not show an empty one, in order where the state has one.
+        places = [at for at, piece in enumerate(pattern) if piece.startswith("(")]
+        for slot in (slot for slot in SLOTS if slot not in shown):
+            at = next((at for at, name in enumerate(shown) if SLOTS.index(name) > SLOTS.index(slot)), len(shown))
+            pattern.insert(places[at], "()")
+            places = [at for at, piece in enumerate(pattern) if piece.startswith("(")]
+            shown.insert(at, slot)
+        self.match = re.compile("".join(pattern) + "\n").fullmatch
+        order = tuple(map(shown.index, SLOTS))
+        self.ordered = None if order == tuple(range(len(SLOTS))) else itemgetter(*order)
         self.effects: dict[str, Effect] = {}
         self.lines: dict[tuple[str, ...], str] = {}
 
@@ -117,7 +123,8 @@ class Entries:
         found = form.match(prompt) if form is not None else None
         if form is None or found is None:
             form, found = self._read(prompt)
-        left1, right1, left2, right2, carry, out, flag, command = form.slots(found.groups())
+        groups = found.groups() if form.ordered is None else form.ordered(found.groups())
+        left1, right1, left2, right2, carry, out, flag, command = groups
         effect = form.effects.get(command)
         if effect is None:
             effect = form.effects[command] = self._effect(form.state, command)
