@@ -328,6 +328,15 @@ if multiprocessing.parent_process() is None:
     TURNING = _REGISTRY.pop("turning")
 
 
+def test_names_that_are_gone_are_ignored_and_said(registered: None) -> None:
+    """``num_steps`` of 0.1.0 counted for itself; a run counts now, and the plan names what it ignores."""
+    plan = make_plan(from_flags(["max"], min=1, max=2, num=1, views=["one_step"]))
+    assert "max: ignored, since its run says it: num_steps" in plan.notes
+    assert "max: it looks at heads, so its rows are made step by step, which is slower" in plan.notes
+    assert MAX.num_steps(47, 38) == len(list(MAX.transitions(47, 38, "consistent")))
+    assert not TURNING.notes()
+
+
 def test_heads_that_go_back_are_followed_in_columns() -> None:
     numbers = [0, 7, 47, 120, 10**20, 123456789]
     assert isinstance(TURNING, BasicMachine) and TURNING.table is not None and not TURNING.table.in_step

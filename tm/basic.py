@@ -47,7 +47,7 @@ class BasicMachine(Machine):
     def notes(self) -> tuple[str, ...]:
         notes = []
         if self.ignored:
-            notes.append(f"{self.name}: its run says what {', '.join(self.ignored)} said before; they are ignored")
+            notes.append(f"{self.name}: ignored, since its run says it: {', '.join(self.ignored)}")
         if self.table is None:
             notes.append(f"{self.name}: {self._untabulated}, so its rows are made step by step, which is slower")
         return tuple(notes)
