@@ -215,9 +215,19 @@ class Column:
         return frozenset(self.terms.items())
 
     @property
+    def fixed(self) -> bool:
+        """Whether the numbers are the same at every turn."""
+        return fixed(self.key)
+
+    @property
     def number(self) -> Number:
         """The numbers."""
         return self.group.number(self.key)
+
+
+def fixed(terms: Terms) -> bool:
+    """Tell whether a sum of products is the same at every turn."""
+    return not any("k" in product for product, _ in terms)
 
 
 def nines(value: Value) -> Value:
@@ -281,7 +291,7 @@ class Group:
     def number(self, terms: Terms) -> Number:
         """Return a sum of products, worked out at the first time it is asked for."""
         if terms not in self._numbers:
-            if self.whole is not None and not any("k" in product for product, _ in terms):
+            if self.whole is not None and fixed(terms):
                 found = self.whole.number(terms).take(self.e)
             elif len(terms) < 2:
                 found = self._product(*next(iter(terms), ((), 0)))
@@ -313,9 +323,17 @@ class Group:
         digits = np.array([int(digit) for digit in units_first(value)], np.uint8)
         return Number(np.repeat(digits[:, None], len(self.e), axis=1))
 
-    def call(self, call: Call, turn: Column) -> TapeBatch:
-        """Return the columns of the machine called in a state; asked for again, the same."""
+    def tape(self, value: Column, here: I64) -> Part:
+        """Return the tapes of a column at rows of the group."""
+        if self.whole is not None and value.fixed:
+            return tape(self.whole.number(value.key), self.e[here])
+        return tape(value.number, here)
+
+    def call(self, call: Call, turn: Column) -> tuple[TapeBatch, I64]:
+        """Return the columns of the machine called in a state, and which of them belong to the group's rows."""
         operands = self.machine.operands(self.a, self.b, turn, call)
+        if self.whole is not None and all(value.fixed for value in operands if isinstance(value, Column)):
+            return self.whole.call(call, self.whole.k)[0], self.e
         key = (call.task, *(value.key if isinstance(value, Column) else value for value in operands))
         if key not in self._calls:
             numbers = [value.number if isinstance(value, Column) else self._constant(value) for value in operands]
@@ -323,7 +341,7 @@ class Group:
             if not isinstance(found, TapeBatch):
                 raise TypeError(f"a composer calls basic machines that can be tabulated, {call.task} is none")
             self._calls[key] = found
-        return self._calls[key]
+        return self._calls[key], np.arange(len(self.e))
 
 
 @dataclass(frozen=True, eq=False)
@@ -425,7 +443,8 @@ class CallBatch(Batch):
             if len(first):
                 blocks.append(Block(group.rows[first], *_ended(self._initial(group, first)), state="q0"))
             if len(later):
-                template, parts = group.call(call, group.k).last(later)
+                found, its_rows = group.call(call, group.k)
+                template, parts = found.last(its_rows[later])
                 if self.dialect == "published":
                     parts = {**parts, **self.machine.published_parts(group, later, call.state)}
                 content = _lines(self._shown(call.state, group, group.k, later), call.line, (template, parts))
@@ -441,7 +460,8 @@ class CallBatch(Batch):
                 blocks.append(Block(group.rows[now], *self._halted(group, now), state="qH"))
             if len(later):
                 call, turn = (calls[at + 1], group.k) if at + 1 < len(calls) else (calls[0], group.k + 1)
-                quoted = group.call(call, turn).first(later)
+                found, its_rows = group.call(call, turn)
+                quoted = found.first(its_rows[later])
                 content = _lines(self._shown(call.state, group, turn, later), call.line, quoted)
                 blocks.append(Block(group.rows[later], *content, state=call.state, call=call.task))
         return texts(blocks, len(rows))
@@ -452,13 +472,13 @@ class CallBatch(Batch):
         values = {"a": group.a, "b": group.b, **self.machine.registers(group.a, group.b, turn, state)}
         fields = {name: f"{{{name}}}" for name in values}
         template = Template(called(line, self.machine.title, state, fields))
-        return template, {name: tape(values[name].number, here) for _, name in template.pieces if name}
+        return template, {name: group.tape(values[name], here) for _, name in template.pieces if name}
 
     def _initial(self, group: Group, here: I64) -> Content:
         fields = {"a": "{a}", "b": "{b}"}
         line = called(self.machine.line, self.machine.title, "q0", fields)
         return Template(f"{line}\n{self.machine.begin}"), {
-            name: tape(getattr(group, name).number, here) for name in fields
+            name: group.tape(getattr(group, name), here) for name in fields
         }
 
     def _halted(self, group: Group, here: I64) -> Content:

@@ -178,6 +178,7 @@ class Table:
         looking = {control for control, cases in found.items() if any(LAST in case.symbols for case in cases)}
         found = dict(sorted(found.items(), key=lambda item: item[0] in looking))
         self.looks_back = bool(looking)
+        self.writes_late = any(case.written > 0 for control in looking for case in found[control])
         self.takes_back = any(case.written < 0 for cases in found.values() for case in cases)
         self._check_output(found)
         ends = {case.then for cases in found.values() for case in cases if case.then.state == "qH"}
@@ -329,8 +330,10 @@ def field(moved: I64, at: int) -> I64:
 def _cells(number: Number, size: int) -> U8:
     """Return the digits of a column with blanks before and behind, shape (size, n)."""
     cells = np.full((size, len(number)), BLANK, np.uint8)
-    inside = np.arange(number.width, dtype=np.int16)[:, None] < number.length.astype(np.int16)
-    np.copyto(cells[1 : number.width + 1], number.planes, where=inside)
+    inside = cells[1 : number.width + 1]
+    behind = np.arange(number.width, dtype=np.int16)[:, None] >= number.length.astype(np.int16)
+    np.multiply(behind.view(np.uint8), np.uint8(BLANK), out=inside)  # a number has zeros above its digits
+    inside += number.planes
     return cells
 
 
@@ -341,10 +344,12 @@ class Run:
     Args:
         table: the machine.
         codes: the code of every step, shape (steps + 1, n); a row stays on its halting code.
+        longest: a step after which nothing is written.
     """
 
     table: Table
     codes: I64
+    longest: int
 
     @cached_property
     def final(self) -> I64:
@@ -379,8 +384,11 @@ class Run:
 
     def length(self, e: I64, i: I64) -> I64:
         """Return the number of digits of the output at entries ``i`` of expressions ``e``."""
+        final = field(self.final, 2)[e]
         if self.table.writes_in_step and not self.table.takes_back:
-            return np.clip(i - 1, 0, field(self.final, 2)[e])
+            return np.clip(i - 1, 0, final)
+        if (i >= self.num_steps[e]).all():
+            return final
         return self.lengths[i, e].astype(np.int64)
 
     @cached_property
@@ -388,7 +396,7 @@ class Run:
         """The digits written, with the length that the output has in the end."""
         length = field(self.final, 2)
         if self.table.writes_in_step:
-            most = int((self.lengths if self.table.takes_back else length).max(initial=0))
+            most = self.longest if self.table.takes_back else int(length.max(initial=0))
             return Number(self.table.digit.take(self.codes[1 : max(most, 1) + 1], mode="clip"), length)
         step, row = np.nonzero(self.table.written.take(self.codes[:-1], mode="clip") < NOTHING)
         planes = np.zeros((int(self.lengths.max(initial=0)) or 1, len(length)), np.uint8)
@@ -403,7 +411,7 @@ def run(table: Table, operands: Operands, most: int) -> Run:
     tapes = [_cells(number, size) for number in numbers]
     codes = np.empty((most + 2 * LOOK_EVERY + 2, len(operands)), np.int64)
     if not table.in_step or table.looks_back and not table.writes_in_step:
-        return Run(table, codes[: _run_anywhere(table, tapes, codes, most) + 1])
+        return Run(table, codes[: (last := _run_anywhere(table, tapes, codes, most)) + 1], last)
     lane = _lane(tapes)
     control, step = np.zeros(len(operands), np.int64), 0
     while step < most + LOOK_EVERY:
@@ -414,9 +422,10 @@ def run(table: Table, operands: Operands, most: int) -> Run:
         if step % LOOK_EVERY == 0 and int(control.min(initial=table.halted)) >= table.halted:
             break
     codes[step] = control
+    last = step
     if table.looks_back:
-        step = _look_back(table, lane, codes, step, most)
-    return Run(table, codes[: step + 1])
+        last = _look_back(table, lane, codes, step, most)
+    return Run(table, codes[: last + 1], last if table.writes_late else step)
 
 
 def _lane(tapes: list[U8]) -> I64:
@@ -495,7 +504,7 @@ class TapeBatch(WalkedBatch):
         most = self.machine.max_num_steps(a.width, 0 if b is None else b.width)
         found = run(self.table, self.operands, most)
         control = found.codes[np.minimum(found.num_steps, most), self.all]
-        if self.table.takes_back and int(found.lengths.min(initial=0)) < 0:
+        if self.table.takes_back and int(field(found.final, 2).min(initial=0)) < 0:  # nothing is written after that
             raise UserError(
                 f"{self.machine.name} takes a digit back where none is written",
                 where=self.machine.source,
