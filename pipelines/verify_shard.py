@@ -22,8 +22,7 @@ from .verify_machine import check_by_machine
 from .verify_plan import Comparison, Draws, Planned, plain
 
 KEPT = 50  # findings kept per part; the rest is counted
-BATCH = 32_768  # rows looked at together, fewer where they hold more than ...
-BATCH_TEXT = 20_000_000  # ... so many bytes: a row group of ours has half of it
+BATCH, BATCH_TEXT = 32_768, 20_000_000  # rows looked at together, and bytes: a row group of ours has half of these
 _SIDES, _CELLS = 10_000, 2_000_000  # expressions, and digits, given to the split function at a time
 _LONGEST = 4_000  # digits of an operand that a build can hold
 # (n, 2): 128 bits each; the chance that two of 10**7 different texts collide is below 10**-24
@@ -334,8 +333,7 @@ class _Collector:
             one, other = (_text_hashes(pc.fill_null(column, "None")) for column in (a, b))
             result.pairs = _mixed(np.minimum(one, other), np.maximum(one, other))
         if "split" not in self.part.other_rules and (self.plan is None or off):
-            # else these are the planned ones, which the same function chose
-            self._sides(list(zip(a.to_pylist(), b.to_pylist(), strict=True)))
+            self._sides(list(zip(a.to_pylist(), b.to_pylist(), strict=True)))  # else the same function chose them
 
     def _sides(self, operands: list[tuple[Any, Any]]) -> None:
         part, task = self.part, self.part.task
