@@ -196,11 +196,9 @@ def print_accuracy(session: Session, note: str) -> None:
     """Print the accuracies of a finished run, and what to do with its tables."""
     console = open_console()
     accuracy, row = session.tables.read_classes(), session.tables.read_run()
-    if accuracy is None or row is None:  # somebody has removed them just now
-        raise UserError("the tables of this run are gone", where=shown(str(session.tables.results)))
-    if accuracy is None or row is None:
+    if accuracy is None or row is None:  # just now
         raise UserError(
-            "the tables of this run are damaged",
+            "the tables of this run are gone, or damaged",
             where=shown(str(session.tables.results)),
             next_step=f"remove the folders run_id={session.tables.run_id} there, and evaluate again",
         )
