@@ -200,8 +200,8 @@ def kept_steps(task: str, operands: Operands, salt: int = 0) -> list[list[int]]:
     key = np.arange(len(operands), dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(salt)
     rows = batch.sampled(key)
     if task in ("mul", "div"):
-        turns = zip(rows.index.turn.integers(), rows.index.step.tolist(), strict=True)
-        steps = [3 * turn + step - 2 for turn, step in turns]
+        turns = zip(rows.index.turn.integers(), rows.index.at.tolist(), strict=True)
+        steps = [3 * turn + at - 2 for turn, at in turns]
     else:
         steps = batch.steps(rows).tolist()
     kept: list[list[int]] = [[] for _ in range(len(operands))]
