@@ -12,7 +12,8 @@ from .batch import Batch, SteppedBatch
 from .columns import Operands
 from .interpreter import Configuration, execute, units_first
 from .machine import HALT, Dialect, Machine, Transition
-from .tape_engine import Table, TapeBatch, Untabulated, View
+from .table import Table, Untabulated, View
+from .tape_engine import TapeBatch
 from .template import Template
 
 __all__ = ["BasicMachine", "Configuration", "Said", "View"]

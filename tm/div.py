@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from . import columns
-from .call_engine import Call, Composer, Value
 from .classes import Draw, Law, NonzeroB, drawn_digits
 from .columns import Bool, Number, Operands
+from .composer import Call, Composer
+from .sums import Value
 
 
 class Div(Composer):

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from .call_engine import Call, Composer, Group, Value
 from .classes import Draw, Law, NonzeroB, drawn_digits
 from .columns import I64, Bool, Number, Operands
+from .composer import Call, Composer
 from .interpreter import tape_text
 from .render import Part, left, right
+from .sums import Group, Value
 
 
 class Mul(Composer):

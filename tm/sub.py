@@ -9,12 +9,13 @@ import numpy as np
 
 from .add import lopsided
 from .batch import Batch, StepRule
-from .call_engine import Call, Composer, Group, Value, nines
 from .classes import AtLeastB
 from .columns import I64, Number, widen
+from .composer import Call, Composer
 from .interpreter import tape_text, units_first
 from .render import Part, Pick, low
 from .stress import SUBTRACTION, Family
+from .sums import Group, Value, nines
 
 
 class Sub(Composer):

@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 from ..errors import UserError, clip
 from .basic import BasicMachine
-from .call_engine import Call, Composer
+from .composer import Call, Composer
 from .interpreter import Configuration, execute
 from .machine import HALT, Machine, machine, tasks
-from .tape_engine import Control, Untabulated, View
+from .table import Control, Untabulated, View
 
 SLOTS = ("a_left", "a_right", "b_left", "b_right", "carry", "out", "flag", "command")
 _CELL = r"\|[0-9]"

@@ -1,6 +1,7 @@
 """Text templates over named parts, written once and filled twice: for one configuration and for columns of them."""
 
 import re
+from collections.abc import Mapping
 from functools import cached_property
 
 _FIELD = re.compile(r"\{(\w+)\}")
@@ -27,3 +28,11 @@ class Template:
             found.append((self.source[at : match.start()], match.group(1)))
             at = match.end()
         return (*found, (self.source[at:], ""))
+
+
+def called(line: str, title: str, state: str, parts: Mapping[str, str]) -> str:
+    """Fill a state line; registers that hold nothing yet are left empty."""
+    return re.sub(r"\{(\w+)\}", lambda found: {"title": title, "state": state, **parts}.get(found[1], ""), line)
+
+
+# ----------------------------------------------------------------------------------------------------------- columns
