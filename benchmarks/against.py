@@ -6,7 +6,7 @@
 
 Both run under this interpreter with its packages, each from its own tree; nothing is installed. Each verifies a
 dataset that it has built itself, since a dataset names the versions of its rules, and evaluates the tiny model of this
-checkout on such a dataset: all tasks, all modes, on the CPU. ``build`` is the processor time of all processes;
+checkout on such a dataset: all tasks, all modes, on the CPU. ``build`` is processor time, with one worker;
 ``own`` renders one-step rows of the machine that the README of 0.1.0 had, in one process, without writing them. The
 other checkout's numbers come first in the details.
 """
@@ -92,16 +92,16 @@ def build(trees: Sequence[Tree], small: bool, repeat: int) -> Result:
     for turn in range(repeat):
         for name, tree in zip(runs, trees, strict=True):
             before = processor_time()
-            tree.command("build", *words, "--out", f"built-{turn}")
+            tree.command("build", *words, "--workers", "1", "--out", f"built-{turn}")
             runs[name].append(processor_time() - before)
             shutil.rmtree(tree.folder / f"built-{turn}")
-    return compared("build", runs, "all views and splits, processor time")._replace(
+    return compared("build", runs, "all views and splits, processor time, one worker")._replace(
         measured=median(runs["here"]) / median(runs["there"])
     )
 
 
 def processor_time() -> float:
-    """Return the seconds of processor time that commands have used, with all their processes."""
+    """Return the seconds of processor time that commands have used; a fork server's workers would not be counted."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

@@ -22,6 +22,7 @@ from .split import PAIR, expression_hash
 SHARD_TEXT = 100_000_000  # bytes of text a shard holds at most, about
 SMALL_SHARD, EVEN_SHARDS = 16_000_000, 8  # smaller configs still make up to 8 shards of this size to share out
 MOST_SHARDS = 99_999  # five digits in a shard's name
+DRAWN = 8_192  # expressions drawn at once: what is drawn takes many times the memory of what is kept
 BLOCK_TEXT = 10_000_000  # bytes of text rendered at once, a row group: more falls out of the processor's cache
 SAMPLE = 64  # expressions rendered to estimate a config
 RUN_VIEWS = ("full", "scratchpad", "commands")  # they write whole runs
@@ -66,12 +67,13 @@ class Population:
         variant = np.zeros(len(numbers), np.int64)
         start = named = 0
         for (cells, kept), size in zip(self.parts, self.sizes, strict=True):
-            rows = np.flatnonzero((numbers >= start) & (numbers < start + size))
-            if len(rows):
-                own = numbers[rows] - start
-                operands, law = cells.operands(own if kept is None else kept[own])
-                found.append((rows, operands))
-                variant[rows] = law + named
+            every = np.flatnonzero((numbers >= start) & (numbers < start + size))
+            for rows in np.split(every, range(DRAWN, len(every), DRAWN)):
+                if len(rows):
+                    own = numbers[rows] - start
+                    operands, law = cells.operands(own if kept is None else kept[own])
+                    found.append((rows, operands))
+                    variant[rows] = law + named
             start, named = start + size, named + len(cells.names)
         return merged(found, len(numbers)), variant
 

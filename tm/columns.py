@@ -85,7 +85,8 @@ class Number:
     @cached_property
     def reading(self) -> U8:
         """The digits in reading order, right-aligned in rows of ``width`` bytes, zero padded on the left."""
-        return np.ascontiguousarray(self.planes[::-1].T + np.uint8(48)).reshape(-1)
+        digits = np.empty((len(self), self.width), np.uint8)
+        return np.add(self.planes[::-1].T, np.uint8(48), out=digits).reshape(-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +98,11 @@ class Operands:
 
     def __len__(self) -> int:
         return len(self.a)
+
+    def rows(self, part: slice) -> "Operands":
+        """Return the expressions of a slice; nothing is copied."""
+        a = Number(self.a.planes[:, part], self.a.length[part])
+        return Operands(a, None if self.b is None else Number(self.b.planes[:, part], self.b.length[part]))
 
     @property
     def second(self) -> Number:
