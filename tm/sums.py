@@ -91,7 +91,7 @@ class Column:
 
 def fixed(terms: Terms) -> bool:
     """Tell whether a sum of products is the same at every turn."""
-    return not any("k" in product for product, _ in terms)
+    return not any(factor in ("k", NINES + "k") for product, _ in terms for factor in product)
 
 
 def nines(value: Value) -> Value:
