@@ -22,7 +22,7 @@ from .tape_engine import NEWLINE, Content
 from .template import Template, called
 
 if TYPE_CHECKING:
-    from .composer import Call, Composer
+    from .composer import Composer
 
 RANDOM = 3  # rows kept of a long run beside the first and the last: one uniform, the others log-uniform
 KEEP_ALL = 10  # runs of at most this many transitions keep all of them
@@ -34,7 +34,7 @@ class Places:
 
     at: I64
     turn: Number
-    groups: list[tuple[Call, Group]] = field(default_factory=list)
+    groups: list[tuple[int, Group]] = field(default_factory=list)
 
 
 class CallBatch(Batch):
@@ -80,7 +80,7 @@ class CallBatch(Batch):
             (rest, np.full(len(rest), self.machine.leaves), limit),
             *((rest, at, turn) for at, turn in self._random(key[rest], limit)),
         ]
-        index = Places(np.concatenate([at for _, at, _ in parts]), _stacked([turn for *_, turn in parts]))
+        index = Places(np.concatenate([at for _, at, _ in parts]), columns.stacked([turn for *_, turn in parts]))
         return Rows(np.concatenate([part[0] for part in parts]), index)
 
     def _random(self, key: U64, limit: Number) -> list[tuple[I64, Number]]:
@@ -219,10 +219,3 @@ def _number(values: I64) -> Number:
     """Return int64 values as a column."""
     width = len(str(int(values.max(initial=0))))
     return Number(np.stack([values // 10**k % 10 for k in range(width)]).astype(np.uint8))
-
-
-def _stacked(numbers: list[Number]) -> Number:
-    """Return columns one after the other."""
-    width = max(number.width for number in numbers)
-    planes = np.concatenate([columns.widen(number.planes, width) for number in numbers], axis=1)
-    return Number(planes, np.concatenate([number.length for number in numbers]))

@@ -138,6 +138,13 @@ def widen(planes: U8, width: int) -> U8:
     return planes if missing <= 0 else np.concatenate([planes, np.zeros((missing, planes.shape[1]), np.uint8)])
 
 
+def stacked(numbers: Sequence[Number]) -> Number:
+    """Return columns one after the other."""
+    width = max(number.width for number in numbers)
+    planes = np.concatenate([widen(number.planes, width) for number in numbers], axis=1)
+    return Number(planes, np.concatenate([number.length for number in numbers]))
+
+
 def add(x: Number, y: Number) -> tuple[Number, U8]:
     """Return x + y and the carries, shape (width + 1, n): plane k is the carry into digit k."""
     width = max(x.width, y.width)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from .batch import Rows, Texts, WalkedBatch, texts
-from .columns import I64, U8, Number, Operands, widen
+from .columns import I64, U8, Number, Operands, stacked
 from .machine import Dialect
 from .render import Block, Part, Pick, decimal, left, low, render, right, tape
 from .table import BLANK, NOTHING, Table, field
@@ -130,9 +130,7 @@ def run(table: Table, operands: Operands, most: int) -> Run:
         mine[: len(own)], mine[len(own) :] = own, own[-1]
     joined = Run(table, codes, max(longest for *_, longest in parts))
     joined.final = np.concatenate([final for _, final, *_ in parts])
-    width = max(output.width for *_, output, _ in parts)
-    planes = np.concatenate([widen(output.planes, width) for *_, output, _ in parts], axis=1)
-    joined.output = Number(planes, np.concatenate([output.length for *_, output, _ in parts]))
+    joined.output = stacked([output for *_, output, _ in parts])
     return joined
 
 
