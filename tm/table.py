@@ -49,6 +49,7 @@ class Control(NamedTuple):
     pending: str = ""
 
 
+Follows = Mapping[Control, set[Control]]
 LAST = 2  # number of the symbol that the output ends with; 0 and 1 are those under the heads
 
 
@@ -168,12 +169,13 @@ class Table:
         self.looks_back = bool(looking)
         self.writes_late = any(case.written > 0 for control in looking for case in found[control])
         self.takes_back = any(case.written < 0 for cases in found.values() for case in cases)
-        self._check_output(found)
+        follows = {control: {case.then for case in cases} for control, cases in found.items()}
+        self._check_output(found, follows)
         ends = {case.then for cases in found.values() for case in cases if case.then.state == "qH"}
         self.controls = (*found, *sorted(ends))
         lines = dict.fromkeys(case.line for cases in found.values() for case in cases if case.line is not None)
         self.lines = (*lines, HALT)
-        self.in_step, self.writes_in_step = self._in_step(found), self._writes_in_step(found)
+        self.in_step, self.writes_in_step = self._in_step(found, follows), self._writes_in_step(found, follows)
         self._fill(found, {line: number for number, line in enumerate(lines)}, len(looking))
 
     @property
@@ -257,9 +259,8 @@ class Table:
         return Configuration(state, now.tapes, heads, carry, "".join(output), flag, pending), steps
 
     @staticmethod
-    def _check_output(found: Mapping[Control, list[Case]]) -> None:
+    def _check_output(found: Mapping[Control, list[Case]], follows: Follows) -> None:
         """Refuse machines that write again where a digit was taken back: earlier entries would show the new digit."""
-        follows = {control: {case.then for case in cases} for control, cases in found.items()}
         for cases in found.values():
             for case in cases:
                 if case.written < 0 and any(
@@ -268,9 +269,8 @@ class Table:
                     raise Untabulated("it writes again where it took a digit back")
 
     @staticmethod
-    def _writes_in_step(found: Mapping[Control, list[Case]]) -> bool:
+    def _writes_in_step(found: Mapping[Control, list[Case]], follows: Follows) -> bool:
         """Tell whether the digit at place p, if there is one, is written in step p + 1."""
-        follows = {control: {case.then for case in cases} for control, cases in found.items()}
         start = Control("q0")
         return not any(
             case.written > 0
@@ -282,12 +282,11 @@ class Table:
         )
 
     @staticmethod
-    def _in_step(found: Mapping[Control, list[Case]]) -> bool:
+    def _in_step(found: Mapping[Control, list[Case]], follows: Follows) -> bool:
         """Tell whether the symbols of step k are those at place k - 1: heads enter first and move on while they read.
 
         Heads that have stopped behind their tape read nothing; those that stop elsewhere must not be read again.
         """
-        follows = {control: {case.then for case in cases} for control, cases in found.items()}
         reads = {control: {head for case in cases for head in case.symbols} for control, cases in found.items()}
         for control, cases in found.items():
             for case in cases:
@@ -300,7 +299,7 @@ class Table:
         return True
 
 
-def _reachable(start: Control, follows: Mapping[Control, set[Control]]) -> set[Control]:
+def _reachable(start: Control, follows: Follows) -> set[Control]:
     seen, todo = set[Control](), [start]
     while todo:
         control = todo.pop()
