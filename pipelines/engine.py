@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import multiprocessing
 import os
@@ -20,11 +19,10 @@ from importlib.abc import SourceLoader
 from itertools import islice
 from pathlib import Path
 
-import pyarrow as pa
-
 from ..errors import UserError, clip, nearest
 from ..tm import machine
 from .folder import Folder
+from .memory import keep_freed_memory
 from .plan import Config
 from .shard import ShardRecord
 from .workers import default_workers, end_with_parent, start_fork_server, uninterrupted
@@ -184,19 +182,14 @@ def _start(environment: dict[str, str], sources: tuple[Source, ...], rest: bytes
 
 
 def _keep_memory(block: int = 0) -> None:
-    """Have a worker reuse its memory, block after block, rather than hand it back: a tenth of the time was page faults.
+    """Have a worker reuse its memory, block after block: a tenth of the time was page faults.
 
-    Arrow uses the system's allocator then, whose peak was 100 MB a worker where Arrow's own held on to 150. Blocks of
-    very many expressions, raw rows, hand large columns back at once: 50 MB less a worker, for 7% more time.
+    Blocks of very many expressions, raw rows, hand large columns back at once: 50 MB less a worker, for 7% more time.
 
     Args:
         block: the expressions of a block.
     """
-    pa.set_memory_pool(pa.system_memory_pool())
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:  # glibc; other systems have their own ways
-        mallopt(-1, 256 << 20)  # M_TRIM_THRESHOLD
-        mallopt(-3, (4 if block > MANY else 32) << 20)  # M_MMAP_THRESHOLD
+    keep_freed_memory(256 << 20, below=(4 if block > MANY else 32) << 20)
 
 
 def _work(task: Task) -> ShardRecord:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from ...errors import UserError, clip, nearest
+from ...pipelines.memory import keep_freed_memory
 from ..calls import BASE
 from .device import find_device, find_dtype
 from .load import load_adapter, load_base, out_of_memory, sums
@@ -50,6 +51,8 @@ class Model:
         self.adapters = adapters
         self.device = find_device(device)
         self.dtype = find_dtype(dtype, self.device)
+        if self.device.type == "cpu":  # the tensors of each layer go and come again: a sixth of the time
+            keep_freed_memory(1 << 30, below=32 << 20)
         try:
             self.base = load_base(base, self.dtype, self.device, None if attention == "auto" else attention)
         except RuntimeError as error:
