@@ -145,3 +145,19 @@ def test_a_machine_that_looks_at_whole_tapes_is_walked_and_its_entries_are_run(m
                 entries("back").successor(step.prompt)
         else:
             assert entries("back").successor(step.prompt) == step.completion
+
+
+@pytest.mark.parametrize(
+    ("entry", "old", "new"),
+    [
+        (ADD, "[HEAD1]|1", "[HEAD2]|1"),
+        (ADD, "ADD, q1", "ADD, q2"),
+        (MUL, "MUL, q2", "MUL, q4"),
+        (MUL, "[HEAD1]|5", "[HEAD3]|5"),
+        (MUL, "ADD, q3", "ADD, q2"),
+    ],
+)
+def test_an_entry_of_a_known_shape_is_still_read_strictly(entry: str, old: str, new: str) -> None:
+    successor(entry)  # how texts of this shape are cut is kept
+    with pytest.raises(UserError):
+        successor(entry.replace(old, new, 1))

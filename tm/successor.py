@@ -8,27 +8,30 @@ Nothing of the engines is used: the tests hold them to this, and the oracle back
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from operator import itemgetter
 from typing import NamedTuple
 
 from ..errors import UserError, clip
 from .basic import BasicMachine
-from .composer import Call, Composer
+from .composer import Composer
 from .interpreter import Configuration, execute
 from .machine import HALT, Machine, machine, tasks
 from .table import Control, Untabulated, View
 
 SLOTS = ("a_left", "a_right", "b_left", "b_right", "carry", "out", "flag", "command")
-_CELL = r"\|[0-9]"
-TAPE = rf"((?:{4 * _CELL})*+(?:{_CELL})*+)"  # four at a time: matching is what takes the time
-PATTERNS = {"carry": "([0-9]?)", "flag": "(True|False|)", "command": r"([^\n]*)"}
+CELL = r"\|[0-9]"
+TAPE = rf"(?:{4 * CELL})*+(?:{CELL})*+"  # four at a time: matching is what takes the time
+PATTERNS = {"carry": "[0-9]?", "flag": "True|False|", "command": r"[^\n]*"}
 _ACTION = re.compile(r"\[HEAD[12]?\] (?:RIGHT|LEFT)|\[C\](?: [0-9])?|\[OUTPUT\](?: (?:[0-9]|RIGHT|LEFT|True|False))?")
 _NUMBER, _TRUTH = (re.compile(one).fullmatch for one in (TAPE + "|0", "True|False"))
 INSIDE = 5  # where the heads of an example stand: off both ends
+ANY_DIGIT = bytes.maketrans(b"123456789", b"000000000")
+MOST_SHAPES = 5_000  # of a state: a few MB
 
 
+Cut = Callable[[str], tuple[str, ...]]
 Other = tuple[int, str | None, str, tuple[bool, ...]]
 
 
@@ -63,7 +66,7 @@ class Form:
     def __init__(self, machine: BasicMachine, state: str) -> None:
         self.state, self.mark = state, machine.empty.get(state, "")
         template = machine.template(state)
-        pieces, shown, pattern = [], [], []
+        pieces, pattern, self.shown = [], [], set[str]()
         for at, (literal, name) in enumerate(template.pieces):
             pieces.append(literal)
             pattern.append(re.escape(literal))
@@ -73,24 +76,48 @@ class Form:
                 name = f"{name}_{'left' if behind else 'right'}"
             if name and name != "mark":
                 pieces.append(f"{{{name}}}")
-                shown.append(name)
-                pattern.append(PATTERNS.get(name, TAPE))
-        if self.mark:
-            places = [place for place, one in enumerate(pattern) if one.startswith("(")]
-            pattern[places[shown.index("out")]] = rf"((?:\|[0-9])++|{re.escape(self.mark)})"
+                self.shown.add(name)
+                marked = self.mark and name == "out"
+                allowed = rf"(?:\|[0-9])++|{re.escape(self.mark)}" if marked else PATTERNS.get(name, TAPE)
+                pattern.append(f"(?P<{name}>{allowed})")
         self.text = formatter("".join(pieces) + "\n", SLOTS)
-        # Every slot gets a group, those that the state does not show an empty one, in order where the state has one.
-        places = [at for at, piece in enumerate(pattern) if piece.startswith("(")]
-        for slot in (slot for slot in SLOTS if slot not in shown):
-            at = next((at for at, name in enumerate(shown) if SLOTS.index(name) > SLOTS.index(slot)), len(shown))
-            pattern.insert(places[at], "()")
-            places = [at for at, piece in enumerate(pattern) if piece.startswith("(")]
-            shown.insert(at, slot)
+        self.shapes: dict[bytes, tuple[Cut, list[str]]] = {}
         self.match = re.compile("".join(pattern) + "\n").fullmatch
-        order = tuple(map(shown.index, SLOTS))
-        self.ordered = None if order == tuple(range(len(SLOTS))) else itemgetter(*order)
         self.effects: dict[str, Effect] = {}
         self.lines: dict[tuple[str, ...], str] = {}
+
+    def cut(self, prompt: str) -> tuple[str, ...] | None:
+        """Return the text of each of ``SLOTS``, empty where the state does not show it; None for another text."""
+        match = self.match(prompt)
+        if match is None:
+            return None
+        cuts = [slice(*match.span(slot)) if slot in self.shown else slice(0, 0) for slot in SLOTS]
+        texts = tuple(prompt[one] for one in cuts)
+        if len(self.shapes) < MOST_SHAPES:
+            self.shapes[_shape(prompt)] = _cutter(prompt, cuts, self.mark)
+        return texts
+
+
+def _shape(prompt: str) -> bytes:
+    """Return what texts that differ in digits alone have in common.
+
+    They are cut at the same places. Matching a text takes most of the time: how a shape is cut is kept.
+    """
+    return prompt.encode("utf-8", "replace").translate(ANY_DIGIT)
+
+
+def _cutter(prompt: str, cuts: Sequence[slice], mark: str = "", ignored: range = range(0)) -> tuple[Cut, list[str]]:
+    """Return what cuts texts of a shape, and the digits outside the cuts, of states and heads, which it cuts out too.
+
+    Args:
+        prompt: a text of the shape.
+        cuts: where it is cut.
+        mark: a cut text whose digits must stay as they are.
+        ignored: where digits may be any.
+    """
+    free = {*ignored} | {at for one in cuts if prompt[one] != mark for at in range(one.start, one.stop)}
+    fixed = [at for at, sign in enumerate(prompt) if "0" <= sign <= "9" and at not in free]
+    return itemgetter(*cuts, *fixed), [prompt[at] for at in fixed]
 
 
 def formatter(text: str, names: Iterable[str]) -> Callable[..., str]:
@@ -120,11 +147,13 @@ class Entries:
             UserError: the text is no entry of the machine, or nothing follows.
         """
         form = self.forms.get(prompt[self.at : self.at + 2])
-        found = form.match(prompt) if form is not None else None
-        if form is None or found is None:
-            form, found = self._read(prompt)
-        groups = found.groups() if form.ordered is None else form.ordered(found.groups())
-        left1, right1, left2, right2, carry, out, flag, command = groups
+        known = form.shapes.get(prompt.encode("utf-8", "replace").translate(ANY_DIGIT)) if form is not None else None
+        if form is None or known is None:
+            form, (left1, right1, left2, right2, carry, out, flag, command) = self._read(prompt)
+        else:
+            left1, right1, left2, right2, carry, out, flag, command, *digits = known[0](prompt)
+            if digits != known[1]:
+                form, (left1, right1, left2, right2, carry, out, flag, command) = self._read(prompt)
         effect = form.effects.get(command)
         if effect is None:
             effect = form.effects[command] = self._effect(form.state, command)
@@ -154,9 +183,10 @@ class Entries:
         line = form.lines.get(key) or self._line(form, key, ("", first, "", second, ""))
         return form.text("", first, "", second, "", form.mark, "", line)[:-1]
 
-    def _read(self, prompt: str) -> tuple[Form, re.Match[str]]:
+    def _read(self, prompt: str) -> tuple[Form, tuple[str, ...]]:
+        """Return the form of an entry, and the text of each of ``SLOTS``."""
         for form in self.forms.values():
-            found = form.match(prompt)
+            found = form.cut(prompt)
             if found is not None:
                 return form, found
         raise _wrong(prompt, f"it is no entry of {self.machine.name}")
@@ -236,16 +266,17 @@ class Calls:
 
     def __init__(self, machine: Composer) -> None:
         self.machine = machine
-        self.calls = {call.state: place for place, call in enumerate(machine.calls)}
         pieces = re.split(r"\{(\w+)\}", machine.line.replace("{title}", machine.title))
         self.names = tuple(name for name in pieces[1::2] if name != "state")
-        fields = {"state": "(q[0-9H]+)", **dict.fromkeys(self.names, TAPE)}
+        fields = {"state": "(q[0-9H]+)", **dict.fromkeys(self.names, f"({TAPE})")}
         pattern = (fields[one] if at % 2 else re.escape(one) for at, one in enumerate(pieces))
-        self.match = re.compile("".join(pattern)).fullmatch
+        self.match = re.compile("".join(pattern)).match
         into = dict.fromkeys(call.into for call in machine.calls if call.into)
         names = ["state", "a", "b", *(f"{name}=''" for name in into), "**_"]
         lines = (line.replace("{title}", machine.title) for line in (machine.line, machine.halted_line))
         self.line, self.last = (formatter(line, names) for line in lines)
+        self.initial = [entries(call.task).initial for call in machine.calls]
+        self.shapes: dict[bytes, tuple[Cut, list[str], int]] = {}
 
     def successor(self, prompt: str) -> str:
         """Return the entry that follows.
@@ -253,32 +284,42 @@ class Calls:
         Raises:
             UserError: the text is no entry of the machine, or nothing follows.
         """
-        line, _, rest = prompt.partition("\n")
-        command, *quoted = rest.split("\n")
-        found = self.match(line)
-        if found is None or quoted[-1:] != [""]:
+        known = self.shapes.get(prompt.encode("utf-8", "replace").translate(ANY_DIGIT))
+        digits: list[str] | None = None
+        if known is not None:
+            cut, fixed, place = known
+            result, *tapes = cut(prompt)
+            digits = tapes[len(self.names) :]
+        if known is None or digits != fixed:
+            found = self._read(prompt)
+            if isinstance(found, str):
+                return found
+            place, result, tapes = found
+        held, call = dict(zip(self.names, tapes, strict=False)), self.machine.calls[place]
+        if call.into:
+            while result[-2:] == "|0" and result != "|0":  # published entries have zeros above the number
+                result = result[:-2]
+            held[call.into] = "|0" if result == "0" else result
+        if call.then == "qH" or not call.into and result != self.machine.goes_on:
+            return f"{self.last('qH', **held)}\n{HALT}"
+        return self._entered(held, (place + 1) % len(self.machine.calls))
+
+    def _read(self, prompt: str) -> str | tuple[int, str, list[str]]:
+        """Return the place of the call that has ended, its result and the tapes; of q0 the entry that follows."""
+        found = self.match(prompt)
+        command, *quoted = prompt[found.end() + 1 :].split("\n") if found else [""]
+        if found is None or prompt[found.end() : found.end() + 1] != "\n" or quoted[-1:] != [""]:
             raise _wrong(prompt, f"it is no entry of {self.machine.name} that has not halted")
         state, *tapes = found.groups()
-        held = dict(zip(self.names, tapes, strict=True))
         if state == "q0":
+            held = dict(zip(self.names, tapes, strict=True))
             if len(quoted) > 1 or command != self.machine.begin.format_map(held):
                 raise _wrong(prompt, f"the first command of {self.machine.name} is another one")
             return self._entered(held | _registers(command), 0)
-        if state not in self.calls:
+        place = next((place for place, call in enumerate(self.machine.calls) if call.state == state), None)
+        if place is None:
             raise _wrong(prompt, f"{self.machine.name} has no state {state}")
-        place = self.calls[state]
         call = self.machine.calls[place]
-        result = self._result(call, command, quoted, prompt)
-        if call.into:
-            held[call.into] = result
-        elif result != self.machine.goes_on:
-            return self._halted(held)
-        if call.then == "qH":
-            return self._halted(held)
-        return self._entered(held, (place + 1) % len(self.machine.calls))
-
-    def _result(self, call: Call, command: str, quoted: list[str], prompt: str) -> str:
-        """Return what the machine that was called has written."""
         if command != call.line:
             raise _wrong(prompt, f"in {call.state} the command is {call.line}")
         if len(quoted) != 3 or quoted[1] != HALT or not quoted[0].startswith(f"{call.task.upper()}, qH, "):
@@ -286,17 +327,17 @@ class Calls:
         result = quoted[0].rpartition(" ")[2]
         if not (_NUMBER if call.into else _TRUTH)(result):
             raise _wrong(prompt, f"{call.task} must halt with {'a number' if call.into else 'True or False'}")
-        while result.endswith("|0") and result != "|0":  # published entries have zeros above the number
-            result = result[:-2]
-        return "|0" if result == "0" else result
-
-    def _halted(self, held: dict[str, str]) -> str:
-        return f"{self.last('qH', **held)}\n{HALT}"
+        if len(self.shapes) < MOST_SHAPES:
+            end = len(prompt) - len(f"\n{HALT}\n")
+            cuts = [slice(end - len(result), end), *(slice(*found.span(at + 2)) for at in range(len(tapes)))]
+            quoted_operands = range(prompt.index(", qH, ", found.end()) + 6, end)
+            self.shapes[_shape(prompt)] = *_cutter(prompt, cuts, ignored=quoted_operands), place
+        return place, result, tapes
 
     def _entered(self, held: dict[str, str], place: int) -> str:
         call = self.machine.calls[place]
         values = {**held, "1": "|1", "nines": "|9" * (len(held["a"]) // 2)}
-        quoted = entries(call.task).initial(*(values[name] for name in call.operands))
+        quoted = self.initial[place](*(values[name] for name in call.operands))
         return f"{self.line(call.state, **held)}\n{call.line}\n{quoted}"
 
 
@@ -346,9 +387,9 @@ def successor(prompt: str, *, task: str | None = None) -> str:
     Raises:
         UserError: the text is no entry of the task's machine, or its machine has halted.
     """
-    name = prompt[: prompt.find(",")] if task is None else task
-    known = _KNOWN.get(name)
+    known = _KNOWN.get(prompt[: prompt.find(",")] if task is None else task)
     if known is None:
+        name = prompt[: prompt.find(",")] if task is None else task
         if task is None and name.lower() not in tasks():
             raise _wrong(prompt, f"it must begin with the name of a machine: {', '.join(tasks()).upper()}")
         known = _KNOWN[name] = successor_of(machine(name.lower() if task is None else task))
