@@ -50,6 +50,12 @@ def clip(text: object, width: int = 60) -> str:
     return shown if len(str(text)) <= width else f"{shown}... ({len(str(text)):,} characters)"
 
 
+def shown(path: str | os.PathLike[str]) -> str:
+    """Return a path for a message: as it is, or escaped where it would break the line or the terminal."""
+    text = os.fspath(path)
+    return text if text.isprintable() and len(text) <= 300 else clip(text, 300)
+
+
 def is_ours(command: str, verb: str) -> bool:
     """Tell whether a command line that a file holds is one or several of ``caef-data <verb>``, and nothing else."""
     one = rf"caef-data {verb}(?: {_WORD})*"

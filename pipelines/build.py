@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, clip, telling_of_full_disk
+from ..errors import UserError, clip, shown, telling_of_full_disk
 from .card import renewed_card, replaceable_card
 from .engine import Engine, Task, run_tasks
-from .folder import Folder, open_folder, shown
+from .folder import Folder, open_folder
 from .manifest import FORMAT, shard_record
 from .plan import Config, Plan
 from .settings import RULES, Declaration, TaskSettings, digest

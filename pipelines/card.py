@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..errors import shown
 from ..schemas import COLUMNS, VIEW_TEXT
 from ..schemas.rows import COMMON
 from .card_merge import BEGIN, NO_TEXT, SAVE, Card, UnmarkedError, conflict, renewed
@@ -28,7 +29,6 @@ from .card_text import (
     YOURS,
     format_text,
 )
-from .folder import shown
 from .manifest import CARD
 from .settings import SPLITS, digest
 from .store_url import split_url

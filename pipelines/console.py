@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..errors import UserError
+from ..errors import UserError, shown
 from .build import ConfigResult, again_in, argument, build, command, resumed
 from .card import commands, loads_from
 from .declaration import rebuild_command
 from .engine import EngineChoice
-from .folder import open_folder, shown
+from .folder import open_folder
 from .hub_source import dataset_here
 from .plan import TEXT_RATE, Config, Plan, make_plan
 from .scan import Told

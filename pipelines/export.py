@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..errors import UserError, clip, nearest, telling_of_full_disk
+from ..errors import UserError, clip, nearest, shown, telling_of_full_disk
 from ..tm import machine, tasks
 from ..tm.instructions import instruction
 from .build import again_in, argument
@@ -20,7 +20,7 @@ from .export_folder import INFO, RECIPE, ExportFolder, is_export, records
 from .export_formats import BARE, LAYOUTS, TEXTS, Around, write_rows
 from .export_recipe import recipe
 from .export_source import Part, damaged, opened, read_manifest, select
-from .folder import Folder, open_folder, shown
+from .folder import Folder, open_folder
 from .manifest import json_bytes
 from .settings import digest
 from .shard import ShardRecord, aside, place

@@ -7,13 +7,14 @@ import sys
 import time
 from collections.abc import Sequence
 
+from ..errors import shown
 from .build import argument
 from .console import _Progress, _size, _table
 from .export import PartResult, Style, command, export
 from .export_folder import RECIPE, ExportFolder
 from .export_formats import LAYOUTS
 from .export_source import read_manifest, select
-from .folder import open_folder, shown
+from .folder import open_folder
 from .terminal import open_console, print_table
 
 

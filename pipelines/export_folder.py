@@ -15,9 +15,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, clip
+from ..errors import UserError, clip, shown
 from .export_formats import LAYOUTS, TEXTS
-from .folder import shown
 from .local_folder import FINISHED, LocalFolder
 from .manifest import CONFIG, STATE, WrongError, check_identity, check_split, json_bytes, shard_record, understood
 from .settings import SPLITS

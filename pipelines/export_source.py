@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from io import BufferedReader
 from typing import Any, BinaryIO, cast
 
-from ..errors import UserError, clip, nearest
+from ..errors import UserError, clip, nearest, shown
 from .build import argument, resumed
-from .folder import Folder, shown
+from .folder import Folder
 from .manifest import CONFIG, shard_record
 from .settings import SPLITS
 from .shard import ShardRecord

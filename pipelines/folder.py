@@ -15,7 +15,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ..errors import UserError, clip
+from ..errors import UserError
+from ..errors import shown as shown
 from .manifest import CARD, MANIFEST, PLAN, json_bytes, manifest_from, plan_from
 from .shard import ShardRecord
 
@@ -191,9 +192,3 @@ def open_folder(name: str | os.PathLike[str]) -> Folder:
     from .store_folder import StoreFolder
 
     return StoreFolder(Store(os.fspath(name)))
-
-
-def shown(path: str | Path) -> str:
-    """Return a path for a message: as it is, or escaped where it would break the line or the terminal."""
-    text = str(path)
-    return text if text.isprintable() and len(text) <= 300 else clip(text, 300)

@@ -17,8 +17,7 @@ from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import UserError, clip
-from .folder import shown
+from ..errors import UserError, clip, shown
 from .manifest import CARD, MANIFEST
 
 if TYPE_CHECKING:

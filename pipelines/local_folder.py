@@ -14,8 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ..errors import UserError, clip
-from .folder import Folder, shown
+from ..errors import UserError, clip, shown
+from .folder import Folder
 from .manifest import CONFIG, MANIFEST, PLAN, SHARD, STATE, is_shard, json_bytes, shard_record
 from .shard import TEMPORARY, ShardRecord, place, put, write_shard
 

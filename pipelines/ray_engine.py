@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Any
 
-from ..errors import UserError, clip
+from ..errors import UserError, clip, shown
 from .engine import Engine, Shards, Task, packed, unpacked
-from .folder import Folder, shown
+from .folder import Folder
 from .manifest import PLAN
 from .plan import Config
 from .shard import ShardRecord

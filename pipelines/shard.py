@@ -2,23 +2,22 @@
 
 import base64
 import hashlib
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from io import BufferedRandom
 from pathlib import Path
 from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..atomic import TEMPORARY as TEMPORARY
+from ..atomic import aside as aside
+from ..atomic import place as place
+from ..atomic import put as put
 from ..schemas import row_schema
 from .plan import Config, text_bytes
 
 LEVEL = 1  # zstd: 3 is 5% smaller and twice as slow on these texts
-TEMPORARY = ".writing-"
 
 
 @dataclass(frozen=True)
@@ -96,43 +95,3 @@ def write_shard(config: Config, shard: int, folder: Path, attempt: str = "") -> 
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = file.tell()
     return ShardRecord(config.shard_path(shard), rows, size, digest, chars)
-
-
-@contextmanager
-def aside(path: Path, attempt: str = "") -> Iterator[BufferedRandom]:
-    """Open the file that is to become ``path``, under its temporary name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY}{attempt}{path.name}")
-    try:
-        with open(temporary, "w+b") as file:
-            yield file
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def place(path: Path, attempt: str = "") -> None:
-    """Put a file written aside in its place in one step: synced, renamed, its folder synced.
-
-    A file of the final name is whole. The build does this while its workers render the next shards: waiting for the
-    disk would cost them a tenth of their time.
-    """
-    temporary = path.with_name(f"{TEMPORARY}{attempt}{path.name}")
-    _sync(temporary)
-    os.replace(temporary, path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def put(path: Path, content: bytes, attempt: str = "") -> None:
-    """Write a file in one step; ``attempt`` tells apart what two processes write at once."""
-    with aside(path, attempt) as file:
-        file.write(content)
-    place(path, attempt)

@@ -13,12 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import FULL, UserError, clip
-from .folder import shown
+from ..errors import FULL, UserError, clip, shown
 from .store_url import INSTALL, split_url
 
 if TYPE_CHECKING:
-    from .push.retry import Retries
+    from ..retry import Retries
 
 T = TypeVar("T")
 

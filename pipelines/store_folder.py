@@ -18,8 +18,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ..errors import FULL, UserError
-from .folder import Folder, shown
+from ..errors import FULL, UserError, shown
+from .folder import Folder
 from .manifest import CARD, MANIFEST, PLAN, STATE, is_shard, json_bytes, shard_record
 from .shard import ShardRecord, render_shard
 from .store import Store, at_once, scrub
@@ -58,7 +58,7 @@ class StoreFolder(Folder):
         """Return the store; requests are made again after errors that may pass."""
         if self.store.retries is None:
             try:
-                from .push.retry import Retries
+                from ..retry import Retries
             except ModuleNotFoundError as error:
                 raise UserError(
                     f"this needs the package {error.name}, which is not installed",

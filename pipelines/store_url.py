@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ..errors import UserError, clip
-from .folder import shown
+from ..errors import UserError, clip, shown
 
 # Object stores: an object appears whole or not at all, which builds and pushes rely on; how to install their package.
 INSTALL = {

@@ -7,9 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import UserError, clip
+from ..errors import UserError, clip, shown
 from ..tm import tasks as known_machines
-from .folder import shown
 from .manifest import CONFIG, MANIFEST, WrongError, manifest_from
 from .plan import Config
 from .verify_plan import Planned

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .folder import shown
+from ..errors import shown
 from .terminal import print_table
 from .verify import Report
 

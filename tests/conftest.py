@@ -75,7 +75,7 @@ def s3_server() -> Iterator["S3Server"]:
 @pytest.fixture
 def s3(s3_server: "S3Server", monkeypatch: pytest.MonkeyPatch) -> Iterator["S3Server"]:
     """Give an S3 server with an empty bucket, which this process's clients find, and try again at without waiting."""
-    from caef_data.pipelines.push import retry
+    from caef_data import retry
 
     for name, value in s3_server.env.items():
         monkeypatch.setenv(name, value)
@@ -125,7 +125,7 @@ def vllm_tokens(tmp_path_factory: pytest.TempPathFactory) -> "Tokens":
 @pytest.fixture
 def vllm(monkeypatch: pytest.MonkeyPatch) -> Iterator["FakeVLLM"]:
     """Give a server that answers as a real vLLM did; its clients try again without waiting."""
-    from caef_data.pipelines.push import retry
+    from caef_data import retry
     from caef_data.tests.vllm_server import RECORDED, FakeVLLM
 
     monkeypatch.setattr(retry, "FIRST_DELAY", 0)

@@ -167,16 +167,13 @@ def _run_forked(words: list[str], how: dict[str, Any]) -> list[Any]:
     import tempfile
 
     from caef_data import cli
-    from caef_data.pipelines.push import hub
 
-    limit = how.get("limit", hub.MAX_OPERATIONS)
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         pid = os.fork()
         if pid == 0:
             try:
                 os.dup2(out.fileno(), 1)
                 os.dup2(err.fileno(), 2)
-                hub.MAX_OPERATIONS = limit
                 sys.argv = ["caef-data", *words]
                 cli.run()
             finally:

@@ -11,15 +11,17 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 MAY_IMPORT = {  # parts of the package -> (other parts, third-party packages) that their modules may import
     "errors": (set(), set()),
+    "atomic": (set(), set()),
+    "retry": ({"errors"}, {"httpx2", "tenacity"}),
     "tm": ({"tm", "errors"}, {"numpy", "polars", "pyarrow"}),
     "schemas": ({"schemas"}, {"pyarrow"}),
     "pipelines": (
-        {"pipelines", "tm", "schemas", "errors", ""},
+        {"pipelines", "tm", "schemas", "errors", "atomic", "retry", ""},
         {"numpy", "polars", "pyarrow", "duckdb", "rich", "fsspec", "huggingface_hub", "httpx2", "tenacity", "ray"}
         | {"yaml"},
     ),
     "eval": (
-        {"eval", "pipelines", "tm", "schemas", "errors", ""},
+        {"eval", "pipelines", "tm", "schemas", "errors", "atomic", "retry", ""},
         {
             "numpy",
             "polars",

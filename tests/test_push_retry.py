@@ -14,9 +14,9 @@ import pytest
 import tenacity
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
+from caef_data import retry
 from caef_data.errors import UserError
-from caef_data.pipelines.push import retry
-from caef_data.pipelines.push.retry import STATUSES, Retries, chain, is_transient, retry_after, status_of
+from caef_data.retry import STATUSES, Retries, chain, is_transient, retry_after, status_of
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ def test_a_push_arrives_and_a_second_one_moves_nothing(s3: "S3Server", large: Pa
     assert set(s3.counts()) == {"list", "head"}
     summary = push(large, f"{URL}/")
     assert arrived(s3.objects(PREFIX), large)
-    assert (summary["place"], len(summary["new"]), summary["retries"]) == (URL, len(shards(large)) + 2, 0)
+    assert (summary["place"], len(summary["new"])) == (URL, len(shards(large)) + 2)
     load = 'load_dataset("parquet", data_files="s3://bucket/some/place/add-one_step/train-*.parquet", split="train")'
     assert summary["load"] == load
     assert load in s3.objects(PREFIX)["README.md"].decode()
@@ -132,7 +132,8 @@ import json, os, sys, threading
 import pyarrow
 import s3fs
 from caef_data.cli import main
-from caef_data.pipelines.push import retry, store as _, console as _
+from caef_data import retry
+from caef_data.pipelines.push import store as _, console as _
 from caef_data.pipelines.store import Store
 
 pyarrow.set_cpu_count(1)
@@ -270,8 +271,7 @@ def test_requests_are_made_again(s3: "S3Server", small: Path, large: Path) -> No
     push(large)
     kinds = ("list", "get", "head", "put", "copy", "delete")
     s3.faults += [Fault(kind, what) for kind in kinds for what in (500, 503, "drop", "lost")]
-    summary = push(small)
-    assert summary["retries"] >= len(kinds)  # the client's own tries, after dropped connections, are not counted
+    push(small)
     assert arrived(s3.objects(PREFIX), small)
 
 

@@ -245,7 +245,7 @@ def test_no_bucket_and_no_credentials(s3: "S3Server", monkeypatch: pytest.Monkey
 def test_a_server_that_is_not_there(s3: "S3Server", monkeypatch: pytest.MonkeyPatch) -> None:
     from s3fs import S3FileSystem
 
-    from caef_data.pipelines.push import retry
+    from caef_data import retry
 
     monkeypatch.setattr(retry, "ATTEMPTS", 2)
     monkeypatch.setattr(S3FileSystem, "retries", 1)

@@ -13,7 +13,7 @@ import httpx2
 
 from ...errors import UserError, clip
 from ...pipelines.folder import shown
-from ...pipelines.push.retry import Retries
+from ...retry import Retries
 from .address import KEY, base_url
 
 CONNECT = 10.0  # seconds until a server must have taken a connection

@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from ...errors import UserError
+from ...errors import UserError, shown
 from ..build import argument, resumed
 from ..card import Loads, card, renewed_card, replaceable_card
-from ..folder import open_folder, shown
+from ..folder import open_folder
 from ..local_folder import LocalFolder
-from ..manifest import CARD, MANIFEST, is_shard, json_bytes
+from ..manifest import CARD, MANIFEST, is_shard, json_bytes, manifest_from
 from ..verify_manifest import check_files, read_manifest
 from ..verify_report import remove
+from .progress import File, Progress
 
-SHOWN = 5  # findings that a message names
-
-
-@dataclass(frozen=True)
-class File:
-    """A file of a dataset: its path inside the dataset, bytes and sha256 (hex)."""
-
-    path: str
-    bytes: int
-    sha256: str
+SHOWN = 5  # files that a message names
 
 
 @dataclass(frozen=True)
@@ -70,75 +62,85 @@ class Dataset:
 
 
 @contextmanager
-def open_dataset(directory: str, loads: Loads, progress: Callable[[int, int], None] | None = None) -> Iterator[Dataset]:
-    """Read and check a folder as ``read_dataset`` does, and keep builds out of it until the block ends.
-
-    Raises:
-        UserError: as ``read_dataset``; or a build is writing into the folder.
-    """
-    folder = open_folder(directory)
-    if not isinstance(folder, LocalFolder) or not folder.path.is_dir():
-        yield read_dataset(directory, loads, progress)  # which says what is wrong
-        return
-    with folder.lock(shared=True):
-        yield read_dataset(directory, loads, progress)
-
-
-def read_dataset(directory: str, loads: Loads, progress: Callable[[int, int], None] | None = None) -> Dataset:
-    """Read a folder that is to be pushed, and check it: finished, nothing missing or left over, every sha256 right.
+def open_dataset(directory: str, loads: Loads, progress: Progress) -> Iterator[Dataset]:
+    """Read a folder that is to be pushed, check it, and keep builds out of it until the block ends.
 
     Args:
         directory: the folder.
         loads: writes the call that will load a split, for the card.
-        progress: called with the bytes checked so far, and those in all.
+        progress: told how many bytes are checked.
 
     Raises:
-        UserError: it is no finished dataset, a build is writing into it, or it differs from its manifest.
+        UserError: it is no finished dataset, a build is writing into it, or it differs from its manifest: something is
+            missing, left over, or has another sha256.
     """
     folder = open_folder(directory)
     if not isinstance(folder, LocalFolder):
         raise UserError("push takes a folder on this machine", where=shown(directory))
+    if not folder.path.is_dir():
+        read_manifest(folder.path)  # which says what is wrong
+    with folder.lock(shared=True):
+        yield _checked(folder, directory, loads, progress)
+
+
+def _checked(folder: LocalFolder, directory: str, loads: Loads, progress: Progress) -> Dataset:
     unfinished = folder.unfinished()
     if unfinished:
-        raise UserError(
-            "a build of this folder is not finished",
-            where=shown(directory),
-            next_step=resumed(unfinished, directory),
-        )
-    named = read_manifest(Path(directory))
-    manifest = folder.manifest()
-    if not named.shards:
+        again = resumed(unfinished, directory)
+        raise UserError("a build of this folder is not finished", where=shown(directory), next_step=again)
+    manifest = read_manifest(folder.path)
+    if not manifest.shards:
         raise UserError("this dataset has no shards", where=shown(directory), next_step="caef-data build --help")
-    findings = check_files(Path(directory), named)
+    findings = check_files(folder.path, manifest)
     off = [f"{shown(finding.path)} {finding.message}" for finding in findings]
-    shards = sorted((File(one.path, one.bytes, one.sha256) for one in named.shards), key=lambda one: one.path)
+    shards = sorted((File(one.path, one.bytes, one.sha256) for one in manifest.shards), key=lambda one: one.path)
     done, total = 0, sum(shard.bytes for shard in shards)
     for shard in shards if not off else []:
-        if _sha256(folder, shard) != shard.sha256:
+        if _sha256(folder.path / shard.path, shard.bytes) != shard.sha256:
             off.append(f"{shard.path} is missing, or is not what the manifest says (size, sha256)")
         done += shard.bytes
-        if progress is not None:
-            progress(done, total)
+        progress.check(done, total)
     if off:
-        more = f" (and {len(off) - SHOWN} more)" if len(off) > SHOWN else ""
         foreign = [finding.path for finding in findings if finding.kind == "foreign"]
         again = f"caef-data verify {argument(directory)}, then build it again: what is intact is kept"
         raise UserError(
-            f"the folder differs from its manifest: {'; '.join(off[:SHOWN])}{more}",
+            f"the folder differs from its manifest: {listed(off, '; ')}",
             where=shown(directory),
             next_step=remove(foreign) if len(foreign) == len(off) else again,
         )
-    mine = renewed_card(manifest, folder, replaceable_card(manifest, folder), loads)
-    texts = {CARD: mine.encode(), MANIFEST: json_bytes(manifest)}
-    return Dataset(folder, manifest, tuple(shards), mine, card(manifest, folder, loads), texts)
+    values = manifest.values
+    mine = renewed_card(values, folder, replaceable_card(values, folder), loads)
+    texts = {CARD: mine.encode(), MANIFEST: json_bytes(values)}
+    return Dataset(folder, values, tuple(shards), mine, card(values, folder, loads), texts)
 
 
-def _sha256(folder: LocalFolder, shard: File) -> str | None:
-    path = folder.path / shard.path
-    if not path.is_file() or path.stat().st_size != shard.bytes:
+def _sha256(path: Path, size: int) -> str | None:
+    if not path.is_file() or path.stat().st_size != size:
         return None
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def listed(names: list[str], mark: str = ", ") -> str:
+    """Return the first few of some names, and how many more there are."""
+    more = f" (and {len(names) - SHOWN} more)" if len(names) > SHOWN else ""
+    return f"{mark.join(names[:SHOWN])}{more}"
+
+
+def manifest_there(text: bytes | None, where: str, option: str) -> dict[str, Any]:
+    """Return the manifest of a place that holds files.
+
+    Raises:
+        UserError: it holds something else: there is no manifest of ours.
+    """
+    why = ""
+    try:
+        if text is not None:
+            return manifest_from(text)
+    except ValueError as error:
+        why = f": {MANIFEST} cannot be understood: {error}"
+    next_step = f"choose another {option}; this one is left alone"
+    raise UserError(f"this place holds something else{why}", where=where, next_step=next_step)
 
 
 @dataclass(frozen=True)
@@ -156,17 +158,9 @@ class Changes:
         return (*self.new, *self.changed)
 
     @property
-    def operations(self) -> int:
-        """How many files a commit of all this touches."""
-        return len(self.moved) + len(self.deleted)
-
-    def part(self, size: int) -> Changes:
-        """Return the first ``size`` operations."""
-        moved = self.moved[:size]
-        return Changes(moved, (), (), self.deleted[: size - len(moved)])
-
-    def __bool__(self) -> bool:
-        return bool(self.new or self.changed or self.deleted)
+    def paths(self) -> list[str]:
+        """The paths of all that differs."""
+        return [*(file.path for file in self.moved), *self.deleted]
 
 
 def compare(wanted: Mapping[str, File], there: Iterable[str], same: Container[str]) -> Changes:
@@ -189,22 +183,6 @@ def compare(wanted: Mapping[str, File], there: Iterable[str], same: Container[st
     )
 
 
-class Progress(Protocol):
-    """Follows a push; ``pipelines.push.console`` shows it."""
-
-    def say(self, text: str) -> None:
-        """Say what the user should know now, one line."""
-
-    def check(self, done: int, total: int) -> None:
-        """Tell how many bytes of the folder are checked, and how many there are."""
-
-    def begin(self, files: Sequence[File]) -> None:
-        """Tell what is going to be moved."""
-
-    def moved(self, file: File) -> None:
-        """Tell that a file has arrived."""
-
-
 @dataclass(frozen=True)
 class Pushed:
     """What a push did; with ``dry_run`` what it would do.
@@ -213,7 +191,6 @@ class Pushed:
         place: where the dataset is, a URL.
         load: the Python call that loads a split of it from there.
         changes: how the dataset differed from what was there.
-        retries: how many requests were made again, after errors that passed.
         dry_run: nothing was moved or made.
         notes: what else there is to say of the place, such as the tag; names and values, in the order to be shown.
     """
@@ -221,7 +198,6 @@ class Pushed:
     place: str
     load: str
     changes: Changes
-    retries: int
     dry_run: bool
     notes: Mapping[str, str] = field(default_factory=dict)
 
@@ -237,6 +213,5 @@ class Pushed:
             "deleted": list(changes.deleted),
             "unchanged": len(changes.unchanged),
             "bytes": sum(file.bytes for file in changes.moved),
-            "retries": self.retries,
             "load": self.load,
         }

@@ -13,16 +13,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ...errors import UserError
+from ...errors import UserError, shown
+from ...retry import Retries
 from ..card import first_split, loads_from
-from ..folder import shown
 from ..local_folder import LocalFolder
 from ..manifest import CARD, MANIFEST, PLAN, STATE, manifest_from
 from ..store import Damaged, Store, at_once, open_store, scrub
 from ..store_url import split_url
 from .card import settled
-from .dataset import SHOWN, Changes, Dataset, File, Progress, Pushed, compare, open_dataset
-from .retry import Retries
+from .dataset import SHOWN, Changes, Dataset, Pushed, compare, open_dataset
+from .progress import File, Progress
 
 ASIDE = f"{STATE}/push"
 BEFORE = f"{ASIDE}/{MANIFEST}"  # the old manifest, while there is none
@@ -45,7 +45,7 @@ def push_to_store(directory: str, to: str, *, dry_run: bool, again: str, progres
     """
     url = to if split_url(to) is not None else f"file://{Path(to).absolute()}"
     store = open_store(url, Retries(again, progress.say, scrub))
-    with open_dataset(directory, loads_from(store.url), progress.check) as dataset, _held(store, dataset, dry_run):
+    with open_dataset(directory, loads_from(store.url), progress) as dataset, _held(store, dataset, dry_run):
         return _Push(dataset, store, progress).run(dry_run)
 
 
@@ -87,7 +87,7 @@ class _Push:
         there = self.store.sizes()
         changes = compare(self.wanted, there, self.same(there, known))
         if not dry_run:
-            if changes:
+            if changes.paths:
                 self.try_to_write()
                 moved = {MANIFEST, *(file.path for file in changes.moved)}
                 files = [file for path, file in self.wanted.items() if path in moved]
@@ -95,9 +95,8 @@ class _Push:
                 self.put_in_place(files, changes, before)
             self.store.remove(self.store.sizes(ASIDE))
         load = loads_from(self.store.url)(*first_split(self.dataset.manifest))
-        retries = self.store.retries.count if self.store.retries is not None else 0
         notes = {"identity": self.dataset.identity, **self.dataset.notes}
-        return Pushed(self.store.url, load, changes, retries, dry_run, notes)
+        return Pushed(self.store.url, load, changes, dry_run, notes)
 
     # What is there
 

@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeVar
 
 import tenacity
 
-from ...errors import UserError, clip
+from .errors import UserError, clip
 
 T = TypeVar("T")
 
