@@ -6,7 +6,7 @@
                 step and their short ones whole
     order       round over the classes (len_a, len_b, variant): the first expression of each, the second of each, ...;
                 in a class and in a round the lowest hash first
-    hash        mix(u(a) + mix(u(b) + KEY_task)) with ``mix`` and ``u`` of ``pipelines.split``; KEY_task is the FNV-1a
+    hash        mix(u(a) + mix(u(b) + KEY_task)) with ``mix`` and ``u`` of ``sampling.split``; KEY_task is the FNV-1a
                 hash of "problems" and the task's name, mixed; u(b) = 0 without b; nothing is swapped
 
 The choice looks at the dataset alone, never at the modes that run: a process and the baseline, or last week's run and
@@ -27,9 +27,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..pipelines.local_folder import LocalFolder
-from ..pipelines.split import digit_sums
+from ..pipelines.sampling.random import U64, splitmix64, text_key
+from ..pipelines.sampling.split import digit_sums
 from ..tm.columns import I64, Number
-from ..tm.random import U64, mix, text_key
 from .shards import batches, check_columns
 
 RULE = 1  # version of this choice; stands in the identity of every run with a limit
@@ -123,9 +123,9 @@ def _batches(folder: LocalFolder, shards: list[dict[str, Any]]) -> Iterator[pa.R
 
 
 def _hashes(task: str, found: pa.Table) -> U64:
-    first, second = (mix(digit_sums(Number.of(found.column(name).to_pylist()))) for name in ("a", "b"))
+    first, second = (splitmix64(digit_sums(Number.of(found.column(name).to_pylist()))) for name in ("a", "b"))
     second[pc.equal(found.column("b"), "").to_numpy()] = 0
-    return mix(first + mix(second + np.uint64(text_key(f"problems {task}"))))
+    return splitmix64(first + splitmix64(second + np.uint64(text_key(f"problems {task}"))))
 
 
 def _in_order(found: pa.Table, later: npt.NDArray[np.bool_], hashes: U64) -> I64:

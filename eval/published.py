@@ -26,6 +26,7 @@ from ..pipelines.hub_source import Say
 from ..pipelines.local_folder import LocalFolder
 from ..pipelines.manifest import FORMAT
 from ..pipelines.rows import Work, render_rows
+from ..pipelines.sampling.laws import class_parts
 from ..pipelines.shard import ShardRecord
 from ..schemas import row_schema
 from ..tm import machine, operands
@@ -251,5 +252,5 @@ def _variant(task: str, whole: Operands, row: int) -> str:
     """Return the part of its class that an expression belongs to."""
     at = np.array([row])
     one = Operands(whole.a.take(at), whole.second.take(at))
-    parts = machine(task).variants(int(one.a.length[0]), int(one.second.length[0]))
-    return next(part.name for part in parts if part.law.holds(one)[0])
+    parts = class_parts(machine(task), int(one.a.length[0]), int(one.second.length[0]))
+    return next(name for name, _, law in parts if law.holds(one)[0])

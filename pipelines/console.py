@@ -23,7 +23,7 @@ from .engine import EngineChoice
 from .folder import open_folder
 from .hub_source import dataset_here
 from .plan import TEXT_RATE, Config, Plan, make_plan
-from .scan import Told
+from .sampling.enumerate_small import Told
 from .settings import SPLITS, Declaration
 from .shard import ShardRecord
 from .terminal import Bar, open_console, print_table

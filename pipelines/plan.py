@@ -12,12 +12,12 @@ import pyarrow as pa
 from ..errors import UserError
 from ..tm import machine
 from ..tm.columns import I64, Operands
-from ..tm.random import U64, mix, text_key
-from .cells import TOGETHER, Cells, Wanted, class_cells, halting_cells, merged
 from .rows import Work, planned_rows, render_rows
-from .scan import MOST_LISTED, Told, resolve, too_many
+from .sampling.classes import TOGETHER, ClassSampler, Wanted, class_cells, merged, short_run_cells
+from .sampling.enumerate_small import MOST_LISTED, Told, resolve, too_many
+from .sampling.random import U64, splitmix64, text_key
+from .sampling.split import PAIR, expression_hash
 from .settings import Declaration, TaskSettings
-from .split import PAIR, expression_hash
 
 SHARD_TEXT = 100_000_000  # bytes of text a shard holds at most, about
 SMALL_SHARD, EVEN_SHARDS = 16_000_000, 8  # smaller configs still make up to 8 shards of this size to share out
@@ -33,14 +33,14 @@ TEXT_RATE = 130e6  # bytes of text a second and worker, measured; only for the t
 
 
 @dataclass(frozen=True, eq=False)
-class Population:
+class ExpressionSet:
     """The expressions of a config, numbered: those of some cells, or some of them.
 
     Args:
         parts: cells, each with the numbers of the expressions taken from them (None for all).
     """
 
-    parts: tuple[tuple[Cells, I64 | None], ...]
+    parts: tuple[tuple[ClassSampler, I64 | None], ...]
 
     @cached_property
     def sizes(self) -> list[int]:
@@ -105,7 +105,7 @@ class Config:
     settings: TaskSettings
     view: str
     split: str
-    population: Population
+    population: ExpressionSet
     rows: int
     text: int
     num_shards: int
@@ -134,7 +134,7 @@ class Config:
         """Return the expressions of a shard in their order: every ``num_shards``-th one, shuffled."""
         numbers = np.arange(shard, len(self.population), self.num_shards)
         key = np.uint64(text_key(f"order {self.settings.seed} {self.name} {self.split}"))
-        return numbers[np.argsort(mix(numbers.astype(np.uint64) + key), kind="stable")]
+        return numbers[np.argsort(splitmix64(numbers.astype(np.uint64) + key), kind="stable")]
 
     def num_blocks(self, shard: int) -> int:
         """Return the number of ``blocks``."""
@@ -225,10 +225,10 @@ class _Populations:
         self.settings, self.split, self.told = settings, split, told
         self.machine = machine(settings.task)
         self.notes: list[str] = []
-        self._cells: dict[str, Cells] = {}
-        self._populations: dict[str, Population] = {}
+        self._cells: dict[str, ClassSampler] = {}
+        self._populations: dict[str, ExpressionSet] = {}
 
-    def of(self, view: str) -> Population:
+    def of(self, view: str) -> ExpressionSet:
         """Return the expressions of a view."""
         halting = bool(self.halting)
         runs = view in RUN_VIEWS
@@ -238,12 +238,12 @@ class _Populations:
         if kind not in self._populations:
             if kind == "both":
                 extra = (self.cells("halting"), self._new())
-                self._populations[kind] = Population(((self.cells("classes"), None), extra))
+                self._populations[kind] = ExpressionSet(((self.cells("classes"), None), extra))
             else:
-                self._populations[kind] = Population(((self.cells(kind), None),))
+                self._populations[kind] = ExpressionSet(((self.cells(kind), None),))
         return self._populations[kind]
 
-    def cells(self, kind: str) -> Cells:
+    def cells(self, kind: str) -> ClassSampler:
         """Return the cells of the classes, those of the classes whose runs are short enough, or the halting ones."""
         if kind not in self._cells:
             wanted = self.halting if kind == "halting" else self.classes
@@ -260,7 +260,7 @@ class _Populations:
     @cached_property
     def halting(self) -> Wanted:
         """The extra cells of expressions that halt soon, asked for."""
-        return halting_cells(self.settings, self.split) if self.split != "stress" else []
+        return short_run_cells(self.settings, self.split) if self.split != "stress" else []
 
     def _short(self, wanted: Wanted) -> Wanted:
         most = self.settings.max_steps
@@ -286,7 +286,7 @@ class _Populations:
         _, known = self._looked_at(classes, np.concatenate([np.empty(0, np.int64), *runs]))
         return np.flatnonzero(~np.isin(hashes, known))
 
-    def _looked_at(self, cells: Cells, numbers: I64) -> tuple[I64, U64]:
+    def _looked_at(self, cells: ClassSampler, numbers: I64) -> tuple[I64, U64]:
         """Return the pairs of lengths that occur among some expressions, and the hash of each, some at a time."""
         pairs: set[int] = set()
         hashes = np.empty(len(numbers), np.uint64)
@@ -298,7 +298,7 @@ class _Populations:
         return np.array(sorted(pairs), np.int64), hashes
 
 
-def _config(settings: TaskSettings, view: str, split: str, population: Population) -> Config:
+def _config(settings: TaskSettings, view: str, split: str, population: ExpressionSet) -> Config:
     total = len(population)
     sample, operands, variant = population.sample
     draft = Config(settings, view, split, population, 0, 0, 1, 1)

@@ -14,10 +14,11 @@ from ..tm.batch import Batch, Rows
 from ..tm.columns import I64, Number, Operands
 from ..tm.instructions import instruction
 from ..tm.machine import Dialect, Machine
-from ..tm.random import U64, mix, text_key
 from ..tm.render import Block, decimal, render
 from ..tm.template import Template
-from .split import expression_hash
+from .sampling.random import U64, splitmix64, text_key
+from .sampling.split import expression_hash
+from .sampling.steps import sampled_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,14 +86,14 @@ def planned_rows(work: Work) -> pa.RecordBatch:
 def _opened(work: Work) -> tuple[Machine, Batch, U64]:
     """Return the machine, the expressions as its columns, and the key of each expression's draws."""
     found = machine(work.task)
-    key = mix(expression_hash(found, work.operands) + np.uint64(text_key(f"rows {work.seed} {work.task}")))
+    key = splitmix64(expression_hash(found, work.operands) + np.uint64(text_key(f"rows {work.seed} {work.task}")))
     return found, found.batch(work.operands, work.dialect), key
 
 
 def _order(size: int, key: U64, e: I64) -> I64:
     """Return a shuffle of rows that depends on their expressions alone."""
     turn = np.arange(size, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    return np.argsort(mix(key[e] + turn), kind="stable")
+    return np.argsort(splitmix64(key[e] + turn), kind="stable")
 
 
 def _common(found: Machine, work: Work, e: I64) -> dict[str, pa.Array]:
@@ -158,7 +159,7 @@ def _one_step(found: Machine, batch: Batch, work: Work, key: U64) -> View:
 
 def _steps(batch: Batch, work: Work, key: U64) -> Rows:
     """Return the transitions that are kept, in their order."""
-    rows = batch.every() if work.all_steps else batch.sampled(key)
+    rows = batch.every() if work.all_steps else sampled_rows(batch, key)
     return batch.take(rows, _order(len(rows), key, rows.expression))
 
 

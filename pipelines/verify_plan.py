@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 
 from ..errors import clip
 from ..tm.columns import I64, Number, Operands
-from .cells import TOGETHER, Cells, merged
-from .plan import Config, Population
+from .plan import Config, ExpressionSet
 from .rows import planned_rows
+from .sampling.classes import TOGETHER, ClassSampler, merged
 
 KEYS = {"one_step": ("a", "b", "step", "far"), "aligner": ("a", "b", "direction")}  # what tells rows apart
 OPERANDS = ("a", "b")
@@ -31,9 +31,9 @@ class Draws:
 
     def __init__(self, keep: bool) -> None:
         self.keep = keep
-        self.held: dict[int, tuple[Cells, Operands, I64]] = {}
+        self.held: dict[int, tuple[ClassSampler, Operands, I64]] = {}
 
-    def operands(self, population: Population, numbers: I64) -> tuple[Operands, I64]:
+    def operands(self, population: ExpressionSet, numbers: I64) -> tuple[Operands, I64]:
         """Return the same as ``population.operands``."""
         if not self.keep:
             return population.operands(numbers)
@@ -50,7 +50,7 @@ class Draws:
             start, named = start + size, named + len(cells.names)
         return merged(found, len(numbers)), variant
 
-    def _of(self, cells: Cells, numbers: I64) -> tuple[Operands, I64]:
+    def _of(self, cells: ClassSampler, numbers: I64) -> tuple[Operands, I64]:
         held = self.held.get(id(cells))
         if held is None:
             widths = int(cells.len_a.max(initial=1)), int(cells.len_b.max(initial=0))
@@ -62,7 +62,7 @@ class Draws:
         return Operands(operands.a.take(numbers), second), law[numbers]
 
 
-def _drawn(cells: Cells, widths: tuple[int, int]) -> tuple[Operands, I64]:
+def _drawn(cells: ClassSampler, widths: tuple[int, int]) -> tuple[Operands, I64]:
     """Return all expressions of cells, whose operands have at most so many digits."""
     total = cells.num_expressions
     columns = [(np.zeros((width, total), np.uint8), np.zeros(total, np.int64)) for width in widths]

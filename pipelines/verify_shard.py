@@ -17,7 +17,7 @@ from .. import tm
 from ..errors import clip
 from ..tm.check.rows import COLUMNS, Known, check_rows, count_transitions, known_tasks
 from ..tm.instructions import instruction
-from .split import sides
+from .sampling.split import sides
 from .verify_machine import check_by_machine
 from .verify_plan import Comparison, Draws, Planned, plain
 

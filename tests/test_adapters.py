@@ -110,7 +110,7 @@ def test_no_run_needs_more_than_what_is_needed(task: str) -> None:
     kind = machine(task)
     for mode in MODES if kind.has_raw else ("one_step", "executor"):
         for a, b in ((99, 1), (99, 98), (9, 9), (10, 3)):
-            if mode in ("executor", "process") and kind.refusal(a, 0 if kind.unary else b) is None:
+            if mode in ("executor", "process") and kind.domain_error(a, 0 if kind.unary else b) is None:
                 steps = steps_of(task, mode, str(a), None if kind.unary else str(b))
                 assert {step.adapter for step in steps} <= needed(task, mode)
 

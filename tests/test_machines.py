@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from caef_data.pipelines.sampling.steps import sampled_rows
 from caef_data.tm import align_in, align_out, machine, transition, transitions
 from caef_data.tm.basic import BasicMachine
 from caef_data.tm.batch import Batch, Rows, SteppedBatch
@@ -232,7 +233,7 @@ def test_sampled_rows_of_endless_loops_equal_the_step_machine(task: str, data: s
     pairs, dialect = data.draw(batches(task, short=False)), data.draw(st.sampled_from(DIALECTS))
     batch = columns(task, pairs, dialect)
     key = np.array(data.draw(st.lists(st.integers(0, 2**64 - 1), min_size=len(pairs), max_size=len(pairs))), np.uint64)
-    rows = batch.sampled(key)
+    rows = sampled_rows(batch, key)
     turns, steps = rows.index.turn.integers(), rows.index.at.tolist()
     times = [3 * turn + step - 2 for turn, step in zip(turns, steps, strict=True)]
     where = rows.expression.tolist()
@@ -248,7 +249,7 @@ def test_step_numbers_are_given_exactly_as_far_as_64_bits_hold_them(task: str) -
     turns = [10**16, 10**17 - 1, 10**17, 10**18 - 1, 10**18, most, most + 1, 10**19, 10**30]
     batch = columns(task, [(7, b) if task == "mul" else (b - 1, 1) for b in turns])
     assert batch.num_steps.tolist() == [3 * b - 1 if 3 * b - 1 <= INT64 else -1 for b in turns]
-    rows = batch.sampled(np.arange(len(turns), dtype=np.uint64))
+    rows = sampled_rows(batch, np.arange(len(turns), dtype=np.uint64))
     found = zip(rows.index.turn.integers(), rows.index.at.tolist(), strict=True)
     times = [3 * turn + step - 2 for turn, step in found]
     assert len(times) == 5 * len(turns)
@@ -257,7 +258,7 @@ def test_step_numbers_are_given_exactly_as_far_as_64_bits_hold_them(task: str) -
 
 @pytest.mark.parametrize("task", TASKS)
 def test_step_machine_equals_columns_for_all_small_operands(task: str) -> None:
-    pairs = [pair for pair in small(task, 12) if machine(task).refusal(*pair) is None]
+    pairs = [pair for pair in small(task, 12) if machine(task).domain_error(*pair) is None]
     for dialect in DIALECTS:
         assert rendered(columns(task, pairs, dialect), columns(task, pairs, dialect).every()) == walked(
             task, pairs, dialect
@@ -266,7 +267,7 @@ def test_step_machine_equals_columns_for_all_small_operands(task: str) -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_machine_rendered_by_its_steps_gives_the_same_rows(task: str) -> None:
-    pairs = [pair for pair in small(task, 11) if machine(task).refusal(*pair) is None]
+    pairs = [pair for pair in small(task, 11) if machine(task).domain_error(*pair) is None]
     fast, slow = columns(task, pairs), columns(task, pairs, stepped=True)
     assert rendered(slow, slow.every()) == rendered(fast, fast.every())
     assert slow.initial().to_pylist() == fast.initial().to_pylist()
@@ -318,7 +319,7 @@ def check_composition(steps: list[tuple[Any, ...]]) -> None:
 
 @pytest.mark.parametrize("task", COMPOSERS)
 def test_consistent_dialect_is_the_composition_of_the_machines_for_all_pairs_to_60(task: str) -> None:
-    pairs = [(a, b) for a in range(61) for b in range(61) if machine(task).refusal(a, b) is None]
+    pairs = [(a, b) for a in range(61) for b in range(61) if machine(task).domain_error(a, b) is None]
     assert len(pairs) == {"sub": 61 * 62 // 2, "mul": 61 * 60, "div": 61 * 60}[task]
     batch = columns(task, pairs)
     ends = np.cumsum(batch.num_steps)
@@ -364,7 +365,7 @@ def read_result(halted: str) -> str:
 @pytest.mark.parametrize("task", TASKS)
 def test_answers_equal_python_integers_for_all_pairs_to_60(task: str) -> None:
     found = machine(task)
-    pairs = [pair for pair in small(task, 61) if found.refusal(*pair) is None]
+    pairs = [pair for pair in small(task, 61) if found.domain_error(*pair) is None]
     expected = [str(ANSWERS[task](*pair)) for pair in pairs]
     batch = columns(task, pairs)
     assert answers(batch) == expected
@@ -378,7 +379,7 @@ def test_nothing_of_a_block_is_left_once_it_is_rendered(task: str) -> None:
     """Cycles of references would keep block after block in memory until the collector runs."""
     pairs = [(999, 7), (99, 12)] if task == "reflection" else [(47, 12), (10**12, 3)]
     batch = columns(task, pairs)
-    rows = batch.sampled(np.arange(2, dtype=np.uint64))
+    rows = sampled_rows(batch, np.arange(2, dtype=np.uint64))
     batch.prompts(rows), batch.completions(rows), batch.halted(), batch.initial(), batch.answer()
     gc.collect()
     seen = weakref.ref(batch)

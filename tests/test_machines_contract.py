@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caef_data.errors import UserError
-from caef_data.pipelines.split import every
+from caef_data.pipelines.sampling.laws import class_parts
+from caef_data.pipelines.sampling.split import every
+from caef_data.pipelines.sampling.stress import families
 from caef_data.tm import align_in, align_out, machine, operands, tasks, transition, transitions
 from caef_data.tm.columns import Number, Operands
 from caef_data.tm.instructions import instruction
@@ -48,7 +50,7 @@ def tape(number: int) -> str:
 def text_pairs(found: Machine) -> list[tuple[str, str | None]]:
     """Every expression of a machine with operands below 13 and some others of two digits."""
     few = [*range(13), 20, 49, 50, 90, 98, 99]
-    pairs = [(a, b) for a in few for b in ([0] if found.unary else few) if found.refusal(a, b) is None]
+    pairs = [(a, b) for a in few for b in ([0] if found.unary else few) if found.domain_error(a, b) is None]
     return [(str(a), None if found.unary else str(b)) for a, b in pairs]
 
 
@@ -145,11 +147,11 @@ def test_classes_counts_and_variants_of_every_machine_are_sane(found: Machine) -
         counts = [found.count(len_a, len_b, num, 12) for num in (1, 2, 20, 1000)]
         assert all(type(count) is int and count >= 0 for count in counts)
         assert counts == sorted(counts)
-        variants = found.variants(len_a, len_b)
-        assert len({variant.name for variant in variants}) == len(variants) > 0
-        assert all(type(variant.share) is int and variant.share > 0 for variant in variants)
-        families = [family.name for family in found.families() if family.applies(len_a, len_b)]
-        assert len(set(families)) == len(families)
+        parts = list(class_parts(found, len_a, len_b))
+        assert len({name for name, _, _ in parts}) == len(parts) > 0
+        assert all(type(share) is int and share > 0 for _, share, _ in parts)
+        hard = [family.name for family in families(found) if family.applies(len_a, len_b)]
+        assert len(set(hard)) == len(hard)
 
 
 def numbers_of(length: int) -> list[int]:
@@ -163,17 +165,17 @@ def column(pairs: list[tuple[int, int]], unary: bool) -> Operands:
 def test_variants_of_every_machine_split_its_short_classes_without_rest(found: Machine) -> None:
     for len_a, len_b in found.classes(1, 4 if found.unary else 2):
         everything = [(a, b) for a in numbers_of(len_a) for b in ([0] if found.unary else numbers_of(len_b))]
-        expressions = [pair for pair in everything if found.refusal(*pair) is None]
+        expressions = [pair for pair in everything if found.domain_error(*pair) is None]
         held = np.zeros(len(expressions), np.int64)
-        for variant in found.variants(len_a, len_b):
-            mine = variant.law.holds(column(expressions, found.unary))
+        for _, _, law in class_parts(found, len_a, len_b):
+            mine = law.holds(column(expressions, found.unary))
             held += mine
-            drawn = every(variant.law, len_a, len_b)
+            drawn = every(law, len_a, len_b)
             b = [0] * len(drawn) if drawn.b is None else drawn.b.integers()
             pairs = list(zip(drawn.a.integers(), b, strict=True))
             assert set(pairs) == {pair for pair, here in zip(expressions, mine.tolist(), strict=True) if here}
-            assert len(pairs) == len(set(pairs)) or not variant.law.injective
-            assert variant.law.size(len_a, len_b) >= len(set(pairs))
+            assert len(pairs) == len(set(pairs)) or not law.injective
+            assert law.size(len_a, len_b) >= len(set(pairs))
         assert (held == 1).all()
 
 
@@ -335,7 +337,7 @@ def test_only_such_pairs_are_refused(found: Machine) -> None:
     }
     for a in range(100):
         for b in [0] if found.unary else range(100):
-            assert (found.refusal(a, b) is None) == allowed.get(found.name, lambda *_: True)(a, b)
+            assert (found.domain_error(a, b) is None) == allowed.get(found.name, lambda *_: True)(a, b)
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ from caef_data.errors import UserError
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags, parse_declaration
 from caef_data.pipelines.plan import make_plan
+from caef_data.pipelines.sampling.split import sides
 from caef_data.pipelines.settings import Declaration, TaskSettings
-from caef_data.pipelines.split import sides
 from caef_data.pipelines.verify import verify
 from caef_data.tm import align_in, align_out, columns, machine, tasks, transition, transitions
 from caef_data.tm.basic import BasicMachine, Configuration, Said, View

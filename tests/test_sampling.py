@@ -8,11 +8,11 @@ from math import ceil
 import numpy as np
 import pytest
 
-from caef_data.pipelines.cells import Cells, class_cells, halting_cells
 from caef_data.pipelines.plan import make_plan
-from caef_data.pipelines.scan import resolve
+from caef_data.pipelines.sampling.classes import ClassSampler, class_cells, short_run_cells
+from caef_data.pipelines.sampling.enumerate_small import resolve
+from caef_data.pipelines.sampling.split import sides
 from caef_data.pipelines.settings import Declaration, TaskSettings
-from caef_data.pipelines.split import sides
 from caef_data.tm import machine
 from caef_data.tm.columns import Operands
 
@@ -62,12 +62,12 @@ def settings(task: str, low: int, high: int, num: int, **more: int | bool) -> Ta
     return TaskSettings(task=task, min=low, max=high, num=num, **more)  # type: ignore[arg-type]
 
 
-def resolved(own: TaskSettings, split: str, kind: str = "classes") -> Cells:
-    return resolve(own, split, (halting_cells if kind == "halting" else class_cells)(own, split))
+def resolved(own: TaskSettings, split: str, kind: str = "classes") -> ClassSampler:
+    return resolve(own, split, (short_run_cells if kind == "halting" else class_cells)(own, split))
 
 
 @cache
-def cells_of(task: str, low: int, high: int, num: int, split: str = "train", seed: int = 42) -> Cells:
+def cells_of(task: str, low: int, high: int, num: int, split: str = "train", seed: int = 42) -> ClassSampler:
     return resolved(settings(task, low, high, num, seed=seed, num_test=max(1, num // 10)), split)
 
 
@@ -76,11 +76,11 @@ def pairs_of(operands: Operands) -> list[Expression]:
     return list(zip(operands.a.integers(), b, strict=True))
 
 
-def drawn(cells: Cells) -> list[Expression]:
+def drawn(cells: ClassSampler) -> list[Expression]:
     return pairs_of(cells.operands(np.arange(cells.num_expressions))[0])
 
 
-def counts(cells: Cells) -> dict[Pair, int]:
+def counts(cells: ClassSampler) -> dict[Pair, int]:
     """Expressions a class, from the cells."""
     total: Counter[Pair] = Counter()
     for a, b, n in zip(cells.len_a.tolist(), cells.len_b.tolist(), cells.count.tolist(), strict=True):
@@ -98,7 +98,7 @@ def everything(task: str, len_a: int, len_b: int) -> dict[str, frozenset[Express
     found = machine(task)
     numbers = {0: [None], 1: range(10), 2: range(10, 100), 3: range(100, 1000), 4: range(1000, 10_000)}
     first = [10**len_a - 1] if task == "reflection" else numbers[len_a]
-    pairs = [(a, b) for a in first for b in numbers[len_b] if a is not None and found.refusal(a, b or 0) is None]
+    pairs = [(a, b) for a in first for b in numbers[len_b] if a is not None and found.domain_error(a, b or 0) is None]
     shown = sides(task, [str(a) for a, _ in pairs], [None if b is None else str(b) for _, b in pairs])
     return {
         side: frozenset(p for p, s in zip(pairs, shown, strict=True) if s == side)
@@ -294,5 +294,5 @@ def test_every_expression_is_one_of_its_task_and_class(task: str) -> None:
         where, _ = cells.of(np.arange(cells.num_expressions))
         lengths = zip(cells.len_a[where].tolist(), cells.len_b[where].tolist(), strict=True)
         for (a, b), pair in zip(drawn(cells), lengths, strict=True):
-            assert found.refusal(a, b or 0) is None
+            assert found.domain_error(a, b or 0) is None
             assert (length(a), length(b)) == pair

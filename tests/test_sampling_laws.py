@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pytest
 
-from caef_data.pipelines.cells import Cells, class_cells, halting_cells
-from caef_data.pipelines.scan import resolve
+from caef_data.pipelines.sampling.classes import ClassSampler, class_cells, short_run_cells
+from caef_data.pipelines.sampling.enumerate_small import resolve
+from caef_data.pipelines.sampling.steps import sampled_rows
 from caef_data.pipelines.settings import TaskSettings
 from caef_data.tm import machine
 from caef_data.tm.columns import Number, Operands
@@ -38,12 +39,14 @@ def chi_square(found: Sequence[float], expected: Sequence[float] | None = None) 
     return bool(((np.array(found) - wanted) ** 2 / wanted).sum() < CHI2[len(found) - 1])
 
 
-def cells_of(task: str, low: int, high: int, num: int, split: str, seed: int = 42, kind: str = "classes") -> Cells:
+def cells_of(
+    task: str, low: int, high: int, num: int, split: str, seed: int = 42, kind: str = "classes"
+) -> ClassSampler:
     own = TaskSettings(task=task, min=low, max=high, num=num, num_test=num, seed=seed)
-    return resolve(own, split, (halting_cells if kind == "halting" else class_cells)(own, split))
+    return resolve(own, split, (short_run_cells if kind == "halting" else class_cells)(own, split))
 
 
-def drawn(cells: Cells) -> tuple[list[str], list[str]]:
+def drawn(cells: ClassSampler) -> tuple[list[str], list[str]]:
     operands = cells.operands(np.arange(cells.num_expressions))[0]
     return operands.a.decimals(), [] if operands.b is None else operands.b.decimals()
 
@@ -198,7 +201,7 @@ def kept_steps(task: str, operands: Operands, salt: int = 0) -> list[list[int]]:
     """The steps kept of each expression, as the pipelines sample them."""
     batch = machine(task).batch(operands, "consistent")
     key = np.arange(len(operands), dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(salt)
-    rows = batch.sampled(key)
+    rows = sampled_rows(batch, key)
     if task in ("mul", "div"):
         turns = zip(rows.index.turn.integers(), rows.index.at.tolist(), strict=True)
         steps = [3 * turn + at - 2 for turn, at in turns]

@@ -11,7 +11,7 @@ import pytest
 from caef_data.errors import UserError
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.plan import make_plan
-from caef_data.pipelines.split import sides
+from caef_data.pipelines.sampling.split import sides
 
 Expression = tuple[str, str | None]
 TASKS = ("add", "div", "equal", "greater_than", "left_mask", "less_than", "mul", "reflection", "sub")

@@ -9,7 +9,8 @@ import pytest
 
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.plan import make_plan
-from caef_data.pipelines.split import sides
+from caef_data.pipelines.sampling.split import sides
+from caef_data.pipelines.sampling.stress import families
 from caef_data.tm import machine
 from caef_data.tm.columns import Number, Operands
 
@@ -110,7 +111,7 @@ def test_every_expression_has_the_property_that_its_family_names(task: str) -> N
 @pytest.mark.parametrize("task", TASKS)
 def test_every_expression_is_one_of_the_task(task: str) -> None:
     rows = [row for pair in RANGES for row in stress(task, *pair)]
-    assert all(machine(task).refusal(a, b or 0) is None for a, b, _ in rows)
+    assert all(machine(task).domain_error(a, b or 0) is None for a, b, _ in rows)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -149,7 +150,7 @@ def test_families_of_few_members_are_whole_from_three_digits_on(task: str) -> No
         marks = [n for length in span for n in (10 ** (length - 1), 10 ** (length - 1) + 1, 10**length - 1)]
         first = [10**length - 1 for length in span] if task == "reflection" else marks
         second = [None] if task == "left_mask" else marks
-        expected = {(a, b) for a in first for b in second if machine(task).refusal(a, b or 0) is None}
+        expected = {(a, b) for a in first for b in second if machine(task).domain_error(a, b or 0) is None}
         assert found == expected
 
 
@@ -160,7 +161,7 @@ def test_large_families_give_as_many_expressions_a_class_as_are_asked_for(task: 
         if name not in RESERVED and not (name == "carry_chain" and len_a != len_b):
             assert count == NUM, (len_a, len_b, name)
     pairs = {(len_a, len_b) for len_a, len_b, _ in counts}
-    for family in machine(task).families():
+    for family in families(machine(task)):
         applies = {pair for pair in pairs if family.applies(*pair)}
         assert applies == {(len_a, len_b) for len_a, len_b, name in counts if name == family.name}
 
@@ -181,10 +182,10 @@ def test_a_family_holds_exactly_the_expressions_with_its_property(task: str) -> 
         pairs = [(a, None) for a in range(12_000)]
     if task == "reflection":
         pairs = [(a, b) for a in (9, 99, 999, 9999) for b in range(a + 1)]
-    pairs = [(a, b) for a, b in pairs if found.refusal(a, b or 0) is None]
+    pairs = [(a, b) for a, b in pairs if found.domain_error(a, b or 0) is None]
     second = None if found.unary else Number.of([b or 0 for _, b in pairs])
     operands = Operands(Number.of([a for a, _ in pairs]), second)
-    for family in found.families():
+    for family in families(found):
         holds = family.holds(operands).tolist()
         named = PROPERTIES[task][family.name]
         here = [family.applies(len(str(a)), 0 if b is None else len(str(b))) for a, b in pairs]

@@ -39,7 +39,7 @@ def operands(task: str, a: Operand, b: Operand | None = None) -> tuple[Machine, 
         if isinstance(value, bool) or not isinstance(value, int | str):
             raise UserError(f"operand {name} must be an int or a decimal string, not {clip(repr(value))}")
         values.append(int(parse_operand(value if isinstance(value, str) else _decimal(name, value), name)))
-    why = found.refusal(*values)
+    why = found.domain_error(*values)
     if why is not None:
         raise UserError(why, where=f"{task}: a = {clip(values[0])}, b = {clip(values[1])}")
     return found, values[0], values[1]

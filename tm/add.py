@@ -8,8 +8,7 @@ that are still inside their operands; with both at the end it writes the carry u
 """
 
 from .basic import BasicMachine, View
-from .batch import Batch, StepRule, rule
-from .stress import ADDITION, Family
+from .classes import first_and_last
 
 TAPES = "{a_left}[HEAD1]{a_right} {b_left}[HEAD2]{b_right} [C]{carry} {out}"
 
@@ -20,6 +19,8 @@ class Add(BasicMachine):
     name = "add"
     sign = "+"
     commutative = True
+    stress = "addition"
+    kept_steps = first_and_last(2, random=4)
     states = {
         "q0": "ADD, q0, [HEAD1] {a}[HEAD2] {b} [C] [OUTPUT]",
         "q1": f"ADD, q1,  {TAPES}[OUTPUT]",
@@ -43,12 +44,6 @@ class Add(BasicMachine):
         if len_a <= 10 and len_b <= 10:
             return 10 * num
         return num // 2 if lopsided(len_a, len_b) else num
-
-    def step_rule(self, batch: Batch) -> StepRule:
-        return rule(batch.num_steps, keep_all=5, last=2, random=4)
-
-    def families(self) -> tuple[Family, ...]:
-        return ADDITION
 
 
 def lopsided(len_a: int, len_b: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,27 +12,11 @@ import numpy as np
 import pyarrow as pa
 
 from .arrow import strings
-from .columns import I64, Bool, Operands
-from .random import U64, below, words
+from .columns import I64, Operands
 from .render import Block, Cells, Part, render
 
 if TYPE_CHECKING:
     from .machine import Dialect, Machine, Transition
-
-
-@dataclass(frozen=True, eq=False)
-class StepRule:
-    """Which transitions of each expression are kept when steps are sampled.
-
-    Args:
-        keep_all: expressions with at most this many transitions keep all of them.
-        fixed: indices that are always kept, one array of shape (n,) each.
-        ranges: (lowest, highest, how many) of the random ones, drawn without replacement; arrays of shape (n,).
-    """
-
-    keep_all: int
-    fixed: tuple[I64, ...]
-    ranges: tuple[tuple[I64, I64, int], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,16 +41,6 @@ class Texts:
     calls: tuple[str | None, ...]
 
 
-def rule(num_steps: I64, keep_all: int, last: int, random: int, inner: tuple[int, int] | None = None) -> StepRule:
-    """Return the usual rule: the first row, the ``last`` last ones, ``random`` others from between.
-
-    ``inner`` are the bounds of the random ones, counted from 0 and from the number of transitions.
-    """
-    low, high = inner or (1, -last - 1)
-    fixed = (np.zeros_like(num_steps), *(num_steps - back for back in range(1, last + 1)))
-    return StepRule(keep_all, fixed, ((np.full_like(num_steps, low), num_steps + high, random),))
-
-
 class Batch(ABC):
     """Expressions of one task and everything that can be written about them."""
 
@@ -78,10 +52,6 @@ class Batch(ABC):
     @abstractmethod
     def num_steps(self) -> I64:
         """Number of transitions of each expression, -1 where it does not fit int64."""
-
-    @abstractmethod
-    def sampled(self, key: U64) -> Rows:
-        """Return the rows that the machine's step rule keeps; ``key`` (n,) seeds each expression's draws."""
 
     @abstractmethod
     def every(self) -> Rows:
@@ -119,9 +89,6 @@ class Batch(ABC):
 class WalkedBatch(Batch):
     """A batch whose rows are indexed by the number of their transition, for runs that can be walked."""
 
-    def sampled(self, key: U64) -> Rows:
-        return sample_rows(self.num_steps, self.machine.step_rule(self), key)
-
     def every(self) -> Rows:
         return walk_rows(self.num_steps)
 
@@ -150,40 +117,6 @@ def walk_rows(num_steps: I64) -> Rows:
     start = np.cumsum(num_steps) - num_steps
     expression = np.repeat(np.arange(len(num_steps)), num_steps)
     return Rows(expression, np.arange(total) - start[expression])
-
-
-def sample_rows(num_steps: I64, rule: StepRule, key: U64) -> Rows:
-    """Return the rows that a rule keeps: expressions in order, transitions of each in no particular order."""
-    whole = num_steps <= rule.keep_all
-    kept = np.flatnonzero(whole)
-    all_of = walk_rows(num_steps[kept])
-    expressions, indices = [kept[all_of.expression]], [all_of.index]
-    rest = np.flatnonzero(~whole)
-    for fixed in rule.fixed:
-        expressions.append(rest)
-        indices.append(fixed[rest])
-    for at, (low, high, count) in enumerate(rule.ranges):
-        for chosen, here in _distinct(low[rest], high[rest], count, key[rest], at):
-            expressions.append(rest[here])
-            indices.append(chosen[here])
-    return Rows(np.concatenate(expressions), np.concatenate(indices))
-
-
-def _distinct(low: I64, high: I64, count: int, key: U64, salt: int) -> Iterator[tuple[I64, Bool]]:
-    """Yield ``count`` columns of distinct integers of [low, high] with the mask of rows that have so many.
-
-    The j-th draw picks one of the numbers not drawn yet: a rank among them, moved past each earlier draw at or below.
-    """
-    size = np.maximum(high - low + 1, 0)
-    drawn = np.empty((0, len(low)), np.int64)
-    for j in range(count):
-        here = size > j
-        rank = below(words(key, salt * 64 + j), np.maximum(size - j, 1)).astype(np.int64)
-        for earlier in np.sort(drawn, axis=0):
-            rank += rank >= earlier
-        # Rows that have run out repeat nothing: their rank lies past every real one and is masked.
-        drawn = np.concatenate([drawn, np.where(here, rank, size + j)[None]])
-        yield low + rank, here
 
 
 class SteppedBatch(WalkedBatch):

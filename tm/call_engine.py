@@ -10,12 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from . import columns
 from .batch import Batch, Rows, Texts, texts
 from .columns import I64, Number, Operands
-from .draws import log_uniform, uniform
 from .machine import HALT, Dialect
-from .random import U64, below, words
 from .render import Block, Part, decimal, render
 from .sums import Column, Group
 from .tape_engine import NEWLINE, Content
@@ -23,9 +20,6 @@ from .template import Template, called
 
 if TYPE_CHECKING:
     from .composer import Composer
-
-RANDOM = 3  # rows kept of a long run beside the first and the last: one uniform, the others log-uniform
-KEEP_ALL = 10  # runs of at most this many transitions keep all of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,52 +53,14 @@ class CallBatch(Batch):
         return Rows(rows.expression[order], Places(rows.index.at[order], rows.index.turn.take(order)))
 
     def every(self) -> Rows:
-        return self._walked(self.all)
+        return self.walked(self.all)
 
-    def _walked(self, expressions: I64) -> Rows:
+    def walked(self, expressions: I64) -> Rows:
         """Return every transition of some expressions, in order."""
         steps, calls = self.num_steps[expressions], len(self.machine.calls)
         expression = np.repeat(expressions, steps)
         t = np.arange(len(expression)) - np.repeat(np.cumsum(steps) - steps, steps) + calls - 1
         return Rows(expression, Places(t % calls, _number(t // calls)))
-
-    def sampled(self, key: U64) -> Rows:
-        num_steps = self.num_steps
-        whole = (num_steps >= 0) & (num_steps <= KEEP_ALL)
-        kept, rest = self._walked(np.flatnonzero(whole)), np.flatnonzero(~whole)
-        limit = self.turns.take(rest)
-        nothing = Number(np.zeros((1, len(rest)), np.uint8))
-        parts = [
-            (kept.expression, kept.index.at, kept.index.turn),
-            (rest, np.full(len(rest), len(self.machine.calls) - 1), nothing),
-            (rest, np.full(len(rest), self.machine.leaves), limit),
-            *((rest, at, turn) for at, turn in self._random(key[rest], limit)),
-        ]
-        index = Places(np.concatenate([at for _, at, _ in parts]), columns.stacked([turn for *_, turn in parts]))
-        return Rows(np.concatenate([part[0] for part in parts]), index)
-
-    def _random(self, key: U64, limit: Number) -> list[tuple[I64, Number]]:
-        """Draw distinct places before the last turn: one uniform, the others uniform in the turn's logarithm."""
-        drawn: list[tuple[I64, Number]] = []
-        calls = len(self.machine.calls)
-        for j in range(RANDOM):
-            at, length = np.zeros(len(key), np.int64), np.ones(len(key), np.int64)
-            planes = np.zeros((limit.width, len(key)), np.uint8)
-            again, attempt = np.arange(len(key)), 0
-            while len(again):
-                salt = words(key[again], 1000 * j + attempt)
-                low = limit.take(again)
-                found = uniform(low, salt) if j == 0 else log_uniform(low, salt)
-                planes[:, again] = columns.widen(found.planes, limit.width)
-                length[again] = found.length
-                at[again] = below(words(salt, 1), np.full(len(again), calls)).astype(np.int64)
-                repeats = np.zeros(len(again), np.bool_)
-                for earlier_at, earlier in drawn:
-                    same = (earlier.planes[:, again] == planes[: earlier.width, again]).all(axis=0)
-                    repeats |= same & (at[again] == earlier_at[again])
-                again, attempt = again[repeats], attempt + 1
-            drawn.append((at, Number(planes, length)))
-        return drawn
 
     def _groups(self, rows: Rows) -> list[tuple[int, Group]]:
         index = rows.index

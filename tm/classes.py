@@ -1,15 +1,15 @@
-"""The parts of an equivalence class and the laws that draw their operands.
+"""What a machine says of its classes of expressions: their parts, and which of a run's transitions are worth keeping.
 
-A law maps uniform coordinates (free digits of a and b, one small selector) to operands. Nothing here draws: the
-pipelines turn a seed into coordinates, so that every expression is a pure function of (seed, class, number).
+A part's operands follow a distribution, given by its name in ``pipelines.sampling.laws`` or as an object of one's own.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from functools import cache, reduce
+from math import prod
 
 import numpy as np
 
-from . import columns
 from .columns import I64, Bool, Number, Operands
 
 
@@ -19,7 +19,7 @@ def count_of(length: int) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class Draw:
+class Coordinates:
     """Coordinates of n candidates: free digits of the two operands (None where not drawn), a selector, the lengths."""
 
     a: Number | None
@@ -28,9 +28,25 @@ class Draw:
     len_a: I64
     len_b: I64
 
+    @property
+    def first(self) -> Number:
+        """The digits drawn for a; raises ValueError where none are."""
+        return _drawn(self.a)
 
-class Law:
-    """Both operands free: uniform over the numbers of their lengths.
+    @property
+    def second(self) -> Number:
+        """The digits drawn for b; raises ValueError where none are."""
+        return _drawn(self.b)
+
+
+def _drawn(number: Number | None) -> Number:
+    if number is None:
+        raise ValueError("this distribution draws no digits for an operand that it needs")
+    return number
+
+
+class OperandDistribution:
+    """Maps uniform coordinates to operands; this one leaves both free, uniform over the numbers of their lengths.
 
     Class attributes:
         injective: different coordinates give different operands. Others are drawn with a check for repeats.
@@ -49,13 +65,13 @@ class Law:
         return 0, 1
 
     def size(self, len_a: int, len_b: int) -> int:
-        """Return the number of expressions, a bound from above where ``keep`` drops some."""
+        """Return the number of expressions, a bound from above where ``holds`` drops some."""
         drawn = [count_of(length) for length in self.lengths(len_a, len_b) if length]
-        return reduce(int.__mul__, drawn, self.selector(len_a, len_b)[1])
+        return prod(drawn) * self.selector(len_a, len_b)[1]
 
-    def shape(self, draw: Draw) -> tuple[Operands, Bool]:
+    def shape(self, draw: Coordinates) -> tuple[Operands, Bool]:
         """Return the operands and which of them are expressions of this part of the class."""
-        operands = Operands(drawn_digits(draw.a), draw.b)
+        operands = Operands(draw.first, draw.b)
         return operands, self.holds(operands)
 
     def holds(self, operands: Operands) -> Bool:
@@ -63,79 +79,37 @@ class Law:
         return np.ones(len(operands), np.bool_)
 
 
+Law, Draw = OperandDistribution, Coordinates  # as machines of one's own have called them
+
+
 @dataclass(frozen=True)
 class Variant:
-    """A part of a class, with its share of the class's count."""
+    """A part of a class, with its share of the class's count, and how its operands are distributed."""
 
     name: str
     share: int
-    law: Law
+    law: str | OperandDistribution
 
 
-@cache
-def apportion(count: int, shares: tuple[int, ...]) -> tuple[int, ...]:
-    """Split a count by shares, each rounded up out of what the earlier ones have left."""
-    parts, left = list[int](), sum(shares)
-    for share in shares:
-        parts.append(-(-count * share // left))
-        count, left = count - parts[-1], left - share
-    return tuple(parts)
+Place = tuple[str, int]  # a transition, counted from "first", "len_a" (as many as a has digits) or "end" (of the run)
 
 
-@cache
-def whole_class(law: Law) -> tuple[Variant, ...]:
-    """Return the one part of a class that has no variants."""
-    return (Variant("any", 1, law),)
+@dataclass(frozen=True)
+class StepRule:
+    """Which transitions of each expression are kept when steps are sampled.
+
+    Args:
+        keep_all: runs of at most this many transitions keep all of them.
+        fixed: those of longer runs that are always kept.
+        ranges: (lowest, highest, how many) of the random ones, drawn without replacement.
+    """
+
+    keep_all: int
+    fixed: tuple[Place, ...]
+    ranges: tuple[tuple[Place, Place, int], ...]
 
 
-def halves(equal: Law, *others: Variant) -> tuple[Variant, ...]:
-    """Return equal operands with half of the class (rounded up) and the others sharing the rest."""
-    return (Variant("equal", len(others), equal), *others)
-
-
-def drawn_digits(number: Number | None) -> Number:
-    """Return digits that a law draws; raises ValueError where it does not."""
-    if number is None:
-        raise ValueError("this law draws no digits for an operand that it needs")
-    return number
-
-
-class NonzeroB(Law):
-    """Both operands free, b at least 1."""
-
-    def holds(self, operands: Operands) -> Bool:
-        return ~operands.second.is_zero()
-
-
-class AtLeastB(Law):
-    """Both operands free, a at least b."""
-
-    def holds(self, operands: Operands) -> Bool:
-        return columns.compare(operands.a, operands.second) >= 0
-
-
-class EqualOperands(Law):
-    """a free, b the same."""
-
-    def lengths(self, len_a: int, len_b: int) -> tuple[int, int]:
-        return len_a, 0
-
-    def shape(self, draw: Draw) -> tuple[Operands, Bool]:
-        a = drawn_digits(draw.a)
-        return Operands(a, a), np.ones(len(a), np.bool_)
-
-    def holds(self, operands: Operands) -> Bool:
-        return columns.equal(operands.a, operands.second)
-
-
-class Related(Law):
-    """Both operands free, a - b of one of the given signs."""
-
-    def __init__(self, *signs: int) -> None:
-        self.signs = signs
-
-    def holds(self, operands: Operands) -> Bool:
-        return np.isin(columns.compare(operands.a, operands.second), self.signs)
-
-
-EQUAL, DIFFERENT, GREATER, LESS = EqualOperands(), Related(-1, 1), Related(1), Related(-1)
+def first_and_last(last: int, random: int) -> StepRule:
+    """Return the usual rule: the first transition, the ``last`` last ones, ``random`` others from between."""
+    fixed = ("first", 0), *(("end", -back) for back in range(1, last + 1))
+    return StepRule(5, fixed, ((("first", 1), ("end", -last - 1), random),))

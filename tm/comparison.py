@@ -7,11 +7,11 @@ CMD [HEAD1] RIGHT, [HEAD2] RIGHT, [OUTPUT] False, q1
 from abc import abstractmethod
 
 from .basic import BasicMachine, View
-from .classes import EQUAL, GREATER, LESS, Variant, halves
+from .classes import Variant
 
-MORE, FEWER = Variant("greater", 1, GREATER), Variant("less", 1, LESS)
+EQUAL, MORE, FEWER = Variant("equal", 2, "equal"), Variant("greater", 1, "greater"), Variant("less", 1, "less")
 # What an odd count leaves over goes to greater at even lengths and to less at odd ones.
-VARIANTS = (halves(EQUAL, MORE, FEWER), halves(EQUAL, FEWER, MORE))
+VARIANTS = (EQUAL, MORE, FEWER), (EQUAL, FEWER, MORE)
 
 
 def state_lines(title: str) -> dict[str, str]:

@@ -6,11 +6,7 @@ CMD [CALL] GREATER_THAN, q2
 
 from collections.abc import Iterator, Mapping
 
-import numpy as np
-
-from . import columns
-from .classes import Draw, Law, NonzeroB, drawn_digits
-from .columns import Bool, Number, Operands
+from .columns import Number, Operands
 from .composer import Call, Composer
 from .sums import Value
 
@@ -21,7 +17,7 @@ class Div(Composer):
     name = "div"
     sign = "//"
     example = ("47", "12")
-    law = NonzeroB()
+    law = "nonzero_b"
     line = "{title}, {state}, [HEAD1]{a} [HEAD2]{b} [COUNT]{count} [OUTPUT]{out}"
     halted_line = "{title}, qH, [HEAD1]{a} [HEAD2]{b} [COUNT]{count} {out}"
     begin = "CMD [COUNT]{b}, [OUTPUT] 0, q1"
@@ -45,7 +41,7 @@ class Div(Composer):
     def answer(self, a: int, b: int) -> int:
         return a // b
 
-    def refusal(self, a: int, b: int) -> str | None:
+    def domain_error(self, a: int, b: int) -> str | None:
         return "div needs b >= 1: nothing can be divided by 0, the machine would count for ever" if b == 0 else None
 
     def max_num_steps(self, len_a: int, len_b: int) -> int:
@@ -57,42 +53,12 @@ class Div(Composer):
             return 5 if longer < 0 else 0
         return (2 * num, 2 * num, 2 * num, num, num // 2, num // 2)[longer]
 
-    def halting(self, shortest: int, longest: int, num: int) -> Iterator[tuple[int, int, int, Law]]:
+    def short_runs(self, shortest: int, longest: int, num: int) -> Iterator[tuple[int, int, int, str]]:
         # 2 * num with a quotient of 2 or 3 and as many of 1..15, drawn as disjoint parts of the same sum.
         shared = 2 * num * 2 // 15
         for len_b in range(shortest, longest + 1):
-            yield 0, len_b, 2 * num + shared, TWO_OR_THREE
-            yield 0, len_b, 2 * num - shared, OTHERS
-
-
-class Quotients(Law):
-    """b is free, the quotient one of a few small numbers, the remainder uniform below b: the run halts soon."""
-
-    padded_a = True
-    injective = False
-
-    def __init__(self, *quotients: int) -> None:
-        self.quotients = np.array(quotients)
-
-    def lengths(self, len_a: int, len_b: int) -> tuple[int, int]:
-        return len_b, len_b  # a's digits are the remainder's
-
-    def selector(self, len_a: int, len_b: int) -> tuple[int, int]:
-        return 0, len(self.quotients)
-
-    def shape(self, draw: Draw) -> tuple[Operands, Bool]:
-        b, padded = drawn_digits(draw.b), drawn_digits(draw.a)
-        # A fraction of b, so that b itself stays uniform: padded / 10**len_b * b, rounded down.
-        share = columns.multiply(padded, b).planes
-        place = np.arange(b.width)[:, None] + draw.len_b
-        remainder = Number(np.take_along_axis(columns.widen(share, 2 * b.width), place, axis=0))
-        quotient = self.quotients[draw.selector]
-        factor = Number(np.stack([quotient % 10, quotient // 10]).astype(np.uint8))
-        a, _ = columns.add(columns.multiply(b, factor), remainder)
-        return Operands(a, b), columns.compare(remainder, b) < 0
-
-
-TWO_OR_THREE, OTHERS = Quotients(2, 3), Quotients(1, *range(4, 16))
+            yield 0, len_b, 2 * num + shared, "quotient_2_or_3"
+            yield 0, len_b, 2 * num - shared, "quotient_others"
 
 
 Div.instruction = """\

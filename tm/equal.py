@@ -5,11 +5,10 @@ CMD [OUTPUT] False, [OUTPUT], qH
 """
 
 from .basic import BasicMachine, View
-from .batch import Batch, StepRule, rule
-from .classes import DIFFERENT, EQUAL, Variant, halves
+from .classes import Variant, first_and_last
 
 TAPES = "{a_left}[HEAD1]{a_right} {b_left}[HEAD2]{b_right}"
-VARIANTS = halves(EQUAL, Variant("different", 1, DIFFERENT))
+VARIANTS = Variant("equal", 1, "equal"), Variant("different", 1, "different")
 
 
 class Equal(BasicMachine):
@@ -18,6 +17,7 @@ class Equal(BasicMachine):
     name = "equal"
     sign = "=="
     commutative = True
+    kept_steps = first_and_last(3, random=5)
     states = {
         "q0": "EQUAL, q0, [HEAD1] {a}[HEAD2] {b} [OUTPUT]",
         "q1": f"EQUAL, q1,  {TAPES} [OUTPUT]{{flag}}",
@@ -42,9 +42,6 @@ class Equal(BasicMachine):
 
     def variants(self, len_a: int, len_b: int) -> tuple[Variant, ...]:
         return VARIANTS if len_a == len_b else VARIANTS[1:]
-
-    def step_rule(self, batch: Batch) -> StepRule:
-        return rule(batch.num_steps, keep_all=5, last=3, random=5)
 
 
 Equal.instruction = """\

@@ -1,6 +1,6 @@
 """Greater than: see comparison.py, with 27 > 31 as its example."""
 
-from .batch import Batch, StepRule, rule
+from .classes import first_and_last
 from .comparison import Comparison, state_lines
 
 
@@ -9,14 +9,12 @@ class GreaterThan(Comparison):
 
     name = "greater_than"
     sign = ">"
+    kept_steps = first_and_last(1, random=3)
     states = state_lines("GREATER_THAN")
 
     @staticmethod
     def holds(x: int, y: int) -> bool:
         return x > y
-
-    def step_rule(self, batch: Batch) -> StepRule:
-        return rule(batch.num_steps, keep_all=5, last=1, random=3)
 
 
 GreaterThan.instruction = """\

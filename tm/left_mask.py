@@ -6,13 +6,10 @@
 A helper of ``sub`` with one operand. When nothing is left the result is a bare 0.
 """
 
-import numpy as np
-
-from . import columns
 from .basic import BasicMachine, View
-from .batch import Batch, StepRule, rule
-from .classes import Draw, Law, Variant, drawn_digits
-from .columns import Bool, Number, Operands
+from .classes import Variant, first_and_last
+
+VARIANTS = Variant("zeros", 1, "inner_zeros"), Variant("plain", 1, "second_digit")
 
 
 class LeftMask(BasicMachine):
@@ -20,6 +17,7 @@ class LeftMask(BasicMachine):
 
     name = "left_mask"
     unary = True
+    kept_steps = first_and_last(1, random=3)
     example = ("1050", "0")
     states = {
         "q0": "LEFT_MASK, q0, [HEAD] {a} [OUTPUT]",
@@ -46,50 +44,6 @@ class LeftMask(BasicMachine):
 
     def variants(self, len_a: int, len_b: int) -> tuple[Variant, ...]:
         return VARIANTS if len_a > 1 else VARIANTS[1:]
-
-    def step_rule(self, batch: Batch) -> StepRule:
-        return rule(batch.num_steps, keep_all=5, last=1, random=3)
-
-
-class Plain(Law):
-    """a is free, its second digit is not 0."""
-
-    def size(self, len_a: int, len_b: int) -> int:
-        return 10 if len_a == 1 else 81 * 10 ** (len_a - 2)
-
-    def holds(self, operands: Operands) -> Bool:
-        return (operands.a.length == 1) | (second_digit(operands.a) != 0)
-
-
-class Zeros(Law):
-    """a is free but for zeros after its first digit, their number uniform: the result is shorter still."""
-
-    injective = False
-
-    def selector(self, len_a: int, len_b: int) -> tuple[int, int]:
-        return 1, len_a - 1
-
-    def size(self, len_a: int, len_b: int) -> int:
-        return 9 * 10 ** (len_a - 2)
-
-    def shape(self, draw: Draw) -> tuple[Operands, Bool]:
-        drawn = drawn_digits(draw.a)
-        place = np.arange(drawn.width)[:, None]
-        top = drawn.length - 1
-        kept = (place == top) | (place < top - draw.selector)
-        a = Number(drawn.planes * kept.view(np.uint8), drawn.length)
-        return Operands(a, None), np.ones(len(a), np.bool_)
-
-    def holds(self, operands: Operands) -> Bool:
-        return (operands.a.length > 1) & (second_digit(operands.a) == 0)
-
-
-def second_digit(number: Number) -> columns.U8:
-    """Return the digit after the first one (the only one where there is one)."""
-    return number.digit(np.arange(len(number)), np.maximum(number.length - 2, 0))
-
-
-VARIANTS = (Variant("zeros", 1, Zeros()), Variant("plain", 1, Plain()))
 
 
 LeftMask.instruction = """\

@@ -1,6 +1,6 @@
 """Less than: see comparison.py, with 21 < 19 as its example."""
 
-from .batch import Batch, StepRule, rule
+from .classes import first_and_last
 from .comparison import Comparison, state_lines
 
 
@@ -9,14 +9,12 @@ class LessThan(Comparison):
 
     name = "less_than"
     sign = "<"
+    kept_steps = first_and_last(2, random=4)
     states = state_lines("LESS_THAN")
 
     @staticmethod
     def holds(x: int, y: int) -> bool:
         return x < y
-
-    def step_rule(self, batch: Batch) -> StepRule:
-        return rule(batch.num_steps, keep_all=5, last=2, random=4)
 
 
 LessThan.instruction = """\

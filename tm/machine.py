@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ..errors import UserError, clip, nearest
-from .batch import Batch, SteppedBatch, StepRule, rule
-from .classes import Law, Variant, whole_class
+from .batch import Batch, SteppedBatch
+from .classes import OperandDistribution, StepRule, Variant, first_and_last
 from .columns import Operands
-from .stress import MASK, PAIRS, Family
 
 Dialect = Literal["consistent", "published"]
 DIALECTS: tuple[Dialect, ...] = ("consistent", "published")
@@ -22,6 +21,10 @@ HALT = "No command to execute. Halt state."
 
 # The shipped machines' text is guarded by a version and by frozen rows; other machines are identified by their source.
 VERSIONED = frozenset(("add", "sub", "mul", "div", "equal", "greater_than", "less_than", "reflection", "left_mask"))
+
+# What a machine of 0.1.0 may have defined under another name, and what names cannot say any more.
+_RENAMED = {"refusal": "domain_error", "halting": "short_runs"}
+_GONE = {"families": "stress", "step_rule": "kept_steps"}
 
 _REGISTRY: dict[str, Machine] = {}
 
@@ -59,6 +62,9 @@ class Machine(ABC):
         aligner_instruction: the same for aligner rows.
         raw_instruction: the same for raw rows.
         example: a pair of operands to show the machine with.
+        law: how operands are distributed in a class without variants, by its name in ``pipelines.sampling.laws``.
+        stress: the families of its split stress, by their name in ``pipelines.sampling.stress``.
+        kept_steps: which transitions of each expression are kept when steps are sampled.
     """
 
     name: ClassVar[str]
@@ -71,9 +77,18 @@ class Machine(ABC):
     aligner_instruction: ClassVar[str] = ""
     raw_instruction: ClassVar[str] = ""
     example: ClassVar[tuple[str, str]] = ("47", "38")
+    law: ClassVar[str | OperandDistribution] = "free"
+    stress: ClassVar[str] = ""
+    kept_steps: ClassVar[StepRule] = first_and_last(1, random=4)
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
+        for old, new in _RENAMED.items():
+            if old in cls.__dict__:
+                setattr(cls, new, cls.__dict__[old])
+        for old, new in _GONE.items():
+            if old in cls.__dict__:
+                raise TypeError(f"{cls.__qualname__}.{old} is no longer asked for: see Machine.{new}")
         if "name" not in cls.__dict__:
             return
         if not re.fullmatch("[a-z][a-z0-9_]*", cls.name):  # it becomes the name of folders
@@ -108,7 +123,7 @@ class Machine(ABC):
     def answer(self, a: int, b: int) -> int | bool:
         """Return the result (helpers with one operand get b = 0)."""
 
-    def refusal(self, a: int, b: int) -> str | None:
+    def domain_error(self, a: int, b: int) -> str | None:
         """Return why (a, b) is not an expression of this task, or None where it is one."""
         return None
 
@@ -143,8 +158,6 @@ class Machine(ABC):
 
     # Its classes and counts
 
-    law: ClassVar[Law] = Law()
-
     def classes(self, shortest: int, longest: int) -> Iterator[tuple[int, int]]:
         """Yield the (len a, len b) of the task's classes between two lengths; len b is 0 for one operand."""
         span = range(shortest, longest + 1)
@@ -158,19 +171,13 @@ class Machine(ABC):
 
     def variants(self, len_a: int, len_b: int) -> tuple[Variant, ...]:
         """Return the disjoint parts of a class, each with its share of the class's count."""
-        return whole_class(self.law)
+        return (Variant("any", 1, self.law),)
 
-    def halting(self, shortest: int, longest: int, num: int) -> Iterator[tuple[int, int, int, Law]]:
+    def short_runs(
+        self, shortest: int, longest: int, num: int
+    ) -> Iterator[tuple[int, int, int, str | OperandDistribution]]:
         """Yield (len a, len b, count, law) of extra expressions that halt soon; none where every run does."""
         return iter(())
-
-    def families(self) -> tuple[Family, ...]:
-        """Return the stress families of the task."""
-        return MASK if self.unary else PAIRS
-
-    def step_rule(self, batch: Batch) -> StepRule:
-        """Return which transitions of each expression are kept when steps are sampled."""
-        return rule(batch.num_steps, keep_all=5, last=1, random=4)
 
 
 def _source(cls: type) -> str:

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from .classes import Draw, Law, NonzeroB, drawn_digits
-from .columns import I64, Bool, Number, Operands
+from .columns import I64, Number, Operands
 from .composer import Call, Composer
 from .interpreter import tape_text
 from .render import Part, left, right
@@ -22,7 +21,7 @@ class Mul(Composer):
     name = "mul"
     sign = "*"
     commutative = True
-    law = NonzeroB()
+    law = "nonzero_b"
     line = "{title}, {state}, [HEAD1]{a} [HEAD2]{b} [COUNT]{count} [OUTPUT]{out}"
     halted_line = "{title}, qH, [HEAD1]{a} [HEAD2]{b} [COUNT]{count} {out}"
     begin = "CMD [COUNT] 1, [OUTPUT]{a}, q1"
@@ -63,7 +62,7 @@ class Mul(Composer):
     def answer(self, a: int, b: int) -> int:
         return a * b
 
-    def refusal(self, a: int, b: int) -> str | None:
+    def domain_error(self, a: int, b: int) -> str | None:
         return "mul needs b >= 1: the machine adds a to itself b - 1 times" if b == 0 else None
 
     def max_num_steps(self, len_a: int, len_b: int) -> int:
@@ -72,32 +71,11 @@ class Mul(Composer):
     def count(self, len_a: int, len_b: int, num: int, span: int) -> int:
         return 2 * num if len_a <= 10 or len_b <= 10 else num
 
-    def halting(self, shortest: int, longest: int, num: int) -> Iterator[tuple[int, int, int, Law]]:
+    def short_runs(self, shortest: int, longest: int, num: int) -> Iterator[tuple[int, int, int, str]]:
         one_digit = 2 * num * 9 // 15
         for len_a in range(shortest, longest + 1):
-            yield len_a, 1, one_digit, ONE_DIGIT
-            yield len_a, 2, 2 * num - one_digit, TWO_DIGITS
-
-
-class SmallB(Law):
-    """a is free, b one of a few small numbers: the run halts soon."""
-
-    def __init__(self, lowest: int, count: int) -> None:
-        self.lowest, self.count = lowest, count
-
-    def lengths(self, len_a: int, len_b: int) -> tuple[int, int]:
-        return len_a, 0
-
-    def selector(self, len_a: int, len_b: int) -> tuple[int, int]:
-        return self.lowest, self.count
-
-    def shape(self, draw: Draw) -> tuple[Operands, Bool]:
-        a = drawn_digits(draw.a)
-        b = Number(np.stack([draw.selector % 10, draw.selector // 10]).astype(np.uint8))
-        return Operands(a, b), np.ones(len(a), np.bool_)
-
-
-ONE_DIGIT, TWO_DIGITS = SmallB(1, 9), SmallB(10, 6)
+            yield len_a, 1, one_digit, "b_1_to_9"
+            yield len_a, 2, 2 * num - one_digit, "b_10_to_15"
 
 
 Mul.instruction = """\

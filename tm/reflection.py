@@ -8,14 +8,13 @@ q1 writes 9 minus each digit of b (9 past its end), q2 moves back over high zero
 
 from collections.abc import Iterator
 
-import numpy as np
-
-from . import columns
 from .basic import BasicMachine, View
-from .batch import Batch, StepRule
-from .classes import Draw, Law, Variant, drawn_digits
-from .columns import Bool, Operands
-from .stress import COMPLEMENT, Family
+from .classes import StepRule, Variant
+
+# The published law is two free problems and one with leading nines; of the free ones a ninth begins with 9 too.
+VARIANTS = Variant("plain", 16, "complement"), Variant("leading_nines", 11, "leading_nines")
+# The copy's steps, and those that take zeros back: where the result has no high zeros the second range is empty.
+COPY, BACK = (("first", 1), ("len_a", -1), 4), (("len_a", 2), ("end", -2), 3)
 
 
 class Reflection(BasicMachine):
@@ -23,6 +22,8 @@ class Reflection(BasicMachine):
 
     name = "reflection"
     example = ("999", "98")
+    stress = "complement"
+    kept_steps = StepRule(10, (("first", 0), ("end", -1), ("len_a", 0), ("len_a", 1)), (COPY, BACK))
     states = {
         "q0": "REFLECTION, q0, [HEAD1] {a}[HEAD2] {b} [OUTPUT]",
         "q1": "REFLECTION, q1,  {a_left}[HEAD1]{a_right} {b_left}[HEAD2]{b_right} {out}[OUTPUT]",
@@ -42,7 +43,7 @@ class Reflection(BasicMachine):
         move = "[HEAD2] RIGHT, " if digit else ""
         return f"CMD [HEAD1] RIGHT, {move}[OUTPUT] {9 - int(digit or 0)}, [OUTPUT] RIGHT, q1"
 
-    def refusal(self, a: int, b: int) -> str | None:
+    def domain_error(self, a: int, b: int) -> str | None:
         if set(str(a)) != {"9"}:
             return "reflection needs an a made of nines only: it computes the nines' complement of b"
         return "reflection needs b <= a" if b > a else None
@@ -58,65 +59,6 @@ class Reflection(BasicMachine):
 
     def variants(self, len_a: int, len_b: int) -> tuple[Variant, ...]:
         return VARIANTS if len_a == len_b else VARIANTS[:1]
-
-    def step_rule(self, batch: Batch) -> StepRule:
-        total = batch.num_steps
-        n = batch.operands.a.length
-        zero = np.zeros_like(total)
-        # T - 2 >= n + 2 only where the result has high zeros: without, the second range is empty.
-        return StepRule(10, (zero, total - 1, n, n + 1), ((zero + 1, n - 1, 4), (n + 2, total - 2, 3)))
-
-    def families(self) -> tuple[Family, ...]:
-        return COMPLEMENT
-
-
-class Complemented(Law):
-    """a is all nines, b is free and does not begin with 9 where it is as long as a."""
-
-    def lengths(self, len_a: int, len_b: int) -> tuple[int, int]:
-        return 0, len_b
-
-    def size(self, len_a: int, len_b: int) -> int:
-        return super().size(len_a, len_b) - (10 ** (len_b - 1) if len_a == len_b else 0)
-
-    def shape(self, draw: Draw) -> tuple[Operands, Bool]:
-        operands = Operands(columns.nines(draw.len_a), draw.b)
-        return operands, self.holds(operands)
-
-    def holds(self, operands: Operands) -> Bool:
-        return ~_begins_with_nine(operands)
-
-
-class LeadingNines(Complemented):
-    """a is all nines, b as long and its first L digits are 9, L uniform: the result has at least L high zeros."""
-
-    injective = False
-
-    def selector(self, len_a: int, len_b: int) -> tuple[int, int]:
-        return 1, len_b
-
-    def size(self, len_a: int, len_b: int) -> int:
-        return 10 ** (len_b - 1)
-
-    def shape(self, draw: Draw) -> tuple[Operands, Bool]:
-        drawn = drawn_digits(draw.b)
-        place = np.arange(drawn.width)[:, None]
-        replaced = (place >= drawn.length - draw.selector) & (place < drawn.length)
-        b = columns.Number(np.where(replaced, np.uint8(9), drawn.planes), drawn.length)
-        return Operands(columns.nines(draw.len_a), b), np.ones(len(b), np.bool_)
-
-    def holds(self, operands: Operands) -> Bool:
-        return _begins_with_nine(operands)
-
-
-def _begins_with_nine(operands: Operands) -> Bool:
-    b = operands.second
-    first = b.digit(np.arange(len(b)), b.length - 1)
-    return (first == 9) & (operands.a.length == b.length)
-
-
-# The published law is two free problems and one with leading nines; of the free ones a ninth begins with 9 too.
-VARIANTS = (Variant("plain", 16, Complemented()), Variant("leading_nines", 11, LeadingNines()))
 
 
 Reflection.instruction = """\

@@ -8,13 +8,10 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from .add import lopsided
-from .batch import Batch, StepRule
-from .classes import AtLeastB
 from .columns import I64, Number, widen
 from .composer import Call, Composer
 from .interpreter import tape_text, units_first
 from .render import Part, Pick, low
-from .stress import SUBTRACTION, Family
 from .sums import Group, Value, nines
 
 
@@ -23,7 +20,8 @@ class Sub(Composer):
 
     name = "sub"
     sign = "-"
-    law = AtLeastB()
+    law = "at_least_b"
+    stress = "subtraction"
     line = "{title}, {state}, [HEAD1]{a} [HEAD2]{b} "
     halted_line = "{title}, qH, [HEAD1]{a} [HEAD2]{b} {out}"
     begin = "CMD q1"
@@ -57,7 +55,7 @@ class Sub(Composer):
     def answer(self, a: int, b: int) -> int:
         return a - b
 
-    def refusal(self, a: int, b: int) -> str | None:
+    def domain_error(self, a: int, b: int) -> str | None:
         return "sub needs a >= b: the machine has no negative numbers" if a < b else None
 
     def max_num_steps(self, len_a: int, len_b: int) -> int:
@@ -70,12 +68,6 @@ class Sub(Composer):
         if len_a <= 10 and len_b < 10:
             return 5 * num
         return num // 2 if lopsided(len_a, len_b) else num
-
-    def step_rule(self, batch: Batch) -> StepRule:
-        return StepRule(5, (), ())
-
-    def families(self) -> tuple[Family, ...]:
-        return SUBTRACTION
 
 
 Sub.instruction = """\

@@ -8,13 +8,14 @@ from itertools import groupby
 
 import numpy as np
 
-from ..errors import UserError
-from ..tm.classes import Law
-from ..tm.columns import I64, Bool, Operands
-from ..tm.random import U64
-from .boxes import GROUP, TRIES, fits, sizes
-from .cells import Cells, Wanted, on_side
-from .settings import TaskSettings
+from ...errors import UserError
+from ...tm.classes import OperandDistribution
+from ...tm.columns import I64, Bool, Operands
+from ..settings import TaskSettings
+from .classes import ClassSampler, Wanted, on_side
+from .index_space import GROUP, TRIES, fits, sizes
+from .laws import law as law_of
+from .random import U64
 
 CHUNK = 50_000  # candidates of a cell looked at together
 DIGITS = 10_000_000  # digits of candidates held at once, about
@@ -29,7 +30,7 @@ PAIR = 1 << 20  # packs two lengths into one integer
 Told = Callable[[str], None]  # follows a plan: is told now and then, in a few words, what it is at
 
 
-def resolve(settings: TaskSettings, split: str, wanted: Wanted, told: Told = lambda text: None) -> Cells:
+def resolve(settings: TaskSettings, split: str, wanted: Wanted, told: Told = lambda text: None) -> ClassSampler:
     """Return the cells with the counts that exist, small and irregular ones scanned.
 
     A variant that runs short is filled from the others of its class; a class that runs short gives all that it has.
@@ -38,7 +39,7 @@ def resolve(settings: TaskSettings, split: str, wanted: Wanted, told: Told = lam
         UserError: too many expressions would have to be listed.
     """
     laws: dict[int, int] = {}
-    found: list[tuple[str, Law]] = []
+    found: list[tuple[str, OperandDistribution]] = []
     for _, _, name, one, _ in wanted:
         if id(one) not in laws:
             laws[id(one)] = len(found)
@@ -60,7 +61,9 @@ def resolve(settings: TaskSettings, split: str, wanted: Wanted, told: Told = lam
     listed = int(np.minimum(space, count)[scanned].sum())
     if listed > MOST_LISTED:
         raise too_many(settings, split, listed)
-    draft = Cells(settings.task, split, settings.seed, kinds, names, law, len_a, len_b, count, scanned, count, _NONE)
+    draft = ClassSampler(
+        settings.task, split, settings.seed, kinds, names, law, len_a, len_b, count, scanned, count, _NONE
+    )
     return _filled(draft, _Scan(draft, told).run())
 
 
@@ -81,7 +84,7 @@ _NONE: U64 = np.empty(0, np.uint64)
 class _Scan:
     """Lists the expressions of scanned cells: candidates in order, those on the side, each once."""
 
-    def __init__(self, cells: Cells, told: Told) -> None:
+    def __init__(self, cells: ClassSampler, told: Told) -> None:
         self.cells, self.told = cells, told
         self.looked = 0
         self.lists: dict[int, U64] = {}
@@ -164,7 +167,7 @@ class _Scan:
         cells, one = self.cells, self.cells.laws[law]
         operands, kept = cells.candidates(law, cell, counter, indexed)
         if cells.split == "stress":  # a family knows nothing of the task: that b >= 1, say
-            kept &= cells.machine.law.holds(operands)
+            kept &= law_of(cells.machine.law).holds(operands)
         kept &= on_side(cells.machine, operands, cells.split)
         if not one.injective:
             for row in np.flatnonzero(kept).tolist():
@@ -180,7 +183,7 @@ def _pair(operands: Operands, row: int) -> tuple[bytes, ...]:
     return tuple(number.planes[: number.length[row], row].tobytes() for number in both)
 
 
-def _filled(draft: Cells, lists: dict[int, U64]) -> Cells:
+def _filled(draft: ClassSampler, lists: dict[int, U64]) -> ClassSampler:
     """Return the cells with their real counts, short variants filled from the others of their class."""
     count = draft.count.copy()
     available = np.where(draft.scanned, 0, np.iinfo(np.int64).max)

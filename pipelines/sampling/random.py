@@ -14,7 +14,7 @@ _MASK = (1 << 64) - 1
 _M1, _M2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
-def mix(values: U64) -> U64:
+def splitmix64(values: U64) -> U64:
     """Return a bijective 64-bit mix of each value."""
     x = values + _GOLDEN
     x ^= x >> np.uint64(30)
@@ -25,8 +25,8 @@ def mix(values: U64) -> U64:
     return x
 
 
-def mix_one(value: int) -> int:
-    """Return ``mix`` of one Python integer."""
+def splitmix64_int(value: int) -> int:
+    """Return ``splitmix64`` of one Python integer."""
     x = (value + GOLDEN) & _MASK
     x = ((x ^ (x >> 30)) * _M1) & _MASK
     x = ((x ^ (x >> 27)) * _M2) & _MASK
@@ -38,15 +38,15 @@ def text_key(text: str) -> int:
     value = 0xCBF29CE484222325
     for byte in text.encode():
         value = ((value ^ byte) * 0x100000001B3) & _MASK
-    return mix_one(value)
+    return splitmix64_int(value)
 
 
-def words(key: U64, counter: int) -> U64:
+def random_u64(key: U64, counter: int) -> U64:
     """Return word ``counter`` of the stream of each key."""
-    return mix(key + np.uint64((counter * 0xD1342543DE82EF95) & _MASK))
+    return splitmix64(key + np.uint64((counter * 0xD1342543DE82EF95) & _MASK))
 
 
-def below(word: U64, size: NDArray[np.int64] | NDArray[np.uint64]) -> U64:
+def random_below(word: U64, size: NDArray[np.int64] | NDArray[np.uint64]) -> U64:
     """Return integers of [0, size) from random words, sizes up to 2**31: the product's high half (bias < 2**-32)."""
     narrow: U64 = ((word >> np.uint64(32)) * size.astype(np.uint64)) >> np.uint64(32)
     return narrow
@@ -65,7 +65,7 @@ def digit_planes(key: U64, width: int) -> NDArray[np.uint8]:
     """Return uniform decimal digits, shape (width, n): four a 32-bit half word (bias < 10**-5 of a digit's weight)."""
     num_words = -(-width // 8)
     counters = np.arange(num_words, dtype=np.uint64) * np.uint64(0xD1342543DE82EF95)
-    halves = mix(key[:, None] + counters).view(np.uint32)
+    halves = splitmix64(key[:, None] + counters).view(np.uint32)
     numbers = (halves.astype(np.uint64) * np.uint64(10_000)) >> np.uint64(32)
     digits = _DIGITS[numbers.astype(np.int64)].view(np.uint8)
     return np.ascontiguousarray(digits[:, :width].T)

@@ -8,7 +8,7 @@
     test      h below a tenth of 2**64; in a class of up to 1,000 expressions those with the lowest tenth of the hashes
     train     the others
 
-``mix`` is SplitMix64's finaliser (``tm.random``). Changing anything here changes every dataset ever built: see
+``mix`` is SplitMix64's finaliser, ``random.splitmix64``. Changing anything here changes every dataset ever built: see
 ``versions.SPLIT_VERSION``.
 """
 
@@ -17,20 +17,21 @@ from functools import cache, lru_cache
 
 import numpy as np
 
-from ..tm import machine
-from ..tm.classes import Draw, Law
-from ..tm.columns import I64, Number, Operands
-from ..tm.machine import Machine
-from ..tm.random import U64, mix, mix_one, text_key
-from ..tm.stress import reserved
-from .boxes import coordinates, sizes
+from ...tm import machine
+from ...tm.classes import OperandDistribution
+from ...tm.columns import I64, Number, Operands
+from ...tm.machine import Machine
+from .index_space import coordinates, sizes
+from .laws import class_parts
+from .random import U64, splitmix64, splitmix64_int, text_key
+from .stress import reserved
 
 SIDES = ("train", "test", "stress")
 TRAIN, TEST, STRESS = range(3)
 SMALL = 1_000  # expressions: a class of up to so many is cut by rank
 CUT = 2**64 // 10
 STRESS_CUT = CUT // 4
-LENGTH = mix_one(1_000_003)
+LENGTH = splitmix64_int(1_000_003)
 TOGETHER = 8_192  # numbers whose digits are floats at a time: eight times the memory
 PAIR = 1 << 20  # packs two lengths into one integer
 _PIECES = 3  # of 22 bits: a sum of 1,000 digits times a piece is exact in a float64, so BLAS does the sums
@@ -39,7 +40,7 @@ _PIECES = 3  # of 22 bits: a sum of 1,000 digits times a piece is exact in a flo
 @cache
 def digit_keys(width: int) -> U64:
     """Return K_0 .. K_(width - 1)."""
-    return np.array([mix_one(2026 + k) | 1 for k in range(width)], np.uint64)
+    return np.array([splitmix64_int(2026 + k) | 1 for k in range(width)], np.uint64)
 
 
 @cache
@@ -64,11 +65,11 @@ def digit_sums(number: Number) -> U64:
 
 def hash_of_sums(found: Machine, a: U64, b: U64 | None) -> U64:
     """Return the 64-bit hash of expressions with these digit sums."""
-    first = mix(a)
-    second = np.zeros_like(first) if b is None else mix(b)
+    first = splitmix64(a)
+    second = np.zeros_like(first) if b is None else splitmix64(b)
     if found.commutative:
         first, second = np.minimum(first, second), np.maximum(first, second)
-    return mix(first + mix(second + np.uint64(text_key(found.name))))
+    return splitmix64(first + splitmix64(second + np.uint64(text_key(found.name))))
 
 
 def expression_hash(found: Machine, operands: Operands) -> U64:
@@ -95,25 +96,25 @@ def side_codes(found: Machine, operands: Operands, hashes: U64) -> I64:
 
 
 @lru_cache(maxsize=1 << 18)
-def _cuts(found: Machine, len_a: int, len_b: int) -> tuple[tuple[Law, int], ...]:
+def _cuts(found: Machine, len_a: int, len_b: int) -> tuple[tuple[OperandDistribution, int], ...]:
     """Return the laws of a class's parts of up to 1,000 expressions, with the first hash above the lowest tenth."""
-    parts = []
-    for variant in found.variants(len_a, len_b):
-        if variant.law.size(len_a, len_b) <= SMALL:
-            operands = every(variant.law, len_a, len_b)
-            parts.append((variant.law, np.unique(expression_hash(found, operands)[~reserved(operands)])))
-    if parts and all(len(hashes) < 10 for _, hashes in parts):  # together they may be ten (reflection of one digit)
-        pooled = np.unique(np.concatenate([hashes for _, hashes in parts]))
-        parts = [(law, pooled) for law, _ in parts]
-    return tuple((law, int(hashes[len(hashes) // 10]) if len(hashes) >= 10 else 0) for law, hashes in parts)
+    small = []
+    for _, _, law in class_parts(found, len_a, len_b):
+        if law.size(len_a, len_b) <= SMALL:
+            operands = every(law, len_a, len_b)
+            small.append((law, np.unique(expression_hash(found, operands)[~reserved(operands)])))
+    if small and all(len(hashes) < 10 for _, hashes in small):  # together they may be ten (reflection of one digit)
+        pooled = np.unique(np.concatenate([hashes for _, hashes in small]))
+        small = [(law, pooled) for law, _ in small]
+    return tuple((law, int(hashes[len(hashes) // 10]) if len(hashes) >= 10 else 0) for law, hashes in small)
 
 
-def every(law: Law, len_a: int, len_b: int) -> Operands:
+def every(law: OperandDistribution, len_a: int, len_b: int) -> Operands:
     """Return every expression of a small part of a class, some more than once where the law is not injective."""
     len_a_column, len_b_column = np.array([len_a]), np.array([len_b])
     total = int(sizes(law, len_a_column, len_b_column).prod())
     rows = np.arange(total, dtype=np.uint64)
-    draw: Draw = coordinates(law, rows, np.full(total, len_a), np.full(total, len_b))
+    draw = coordinates(law, rows, np.full(total, len_a), np.full(total, len_b))
     operands, kept = law.shape(draw)
     here = np.flatnonzero(kept)
     return Operands(operands.a.take(here), None if operands.b is None else operands.b.take(here))

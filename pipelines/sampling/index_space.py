@@ -1,10 +1,10 @@
-"""Coordinates of a law as one index space: the box that candidates are numbered in, and a permutation of it."""
+"""Coordinates of a distribution as one index space: the box that candidates are numbered in, and its permutation."""
 
 import numpy as np
 
-from ..tm.classes import Draw, Law
-from ..tm.columns import I64, U8, Number
-from ..tm.random import U64, below, digit_planes, mix, words
+from ...tm.classes import Coordinates, OperandDistribution
+from ...tm.columns import I64, U8, Number
+from .random import U64, digit_planes, random_below, random_u64, splitmix64
 
 TRIES = 4096  # candidates of one expression: a law and split that keep 1 in 20 find none of them once in 10**90
 GROUP = 64  # so many candidates in a row share all digits of a larger box but the index digits
@@ -15,12 +15,12 @@ _SMALL = 18  # digits: box coordinates are uint64
 _POWERS = np.array([10**k for k in range(19)], np.uint64)
 
 
-def _lengths(law: Law, len_a: I64, len_b: I64) -> tuple[I64, I64]:
+def _lengths(law: OperandDistribution, len_a: I64, len_b: I64) -> tuple[I64, I64]:
     digits_a, digits_b = law.lengths(len_a, len_b)  # type: ignore[arg-type]  # laws do arithmetic only: columns too
     return np.broadcast_to(digits_a, len_a.shape), np.broadcast_to(digits_b, len_a.shape)
 
 
-def _selector(law: Law, len_a: I64, len_b: I64) -> tuple[I64, I64]:
+def _selector(law: OperandDistribution, len_a: I64, len_b: I64) -> tuple[I64, I64]:
     lowest, count = law.selector(len_a, len_b)  # type: ignore[arg-type]
     return np.broadcast_to(lowest, len_a.shape), np.broadcast_to(count, len_a.shape)
 
@@ -31,7 +31,7 @@ def _count(digits: I64, padded: bool) -> U64:
     return whole if padded else np.where(digits <= 1, whole, whole - _POWERS[np.maximum(digits - 1, 0)])
 
 
-def fits(law: Law, len_a: I64, len_b: I64) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def fits(law: OperandDistribution, len_a: I64, len_b: I64) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     """Tell which cells have a box below 2**62, and are indexed as a whole."""
     digits_a, digits_b = _lengths(law, len_a, len_b)
     count = _selector(law, len_a, len_b)[1]
@@ -40,14 +40,14 @@ def fits(law: Law, len_a: I64, len_b: I64) -> np.ndarray[tuple[int], np.dtype[np
     return digits_a + digits_b + spare <= _SMALL
 
 
-def sizes(law: Law, len_a: I64, len_b: I64) -> U64:
+def sizes(law: OperandDistribution, len_a: I64, len_b: I64) -> U64:
     """Return the sizes of boxes that fit, as (a, b, selector) factors of shape (3, n)."""
     digits_a, digits_b = _lengths(law, len_a, len_b)
     count = _selector(law, len_a, len_b)[1]
     return np.stack([_count(digits_a, law.padded_a), _count(digits_b, False), count.astype(np.uint64)])
 
 
-def coordinates(law: Law, index: U64, len_a: I64, len_b: I64) -> Draw:
+def coordinates(law: OperandDistribution, index: U64, len_a: I64, len_b: I64) -> Coordinates:
     """Return the coordinates at an index of boxes that fit."""
     digits_a, digits_b = _lengths(law, len_a, len_b)
     lowest = _selector(law, len_a, len_b)[0]
@@ -56,7 +56,7 @@ def coordinates(law: Law, index: U64, len_a: I64, len_b: I64) -> Draw:
     index = index // count
     b = _from_integers(index % size_b, digits_b, False)
     a = _from_integers(index // size_b, digits_a, law.padded_a)
-    return Draw(a, b, selector, len_a, len_b)
+    return Coordinates(a, b, selector, len_a, len_b)
 
 
 def _from_integers(values: U64, digits: I64, padded: bool) -> Number | None:
@@ -89,14 +89,16 @@ def permuted(counter: U64, size: U64, key: U64) -> U64:
     while len(todo):
         left, right = np.divmod(value[todo], right_size[todo])
         for turn in range(_ROUNDS):
-            left = (left + words(key[todo] + right, 2 * turn) % left_size[todo]) % left_size[todo]
-            right = (right + words(key[todo] + left, 2 * turn + 1) % right_size[todo]) % right_size[todo]
+            left = (left + random_u64(key[todo] + right, 2 * turn) % left_size[todo]) % left_size[todo]
+            right = (right + random_u64(key[todo] + left, 2 * turn + 1) % right_size[todo]) % right_size[todo]
         value[todo] = left * right_size[todo] + right
         todo = todo[value[todo] >= size[todo]]
     return value
 
 
-def candidates(law: Law, key: U64, counter: U64, len_a: I64, len_b: I64, *, indexed: bool, blank: bool = False) -> Draw:
+def candidates(
+    law: OperandDistribution, key: U64, counter: U64, len_a: I64, len_b: I64, *, indexed: bool, blank: bool = False
+) -> Coordinates:
     """Return the coordinates of candidate ``counter`` of cells that all fit (``indexed``) or all do not.
 
     Args:
@@ -113,9 +115,9 @@ def candidates(law: Law, key: U64, counter: U64, len_a: I64, len_b: I64, *, inde
         return coordinates(law, permuted(counter, size, key), len_a, len_b)
     digits_a, digits_b = _lengths(law, len_a, len_b)
     lowest, count = _selector(law, len_a, len_b)
-    own = mix(key + mix(counter // np.uint64(GROUP)))
-    a = _random(words(own, 1), digits_a, law.padded_a)
-    b = _random(words(own, 2), digits_b, False)
+    own = splitmix64(key + splitmix64(counter // np.uint64(GROUP)))
+    a = _random(random_u64(own, 1), digits_a, law.padded_a)
+    b = _random(random_u64(own, 2), digits_b, False)
     # Different counters give different low digits: these are a permutation of the counter, the others are random.
     low = np.zeros_like(counter) if blank else index_number(counter, key)
     free_a = index_places(law, digits_a)
@@ -131,8 +133,8 @@ def candidates(law: Law, key: U64, counter: U64, len_a: I64, len_b: I64, *, inde
         ):
             if planes is not None and len(rows):
                 planes[place[rows], rows] = digit[rows]
-    selector = lowest + below(words(own, 3), count).astype(np.int64)
-    return Draw(_column(a, digits_a), _column(b, digits_b), selector, len_a, len_b)
+    selector = lowest + random_below(random_u64(own, 3), count).astype(np.int64)
+    return Coordinates(_column(a, digits_a), _column(b, digits_b), selector, len_a, len_b)
 
 
 def index_number(counter: U64, key: U64) -> U64:
@@ -140,7 +142,7 @@ def index_number(counter: U64, key: U64) -> U64:
     return permuted(counter, np.full(len(counter), 10**INDEX_DIGITS, np.uint64), key)
 
 
-def index_places(law: Law, digits_a: I64) -> I64:
+def index_places(law: OperandDistribution, digits_a: I64) -> I64:
     """Return how many index digits stand in a; the others stand in b."""
     free: I64 = digits_a if law.padded_a else np.maximum(digits_a - 1, 0)
     return free
@@ -155,10 +157,10 @@ def _random(key: U64, digits: I64, padded: bool) -> U8 | None:
     width = int(digits.max(initial=0))
     if width == 0:
         return None
-    planes = digit_planes(words(key, 1), width)
+    planes = digit_planes(random_u64(key, 1), width)
     planes *= np.arange(width)[:, None] < digits
     if not padded:
         rows = np.flatnonzero(digits > 1)
-        first = below(words(key[rows], 2), np.full(len(rows), 9)) + np.uint64(1)
+        first = random_below(random_u64(key[rows], 2), np.full(len(rows), 9)) + np.uint64(1)
         planes[digits[rows] - 1, rows] = first.astype(np.uint8)
     return planes

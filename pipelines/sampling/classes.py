@@ -11,14 +11,17 @@ from functools import cached_property
 
 import numpy as np
 
-from ..tm import machine
-from ..tm.classes import Law, apportion
-from ..tm.columns import I64, Bool, Number, Operands
-from ..tm.machine import Machine
-from ..tm.random import U64, mix, text_key
-from .boxes import GROUP, INDEX_DIGITS, TRIES, fits, index_number, index_places
-from .boxes import candidates as drawn
-from .settings import TaskSettings
+from ...tm import machine
+from ...tm.classes import OperandDistribution
+from ...tm.columns import I64, Bool, Number, Operands
+from ...tm.machine import Machine
+from ..settings import TaskSettings
+from ..versions import SAMPLING_VERSION
+from .index_space import GROUP, INDEX_DIGITS, TRIES, fits, index_number, index_places
+from .index_space import candidates as drawn
+from .laws import class_parts
+from .laws import law as law_of
+from .random import U64, splitmix64, text_key
 from .split import (
     CUT,
     PAIR,
@@ -31,14 +34,14 @@ from .split import (
     hash_of_sums,
     side_codes,
 )
-from .versions import SAMPLING_VERSION
+from .stress import families
 
 TOGETHER = 20_000  # expressions whose digits are looked at together
 AHEAD = 8  # attempts looked at together when one in ten is wanted
 
 
 @dataclass(frozen=True, eq=False)
-class Cells:
+class ClassSampler:
     """The cells of one split of a task, as columns of shape (cells,).
 
     Args:
@@ -58,7 +61,7 @@ class Cells:
     task: str
     split: str
     seed: int
-    laws: tuple[Law, ...]
+    laws: tuple[OperandDistribution, ...]
     names: tuple[str, ...]
     law: I64
     len_a: I64
@@ -150,7 +153,7 @@ class Cells:
         parts: list[tuple[I64, Operands]] = []
         todo = np.arange(len(cell))
         attempt, stride = np.zeros(len(cell), np.int64), np.ones(len(cell), np.int64)
-        rare = self.split == "test" and not indexed and type(self.laws[law]).shape is Law.shape
+        rare = self.split == "test" and not indexed and type(self.laws[law]).shape is OperandDistribution.shape
         jump = 1 if indexed else GROUP
         together = 1 if rare or self.split == "train" else AHEAD  # has no say in what is found
         while len(todo):
@@ -236,7 +239,7 @@ def cell_keys(task: str, seed: int, names: tuple[str, ...], law: I64, len_a: I64
     texts = [f"cell {SAMPLING_VERSION} {seed} {task} {name} {names[:at].count(name)}" for at, name in enumerate(names)]
     base = np.array([text_key(text) for text in texts], np.uint64)
     lengths = (len_a.astype(np.uint64) << np.uint64(32)) + len_b.astype(np.uint64)
-    return mix(base[law] + mix(lengths))
+    return splitmix64(base[law] + splitmix64(lengths))
 
 
 def _taken(operands: Operands, rows: I64) -> Operands:
@@ -263,7 +266,7 @@ def merged(parts: list[tuple[I64, Operands]], num_rows: int) -> Operands:
     return Operands(a, column([operands.second for _, operands in parts]))
 
 
-Wanted = list[tuple[int, int, str, Law, int]]  # len a, len b, variant, law, count
+Wanted = list[tuple[int, int, str, OperandDistribution, int]]  # len a, len b, variant, law, count
 
 
 def class_cells(settings: TaskSettings, split: str) -> Wanted:
@@ -273,31 +276,26 @@ def class_cells(settings: TaskSettings, split: str) -> Wanted:
     span = settings.max - settings.min + 1
     for len_a, len_b in found.classes(settings.min, settings.max):
         if split == "stress":
-            small = all(one.law.size(len_a, len_b) <= SMALL for one in found.variants(len_a, len_b))
-            families = [
-                family for family in found.families() if family.applies(len_a, len_b) and (family.reserved or not small)
-            ]
-            wanted += [(len_a, len_b, family.name, family, settings.num_test) for family in families]
+            small = all(law.size(len_a, len_b) <= SMALL for _, _, law in class_parts(found, len_a, len_b))
+            for family in families(found):
+                if family.applies(len_a, len_b) and (family.reserved or not small):
+                    wanted.append((len_a, len_b, family.name, family, settings.num_test))
             continue
         balanced = found.count(len_a, len_b, settings.num, span) if settings.balance else settings.num
         if balanced <= 0:
             continue
-        variants = found.variants(len_a, len_b)
-        count = balanced if split == "train" else settings.num_test
-        if len(variants) == 1:
-            wanted.append((len_a, len_b, variants[0].name, variants[0].law, count))
-            continue
-        shares = apportion(count, tuple(variant.share for variant in variants))
-        for variant, share in zip(variants, shares, strict=True):
-            wanted.append((len_a, len_b, variant.name, variant.law, share))
+        left = balanced if split == "train" else settings.num_test
+        variants = list(class_parts(found, len_a, len_b))
+        shares = sum(share for _, share, _ in variants)
+        for name, share, law in variants:  # each rounded up out of what the earlier ones have left
+            own = -(-left * share // shares)
+            wanted.append((len_a, len_b, name, law, own))
+            left, shares = left - own, shares - share
     return wanted
 
 
-def halting_cells(settings: TaskSettings, split: str) -> Wanted:
+def short_run_cells(settings: TaskSettings, split: str) -> Wanted:
     """Return the cells of the extra expressions that halt soon (of mul and div)."""
     num = settings.num if split == "train" else settings.num_test
-    found = machine(settings.task)
-    return [
-        (len_a, len_b, "halts_soon", law, count)
-        for len_a, len_b, count, law in found.halting(settings.min, settings.max, num)
-    ]
+    runs = machine(settings.task).short_runs(settings.min, settings.max, num)
+    return [(len_a, len_b, "halts_soon", law_of(law), count) for len_a, len_b, count, law in runs]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import columns
-from .classes import Draw, Law, drawn_digits
-from .columns import I64, U8, Bool, Number, Operands
+from ...tm import columns
+from ...tm.classes import Coordinates, OperandDistribution
+from ...tm.columns import I64, U8, Bool, Number, Operands
+from ...tm.machine import Machine
 
 RESERVED_FROM = 3  # digits: shorter neighbours of powers of ten are too large a part of their classes to be set apart
 
 
-class Family(Law):
+class Family(OperandDistribution):
     """A family of expressions; its name is the ``variant`` of its rows.
 
     Class attributes:
@@ -26,13 +27,13 @@ class Family(Law):
         """Tell whether a class can hold members (the classes of a task with one operand have len_b = 0)."""
         return True
 
-    def shape(self, draw: Draw) -> tuple[Operands, Bool]:
+    def shape(self, draw: Coordinates) -> tuple[Operands, Bool]:
         operands = self.bend(draw)
         return operands, self.holds(operands)
 
-    def bend(self, draw: Draw) -> Operands:
+    def bend(self, draw: Coordinates) -> Operands:
         """Return candidates: free digits bent towards the family's property."""
-        return Operands(drawn_digits(draw.a), draw.b)
+        return Operands(draw.first, draw.b)
 
 
 class PowersOfTen(Family):
@@ -47,7 +48,7 @@ class PowersOfTen(Family):
     def selector(self, len_a: int, len_b: int) -> tuple[int, int]:
         return 0, 9
 
-    def bend(self, draw: Draw) -> Operands:
+    def bend(self, draw: Coordinates) -> Operands:
         b = landmark(draw.selector // 3, draw.len_b) if draw.len_b.any() else None
         return Operands(landmark(draw.selector % 3, draw.len_a), b)
 
@@ -64,7 +65,7 @@ class AllNines(Family):
     def lengths(self, len_a: int, len_b: int) -> tuple[int, int]:
         return 0, 0
 
-    def bend(self, draw: Draw) -> Operands:
+    def bend(self, draw: Coordinates) -> Operands:
         return Operands(columns.nines(draw.len_a), columns.nines(draw.len_b) if draw.len_b.any() else None)
 
     def holds(self, operands: Operands) -> Bool:
@@ -82,8 +83,8 @@ class EqualPair(Family):
     def lengths(self, len_a: int, len_b: int) -> tuple[int, int]:
         return len_a, 0
 
-    def bend(self, draw: Draw) -> Operands:
-        a = drawn_digits(draw.a)
+    def bend(self, draw: Coordinates) -> Operands:
+        a = draw.first
         return Operands(a, a)
 
     def holds(self, operands: Operands) -> Bool:
@@ -102,8 +103,8 @@ class OneDigitApart(EqualPair):
     def _place(self, length: I64) -> I64:
         return length - 1 if self.highest else np.zeros_like(length)
 
-    def bend(self, draw: Draw) -> Operands:
-        a = drawn_digits(draw.a)
+    def bend(self, draw: Coordinates) -> Operands:
+        a = draw.first
         rows, place = np.arange(len(a)), self._place(a.length)
         planes = a.planes.copy()
         planes[place, rows] = (planes[place, rows] + draw.selector) % 10
@@ -122,7 +123,7 @@ class CarryChain(Family):
 
     name = "carry_chain"
 
-    def bend(self, draw: Draw) -> Operands:
+    def bend(self, draw: Coordinates) -> Operands:
         a, b = _wide(draw)
         low, place = b.copy(), np.arange(a.shape[0])[:, None]
         inside_a, inside_b = place < draw.len_a, place < draw.len_b
@@ -145,7 +146,7 @@ class LongerResult(Family):
 
     name = "longer_result"
 
-    def bend(self, draw: Draw) -> Operands:
+    def bend(self, draw: Coordinates) -> Operands:
         a, b = _wide(draw)
         # Above the shorter operand the longer one is nines, so that the carry of its first digit reaches the end.
         place = np.arange(a.shape[0])[:, None]
@@ -166,7 +167,7 @@ class BorrowChain(Family):
     def applies(self, len_a: int, len_b: int) -> bool:
         return len_a >= max(len_b, 2)
 
-    def bend(self, draw: Draw) -> Operands:
+    def bend(self, draw: Coordinates) -> Operands:
         a, b = _wide(draw)
         place, top = np.arange(a.shape[0])[:, None], draw.len_a - 1
         b = np.where(place < draw.len_b, b, np.uint8(0))
@@ -196,7 +197,7 @@ class ShorterResult(Family):
     def applies(self, len_a: int, len_b: int) -> bool:
         return len_a == len_b and len_a >= 2
 
-    def bend(self, draw: Draw) -> Operands:
+    def bend(self, draw: Coordinates) -> Operands:
         a, b = _wide(draw)
         upper = np.arange(a.shape[0])[:, None] >= draw.len_a // 2
         b = np.where(upper, a, b)
@@ -229,8 +230,8 @@ class UpperHalf(Family):
     def lengths(self, len_a: int, len_b: int) -> tuple[int, int]:
         return (0, len_b) if self.of_b else (len_a, 0)
 
-    def bend(self, draw: Draw) -> Operands:
-        number = drawn_digits(draw.b if self.of_b else draw.a)
+    def bend(self, draw: Coordinates) -> Operands:
+        number = draw.second if self.of_b else draw.first
         place = np.arange(number.width)[:, None]
         upper = (place >= number.length // 2) & (place < number.length - (not self.of_b))
         bent = Number(np.where(upper, np.uint8(self.digit), number.planes), number.length)
@@ -253,7 +254,7 @@ class PowersB(PowersOfTen):
     def selector(self, len_a: int, len_b: int) -> tuple[int, int]:
         return 0, 3
 
-    def bend(self, draw: Draw) -> Operands:
+    def bend(self, draw: Coordinates) -> Operands:
         return Operands(columns.nines(draw.len_a), landmark(draw.selector, draw.len_b))
 
 
@@ -299,9 +300,9 @@ def _all_nines(operands: Operands) -> Bool:
     return found
 
 
-def _wide(draw: Draw) -> tuple[U8, U8]:
+def _wide(draw: Coordinates) -> tuple[U8, U8]:
     """Return the drawn digits of both operands with as many planes."""
-    a, b = drawn_digits(draw.a), drawn_digits(draw.b)
+    a, b = draw.first, draw.second
     width = max(a.width, b.width)
     return columns.widen(a.planes, width), columns.widen(b.planes, width)
 
@@ -321,9 +322,22 @@ def _proper(operands: Operands) -> Bool:
     return proper
 
 
-DIFFER_LOW, DIFFER_HIGH = OneDigitApart("differ_lowest", False), OneDigitApart("differ_highest", True)
-PAIRS: tuple[Family, ...] = (AllNines(), PowersOfTen(), EqualPair(), DIFFER_LOW, DIFFER_HIGH)
-ADDITION: tuple[Family, ...] = (*PAIRS, CarryChain(), LongerResult())
-SUBTRACTION: tuple[Family, ...] = (*PAIRS, BorrowChain(), ShorterResult())
-COMPLEMENT: tuple[Family, ...] = (NinesB(), PowersB(), UpperHalf(9, of_b=True))
-MASK: tuple[Family, ...] = (AllNines(), PowersOfTen(), UpperHalf(0, of_b=False))
+_PAIRS: tuple[Family, ...] = (
+    AllNines(),
+    PowersOfTen(),
+    EqualPair(),
+    OneDigitApart("differ_lowest", False),
+    OneDigitApart("differ_highest", True),
+)
+FAMILIES: dict[str, tuple[Family, ...]] = {
+    "pairs": _PAIRS,
+    "addition": (*_PAIRS, CarryChain(), LongerResult()),
+    "subtraction": (*_PAIRS, BorrowChain(), ShorterResult()),
+    "complement": (NinesB(), PowersB(), UpperHalf(9, of_b=True)),
+    "mask": (AllNines(), PowersOfTen(), UpperHalf(0, of_b=False)),
+}
+
+
+def families(machine: Machine) -> tuple[Family, ...]:
+    """Return the stress families of a task."""
+    return FAMILIES[machine.stress or ("mask" if machine.unary else "pairs")]

@@ -1,0 +1,179 @@
+"""Which transitions of each expression are kept: the same few of every run, and random ones from between.
+
+The turns of a loop of any length are drawn by integer arithmetic only: a floating-point logarithm differs in its last
+bit from one processor to the next, rows must not.
+"""
+
+from collections.abc import Iterator
+from decimal import Decimal, localcontext
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...tm.batch import Batch, Rows, walk_rows
+from ...tm.call_engine import CallBatch, Places
+from ...tm.classes import Place, StepRule
+from ...tm.columns import I64, Bool, Number, Operands, compare, length_of, stacked, widen
+from .random import U64, digit_planes, random_below, random_u64
+
+LOOP_KEEP_ALL = 10  # a composer's runs of at most this many transitions keep all of them
+LOOP_RANDOM = 3  # rows kept of a longer one beside the first and the last: one uniform, the others log-uniform
+PARTS = 4096  # table entries a decade
+LEADING = 15  # digits of a table entry
+
+
+def sampled_rows(batch: Batch, key: U64) -> Rows:
+    """Return the rows that are kept of a batch; ``key`` (n,) seeds each expression's draws."""
+    if isinstance(batch, CallBatch):
+        return _of_loops(batch, key)
+    return _of_walks(batch.num_steps, batch.operands, batch.machine.kept_steps, key)
+
+
+def _of_walks(num_steps: I64, operands: Operands, rule: StepRule, key: U64) -> Rows:
+    """Return the rows that a rule keeps: expressions in order, transitions of each in no particular order."""
+    whole = num_steps <= rule.keep_all
+    kept, rest = np.flatnonzero(whole), np.flatnonzero(~whole)
+    all_of = walk_rows(num_steps[kept])
+    origins = {"first": np.zeros_like(rest), "len_a": operands.a.length[rest], "end": num_steps[rest]}
+
+    def steps(place: Place) -> I64:
+        origin, offset = place
+        return origins[origin] + offset
+
+    expressions, indices = [kept[all_of.expression]], [all_of.index]
+    for fixed in rule.fixed:
+        expressions.append(rest)
+        indices.append(steps(fixed))
+    for at, (low, high, count) in enumerate(rule.ranges):
+        for chosen, here in _distinct(steps(low), steps(high), count, key[rest], at):
+            expressions.append(rest[here])
+            indices.append(chosen[here])
+    return Rows(np.concatenate(expressions), np.concatenate(indices))
+
+
+def _distinct(low: I64, high: I64, count: int, key: U64, salt: int) -> Iterator[tuple[I64, Bool]]:
+    """Yield ``count`` columns of distinct integers of [low, high] with the mask of rows that have so many.
+
+    The j-th draw picks one of the numbers not drawn yet: a rank among them, moved past each earlier draw at or below.
+    """
+    size = np.maximum(high - low + 1, 0)
+    drawn = np.empty((0, len(low)), np.int64)
+    for j in range(count):
+        here = size > j
+        rank = random_below(random_u64(key, salt * 64 + j), np.maximum(size - j, 1)).astype(np.int64)
+        for earlier in np.sort(drawn, axis=0):
+            rank += rank >= earlier
+        # Rows that have run out repeat nothing: their rank lies past every real one and is masked.
+        drawn = np.concatenate([drawn, np.where(here, rank, size + j)[None]])
+        yield low + rank, here
+
+
+def _of_loops(batch: CallBatch, key: U64) -> Rows:
+    """Return the rows that are kept of a composer's runs."""
+    num_steps, machine = batch.num_steps, batch.machine
+    whole = (num_steps >= 0) & (num_steps <= LOOP_KEEP_ALL)
+    kept, rest = batch.walked(np.flatnonzero(whole)), np.flatnonzero(~whole)
+    limit = batch.turns.take(rest)
+    nothing = Number(np.zeros((1, len(rest)), np.uint8))
+    parts = [
+        (kept.expression, kept.index.at, kept.index.turn),
+        (rest, np.full(len(rest), len(machine.calls) - 1), nothing),
+        (rest, np.full(len(rest), machine.leaves), limit),
+        *((rest, at, turn) for at, turn in _random_places(key[rest], limit, len(machine.calls))),
+    ]
+    index = Places(np.concatenate([at for _, at, _ in parts]), stacked([turn for *_, turn in parts]))
+    return Rows(np.concatenate([part[0] for part in parts]), index)
+
+
+def _random_places(key: U64, limit: Number, calls: int) -> list[tuple[I64, Number]]:
+    """Draw distinct places before the last turn: one uniform, the others uniform in the turn's logarithm."""
+    drawn: list[tuple[I64, Number]] = []
+    for j in range(LOOP_RANDOM):
+        at, length = np.zeros(len(key), np.int64), np.ones(len(key), np.int64)
+        planes = np.zeros((limit.width, len(key)), np.uint8)
+        again, attempt = np.arange(len(key)), 0
+        while len(again):
+            salt = random_u64(key[again], 1000 * j + attempt)
+            low = limit.take(again)
+            found = uniform(low, salt) if j == 0 else log_uniform(low, salt)
+            planes[:, again] = widen(found.planes, limit.width)
+            length[again] = found.length
+            at[again] = random_below(random_u64(salt, 1), np.full(len(again), calls)).astype(np.int64)
+            repeats = np.zeros(len(again), np.bool_)
+            for earlier_at, earlier in drawn:
+                same = (earlier.planes[:, again] == planes[: earlier.width, again]).all(axis=0)
+                repeats |= same & (at[again] == earlier_at[again])
+            again, attempt = again[repeats], attempt + 1
+        drawn.append((at, Number(planes, length)))
+    return drawn
+
+
+def uniform(limit: Number, key: U64) -> Number:
+    """Return integers of [1, limit), shape (n,); every limit must be at least 2."""
+    planes = np.zeros((limit.width, len(key)), np.uint8)
+    length = limit.length.copy()
+    again = np.arange(len(key))
+    attempt = 0
+    while len(again):
+        high = limit.take(again)
+        drawn = digit_planes(random_u64(key[again], 2 * attempt + 2), high.width)
+        drawn *= np.arange(high.width)[:, None] < high.length
+        top = (high.length - 1, np.arange(len(again)))
+        first = random_below(random_u64(key[again], 2 * attempt + 3), high.planes[top].astype(np.int64) + 1)
+        drawn[top] = first.astype(np.uint8)
+        planes[:, again] = widen(drawn, limit.width)
+        found = Number(drawn, length_of(drawn, high.length))
+        length[again] = found.length
+        again = again[(compare(found, high) >= 0) | found.is_zero()]
+        attempt += 1
+    return Number(planes, length)
+
+
+@cache
+def _powers() -> NDArray[np.int64]:
+    """Return 10**(LEADING - 1 + j / PARTS) rounded down, j = 0..PARTS."""
+    with localcontext() as context:
+        context.prec = 60
+        ratio = Decimal(10) ** (Decimal(1) / PARTS)
+        power, powers = Decimal(10) ** (LEADING - 1), []
+        for _ in range(PARTS):
+            powers.append(int(power))
+            power *= ratio
+    return np.array([*powers, 10**LEADING], np.int64)
+
+
+def log_uniform(limit: Number, key: U64) -> Number:
+    """Return integers of [1, limit), uniform in their logarithm (rounded down); every limit must be at least 2."""
+    rows = np.arange(len(key))
+    leading = np.zeros(len(key), np.int64)
+    for back in range(1, LEADING + 1):
+        place = limit.length - back
+        leading = leading * 10 + np.where(place >= 0, limit.digit(rows, np.maximum(place, 0)), 0)
+    decades = (limit.length - 1) * PARTS + np.searchsorted(_powers(), leading, "right") - 1
+    # The exponent in 1/PARTS of a decade, with 20 more bits to interpolate between the table's entries.
+    exponent = (random_u64(key, 1) >> np.uint64(32)) * decades.astype(np.uint64)
+    entry = (exponent >> np.uint64(32)).astype(np.int64)
+    between = ((exponent & np.uint64(0xFFFFFFFF)) >> np.uint64(12)).astype(np.int64)
+    low, high = _powers()[entry % PARTS], _powers()[entry % PARTS + 1]
+    mantissa = low + ((high - low) * (between >> 4) >> 16)
+    drawn = _assembled(mantissa, entry // PARTS + 1, limit.width, key)
+    over = compare(drawn, limit) >= 0  # only where the table's rounding meets the limit itself
+    planes, length = drawn.planes, drawn.length
+    planes[:, over] = 0
+    planes[0, over] = 1
+    length[over] = 1
+    return Number(planes, length)
+
+
+def _assembled(mantissa: I64, length: I64, width: int, key: U64) -> Number:
+    """Return numbers of the given lengths: leading digits from the mantissa, random ones below."""
+    planes = digit_planes(random_u64(key, 2), width)
+    planes *= np.arange(width)[:, None] < length
+    rows = np.arange(len(key))
+    for back in range(1, LEADING + 1):
+        place = length - back
+        here = place >= 0
+        digit = mantissa // 10 ** (LEADING - back) % 10
+        planes[place[here], rows[here]] = digit[here].astype(np.uint8)
+    return Number(planes, length.copy())
