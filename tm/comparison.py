@@ -8,6 +8,7 @@ from abc import abstractmethod
 
 from .basic import BasicMachine, View
 from .classes import Variant
+from .instructions import ACTIONS, LAST_COMMAND, aligner, basic
 
 EQUAL, MORE, FEWER = Variant("equal", 2, "equal"), Variant("greater", 1, "greater"), Variant("less", 1, "less")
 # What an odd count leaves over goes to greater at even lengths and to less at odd ones.
@@ -52,3 +53,43 @@ class Comparison(BasicMachine):
         if len_a == len_b:
             return VARIANTS[len_a % 2]
         return (MORE,) if len_a > len_b else (FEWER,)
+
+
+def comparing(title: str, whether: str, rules: str) -> str:
+    """Return the instruction of a comparison."""
+    return basic(
+        title,
+        f"tells whether {whether}",
+        tapes="operand 1 with [HEAD1] in it, operand 2 with [HEAD2] in it, and the answer so far after [OUTPUT]",
+        reads=". A head reads the digit on its right; behind the last digit there is none left.",
+        states="q1 compare one pair of digits",
+        result="True or False",
+        actions=f"CMD{ACTIONS} [HEAD1] RIGHT and [HEAD2] RIGHT move a head by one digit; [OUTPUT] True and [OUTPUT]"
+        " False write the answer; [OUTPUT] alone closes the output, and its token disappears.",
+        rules=f"{rules} {LAST_COMMAND}",
+    )
+
+
+def relation(title: str, than: str, length: str) -> str:
+    """Return the instruction of a comparison by size."""
+    return comparing(
+        title,
+        f"operand 1 is {than} than operand 2 (non-negative integers)",
+        rules="q0 puts both heads on the units and writes False. In q1, while both operands have a digit, move both"
+        f" heads; if the digits differ, also write whether the first is {than}, as a higher place outweighs the lower"
+        f" ones. When one operand has ended, the {length} one is {than}, so write that answer and halt; when both have"
+        " ended, halt with the answer held.",
+    )
+
+
+def comparing_both_ways(title: str, relation: str, sign: str, first: str) -> str:
+    """Return the aligner's instruction of a comparison."""
+    return aligner(
+        title,
+        f"questions as people write them (is a {relation} b?) and the Turing machine",
+        raw=f"the two numbers with {sign} between them and = at the end",
+        registers="the empty [OUTPUT]",
+        first=f"moves both heads onto the units, writes {first} and goes to state q1",
+        halted="each head where it stopped inside or behind its operand, True or False",
+        write="the question with its answer; a head says nothing about the number, so leave it out",
+    )

@@ -8,6 +8,7 @@ A helper of ``sub`` with one operand. When nothing is left the result is a bare 
 
 from .basic import BasicMachine, View
 from .classes import Variant, first_and_last
+from .instructions import ACTIONS, LAST_COMMAND, basic
 
 VARIANTS = Variant("zeros", 1, "inner_zeros"), Variant("plain", 1, "second_digit")
 
@@ -46,32 +47,18 @@ class LeftMask(BasicMachine):
         return VARIANTS if len_a > 1 else VARIANTS[1:]
 
 
-LeftMask.instruction = """\
-LEFT_MASK is a Turing machine that removes the highest (leftmost) digit of a non-negative integer, and the
-zeros that then lead: 1050 becomes 50. You are its control: given the current entry of a run, you write
-the next one. An entry is a state line and a command line.
-
-State line: LEFT_MASK, the state, the operand with [HEAD] in it, and the output, which stands to the left
-of [OUTPUT]. Numbers are reversed, units first, with | before each digit: 120 is |0|2|1, so the highest
-digit is the last one. The head reads the digit on its right. States: q0 start, q1 copy one digit, q2 drop
-leading zeros of the result, qH halted with the result at the end of the line.
-
-Command line: CMD and actions, done from left to right; the last one names the state to go to. [HEAD]
-RIGHT moves the head by one digit; [OUTPUT] d writes d; [OUTPUT] RIGHT moves on to the next free place;
-[OUTPUT] LEFT goes back by one place and drops the digit there.
-
-Rules: q0 puts the head on the units. In q1 copy the digit under the head and move on; when the head is at
-the end, go back over the highest digit, blank it with 0, which leaves no mark in the text, and go to q2.
-In q2 step left while the last digit written is 0; otherwise, or when nothing is left, halt. An empty
-result is shown as 0, without |. The last command line is "No command to execute. Halt state."
-
-Job: apply the command to the state line, then give the command that the new state calls for.
-
-Example. The entry
-LEFT_MASK, q1,  |0|5|0|1[HEAD] |0|5|0|1[OUTPUT]
-CMD [OUTPUT] LEFT, [OUTPUT] 0, q2
-is followed by
-LEFT_MASK, q2,  |0|5|0|1[HEAD] |0|5|0[OUTPUT]
-CMD [OUTPUT] LEFT, q2
-
-"""
+LeftMask.shown_step = (1050, 0, 5)
+LeftMask.instruction = basic(
+    "LEFT_MASK",
+    "removes the highest (leftmost) digit of a non-negative integer, and the zeros that then lead: 1050 becomes 50",
+    tapes="the operand with [HEAD] in it, and the output, which stands to the left of [OUTPUT]",
+    reads=", so the highest digit is the last one. The head reads the digit on its right.",
+    states="q1 copy one digit, q2 drop leading zeros of the result",
+    result="the result",
+    actions=f"CMD{ACTIONS} [HEAD] RIGHT moves the head by one digit; [OUTPUT] d writes d; [OUTPUT] RIGHT moves on to"
+    " the next free place; [OUTPUT] LEFT goes back by one place and drops the digit there.",
+    rules="q0 puts the head on the units. In q1 copy the digit under the head and move on; when the head is at the end,"
+    " go back over the highest digit, blank it with 0, which leaves no mark in the text, and go to q2. In q2 step left"
+    " while the last digit written is 0; otherwise, or when nothing is left, halt. An empty result is shown as 0,"
+    f" without |. {LAST_COMMAND}",
+)

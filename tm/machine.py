@@ -61,6 +61,8 @@ class Machine(ABC):
         instruction: the natural-language description that the first training stage puts before a prompt.
         aligner_instruction: the same for aligner rows.
         raw_instruction: the same for raw rows.
+        shown_step: operands and step of an example behind the instruction, whose paragraphs are wrapped then.
+        shown_pair: operands of the example behind the aligner's instruction, in the same way.
         example: a pair of operands to show the machine with.
         law: how operands are distributed in a class without variants, by its name in ``pipelines.sampling.laws``.
         stress: the families of its split stress, by their name in ``pipelines.sampling.stress``.
@@ -76,6 +78,8 @@ class Machine(ABC):
     instruction: ClassVar[str] = ""
     aligner_instruction: ClassVar[str] = ""
     raw_instruction: ClassVar[str] = ""
+    shown_step: ClassVar[tuple[int, int, int] | None] = None
+    shown_pair: ClassVar[tuple[int, int] | None] = None
     example: ClassVar[tuple[str, str]] = ("47", "38")
     law: ClassVar[str | OperandDistribution] = "free"
     stress: ClassVar[str] = ""

@@ -10,6 +10,7 @@ import numpy as np
 
 from .columns import I64, Number, Operands
 from .composer import Call, Composer
+from .instructions import LOOP_COMMAND, LOOP_JOB, NO_COMMAND, aligner, composer
 from .interpreter import tape_text
 from .render import Part, left, right
 from .sums import Group, Value
@@ -78,72 +79,30 @@ class Mul(Composer):
             yield len_a, 2, 2 * num - one_digit, "b_10_to_15"
 
 
-Mul.instruction = """\
-MUL is a machine that multiplies operand 1 by operand 2, which is at least 1, by repeated addition. It
-calls the machines LESS_THAN (is the count below operand 2?) and ADD. You are its control: given what
-stands now, you write what comes next.
-
-Algorithm: start with count 1 and output = operand 1. While the count is less than operand 2, add operand
-1 to the output and 1 to the count. With 45 * 3: count 1, output 45; 1 < 3, so output 45 + 45 = 90, count
-2; 2 < 3, so output 45 + 90 = 135, count 3; 3 < 3 is False, so halt: 45 * 3 = 135.
-
-State line: MUL, the state, operand 1 after [HEAD1], operand 2 after [HEAD2], the counter after [COUNT],
-the product so far after [OUTPUT]; at the halt the token [OUTPUT] is gone. Numbers are reversed, units
-first, with | before each digit: 120 is |0|2|1. States: q0 start, both registers empty; q1 compare; q2 add
-operand 1 to the output; q3 add 1 to the count; qH halted. Command line: at q0 it writes both registers
-and goes to q1; elsewhere CMD [CALL], the machine to call and the state to go to when that machine has
-halted.
-
-The prompt has two lines at q0 (state line, command line) and four lines otherwise: after MUL's state line
-and its call come the called machine's last state line, with its result at the end, and "No command to
-execute. Halt state." The answer is MUL's new state line and command; if the command is a call, two
-further lines give the initial state of the called machine and its first command. q1 calls LESS_THAN on
-the count and operand 2, next state q2; its True leads to q2, its False to qH, where the answer is the qH
-line with the product and "No command to execute. Halt state." q2 calls ADD on operand 1 and the output,
-next state q3; the sum is the new output. q3 calls ADD on the count and 1, next state q1; the sum is the
-new count.
-
-Job: read the result of the called machine, put it where it belongs, go to the next state, give its
-command.
-
-Example. The entry
-MUL, q2, [HEAD1]|5|4 [HEAD2]|3 [COUNT]|1 [OUTPUT]|5|4
-CMD [CALL] ADD, q3
-ADD, qH,  |5|4[HEAD1] |5|4[HEAD2] [C]0 |0|9
-No command to execute. Halt state.
-is followed by
-MUL, q3, [HEAD1]|5|4 [HEAD2]|3 [COUNT]|1 [OUTPUT]|0|9
-CMD [CALL] ADD, q1
-ADD, q0, [HEAD1] |1[HEAD2] |1 [C] [OUTPUT]
-CMD: [C] 0, [HEAD1] RIGHT, [HEAD2] RIGHT, q1
-
-"""
-
-Mul.aligner_instruction = """\
-You translate between products as people write them and the machine MUL. The text below is an input or an
-output.
-
-An input is a product with its = sign; the second number is at least 1. Write the entry that the machine
-starts with: the state line (MUL, state q0, the operands after their heads [HEAD1] and [HEAD2], the empty
-counter [COUNT], the empty [OUTPUT]) and the first command line, which sets the counter to 1 and the
-output to operand 1 and goes to state q1. An output is the entry that the machine halts with: the state
-line in state qH, the operands after their heads, the counter after [COUNT], the product at the end of the
-line, then the line that says there is no command. Write the product out in full; the counter is left out.
-The machine's numbers are reversed, units first, with | before each digit: 120 is |0|2|1. Only the 1 that
-the command writes to the counter has no |.
-
-Example of an input:
-45*3=
-Its answer:
-MUL, q0, [HEAD1]|5|4 [HEAD2]|3 [COUNT] [OUTPUT]
-CMD [COUNT] 1, [OUTPUT]|5|4, q1
-
-Example of an output:
-MUL, qH, [HEAD1]|5|4 [HEAD2]|3 [COUNT]|3 |5|3|1
-No command to execute. Halt state.
-Its answer:
-45*3=135
-
-"""
-
+Mul.shown_step, Mul.shown_pair = (45, 3, 2), (45, 3)
+Mul.instruction = composer(
+    "MUL",
+    "multiplies operand 1 by operand 2, which is at least 1, by repeated addition. It calls the machines LESS_THAN (is"
+    " the count below operand 2?) and ADD",
+    algorithm=": start with count 1 and output = operand 1. While the count is less than operand 2, add operand 1 to"
+    " the output and 1 to the count. With 45 * 3: count 1, output 45; 1 < 3, so output 45 + 45 = 90, count 2; 2 < 3, so"
+    " output 45 + 90 = 135, count 3; 3 < 3 is False, so halt: 45 * 3 = 135.",
+    registers=", the counter after [COUNT], the product so far after [OUTPUT]; at the halt the token [OUTPUT] is gone",
+    states=": q0 start, both registers empty; q1 compare; q2 add operand 1 to the output; q3 add 1 to the count",
+    command=LOOP_COMMAND,
+    calls="q1 calls LESS_THAN on the count and operand 2, next state q2; its True leads to q2, its False to qH, where"
+    f" the answer is the qH line with the product and {NO_COMMAND} q2 calls ADD on operand 1 and the output, next state"
+    " q3; the sum is the new output. q3 calls ADD on the count and 1, next state q1; the sum is the new count.",
+    job=LOOP_JOB,
+)
+Mul.aligner_instruction = aligner(
+    "MUL",
+    "products as people write them and the machine",
+    raw="a product with its = sign; the second number is at least 1",
+    registers="the empty counter [COUNT], the empty [OUTPUT]",
+    first="sets the counter to 1 and the output to operand 1 and goes to state q1",
+    halted="the operands after their heads, the counter after [COUNT], the product",
+    write="the product out in full; the counter is left out",
+    more=" Only the 1 that the command writes to the counter has no |.",
+)
 Mul.raw_instruction = "Answer with the product of the two numbers, in digits.\n\n"

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from .basic import BasicMachine, View
 from .classes import StepRule, Variant
+from .instructions import ACTIONS, LAST_COMMAND, basic
 
 # The published law is two free problems and one with leading nines; of the free ones a ninth begins with 9 too.
 VARIANTS = Variant("plain", 16, "complement"), Variant("leading_nines", 11, "leading_nines")
@@ -61,34 +62,20 @@ class Reflection(BasicMachine):
         return VARIANTS if len_a == len_b else VARIANTS[:1]
 
 
-Reflection.instruction = """\
-REFLECTION is a Turing machine that subtracts operand 2 from operand 1, where operand 1 is written with
-nines only and is not the smaller one: each digit d becomes 9 - d. You are its control: given the current
-entry of a run, you write the next one. An entry is a state line and a command line.
-
-State line: REFLECTION, the state, operand 1 with [HEAD1] in it, operand 2 with [HEAD2] in it, and the
-output, which stands to the left of [OUTPUT]. Numbers are reversed, units first, with | before each digit:
-120 is |0|2|1. A head reads the digit on its right; behind the last digit of operand 2 it reads 0. States:
-q0 start, q1 subtract one pair of digits, q2 drop leading zeros of the result, qH halted with the result
-at the end of the line.
-
-Command line: CMD and actions, done from left to right; the last one names the state to go to. [HEAD1]
-RIGHT and [HEAD2] RIGHT move a head by one digit; [OUTPUT] d writes d; [OUTPUT] RIGHT moves on to the next
-free place; [OUTPUT] LEFT goes back by one place and drops the digit there; [OUTPUT] alone closes the
-output.
-
-Rules: q0 puts both heads on the units. In q1 write the difference of the two digits and move the heads
-that still have a digit; when [HEAD1] is at the end, go to q2. In q2 step left while the last digit
-written is 0, then close the output and halt. If nothing but | is left, the result is |0. The last command
-line is "No command to execute. Halt state."
-
-Job: apply the command to the state line, then give the command that the new state calls for.
-
-Example. The entry
-REFLECTION, q1,  |9|9[HEAD1]|9 |8|9[HEAD2] |1|0[OUTPUT]
-CMD [HEAD1] RIGHT, [OUTPUT] 9, [OUTPUT] RIGHT, q1
-is followed by
-REFLECTION, q1,  |9|9|9[HEAD1] |8|9[HEAD2] |1|0|9[OUTPUT]
-CMD q2
-
-"""
+Reflection.shown_step = (999, 98, 3)
+Reflection.instruction = basic(
+    "REFLECTION",
+    "subtracts operand 2 from operand 1, where operand 1 is written with nines only and is not the smaller one: each"
+    " digit d becomes 9 - d",
+    tapes="operand 1 with [HEAD1] in it, operand 2 with [HEAD2] in it, and the output, which stands to the left of"
+    " [OUTPUT]",
+    reads=". A head reads the digit on its right; behind the last digit of operand 2 it reads 0.",
+    states="q1 subtract one pair of digits, q2 drop leading zeros of the result",
+    result="the result",
+    actions=f"CMD{ACTIONS} [HEAD1] RIGHT and [HEAD2] RIGHT move a head by one digit; [OUTPUT] d writes d; [OUTPUT]"
+    " RIGHT moves on to the next free place; [OUTPUT] LEFT goes back by one place and drops the digit there; [OUTPUT]"
+    " alone closes the output.",
+    rules="q0 puts both heads on the units. In q1 write the difference of the two digits and move the heads that still"
+    " have a digit; when [HEAD1] is at the end, go to q2. In q2 step left while the last digit written is 0, then close"
+    f" the output and halt. If nothing but | is left, the result is |0. {LAST_COMMAND}",
+)

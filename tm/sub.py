@@ -10,6 +10,7 @@ import numpy as np
 from .add import lopsided
 from .columns import I64, Number, widen
 from .composer import Call, Composer
+from .instructions import NO_COMMAND, aligner, composer
 from .interpreter import tape_text, units_first
 from .render import Part, Pick, low
 from .sums import Group, Value, nines
@@ -70,66 +71,29 @@ class Sub(Composer):
         return num // 2 if lopsided(len_a, len_b) else num
 
 
-Sub.instruction = """\
-SUB is a machine that subtracts operand 2 from operand 1, which is not the smaller one, by calling other
-machines: REFLECTION (nines minus a number), ADD and LEFT_MASK (drop the highest digit). You are its
-control: given what stands now, you write what comes next.
-
-Algorithm, for an operand 1 of n digits: subtract operand 2 from n nines, add operand 1, add 1, drop the
-highest digit. With 12 - 7: 99 - 7 = 92 (REFLECTION); 12 + 92 = 104 (ADD); 104 + 1 = 105 (ADD); 105
-without its highest digit is 5 (LEFT_MASK). So 12 - 7 = 5.
-
-State line: SUB, the state, operand 1 after [HEAD1], operand 2 after [HEAD2]. At the halt the result
-follows; before that the line ends with a blank. Numbers are reversed, units first, with | before each
-digit: 120 is |0|2|1. States, named by what comes next: q0 start; q1 REFLECTION; q2 the ADD of operand 1;
-q3 the ADD of 1; q4 LEFT_MASK; qH halted. Command line: CMD and the state to go to, or CMD [CALL], the
-machine to call and the state to go to when that machine has halted.
-
-The prompt has two lines at q0 (state line, command line) and four lines otherwise: after SUB's state line
-and its call come the called machine's last state line, with its result at the end, and "No command to
-execute. Halt state." The answer is SUB's new state line and command; if the command is a call, two
-further lines give the initial state of the called machine and its first command. Calls: REFLECTION on n
-nines and operand 2; ADD on operand 1 and that result; ADD on that sum and 1; LEFT_MASK on that sum. After
-LEFT_MASK the answer is the qH line with the result, and "No command to execute. Halt state."
-
-Job: read the result of the called machine, go to the state that the call names, give its command.
-
-Example. The entry
-SUB, q1, [HEAD1]|2|1 [HEAD2]|7\x20
-CMD [CALL] REFLECTION, q2
-REFLECTION, qH,  |9|9[HEAD1] |7[HEAD2] |2|9
-No command to execute. Halt state.
-is followed by
-SUB, q2, [HEAD1]|2|1 [HEAD2]|7\x20
-CMD [CALL] ADD, q3
-ADD, q0, [HEAD1] |2|1[HEAD2] |2|9 [C] [OUTPUT]
-CMD: [C] 0, [HEAD1] RIGHT, [HEAD2] RIGHT, q1
-
-"""
-
-Sub.aligner_instruction = """\
-You translate between differences as people write them and the machine SUB. The text below is an input or
-an output.
-
-An input is a difference with its = sign; the first number is not the smaller one. Write the entry that
-the machine starts with: the state line (SUB, state q0, the operands after their heads [HEAD1] and
-[HEAD2], a blank at the end) and the first command line, which goes to state q1. An output is the entry
-that the machine halts with: the state line in state qH, the operands after their heads, the difference at
-the end of the line, then the line that says there is no command. Write the difference out in full. The
-machine's numbers are reversed, units first, with | before each digit: 120 is |0|2|1.
-
-Example of an input:
-105-99=
-Its answer:
-SUB, q0, [HEAD1]|5|0|1 [HEAD2]|9|9\x20
-CMD q1
-
-Example of an output:
-SUB, qH, [HEAD1]|5|0|1 [HEAD2]|9|9 |6
-No command to execute. Halt state.
-Its answer:
-105-99=6
-
-"""
-
+Sub.shown_step, Sub.shown_pair = (12, 7, 1), (105, 99)
+Sub.instruction = composer(
+    "SUB",
+    "subtracts operand 2 from operand 1, which is not the smaller one, by calling other machines: REFLECTION (nines"
+    " minus a number), ADD and LEFT_MASK (drop the highest digit)",
+    algorithm=", for an operand 1 of n digits: subtract operand 2 from n nines, add operand 1, add 1, drop the highest"
+    " digit. With 12 - 7: 99 - 7 = 92 (REFLECTION); 12 + 92 = 104 (ADD); 104 + 1 = 105 (ADD); 105 without its highest"
+    " digit is 5 (LEFT_MASK). So 12 - 7 = 5.",
+    registers=". At the halt the result follows; before that the line ends with a blank",
+    states=", named by what comes next: q0 start; q1 REFLECTION; q2 the ADD of operand 1; q3 the ADD of 1; q4"
+    " LEFT_MASK",
+    command="CMD and the state to go to, or",
+    calls="Calls: REFLECTION on n nines and operand 2; ADD on operand 1 and that result; ADD on that sum and 1;"
+    f" LEFT_MASK on that sum. After LEFT_MASK the answer is the qH line with the result, and {NO_COMMAND}",
+    job="go to the state that the call names",
+)
+Sub.aligner_instruction = aligner(
+    "SUB",
+    "differences as people write them and the machine",
+    raw="a difference with its = sign; the first number is not the smaller one",
+    registers="a blank at the end",
+    first="goes to state q1",
+    halted="the operands after their heads, the difference",
+    write="the difference out in full",
+)
 Sub.raw_instruction = "Answer with the first number minus the second, in digits.\n\n"
