@@ -6,9 +6,10 @@ import tracemalloc
 import pytest
 
 from caef_data.errors import UserError
-from caef_data.pipelines import cells, console, plan, scan
+from caef_data.pipelines import console, plan
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.plan import Plan, make_plan
+from caef_data.pipelines.sampling import classes, enumerate_small
 from caef_data.tests.commands import call
 
 
@@ -29,7 +30,7 @@ def test_what_no_plan_can_list_is_refused_before_it_is_looked_at(
     def look(*_: object) -> None:
         pytest.fail("an expression was looked at")
 
-    monkeypatch.setattr(scan._Scan, "run", look)
+    monkeypatch.setattr(enumerate_small._Scan, "run", look)
     tasks = [str(settings.pop("task"))]
     with pytest.raises(UserError, match="the plan would list up to [0-9,]+ expressions") as error:
         make_plan(from_flags(tasks, **settings))
@@ -49,9 +50,9 @@ def test_a_plan_is_the_same_a_few_expressions_at_a_time(monkeypatch: pytest.Monk
         return [*drawn(found), *((lists, None if rows is None else rows.tolist()) for lists, rows in kept)]
 
     whole = once()
-    for module in (cells, plan):
+    for module in (classes, plan):
         monkeypatch.setattr(module, "TOGETHER", 7)
-    monkeypatch.setattr(scan, "DIGITS", 1)
+    monkeypatch.setattr(enumerate_small, "DIGITS", 1)
     assert once() == whole
 
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,9 @@ from .render import Block, Cells, Part, render
 
 if TYPE_CHECKING:
     from .machine import Dialect, Machine, Transition
+
+
+Name = TypeVar("Name", str, "str | None")
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,15 +103,20 @@ class WalkedBatch(Batch):
         return Rows(rows.expression[order], rows.index[order])
 
 
+def _coded(values: Sequence[Name]) -> tuple[I64, tuple[Name, ...]]:
+    """Return each value as an index into the sorted distinct ones; None comes first."""
+    names = tuple(sorted(set(values), key=lambda name: name or ""))
+    return np.array([names.index(value) for value in values], np.int64), names
+
+
 def texts(blocks: Sequence[Block], num_rows: int) -> Texts:
     """Render blocks and note each row's state and call."""
-    states = tuple(sorted({block.state for block in blocks}))
-    calls = tuple(sorted({block.call for block in blocks}, key=lambda call: call or ""))
+    states, state_names = _coded([block.state for block in blocks])
+    calls, call_names = _coded([block.call for block in blocks])
     state, call = np.zeros(num_rows, np.int64), np.zeros(num_rows, np.int64)
-    for block in blocks:
-        state[block.rows] = states.index(block.state)
-        call[block.rows] = calls.index(block.call)
-    return Texts(render(blocks, num_rows), state, states, call, calls)
+    for block, its_state, its_call in zip(blocks, states, calls, strict=True):
+        state[block.rows], call[block.rows] = its_state, its_call
+    return Texts(render(blocks, num_rows), state, state_names, call, call_names)
 
 
 def walk_rows(num_steps: I64) -> Rows:
@@ -126,26 +134,23 @@ class SteppedBatch(WalkedBatch):
         super().__init__(machine, operands, dialect)
         b = operands.b.integers() if operands.b is not None else [0] * len(operands)
         self.pairs = list(zip(operands.a.integers(), b, strict=True))
-        self.known: dict[tuple[int, int], Transition] = {}
+        self._made: dict[tuple[int, int], Transition] = {}
+
+    @cached_property
+    def _runs(self) -> list[list[Transition]]:
+        return [list(self.machine.transitions(a, b, self.dialect)) for a, b in self.pairs]
 
     @cached_property
     def num_steps(self) -> I64:
-        return np.array([self._count(row) for row in range(len(self.pairs))], np.int64)
-
-    def _count(self, row: int) -> int:
-        if not self.machine.walks:
-            return self.machine.num_steps(*self.pairs[row])
-        run = list(self.machine.transitions(*self.pairs[row], self.dialect))
-        self.known.update(((row, step), transition) for step, transition in enumerate(run))
-        return len(run)
+        if self.machine.walks:
+            return np.array([len(run) for run in self._runs], np.int64)
+        return np.array([self.machine.num_steps(a, b) for a, b in self.pairs], np.int64)
 
     def prompts(self, rows: Rows) -> Texts:
-        found = self._transitions(rows)
-        return _stepped([(step.prompt, step.state, None) for step in found])
+        return _stepped([(step.prompt, step.state, None) for step in self._transitions(rows)])
 
     def completions(self, rows: Rows) -> Texts:
-        found = self._transitions(rows)
-        return _stepped([(step.completion, step.next_state, step.call) for step in found])
+        return _stepped([(step.completion, step.next_state, step.call) for step in self._transitions(rows)])
 
     def initial(self) -> pa.Array:
         return strings([self.machine.initial(a, b) for a, b in self.pairs])
@@ -159,24 +164,14 @@ class SteppedBatch(WalkedBatch):
         return Cells(np.frombuffer("".join(answers).encode(), np.uint8), np.cumsum(size) - size, size)
 
     def _transitions(self, rows: Rows) -> list[Transition]:
-        return [self._transition(*key) for key in zip(rows.expression.tolist(), rows.index.tolist(), strict=True)]
-
-    def _transition(self, row: int, step: int) -> Transition:
-        if (row, step) not in self.known:
-            if self.machine.walks:
-                self._count(row)
-            else:
-                self.known[row, step] = self.machine.transition(*self.pairs[row], step, self.dialect)
-        return self.known[row, step]
+        places: list[tuple[int, int]] = list(zip(rows.expression.tolist(), rows.index.tolist(), strict=True))
+        if self.machine.walks:
+            return [self._runs[row][step] for row, step in places]
+        for row, step in set(places).difference(self._made):
+            self._made[row, step] = self.machine.transition(*self.pairs[row], step, self.dialect)
+        return [self._made[place] for place in places]
 
 
-def _stepped(found: list[tuple[str, str, str | None]]) -> Texts:
-    states = tuple(sorted({state for _, state, _ in found}))
-    calls = tuple(sorted({call for _, _, call in found}, key=lambda call: call or ""))
-    return Texts(
-        strings([text for text, _, _ in found]),
-        np.array([states.index(state) for _, state, _ in found], np.int64),
-        states,
-        np.array([calls.index(call) for _, _, call in found], np.int64),
-        calls,
-    )
+def _stepped(found: Sequence[tuple[str, str, str | None]]) -> Texts:
+    text, states, calls = zip(*found, strict=True) if found else ((), (), ())
+    return Texts(strings(text), *_coded(states), *_coded(calls))

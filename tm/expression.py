@@ -4,7 +4,8 @@ A raw expression is operand, sign, operand, ``=``; operands are ASCII digits wit
 ``0``). The signs stand in the machines' own files; a machine without a sign (a helper) has no raw form.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Sequence, Set
 from typing import NoReturn
 
 from ..errors import UserError, clip, nearest
@@ -46,10 +47,8 @@ def parse_operand(text: str, name: str) -> str:
     """
     if not text:
         _fail(f"operand {name} is empty", text, None, _OPERAND_RULE)
-    stop = _end_of_digits(text, 0)
-    if stop < len(text):
-        _fail(f"operand {name} holds {_describe(text[stop])}", text, stop, _OPERAND_RULE)
-    _check_digits(text, 0, stop, f"operand {name}")
+    _check_characters(text, _DIGITS, f"operand {name} holds", _OPERAND_RULE)
+    _check_digits(text, 0, len(text), f"operand {name}")
     return text
 
 
@@ -86,35 +85,32 @@ def parse_problem(words: Sequence[str], task: str | None = None) -> tuple[str, s
 def _parse(text: str, closed: bool) -> tuple[str, str, str]:
     table = signs()
     allowed = f"a, sign, b, '=' with sign one of {' '.join(table)}; a and b: {_OPERAND_RULE}"
-    known = _DIGITS.union("=", *table)
-    for column, character in enumerate(text):
-        if character not in known:
-            _fail(f"the expression holds {_describe(character)}", text, column, allowed)
-    end_a = _end_of_digits(text, 0)
-    _check_digits(text, 0, end_a, "operand a")
-    start_b = end_a
-    while start_b < len(text) and text[start_b] not in _DIGITS:
-        start_b += 1
-    sign = text[end_a:start_b]
+    _check_characters(text, _DIGITS.union("=", *table), "the expression holds", allowed)
+    a, sign, b, tail = re.fullmatch("([0-9]*)([^0-9]*)([0-9]*)(.*)", text).groups()  # type: ignore[union-attr]
+    start_b = len(a + sign)
+    _check_digits(text, 0, len(a), "operand a")
     if sign not in table:
-        what = f"unknown sign {clip(sign)}{nearest(sign[:8], table)}"
-        if sign in ("", "="):
-            what = "the sign is missing"
-        _fail(what, text, end_a, allowed)
-    end_b = _end_of_digits(text, start_b)
-    _check_digits(text, start_b, end_b, "operand b")
-    tail = text[end_b:]
+        missing = sign in ("", "=")
+        what = "the sign is missing" if missing else f"unknown sign {clip(sign)}{nearest(sign[:8], table)}"
+        _fail(what, text, len(a), allowed)
+    _check_digits(text, start_b, start_b + len(b), "operand b")
     if tail != "=" and (closed or tail):
         what = "the expression should end with '=' after operand b" if tail else "'=' is missing at the end"
-        _fail(what, text, end_b + (tail[:1] == "="), allowed)
-    return table[sign], text[:end_a], text[start_b:end_b]
+        _fail(what, text, start_b + len(b) + (tail[:1] == "="), allowed)
+    return table[sign], a, b
 
 
-def _end_of_digits(text: str, start: int) -> int:
-    stop = start
-    while stop < len(text) and text[stop] in _DIGITS:
-        stop += 1
-    return stop
+def _check_characters(text: str, known: Set[str], what: str, allowed: str) -> None:
+    """Refuse the first character that is not known."""
+    for column, character in enumerate(text):
+        if character in known:
+            continue
+        named = f"the character {ascii(character)}"
+        if character.isspace():
+            named = f"the blank {ascii(character)}"
+        elif character.isdecimal():
+            named = f"{ascii(character)}, a digit of another script"
+        _fail(f"{what} {named}", text, column, allowed)
 
 
 def _check_digits(text: str, start: int, stop: int, name: str) -> None:
@@ -125,14 +121,6 @@ def _check_digits(text: str, start: int, stop: int, name: str) -> None:
         _fail(f"{name} has {stop - start:,} digits", text, start, _OPERAND_RULE)
     if text[start] == "0" and stop - start > 1:
         _fail(f"{name} has a leading zero", text, start, _OPERAND_RULE)
-
-
-def _describe(character: str) -> str:
-    if character.isspace():
-        return f"the blank {ascii(character)}"
-    if character.isdecimal() and character not in _DIGITS:
-        return f"{ascii(character)}, a digit of another script"
-    return f"the character {ascii(character)}"
 
 
 def _fail(what: str, text: str, column: int | None, allowed: str) -> NoReturn:

@@ -49,7 +49,6 @@ class Control(NamedTuple):
     pending: str = ""
 
 
-Follows = Mapping[Control, set[Control]]
 LAST = 2  # number of the symbol that the output ends with; 0 and 1 are those under the heads
 
 
@@ -169,13 +168,11 @@ class Table:
         self.looks_back = bool(looking)
         self.writes_late = any(case.written > 0 for control in looking for case in found[control])
         self.takes_back = any(case.written < 0 for cases in found.values() for case in cases)
-        follows = {control: {case.then for case in cases} for control, cases in found.items()}
-        self._check_output(found, follows)
+        self._follow(found)
         ends = {case.then for cases in found.values() for case in cases if case.then.state == "qH"}
         self.controls = (*found, *sorted(ends))
         lines = dict.fromkeys(case.line for cases in found.values() for case in cases if case.line is not None)
         self.lines = (*lines, HALT)
-        self.in_step, self.writes_in_step = self._in_step(found, follows), self._writes_in_step(found, follows)
         self._fill(found, {line: number for number, line in enumerate(lines)}, len(looking))
 
     @property
@@ -213,8 +210,8 @@ class Table:
                     self.next[codes] = self.lost
                     continue
                 self.next[codes] = number[case.then] * stride
-                fields = (*case.moves, 0)[:2], case.written, 1
-                self.moved[codes] = sum(value << SHIFT * at for at, value in enumerate((*fields[0], *fields[1:])))
+                fields = *(*case.moves, 0)[:2], case.written, 1
+                self.moved[codes] = sum(value << SHIFT * at for at, value in enumerate(fields))
                 self.written[codes] = int(case.digit) if case.digit else NOTHING
                 self.command[codes] = lines[case.line]
         self.waiting = np.where((self.next >= self.looking) & (self.next < self.halted), self.idle, self.next)
@@ -258,55 +255,39 @@ class Table:
         heads = (one, other)[: self.heads]
         return Configuration(state, now.tapes, heads, carry, "".join(output), flag, pending), steps
 
-    @staticmethod
-    def _check_output(found: Mapping[Control, list[Case]], follows: Follows) -> None:
-        """Refuse machines that write again where a digit was taken back: earlier entries would show the new digit."""
-        for cases in found.values():
-            for case in cases:
-                if case.written < 0 and any(
-                    later.written > 0 for control in _reachable(case.then, follows) for later in found.get(control, ())
-                ):
-                    raise Untabulated("it writes again where it took a digit back")
+    def _follow(self, found: Mapping[Control, list[Case]]) -> None:
+        """Note what holds of all that may follow a case, once for all runs.
 
-    @staticmethod
-    def _writes_in_step(found: Mapping[Control, list[Case]], follows: Follows) -> bool:
-        """Tell whether the digit at place p, if there is one, is written in step p + 1."""
-        start = Control("q0")
-        return not any(
-            case.written > 0
-            if control == start
-            else case.written < 1
-            and any(later.written > 0 for one in _reachable(case.then, follows) for later in found.get(one, ()))
-            for control, cases in found.items()
-            for case in cases
-        )
-
-    @staticmethod
-    def _in_step(found: Mapping[Control, list[Case]], follows: Follows) -> bool:
-        """Tell whether the symbols of step k are those at place k - 1: heads enter first and move on while they read.
-
-        Heads that have stopped behind their tape read nothing; those that stop elsewhere must not be read again.
+        Raises:
+            Untabulated: a digit may be written where one was taken back: earlier entries would show the new digit.
         """
-        reads = {control: {head for case in cases for head in case.symbols} for control, cases in found.items()}
-        for control, cases in found.items():
-            for case in cases:
-                for head, move in enumerate(case.moves):
-                    behind = case.symbols.get(head) == "" and control.state != "q0"
-                    if (move < 0 or move != 1 and not behind) and any(
-                        head in reads.get(later, ()) for later in _reachable(case.then, follows)
-                    ):
-                        return False
-        return True
+        pairs = [(control, case) for control, cases in found.items() for case in cases]
+        follows = {control: {case.then for case in cases} for control, cases in found.items()}
+        start = Control("q0")
+        writes = _leading_to({control for control, case in pairs if case.written > 0}, follows)
+        if any(case.written < 0 and case.then in writes for _, case in pairs):
+            raise Untabulated("it writes again where it took a digit back")
+        # The digit at place p, if there is one, is written in step p + 1: from the second step on, without a pause.
+        self.writes_in_step = not any(
+            case.written > 0 if control == start else case.written < 1 and case.then in writes
+            for control, case in pairs
+        )
+        # The symbols of step k are those at place k - 1: heads enter first and move on while they read. Heads that
+        # have stopped behind their tape read nothing; those that stop elsewhere must not be read again.
+        self.in_step = True
+        for head in range(self.heads):
+            reads = _leading_to({control for control, case in pairs if head in case.symbols}, follows)
+            for control, case in pairs:
+                behind = case.symbols.get(head) == "" and control.state != "q0"
+                stopped = case.moves[head] < 0 or case.moves[head] != 1 and not behind
+                self.in_step &= not (stopped and case.then in reads)
 
 
-def _reachable(start: Control, follows: Follows) -> set[Control]:
-    seen, todo = set[Control](), [start]
-    while todo:
-        control = todo.pop()
-        if control not in seen:
-            seen.add(control)
-            todo += follows.get(control, ())
-    return seen
+def _leading_to(targets: set[Control], follows: Mapping[Control, set[Control]]) -> set[Control]:
+    """Return the controls from which one of these is reached, these among them."""
+    while more := {control for control, then in follows.items() if control not in targets and then & targets}:
+        targets = targets | more
+    return targets
 
 
 def field(moved: I64, at: int) -> I64:
