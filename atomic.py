@@ -1,10 +1,12 @@
 """Files that are there whole or not at all: written aside under another name, synced, then renamed."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedRandom
 from pathlib import Path
+from typing import Any, BinaryIO
 
 TEMPORARY = ".writing-"  # how the name of a file begins that is being written
 
@@ -49,3 +51,10 @@ def sync(path: str | Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """Return the sha256 (hex) of all that a file holds, read from its beginning."""
+    readable: Any = file
+    file.seek(0)
+    return hashlib.file_digest(readable, "sha256").hexdigest()

@@ -21,10 +21,11 @@ from caef_data.pipelines import ray_engine
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags, load_declaration
 from caef_data.pipelines.engine import Engine, EngineChoice, packed
-from caef_data.pipelines.local_folder import LocalFolder
+from caef_data.pipelines.folder import Folder
+from caef_data.pipelines.manifest import ShardRecord
 from caef_data.pipelines.plan import Plan, make_plan
 from caef_data.pipelines.settings import Declaration
-from caef_data.pipelines.shard import ShardRecord
+from caef_data.pipelines.shard import write_shard
 
 Measured = dict[str, Any]
 
@@ -79,12 +80,12 @@ def entry(record: ShardRecord) -> tuple[float, int, int]:
 def own_part(folder: Path, part: int, parts: int, longest: int) -> Measured:
     """Write every ``parts``-th of the small shards, with nothing around it; return the seconds of one."""
     plan = work("shards", longest)
-    target = LocalFolder(folder / "data")
+    target = Folder(folder / "data")
     shards = range(part, plan.configs[0].num_shards, parts)
-    target.write_shard(plan.configs[0], shards[0])  # imports, and the first look at everything
+    write_shard(plan.configs[0], shards[0], target)  # imports, and the first look at everything
     start = time.perf_counter()
     for shard in shards:
-        target.write_shard(plan.configs[0], shard)
+        write_shard(plan.configs[0], shard, target)
     return {"seconds": (time.perf_counter() - start) / len(shards)}
 
 
@@ -95,7 +96,7 @@ def driver_part(folder: Path, shards: int) -> Measured:
     number = plan.configs[0].num_shards
 
     def nothing(job: object, task: tuple[int, int]) -> object:
-        from caef_data.pipelines.shard import ShardRecord
+        from caef_data.pipelines.manifest import ShardRecord
 
         path = f"add-one_step/train-{task[1]:05d}-of-{number:05d}.parquet"
         sizes = {"prompt": (40_000_000, 400), "completion": (40_000_000, 400)}
@@ -138,7 +139,7 @@ def plan_part(folder: Path, task: str, least: int, num: int) -> Measured:
         "shards": configs[0].num_shards,
         "seconds": seconds,
         "memory": memory * 1024,
-        "sent": len(pickle.dumps(packed(configs, LocalFolder(folder)))),
+        "sent": len(pickle.dumps(packed(configs, Folder(folder)))),
     }
 
 

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..pipelines.folder import open_folder, shown
+from ..pipelines.folder import shown
 from ..pipelines.hub_source import HubFiles, HubPlace, Say, download, is_parquet, local_or_hub, look_up
 from ..pipelines.local_folder import LocalFolder
 from ..pipelines.manifest import CARD, MANIFEST
+from ..pipelines.store_folder import open_folder
 from ..tm import tasks
 from .files import CONFIG, read_json
 from .published import PublishedFolder, raw_files
@@ -140,7 +141,7 @@ def problem_folder(settings: EvalSettings, say: Say) -> tuple[LocalFolder, str]:
             return PublishedFolder(download(files, raw.__contains__, say), raw, say), str(files.place)
     else:
         folder = open_folder(settings.data)
-        if not isinstance(folder, LocalFolder):
+        if not folder.local:
             raise UserError("problems are read from a dataset folder on this machine", where=shown(settings.data))
         if folder.manifest():
             return HeldFolder(folder.path), settings.data

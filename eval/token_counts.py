@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 from ..errors import UserError, clip, nearest
 from ..pipelines.export_formats import TEXTS
 from ..pipelines.export_source import damaged, opened, read_manifest, select
-from ..pipelines.folder import open_folder
 from ..pipelines.hub_source import Say, dataset_here
 from ..pipelines.plan import Config, make_plan
 from ..pipelines.settings import Declaration
+from ..pipelines.store_folder import open_folder
 
 if TYPE_CHECKING:
     from .backends.tokens import Tokens

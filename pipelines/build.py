@@ -14,11 +14,11 @@ from typing import Any
 from ..errors import UserError, clip, shown, telling_of_full_disk
 from .card import renewed_card, replaceable_card
 from .engine import Engine, Task, run_tasks
-from .folder import Folder, open_folder
-from .manifest import FORMAT, shard_record
+from .folder import Folder
+from .manifest import FORMAT, ShardRecord, shard_record
 from .plan import Config, Plan
 from .settings import RULES, Declaration, TaskSettings, digest
-from .shard import ShardRecord
+from .store_folder import open_folder
 from .versions import built_with, rules
 from .workers import default_workers
 

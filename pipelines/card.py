@@ -31,7 +31,7 @@ from .card_text import (
 )
 from .manifest import CARD
 from .settings import SPLITS, digest
-from .store_url import split_url
+from .store import split_url
 
 if TYPE_CHECKING:
     from .folder import Folder

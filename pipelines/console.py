@@ -20,12 +20,12 @@ from .build import ConfigResult, again_in, argument, build, command, resumed
 from .card import commands, loads_from
 from .declaration import rebuild_command
 from .engine import EngineChoice
-from .folder import open_folder
 from .hub_source import dataset_here
+from .manifest import ShardRecord
 from .plan import TEXT_RATE, Config, Plan, make_plan
 from .sampling.enumerate_small import Told
 from .settings import SPLITS, Declaration
-from .shard import ShardRecord
+from .store_folder import open_folder
 from .terminal import Bar, open_console, print_table
 from .workers import default_workers
 

@@ -22,9 +22,10 @@ from pathlib import Path
 from ..errors import UserError, clip, nearest
 from ..tm import machine
 from .folder import Folder
+from .manifest import ShardRecord
 from .memory import keep_freed_memory
 from .plan import Config
-from .shard import ShardRecord
+from .shard import write_shard
 from .workers import default_workers, end_with_parent, start_fork_server, uninterrupted
 
 Task = tuple[int, int]  # index of the config, shard
@@ -94,13 +95,13 @@ def run_tasks(configs: Sequence[Config], tasks: Sequence[Task], folder: Folder, 
         OSError: a shard could not be written.
     """
     written = (
-        ((task, folder.write_shard(configs[task[0]], task[1])) for task in tasks)
+        ((task, write_shard(configs[task[0]], task[1], folder)) for task in tasks)
         if workers <= 1 or len(tasks) <= 1
         else _in_processes(configs, tasks, folder, min(workers, len(tasks)))
     )
     with closing(written):
         for task, record in written:
-            folder.place(record)
+            folder.place(record.path)
             yield task, record
 
 
@@ -197,4 +198,4 @@ def _work(task: Task) -> ShardRecord:
         raise RuntimeError("this worker was not started by a build")
     configs, folder = _worker
     _keep_memory(configs[task[0]].block)
-    return folder.write_shard(configs[task[0]], task[1])
+    return write_shard(configs[task[0]], task[1], folder)

@@ -20,10 +20,11 @@ from .export_folder import INFO, RECIPE, ExportFolder, is_export, records
 from .export_formats import BARE, LAYOUTS, TEXTS, Around, write_rows
 from .export_recipe import recipe
 from .export_source import Part, damaged, opened, read_manifest, select
-from .folder import Folder, open_folder
+from .folder import Folder
 from .manifest import json_bytes
 from .settings import digest
 from .shard import ShardRecord, aside, place
+from .store_folder import open_folder
 from .workers import default_workers
 
 ESCAPED, FRAME = 1.05, 120  # bytes of a JSON string for a byte of text, and of what stands around a row: about

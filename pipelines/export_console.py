@@ -14,7 +14,7 @@ from .export import PartResult, Style, command, export
 from .export_folder import RECIPE, ExportFolder
 from .export_formats import LAYOUTS
 from .export_source import read_manifest, select
-from .folder import open_folder
+from .store_folder import open_folder
 from .terminal import open_console, print_table
 
 

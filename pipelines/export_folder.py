@@ -21,7 +21,7 @@ from .local_folder import FINISHED, LocalFolder
 from .manifest import CONFIG, STATE, WrongError, check_identity, check_split, json_bytes, shard_record, understood
 from .settings import SPLITS
 from .shard import TEMPORARY, ShardRecord
-from .store_url import split_url
+from .store import split_url
 
 FORMAT = 1  # of export.json and of the notes
 DONE, INFO, RECIPE, NOTES = "export.json", "dataset_info.json", "llamafactory.yaml", f"{STATE}/export.json"

@@ -12,9 +12,8 @@ from typing import Any, BinaryIO, cast
 from ..errors import UserError, clip, nearest, shown
 from .build import argument, resumed
 from .folder import Folder
-from .manifest import CONFIG, shard_record
+from .manifest import CONFIG, ShardRecord, shard_record
 from .settings import SPLITS
-from .shard import ShardRecord
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A dataset folder: what lies in it, and how a build reads, writes and finishes it, wherever it is.
+"""A dataset folder: what lies in it, and how a build reads, writes and finishes it.
 
 manifest.json           what is finished; written last
 README.md               the dataset card
@@ -8,79 +8,233 @@ README.md               the dataset card
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Container
-from contextlib import AbstractContextManager
+import re
+import shutil
+from collections.abc import Callable, Container, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
-from ..errors import UserError
+from ..atomic import TEMPORARY, aside, place, put, sha256_of, sync
+from ..errors import UserError, clip
 from ..errors import shown as shown
-from .manifest import CARD, MANIFEST, PLAN, json_bytes, manifest_from, plan_from
-from .shard import ShardRecord
+from .manifest import (
+    CARD,
+    CONFIG,
+    MANIFEST,
+    PLAN,
+    SHARD,
+    STATE,
+    ShardRecord,
+    is_shard,
+    json_bytes,
+    manifest_from,
+    plan_from,
+    shard_record,
+)
 
-if TYPE_CHECKING:
-    from .plan import Config
+FINISHED = f"{STATE}/shards.jsonl"  # one line a finished shard
+ASIDE = re.compile(rf"{re.escape(TEMPORARY)}([0-9a-f]{{8}}-)?{SHARD.pattern}")
 
 
-class Folder(ABC):
-    """A dataset folder; reads and writes go through here. It can be sent to worker processes.
+class Folder:
+    """A dataset folder on a disk of this machine, or on one that all nodes see; it can be sent to worker processes.
+
+    Paths are relative to it, with slashes. ``StoreFolder`` does the same on an object store.
 
     Args:
-        name: the folder as the user named it; it need not exist yet.
+        path: the folder, which need not exist yet.
+
+    Raises:
+        UserError: this cannot be the name of a folder.
     """
 
+    local = True  # it lies on this machine, at ``path``
     attempt = ""  # tells apart the files of two workers that were given the same shard, one of them thought lost
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, path: Path) -> None:
+        try:
+            possible = b"\0" not in os.fsencode(path)
+        except UnicodeEncodeError:
+            possible = False
+        if not possible:
+            raise UserError(f"{clip(str(path))} cannot be the name of a folder")
+        self.path, self.name = path, str(path)
 
     def absolute(self) -> Folder:
         """Return the same folder by a name that means the same in other processes and on other machines."""
-        return self
+        return Folder(self.path.absolute())
 
-    # Reading
+    def where(self, path: str) -> str:
+        """Return the place of a file inside the folder, for a message."""
+        return shown(f"{self.name.rstrip('/')}/{path}")
 
-    @abstractmethod
+    # Files
+
     def read(self, path: str) -> bytes | None:
-        """Return the bytes of a small file inside the folder; None where there is none."""
+        """Return the bytes of a small file; None where there is none."""
+        whole = self.path / path
+        return whole.read_bytes() if whole.exists() else None
 
-    @abstractmethod
     def open(self, path: str) -> BinaryIO:
-        """Open a file inside the folder for reading.
+        """Open a file for reading.
 
         Raises:
             OSError: there is none, or it cannot be read.
         """
+        return open(self.path / path, "rb")
 
-    @abstractmethod
-    def finished(self) -> dict[str, ShardRecord]:
-        """Return the records of the unfinished build's finished shards, by path."""
+    def equals(self, path: str, size: int, sha256: str) -> bool:
+        """Read a file, and tell whether it is there and every byte is what it should be."""
+        try:
+            with self.open(path) as file:
+                if file.seek(0, os.SEEK_END) != size:
+                    return False
+                return sha256_of(file) == sha256
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            return False
 
-    @abstractmethod
-    def holds(self, record: ShardRecord) -> bool:
-        """Tell whether a shard is there as a build of ours left it."""
+    def sizes(self, under: str = "") -> dict[str, int]:
+        """Return the bytes of every file, by path, of those below a folder if one is given."""
+        found = {}
+        for folder, _, names in os.walk(self.path / under):  # links to folders are none of ours, and not followed
+            for path in (Path(folder, name) for name in names):
+                found[path.relative_to(self.path).as_posix()] = path.lstat().st_size
+        return found
 
-    @abstractmethod
-    def on_disk(self) -> AbstractContextManager[Path]:
-        """Yield where the dataset lies on this machine: the folder itself, or a copy that goes with the block.
+    def put(self, path: str, content: bytes) -> None:
+        """Write a small file in one step."""
+        put(self.path / path, content)
+
+    def send(self, source: Path, path: str) -> None:
+        """Copy a file of this machine into the folder, to be read back: only on a store it appears in one step."""
+        (self.path / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, self.path / path)
+        sync(self.path / path)
+
+    def move(self, source: str, target: str) -> None:
+        """Give a file another path; its bytes do not travel."""
+        (self.path / target).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(self.path / source, self.path / target)
+        sync((self.path / target).parent)
+        self._tidy(source)
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Remove files; those that are not there are none the worse for it."""
+        for path in list(paths):
+            (self.path / path).unlink(missing_ok=True)
+            self._tidy(path)
+
+    def _tidy(self, path: str) -> None:
+        """Remove the folders that a file was the last one of."""
+        with suppress(OSError):
+            for parent in Path(path).parents[:-1]:
+                (self.path / parent).rmdir()
+
+    def new_file(self, path: str) -> AbstractContextManager[BinaryIO]:
+        """Open a file to be written, in a worker, so that ``place`` can put it where it belongs.
 
         Raises:
-            UserError: a copy is needed, but there is no finished dataset, or no room for it.
+            OSError: the disk is full or cannot be written; nothing is left behind.
         """
+        return aside(self.path / path, self.attempt)
 
-    @abstractmethod
+    def place(self, path: str) -> None:
+        """Put a new file in its place in one step: a file of the final name is whole and stays."""
+        place(self.path / path, self.attempt)
+
+    # The whole folder
+
     def check_ours(self) -> None:
         """Refuse a folder that holds something, but no dataset of ours.
 
         Raises:
             UserError: it does, or it is a file.
         """
+        state, known = self.path / STATE, {Path(PLAN).name, Path(FINISHED).name}
+        if state.is_symlink():
+            self.check_links()
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError("this is a file, not a folder", where=shown(self.path), next_step="choose another --out")
+        noted = state.is_dir() and all(
+            path.name in known or path.name.startswith(TEMPORARY) for path in state.iterdir()
+        )
+        if self.path.is_dir() and any(self.path.iterdir()) and not noted and not (self.path / MANIFEST).exists():
+            raise self.not_ours()
 
-    @abstractmethod
+    def not_ours(self) -> UserError:
+        """Return the error for a folder of somebody else's."""
+        return UserError(
+            "this folder holds files that caef-data did not write; it is left alone",
+            where=shown(self.name),
+            allowed="an empty or new folder, or one that caef-data built into",
+            next_step="caef-data build ... --out NEW_FOLDER",
+        )
+
+    def check_links(self) -> None:
+        """Refuse a folder where links stand in the places of our own folders: what lies behind them is not ours.
+
+        Raises:
+            UserError: they do.
+        """
+        found = [folder for folder in self.path.glob("*") if folder.name == STATE or CONFIG.fullmatch(folder.name)]
+        found += (self.path / STATE).rglob("*") if not (self.path / STATE).is_symlink() else []
+        for path in found:
+            if path.is_symlink():
+                raise UserError(
+                    "this is a link, and what it leads to is left alone",
+                    where=shown(path),
+                    next_step="remove the link, or choose another folder",
+                )
+
+    @contextmanager
+    def lock(self, *, shared: bool = False) -> Iterator[None]:
+        """Hold the folder for one build, or with others who only read it.
+
+        The lock is on the folder itself: nothing is left over when a build is killed. Workers do not inherit it, the
+        file is closed when they are started.
+
+        Raises:
+            UserError: another build holds it.
+        """
+        created = not self.path.exists()
+        self.path.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            try:
+                fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+                if not os.path.samestat(os.fstat(handle), os.stat(self.path)):
+                    raise BlockingIOError  # the build that made the folder took it away with its last breath
+            except (BlockingIOError, FileNotFoundError):
+                created = False
+                raise UserError(
+                    "another build is writing into this folder",
+                    where=shown(self.path),
+                    next_step="wait for it, or choose another folder with --out",
+                ) from None
+            yield
+        finally:
+            if created and not any(self.path.iterdir()):
+                self.path.rmdir()
+            os.close(handle)
+
     def free(self) -> int | None:
         """Return the bytes that can still be written; None where that is unknown."""
+        return shutil.disk_usage(self.path).free
+
+    def on_disk(self) -> AbstractContextManager[Path]:
+        """Yield where the dataset lies on this machine: the folder itself, or a copy that goes with the block.
+
+        Raises:
+            UserError: a copy is needed, but there is no finished dataset, or no room for it.
+        """
+        return nullcontext(self.path)
+
+    # What it says of itself
 
     def manifest(self) -> dict[str, Any]:
         """Return the manifest; an empty one where there is none.
@@ -98,35 +252,21 @@ class Folder(ABC):
         """
         return self._json(PLAN, plan_from, "remove this file and build again: finished shards are made anew")
 
-    def where(self, path: str) -> str:
-        """Return the place of a file inside the folder, for a message."""
-        return shown(f"{self.name.rstrip('/')}/{path}")
-
     def _json(self, path: str, read: Callable[[bytes], dict[str, Any]], next_step: str) -> dict[str, Any]:
         text = self.read(path)
-        if text is None:
-            return {}
         try:
-            return read(text)
+            return {} if text is None else read(text)
         except ValueError as error:
             what = f"{path} cannot be understood: {error}"
             raise UserError(what, where=self.where(path), next_step=next_step) from error
 
-    # Writing
+    def write(self, manifest: dict[str, Any], card: str) -> None:
+        """Write the card, then the manifest."""
+        self.put(CARD, card.encode())
+        self.put(MANIFEST, json_bytes(manifest))
 
-    @abstractmethod
-    def lock(self, *, shared: bool = False) -> AbstractContextManager[None]:
-        """Hold the folder for one build, or with others who only read it.
+    # Notes of a build under way
 
-        Raises:
-            UserError: a build holds it.
-        """
-
-    @abstractmethod
-    def put(self, path: str, content: bytes) -> None:
-        """Write a small file in one step."""
-
-    @abstractmethod
     def begin(self, plan: dict[str, Any], *, go_on: bool) -> None:
         """Note what a build will make, before its first shard.
 
@@ -136,59 +276,63 @@ class Folder(ABC):
             plan: the notes.
             go_on: keep the notes of finished shards: they are the plan's too.
         """
+        if not go_on:
+            self.remove(path for path in self.sizes(STATE) if path != PLAN)
+        self.put(PLAN, json_bytes(plan))
 
-    @abstractmethod
-    def write_shard(self, config: Config, shard: int) -> ShardRecord:
-        """Write a shard, in a worker, so that ``place`` can put it where it belongs.
-
-        Raises:
-            OSError: the disk is full or cannot be written; nothing is left behind.
-        """
-
-    @abstractmethod
-    def place(self, record: ShardRecord) -> None:
-        """Put a shard that was written in its place in one step: a file of the final name is whole and stays."""
-
-    @abstractmethod
     def note(self, record: ShardRecord) -> None:
         """Note a finished shard."""
+        with open(self.path / FINISHED, "a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(record), sort_keys=True) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
-    @abstractmethod
+    def notes(self) -> Iterable[bytes]:
+        """Return the notes of finished shards."""
+        return (self.read(FINISHED) or b"").splitlines()
+
+    def finished(self, is_path: Callable[[str], bool] = is_shard) -> dict[str, ShardRecord]:
+        """Return the records of the unfinished build's finished shards, by path."""
+        records = {}
+        for text in self.notes():
+            try:
+                record = shard_record(json.loads(text), is_path)
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+                continue  # the last line of a killed build may be cut short: its shard is made anew
+            records[record.path] = record
+        return records
+
+    def holds(self, record: ShardRecord) -> bool:
+        """Tell whether a shard is there as a build of ours left it."""
+        return self.equals(record.path, record.bytes, record.sha256)
+
     def forget(self) -> None:
         """Remove the notes of an unfinished build; the manifest is written."""
+        self.remove(path for path in self.sizes(STATE) if path != PLAN)
+        self.remove([PLAN])  # the last one: it says what the others are
 
-    @abstractmethod
     def sweep(self, keep: Container[str], tasks: Container[str]) -> None:
         """Remove what killed and replaced builds of these tasks left: files aside, and shards except those to keep.
 
         Nothing else is touched, not even a file with a shard's name that stands under another task.
         """
+        self.sweep_aside()
+        found = [path for path in self.sizes() if is_shard(path) and task_of(path) in tasks]
+        self.remove(path for path in found if path not in keep)
+        for config in self.path.iterdir():  # a build that was killed may have made the folder, and nothing in it
+            if CONFIG.fullmatch(config.name) and task_of(config.name) in tasks and not config.is_symlink():
+                with suppress(OSError):
+                    config.rmdir()
 
-    @abstractmethod
     def sweep_aside(self) -> None:
         """Remove the files that were being written."""
+        for path in self.sizes():
+            folder, _, name = path.rpartition("/")
+            own = folder in ("", STATE) and name.startswith(TEMPORARY)
+            if own or (CONFIG.fullmatch(folder) and ASIDE.fullmatch(name)):
+                (self.path / path).unlink()
 
-    def write(self, manifest: dict[str, Any], card: str) -> None:
-        """Write the card, then the manifest."""
-        self.put(CARD, card.encode())
-        self.put(MANIFEST, json_bytes(manifest))
 
-
-def open_folder(name: str | os.PathLike[str]) -> Folder:
-    """Return the dataset folder of a path or of an fsspec URL (``s3://bucket/prefix``).
-
-    Raises:
-        UserError: this cannot be the name of a folder, or what its kind of store needs is not installed.
-    """
-    from .local_folder import LocalFolder
-    from .store_url import split_url
-
-    url = split_url(os.fspath(name))
-    if url is None:
-        return LocalFolder(Path(name))
-    if url[0] == "file":
-        return LocalFolder(Path(url[1]))
-    from .store import Store
-    from .store_folder import StoreFolder
-
-    return StoreFolder(Store(os.fspath(name)))
+def task_of(path: str) -> str:
+    """Return the task of a config, or of a path inside one."""
+    return path.partition("/")[0].rpartition("-")[0]

@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import clip, is_ours
 from .settings import REPO, SPLITS, VIEWS
-from .shard import ShardRecord
 
 MANIFEST, CARD, STATE = "manifest.json", "README.md", ".caef"
 PLAN = f"{STATE}/plan.json"
@@ -32,6 +32,20 @@ SPLIT_KEYS |= {"shards": list, "chars": dict}
 TEXTS = {"prompt", "completion"}
 MANIFEST_KEYS = {"versions": dict, "built_with": dict, "identity": str, "tasks": dict, "configs": dict}
 PLAN_KEYS = {"identity": str, "command": str, "tasks": dict, "shards": list}
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """A finished shard: path inside the dataset folder, rows, bytes, sha256, and what its texts measure.
+
+    ``chars`` maps a text column to (characters in all, longest).
+    """
+
+    path: str
+    rows: int
+    bytes: int
+    sha256: str
+    chars: dict[str, tuple[int, int]]
 
 
 class WrongError(ValueError):

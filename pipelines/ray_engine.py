@@ -19,9 +19,9 @@ from typing import Any
 from ..errors import UserError, clip, shown
 from .engine import Engine, Shards, Task, packed, unpacked
 from .folder import Folder
-from .manifest import PLAN
+from .manifest import PLAN, ShardRecord
 from .plan import Config
-from .shard import ShardRecord
+from .shard import write_shard
 from .versions import SAMPLING_VERSION, SPLIT_VERSION, TEXT_VERSION, built_with
 
 Job = Any  # a reference to what every task needs, the same for all: it is sent to a node once
@@ -228,9 +228,9 @@ def make(job: Job, task: Task) -> ShardRecord:
     configs, folder, plan = _unpacked(job)
     folder.attempt = f"{os.urandom(4).hex()}-"
     _check(folder, plan)
-    record = folder.write_shard(configs[task[0]], task[1])
+    record = write_shard(configs[task[0]], task[1], folder)
     _check(folder, plan)
-    folder.place(record)
+    folder.place(record.path)
     return record
 
 

@@ -1,10 +1,7 @@
-"""Writes one shard: rendered block by block, hashed, then put in its place in one step."""
+"""Writes one shard: rendered block by block, and hashed."""
 
 import base64
-import hashlib
-from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -14,24 +11,13 @@ from ..atomic import TEMPORARY as TEMPORARY
 from ..atomic import aside as aside
 from ..atomic import place as place
 from ..atomic import put as put
+from ..atomic import sha256_of
 from ..schemas import row_schema
+from .folder import Folder
+from .manifest import ShardRecord as ShardRecord
 from .plan import Config, text_bytes
 
 LEVEL = 1  # zstd: 3 is 5% smaller and twice as slow on these texts
-
-
-@dataclass(frozen=True)
-class ShardRecord:
-    """A finished shard: path inside the dataset folder, rows, bytes, sha256, and what its texts measure.
-
-    ``chars`` maps a text column to (characters in all, longest).
-    """
-
-    path: str
-    rows: int
-    bytes: int
-    sha256: str
-    chars: dict[str, tuple[int, int]]
 
 
 @cache
@@ -76,22 +62,15 @@ def render_shard(config: Config, shard: int, sink: BinaryIO) -> tuple[int, dict[
     return rows, chars
 
 
-def write_shard(config: Config, shard: int, folder: Path, attempt: str = "") -> ShardRecord:
-    """Write a shard aside under ``folder``; ``place`` puts it where it belongs.
-
-    Args:
-        config: what it is a part of.
-        shard: its number.
-        folder: the dataset folder.
-        attempt: goes into the temporary name: two workers that are given the same shard must differ in it.
+def write_shard(config: Config, shard: int, folder: Folder) -> ShardRecord:
+    """Write a shard of a config, in a worker; the folder's ``place`` puts it where it belongs.
 
     Raises:
         OSError: the disk is full or cannot be written; nothing is left behind.
     """
-    path = folder / config.shard_path(shard)
-    with aside(path, attempt) as file:
+    path = config.shard_path(shard)
+    with folder.new_file(path) as file:
         rows, chars = render_shard(config, shard, file)
-        file.seek(0)
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256_of(file)
         size = file.tell()
-    return ShardRecord(config.shard_path(shard), rows, size, digest, chars)
+    return ShardRecord(path, rows, size, digest, chars)

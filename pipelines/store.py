@@ -1,300 +1,155 @@
-"""Files below a URL: on an object store, or in a folder of this machine (``file:///...``), through fsspec."""
+"""URLs of stores: which ones can hold a dataset, how fsspec connects to them, and what their errors mean."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
-import io
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from ..errors import FULL, UserError, clip, shown
-from .store_url import INSTALL, split_url
-
-if TYPE_CHECKING:
-    from ..retry import Retries
 
 T = TypeVar("T")
 
-EXCLUSIVE = frozenset({"s3", "s3a", "gs", "gcs"})  # where fsspec can ask for an object that must not be there yet
-AT_ONCE = 8  # requests under way at a time
-PIECE = 16 << 20  # bytes read back at a time
-BLOCK = 1 << 20  # bytes that a reader fetches at least
+# Object stores: an object appears whole or not at all, which builds and pushes rely on; how to install their package.
+INSTALL = {
+    **dict.fromkeys(("s3", "s3a"), "pip install 'caef-data[s3]'"),
+    **dict.fromkeys(("gs", "gcs"), "pip install 'caef-data[s3]' gcsfs"),
+    **dict.fromkeys(("az", "abfs", "abfss"), "pip install 'caef-data[s3]' adlfs"),
+}
+URL = re.compile(r"([A-Za-z][A-Za-z0-9+.:-]*)://(.*)", re.DOTALL)
+SLIP = re.compile(r"(s3a?|gs|gcs|az|abfss?|file|hf):(/?[^/].*)?", re.DOTALL | re.IGNORECASE)
+NOT_IN_PATHS = re.compile(r"[?*\[\]#\\]|::|[^ -~\u00a0-\U0010ffff]")  # queries, wildcards, chains, controls
 NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound"}
-WRONG = {"FlexibleChecksumError", "ChecksumError"}
+WRONG_CHECKSUM = {"FlexibleChecksumError", "ChecksumError"}
+AT_ONCE = 8  # requests under way at a time
+
+
+def split_url(name: str) -> tuple[str, str] | None:
+    """Return the kind of store of a URL, in lower case, and what follows ``://``; None for a path.
+
+    Raises:
+        UserError: it is a URL, but of no store that keeps what a dataset needs; or it holds a password.
+    """
+    match = URL.fullmatch(name)
+    if match is None:
+        if slip := SLIP.fullmatch(name):
+            raise UserError(
+                "this is neither a URL nor the name of a folder here",
+                where=shown(name),
+                allowed=f"{slip[1].lower()}://... with two slashes; ./{shown(name)} for a folder of this name",
+            )
+        return None
+    kind, rest = match[1].lower(), match[2]
+    user, at, _ = rest.partition("/")[0].rpartition("@")
+    if at and (":" in user or kind not in ("az", "abfs", "abfss")):  # Azure writes container@account
+        raise UserError(
+            "a URL must not hold a user name or password",
+            where=f"{kind}://***@...",
+            next_step="leave them out: they are taken from where the store's own tools take them (AWS_PROFILE, ...)",
+        )
+    if kind == "hf":
+        raise UserError(
+            "the Hub can be read here, not written or built into",
+            where=shown(name),
+            allowed="verify, info and eval --data read hf://datasets/user/name",
+            next_step="build into a folder, then: caef-data push DIR --repo user/name",
+        )
+    if kind != "file" and kind not in INSTALL:
+        raise UserError(
+            f"{clip(match[1])} is no kind of store that can hold a dataset",
+            where=shown(name),
+            allowed="a folder, or a URL: s3://bucket/prefix, gs://..., az://..., file:///...",
+        )
+    parts = rest.rstrip("/").split("/")
+    if kind == "file":
+        if not rest.startswith("/") or not any(parts):
+            raise UserError("this URL names no folder", where=shown(name), allowed="file:///a/folder")
+    elif NOT_IN_PATHS.search(rest) or any(part in ("", ".", "..") for part in parts):
+        raise UserError(
+            "this cannot be the URL of a folder",
+            where=shown(name),
+            allowed=f"{kind}://bucket/prefix, without ? * [ ] # \\ :: and empty parts",
+        )
+    return kind, "/".join(parts)
+
+
+def connect(url: str) -> Any:
+    """Return fsspec's file system below a URL of a store.
+
+    Where the store is, who may write and how often a request is made again follows from the usual places of the store's
+    own client: ``AWS_*``, its configuration files, fsspec's. Listings are not kept: others write, too.
+
+    Raises:
+        UserError: a package is not installed, or nobody can be connected to.
+    """
+    kind = url.partition(":")[0]
+    try:
+        import fsspec
+        from fsspec.implementations.dirfs import DirFileSystem
+
+        with told("connecting to", url, url):
+            fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    except ImportError:
+        raise UserError(f"a package that {kind}:// needs is not installed", next_step=INSTALL[kind]) from None
+    return DirFileSystem(path, fs)
 
 
 class Damaged(UserError):
     """What was read is not what was written, as a checksum tells that the store keeps."""
 
 
-class Store:
-    """The objects below a URL, by their paths relative to it. It can be sent to other processes, and used by threads.
-
-    Where the store is and who may write follows from its usual places: ``AWS_*``, its configuration files, fsspec's.
-    Every process makes its own connection, and none keeps listings: others write, too.
+@contextmanager
+def told(doing: str, where: str, store: str) -> Iterator[None]:
+    """Raise what the user should know of an error of a store's client; texts of a server are not repeated.
 
     Args:
-        url: ``s3://bucket/prefix``, or that of another store in ``INSTALL``.
-        retries: runs every request, again where an error may pass.
+        doing: what is being done.
+        where: the object.
+        store: the store's URL.
 
     Raises:
-        UserError: it is no such URL, or a package is not installed.
+        FileNotFoundError: there is no such object to be read.
+        Damaged: a checksum is wrong.
+        UserError: anything else: the clients' errors are of many packages, and may hold what must not be shown.
     """
-
-    def __init__(self, url: str, retries: Retries | None = None) -> None:
-        found = split_url(url)
-        if found is None or "::" in url:  # fsspec would take it for a chain of places
-            raise UserError("this is no URL", where=shown(url), allowed="s3://bucket/prefix, file:///a/folder")
-        self.kind, rest = found
-        self.url = f"{self.kind}://{rest}"
-        self.retries = retries
-        self._connection: tuple[Any, str] | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_connection": None, "retries": None}
-
-    @property
-    def _fs(self) -> tuple[Any, str]:
-        """Return fsspec's file system and what it calls the URL's place."""
-        if self._connection is None:
-            try:
-                import fsspec
-
-                self._connection = fsspec.core.url_to_fs(self.url, **self._options())
-            except ImportError:
-                install = INSTALL.get(self.kind, INSTALL["s3"])
-                raise UserError(f"a package that {self.kind}:// needs is not installed", next_step=install) from None
-            except Exception as error:
-                raise self._refusal("connecting", error) from None
-        return self._connection
-
-    def _options(self) -> dict[str, Any]:
-        return {"use_listings_cache": False}
-
-    def _at(self, path: str) -> str:
-        return f"{self._fs[1]}/{path}" if path else self._fs[1]
-
-    def where(self, path: str = "") -> str:
-        """Return the place of an object, for a message."""
-        return shown(f"{self.url}/{path}" if path else self.url)
-
-    # Reading
-
-    def sizes(self, under: str = "") -> dict[str, int]:
-        """Return the bytes of every object, by path, of those below a folder if one is given."""
-        found: dict[str, Any] = self._do("listing", under, lambda fs, at: fs.find(at, detail=True), {})
-        begin = f"{self._fs[1]}/"  # what is the place itself, or an empty object that marks a folder, is no file in it
-        files = {name: info for name, info in found.items() if name.startswith(begin) and not name.endswith("/")}
-        return {name.removeprefix(begin): int(info["size"] or 0) for name, info in files.items()}
-
-    def names(self) -> set[str]:
-        """Return the first parts of the paths of all objects, without a look at all of them."""
-        found: list[str] = self._do("listing", "", lambda fs, at: fs.ls(at, detail=False), [])
-        return {name.rstrip("/").removeprefix(f"{self._fs[1]}/") for name in found} - {self._fs[1]}
-
-    def read(self, path: str) -> bytes | None:
-        """Return the bytes of a small object; None where there is none."""
-        return self._do("reading", path, lambda fs, at: fs.cat_file(at), None)
-
-    def size(self, path: str) -> int:
-        """Return the bytes of an object.
-
-        Raises:
-            FileNotFoundError: there is none.
-        """
-        return int(self._do("reading", path, lambda fs, at: fs.info(at)["size"]))
-
-    def read_range(self, path: str, start: int, end: int) -> bytes:
-        """Return some bytes of an object.
-
-        Raises:
-            FileNotFoundError: there is none.
-        """
-        return self._do("reading", path, lambda fs, at: fs.cat_file(at, start=start, end=end))
-
-    def open(self, path: str) -> io.BufferedReader:
-        """Open an object for reading, piece by piece.
-
-        Raises:
-            FileNotFoundError: there is none.
-        """
-        return io.BufferedReader(_Reader(self, path, self.size(path)), BLOCK)
-
-    def sha256(self, path: str, size: int) -> str:
-        """Read an object of this many bytes back, and return what it really holds, as a sha256 (hex)."""
-        digest = hashlib.sha256()
-        for start in range(0, size, PIECE):
-            digest.update(self.read_range(path, start, min(start + PIECE, size)))
-        return digest.hexdigest()
-
-    def fetch(self, path: str, target: Path) -> None:
-        """Copy an object to a file of this machine."""
-        self._do("reading", path, lambda fs, at: fs.get_file(at, str(target)))
-
-    # Writing
-
-    def write(self, path: str, content: bytes) -> None:
-        """Write an object in one step."""
-        self._do("writing", path, lambda fs, at: fs.pipe_file(at, content))
-
-    def create(self, path: str, content: bytes) -> bool:
-        """Write an object that must not be there yet, and tell whether it was not, as far as the store can."""
-        if self.kind not in EXCLUSIVE:
-            self.write(path, content)
-            return True
-        with suppress(FileExistsError):
-            try:
-                self._do("writing", path, lambda fs, at: fs.pipe_file(at, content, mode="create"))
-            except NotImplementedError:  # S3 of another maker
-                self.write(path, content)
-            return True
-        return self.read(path) == content  # ours: written by a first try, whose answer was lost
-
-    def send(self, source: Path, path: str) -> None:
-        """Copy a file of this machine to an object."""
-        self._do("writing", path, lambda fs, at: fs.put_file(str(source), at))
-
-    def move(self, source: str, target: str) -> None:
-        """Give an object another path; its bytes do not travel."""
-        self._do("writing", target, lambda fs, at: fs.cp_file(self._at(source), at))
-        self.remove([source])
-
-    def remove(self, paths: Iterable[str]) -> None:
-        """Remove objects; those that are not there are none the worse for it."""
-        for _ in at_once(lambda path: self._do("removing", path, lambda fs, at: fs.rm_file(at), None), paths):
-            pass
-
-    # Errors
-
-    def _do(self, doing: str, path: str, work: Callable[[Any, str], T], *absent: T) -> T:
-        """Run a request, given fsspec's file system and what it calls the path.
-
-        Raises:
-            FileNotFoundError: there is no such object to be read, and ``absent`` is not given, to be returned then.
-            FileExistsError, NotImplementedError: what they say.
-            Damaged: a checksum is wrong.
-            UserError: anything else: the client's errors are of many packages, and may hold what must not be shown.
-        """
-        (fs, _), at, what = self._fs, self._at(path), f"{doing} {self.where(path)}"
-        try:
-            return self.retries(what, lambda: work(fs, at)) if self.retries is not None else work(fs, at)
-        except (UserError, FileExistsError, NotImplementedError):
+    what, kind = f"{doing} {shown(where)}", store.partition(":")[0]
+    try:
+        yield
+    except (UserError, ImportError):
+        raise
+    except Exception as error:
+        code, names = _code(error), {type(one).__name__ for one in _chain(error)}
+        if code == "NoSuchBucket":
+            raise UserError("there is no such bucket", where=shown(store), next_step="create it first") from None
+        if isinstance(error, FileNotFoundError) and doing != "writing":
             raise
-        except FileNotFoundError as error:
-            if _code(error) == "NoSuchBucket":
-                raise UserError("there is no such bucket", where=self.where(), next_step="create it first") from None
-            if absent:
-                return absent[0]
-            if doing == "writing":
-                why = "the bucket, or the file that is to be put there, does not exist"
-                raise UserError(f"{what} failed: {why}") from None
-            raise
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno == errno.ENOSYS:
-                raise NotImplementedError from None
-            raise self._refusal(what, error) from None
-
-    def _refusal(self, what: str, error: Exception) -> UserError:
-        """Return what the user should know of an error; texts of a server are not repeated."""
-        names = {type(one).__name__ for one in _chain(error)}
-        if names & WRONG:
-            return Damaged(f"{what}: its checksum is wrong", next_step="run the same command again")
+        if isinstance(error, FileNotFoundError):
+            why = "the bucket, or the file that is to be put there, does not exist"
+            raise UserError(f"{what} failed: {why}") from None
+        if names & WRONG_CHECKSUM:
+            raise Damaged(f"{what}: its checksum is wrong", next_step="run the same command again") from None
         if names & NO_CREDENTIALS:
-            return UserError(
-                f"no credentials for {self.kind}:// were found",
-                where=self.where(),
+            raise UserError(
+                f"no credentials for {kind}:// were found",
+                where=shown(store),
                 next_step="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE;"
                 " for another server than Amazon's AWS_ENDPOINT_URL too",
-            )
+            ) from None
         if isinstance(error, OSError) and error.errno in FULL:
-            return UserError(f"{what} failed: the disk is full", next_step="make room and run the same command again")
+            room = "make room and run the same command again"
+            raise UserError(f"{what} failed: the disk is full", next_step=room) from None
         if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.EROFS:
-            return UserError(
-                f"{what} is not allowed ({_code(error) or _plain(error)})",
+            raise UserError(
+                f"{what} is not allowed ({code or _plain(error)})",
                 next_step="check whose credentials are in use, and what they may do in this place",
-            )
-        return UserError(
-            f"{what} failed: {_code(error) or _plain(error)}", next_step="run the same command again: it goes on"
-        )
-
-
-class DiskStore(Store):
-    """The files below ``file:///...``, through fsspec's local file system."""
-
-    def _options(self) -> dict[str, Any]:
-        return {"auto_mkdir": True}
-
-    def send(self, source: Path, path: str) -> None:
-        super().send(source, path)
-        self._do("writing", path, lambda _, at: _sync(at))
-
-    def move(self, source: str, target: str) -> None:
-        def move(_: Any, at: str) -> None:
-            os.makedirs(os.path.dirname(at), exist_ok=True)
-            os.replace(self._at(source), at)
-            _sync(os.path.dirname(at))
-
-        self._do("writing", target, move)
-        self._tidy(source)
-
-    def remove(self, paths: Iterable[str]) -> None:
-        gone = list(paths)
-        super().remove(gone)
-        for path in gone:
-            self._tidy(path)
-
-    def _tidy(self, path: str) -> None:
-        """Remove the folders that a file was the last one of."""
-        for parent in Path(path).parents[:-1]:
-            with suppress(OSError):
-                os.rmdir(self._at(parent.as_posix()))
-
-
-def open_store(url: str, retries: Retries | None = None) -> Store:
-    """Return the files below a URL. Raises ``UserError`` as ``Store`` does."""
-    found = split_url(url)
-    return (DiskStore if found is not None and found[0] == "file" else Store)(url, retries)
-
-
-class _Reader(io.RawIOBase):
-    """An object as a file."""
-
-    def __init__(self, store: Store, path: str, size: int) -> None:
-        super().__init__()
-        self.store, self.path, self.size, self.position = store, path, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self.position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.size}[whence]
-        return self.position
-
-    def readinto(self, buffer: Any) -> int:
-        end = min(self.position + len(buffer), self.size)
-        if end <= self.position:
-            return 0
-        found = self.store.read_range(self.path, self.position, end)
-        buffer[: len(found)] = found
-        self.position += len(found)
-        return len(found)
-
-
-def scrub(text: str) -> str:
-    """Return a text that others wrote without what gives access to a store."""
-    secrets = [os.environ.get(name) for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")]
-    for secret in filter(None, secrets):
-        text = text.replace(secret, "***")
-    return re.sub(r"://[^/\s@]*@", "://***@", text)
+            ) from None
+        raise UserError(
+            f"{what} failed: {code or _plain(error)}", next_step="run the same command again: it goes on"
+        ) from None
 
 
 def at_once(work: Callable[[T], Any], items: Iterable[T], count: int = AT_ONCE) -> Iterator[Any]:
@@ -310,14 +165,6 @@ def at_once(work: Callable[[T], Any], items: Iterable[T], count: int = AT_ONCE) 
         pool.shutdown(wait=isinstance(error, Exception), cancel_futures=True)
         raise
     pool.shutdown()
-
-
-def _sync(path: str) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -338,5 +185,5 @@ def _code(error: BaseException) -> str | None:
 
 def _plain(error: Exception) -> str:
     """Return the kind of an error, and the system's own text where it is the system's."""
-    strerror = error.strerror if isinstance(error, OSError) and error.filename is not None else None
-    return f"{type(error).__name__}{f', {strerror}' if strerror else ''}"
+    number = error.errno if isinstance(error, OSError) and error.filename is not None else None
+    return f"{type(error).__name__}{f', {os.strerror(number)}' if number else ''}"

@@ -1,153 +1,131 @@
-"""A dataset folder on an object store: the same files, by the same rules, where nothing can be locked or renamed.
-
-An object appears whole or not at all, so a worker that has rendered a shard puts it where it belongs by itself.
-"""
+"""A dataset folder on an object store, through fsspec; and which folder a name means."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import multiprocessing
+import os
 import shutil
-import sys
 import tempfile
-import uuid
-from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from collections.abc import Container, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from ..errors import FULL, UserError, shown
-from .folder import Folder
-from .manifest import CARD, MANIFEST, PLAN, STATE, is_shard, json_bytes, shard_record
-from .shard import ShardRecord, render_shard
-from .store import Store, at_once, scrub
-
-if TYPE_CHECKING:
-    from .plan import Config
+from .folder import Folder, task_of
+from .manifest import CARD, MANIFEST, PLAN, STATE, ShardRecord, is_shard, json_bytes
+from .store import Damaged, at_once, connect, split_url, told
 
 NOTES = f"{STATE}/shards"  # an object a finished shard: nothing can be appended to one
-CHANGED = "wait for the other build, or stop it; then run the same command again: what is right is kept"
+BLOCK = 1 << 20  # bytes that a reader fetches at least
+
+
+def open_folder(name: str | os.PathLike[str]) -> Folder:
+    """Return the dataset folder of a path or of an fsspec URL (``s3://bucket/prefix``).
+
+    Raises:
+        UserError: this cannot be the name of a folder, or of a place on a store.
+    """
+    url = split_url(os.fspath(name))
+    if url is None:
+        return Folder(Path(name))
+    return Folder(Path(url[1])) if url[0] == "file" else StoreFolder("://".join(url))
 
 
 class StoreFolder(Folder):
-    """A folder on a store.
+    """A folder on an object store: the same files, by the same rules, where nothing can be locked or renamed.
 
-    Its notes are ``.caef/plan.json``, what the build under way makes and which build that is, and one small object for
-    each finished shard, ``.caef/shards/<config>/<shard>.json``.
-
+    An object appears whole or not at all, so a worker that has rendered a shard puts it where it belongs by itself.
     Whether a finished shard is still there is told from its size in the store's listing: what it holds was hashed while
     it was written, and a build that goes on does not load gigabytes to hash them again. ``caef-data verify`` does.
 
     Args:
-        store: the files below its URL.
+        url: ``s3://bucket/prefix``, or that of another store.
     """
 
-    def __init__(self, store: Store) -> None:
-        super().__init__(store.url)
-        self.store = store
-        self._plan: dict[str, Any] | None = None  # of the build that this process is at, once it has begun
-        self._sizes: dict[str, int] | None = None  # of the shards that this build found
+    local = False
+
+    def __init__(self, url: str) -> None:
+        self.name = url
+        self._connection: Any = None  # every process makes its own
+        self._listing: dict[str, int] = {}  # as the build began
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_plan": None, "_sizes": None}
+        return {**self.__dict__, "_connection": None, "_listing": {}}
 
-    @property
-    def _store(self) -> Store:
-        """Return the store; requests are made again after errors that may pass."""
-        if self.store.retries is None:
-            try:
-                from ..retry import Retries
-            except ModuleNotFoundError as error:
-                raise UserError(
-                    f"this needs the package {error.name}, which is not installed",
-                    next_step="pip install 'caef-data[s3]'",
-                ) from None
-            self.store.retries = Retries("the same command", _say, scrub)
-        return self.store
-
-    # Reading
-
-    def read(self, path: str) -> bytes | None:
-        return self._store.read(path)
-
-    def open(self, path: str) -> BinaryIO:
-        return self._store.open(path)
-
-    def free(self) -> int | None:
-        return None
-
-    def finished(self) -> dict[str, ShardRecord]:
-        """Return the records of the unfinished build's finished shards, by path.
-
-        A note of another build's shard, one that was thought dead, says nothing about this one's.
-        """
-        tasks = self.unfinished().get("tasks", {})
-        records = {}
-        for text in at_once(self._store.read, self._store.sizes(NOTES)):
-            try:
-                values = json.loads(text)
-                record = shard_record(values)
-                ours = values["identity"] == tasks[_task(record.path)]["identity"]
-            except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-                continue  # its shard is made anew
-            if ours:
-                records[record.path] = record
-        return records
-
-    def holds(self, record: ShardRecord) -> bool:
-        if self._sizes is None:
-            self._sizes = self._store.sizes()
-        return self._sizes.get(record.path) == record.bytes
-
-    def check_ours(self) -> None:
-        if self.read(MANIFEST) is None and self.read(PLAN) is None and self._store.names():
-            raise UserError(
-                "this place holds files that caef-data did not write; it is left alone",
-                where=shown(self.name),
-                allowed="a new or empty prefix, or one that caef-data built into",
-                next_step="caef-data build ... --out URL/NEW_PREFIX",
-            )
-
-    # Writing
+    def absolute(self) -> Folder:
+        return self
 
     @contextmanager
-    def lock(self, *, shared: bool = False) -> Iterator[None]:
-        """Do nothing: a store has no locks. ``begin`` marks the folder, ``write`` looks whether the mark stands."""
-        self._plan = self._sizes = None
-        yield
+    def _store(self, doing: str, path: str = "") -> Iterator[Any]:
+        """Yield fsspec's file system below the URL; its errors are told in our words."""
+        if self._connection is None:
+            self._connection = connect(self.name)
+        with told(doing, f"{self.name}/{path}" if path else self.name, self.name):
+            yield self._connection
+
+    # Files
+
+    def read(self, path: str) -> bytes | None:
+        with suppress(FileNotFoundError), self._store("reading", path) as store:
+            return bytes(store.cat_file(path))
+        return None
+
+    def open(self, path: str) -> BinaryIO:
+        with self._store("reading", path) as store:
+            file: BinaryIO = store.open(path, "rb", block_size=BLOCK)
+            return file
+
+    def equals(self, path: str, size: int, sha256: str) -> bool:
+        with suppress(Damaged), self._store("reading", path):
+            return super().equals(path, size, sha256)
+        return False
+
+    def sizes(self, under: str = "") -> dict[str, int]:
+        with suppress(FileNotFoundError), self._store("listing", under) as store:
+            found: dict[str, Any] = store.find(under, detail=True)
+            # What is the place itself, or an empty object that marks a folder, is no file in it.
+            return {path: int(info["size"] or 0) for path, info in found.items() if path and not path.endswith("/")}
+        return {}
+
+    def names(self) -> set[str]:
+        """Return the first parts of the paths of all objects, without a look at all of them."""
+        with suppress(FileNotFoundError), self._store("listing") as store:
+            return {name.strip("/") for name in store.ls("", detail=False)} - {""}
+        return set()
 
     def put(self, path: str, content: bytes) -> None:
-        self._store.write(path, content)
+        with self._store("writing", path) as store:
+            store.pipe_file(path, content)
 
-    def begin(self, plan: dict[str, Any], *, go_on: bool) -> None:
-        """Note what a build will make, and that it is this build.
+    def send(self, source: Path, path: str) -> None:
+        with self._store("writing", path) as store:
+            store.put_file(str(source), path)
 
-        Raises:
-            UserError: another one began at the same moment.
-        """
-        if not go_on:
-            self._store.remove(self._store.sizes(NOTES))
-        self._plan = {**plan, "build": uuid.uuid4().hex}
-        content = json_bytes(self._plan)
-        if self.read(PLAN) is not None:
-            self.put(PLAN, content)
-        elif not self._store.create(PLAN, content):
-            raise self._displaced()
+    def move(self, source: str, target: str) -> None:
+        with self._store("writing", target) as store:
+            store.cp_file(source, target)
+        self.remove([source])
 
-    def write_shard(self, config: Config, shard: int) -> ShardRecord:
-        """Render a shard into a temporary file of this machine, then put it where it belongs in one step.
+    def remove(self, paths: Iterable[str]) -> None:
+        def remove(path: str) -> None:
+            with suppress(FileNotFoundError), self._store("removing", path) as store:
+                store.rm_file(path)
 
-        The file has no name: it is gone when the worker ends, however it ends.
+        list(at_once(remove, paths))
+
+    @contextmanager
+    def new_file(self, path: str) -> Iterator[BinaryIO]:
+        """Write a temporary file of this machine, then put it where it belongs in one step.
+
+        It has no name: it is gone when the worker ends, however it ends.
 
         Raises:
             UserError: there is no room for the file, or the store refuses it.
         """
-        path = config.shard_path(shard)
         try:
             with tempfile.TemporaryFile() as file:
-                rows, chars = render_shard(config, shard, file)
+                yield file
                 file.seek(0)
                 content = file.read()
         except OSError as error:
@@ -158,66 +136,34 @@ class StoreFolder(Folder):
                 where=shown(tempfile.gettempdir()),
                 next_step="make room, or set TMPDIR; then run the same command again: finished shards are kept",
             ) from error
-        self._store.write(path, content)
-        return ShardRecord(path, rows, len(content), hashlib.sha256(content).hexdigest(), chars)
+        self.put(path, content)
 
-    def place(self, record: ShardRecord) -> None:
+    def place(self, path: str) -> None:
         """Do nothing: it is there."""
 
-    def note(self, record: ShardRecord) -> None:
-        if self._plan is None:
-            raise RuntimeError("a shard was finished before its build began")
-        identity = self._plan["tasks"][_task(record.path)]["identity"]
-        self.put(f"{NOTES}/{record.path}.json", json_bytes({**asdict(record), "identity": identity}))
+    # The whole folder
 
-    def write(self, manifest: dict[str, Any], card: str) -> None:
-        """Write the card, then the manifest; at a build's end only if nobody else wrote into the folder meanwhile.
+    def check_ours(self) -> None:
+        if self.read(MANIFEST) is None and self.read(PLAN) is None and self.names():
+            raise self.not_ours()
 
-        Raises:
-            UserError: somebody did. Nothing is overwritten.
-        """
-        if self._plan is not None:
-            if self.unfinished().get("build") != self._plan["build"]:
-                raise self._displaced()
-            self._check_shards(manifest, set(self._plan["shards"]))
-        super().write(manifest, card)
+    def check_links(self) -> None:
+        """Do nothing: a store has no links."""
 
-    def _check_shards(self, manifest: dict[str, Any], paths: Container[str]) -> None:
-        splits = [split for splits in manifest["configs"].values() for split in splits.values()]
-        sizes = self._store.sizes()
-        for shard in (shard for split in splits for shard in split["shards"] if shard["path"] in paths):
-            if sizes.get(shard["path"]) != shard["bytes"]:
-                raise UserError(
-                    "a finished shard is gone, or was replaced, while this build went on",
-                    where=self.where(shard["path"]),
-                    next_step=CHANGED,
-                )
+    @contextmanager
+    def lock(self, *, shared: bool = False) -> Iterator[None]:
+        """Hold nothing: a store has no locks."""
+        yield
 
-    def _displaced(self) -> UserError:
-        return UserError("another build has begun in this folder", where=shown(self.name), next_step=CHANGED)
-
-    def forget(self) -> None:
-        self._store.remove(self._store.sizes(NOTES))
-        self._store.remove([PLAN])  # the last one: it says what the others are
-
-    def sweep(self, keep: Container[str], tasks: Container[str]) -> None:
-        sizes = self._store.sizes()
-        gone = [path for path in sizes if is_shard(path) and _task(path) in tasks and path not in keep]
-        self._store.remove(gone)
-        self._sizes = {path: size for path, size in sizes.items() if path not in set(gone)}
-
-    def sweep_aside(self) -> None:
-        """Do nothing: what a killed worker was writing never appears."""
+    def free(self) -> int | None:
+        return None
 
     @contextmanager
     def on_disk(self) -> Iterator[Path]:
-        text = self.read(MANIFEST)
-        if text is None:
-            raise UserError(
-                f"there is no finished dataset here: {MANIFEST}, written last, is missing", where=shown(self.name)
-            )
-        self.manifest()  # or a message that names it
-        there = {path: size for path, size in self._store.sizes().items() if is_shard(path)}
+        if not self.manifest():
+            missing = f"there is no finished dataset here: {MANIFEST}, written last, is missing"
+            raise UserError(missing, where=shown(self.name))
+        there = {path: size for path, size in self.sizes().items() if is_shard(path) or path in (MANIFEST, CARD)}
         with tempfile.TemporaryDirectory(prefix="caef-data-") as name:
             copy = Path(name)
             free, needed = shutil.disk_usage(copy).free, sum(there.values())
@@ -227,25 +173,33 @@ class StoreFolder(Folder):
                     where=shown(copy.parent),
                     next_step="set TMPDIR to a folder with more room",
                 )
-            (copy / MANIFEST).write_bytes(text)
-            card = self.read(CARD)
-            if card is not None:
-                (copy / CARD).write_bytes(card)
 
             def fetch(path: str) -> None:
                 (copy / path).parent.mkdir(exist_ok=True)
-                self._store.fetch(path, copy / path)
+                with self._store("reading", path) as store:
+                    store.get_file(path, str(copy / path))
 
-            for _ in at_once(fetch, there):
-                pass
+            list(at_once(fetch, there))
             yield copy
 
+    # Notes of a build under way
 
-def _task(path: str) -> str:
-    return path.partition("/")[0].rpartition("-")[0]
+    def note(self, record: ShardRecord) -> None:
+        self.put(f"{NOTES}/{record.path}.json", json_bytes(asdict(record)))
 
+    def notes(self) -> Iterable[bytes]:
+        return (text for text in at_once(self.read, self.sizes(NOTES)) if text is not None)
 
-def _say(text: str) -> None:
-    """Tell the user of a wait; workers wait in silence."""
-    if multiprocessing.parent_process() is None:
-        print(text, file=sys.stderr, flush=True)
+    def holds(self, record: ShardRecord) -> bool:
+        if not self._listing:
+            self._listing = self.sizes()
+        return self._listing.get(record.path) == record.bytes
+
+    def sweep(self, keep: Container[str], tasks: Container[str]) -> None:
+        sizes = self.sizes()
+        gone = {path for path in sizes if is_shard(path) and task_of(path) in tasks and path not in keep}
+        self.remove(gone)
+        self._listing = {path: size for path, size in sizes.items() if path not in gone}
+
+    def sweep_aside(self) -> None:
+        """Do nothing: what a killed worker was writing never appears."""

@@ -9,7 +9,7 @@ from .. import __version__
 from ..errors import UserError
 from .card import card, card_there, first_card
 from .card_merge import OURS, Card, UnmarkedError, without_examples, without_place
-from .local_folder import LocalFolder
+from .folder import Folder
 from .manifest import CARD
 from .verify_shard import Finding
 
@@ -24,7 +24,7 @@ def check_card(directory: Path, manifest: dict[str, Any], damaged: bool) -> tupl
         manifest: its manifest.
         damaged: files are damaged: the rows shown as examples may not be there.
     """
-    folder, by = LocalFolder(directory), manifest["caef_data"]
+    folder, by = Folder(directory), manifest["caef_data"]
     try:
         text = card_there(folder)
     except UserError as error:

@@ -75,11 +75,9 @@ def s3_server() -> Iterator["S3Server"]:
 @pytest.fixture
 def s3(s3_server: "S3Server", monkeypatch: pytest.MonkeyPatch) -> Iterator["S3Server"]:
     """Give an S3 server with an empty bucket, which this process's clients find, and try again at without waiting."""
-    from caef_data import retry
-
     for name, value in s3_server.env.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(retry, "FIRST_DELAY", 0)
+    monkeypatch.setattr("botocore.retryhandler.random.random", lambda: 0.0)  # of this, delays are multiples
     s3_server.reset()
     yield s3_server
     s3_server.check()

@@ -16,7 +16,7 @@ from caef_data.eval.session import Session, agenda_of, one_at_a_time, run
 from caef_data.eval.settings import EvalSettings
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
-from caef_data.pipelines.local_folder import LocalFolder
+from caef_data.pipelines.folder import Folder
 from caef_data.pipelines.plan import make_plan
 
 OPERATORS = ("add", "sub", "mul", "div", "equal", "greater_than", "less_than")
@@ -69,7 +69,7 @@ def build_short(out: Path, num: int) -> Path:
 def agenda_of_all(data: Path, folder: Path, problems: int | None, tasks: Sequence[str] = OPERATORS) -> Agenda:
     """Write the agenda of the operators in all modes, some problems each."""
     pairs = [(task, mode) for task in tasks for mode in MODES]
-    found = (one for task, mode in pairs for one in read_problems(LocalFolder(data), task, mode, "test", problems))
+    found = (one for task, mode in pairs for one in read_problems(Folder(data), task, mode, "test", problems))
     return write_agenda(folder / "agenda", found)
 
 

@@ -88,7 +88,6 @@ class S3Server:
             "AWS_CONFIG_FILE": "/dev/null",
             "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
             "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_MAX_ATTEMPTS": "1",  # the tests count tries
             "NO_PROXY": "*",
         }
 

@@ -101,7 +101,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Any]:
     from caef_data.eval.runs import read_problems
     from caef_data.pipelines.build import build
     from caef_data.pipelines.declaration import from_flags
-    from caef_data.pipelines.local_folder import LocalFolder
+    from caef_data.pipelines.folder import Folder
     from caef_data.pipelines.plan import make_plan
     from caef_data.tests.test_train_example import load_example
 
@@ -109,7 +109,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Any]:
     datasets.disable_progress_bars()
     base, folder = real_model(), tmp_path_factory.mktemp("real")
     build(make_plan(from_flags(["add"], min=1, max=1, num=2, num_test=3)), folder / "data", workers=1)
-    problems = [one for mode in MODES for one in read_problems(LocalFolder(folder / "data"), "add", mode, "test", 3)]
+    problems = [one for mode in MODES for one in read_problems(Folder(folder / "data"), "add", mode, "test", 3)]
     agenda = write_agenda(folder / "agenda", iter(problems))
     rows = [{"instruction": "", "prompt": call.prompt, "completion": call.completion} for call in calls_of(agenda)[::2]]
     options = argparse.Namespace(

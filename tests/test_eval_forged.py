@@ -103,14 +103,14 @@ def test_no_parquet(built: Path, tmp_path: Path) -> None:
 
 def test_a_wrong_answer_is_not_asked_of_a_baseline(built: Path, tmp_path: Path) -> None:
     from caef_data.eval.runs import RAW, read_problems
-    from caef_data.pipelines.local_folder import LocalFolder
+    from caef_data.pipelines.folder import Folder
 
     folder = tmp_path / "data"
     shutil.copytree(built, folder)
-    assert list(read_problems(LocalFolder(folder), "add", RAW, "test", None))
+    assert list(read_problems(Folder(folder), "add", RAW, "test", None))
     Forger(folder).change("add-raw", "test", lambda rows: [{**row, "completion": "7"} for row in rows])
     with pytest.raises(Exception, match="these rows cannot be evaluated: completion"):
-        list(read_problems(LocalFolder(folder), "add", RAW, "test", None))
+        list(read_problems(Folder(folder), "add", RAW, "test", None))
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["before its problems are known", "at its end"])

@@ -20,7 +20,7 @@ from caef_data.eval.evaluate import first_failing_places
 from caef_data.eval.kept import RIGHT, UNKNOWN
 from caef_data.eval.runs import MODES, RAW, Problem, read_problems, reference, steps_of, walk
 from caef_data.eval.session import prepare
-from caef_data.pipelines.local_folder import LocalFolder
+from caef_data.pipelines.folder import Folder
 from caef_data.tests.commands import call
 from caef_data.tests.evaluating import (
     OPERATORS,
@@ -67,7 +67,7 @@ def test_the_oracle_answers_every_kind_of_question_without_being_told(data: Path
     for task in tm.tasks():
         for mode in (*MODES, RAW):
             if mode in ("one_step", "executor") or tm.machine(task).has_raw:
-                for problem in read_problems(LocalFolder(data), task, mode, "test", 20):
+                for problem in read_problems(Folder(data), task, mode, "test", 20):
                     for step in problem.steps:
                         assert oracle.answer(step.adapter, step.prompt, "") == step.completion
                         kinds.add(step.kind)
@@ -126,7 +126,7 @@ def test_the_published_counting_strips_white_space_at_both_ends(
     kept, _ = judge(agenda, tmp_path, strategy, OracleBackend(spaced))
     oracle = OracleBackend(spaced)
     pairs = [(task, mode) for task in OPERATORS for mode in MODES]
-    problems = [one for task, mode in pairs for one in read_problems(LocalFolder(data), task, mode, "test", 8)]
+    problems = [one for task, mode in pairs for one in read_problems(Folder(data), task, mode, "test", 8)]
     exact, stripped = [], []
     for problem in problems:
         given = [(oracle.answer(step.adapter, step.prompt, ""), step.completion) for step in problem.steps]

@@ -24,8 +24,8 @@ from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.export import PartResult, Style, export
 from caef_data.pipelines.export_folder import ExportFolder
 from caef_data.pipelines.export_source import read_manifest, select
-from caef_data.pipelines.folder import open_folder
 from caef_data.pipelines.plan import make_plan
+from caef_data.pipelines.store_folder import open_folder
 from caef_data.tests.commands import everything, full_disk
 
 JSONL, ALPACA = Style("jsonl", "second"), Style("alpaca", "first")
@@ -318,7 +318,7 @@ def test_a_full_disk(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not [path for path in everything(out) if ".writing-" in path]
     export(str(small), str(out), JSONL)
     assert everything(out) == fresh(small, tmp_path / "reference")
-    monkeypatch.setattr("caef_data.pipelines.local_folder.LocalFolder.free", lambda _: 100_000)
+    monkeypatch.setattr("caef_data.pipelines.local_folder.Folder.free", lambda _: 100_000)
     refused(small, tmp_path / "no room", r"the export needs about [\d.]+ MB of disk", ALPACA)
 
 

@@ -13,7 +13,7 @@ from caef_data.eval.runs import MODES, RAW, Problem, read_problems
 from caef_data.eval.session import prepare
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
-from caef_data.pipelines.local_folder import LocalFolder
+from caef_data.pipelines.folder import Folder
 from caef_data.pipelines.plan import make_plan
 from caef_data.tests.commands import call
 from caef_data.tests.evaluating import Counting, finish, settings, tables_of
@@ -23,7 +23,7 @@ MASK = 2**64 - 1
 
 
 def taken(data: Path, task: str, mode: str, limit: int | None) -> list[Problem]:
-    return list(read_problems(LocalFolder(data), task, mode, "test", limit))
+    return list(read_problems(Folder(data), task, mode, "test", limit))
 
 
 def expressions(problems: list[Problem]) -> set[tuple[str, str | None]]:
@@ -116,7 +116,7 @@ def test_a_view_alone_is_limited_too(tmp_path: Path) -> None:
     for name, views in (("steps", ["one_step"]), ("runs", ["full"]), ("both", ["full", "raw"])):
         declared = from_flags(["mul"], min=1, max=3, num=3, num_test=3, splits=["test"], views=views)
         build(make_plan(declared), tmp_path / name, workers=1)
-        keys = choose_expressions(LocalFolder(tmp_path / name), "mul", "test", 4).keys
+        keys = choose_expressions(Folder(tmp_path / name), "mul", "test", 4).keys
         assert {view: len(found) for view, found in keys.items()} == {view: 4 for view in views}
     asked: dict[str, Any] = {"task": ("mul",), "mode": ("executor",)}
     ids = [

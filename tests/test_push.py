@@ -18,7 +18,7 @@ from rich.console import Console
 from caef_data.errors import UserError
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import load_declaration
-from caef_data.pipelines.local_folder import LocalFolder
+from caef_data.pipelines.folder import Folder
 from caef_data.pipelines.plan import make_plan
 from caef_data.pipelines.push.hub_calls import HubCalls
 from caef_data.pipelines.push.progress import File, Progress
@@ -287,9 +287,9 @@ def test_no_build_gets_into_the_folder_meanwhile(lfs: Side, data: Path) -> None:
     got_in: list[bool] = []
 
     def build_into_it() -> None:
-        with contextlib.suppress(UserError), LocalFolder(data).lock():
+        with contextlib.suppress(UserError), Folder(data).lock():
             got_in.append(True)
-        with LocalFolder(data).lock(shared=True):  # others may push it too
+        with Folder(data).lock(shared=True):  # others may push it too
             got_in.append(False)
 
     lfs.hub.fault("commit", "meanwhile", action=build_into_it)

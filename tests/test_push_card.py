@@ -9,10 +9,10 @@ import pytest
 
 from caef_data.pipelines.card import first_card, from_folder
 from caef_data.pipelines.card_merge import Card
-from caef_data.pipelines.folder import open_folder
+from caef_data.pipelines.folder import Folder
 from caef_data.pipelines.manifest import json_bytes
 from caef_data.pipelines.push.card import _newer
-from caef_data.pipelines.store import DiskStore
+from caef_data.pipelines.store_folder import open_folder
 from caef_data.tests.commands import call, contents
 from caef_data.tests.pushing import UPLOADS, WRITES, Side, make_folder
 
@@ -268,7 +268,7 @@ def test_a_push_that_was_stopped_at_its_end_still_knows_who_wrote(
         push(data, there)
         edit(data, ("on a Tuesday", "on a Friday"))
     with monkeypatch.context() as patch:
-        patch.setattr(DiskStore, "move", interrupt)
+        patch.setattr(Folder, "move", interrupt)
         assert call("push", data, "--to", there)[0] == 130
     assert not (there / "manifest.json").exists() and "Friday" not in (there / "README.md").read_text()
     push(data, there)

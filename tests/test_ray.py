@@ -24,10 +24,11 @@ from caef_data.pipelines import ray_engine as engine_module
 from caef_data.pipelines.build import ConfigResult, build
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.engine import EngineChoice
-from caef_data.pipelines.local_folder import LocalFolder
+from caef_data.pipelines.folder import Folder
+from caef_data.pipelines.manifest import ShardRecord
 from caef_data.pipelines.plan import Config, Plan, make_plan
 from caef_data.pipelines.ray_engine import ray_engine
-from caef_data.pipelines.shard import ShardRecord
+from caef_data.pipelines.shard import write_shard
 from caef_data.tests.commands import contents
 from caef_data.tm.machine import _REGISTRY
 
@@ -156,16 +157,16 @@ def test_a_store_holds_the_same_bytes(cluster: Any, s3_server: Any, local: dict[
 
 def test_two_attempts_at_a_shard_do_not_meet(tmp_path: Path) -> None:
     config = plan_of(max=3, rows_per_shard=None).configs[0]
-    first, second = LocalFolder(tmp_path), LocalFolder(tmp_path)
+    first, second = Folder(tmp_path), Folder(tmp_path)
     first.attempt, second.attempt = "0123abcd-", "89abcdef-"
-    record = first.write_shard(config, 0)
-    again = second.write_shard(config, 0)
-    second.place(again)
+    record = write_shard(config, 0, first)
+    again = write_shard(config, 0, second)
+    second.place(again.path)
     content = (tmp_path / record.path).read_bytes()
     assert again == record and first.holds(record)
-    first.place(record)
+    first.place(record.path)
     assert contents(tmp_path) == {record.path: content}
-    killed = second.write_shard(config, 0)
+    killed = write_shard(config, 0, second)
     second.sweep_aside()
     assert contents(tmp_path) == {killed.path: content}
 
@@ -318,7 +319,7 @@ def test_nodes_that_cannot_build_say_so(cluster: Any, tmp_path: Path, monkeypatc
 
 
 def test_a_worker_that_was_forgotten_places_nothing(tmp_path: Path) -> None:
-    folder = LocalFolder(tmp_path)
+    folder = Folder(tmp_path)
     folder.put(".caef/plan.json", b"{}\n")
     seen = engine_module._plan(folder)
     engine_module._check(folder, seen)

@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,14 +16,13 @@ import pytest
 from caef_data.errors import UserError
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
-from caef_data.pipelines.folder import open_folder
-from caef_data.pipelines.local_folder import LocalFolder
+from caef_data.pipelines.folder import Folder
 from caef_data.pipelines.plan import Plan, make_plan
-from caef_data.pipelines.store import scrub
+from caef_data.pipelines.store_folder import open_folder
 from caef_data.tests.commands import call, contents
 
 if TYPE_CHECKING:
-    from caef_data.tests.s3_server import Request, S3Server
+    from caef_data.tests.s3_server import S3Server
 
 URL = "s3://bucket/some/place"
 PREFIX = "some/place/"
@@ -138,37 +136,7 @@ def test_adding_overwriting_and_damage(s3: "S3Server", local: Path, tmp_path: Pa
     assert s3.objects(PREFIX) == contents(both) | own
 
 
-def when(s3: "S3Server", path: str, action: Callable[["Request"], None]) -> None:
-    """Have something happen at the moment that a file is put."""
-    from caef_data.tests.s3_server import Fault
-
-    s3.faults.append(Fault("put", action, path=path))
-
-
-def test_another_build_of_the_folder_is_noticed(s3: "S3Server", local: Path) -> None:
-    build(plan_of("left_mask"), URL, workers=1)
-    before = s3.objects(PREFIX)
-    plan = {"identity": "0" * 16, "command": "caef-data build", "tasks": {}, "shards": []}
-    theirs = json.dumps({**plan, "build": "theirs"}).encode()
-    for path in (r"plan\.json$", r"00000-of-0000.\.parquet$"):  # at the same moment; later
-        when(s3, path, lambda _: s3.put(f"{PREFIX}.caef/plan.json", theirs))
-        with pytest.raises(UserError, match="another build has begun"):
-            build(plan_of("add"), URL, workers=1)
-        assert s3.objects(PREFIX)["manifest.json"] == before["manifest.json"]
-        assert s3.objects(PREFIX)[".caef/plan.json"] == theirs
-        s3.backend.delete_object("bucket", f"{PREFIX}.caef/plan.json")
-    when(s3, r"train-00001.*json$", lambda _: s3.put(f"{PREFIX}{SHARD}", b"theirs"))
-    with pytest.raises(UserError, match="replaced") as error:
-        build(plan_of("add"), URL, workers=1)
-    assert f"{URL}/{SHARD}" in str(error.value)
-    assert s3.objects(PREFIX)["manifest.json"] == before["manifest.json"]
-    build(plan_of("add"), URL, workers=1)
-    assert {path: data for path, data in s3.objects(PREFIX).items() if path.startswith("add-")} == {
-        path: data for path, data in contents(local).items() if path.startswith("add-")
-    }
-
-
-def test_notes_of_another_build_and_damaged_ones_count_for_nothing(s3: "S3Server", local: Path) -> None:
+def test_damaged_notes_count_for_nothing(s3: "S3Server", local: Path) -> None:
     def stop(*_: object) -> None:
         if len(parquet(s3)) == 4:
             raise KeyboardInterrupt
@@ -178,8 +146,7 @@ def test_notes_of_another_build_and_damaged_ones_count_for_nothing(s3: "S3Server
     notes = sorted(path for path in s3.objects(f"{PREFIX}.caef/shards/"))
     assert len(notes) == 4
     assert len(open_folder(URL).finished()) == 4
-    first = json.loads(s3.objects(f"{PREFIX}.caef/shards/")[notes[0]])
-    for path, text in zip(notes, (json.dumps({**first, "identity": "another's"}), "{", "[]"), strict=False):
+    for path, text in zip(notes, ('{"path": "add-one_step/train-00000-of-00003.parquet"}', "{", "[]"), strict=False):
         s3.put(f"{PREFIX}.caef/shards/{path}", text.encode())
     assert len(open_folder(URL).finished()) == 1
     s3.log.clear()
@@ -188,9 +155,7 @@ def test_notes_of_another_build_and_damaged_ones_count_for_nothing(s3: "S3Server
     assert len(parquet(s3)) == len([*local.rglob("*.parquet")]) - 1
 
 
-def test_requests_are_made_again_and_the_user_is_told(
-    s3: "S3Server", local: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_requests_are_made_again(s3: "S3Server", local: Path) -> None:
     from caef_data.tests.s3_server import Fault
 
     kinds = {"head": r"json$", "list": "", "put": r"parquet$", "get": r"json$", "delete": ""}
@@ -198,13 +163,9 @@ def test_requests_are_made_again_and_the_user_is_told(
     s3.faults.append(Fault("put", "lost", r"plan\.json$"))
     build(plan_of("add"), URL, workers=1)
     assert s3.objects(PREFIX) == contents(local)
-    said = capsys.readouterr().err
-    assert f"writing {URL}/{SHARD}: HTTP 500 (try 1 of 8); again in 0 s" in said
-
-    s3.faults.append(Fault("put", 500, r"parquet$", times=8, after=1))
-    with pytest.raises(UserError, match="failed 8 times") as error:
+    s3.faults.append(Fault("put", 500, r"parquet$", times=5, after=1))
+    with pytest.raises(UserError, match="failed: InternalError\n  next:    run the same command again"):
         build(plan_of("left_mask"), URL, workers=1)
-    assert "HTTP 500" in str(error.value)
     build(plan_of("left_mask"), URL, workers=1)
 
 
@@ -245,16 +206,12 @@ def test_no_bucket_and_no_credentials(s3: "S3Server", monkeypatch: pytest.Monkey
 def test_a_server_that_is_not_there(s3: "S3Server", monkeypatch: pytest.MonkeyPatch) -> None:
     from s3fs import S3FileSystem
 
-    from caef_data import retry
-
-    monkeypatch.setattr(retry, "ATTEMPTS", 2)
     monkeypatch.setattr(S3FileSystem, "retries", 1)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     S3FileSystem.clear_instance_cache()
     code, output = call("info", URL)
     S3FileSystem.clear_instance_cache()
-    assert (code, "failed 2 times" in output, "127.0.0.1" in output) == (2, True, True), output
-    assert scrub(f"http://me:pw@host/x?y={os.environ['AWS_SECRET_ACCESS_KEY']} a@b") == "http://***@host/x?y=*** a@b"
+    assert (code, f"{URL}/manifest.json failed: EndpointConnectionError" in output) == (2, True), output
 
 
 def test_what_is_not_ours_is_left_alone(s3: "S3Server") -> None:
@@ -304,7 +261,7 @@ def test_urls_that_cannot_be_meant(url: str, words: str) -> None:
 
 def test_a_file_url_is_a_folder(tmp_path: Path, local: Path) -> None:
     folder = open_folder(f"file://{tmp_path}/a b/")
-    assert isinstance(folder, LocalFolder)
+    assert isinstance(folder, Folder)
     assert folder.path == tmp_path / "a b"
     code, output = call("build", "--task", "add", *FLAGS, "--out", f"file://{tmp_path}/data", "--workers", 1)
     assert code == 0

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..card import first_card
 from ..card_merge import NO_TEXT, SAVE, Card, UnmarkedError, appended, conflict, without_examples
-from ..local_folder import LocalFolder
+from ..folder import Folder
 from ..manifest import CARD, MANIFEST, TAKEN, json_bytes
 from .dataset import Dataset
 
@@ -88,7 +88,7 @@ def _way_out(dataset: Dataset, manifest_there: Mapping[str, Any]) -> str:
 
 def _first(manifest: Mapping[str, Any]) -> str:
     """Return what caef-data 0.1.0 wrote for a manifest; the rows that it showed are not at hand."""
-    return without_examples(first_card(dict(manifest), LocalFolder(Path(os.devnull))))
+    return without_examples(first_card(dict(manifest), Folder(Path(os.devnull))))
 
 
 def _with(dataset: Dataset, card: str, taken: str | None, theirs: bool = False) -> Dataset:

@@ -6,15 +6,14 @@ import hashlib
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ...errors import UserError, shown
 from ..build import argument, resumed
 from ..card import Loads, card, renewed_card, replaceable_card
-from ..folder import open_folder
-from ..local_folder import LocalFolder
+from ..folder import Folder
 from ..manifest import CARD, MANIFEST, is_shard, json_bytes, manifest_from
+from ..store_folder import open_folder
 from ..verify_manifest import check_files, read_manifest
 from ..verify_report import remove
 from .progress import File, Progress
@@ -36,7 +35,7 @@ class Dataset:
         theirs: whether what a person wrote in that card is from the target's.
     """
 
-    folder: LocalFolder
+    folder: Folder
     manifest: dict[str, Any]
     shards: tuple[File, ...]
     card: str
@@ -75,7 +74,7 @@ def open_dataset(directory: str, loads: Loads, progress: Progress) -> Iterator[D
             missing, left over, or has another sha256.
     """
     folder = open_folder(directory)
-    if not isinstance(folder, LocalFolder):
+    if not folder.local:
         raise UserError("push takes a folder on this machine", where=shown(directory))
     if not folder.path.is_dir():
         read_manifest(folder.path)  # which says what is wrong
@@ -83,7 +82,7 @@ def open_dataset(directory: str, loads: Loads, progress: Progress) -> Iterator[D
         yield _checked(folder, directory, loads, progress)
 
 
-def _checked(folder: LocalFolder, directory: str, loads: Loads, progress: Progress) -> Dataset:
+def _checked(folder: Folder, directory: str, loads: Loads, progress: Progress) -> Dataset:
     unfinished = folder.unfinished()
     if unfinished:
         again = resumed(unfinished, directory)
@@ -96,7 +95,7 @@ def _checked(folder: LocalFolder, directory: str, loads: Loads, progress: Progre
     shards = sorted((File(one.path, one.bytes, one.sha256) for one in manifest.shards), key=lambda one: one.path)
     done, total = 0, sum(shard.bytes for shard in shards)
     for shard in shards if not off else []:
-        if _sha256(folder.path / shard.path, shard.bytes) != shard.sha256:
+        if not folder.equals(shard.path, shard.bytes, shard.sha256):
             off.append(f"{shard.path} is missing, or is not what the manifest says (size, sha256)")
         done += shard.bytes
         progress.check(done, total)
@@ -112,13 +111,6 @@ def _checked(folder: LocalFolder, directory: str, loads: Loads, progress: Progre
     mine = renewed_card(values, folder, replaceable_card(values, folder), loads)
     texts = {CARD: mine.encode(), MANIFEST: json_bytes(values)}
     return Dataset(folder, values, tuple(shards), mine, card(values, folder, loads), texts)
-
-
-def _sha256(path: Path, size: int) -> str | None:
-    if not path.is_file() or path.stat().st_size != size:
-        return None
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def listed(names: list[str], mark: str = ", ") -> str:

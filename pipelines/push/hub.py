@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from ...errors import UserError, clip, shown
 from ..card import first_split, from_folder
-from ..folder import open_folder
 from ..manifest import CARD, MANIFEST
 from ..settings import REPO
+from ..store_folder import open_folder
 from .card import settled
 from .dataset import Changes, Dataset, Pushed, compare, listed, manifest_there, open_dataset
 from .hub_calls import HubCalls
@@ -62,7 +62,8 @@ def push_to_hub(
         UserError: the folder is not finished or damaged; there is no token, or it may not write; the repository holds
             something else; the Hub cannot be reached; or what arrived is not what was sent.
     """
-    name = str(repo or open_folder(directory).manifest().get("repo", ""))
+    named = open_folder(directory).manifest().get("repo", "")  # a damaged one is told first
+    name = str(repo or named)
     if not name:
         raise UserError("push needs the name of a repository", next_step="add --repo user/name")
     if not REPO.fullmatch(name) or re.search(r"\.\.|--|[-.](/|$)|\.git$", name):
