@@ -318,7 +318,7 @@ def test_a_full_disk(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not [path for path in everything(out) if ".writing-" in path]
     export(str(small), str(out), JSONL)
     assert everything(out) == fresh(small, tmp_path / "reference")
-    monkeypatch.setattr("caef_data.pipelines.local_folder.Folder.free", lambda _: 100_000)
+    monkeypatch.setattr("caef_data.pipelines.folder.Folder.free", lambda _: 100_000)
     refused(small, tmp_path / "no room", r"the export needs about [\d.]+ MB of disk", ALPACA)
 
 
