@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("transformers")
 
 from caef_data.errors import UserError
-from caef_data.eval.backends.address import base_url
+from caef_data.eval.backends.endpoint import base_url
 from caef_data.eval.backends.openai import OpenAIBackend
 from caef_data.eval.backends.tokens import Tokens
 from caef_data.eval.calls import BASE, SLACK, Answer, Ask, Call, Verdict

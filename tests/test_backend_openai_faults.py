@@ -1,5 +1,6 @@
 """A server that fails, hangs, refuses or talks nonsense: the evaluation goes on, or stops and says what to do."""
 
+import math
 import signal
 import subprocess
 import sys
@@ -12,11 +13,18 @@ import pytest
 pytest.importorskip("transformers")
 
 from caef_data.errors import UserError
+from caef_data.eval.backends import endpoint
 from caef_data.eval.backends.openai import OpenAIBackend
 from caef_data.eval.backends.tokens import Tokens
 from caef_data.eval.calls import Verdict
 from caef_data.tests.checkpoints import END
 from caef_data.tests.vllm_server import ADAPTERS, RECORDED, TOLD, FakeVLLM, asks_of, calls_of, of_all, on
+
+DEEP = b"[" * 100_000 + b"]" * 100_000
+
+
+def ask(backend: OpenAIBackend) -> Any:
+    return list(backend.verify("executors/add", calls_of("executors/add")[:1]))
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 429, 408, 0])
@@ -55,19 +63,10 @@ def test_nothing_listens(vllm_tokens: Tokens, vllm: FakeVLLM) -> None:
         OpenAIBackend(vllm.url, ADAPTERS, of_all(vllm_tokens))
 
 
-def test_waiting_in_line_is_no_time_out(vllm: FakeVLLM, vllm_tokens: Tokens) -> None:
-    """A server that takes one request after the other makes the last one wait longer than any time-out."""
-    vllm_backend = OpenAIBackend(vllm.url, ADAPTERS, of_all(vllm_tokens), timeout=1.0, near_ties="count")
-    vllm.slow, vllm.delay = True, 0.3
-    found = dict(vllm_backend.verify("executors/add", calls_of("executors/add")))
-    assert [found[i] for i in range(len(found))] == [Verdict(**one) for one in TOLD["executors/add"]["verdicts"]]
-    assert len(vllm.asked) > len(found) + 1  # some were asked again
-
-
 def test_no_answer_in_time(vllm: FakeVLLM, vllm_tokens: Tokens) -> None:
     backend = OpenAIBackend(vllm.url, ADAPTERS, of_all(vllm_tokens), timeout=0.2, concurrency=1, near_ties="count")
     vllm.delay = 1.0
-    with pytest.raises(UserError, match="answered nothing within 0 s, 2 times in a row"):
+    with pytest.raises(UserError, match="answered nothing within 0 s"):
         list(backend.verify("executors/add", calls_of("executors/add")[:1]))
 
 
@@ -82,7 +81,7 @@ def test_no_answer_in_time(vllm: FakeVLLM, vllm_tokens: Tokens) -> None:
         (lambda choice, whole: whole["choices"].append(choice), "one choice"),
         (lambda choice, whole: whole.update(choices=None), "one choice"),
         (lambda choice, whole: [whole], "no JSON object"),
-        (lambda choice, whole: b"<html>", "failed 8 times; the last time: JSONDecodeError"),
+        (lambda choice, whole: b"<html>", "cannot be understood: JSONDecodeError"),
     ],
 )
 def test_nonsense_is_refused(
@@ -159,6 +158,78 @@ def test_a_proxy_or_certificate_that_cannot_be_one(
     with pytest.raises(UserError, match="the environment asks for connections that cannot be made") as raised:
         OpenAIBackend(vllm.url, ADAPTERS, of_all(vllm_tokens))
     assert name in str(raised.value)
+
+
+def test_an_answer_without_end(vllm_backend: OpenAIBackend, vllm: FakeVLLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "MAX_ANSWER", 10_000)
+    assert ask(vllm_backend)
+    vllm.faults.append(on("verify", lambda choice, whole: whole.update(more=" " * 10_000), vllm))
+    with pytest.raises(UserError, match="the server's answer has more than 10,000 bytes"):
+        ask(vllm_backend)
+
+
+def test_of_a_long_refusal_the_beginning_is_shown(vllm_backend: OpenAIBackend, vllm: FakeVLLM) -> None:
+    vllm.faults.append(lambda path, body: (404, b"no " * 10**6))
+    with pytest.raises(UserError, match=r"refuses \(HTTP 404\): 'no no"):
+        ask(vllm_backend)
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_an_answer_nested_too_deeply(vllm_backend: OpenAIBackend, vllm: FakeVLLM, status: int) -> None:
+    vllm.faults.append(lambda path, body: (status, DEEP))
+    with pytest.raises(UserError, match="RecursionError|refuses a request"):
+        ask(vllm_backend)
+
+
+@pytest.mark.parametrize("content", [DEEP, b"<html>", b"\xff", b'{"data": ' + b"9" * 5000 + b"}"])
+def test_a_list_of_models_that_is_none_is_asked_for_once(
+    vllm: FakeVLLM, vllm_tokens: Tokens, content: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    vllm.faults.append(lambda path, body: (200, content))
+    with pytest.raises(UserError, match="cannot be understood") as raised:
+        OpenAIBackend(vllm.url, ADAPTERS, of_all(vllm_tokens))
+    assert "is this a server with OpenAI's protocol?" in str(raised.value)
+    assert len(vllm.asked) == 1 and not capfd.readouterr().err
+
+
+def test_a_version_that_is_none(vllm_backend: OpenAIBackend, vllm: FakeVLLM) -> None:
+    for content in (DEEP, b'{"version": ' + b"[" * 900 + b"]" * 900 + b"}"):
+        vllm.faults[:] = [lambda path, body, content=content: (200, content)]
+        assert vllm_backend.provenance()["device"] == f"{vllm.url}/v1"
+
+
+@pytest.mark.parametrize("name", ["root", "parent"])
+def test_models_of_odd_families(vllm: FakeVLLM, vllm_tokens: Tokens, name: str) -> None:
+    vllm.faults.append(lambda path, body: (200, {"data": [{"id": "base", name: ["base"]}]}))
+    with pytest.raises(UserError, match="lists no models"):
+        OpenAIBackend(vllm.url, [""], of_all(vllm_tokens))
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf, 10**400, -(10**400), 1e300, True, "0", None, []])
+def test_logarithms_that_are_no_numbers(vllm_backend: OpenAIBackend, vllm: FakeVLLM, score: Any) -> None:
+    def change(choice: dict[str, Any], _: Any) -> None:
+        for one in choice["prompt_logprobs"][-1].values():
+            one["logprob"] = score
+
+    vllm.faults.append(on("verify", change, vllm))
+    with pytest.raises(UserError, match="a logprob that is a number"):
+        ask(vllm_backend)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"token_ids": [5] * 50_000}, "up to "),
+        ({"finish_reason": [[[]]]}, "stop or length"),
+        ({"finish_reason": None}, "stop or length"),
+    ],
+)
+def test_more_than_was_asked_for(
+    vllm_backend: OpenAIBackend, vllm: FakeVLLM, changed: dict[str, Any], words: str
+) -> None:
+    vllm.faults.append(on("decode", lambda choice, whole: choice.update(changed), vllm))
+    with pytest.raises(UserError, match=words):
+        list(vllm_backend.decode("executors/add", asks_of("executors/add")[:1]))
 
 
 def test_who_stops_does_not_wait_for_answers(vllm: FakeVLLM) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import queue
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from math import inf
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +15,7 @@ from ...errors import UserError, clip
 from ...pipelines.folder import shown
 from ..adapters import task_of
 from ..calls import BASE, Answer, Ask, Backend, Call, Verdict
-from .endpoint import ANSWER, GUIDE, Endpoint, Refused
+from .endpoint import GUIDE, TIMEOUT, Endpoint, Refused
 from .rows import NEAR, Found, Row, judge, spell_rows
 from .tokens import Tokens
 
@@ -48,7 +47,7 @@ class OpenAIBackend(Backend):
         tokens: the tokenizer of each adapter by its name; of the base model alone under ``BASE``.
         folders: where the adapters lie here, for the command that serves them; None where the base model is asked.
         concurrency: requests at the same time, at most.
-        timeout: seconds without an answer.
+        timeout: seconds of silence.
         near_ties: what becomes of answers in which a token leads the next one by so little that the shape of a batch
             could decide: alone asks for them by generating, count only marks them.
 
@@ -66,7 +65,7 @@ class OpenAIBackend(Backend):
         *,
         folders: Mapping[str, Path | None] | None = None,
         concurrency: int = CONCURRENCY,
-        timeout: float = ANSWER,
+        timeout: float = TIMEOUT,
         near_ties: str = "alone",
     ) -> None:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -76,7 +75,7 @@ class OpenAIBackend(Backend):
         cards = self._cards()
         self.max_length = _max_length(cards)
         self.models = _served(cards, wanted, folders or {}, self.endpoint.url)
-        self._threads: list[threading.Thread] = []
+        self._pool: ThreadPool | None = None
 
     def provenance(self) -> dict[str, object]:
         server = self.endpoint.version()
@@ -106,7 +105,7 @@ class OpenAIBackend(Backend):
     def _cards(self) -> list[dict[str, Any]]:
         """Return what the server says of the models that it serves."""
         try:
-            data = self.endpoint.get("/models").get("data")
+            data = self.endpoint.ask("/models").get("data")
         except Refused as error:
             raise UserError(f"the server refuses to list its models: {error}", where=self.endpoint.url) from None
         cards = [card for card in data if isinstance(card, dict)] if isinstance(data, list) else []
@@ -179,8 +178,7 @@ class OpenAIBackend(Backend):
     def _ask(self, body: dict[str, Any], length: int) -> dict[str, Any]:
         """Return the one choice that the server gives."""
         try:
-            tokens = len(body["prompt"]) + body["max_tokens"]
-            found = self.endpoint.post("/completions", {**body, **GREEDY}, tokens)
+            found = self.endpoint.ask("/completions", {**body, **GREEDY})
         except Refused as error:
             raise UserError(
                 f"the server refuses a request of {length:,} tokens to {clip(body['model'])}: {error}",
@@ -221,39 +219,12 @@ class OpenAIBackend(Backend):
         self, adapter: str, questions: Sequence[Ask], work: Callable[[str, Row], Result]
     ) -> Iterator[tuple[int, Result]]:
         """Work on many questions to one adapter at the same time; yield results as they come."""
-        for thread in self._threads:  # nothing of another adapter is under way
-            thread.join()
-        rows, lock, stop = self._rows(self.tokens[adapter], questions), threading.Lock(), threading.Event()
-        found: queue.SimpleQueue[tuple[int, Result] | BaseException | None] = queue.SimpleQueue()
-
-        def run() -> None:
-            try:
-                while not stop.is_set():
-                    with lock:
-                        row = next(rows, None)
-                    if row is None:
-                        break
-                    found.put((row.index, work(adapter, row)))
-            except BaseException as error:
-                found.put(error)
-            found.put(None)
-
-        # Daemons: who presses Ctrl-C does not wait for answers.
-        count = min(self.concurrency, len(questions))
-        self._threads = [threading.Thread(target=run, daemon=True) for _ in range(count)]
-        try:
-            for thread in self._threads:
-                thread.start()
-            while count:
-                item = found.get()
-                if isinstance(item, BaseException):
-                    raise item
-                if item is None:
-                    count -= 1
-                else:
-                    yield item
-        finally:
-            stop.set()
+        if self._pool is not None:
+            self._pool.join()  # nothing of another adapter is under way
+        rows = self._rows(self.tokens[adapter], questions)
+        # Its threads are daemons: who presses Ctrl-C does not wait for answers.
+        with ThreadPool(max(1, min(self.concurrency, len(questions)))) as self._pool:
+            yield from self._pool.imap_unordered(lambda row: (row.index, work(adapter, row)), rows)
 
     def _rows(self, tokens: Tokens, questions: Sequence[Ask]) -> Iterator[Row]:
         for start in range(0, len(questions), CHUNK):
