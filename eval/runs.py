@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 from ..errors import UserError, clip
 from ..pipelines.folder import shown
 from ..pipelines.local_folder import LocalFolder
+from ..pipelines.verify_rows import Known, check_rows, known_tasks
 from ..tm import align_in, align_out, machine
 from ..tm.check.closed_composers import problem
-from ..tm.check.rows import Known, check_rows, known_tasks
 from ..tm.machine import HALT
 from .calls import BASE
 from .limit import choose_expressions, expression_keys

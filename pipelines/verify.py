@@ -1,6 +1,6 @@
 """``caef-data verify``: check a built folder from scratch, files, rows and what must hold across them.
 
-Rows are computed again by ``tm.check.rows``, which shares nothing with the machines that made them. Memory: a
+Rows are computed again by ``verify_rows``, which shares nothing with the machines that made them. Memory: a
 worker holds a few thousand rows, and a byte per digit of the expressions of one split of a task, 64 MB at most; the
 parent 16 bytes per row and distinct expression of one task, or of a few whose parts are in work.
 """
@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError, clip
-from ..tm.check.rows import known_tasks
 from .manifest import MANIFEST
 from .verify_card import check_card
 from .verify_declaration import declared
 from .verify_manifest import Manifest, SplitCount, check_files, open_shard, read_manifest
+from .verify_rows import known_tasks
 from .verify_shard import KEPT, NO_HASHES, TEXTS, Finding, Hashes, Part, PartResult, ranked, unique
 from .verify_workers import Workers, run_here, units
 from .workers import default_workers

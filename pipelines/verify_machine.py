@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import tm
 from ..errors import UserError, clip
-from ..tm.check.rows import COLUMNS, Known
+from .verify_rows import COLUMNS, Known
 
 
 def check_by_machine(

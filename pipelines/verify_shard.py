@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 
 from .. import tm
 from ..errors import clip
-from ..tm.check.rows import COLUMNS, Known, check_rows, count_transitions, known_tasks
 from ..tm.instructions import instruction
 from .sampling.split import sides
 from .verify_machine import check_by_machine
 from .verify_plan import Comparison, Draws, Planned, plain
+from .verify_rows import COLUMNS, Known, check_rows, count_transitions, known_tasks
 
 KEPT = 50  # findings kept per part; the rest is counted
 BATCH, BATCH_TEXT = 32_768, 20_000_000  # rows looked at together, and bytes: a row group of ours has half of these

@@ -19,10 +19,10 @@ from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.plan import make_plan
 from caef_data.pipelines.verify import Report, verify
 from caef_data.pipelines.verify_report import print_report
+from caef_data.pipelines.verify_rows import COLUMNS
 from caef_data.schemas import row_schema
 from caef_data.tests.forging import Forger, Rows
 from caef_data.tm import machine
-from caef_data.tm.check.rows import COLUMNS
 from caef_data.tm.instructions import instruction
 
 SIGNS = {"add": "+", "sub": "-", "mul": "*"}

@@ -1,17 +1,17 @@
-"""Check rows of every view against what their operands and steps must give, independently of what made them.
+"""Rows of every view against what their operands and steps must give, independently of what made them.
 
-``check_rows`` is the bulk entry point of ``caef-data verify``: ``closed`` and ``closed_composers`` compute prompt,
-completion and all other columns of a row, with Python integers, and whatever differs is a finding.
+``tm.check`` computes prompt, completion and all other columns of a row, with Python integers; whatever differs is a
+finding. Nothing else of the package is imported here: what is checked has no part in it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ...errors import clip
-from .closed import Problem
-from .closed_composers import MAX_DIGITS, PROBLEMS, problem
-from .text import difference, number, shown
+from ..errors import clip
+from ..tm.check.closed import Problem
+from ..tm.check.closed_composers import MAX_DIGITS, PROBLEMS, problem
+from ..tm.check.text import difference, number, shown
 
 INT64_MAX = 2**63 - 1
 _CACHE = 20_000  # problems kept at a time: about 30 MB at 100 digits
@@ -34,15 +34,6 @@ Known = dict[tuple[str, str | None], Problem | str]
 def known_tasks() -> tuple[str, ...]:
     """Return the tasks that are known in closed form."""
     return tuple(PROBLEMS)
-
-
-def check_row(task: str, view: str, dialect: str, row: Row) -> str | None:
-    """Check one row, a mapping with the view's columns; return None or what is wrong with it."""
-    missing = [name for name in COLUMNS[view] if name not in row]
-    if missing:
-        return f"column {missing[0]!r} is missing"
-    found = check_rows(task, view, dialect, {name: [row[name]] for name in COLUMNS[view]})
-    return found[0][1] if found else None
 
 
 def check_rows(
@@ -78,9 +69,8 @@ def check_rows(
             wrong = _common(task, {name: columns[name][index] for name in COLUMNS[view]})
             expected = wrong or expected
         if expected != found:
-            findings.append(
-                (index, expected if isinstance(expected, str) else _told(view, step, names, expected, found))
-            )
+            told = expected if isinstance(expected, str) else _told(view, step, names, expected, found)
+            findings.append((index, told))
     return findings
 
 
@@ -97,41 +87,31 @@ def count_transitions(view: str, columns: Columns) -> int:
 
 def _told(view: str, step: object, names: Sequence[str], expected: Values, found: Values) -> str:
     """Say where a row first differs from what is expected."""
-    for name, right, there in zip(names, expected, found, strict=True):
-        if right == there:
-            continue
-        if isinstance(right, list) and isinstance(there, list):
-            at = next(at for at, (one, other) in enumerate(zip(right, there, strict=True)) if one != other)
-            name, right, there = f"{name}, entry {at}", right[at], there[at]
-        elif view == "one_step" and name in ("prompt", "completion") and type(step) is int:
-            name = f"{name} of step {step}"
-        return _value(name, right, there) or ""
-    return ""
+    name, right, there = next(each for each in zip(names, expected, found, strict=True) if each[1] != each[2])
+    if isinstance(right, list) and isinstance(there, list):
+        at = next(at for at, (one, other) in enumerate(zip(right, there, strict=True)) if one != other)
+        name, right, there = f"{name}, entry {at}", right[at], there[at]
+    elif view == "one_step" and name in ("prompt", "completion") and type(step) is int:
+        name = f"{name} of step {step}"
+    return _differs(name, right, there)
 
 
-def _value(name: str, expected: object, found: object) -> str | None:
-    if type(expected) is type(found) and expected == found:
-        return None
-    if (
-        isinstance(expected, str)
-        and isinstance(found, str)
-        and ("\n" in expected or name.startswith(("prompt", "comp")))
-    ):
-        return f"{name}: {difference(expected, found)}"
+def _differs(name: str, expected: object, found: object) -> str:
+    if isinstance(expected, str) and isinstance(found, str):
+        if "\n" in expected or name.startswith(("prompt", "completion")):
+            return f"{name}: {difference(expected, found)}"
     return f"{name}: expected {shown(expected)}, found {shown(found)}"
 
 
 def _common(task: str, row: Row) -> str | None:
     """Check the columns that every view has; the operands are already known to be good."""
-    wrong = (
-        _value("task", task, row["task"])
-        or _value("len_a", len(row["a"]), row["len_a"])
-        or _value("len_b", len(row["b"] or ""), row["len_b"])
-    )
+    for name, right in (("task", task), ("len_a", len(row["a"])), ("len_b", len(row["b"] or ""))):
+        if type(row[name]) is not type(right) or row[name] != right:
+            return _differs(name, right, row[name])
     for name in ("variant", "instruction", "prompt", "completion"):
-        if wrong is None and not isinstance(row[name], str):
-            wrong = f"{name}: expected a text, found {clip(row[name])}"
-    return wrong
+        if not isinstance(row[name], str):
+            return f"{name}: expected a text, found {clip(row[name])}"
+    return None
 
 
 # ----------------------------------------------------------------------------------------------------------
