@@ -179,8 +179,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show the whole trace of one expression."""
-    from .pipelines.show import print_trace, show_json
-    from .tm.expression import parse_problem
+    from .pipelines.show import parse_problem, print_trace, show_json
 
     name, a, b = parse_problem(words, task)
     if as_json:

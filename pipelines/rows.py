@@ -9,12 +9,11 @@ import pyarrow.compute  # noqa: F401  (binds pa.compute)
 
 from ..schemas import row_schema
 from ..tm import machine
-from ..tm.arrow import numbers, strings
 from ..tm.batch import Batch, Rows
 from ..tm.columns import I64, Number, Operands
 from ..tm.instructions import instruction
 from ..tm.machine import Dialect, Machine
-from ..tm.render import Block, decimal, render
+from ..tm.render import Block, decimal, int_array, render, string_array
 from ..tm.template import Template
 from .sampling.random import U64, splitmix64, text_key
 from .sampling.split import expression_hash
@@ -72,7 +71,7 @@ def planned_rows(work: Work) -> pa.RecordBatch:
         beyond = steps < 0
         if beyond.any():
             prompts = batch.prompts(batch.take(rows, np.flatnonzero(beyond))).text
-            own["far"] = prompts.take(numbers(np.cumsum(beyond) - 1, beyond))
+            own["far"] = prompts.take(int_array(np.cumsum(beyond) - 1, beyond))
     elif work.view == "aligner":
         e, order = _both_ways(len(work.operands), key)
         own = {"direction": _directions(order, len(work.operands))}
@@ -106,8 +105,8 @@ def _common(found: Machine, work: Work, e: I64) -> dict[str, pa.Array]:
         "task": _constant(found.name, num_rows),
         "a": _repeated(operands.a, e),
         "b": b,
-        "len_a": numbers(operands.a.length[e].astype(np.int16)),
-        "len_b": numbers(len_b),
+        "len_a": int_array(operands.a.length[e].astype(np.int16)),
+        "len_b": int_array(len_b),
         "variant": _named(work.variant[e], work.variants),
         "instruction": _constant(instruction(found, work.view), num_rows),
     }
@@ -121,23 +120,23 @@ def _repeated(number: Number, e: I64) -> pa.DictionaryArray:
     rows = np.arange(len(number))
     texts = render([Block(rows, Template("{x}"), {"x": decimal(number, rows)})], len(rows)).dictionary_encode()
     indices = np.frombuffer(texts.indices.buffers()[1], np.int32)
-    return pa.DictionaryArray.from_arrays(numbers(indices[e]), texts.dictionary)
+    return pa.DictionaryArray.from_arrays(int_array(indices[e]), texts.dictionary)
 
 
 def _constant(text: str, num_rows: int) -> pa.DictionaryArray:
-    return pa.DictionaryArray.from_arrays(numbers(np.zeros(num_rows, np.int16)), strings([text]))
+    return pa.DictionaryArray.from_arrays(int_array(np.zeros(num_rows, np.int16)), string_array([text]))
 
 
 def _named(index: I64, names: Sequence[str | None]) -> pa.DictionaryArray:
     """Return a column of few names; None becomes null."""
     known = list(dict.fromkeys(name for name in names if name is not None)) or [""]
     code = np.array([known.index(name) if name is not None else -1 for name in names], np.int16)[index]
-    return pa.DictionaryArray.from_arrays(numbers(code, code >= 0), strings(known))
+    return pa.DictionaryArray.from_arrays(int_array(code, code >= 0), string_array(known))
 
 
 def _counts(values: I64) -> pa.Array:
     """Return int64 values, null where they are negative."""
-    return numbers(values, values >= 0)
+    return int_array(values, values >= 0)
 
 
 View = tuple[I64, dict[str, pa.Array]]
@@ -177,13 +176,13 @@ def _runs(found: Machine, batch: Batch, work: Work) -> tuple[I64, Rows, I64]:
 def _full(found: Machine, batch: Batch, work: Work, key: U64) -> View:
     e, rows, ends = _runs(found, batch, work)
     order = _order(len(e), key, e)
-    at = numbers(order)
+    at = int_array(order)
     completions = batch.completions(rows).text
-    trace = pa.ListArray.from_arrays(numbers(ends.astype(np.int32)), completions).take(at)
+    trace = pa.ListArray.from_arrays(int_array(ends.astype(np.int32)), completions).take(at)
     return order, {
         "prompt": batch.initial().take(at),
         "completion": batch.halted().take(at),
-        "n_steps": numbers(batch.num_steps[order]),
+        "n_steps": int_array(batch.num_steps[order]),
         "trace": trace,
     }
 
@@ -192,7 +191,7 @@ def _joined(shorten: Callable[[str], str]) -> Callable[[Machine, Batch, Work, U6
     def view(found: Machine, batch: Batch, work: Work, key: U64) -> View:
         e, rows, ends = _runs(found, batch, work)
         order = _order(len(e), key, e)
-        at = numbers(order)
+        at = int_array(order)
         entries = batch.completions(rows).text.to_pylist()
         texts = []
         for row in order.tolist():
@@ -200,7 +199,7 @@ def _joined(shorten: Callable[[str], str]) -> Callable[[Machine, Batch, Work, U6
             texts.append("\n".join([*(shorten(entry) for entry in own[:-1]), own[-1]]) + "\n")
         return order, {
             "prompt": batch.initial().take(at),
-            "completion": strings(texts),
+            "completion": string_array(texts),
         }
 
     return view
@@ -210,7 +209,7 @@ def _aligner(found: Machine, batch: Batch, work: Work, key: U64) -> View:
     num = len(work.operands)
     question, solved = _question(found, batch), _question(found, batch, "{answer}")
     e, order = _both_ways(num, key)
-    at = numbers(order)
+    at = int_array(order)
     return e, {
         "prompt": pa.concat_arrays([question, batch.halted()]).take(at),
         "completion": pa.concat_arrays([batch.initial(), solved]).take(at),
@@ -232,7 +231,7 @@ def _directions(order: I64, num: int) -> pa.Array:
 def _raw_view(found: Machine, batch: Batch, work: Work, key: U64) -> View:
     order = _order(len(work.operands), key, batch.all)
     answers = render([Block(batch.all, Template("{answer}"), {"answer": batch.answer()})], len(order))
-    at = numbers(order)
+    at = int_array(order)
     return order, {"prompt": _question(found, batch).take(at), "completion": answers.take(at)}
 
 

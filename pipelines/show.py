@@ -1,14 +1,15 @@
 """The trace of one expression: tapes, heads and commands in words for people, JSON for programs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from ..errors import UserError, clip
-from ..tm import DIALECTS, Dialect, Machine, Transition, align_in, align_out, machine, operands, transitions
+from ..errors import UserError
+from ..tm import Dialect, Machine, Transition, align_in, align_out, known_dialect, machine, operands, transitions
+from ..tm.expression import EXAMPLE, OPERAND_RULE, parse_expression, parse_operand
 from .tapes import Part, brief, command_words, goto, parse_state, state_of, state_rows
 
 MAX_ENTRIES = 400
@@ -51,11 +52,38 @@ class Run:
             yield index, before.prompt, started[0] if started and started[0] else None
 
 
+def parse_problem(words: Sequence[str], task: str | None = None) -> tuple[str, str, str | None]:
+    """Return (task, a, b) of what stands on a command line: one expression, or a task and its operands.
+
+    Args:
+        words: ``["47819-12345="]`` without a task; ``["45321"]`` or ``["99", "7"]`` with one.
+        task: a task's name; b is None where it has one operand.
+
+    Raises:
+        UserError: the wrong number of words, an unknown task, or what is no expression or operand.
+    """
+    if task is None:
+        if len(words) != 1:
+            raise UserError(
+                f"one expression is needed, {len(words)} words were given",
+                allowed="an expression in quotes, or --task and its operands",
+                next_step=f"{EXAMPLE}, or caef-data show --task left_mask 45321",
+            )
+        return parse_expression(words[0])
+    kind = machine(task)
+    names = "a" if kind.unary else "ab"
+    if len(words) != len(names):
+        raise UserError(
+            f"{task} takes {len(names)} operand{'s' * (len(names) > 1)}, {len(words)} were given",
+            allowed=OPERAND_RULE,
+            next_step=f"caef-data show --task {task} {' '.join(kind.example[: len(names)])}",
+        )
+    found = [parse_operand(word, name) for word, name in zip(words, names, strict=True)]
+    return task, found[0], found[1] if len(found) > 1 else None
+
+
 def _run(task: str, a: str, b: str | None, dialect: str) -> Run:
-    for known in DIALECTS:
-        if known == dialect:
-            return Run(*operands(task, a, b), known)
-    raise UserError(f"there is no dialect {clip(dialect)}", allowed=", ".join(DIALECTS))
+    return Run(*operands(task, a, b), known_dialect(dialect))
 
 
 def show_json(

@@ -5,7 +5,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from caef_data.errors import UserError
-from caef_data.tm.expression import parse_expression, parse_operand, parse_problem, parse_raw, signs
+from caef_data.pipelines.show import parse_problem
+from caef_data.tm.expression import parse_expression, parse_operand, parse_raw, signs
 from caef_data.tm.machine import MAX_DIGITS
 
 SIGNS = {

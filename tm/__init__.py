@@ -26,32 +26,29 @@ def operands(task: str, a: Operand, b: Operand | None = None) -> tuple[Machine, 
         UserError: unknown task, an operand that is not a natural number, a missing or a superfluous operand, or a pair
             that is no expression of the task (``sub`` with a < b, ``mul`` and ``div`` with b = 0 ...).
     """
-    from .expression import parse_operand
-
     found = machine(task)
     if (b is None) != found.unary:
         needs = "one operand" if found.unary else "two operands"
         raise UserError(f"{task} takes {needs}", next_step=f"caef-data show --task {task} {' '.join(found.example)}")
-    values = []
-    for name, value in (("a", a), ("b", b)):
-        if value is None:
-            value = 0
-        if isinstance(value, bool) or not isinstance(value, int | str):
-            raise UserError(f"operand {name} must be an int or a decimal string, not {clip(repr(value))}")
-        values.append(int(parse_operand(value if isinstance(value, str) else _decimal(name, value), name)))
-    why = found.domain_error(*values)
+    x, y = _operand("a", a), 0 if b is None else _operand("b", b)
+    why = found.domain_error(x, y)
     if why is not None:
-        raise UserError(why, where=f"{task}: a = {clip(values[0])}, b = {clip(values[1])}")
-    return found, values[0], values[1]
+        raise UserError(why, where=f"{task}: a = {clip(x)}, b = {clip(y)}")
+    return found, x, y
 
 
-def _decimal(name: str, value: int) -> str:
-    if value < 0 or value.bit_length() > 13_000:
+def _operand(name: str, value: Operand) -> int:
+    from .expression import parse_operand
+
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise UserError(f"operand {name} must be an int or a decimal string, not {clip(repr(value))}")
+    if isinstance(value, int) and not 0 <= value < 10**3_900:
         raise UserError(f"operand {name} must be a natural number of at most 3,900 digits")
-    return str(value)
+    return int(parse_operand(str(value), name))
 
 
-def _dialect(dialect: str) -> Dialect:
+def known_dialect(dialect: str) -> Dialect:
+    """Return a dialect by its name; raises UserError for another one."""
     for known in DIALECTS:
         if dialect == known:
             return known
@@ -67,7 +64,7 @@ def transitions(
         UserError: as ``operands``, or an unknown dialect.
     """
     found, x, y = operands(task, a, b)
-    return found.transitions(x, y, _dialect(dialect))
+    return found.transitions(x, y, known_dialect(dialect))
 
 
 def transition(task: str, a: Operand, b: Operand | None, k: int, *, dialect: str = "consistent") -> Transition:
@@ -80,7 +77,7 @@ def transition(task: str, a: Operand, b: Operand | None, k: int, *, dialect: str
     last = found.num_steps(x, y) - 1
     if isinstance(k, bool) or not isinstance(k, int) or not 0 <= k <= last:
         raise UserError(f"there is no transition {clip(k)}", where=task, allowed=f"0 .. {clip(last)}")
-    return found.transition(x, y, k, _dialect(dialect))
+    return found.transition(x, y, k, known_dialect(dialect))
 
 
 def align_in(raw: str) -> str:
@@ -103,16 +100,5 @@ def align_out(task: str, a: Operand, b: Operand) -> tuple[str, str]:
     return found.halted(x, y), f"{x}{found.sign}{y}={found.answer(x, y)}"
 
 
-__all__ = [
-    "DIALECTS",
-    "VERSIONED",
-    "Dialect",
-    "Machine",
-    "Transition",
-    "align_in",
-    "align_out",
-    "machine",
-    "operands",
-    "tasks",
-]
-__all__ += ["transition", "transitions"]
+__all__ = ["DIALECTS", "VERSIONED", "Dialect", "Machine", "Transition", "align_in", "align_out", "known_dialect"]
+__all__ += ["machine", "operands", "tasks", "transition", "transitions"]

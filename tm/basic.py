@@ -62,7 +62,6 @@ class BasicMachine(Machine):
         """
 
     def line(self, view: View | Configuration) -> str:
-        """Return the command line of a view."""
         if view.state == "qH":
             return HALT
         said = self.decide(view)  # type: ignore[arg-type]
@@ -93,7 +92,6 @@ class BasicMachine(Machine):
     # One expression
 
     def start(self, a: int, b: int) -> Configuration:
-        """Return the initial configuration."""
         tapes = (units_first(a),) if self.unary else (units_first(a), units_first(b))
         return Configuration("q0", tapes, (-1,) * len(tapes))
 

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from .arrow import strings
 from .columns import I64, Operands
-from .render import Block, Cells, Part, render
+from .render import Block, Cells, Part, render, string_array
 
 if TYPE_CHECKING:
     from .machine import Dialect, Machine, Transition
@@ -56,17 +55,20 @@ class Batch(ABC):
     def num_steps(self) -> I64:
         """Number of transitions of each expression, -1 where it does not fit int64."""
 
-    @abstractmethod
+    # Rows are indexed by the number of their transition, where runs can be walked.
+
     def every(self) -> Rows:
         """Return every transition of every expression, in order."""
+        return walk_rows(self.num_steps)
 
-    @abstractmethod
     def steps(self, rows: Rows) -> I64:
         """Return the 0-based index of each row's transition, -1 where it does not fit int64."""
+        steps: I64 = rows.index
+        return steps
 
-    @abstractmethod
     def take(self, rows: Rows, order: I64) -> Rows:
         """Return the rows at ``order``."""
+        return Rows(rows.expression[order], rows.index[order])
 
     @abstractmethod
     def prompts(self, rows: Rows) -> Texts:
@@ -87,20 +89,6 @@ class Batch(ABC):
     @abstractmethod
     def answer(self) -> Part:
         """Return each expression's bare answer."""
-
-
-class WalkedBatch(Batch):
-    """A batch whose rows are indexed by the number of their transition, for runs that can be walked."""
-
-    def every(self) -> Rows:
-        return walk_rows(self.num_steps)
-
-    def steps(self, rows: Rows) -> I64:
-        steps: I64 = rows.index
-        return steps
-
-    def take(self, rows: Rows, order: I64) -> Rows:
-        return Rows(rows.expression[order], rows.index[order])
 
 
 def _coded(values: Sequence[Name]) -> tuple[I64, tuple[Name, ...]]:
@@ -127,7 +115,7 @@ def walk_rows(num_steps: I64) -> Rows:
     return Rows(expression, np.arange(total) - start[expression])
 
 
-class SteppedBatch(WalkedBatch):
+class SteppedBatch(Batch):
     """The batch of a machine that has no columns: every transition is made once, by the machine itself."""
 
     def __init__(self, machine: Machine, operands: Operands, dialect: Dialect) -> None:
@@ -153,10 +141,10 @@ class SteppedBatch(WalkedBatch):
         return _stepped([(step.completion, step.next_state, step.call) for step in self._transitions(rows)])
 
     def initial(self) -> pa.Array:
-        return strings([self.machine.initial(a, b) for a, b in self.pairs])
+        return string_array([self.machine.initial(a, b) for a, b in self.pairs])
 
     def halted(self) -> pa.Array:
-        return strings([self.machine.halted(a, b) for a, b in self.pairs])
+        return string_array([self.machine.halted(a, b) for a, b in self.pairs])
 
     def answer(self) -> Part:
         answers = [str(self.machine.answer(a, b)) for a, b in self.pairs]
@@ -174,4 +162,4 @@ class SteppedBatch(WalkedBatch):
 
 def _stepped(found: Sequence[tuple[str, str, str | None]]) -> Texts:
     text, states, calls = zip(*found, strict=True) if found else ((), (), ())
-    return Texts(strings(text), *_coded(states), *_coded(calls))
+    return Texts(string_array(text), *_coded(states), *_coded(calls))

@@ -107,7 +107,6 @@ class CallBatch(Batch):
         return texts(blocks, len(rows))
 
     def _shown(self, state: str, group: Group, turn: Column, here: I64) -> Content:
-        """Return the state line of a state."""
         line = self.machine.halted_line if state == "qH" else self.machine.line
         values = {"a": group.a, "b": group.b, **self.machine.registers(group.a, group.b, turn, state)}
         fields = {name: f"{{{name}}}" for name in values}
@@ -172,6 +171,5 @@ def _transitions(turn: Number, calls: int, more: I64 | int) -> I64:
 
 
 def _number(values: I64) -> Number:
-    """Return int64 values as a column."""
     width = len(str(int(values.max(initial=0))))
     return Number(np.stack([values // 10**k % 10 for k in range(width)]).astype(np.uint8))

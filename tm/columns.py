@@ -36,7 +36,6 @@ class Number:
 
     @property
     def width(self) -> int:
-        """Number of planes."""
         return int(self.planes.shape[0])
 
     @classmethod
@@ -50,7 +49,6 @@ class Number:
         return cls(np.ascontiguousarray(matrix[:, ::-1].T), length)
 
     def take(self, rows: I64) -> "Number":
-        """Return the numbers at ``rows``."""
         length = self.length[rows]
         width = int(length.max(initial=1))
         return Number(self.planes[:width].take(rows, axis=1), length)
@@ -62,15 +60,12 @@ class Number:
         return np.where(inside, digits, np.uint8(0))
 
     def is_zero(self) -> Bool:
-        """Tell which numbers are 0."""
         return np.asarray(self.planes.max(axis=0, initial=0) == 0)
 
     def integers(self) -> list[int]:
-        """Return the numbers as Python integers."""
         return [int(text) for text in self.decimals()]
 
     def decimals(self) -> list[str]:
-        """Return the numbers as decimal strings."""
         width = self.width
         flat = self.reading.tobytes().decode()
         return [flat[(r + 1) * width - n : (r + 1) * width] for r, n in enumerate(self.length.tolist())]

@@ -45,7 +45,6 @@ class Call:
 
     @cached_property
     def line(self) -> str:
-        """The command line."""
         return f"CMD [CALL] {self.task.upper()}, {self.then}"
 
 

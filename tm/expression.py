@@ -5,15 +5,15 @@ A raw expression is operand, sign, operand, ``=``; operands are ASCII digits wit
 """
 
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Set
 from typing import NoReturn
 
 from ..errors import UserError, clip, nearest
 from .machine import MAX_DIGITS, machine, tasks
 
 _DIGITS = frozenset("0123456789")  # str.isdigit() also accepts other scripts and superscripts
-_OPERAND_RULE = f"digits 0-9 without leading zeros (zero is 0), at most {MAX_DIGITS:,} of them"
-_EXAMPLE = 'caef-data show "47819-12345="'
+OPERAND_RULE = f"digits 0-9 without leading zeros (zero is 0), at most {MAX_DIGITS:,} of them"
+EXAMPLE = 'caef-data show "47819-12345="'
 
 
 def signs() -> dict[str, str]:
@@ -46,45 +46,15 @@ def parse_operand(text: str, name: str) -> str:
         UserError: other characters than ASCII digits, a leading zero, nothing at all, too many digits.
     """
     if not text:
-        _fail(f"operand {name} is empty", text, None, _OPERAND_RULE)
-    _check_characters(text, _DIGITS, f"operand {name} holds", _OPERAND_RULE)
+        _fail(f"operand {name} is empty", text, None, OPERAND_RULE)
+    _check_characters(text, _DIGITS, f"operand {name} holds", OPERAND_RULE)
     _check_digits(text, 0, len(text), f"operand {name}")
     return text
 
 
-def parse_problem(words: Sequence[str], task: str | None = None) -> tuple[str, str, str | None]:
-    """Return (task, a, b) of what stands on a command line: one expression, or a task and its operands.
-
-    Args:
-        words: ``["47819-12345="]`` without a task; ``["45321"]`` or ``["99", "7"]`` with one.
-        task: a task's name; b is None where it has one operand.
-
-    Raises:
-        UserError: the wrong number of words, an unknown task, or one of the errors of the parsers above.
-    """
-    if task is None:
-        if len(words) != 1:
-            raise UserError(
-                f"one expression is needed, {len(words)} words were given",
-                allowed="an expression in quotes, or --task and its operands",
-                next_step=f"{_EXAMPLE}, or caef-data show --task left_mask 45321",
-            )
-        return parse_expression(words[0])
-    kind = machine(task)
-    names = "a" if kind.unary else "ab"
-    if len(words) != len(names):
-        raise UserError(
-            f"{task} takes {len(names)} operand{'s' * (len(names) > 1)}, {len(words)} were given",
-            allowed=_OPERAND_RULE,
-            next_step=f"caef-data show --task {task} {' '.join(kind.example[: len(names)])}",
-        )
-    found = [parse_operand(word, name) for word, name in zip(words, names, strict=True)]
-    return task, found[0], found[1] if len(found) > 1 else None
-
-
 def _parse(text: str, closed: bool) -> tuple[str, str, str]:
     table = signs()
-    allowed = f"a, sign, b, '=' with sign one of {' '.join(table)}; a and b: {_OPERAND_RULE}"
+    allowed = f"a, sign, b, '=' with sign one of {' '.join(table)}; a and b: {OPERAND_RULE}"
     _check_characters(text, _DIGITS.union("=", *table), "the expression holds", allowed)
     a, sign, b, tail = re.fullmatch("([0-9]*)([^0-9]*)([0-9]*)(.*)", text).groups()  # type: ignore[union-attr]
     start_b = len(a + sign)
@@ -116,13 +86,13 @@ def _check_characters(text: str, known: Set[str], what: str, allowed: str) -> No
 def _check_digits(text: str, start: int, stop: int, name: str) -> None:
     """Refuse an empty, overlong or zero-led run of digits."""
     if start == stop:
-        _fail(f"{name} is missing", text, start, _OPERAND_RULE)
+        _fail(f"{name} is missing", text, start, OPERAND_RULE)
     if stop - start > MAX_DIGITS:
-        _fail(f"{name} has {stop - start:,} digits", text, start, _OPERAND_RULE)
+        _fail(f"{name} has {stop - start:,} digits", text, start, OPERAND_RULE)
     if text[start] == "0" and stop - start > 1:
-        _fail(f"{name} has a leading zero", text, start, _OPERAND_RULE)
+        _fail(f"{name} has a leading zero", text, start, OPERAND_RULE)
 
 
 def _fail(what: str, text: str, column: int | None, allowed: str) -> NoReturn:
     where = clip(text) if column is None else f"column {column + 1} of {clip(text)}"
-    raise UserError(what, where=where, allowed=allowed, next_step=_EXAMPLE)
+    raise UserError(what, where=where, allowed=allowed, next_step=EXAMPLE)

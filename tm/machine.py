@@ -104,7 +104,6 @@ class Machine(ABC):
 
     @property
     def title(self) -> str:
-        """The machine's name in its own text."""
         return self.name.upper()
 
     @property
@@ -144,7 +143,6 @@ class Machine(ABC):
         """Return transition ``t`` (0-based)."""
 
     def transitions(self, a: int, b: int, dialect: Dialect) -> Iterator[Transition]:
-        """Yield every transition in order."""
         for t in range(self.num_steps(a, b)):
             yield self.transition(a, b, t, dialect)
 

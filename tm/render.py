@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -139,33 +140,25 @@ def _table(strings: tuple[str, ...]) -> tuple[Words, U8]:
     return views, np.frombuffer(b"".join(encoded), np.uint8)
 
 
-class _Buffers:
-    """The buffers that the views of one batch point into."""
-
-    def __init__(self) -> None:
-        self.buffers: list[U8] = []
-        self._index: dict[int, int] = {}
-
-    def number(self, buffer: U8) -> int:
-        known = self._index.get(id(buffer))
-        if known is None:
-            known = self._index[id(buffer)] = len(self.buffers)
-            self.buffers.append(buffer)
-        return known
+Buffers = dict[int, tuple[int, U8]]  # what the views of one batch point into, each with its number, by its id
 
 
-def _write(views: Words, piece: Part, buffers: _Buffers) -> None:
+def _number(buffers: Buffers, buffer: U8) -> int:
+    return buffers.setdefault(id(buffer), (len(buffers), buffer))[0]
+
+
+def _write(views: Words, piece: Part, buffers: Buffers) -> None:
     """Write the views of one piece, shape (m, 4). Cells up to 12 bytes must be inlined, the rest point at a buffer."""
     if isinstance(piece, Pick):
         table, text = _table(piece.strings)
         if (table[:, 0] > INLINE).any():
             table = table.copy()
-            table[table[:, 0] > INLINE, 2] = buffers.number(text)
+            table[table[:, 0] > INLINE, 2] = _number(buffers, text)
         # A view as one 16-byte number: numpy gathers those in one go.
         views.view(np.complex128)[:, 0] = table.view(np.complex128)[:, 0].take(piece.index)
         return
     views[:, 0] = piece.size
-    views[:, 2] = buffers.number(piece.buffer)
+    views[:, 2] = _number(buffers, piece.buffer)
     views[:, 3] = piece.offset
     short = np.flatnonzero(piece.size <= INLINE)
     if len(short):
@@ -202,7 +195,7 @@ def render(blocks: Iterable[Block], num_rows: int) -> pa.Array:
     filled = [block for block in blocks if len(block.rows)]
     width = max((len(block.pieces) for block in filled), default=1)
     views = np.zeros((num_rows, width, 4), np.uint32)
-    buffers = _Buffers()
+    buffers: Buffers = {}
     mine = np.empty((min(CHUNK, num_rows), width, 4), np.uint32)
     whole_row = f"V{16 * width}"
     for block in filled:
@@ -213,21 +206,28 @@ def render(blocks: Iterable[Block], num_rows: int) -> pa.Array:
             for at, piece in enumerate(block.pieces):
                 _write(part[:, at], _rows(piece, start), buffers)
             views.reshape(-1).view(whole_row)[rows] = part.reshape(-1).view(whole_row)
-    slices = pa.Array.from_buffers(
-        pa.binary_view(),
-        num_rows * width,
-        [None, pa.py_buffer(views), *(pa.py_buffer(buffer) for buffer in buffers.buffers)],
-    )
+    memory = [None, *map(pa.py_buffer, (views, *(buffer for _, buffer in buffers.values())))]
+    slices = pa.Array.from_buffers(pa.binary_view(), num_rows * width, memory)
     joined = slices.cast(pa.binary())
     offsets = np.frombuffer(joined.buffers()[1], np.int32)[: num_rows * width + 1 : width].copy()
     return pa.Array.from_buffers(pa.string(), num_rows, [None, pa.py_buffer(offsets), joined.buffers()[2]])
 
 
-def pick_digit(digits: U8) -> Pick:
-    """Return the digits 0..9 as text."""
-    return Pick(tuple("0123456789"), digits.astype(np.int64))
+# pyarrow.array() imports pandas wherever it is installed: a quarter of a second at the start of every worker
 
 
-def pick_flag(flags: NDArray[np.bool_], yes: str = "True", no: str = "False") -> Pick:
-    """Return ``yes`` where the flag is set, else ``no``."""
-    return Pick((no, yes), flags.astype(np.int64))
+def int_array(values: NDArray[np.integer[Any]], valid: NDArray[np.bool_] | None = None) -> pa.Array:
+    """Return a column of integers around the same memory, null where not valid."""
+    values = np.ascontiguousarray(values)
+    bits = None if valid is None or valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [bits, pa.py_buffer(values)])
+
+
+def string_array(texts: Sequence[str]) -> pa.Array:
+    """Return a string column; raises OverflowError past 2 GiB of text."""
+    encoded = [text.encode() for text in texts]
+    ends = np.cumsum([0, *map(len, encoded)])
+    if ends[-1] >= 2**31:
+        raise OverflowError("a string column holds less than 2 GiB of text")
+    buffers = [None, pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(b"".join(encoded))]
+    return pa.Array.from_buffers(pa.string(), len(encoded), buffers)

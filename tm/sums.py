@@ -6,9 +6,10 @@ same lines give sums of products; a ``Group`` works each one out once for all it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 NINES = "nines of "  # a factor's name begins so: as many nines as the operand named behind has digits
 
 Value = TypeVar("Value", int, "Column")
-Terms = frozenset[tuple[tuple[str, ...], int]]  # factors of each product, and how often it is added
+Term = tuple[tuple[str, ...], int]  # factors of a product, and how often it is added
+Terms = frozenset[Term]
 
 
 class Column:
@@ -34,64 +36,50 @@ class Column:
 
     Args:
         group: the rows.
-        terms: what is added up: products of columns of the group by name, each with its factor.
+        terms: what is added up: products of columns of the group by name, each with its factor; equal ones are joined.
     """
 
-    def __init__(self, group: Group, terms: Mapping[tuple[str, ...], int]) -> None:
-        self.group, self.terms = group, {product: times for product, times in terms.items() if times}
-
-    def _other(self, other: Column | int) -> Mapping[tuple[str, ...], int]:
-        return other.terms if isinstance(other, Column) else {(): other}
+    def __init__(self, group: Group, terms: Iterable[Term]) -> None:
+        total: dict[tuple[str, ...], int] = {}
+        for factors, times in terms:
+            total[factors] = total.get(factors, 0) + times
+        self.group = group
+        self.terms = frozenset((factors, times) for factors, times in total.items() if times)
 
     def __add__(self, other: Column | int) -> Column:
-        """Return the sum."""
-        terms = dict(self.terms)
-        for product, times in self._other(other).items():
-            terms[product] = terms.get(product, 0) + times
-        return Column(self.group, terms)
+        return Column(self.group, (*self.terms, *_terms(other)))
 
     __radd__ = __add__
 
-    def __neg__(self) -> Column:
-        return Column(self.group, {product: -times for product, times in self.terms.items()})
-
     def __sub__(self, other: Column | int) -> Column:
         """Return the difference, which must not be negative where it is worked out."""
-        return self + -other
+        return self + other * -1
 
     def __rsub__(self, other: int) -> Column:
-        return -self + other
+        return self * -1 + other
 
     def __mul__(self, other: Column | int) -> Column:
-        """Return the product."""
-        terms: dict[tuple[str, ...], int] = {}
-        for one, times in self.terms.items():
-            for two, factor in self._other(other).items():
-                product = tuple(sorted(one + two))
-                terms[product] = terms.get(product, 0) + times * factor
-        return Column(self.group, terms)
+        pairs = product(self.terms, _terms(other))
+        return Column(self.group, ((tuple(sorted(one + two)), n * m) for (one, n), (two, m) in pairs))
 
     __rmul__ = __mul__
 
     @property
-    def key(self) -> Terms:
-        """What tells equal sums."""
-        return frozenset(self.terms.items())
-
-    @property
     def fixed(self) -> bool:
         """Whether the numbers are the same at every turn."""
-        return fixed(self.key)
+        return _fixed(self.terms)
 
     @property
     def number(self) -> Number:
-        """The numbers."""
-        return self.group.number(self.key)
+        return self.group.number(self.terms)
 
 
-def fixed(terms: Terms) -> bool:
-    """Tell whether a sum of products is the same at every turn."""
-    return not any(factor in ("k", NINES + "k") for product, _ in terms for factor in product)
+def _terms(value: Column | int) -> Iterable[Term]:
+    return value.terms if isinstance(value, Column) else (((), value),)
+
+
+def _fixed(terms: Terms) -> bool:
+    return not any(factor in ("k", NINES + "k") for factors, _ in terms for factor in factors)
 
 
 def nines(value: Value) -> Value:
@@ -102,8 +90,8 @@ def nines(value: Value) -> Value:
     """
     if isinstance(value, int):
         return 10 ** len(str(value)) - 1
-    ((name,),) = value.terms
-    return Column(value.group, {(NINES + name,): 1})
+    (((name,), _),) = value.terms
+    return Column(value.group, [((NINES + name,), 1)])
 
 
 @dataclass(eq=False)
@@ -134,18 +122,15 @@ class Group:
 
     @property
     def a(self) -> Column:
-        """The first operands."""
-        return Column(self, {("a",): 1})
+        return Column(self, [(("a",), 1)])
 
     @property
     def b(self) -> Column:
-        """The second operands."""
-        return Column(self, {("b",): 1})
+        return Column(self, [(("b",), 1)])
 
     @property
     def k(self) -> Column:
-        """The turns."""
-        return Column(self, {("k",): 1})
+        return Column(self, [(("k",), 1)])
 
     @cached_property
     def last(self) -> Bool:
@@ -155,7 +140,7 @@ class Group:
     def number(self, terms: Terms) -> Number:
         """Return a sum of products, worked out at the first time it is asked for."""
         if terms not in self._numbers:
-            if self.whole is not None and fixed(terms):
+            if self.whole is not None and _fixed(terms):
                 found = self.whole.number(terms).take(self.e)
             elif len(terms) < 2:
                 found = self._product(*next(iter(terms), ((), 0)))
@@ -167,18 +152,17 @@ class Group:
     def _sum(self, terms: Terms) -> Number:
         """Add a term to the others, or take it away: one that leaves a known sum, else one to be taken away."""
         term = min(terms, key=lambda term: (terms - {term} not in self._numbers, term[1] > 0, term))
-        product, times = term
-        rest, size = self.number(terms - {term}), self.number(frozenset({(product, abs(times))}))
+        factors, times = term
+        rest, size = self.number(terms - {term}), self.number(frozenset({(factors, abs(times))}))
         return columns.add(rest, size)[0] if times > 0 else columns.subtract(rest, size)
 
-    def _product(self, product: tuple[str, ...], times: int) -> Number:
-        if times != 1 or not product:
+    def _product(self, factors: tuple[str, ...], times: int) -> Number:
+        if times != 1 or not factors:
             constant = self._constant(times)
-            return columns.multiply(self.number(frozenset({(product, 1)})), constant) if product else constant
-        if len(product) > 1:
-            first, rest = (self.number(frozenset({(part, 1)})) for part in (product[:1], product[1:]))
-            return columns.multiply(first, rest)
-        name = product[0]
+            return columns.multiply(self.number(frozenset({(factors, 1)})), constant) if factors else constant
+        if len(factors) > 1:
+            return columns.multiply(*(self.number(frozenset({(part, 1)})) for part in (factors[:1], factors[1:])))
+        (name,) = factors
         if name.startswith(NINES):
             return columns.nines(self.number(frozenset({((name.removeprefix(NINES),), 1)})).length)
         return self.turn if name == "k" else self.operands.a if name == "a" else self.operands.second
@@ -190,7 +174,7 @@ class Group:
     def tape(self, value: Column, here: I64) -> Part:
         """Return the tapes of a column at rows of the group."""
         if self.whole is not None and value.fixed:
-            return tape(self.whole.number(value.key), self.e[here])
+            return tape(self.whole.number(value.terms), self.e[here])
         return tape(value.number, here)
 
     def call(self, call: Call, turn: Column) -> tuple[TapeBatch, I64]:
@@ -198,7 +182,7 @@ class Group:
         operands = self.machine.operands(self.a, self.b, turn, call)
         if self.whole is not None and all(value.fixed for value in operands if isinstance(value, Column)):
             return self.whole.call(call, self.whole.k)[0], self.e
-        key = (call.task, *(value.key if isinstance(value, Column) else value for value in operands))
+        key = (call.task, *(value.terms if isinstance(value, Column) else value for value in operands))
         if key not in self._calls:
             numbers = [value.number if isinstance(value, Column) else self._constant(value) for value in operands]
             found = machine(call.task).batch(Operands(numbers[0], (*numbers[1:], None)[0]), "consistent")

@@ -68,12 +68,10 @@ class View:
 
     @property
     def symbol(self) -> str:
-        """The digit under the first head."""
         return self.read(0)
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """The digit under each head."""
         return tuple(self.read(head) for head in range(self._heads))
 
     @property

@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from .batch import Rows, Texts, WalkedBatch, texts
+from .batch import Batch, Rows, Texts, texts
 from .columns import I64, U8, Number, Operands, stacked
 from .machine import Dialect
 from .render import Block, Part, Pick, decimal, left, low, render, right, tape
@@ -213,7 +213,7 @@ def _run_anywhere(table: Table, tapes: list[U8], codes: I64, most: int) -> int:
     return step + 1
 
 
-class TapeBatch(WalkedBatch):
+class TapeBatch(Batch):
     """Expressions of a basic machine in columns."""
 
     machine: BasicMachine
@@ -251,7 +251,6 @@ class TapeBatch(WalkedBatch):
         return self.run.num_steps
 
     def entries(self, e: I64, i: I64) -> list[Block]:
-        """Return the entries ``i`` of expressions ``e``."""
         code = self.run.codes[i, e].astype(np.int64)
         blocks, state = [], self.table.state.take(code)
         for number, name in enumerate(self.table.states):

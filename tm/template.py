@@ -33,6 +33,3 @@ class Template:
 def called(line: str, title: str, state: str, parts: Mapping[str, str]) -> str:
     """Fill a state line; registers that hold nothing yet are left empty."""
     return re.sub(r"\{(\w+)\}", lambda found: {"title": title, "state": state, **parts}.get(found[1], ""), line)
-
-
-# ----------------------------------------------------------------------------------------------------------- columns
