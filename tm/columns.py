@@ -202,11 +202,10 @@ def multiply(x: Number, y: Number) -> Number:
     """Return x * y (schoolbook over limbs of 8 digits)."""
     a, b = _limbs(x.planes), _limbs(y.planes)
     total = np.zeros((len(a) + len(b), len(x)), np.uint64)
-    product = np.empty(len(x), np.uint64)
-    for i, left in enumerate(a):
-        for j, right in enumerate(b):
-            np.multiply(left, right, out=product)
-            total[i + j] += product
+    product = np.empty_like(b)
+    for i, limb in enumerate(a):
+        np.multiply(limb, b, out=product)
+        total[i : i + len(b)] += product
     for k in range(len(total) - 1):
         over = total[k] // np.uint64(10**LIMB)
         total[k] -= over * np.uint64(10**LIMB)

@@ -146,7 +146,7 @@ def _run(table: Table, operands: Operands, most: int) -> Run:
     while step < most + LOOK_EVERY:
         code = codes[step]
         np.add(control, lane[min(step, len(lane) - 1)], out=code)
-        np.take(table.waiting, code, out=control, mode="clip")
+        table.waiting.take(code, out=control, mode="clip")
         step += 1
         if step % LOOK_EVERY == 0 and int(control.min(initial=table.halted)) >= table.halted:
             break
@@ -206,7 +206,7 @@ def _run_anywhere(table: Table, tapes: list[U8], codes: I64, most: int) -> int:
         digit = table.written.take(code, mode="clip")
         wrote = np.flatnonzero(digit < NOTHING)
         output[field(place[wrote], 2), wrote] = digit[wrote]
-        np.take(table.next, code, out=control, mode="clip")
+        table.next.take(code, out=control, mode="clip")
         if step % LOOK_EVERY == LOOK_EVERY - 1 and int(control.min(initial=table.halted)) >= table.halted:
             break
     codes[step + 1] = control
