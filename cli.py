@@ -256,14 +256,14 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another export that lies there.")] = False,
 ) -> None:
     """Export a dataset's rows as JSON files for other training tools."""
-    from .pipelines.export import Style
-    from .pipelines.export_console import export_with_progress
+    from .pipelines.export import export_with_progress
+    from .pipelines.export_rows import Style
 
     style = Style(form, stage)
     if tokenizer is not None:
         from .eval.training import around_rows, sample
 
-        style = Style(form, stage, around_rows(tokenizer, sample(directory, config or [], split or [])))
+        style = Style(form, stage, tokenizer, *around_rows(tokenizer, sample(directory, config or [], split or [])))
     export_with_progress(directory, out, style, config or [], split or [], overwrite)
 
 

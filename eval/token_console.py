@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import UserError
 from ..pipelines.console import _table
 from ..pipelines.declaration import load_declaration, shipped_declarations
-from ..pipelines.export import Style
+from ..pipelines.export_rows import Style
 from ..pipelines.folder import shown
 from ..pipelines.terminal import Bar, open_console, print_table
 from .token_counts import LENGTHS, PLANNED, Counts, built, count, digit_costs, planned

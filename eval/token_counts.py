@@ -12,8 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import UserError, clip, nearest
-from ..pipelines.export_formats import TEXTS
-from ..pipelines.export_source import damaged, opened, read_manifest, select
+from ..pipelines.export_rows import COLUMNS, damaged, opened, select
 from ..pipelines.hub_source import Say, dataset_here
 from ..pipelines.plan import Config, make_plan
 from ..pipelines.settings import Declaration
@@ -26,7 +25,7 @@ LENGTHS = (1024, 2048, 4096, 8192)  # that trainers cut rows at
 BATCH = 1024  # rows tokenised at once
 PLANNED = 1000  # rows of a split that are rendered of a declaration, unless more or fewer are asked for
 DIGITS = "8247391650" * 20  # that a tape and a number are made of, to tell what a digit costs
-COLUMNS = ["len_a", "len_b", *TEXTS["first"]]
+READ = ["len_a", "len_b", *COLUMNS["first"]]
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ class Counts:
 
     def add(self, tokens: Tokens, batch: pa.RecordBatch, stage: str) -> None:
         """Count the rows of a batch."""
-        before, questions, answers = (batch.column(name).to_pylist() for name in TEXTS["first"])
+        before, questions, answers = (batch.column(name).to_pylist() for name in COLUMNS["first"])
         if stage == "first":
             questions = [first + text for first, text in zip(before, questions, strict=True)]
         prompts, completions = tokens.prompts(questions), tokens.completions(answers)
@@ -128,11 +127,11 @@ def built(directory: str, configs: Sequence[str], splits: Sequence[str], say: Sa
         for shard in shards:
             with opened(folder, shard) as file:
                 try:
-                    yield from pq.ParquetFile(file).iter_batches(BATCH, columns=COLUMNS)
+                    yield from pq.ParquetFile(file).iter_batches(BATCH, columns=READ)
                 except pa.ArrowException as error:
                     raise damaged(folder, shard, clip(error, 160)) from error
 
-    parts = select(folder, read_manifest(folder), configs, splits)
+    parts = select(folder, configs, splits)
     return [
         Source(part.name, part.split, sum(shard.rows for shard in part.shards), partial(batches, part.shards))
         for part in parts

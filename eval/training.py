@@ -7,7 +7,6 @@ from functools import lru_cache
 from typing import Any
 
 from ..errors import UserError, clip
-from ..pipelines.export_formats import Around
 from ..pipelines.folder import shown
 from .backends.tokens import Tokens, load_tokenizer
 from .token_counts import built
@@ -40,8 +39,8 @@ def tokenize_row(
     return tokens.prompts([prompt])[0], [*tokens.completions([completion])[0], tokens.end]
 
 
-def around_rows(name: str, rows: Iterable[tuple[str, str]]) -> Around:
-    """Return the text of the tokens that begin and end a row in a model's vocabulary.
+def around_rows(name: str, rows: Iterable[tuple[str, str]]) -> tuple[str, str]:
+    """Return the texts of the tokens that begin and end a row in a model's vocabulary.
 
     Args:
         name: folder, or name on the Hub, of the model.
@@ -63,7 +62,7 @@ def around_rows(name: str, rows: Iterable[tuple[str, str]]) -> Around:
                 allowed="vocabularies whose texts begin with no blank mark: no SentencePiece",
                 next_step="train on the tokens of caef_data.tokenize_row instead (docs/training.md)",
             )
-    return Around(name, begin, end)
+    return begin, end
 
 
 @lru_cache(maxsize=8)  # a vocabulary is looked through once, not at every row

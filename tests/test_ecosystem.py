@@ -14,7 +14,8 @@ import yaml
 pytest.importorskip("trl", reason="training needs caef-data[train]")
 
 from caef_data import tokenize_row
-from caef_data.pipelines.export import Style, export
+from caef_data.pipelines.export import export
+from caef_data.pipelines.export_rows import Style
 from caef_data.tests.real_vocabularies import ROOT, real_model, vocabulary
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
@@ -49,7 +50,7 @@ def test_the_recipe_trains_what_evaluation_asks(smoke: Path, tmp_path: Path, nam
     model = str(vocabulary(name))
     around = around_rows(model, sample(str(smoke), CONFIGS, ["train"]))
     out = tmp_path / "export"
-    export(str(smoke), str(out), Style("alpaca", stage, around), configs=CONFIGS, splits=["train"])
+    export(str(smoke), str(out), Style("alpaca", stage, model, *around), configs=CONFIGS, splits=["train"])
     recipe = yaml.safe_load((out / "llamafactory.yaml").read_text(encoding="utf-8"))
     assert recipe["model_name_or_path"] == model and recipe["output_dir"] == "ckpt/executors/div"
     tokenizer = AutoTokenizer.from_pretrained(model)

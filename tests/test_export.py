@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,10 @@ from typer.testing import CliRunner
 import datasets
 from caef_data.cli import app
 from caef_data.errors import UserError
-from caef_data.pipelines import export_console
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
-from caef_data.pipelines.export import Style, export
-from caef_data.pipelines.export_formats import LAYOUTS, TEXTS, Around, row_texts, write_rows
+from caef_data.pipelines.export import export, export_with_progress
+from caef_data.pipelines.export_rows import COLUMNS, LAYOUTS, Style, row_texts
 from caef_data.pipelines.plan import make_plan
 from caef_data.tests.commands import contents
 
@@ -68,29 +66,29 @@ def read(form: str, path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-@pytest.mark.parametrize("stage", TEXTS)
+@pytest.mark.parametrize("stage", COLUMNS)
 @pytest.mark.parametrize("form", LAYOUTS)
 def test_the_rows_are_those_of_the_dataset(smoke: Path, tmp_path: Path, form: str, stage: str) -> None:
     out = tmp_path / "export"
     results = export(str(smoke), str(out), Style(form, stage), configs=EACH_VIEW, splits=["train", "stress"])
-    parts = [(one.name, one.split) for one in results]
+    parts = list(results)
     assert parts == [
         (name, split) for name in sorted(EACH_VIEW) for split in ("train", "stress") if (name, split) in parts
     ]
     assert {name for name, _ in parts} == set(EACH_VIEW)
     manifest = json.loads((smoke / "manifest.json").read_text())
-    for result in results:
-        paths = sorted((out / result.name / result.split).iterdir())
+    for (name, split), entry in results.items():
+        paths = sorted((out / name / split).iterdir())
         rows = [pair(form, row) for path in paths for row in read(form, path)]
-        assert rows == wanted(smoke, result.name, result.split, stage)
-        assert len(rows) == result.rows == manifest["configs"][result.name][result.split]["rows"]
-    assert not (out / ".caef").exists()
+        assert rows == wanted(smoke, name, split, stage)
+        assert len(rows) == entry["rows"] == manifest["configs"][name][split]["rows"]
+    assert not (out / ".writing").exists()
 
 
 def test_everything_is_exported_by_default(smoke: Path, tmp_path: Path) -> None:
     results = export(str(smoke), str(tmp_path / "export"), SECOND)
     manifest = json.loads((smoke / "manifest.json").read_text())
-    assert {(one.name, one.split, one.rows) for one in results} == {
+    assert {(*pair, entry["rows"]) for pair, entry in results.items()} == {
         (name, split, entry["rows"]) for name, splits in manifest["configs"].items() for split, entry in splits.items()
     }
 
@@ -128,7 +126,7 @@ def test_the_datasets_library_reads_them(
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     datasets.disable_progress_bars()
     out = tmp_path / "export"
-    export_console.export_with_progress(str(small), str(out), Style(form, "first"), ["add-one_step"], [], False)
+    export_with_progress(str(small), str(out), Style(form, "first"), ["add-one_step"], [], False)
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("read it:"))
     rows = eval(line.removeprefix("read it:"), {"load_dataset": datasets.load_dataset})
     assert [pair(form, row) for row in rows] == wanted(small, "add-one_step", "train", "first")
@@ -156,8 +154,7 @@ def test_llama_factory_finds_every_split(small: Path, tmp_path: Path) -> None:
 
 def test_the_recipe_for_llama_factory(small: Path, tmp_path: Path) -> None:
     """Rows hold the tokens that begin and end a text; the settings add nothing around them and cut none."""
-    around = Around("models/of <mine>", "<begin>", '"<end>"')
-    style = Style("alpaca", "first", around)
+    style = Style("alpaca", "first", "models/of <mine>", "<begin>", '"<end>"')
     export(str(small), str(tmp_path / "a b"), style, configs=["left_mask-one_step"], splits=["train"])
     longest = yaml.safe_load((tmp_path / "a b" / "llamafactory.yaml").read_text("utf-8"))["cutoff_len"]
     export(str(small), str(tmp_path / "a b"), style, configs=["add-one_step"])
@@ -191,7 +188,7 @@ def test_the_recipe_for_llama_factory(small: Path, tmp_path: Path) -> None:
         "learning_rate": 2e-4,
         "max_steps": 1000,
     }
-    for other in (Style("alpaca", "first"), Style("alpaca", "first", Around("other", "", "<end>"))):
+    for other in (Style("alpaca", "first"), Style("alpaca", "first", "other", "", "<end>")):
         with pytest.raises(UserError, match="this folder holds an export"):
             export(str(small), str(tmp_path / "a b"), other, configs=["add-one_step"])
     export(str(small), str(tmp_path / "a b"), Style("alpaca", "first"), overwrite=True)
@@ -212,18 +209,23 @@ def test_the_command_line_writes_the_tokens_of_a_model(small: Path, tmp_path: Pa
         CliRunner().invoke(app, [*words, "--out", str(tmp_path / "export")], catch_exceptions=False)
 
 
+def texts_of(table: pa.Table, style: Style, folder: Path, **how: Any) -> bytes:
+    pq.write_table(table, folder / "rows.parquet", **how)
+    with open(folder / "rows.parquet", "rb") as source:
+        return b"".join(text for _, text in row_texts(source, style))
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+
+
 @settings(deadline=None)
-@given(st.lists(st.tuples(*[st.text(st.characters(exclude_categories=["Cs"]))] * 3), min_size=1, max_size=5))
-def test_any_text_is_valid_json(rows: list[tuple[str, str, str]]) -> None:
-    for form, layout in LAYOUTS.items():
-        for stage, names in TEXTS.items():
-            columns = dict(zip(("instruction", "prompt", "completion"), zip(*rows, strict=True), strict=True))
-            batch = pa.RecordBatch.from_pydict({name: list(columns[name]) for name in names})
-            text = (
-                layout.opening
-                + bytes(row_texts(batch, layout, stage)).decode()[len(layout.separator) :]
-                + layout.closing
-            )
+@given(st.lists(st.tuples(TEXT, TEXT, TEXT), max_size=5))
+def test_any_text_is_valid_json(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, str]]) -> None:
+    names = ("instruction", "prompt", "completion")
+    table = pa.table({name: pa.array([row[n] for row in rows], pa.string()) for n, name in enumerate(names)})
+    for form in LAYOUTS:
+        for stage in COLUMNS:
+            text = texts_of(table, Style(form, stage), tmp_path_factory.getbasetemp()).decode()
             found = json.loads(text) if form == "alpaca" else [json.loads(line) for line in text.split("\n")[:-1]]
             before = stage == "first"
             assert [pair(form, row) for row in found] == [(one[0] * before + one[1], one[2]) for one in rows]
@@ -231,29 +233,27 @@ def test_any_text_is_valid_json(rows: list[tuple[str, str, str]]) -> None:
 
 def test_rows_are_written_some_at_a_time(tmp_path: Path) -> None:
     table = pa.table({name: [f"{name} {n}" for n in range(5000)] for name in ("prompt", "completion", "instruction")})
-    pq.write_table(table, tmp_path / "rows.parquet", row_group_size=3000)
-    for form, layout in LAYOUTS.items():
-        sink = BytesIO()
-        with open(tmp_path / "rows.parquet", "rb") as source:
-            counts = list(write_rows(source, sink, layout, "first"))
-        assert sum(counts) == 5000 and max(counts) <= 1024
-        (tmp_path / "rows.json").write_bytes(sink.getvalue())
+    for form in LAYOUTS:
+        (tmp_path / "rows.json").write_bytes(texts_of(table, Style(form, "first"), tmp_path, row_group_size=3000))
         rows = [pair(form, row) for row in read(form, tmp_path / "rows.json")]
         assert rows == [(f"instruction {n}prompt {n}", f"completion {n}") for n in range(5000)]
+        with open(tmp_path / "rows.parquet", "rb") as source:
+            counts = [count for count, _ in row_texts(source, Style(form))]
+        assert sum(counts) == 5000 and max(counts) <= 1024
 
 
-def test_bytes_that_are_no_text_are_an_error() -> None:
+def test_bytes_that_are_no_text_are_an_error(tmp_path: Path) -> None:
     broken = pa.array([b"x", b"\xff\xfe"]).view(pa.string())
-    batch = pa.RecordBatch.from_arrays([pa.array(["x", "y"]), broken], names=["prompt", "completion"])
     with pytest.raises(ValueError, match="UTF8"):
-        row_texts(batch, LAYOUTS["jsonl"], "second")
+        texts_of(pa.table({"prompt": ["x", "y"], "completion": broken}), Style(), tmp_path)
 
 
 @pytest.mark.parametrize("column", ["prompt", "completion", "instruction"])
 def test_a_missing_text_is_an_error(tmp_path: Path, column: str) -> None:
     values: dict[str, list[str | None]] = {name: ["x", "y"] for name in ("prompt", "completion", "instruction")}
-    pq.write_table(pa.table({**values, column: ["x", None]}), tmp_path / "rows.parquet")
-    pq.write_table(pa.table({name: one for name, one in values.items() if name != column}), tmp_path / "other.parquet")
-    for name in ("rows.parquet", "other.parquet"):
-        with open(tmp_path / name, "rb") as source, pytest.raises(ValueError, match=column):
-            list(write_rows(source, BytesIO(), LAYOUTS["jsonl"], "first"))
+    with pytest.raises(ValueError, match=column):
+        texts_of(pa.table({**values, column: ["x", None]}), Style("jsonl", "first"), tmp_path)
+    with pytest.raises(ValueError, match=column):
+        texts_of(
+            pa.table({name: one for name, one in values.items() if name != column}), Style("chat", "first"), tmp_path
+        )
