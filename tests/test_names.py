@@ -153,8 +153,6 @@ def test_notes_of_an_export(built: Path, tmp_path: Path, name: str) -> None:
         lambda done: rename(done["configs"], "add-raw", name),
         lambda done: rename(done["configs"]["add-raw"], "test", name),
         lambda done: done["configs"]["add-raw"]["test"].update(identity=name),
-        lambda done: done["configs"]["add-raw"]["test"]["files"][0].update(path=name),
-        lambda done: done["configs"]["add-raw"]["test"]["files"][0].update(path=f"add-raw/test/{name}"),
     )
     for forge in forgeries:
         done = json.loads(text)
