@@ -155,7 +155,7 @@ def _read(done: Path) -> tuple[dict[str, str], Entries]:
     except ValueError as error:
         what, advice = f"{DONE} cannot be understood: {error}", f"{ELSEWHERE}, or remove this one"
         raise UserError(what, where=shown(done), next_step=advice) from error
-    mark = {key: content[key] for key in ("format", "stage", "begin", "end") if key in content}
+    mark: dict[str, str] = {key: content[key] for key in ("format", "stage", "begin", "end") if key in content}
     configs = content["configs"].items()
     return mark, {(name, split): entry for name, splits in configs for split, entry in splits.items()}
 
