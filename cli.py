@@ -147,8 +147,8 @@ def build(
     ray_address: RayAddress = None,
 ) -> None:
     """Build a dataset: --task sub --min 1 --max 100 --num 20, or a declaration such as paper."""
+    from .pipelines.build import EngineChoice
     from .pipelines.console import build_with_progress
-    from .pipelines.engine import EngineChoice
 
     build_with_progress(declared, out, overwrite, EngineChoice(engine, workers, ray_address))
 
@@ -163,8 +163,8 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Show what a build would write, in rows, bytes and seconds; writes nothing."""
+    from .pipelines.build import EngineChoice
     from .pipelines.console import print_plan
-    from .pipelines.engine import EngineChoice
 
     print_plan(declared, EngineChoice(engine, workers, ray_address).workers, as_json)
 

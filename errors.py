@@ -4,6 +4,7 @@ import difflib
 import errno
 import os
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -54,6 +55,12 @@ def shown(path: str | os.PathLike[str]) -> str:
     """Return a path for a message: as it is, or escaped where it would break the line or the terminal."""
     text = os.fspath(path)
     return text if text.isprintable() and len(text) <= 300 else clip(text, 300)
+
+
+def shell_quoted(path: str | os.PathLike[str]) -> str:
+    """Return a path as a shell takes it; escaped where a terminal could not show it."""
+    text = os.fspath(path)
+    return shlex.quote(text) if text.isprintable() else shown(text)
 
 
 def is_ours(command: str, verb: str) -> bool:

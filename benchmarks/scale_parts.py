@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from caef_data.pipelines import ray_engine
-from caef_data.pipelines.build import build
+from caef_data.pipelines.build import EngineChoice, build
 from caef_data.pipelines.declaration import from_flags, load_declaration
-from caef_data.pipelines.engine import Engine, EngineChoice, packed
+from caef_data.pipelines.engine import Engine, packed
 from caef_data.pipelines.folder import Folder
 from caef_data.pipelines.manifest import ShardRecord
 from caef_data.pipelines.plan import Plan, make_plan

@@ -5,22 +5,69 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, clip, shown, telling_of_full_disk
+from ..errors import UserError, clip, nearest, shell_quoted, shown, telling_of_full_disk
 from .card import renewed_card, replaceable_card
 from .engine import Engine, Task, run_tasks
 from .folder import Folder
 from .manifest import FORMAT, ShardRecord, shard_record
 from .plan import Config, Plan
+from .ray_engine import ray_engine
 from .settings import RULES, Declaration, TaskSettings, digest
 from .store_folder import open_folder
 from .versions import built_with, rules
 from .workers import default_workers
+
+ENGINES = ("local", "ray")
+argument = shell_quoted
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """What runs a build's shards.
+
+    Args:
+        name: ``local`` or ``ray``.
+        workers: shards made at once at most; None for all processors, of this machine or of the cluster.
+        ray_address: the cluster, see ``ray_engine``.
+
+    Raises:
+        UserError: there is no such engine, or it takes no address.
+    """
+
+    name: str = "local"
+    workers: int | None = None
+    ray_address: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in ENGINES:
+            raise UserError(
+                f"there is no engine {clip(self.name)}{nearest(self.name, ENGINES)}",
+                where="--engine",
+                allowed=", ".join(ENGINES),
+            )
+        if self.ray_address is not None and self.name != "ray":
+            raise UserError("--ray-address is for builds on Ray", next_step="add --engine ray, or leave it out")
+
+    def arguments(self) -> str:
+        """Return what a command line needs to choose it again: nothing for the local one."""
+        address = f" --ray-address {shlex.quote(self.ray_address)}" if self.ray_address else ""
+        return "" if self.name == "local" else f" --engine {self.name}{address}"
+
+    def start(self) -> AbstractContextManager[Engine]:
+        """Return the engine for the time of a block.
+
+        Raises:
+            UserError: Ray is not installed, or the cluster cannot be joined.
+        """
+        if self.name == "local":
+            return nullcontext(partial(run_tasks, workers=self.workers or default_workers()))
+        return ray_engine(self.ray_address, self.workers)
 
 
 @dataclass(frozen=True)
@@ -134,14 +181,9 @@ def _notes(plan: Plan) -> dict[str, Any]:
     }
 
 
-def argument(path: str | Path) -> str:
-    """Return a path as a shell takes it; escaped where a terminal could not show it."""
-    return shlex.quote(str(path)) if str(path).isprintable() else shown(path)
-
-
 def again_in(line: str, path: str | Path) -> str:
     """Return a command line with the folder that it is about."""
-    return f"{line} --out {argument(path)}"
+    return f"{line} --out {shell_quoted(path)}"
 
 
 def resumed(unfinished: dict[str, Any], path: str | Path) -> str:

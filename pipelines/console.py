@@ -15,11 +15,10 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..errors import UserError, shown
-from .build import ConfigResult, again_in, argument, build, command, resumed
+from ..errors import UserError, shell_quoted, shown
+from .build import ConfigResult, EngineChoice, again_in, build, command, resumed
 from .card import commands, loads_from
 from .declaration import rebuild_command
-from .engine import EngineChoice
 from .hub_source import dataset_here
 from .manifest import ShardRecord
 from .plan import TEXT_RATE, Config, Plan, make_plan
@@ -113,7 +112,7 @@ def build_with_progress(declaration: Declaration, out: str, overwrite: bool, cho
     rows, size = sum(one.rows for one in results), sum(one.bytes for one in results)
     console.print(f"{rows:,} rows, {_size(size)} in {shown(out)} after {spent:,.1f} s", soft_wrap=True)
     first = results[0]
-    console.print(f"check it: caef-data verify {argument(out)}", soft_wrap=True)
+    console.print(f"check it: caef-data verify {shell_quoted(out)}", soft_wrap=True)
     console.print(f"read it:  {loads_from(out)(first.name, first.split)}", soft_wrap=True)
 
 

@@ -6,27 +6,24 @@ import importlib.util
 import multiprocessing
 import os
 import pickle
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass
-from functools import partial
+from contextlib import closing
 from importlib.abc import SourceLoader
 from itertools import islice
 from pathlib import Path
 
-from ..errors import UserError, clip, nearest
+from ..errors import UserError
 from ..tm import machine
 from .folder import Folder
 from .manifest import ShardRecord
 from .memory import keep_freed_memory
 from .plan import Config
 from .shard import write_shard
-from .workers import default_workers, end_with_parent, start_fork_server, uninterrupted
+from .workers import end_with_parent, start_fork_server, uninterrupted
 
 Task = tuple[int, int]  # index of the config, shard
 Shards = Generator[tuple[Task, ShardRecord], None, None]
@@ -34,55 +31,9 @@ Engine = Callable[[Sequence[Config], Sequence[Task], Folder], Shards]
 Source = tuple[str, str, bytes]  # module, file, text
 Work = tuple[tuple[Config, ...], Folder]
 
-ENGINES = ("local", "ray")
 MANY = 16_384  # expressions of a block
 
 _worker: Work | None = None
-
-
-@dataclass(frozen=True)
-class EngineChoice:
-    """What runs a build's shards.
-
-    Args:
-        name: ``local`` or ``ray``.
-        workers: shards made at once at most; None for all processors, of this machine or of the cluster.
-        ray_address: the cluster, see ``ray_engine``.
-
-    Raises:
-        UserError: there is no such engine, or it takes no address.
-    """
-
-    name: str = "local"
-    workers: int | None = None
-    ray_address: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.name not in ENGINES:
-            raise UserError(
-                f"there is no engine {clip(self.name)}{nearest(self.name, ENGINES)}",
-                where="--engine",
-                allowed=", ".join(ENGINES),
-            )
-        if self.ray_address is not None and self.name != "ray":
-            raise UserError("--ray-address is for builds on Ray", next_step="add --engine ray, or leave it out")
-
-    def arguments(self) -> str:
-        """Return what a command line needs to choose it again: nothing for the local one."""
-        address = f" --ray-address {shlex.quote(self.ray_address)}" if self.ray_address else ""
-        return "" if self.name == "local" else f" --engine {self.name}{address}"
-
-    def start(self) -> AbstractContextManager[Engine]:
-        """Return the engine for the time of a block.
-
-        Raises:
-            UserError: Ray is not installed, or the cluster cannot be joined.
-        """
-        if self.name == "local":
-            return nullcontext(partial(run_tasks, workers=self.workers or default_workers()))
-        from .ray_engine import ray_engine
-
-        return ray_engine(self.ray_address, self.workers)
 
 
 def run_tasks(configs: Sequence[Config], tasks: Sequence[Task], folder: Folder, workers: int) -> Shards:

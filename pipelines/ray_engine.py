@@ -74,13 +74,12 @@ def keep_quiet() -> None:
 
 def _join(address: str | None) -> None:
     import ray
-    from ray._private.services import canonicalize_bootstrap_address  # what ray.init does, without its five minutes
 
     named = address or os.environ.get("RAY_ADDRESS") or "auto"
     try:
         if "://" in named:
             raise ValueError("this process must run on a node of the cluster, there is no Ray client here")
-        found = canonicalize_bootstrap_address(address)
+        found = _head(address)
         if found is not None:
             host, _, port = found.rpartition(":")
             socket.create_connection((host.strip("[]"), int(port)), CONNECT).close()
@@ -93,6 +92,16 @@ def _join(address: str | None) -> None:
             next_step="run this on a node of a running cluster (`ray start`, `ray status`), or with --ray-address local"
             " on this machine alone; `ray stop` forgets a cluster that crashed here",
         ) from error
+
+
+def _head(address: str | None) -> str | None:
+    """Return host and port of a cluster's head, as ``ray.init`` finds it, to ask without its five minutes."""
+    try:
+        from ray._private.services import canonicalize_bootstrap_address
+    except ImportError:  # this name is not Ray's promise
+        return None
+    found: str | None = canonicalize_bootstrap_address(address)
+    return found
 
 
 def run_on_ray(

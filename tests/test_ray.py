@@ -21,9 +21,8 @@ from typer.testing import CliRunner
 from caef_data.cli import app
 from caef_data.errors import UserError
 from caef_data.pipelines import ray_engine as engine_module
-from caef_data.pipelines.build import ConfigResult, build
+from caef_data.pipelines.build import ConfigResult, EngineChoice, build
 from caef_data.pipelines.declaration import from_flags
-from caef_data.pipelines.engine import EngineChoice
 from caef_data.pipelines.folder import Folder
 from caef_data.pipelines.manifest import ShardRecord
 from caef_data.pipelines.plan import Config, Plan, make_plan

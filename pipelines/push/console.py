@@ -9,8 +9,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from ...errors import UserError, shown
-from ..build import argument
+from ...errors import UserError, shell_quoted, shown
 from ..console import _size
 from ..terminal import open_console, print_table
 from .dataset import Pushed
@@ -72,7 +71,7 @@ def push_with_progress(
 
 def _command(directory: str, repo: str | None, to: str | None, revision: str, private: bool) -> str:
     """Return the command line of a push; it goes on where one stopped."""
-    parts = [f"caef-data push {argument(directory)}"]
+    parts = [f"caef-data push {shell_quoted(directory)}"]
     parts += [f"{option} {shlex.quote(shown(value))}" for option, value in (("--repo", repo), ("--to", to)) if value]
     parts += [f"--revision {shlex.quote(shown(revision))}"] if revision != MAIN else []
     return " ".join([*parts, *(["--private"] if private else [])])

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...errors import UserError, shown
-from ..build import argument, resumed
+from ...errors import UserError, shell_quoted, shown
+from ..build import resumed
 from ..card import Loads, card, renewed_card, replaceable_card
 from ..folder import Folder
 from ..manifest import CARD, MANIFEST, is_shard, json_bytes, manifest_from
@@ -101,7 +101,7 @@ def _checked(folder: Folder, directory: str, loads: Loads, progress: Progress) -
         progress.check(done, total)
     if off:
         foreign = [finding.path for finding in findings if finding.kind == "foreign"]
-        again = f"caef-data verify {argument(directory)}, then build it again: what is intact is kept"
+        again = f"caef-data verify {shell_quoted(directory)}, then build it again: what is intact is kept"
         raise UserError(
             f"the folder differs from its manifest: {listed(off, '; ')}",
             where=shown(directory),
