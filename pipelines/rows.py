@@ -9,12 +9,10 @@ import pyarrow.compute  # noqa: F401  (binds pa.compute)
 
 from ..schemas import row_schema
 from ..tm import machine
-from ..tm.batch import Batch, Rows
 from ..tm.columns import I64, Number, Operands
 from ..tm.instructions import instruction
-from ..tm.machine import Dialect, Machine
-from ..tm.render import Block, decimal, int_array, render, string_array
-from ..tm.template import Template
+from ..tm.machine import Batch, Dialect, Machine, Rows
+from ..tm.render import Block, Template, decimal, int_array, render, string_array
 from .sampling.random import U64, splitmix64, text_key
 from .sampling.split import expression_hash
 from .sampling.steps import sampled_rows

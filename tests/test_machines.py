@@ -17,12 +17,10 @@ from hypothesis import strategies as st
 from caef_data.pipelines.sampling.steps import sampled_rows
 from caef_data.tm import align_in, align_out, machine, transition, transitions
 from caef_data.tm.basic import BasicMachine
-from caef_data.tm.batch import Batch, Rows, SteppedBatch
 from caef_data.tm.columns import Number, Operands
 from caef_data.tm.interpreter import execute
-from caef_data.tm.machine import DIALECTS, Dialect
-from caef_data.tm.render import Block, render
-from caef_data.tm.template import Template
+from caef_data.tm.machine import DIALECTS, Batch, Dialect, Rows, SteppedBatch
+from caef_data.tm.render import Block, Template, render
 
 Pair = tuple[int, int]
 GOLDEN = Path(__file__).parent / "golden"

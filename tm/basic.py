@@ -8,13 +8,12 @@ from functools import cache, cached_property
 from typing import ClassVar
 
 from ..errors import UserError
-from .batch import Batch, SteppedBatch
 from .columns import Operands
 from .interpreter import Configuration, execute, units_first
-from .machine import HALT, Dialect, Machine, Transition
+from .machine import HALT, Batch, Dialect, Machine, SteppedBatch, Transition
+from .render import Template
 from .table import Table, Untabulated, View
 from .tape_engine import TapeBatch
-from .template import Template
 
 __all__ = ["BasicMachine", "Configuration", "Said", "View"]
 
@@ -71,7 +70,7 @@ class BasicMachine(Machine):
     def table(self) -> Table | None:
         """The machine's ``decide`` in arrays; None where it looks at more than tables can hold."""
         try:
-            return Table(self)
+            return Table(self.line, 1 if self.unary else 2)
         except Untabulated as why:
             self._untabulated = str(why)
             return None
@@ -82,12 +81,12 @@ class BasicMachine(Machine):
         line = self.states[state]
         if state in self.empty:
             line = line.replace("{out}", "{mark}{out}")
-        return Template(line + "\n{command}")
+        return Template(line + "\n{command}", self.empty.get(state, ""))
 
     def batch(self, operands: Operands, dialect: Dialect) -> Batch:
         if self.table is None:
             return SteppedBatch(self, operands, dialect)
-        return TapeBatch(self, operands, dialect, self.table)
+        return TapeBatch(self, operands, dialect, self.table, self.template)
 
     # One expression
 

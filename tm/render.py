@@ -6,9 +6,10 @@ slice once, in C (about 8 ns a slice plus the copy where this was developed), an
 its place.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import product
 from typing import Any
 
@@ -17,12 +18,39 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from .columns import I64, U8, Number
-from .template import Template
 
 INLINE = 12  # bytes that an Arrow view holds itself
 CHUNK = 4096  # rows whose views are made at once: they stay in the processor's cache
 TABLE_LIMIT = 4096  # neighbouring choices are joined into one table up to this many strings
 Words = NDArray[np.uint32]
+
+
+class Template:
+    """Literal text with ``{name}`` fields; the step machines fill the same text with ``str.format_map``.
+
+    Args:
+        source: the text; ``{name}`` stands for a part, anything else for itself.
+        mark: what the part ``mark`` is where an output has no digits.
+    """
+
+    def __init__(self, source: str, mark: str = "") -> None:
+        self.source, self.mark = source, mark
+
+    def __add__(self, other: "Template") -> "Template":
+        return Template(self.source + other.source)
+
+    @cached_property
+    def pieces(self) -> tuple[tuple[str, str], ...]:
+        """The template as (literal, field name) pairs in order; the last pair may have an empty name."""
+        found, at = [], 0
+        for match in re.finditer(r"\{(\w+)\}", self.source):
+            found.append((self.source[at : match.start()], match.group(1)))
+            at = match.end()
+        return (*found, (self.source[at:], ""))
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for _, name in self.pieces if name)
 
 
 @dataclass(frozen=True, eq=False)

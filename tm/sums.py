@@ -6,11 +6,11 @@ same lines give sums of products; a ``Group`` works each one out once for all it
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,9 +20,6 @@ from .interpreter import units_first
 from .machine import machine
 from .render import Part, tape
 from .tape_engine import TapeBatch
-
-if TYPE_CHECKING:
-    from .composer import Call, Composer
 
 NINES = "nines of "  # a factor's name begins so: as many nines as the operand named behind has digits
 
@@ -78,6 +75,10 @@ def _terms(value: Column | int) -> Iterable[Term]:
     return value.terms if isinstance(value, Column) else (((), value),)
 
 
+def _in(group: Group, value: Column | int) -> Column | int:
+    return Column(group, value.terms) if isinstance(value, Column) else value
+
+
 def _fixed(terms: Terms) -> bool:
     return not any(factor in ("k", NINES + "k") for factors, _ in terms for factor in factors)
 
@@ -101,7 +102,6 @@ class Group:
     Nothing that a group holds refers to it: cycles would keep block after block of rows in memory.
 
     Args:
-        machine: the composer.
         operands: all expressions.
         turns: their numbers of turns.
         rows: positions of the rows in what is rendered.
@@ -110,7 +110,6 @@ class Group:
         whole: the group of all expressions, where what does not depend on the turn is worked out once.
     """
 
-    machine: Composer
     operands: Operands
     turns: Number
     rows: I64
@@ -177,16 +176,15 @@ class Group:
             return tape(self.whole.number(value.terms), self.e[here])
         return tape(value.number, here)
 
-    def call(self, call: Call, turn: Column) -> tuple[TapeBatch, I64]:
-        """Return the columns of the machine called in a state, and which of them belong to the group's rows."""
-        operands = self.machine.operands(self.a, self.b, turn, call)
+    def call(self, task: str, operands: Sequence[Column | int]) -> tuple[TapeBatch, I64]:
+        """Return the columns of a machine called on these, and which of them belong to the group's rows."""
         if self.whole is not None and all(value.fixed for value in operands if isinstance(value, Column)):
-            return self.whole.call(call, self.whole.k)[0], self.e
-        key = (call.task, *(value.terms if isinstance(value, Column) else value for value in operands))
+            return self.whole.call(task, [_in(self.whole, value) for value in operands])[0], self.e
+        key = (task, *(value.terms if isinstance(value, Column) else value for value in operands))
         if key not in self._calls:
             numbers = [value.number if isinstance(value, Column) else self._constant(value) for value in operands]
-            found = machine(call.task).batch(Operands(numbers[0], (*numbers[1:], None)[0]), "consistent")
+            found = machine(task).batch(Operands(numbers[0], (*numbers[1:], None)[0]), "consistent")
             if not isinstance(found, TapeBatch):
-                raise TypeError(f"a composer calls basic machines that can be tabulated, {call.task} is none")
+                raise TypeError(f"a composer calls basic machines that can be tabulated, {task} is none")
             self._calls[key] = found
         return self._calls[key], np.arange(len(self.e))

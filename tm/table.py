@@ -6,19 +6,16 @@ called once for every view that its control states can meet, and each command is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .columns import I64
 from .interpreter import Configuration, execute
 from .machine import HALT
-
-if TYPE_CHECKING:
-    from .basic import BasicMachine
 
 BLANK = 10  # the code of no digit
 NOTHING = 255  # written: no digit
@@ -85,6 +82,9 @@ class View:
         raise Untabulated(f"it looks at {name}")
 
 
+Decide = Callable[[View], str]  # gives the command line of what a machine sees
+
+
 @dataclass(frozen=True)
 class Case:
     """One view and what follows from it; ``symbols`` holds those that ``decide`` has looked at."""
@@ -97,14 +97,13 @@ class Case:
     digit: str
 
 
-def _cases(machine: BasicMachine, control: Control) -> Iterator[Case]:
+def _cases(decide: Decide, heads: int, control: Control) -> Iterator[Case]:
     """Yield the cases of a control state; a command that cannot be given in a case makes it one that is never met."""
-    heads = 1 if machine.unary else 2
     todo: list[dict[int, str]] = [{}]
     while todo:
         symbols = todo.pop()
         try:
-            line: str | None = machine.line(View(control, heads, symbols))
+            line: str | None = decide(View(control, heads, symbols))
             now = _example(control, heads, symbols)
             then = execute(now, line or "")
         except _Unknown as unknown:
@@ -149,15 +148,15 @@ class Table:
         Untabulated: ``decide`` cannot be tabulated; says why.
     """
 
-    def __init__(self, machine: BasicMachine) -> None:
-        self.heads = 1 if machine.unary else 2
+    def __init__(self, decide: Decide, heads: int) -> None:
+        self.heads = heads
         found: dict[Control, list[Case]] = {}
         todo = [Control("q0")]
         while todo:
             control = todo.pop()
             if control in found or control.state == "qH":
                 continue
-            found[control] = list(_cases(machine, control))
+            found[control] = list(_cases(decide, heads, control))
             todo += [case.then for case in found[control] if case.line is not None]
             if len(found) * 121 > MOST_CODES:
                 raise Untabulated(f"it has more than {len(found):,} states with their registers")

@@ -6,25 +6,20 @@ All rows go in lock-step: a step is one look-up of their codes. Entries follow f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from .batch import Batch, Rows, Texts, texts
 from .columns import I64, U8, Number, Operands, stacked
-from .machine import Dialect
-from .render import Block, Part, Pick, decimal, left, low, render, right, tape
+from .machine import Batch, Dialect, Machine, Rows, Texts, texts
+from .render import Block, Part, Pick, Template, decimal, left, low, render, right, tape
 from .table import BLANK, NOTHING, Table, field
-from .template import Template
-
-if TYPE_CHECKING:
-    from .basic import BasicMachine
 
 TOGETHER = 1 << 13  # expressions run at once: their codes take 8 bytes a step, those of larger columns two
 LOOK_EVERY = 8  # steps between looks whether all rows have halted
@@ -216,11 +211,11 @@ def _run_anywhere(table: Table, tapes: list[U8], codes: I64, most: int) -> int:
 class TapeBatch(Batch):
     """Expressions of a basic machine in columns."""
 
-    machine: BasicMachine
-
-    def __init__(self, machine: BasicMachine, operands: Operands, dialect: Dialect, table: Table) -> None:
+    def __init__(
+        self, machine: Machine, operands: Operands, dialect: Dialect, table: Table, template: Callable[[str], Template]
+    ) -> None:
         super().__init__(machine, operands, dialect)
-        self.table = table
+        self.table, self.template = table, template
 
     @cached_property
     def run(self) -> Run:
@@ -262,7 +257,7 @@ class TapeBatch(Batch):
 
     def _content(self, state: str, e: I64, i: I64, code: I64) -> Content:
         """Return what stands at the entries ``i`` of expressions ``e``, all in one state, without the last newline."""
-        template, table = self.machine.template(state), self.table
+        template, table = self.template(state), self.table
         numbers = (self.operands.a, self.operands.b or self.operands.a)
         parts: dict[str, Part] = {}
         for _, name in template.pieces:
@@ -274,7 +269,7 @@ class TapeBatch(Batch):
                 parts[name] = cut(numbers[head], e, np.maximum(self.run.head(head, e, i), 0))
             elif name in ("out", "mark"):
                 length = self.run.length(e, i)
-                mark = Pick((self.machine.empty.get(state, ""), ""), (length > 0).astype(np.int64))
+                mark = Pick((template.mark, ""), (length > 0).astype(np.int64))
                 parts[name] = low(self.run.output, e, length) if name == "out" else mark
             elif name in ("carry", "flag"):
                 parts[name] = Pick(tuple(getattr(one, name) for one in table.controls), table.control.take(code))

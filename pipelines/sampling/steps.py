@@ -11,10 +11,10 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ...tm.batch import Batch, Rows, walk_rows
-from ...tm.call_engine import CallBatch, Places
 from ...tm.classes import Place, StepRule
 from ...tm.columns import I64, Bool, Number, Operands, compare, length_of, stacked, widen
+from ...tm.composer import CallBatch, Places
+from ...tm.machine import Batch, Rows, walk_rows
 from .random import U64, digit_planes, random_below, random_u64
 
 LOOP_KEEP_ALL = 10  # a composer's runs of at most this many transitions keep all of them
