@@ -390,7 +390,7 @@ def query(
     list_tables: Annotated[bool, typer.Option("--tables", help="List the views and their columns.")] = False,
 ) -> None:
     """Ask the result tables in SQL: "SELECT * FROM class_accuracy ORDER BY accuracy LIMIT 10"."""
-    from .eval.query_prompt import query, tables
+    from .eval.query_console import query, tables
 
     if list_tables:
         tables(form)

@@ -15,16 +15,14 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from ..errors import UserError, clip, nearest
-from ..pipelines.folder import shown
+from ..errors import UserError, clip, nearest, shown
 from ..schemas import RESULTS, result_schema
 from .tables import RUN_ID, read_runs, read_whole, results_folder
 
@@ -53,7 +51,7 @@ TABLE_FUNCTIONS = {  # those that make rows of their arguments, or list what the
     *("duckdb_views", "pragma_table_info", "pragma_version"),
 }
 REFUSED_FUNCTIONS = {"json_serialize_plan", "json_execute_serialized_sql", "write_log"}  # SQL in a text; the log
-CHUNK, CHARS = 1000, 1 << 22  # rows fetched at once, at most, and characters in them, about
+CHUNK = 256  # rows fetched at once
 LESS = "fewer rows (WHERE, LIMIT) or columns; not SELECT *"
 POLL = 0.05  # seconds between looks whether Ctrl-C was pressed
 _EXPLAIN = re.compile(r"\s*EXPLAIN(?:\s+ANALYZE\b)?\s*(?:\([^()]*\))?", re.IGNORECASE)
@@ -64,25 +62,11 @@ _UNREADABLE = re.compile(r"reading the stream registered as '(\w+)' failed")
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class Statement:
-    """A statement that may be run; ``plan``: it is an EXPLAIN."""
-
-    parsed: duckdb.Statement
-    plan: bool
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a statement gives.
-
-    Args:
-        names: the columns' names, which need not differ.
-        rows: the rows as Python values, some at a time; reading them runs the statement.
-    """
+class Answer(NamedTuple):
+    """What a statement gives: the columns' names, which need not differ, and rows, whose reading runs the statement."""
 
     names: list[str]
-    rows: Iterator[list[tuple[Any, ...]]]
+    rows: Iterator[tuple[Any, ...]]
 
 
 class Database:
@@ -122,7 +106,7 @@ class Database:
         self.worker.shutdown(wait=True)
         self.connection.close()
 
-    def statements(self, sql: str) -> list[Statement]:
+    def statements(self, sql: str) -> list[duckdb.Statement]:
         """Return the statements of a text, all of them allowed.
 
         Raises:
@@ -130,28 +114,27 @@ class Database:
         """
         import duckdb
 
-        if not sql.isascii() and sql.encode(errors="replace").decode() != sql:
+        if sql.encode(errors="replace").decode() != sql:
             raise UserError("this is no text", where=clip(sql))
         try:
-            found = [self._allowed(statement) for statement in duckdb.extract_statements(sql)]
+            found = duckdb.extract_statements(sql)
+            for statement in found:
+                self._check(statement)
         except duckdb.Error as error:
             raise self._explained(error) from None
         if not found:
-            raise UserError(
-                "there is no statement here",
-                where=clip(sql),
-                next_step='caef-data query "SELECT task, len_a, len_b, n, accuracy FROM class_accuracy"',
-            )
+            advice = 'caef-data query "SELECT task, len_a, len_b, n, accuracy FROM class_accuracy"'
+            raise UserError("there is no statement here", where=clip(sql), next_step=advice)
         return found
 
-    def run(self, statement: Statement) -> Answer:
-        """Run a statement up to its first rows.
+    def run(self, statement: duckdb.Statement) -> Answer:
+        """Run a statement up to its first rows; the rest is made as it is read.
 
         Raises:
             UserError: it cannot be run; says why, and what the unknown name may have meant.
             KeyboardInterrupt: it was cancelled; others can be run. The same while rows are read.
         """
-        started = self._work(lambda: self.connection.execute(statement.parsed))
+        started = self._work(lambda: self.connection.execute(statement))
         return Answer([column[0] for column in started.description], self._rows())
 
     def each(self, sql: str) -> Iterator[dict[str, Any]]:
@@ -161,17 +144,12 @@ class Database:
             UserError: it is refused or cannot be run.
         """
         answer = self.run(self.statements(sql)[0])
-        for chunk in answer.rows:
-            for row in chunk:
-                yield dict(zip(answer.names, row, strict=True))
+        for row in answer.rows:
+            yield dict(zip(answer.names, row, strict=True))
 
-    def _rows(self) -> Iterator[list[tuple[Any, ...]]]:
-        size = 8
-        while chunk := self._work(partial(self.connection.fetchmany, size)):
-            yield chunk
-            long = (value for row in chunk for value in row if isinstance(value, str | bytes | list | dict))
-            chars = sum(len(str(value)) for value in long)
-            size = max(1, min(CHUNK, 2 * size, size * CHARS // max(chars, 1)))
+    def _rows(self) -> Iterator[tuple[Any, ...]]:
+        while chunk := self._work(partial(self.connection.fetchmany, CHUNK)):
+            yield from chunk
 
     def _work(self, work: Callable[[], Result]) -> Result:
         """Let the database work; stop it where the user does."""
@@ -191,28 +169,28 @@ class Database:
         except duckdb.Error as error:
             raise self._explained(error) from None
 
-    def _allowed(self, statement: duckdb.Statement) -> Statement:
-        """Return a statement that only reads; refuse any other."""
+    def _check(self, statement: duckdb.Statement) -> None:
+        """Refuse a statement that does more than read the tables."""
         sql, kind = statement.query, statement.type.name
-        plan, selected = kind == "EXPLAIN", sql
-        if plan:
-            kind, selected = _of_explain(sql)
         if kind == "MULTI":
             raise _refusal("PIVOT without its values makes a type of its own", sql, "PIVOT ... ON column IN (...)")
-        if kind != "SELECT":
+        if kind not in ("SELECT", "EXPLAIN"):
             raise _refusal(f"{kind.replace('_', ' ')} is refused: results are only read", sql)
-        row = self.connection.execute(
-            "SELECT json_serialize_sql(?, skip_null := true, skip_empty := true, skip_default := true)", [selected]
-        ).fetchone()
+        selected = _EXPLAIN.sub("", sql, count=1) if kind == "EXPLAIN" else sql
+        options = "skip_null := true, skip_empty := true, skip_default := true"
         try:
+            row = self.connection.execute(f"SELECT json_serialize_sql(?, {options})", [selected]).fetchone()
             tree = json.loads(row[0] if row else "")
         except RecursionError:
             raise _refusal("this statement is nested too deeply", sql) from None
-        if tree["error"] or len(tree["statements"]) != 1:
-            raise _refusal("this statement cannot be looked through", sql)
-        for node in _nodes(tree):
-            _check(node, sql)
-        return Statement(statement, plan)
+        if tree["error"] or len(tree["statements"]) != 1:  # of all statements only SELECT has a tree
+            raise _refusal(f"this {kind} is refused: results are only read", sql)
+        waiting = [tree]
+        while waiting:
+            node = waiting.pop()
+            waiting += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+            if isinstance(node, dict):
+                _check_node(node, sql)
 
     def _explained(self, error: duckdb.Error) -> UserError:
         """Return DuckDB's message, with the nearest of our names."""
@@ -225,19 +203,12 @@ class Database:
             return UserError(visible(text, "\n\t"), next_step=LESS)
         if "'pytz'" in text:
             return UserError("times with a time zone cannot be shown", next_step="cast them: now()::TIMESTAMP")
-        if unreadable := _UNREADABLE.search(text):
-            for path in self._damaged(unreadable[1]):
-                return UserError(
-                    "a part of the results is damaged",
-                    where=shown(path),
-                    next_step="remove this file, and evaluate again to make it anew",
-                )
-        return _misnamed(text.strip())
-
-    def _damaged(self, table: str) -> Iterator[Path]:
-        for path in _parts(self.results, table):
+        unreadable = _UNREADABLE.search(text)
+        for path in _parts(self.results, unreadable[1]) if unreadable else ():
             if read_whole(path) is None:
-                yield path
+                advice = "remove this file, and evaluate again to make it anew"
+                return UserError("a part of the results is damaged", where=shown(path), next_step=advice)
+        return _misnamed(text.strip())
 
 
 def _misnamed(text: str) -> UserError:
@@ -245,15 +216,13 @@ def _misnamed(text: str) -> UserError:
     first, *more = visible(text, "\n\t").split("\n")
     if unknown := _UNKNOWN_TABLE.search(text):
         more = [line for line in more if not line.startswith("Did you mean")]  # DuckDB's own tables are not meant
-        what = "\n".join([first + nearest(unknown[1].lower(), VIEWS), *more])
-        return UserError(what, allowed=", ".join(VIEWS))
+        return UserError("\n".join([first + nearest(unknown[1].lower(), VIEWS), *more]), allowed=", ".join(VIEWS))
     if unknown := _UNKNOWN_COLUMN.search(text):
         name = (unknown[1] or unknown[2]).lower()
-        columns = {column for table in RESULTS.values() for column in table}
         holders = [table for table, own in RESULTS.items() if name in own]
-        hint = f" (it is a column of {', '.join(holders)})" if holders else nearest(name, sorted(columns))
-        what = "\n".join([first + hint, *more])
-        return UserError(what, next_step="caef-data query --tables lists all columns")
+        close = nearest(name, sorted({column for table in RESULTS.values() for column in table}))
+        hint = f" (it is a column of {', '.join(holders)})" if holders else close
+        return UserError("\n".join([first + hint, *more]), next_step="caef-data query --tables lists all columns")
     return UserError("\n".join([first, *more]))
 
 
@@ -307,29 +276,7 @@ def _dataset(results: Path, table: str, unfinished: Collection[str]) -> ds.Datas
     return _Frugal(list(found.get_fragments()), found.schema, found.format, found.filesystem)
 
 
-def _of_explain(sql: str) -> tuple[str, str]:
-    """Return the kind and the text of the statement that an EXPLAIN is about."""
-    import duckdb
-
-    found = _EXPLAIN.match(sql)
-    explained = sql[found.end() :] if found else ""
-    kinds = [one.type.name for one in duckdb.extract_statements(explained)]
-    return kinds[0] if len(kinds) == 1 else "this EXPLAIN", explained
-
-
-def _nodes(tree: object) -> Iterator[dict[str, Any]]:
-    """Yield every object of a JSON value."""
-    waiting = [tree]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, dict):
-            yield node
-            waiting.extend(node.values())
-        elif isinstance(node, list):
-            waiting.extend(node)
-
-
-def _check(node: dict[str, Any], sql: str) -> None:
+def _check_node(node: dict[str, Any], sql: str) -> None:
     """Refuse a node of a SELECT's tree that does more than read the tables."""
     kind = str(node.get("type", ""))
     if kind.endswith("_NODE") and kind not in QUERY_NODES:

