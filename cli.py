@@ -1,150 +1,61 @@
 """The command line: parses, calls, prints."""
 
-import functools
-import gc
-import inspect
-import io
-import json
 import os
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Annotated
 
 # One thread is enough for the sums of the split function; a pool of them costs start-up time and fights the workers.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import typer
 
-from .errors import UserError, clip
+from .options import (
+    MODES,
+    Configs,
+    Directory,
+    Engine,
+    Json,
+    Quiet,
+    RayAddress,
+    Readable,
+    Results,
+    Splits,
+    Stage,
+    Tasks,
+    Workers,
+    known_tasks,
+    number,
+    of_declaration,
+    several,
+)
+from .process import run_and_leave, run_telling_errors
 
 if TYPE_CHECKING:
     from .pipelines.settings import Declaration
 
+
 app = typer.Typer(
     help="Exact, leak-free datasets of arithmetic executed as Turing machines.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
-def _integer(text: str) -> int:
-    """Read an option's number; ``int`` alone takes digits of every script, blanks and underscores."""
-    if not text.isascii() or not text.removeprefix("-").isdigit() or len(text) > 20:
-        raise typer.BadParameter(f"{clip(text)} is not a whole number in digits 0-9")
-    return int(text)
-
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-Directory = Annotated[str, typer.Argument(metavar="[DIR]", help="A dataset folder.")]
-Readable = Annotated[
-    str, typer.Argument(metavar="[DIR]", help="A dataset folder, or hf://datasets/user/name, @revision behind it.")
-]
-Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes. Default: all processors.")]
-Engine = Annotated[str, typer.Option("--engine", help="local, or ray: on the nodes of a Ray cluster.")]
-RayAddress = Annotated[
-    str | None,
-    typer.Option(
-        "--ray-address", metavar="ADDRESS", help="host:port of its head, auto or local. Default: $RAY_ADDRESS."
-    ),
-]
-
-
-def _declared(
-    declaration: Annotated[
-        str | None, typer.Argument(help="A declaration: paper, smoke, stress or a path to a .toml file.")
-    ] = None,
-    task: Annotated[list[str] | None, typer.Option(help="Task; repeats; `all` for every task.")] = None,
-    min: Annotated[
-        int | None, typer.Option(parser=_integer, metavar="N", help="Smallest operand length, in digits. Default: 1.")
-    ] = None,
-    max: Annotated[
-        int | None, typer.Option(parser=_integer, metavar="N", help="Largest operand length, in digits. Default: 100.")
-    ] = None,
-    num: Annotated[
-        int | None,
-        typer.Option(parser=_integer, metavar="N", help="Train expressions a class, before balancing. Default: 20."),
-    ] = None,
-    num_test: Annotated[
-        int | None,
-        typer.Option(parser=_integer, metavar="N", help="Test expressions a class. Default: num // 10, at least 1."),
-    ] = None,
-    split: Annotated[list[str] | None, typer.Option(help="train, test, stress; repeats. Default: train test.")] = None,
-    view: Annotated[
-        list[str] | None, typer.Option(help="one_step, full, aligner, raw, scratchpad, commands; repeats.")
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(parser=_integer, metavar="N", help="Seed of the sampling. Default: 42.")
-    ] = None,
-    dialect: Annotated[str | None, typer.Option(help="consistent or published. Default: consistent.")] = None,
-    steps: Annotated[
-        str | None, typer.Option(help="Rows of a run in one_step: sampled or all. Default: sampled.")
-    ] = None,
-    balance: Annotated[
-        bool | None, typer.Option("--balance/--no-balance", help="Apply the balance table. Default: balance.")
-    ] = None,
-    max_steps: Annotated[
-        int | None, typer.Option(parser=_integer, metavar="N", help="Longest run written whole. Default: 10000.")
-    ] = None,
-    rows_per_shard: Annotated[
-        int | None, typer.Option(parser=_integer, metavar="N", help="Bound shards by rows too.")
-    ] = None,
-) -> "Declaration":
-    """Return the declaration that a command line names or spells out."""
-    from .pipelines.declaration import from_flags, load_declaration
-
-    settings = {
-        "min": min,
-        "max": max,
-        "num": num,
-        "num_test": num_test,
-        "splits": split,
-        "views": view,
-        "seed": seed,
-        "dialect": dialect,
-        "steps": steps,
-        "balance": balance,
-        "max_steps": max_steps,
-        "rows_per_shard": rows_per_shard,
-    }
-    given = [key for key, value in {"task": task, **settings}.items() if value not in (None, [])]
-    if declaration is None:
-        return from_flags(task or [], **settings)
-    if given:
-        raise UserError(
-            f"the declaration {clip(declaration)} cannot be combined with"
-            f" --{given[0].replace('_', '-').removesuffix('s')}",
-            allowed="either a declaration or options",
-            next_step="copy the declaration to a file of your own and change it there",
-        )
-    return load_declaration(declaration)
-
-
-def _of_declaration(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the arguments and options of ``_declared`` in place of its first parameter."""
-    shared = inspect.signature(_declared, eval_str=False).parameters
-    own = list(inspect.signature(command).parameters.values())[1:]
-
-    @functools.wraps(command)
-    def whole(**given: Any) -> None:
-        command(_declared(**{name: given.pop(name) for name in shared}), **given)
-
-    parameters = [*shared.values(), *own]
-    whole.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    whole.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return whole
-
-
 @app.command()
-@_of_declaration
+@of_declaration
 def build(
     declared: "Declaration",
-    out: Annotated[str, typer.Option("--out", metavar="DIR", help="Dataset folder, or s3://bucket/prefix.")] = "data",
+    out: Annotated[
+        str, typer.Option("--out", "-o", metavar="DIR", help="Dataset folder, or s3://bucket/prefix.")
+    ] = "data",
     workers: Workers = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace tasks built with other settings.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Build tasks again that the folder holds with other settings.")
+    ] = False,
     engine: Engine = "local",
     ray_address: RayAddress = None,
+    quiet: Quiet = False,
 ) -> None:
     """Build a dataset: --task sub --min 1 --max 100 --num 20, or a declaration such as paper."""
     from .pipelines.build import EngineChoice
@@ -154,7 +65,7 @@ def build(
 
 
 @app.command()
-@_of_declaration
+@of_declaration
 def plan(
     declared: "Declaration",
     workers: Workers = None,
@@ -169,33 +80,40 @@ def plan(
     print_plan(declared, EngineChoice(engine, workers, ray_address).workers, as_json)
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})
 def show(
-    words: Annotated[list[str], typer.Argument(metavar="EXPRESSION", help="47819-12345= or operands with --task.")],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="EXPRESSION...", help='Such as "47819-12345="; operands with --task; - for lines of standard input.'
+        ),
+    ] = None,
     task: Annotated[str | None, typer.Option("--task", help="Task of bare operands: --task left_mask 45321.")] = None,
     dialect: Annotated[str, typer.Option("--dialect", help="consistent or published.")] = "consistent",
     nested: Annotated[bool, typer.Option("--nested", help="Show the traces of called machines too.")] = False,
-    max_steps: Annotated[int, typer.Option("--max-steps", min=1, help="Longest trace shown or printed.")] = 10_000,
+    max_steps: Annotated[int, typer.Option("--max-steps", min=1, help="Longest trace that --json prints.")] = 10_000,
     as_json: Json = False,
 ) -> None:
-    """Show the whole trace of one expression."""
-    from .pipelines.show import parse_problem, print_trace, show_json
-
-    name, a, b = parse_problem(words, task)
-    if as_json:
-        typer.echo(json.dumps(show_json(name, a, b, dialect, max_steps)))
-        return
+    """Show the whole trace of expressions."""
     from rich.console import Console
 
-    print_trace(Console(highlight=False), name, a, b, dialect=dialect, nested=nested)
+    from .pipelines import show as traces
+
+    problems = traces.problems_of(words or ["-"], task, sys.stdin)
+    traces.show(
+        problems, Console(highlight=False), dialect=dialect, nested=nested, max_steps=max_steps, as_json=as_json
+    )
 
 
 @app.command()
 def verify(
     directory: Readable = "data",
-    fraction: Annotated[float, typer.Option("--fraction", help="Part of the rows to re-execute.")] = 1.0,
+    fraction: Annotated[
+        float, typer.Option("--fraction", help="Part of the rows to compute again: 0.1 for a tenth.")
+    ] = 1.0,
     workers: Workers = None,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Check a dataset from scratch: files, every row, answers, duplicates, leaks. Exit 1 if anything is off."""
     from .pipelines.console import verify_with_progress
@@ -222,6 +140,7 @@ def push(
     private: Annotated[bool, typer.Option("--private", help="Make the repository a private one.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change; change nothing.")] = False,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Push a dataset folder to the Hugging Face Hub, or to a store: checked before, and after."""
     from .pipelines.push.console import push_with_progress
@@ -241,19 +160,18 @@ def export(
             help="jsonl (prompt, completion), alpaca (instruction, input, output: LLaMA-Factory) or chat (messages).",
         ),
     ] = "jsonl",
-    stage: Annotated[
-        str, typer.Option(help="first puts the instruction before the prompt, second leaves it out.")
-    ] = "second",
-    config: Annotated[
-        list[str] | None, typer.Option(help="Config such as sub-one_step; repeats. Default: all.")
-    ] = None,
-    split: Annotated[list[str] | None, typer.Option(help="train, test, stress; repeats. Default: all.")] = None,
+    stage: Stage = "second",
+    config: Configs = None,
+    split: Splits = None,
     tokenizer: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="Write its tokens that begin and end a text into the rows (alpaca)."),
+        typer.Option(
+            metavar="MODEL", help="Write the tokens that begin and end a text of this model into the rows (alpaca)."
+        ),
     ] = None,
-    out: Annotated[str, typer.Option("--out", metavar="DIR", help="The folder to export to.")] = "export",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another export that lies there.")] = False,
+    out: Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="The folder to export to.")] = "export",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another export in this folder.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Export a dataset's rows as JSON files for other training tools."""
     from .pipelines.export import export_with_progress
@@ -276,18 +194,15 @@ def tokens(
     tokenizer: Annotated[
         str, typer.Option("--tokenizer", metavar="MODEL", help="Folder or Hub name of a model or tokenizer.")
     ] = ...,  # type: ignore[assignment]
-    config: Annotated[
-        list[str] | None, typer.Option(help="Config such as sub-one_step; repeats. Default: all.")
-    ] = None,
-    split: Annotated[list[str] | None, typer.Option(help="train, test, stress; repeats. Default: all.")] = None,
-    stage: Annotated[
-        str, typer.Option(help="first puts the instruction before the prompt, second leaves it out.")
-    ] = "second",
+    config: Configs = None,
+    split: Splits = None,
+    stage: Stage = "second",
     rows: Annotated[
         int | None,
         typer.Option("--rows", min=1, help="Rows of each split to count. Default: all; 1,000 of a declaration's."),
     ] = None,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Count the tokens of rows under a real tokenizer: means, longest, rows that a trainer's limit would cut."""
     from .eval.token_console import print_tokens
@@ -295,30 +210,43 @@ def tokens(
     print_tokens(source, tokenizer, config or [], split or [], stage=stage, rows=rows, as_json=as_json)
 
 
+@app.command()
+def adapters(
+    task: Tasks = None,
+    mode: Annotated[list[str] | None, several(f"{', '.join(MODES)}. Default: all.", *MODES)] = None,
+) -> None:
+    """List the adapters that an evaluation of a task needs, to know what to train."""
+    from .eval.training import needed_adapters
+
+    for name in needed_adapters(task or [], mode or []):
+        typer.echo(name)
+
+
 @app.command("eval")
 def evaluate(
+    context: typer.Context,
     declaration: Annotated[
         str | None, typer.Argument(help="A .toml file with a table named eval; options change what it says.")
     ] = None,
     adapters: Annotated[
         str | None,
         typer.Option(
-            metavar="DIR", help="Checkpoint folder: executors/<task>/, aligners/<task>/; one adapter; or user/name."
+            metavar="DIR",
+            help="Folder with executors/<task>/ and aligners/<task>/, or of one adapter; or user/name on the Hub.",
         ),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="Folder or Hub name of a whole model, asked in place of every adapter.")
     ] = None,
     base_model: Annotated[
-        str | None, typer.Option(help="Folder or Hub name. Default: what the adapters' configs name.")
+        str | None, typer.Option(help="Folder or Hub name. Default: the one that the adapters name.")
     ] = None,
     data: Annotated[
         str | None, typer.Option(metavar="DIR", help="Dataset folder, raw files, or user/name. Default: data.")
     ] = None,
-    task: Annotated[list[str] | None, typer.Option(help="Task; repeats. Default: all with adapters.")] = None,
+    task: Annotated[list[str] | None, several("Task. Default: all that have adapters.", known=known_tasks)] = None,
     mode: Annotated[
-        list[str] | None,
-        typer.Option(help="one_step, executor, aligner_in, aligner_out, process; repeats. Default: all there are."),
+        list[str] | None, several(f"{', '.join(MODES)}. Default: all that adapters and rows allow.", *MODES)
     ] = None,
     split: Annotated[str | None, typer.Option(help="train, test or stress. Default: test.")] = None,
     strategy: Annotated[str | None, typer.Option(help="verify, generate or rollout. Default: verify.")] = None,
@@ -329,65 +257,48 @@ def evaluate(
         ),
     ] = None,
     joined: Annotated[
-        bool | None, typer.Option("--joined", help="Adapters were trained on prompt and completion as one text.")
+        bool | None, typer.Option("--joined", help="The adapters were trained on prompt and completion as one text.")
     ] = None,
     near_ties: Annotated[
-        str | None, typer.Option(help="Rows that rounding could decide: alone, or count. Default: alone.")
+        str | None,
+        typer.Option(help="Where rounding could decide a token: alone decodes the row by itself, count does not."),
     ] = None,
-    batch_tokens: Annotated[
-        int | None, typer.Option(parser=_integer, metavar="N", help="Tokens of a batch. Default: as suits the device.")
-    ] = None,
+    batch_tokens: Annotated[int | None, number("Most tokens of a batch. Default: as suits the device.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16. Default: auto.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 ... Default: auto.")] = None,
-    backend: Annotated[str | None, typer.Option(help="transformers, openai or oracle. Default: transformers.")] = None,
-    endpoint: Annotated[str | None, typer.Option(metavar="URL", help="Server of the openai backend.")] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(help="transformers (default); openai: a vLLM server; oracle: the machines themselves."),
+    ] = None,
+    endpoint: Annotated[str | None, typer.Option(metavar="URL", help="The server of --backend openai.")] = None,
     limit: Annotated[
-        int | None,
-        typer.Option(parser=_integer, metavar="N", help="Expressions a task, the same in all modes. Default: all."),
+        int | None, number("Expressions of each task, the same in all modes and runs. Default: all.")
     ] = None,
     baseline: Annotated[
-        bool | None, typer.Option("--baseline", help="Base model alone, raw question to raw answer.")
+        bool | None, typer.Option("--baseline", help="Ask the base model alone: raw question, raw answer.")
     ] = None,
-    out: Annotated[str | None, typer.Option(metavar="DIR", help="Results folder. Default: results.")] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", metavar="DIR", help="Folder of result tables. Default: results.")
+    ] = None,
     name: Annotated[
-        str | None, typer.Option(help="A name for the run, for report and compare; of two, the newest is meant.")
+        str | None, typer.Option(help="A name for the run, for report and compare. The newest run has it.")
     ] = None,
+    quiet: Quiet = False,
 ) -> None:
     """Evaluate adapters on a built dataset: --adapters ckpt/; writes result tables."""
     from .eval.console import evaluate_with_progress
     from .eval.settings import eval_settings
 
-    given = {
-        "adapters": adapters,
-        "model": model,
-        "base_model": base_model,
-        "data": data,
-        "task": task,
-        "mode": mode,
-        "split": split,
-        "strategy": strategy,
-        "template": template,
-        "joined": joined,
-        "near_ties": near_ties,
-        "batch_tokens": batch_tokens,
-        "dtype": dtype,
-        "device": device,
-        "backend": backend,
-        "endpoint": endpoint,
-        "limit": limit,
-        "baseline": baseline,
-        "out": out,
-        "name": name,
-    }
+    given = {option: value for option, value in context.params.items() if option not in ("declaration", "quiet")}
     evaluate_with_progress(eval_settings(declaration, given))
 
 
 @app.command()
 def query(
     sql: Annotated[str | None, typer.Argument(metavar="[SQL]", help="Statements. Default: a prompt.")] = None,
-    results: Annotated[str, typer.Option("--results", metavar="DIR", help="The folder of result tables.")] = "results",
+    results: Results = "results",
     form: Annotated[str, typer.Option("--format", help="table, csv, json or md.")] = "table",
-    list_tables: Annotated[bool, typer.Option("--tables", help="List the views and their columns.")] = False,
+    list_tables: Annotated[bool, typer.Option("--tables", help="List the tables and their columns.")] = False,
 ) -> None:
     """Ask the result tables in SQL: "SELECT * FROM class_accuracy ORDER BY accuracy LIMIT 10"."""
     from .eval.query_console import query, tables
@@ -402,10 +313,10 @@ def query(
 def report(
     runs: Annotated[
         list[str] | None,
-        typer.Option("--run", metavar="ID", help="A run's name, id, or its beginning; repeats. Default: all."),
+        typer.Option("--run", metavar="RUN", help="A run's name, its id, or how that begins; repeats. Default: all."),
     ] = None,
-    results: Annotated[str, typer.Option("--results", metavar="DIR", help="The folder of result tables.")] = "results",
-    out: Annotated[str, typer.Option("--out", metavar="FILE", help="The page to write.")] = "report.html",
+    results: Results = "results",
+    out: Annotated[str, typer.Option("--out", "-o", metavar="FILE", help="The page to write.")] = "report.html",
 ) -> None:
     """Write the results as one HTML page: accuracy by class and length, comparison of runs, failures."""
     from .eval.report.write import report
@@ -417,7 +328,7 @@ def report(
 def compare(
     run_a: Annotated[str, typer.Argument(metavar="A", help="A run's name, its id, or how that begins.")],
     run_b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
-    results: Annotated[str, typer.Option("--results", metavar="DIR", help="The folder of result tables.")] = "results",
+    results: Results = "results",
     as_json: Json = False,
 ) -> None:
     """Compare two runs problem by problem: what B gained and lost over A, and McNemar's exact test."""
@@ -436,27 +347,16 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     """Exact, leak-free datasets of arithmetic executed as Turing machines."""
 
 
 def run() -> None:
-    """Run the command line as a process, which ends at once: taking its libraries apart costs a tenth of a second."""
-    gc.set_threshold(100_000)  # imports make a hundred thousand objects, and no garbage worth looking for
-    code: object = 0
-    try:
-        main(start_early=sys.argv[1:2] == ["build"])
-    except SystemExit as end:
-        code = end.code
-    if workers := sys.modules.get(f"{__package__}.pipelines.workers"):
-        workers.remove_sockets()
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError:
-        code = code or 1
-    os._exit(code if isinstance(code, int) else int(code is not None))
+    """Run the command line as a process, which ends with it."""
+    run_and_leave(lambda: main(start_early=sys.argv[1:2] == ["build"]))
 
 
 def main(*, start_early: bool = False) -> None:
@@ -465,67 +365,12 @@ def main(*, start_early: bool = False) -> None:
     Args:
         start_early: start what workers need, while this process reads its options, imports and plans.
     """
-    try:
-        _check_process()
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):  # names of files need not be text
-                stream.reconfigure(errors="backslashreplace")
+
+    def command() -> None:
         if start_early:
             from .pipelines.workers import start_fork_server
 
             start_fork_server()
         app()
-    except UserError as error:
-        _end(2, f"error: {error}")
-    except KeyboardInterrupt:
-        _end(130, "stopped")
-    except BrokenPipeError:
-        _silence(sys.stdout)
-        _end(1)
-    except OSError as error:  # a name too long, a folder that may not be written, output to a full disk
-        if error.filename is None:
-            _silence(sys.stdout)
-        place = "" if error.filename is None else f"\n  where:   {clip(os.fsdecode(error.filename), 300)}"
-        _end(2, f"error: the system refuses: {error.strerror or error}{place}")
 
-
-def _check_process() -> None:
-    """Give a process that was started without input or error output one that leads nowhere.
-
-    Raises:
-        UserError: it has no standard output, or stands in no folder.
-    """
-    if None in (sys.stdin, sys.stdout, sys.stderr):  # else the next file that is opened takes its place
-        for number in range(3):
-            try:
-                os.fstat(number)
-            except OSError:
-                os.dup2(os.open(os.devnull, os.O_RDWR), number)
-    closed = sys.stdout is None
-    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")
-    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")
-    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")
-    if closed:
-        raise UserError("standard output is closed", next_step="end the command with > FILE, or > /dev/null")
-    try:
-        os.getcwd()
-    except OSError:
-        raise UserError("the current folder does not exist any more", next_step="cd to another one") from None
-
-
-def _end(code: int, text: str = "") -> NoReturn:
-    """End with an exit code, and say why, if there is still somebody to be told."""
-    try:
-        if text:
-            print(text, file=sys.stderr, flush=True)
-    except OSError:
-        _silence(sys.stderr)
-    sys.exit(code)
-
-
-def _silence(stream: TextIO) -> None:
-    """Send what a stream still holds nowhere: Python would fail on it again at its end."""
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    except io.UnsupportedOperation:  # it is no file
-        pass
+    run_telling_errors(command)

@@ -6,11 +6,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from ..errors import UserError, clip
+from ..errors import UserError, clip, nearest
 from ..pipelines.folder import shown
+from ..tm import machine
+from ..tm import tasks as all_tasks
+from .adapters import needed
 from .backends.tokens import Tokens, load_tokenizer
+from .settings import CHOICES
 from .token_counts import built
 
+EVERY_TASK = ("one_step", "executor")  # modes that every task has; the others need a raw text
 TRIED = 32  # rows of each split that are tried before an export
 
 
@@ -37,6 +42,29 @@ def tokenize_row(
     # What a tokenizer lets its users change is a part of the key: another end token must not go unseen.
     tokens = _tokens(tokenizer, template, tokenizer.eos_token, len(tokenizer), str(tokenizer.chat_template))
     return tokens.prompts([prompt])[0], [*tokens.completions([completion])[0], tokens.end]
+
+
+def needed_adapters(tasks: Sequence[str], modes: Sequence[str]) -> list[str]:
+    """Return the names of the adapters, such as ``executors/add``, that tasks need in these modes.
+
+    Args:
+        tasks: none, or ``all``, for every task.
+        modes: none for every mode; those that a helper such as ``reflection`` does not have are left out.
+
+    Raises:
+        UserError: there is no such task or mode.
+    """
+    known = CHOICES["mode"]
+    for mode in modes:
+        if mode not in known:
+            raise UserError(f"there is no mode {clip(mode)}{nearest(mode[:60], known)}", allowed=", ".join(known))
+    pairs = [
+        (task, mode)
+        for task in (all_tasks() if not tasks or "all" in tasks else tasks)
+        for mode in modes or known
+        if machine(task).has_raw or mode in EVERY_TASK
+    ]
+    return sorted({name for task, mode in pairs for name in needed(task, mode)})
 
 
 def around_rows(name: str, rows: Iterable[tuple[str, str]]) -> tuple[str, str]:

@@ -1,13 +1,14 @@
 """The trace of one expression: tapes, heads and commands in words for people, JSON for programs."""
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from ..errors import UserError
+from ..errors import UserError, clip
 from ..tm import Dialect, Machine, Transition, align_in, align_out, known_dialect, machine, operands, transitions
 from ..tm.expression import EXAMPLE, OPERAND_RULE, parse_expression, parse_operand
 from .tapes import Part, brief, command_words, goto, parse_state, state_of, state_rows
@@ -84,6 +85,57 @@ def parse_problem(words: Sequence[str], task: str | None = None) -> tuple[str, s
 
 def _run(task: str, a: str, b: str | None, dialect: str) -> Run:
     return Run(*operands(task, a, b), known_dialect(dialect))
+
+
+def show(  # noqa: PLR0913
+    problems: Sequence[tuple[str, str, str | None]],
+    console: Console,
+    *,
+    dialect: str,
+    nested: bool = False,
+    max_steps: int = 10_000,
+    as_json: bool = False,
+) -> None:
+    """Print the traces of expressions, (task, a, b) each: for people, or one line of JSON each.
+
+    Raises:
+        UserError: a task does not take its operands, or a trace is too long for JSON.
+    """
+    for problem in problems:
+        _run(*problem, dialect)
+    for index, (task, a, b) in enumerate(problems):
+        if as_json:
+            print(json.dumps(show_json(task, a, b, dialect, max_steps)))
+            continue
+        if index:
+            console.print()
+        print_trace(console, task, a, b, dialect=dialect, nested=nested)
+
+
+def problems_of(words: Sequence[str], task: str | None, lines: Iterable[str]) -> list[tuple[str, str, str | None]]:
+    """Return the expressions, (task, a, b) each, that a command line names, ``-`` for the lines of standard input.
+
+    Args:
+        words: expressions; the operands of one where ``task`` is given.
+        task: the task of bare operands.
+        lines: what is read in place of ``-``: an expression, or operands, a line. Empty lines count for nothing.
+
+    Raises:
+        UserError: a word is no expression, or there is none.
+    """
+    for word in words:
+        if word.startswith("-") and word != "-" and not word[1].isdecimal():
+            raise UserError(f"show has no option {clip(word)}", next_step="caef-data show --help")
+    if list(words) != ["-"]:
+        return [parse_problem(words, task)] if task else [parse_problem([word]) for word in words]
+    found = [parse_problem(line.split() if task else [line.strip()], task) for line in lines if line.strip()]
+    if not found:
+        raise UserError(
+            "there is no expression to show",
+            allowed="expressions, as words or as lines of standard input",
+            next_step='caef-data show "47819-12345="',
+        )
+    return found
 
 
 def show_json(

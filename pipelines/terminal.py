@@ -32,9 +32,20 @@ class Bar(Progress):
             yield _Narrower(renderable)
 
 
+class _Quiet:
+    """Whether progress and notes are left out: ``--quiet``."""
+
+    wanted = False
+
+
+def set_quiet(wanted: bool) -> None:
+    """Leave out, or print, what goes to stderr: progress and notes. Errors are printed all the same."""
+    _Quiet.wanted = wanted
+
+
 def open_console(*, stderr: bool = False) -> Console:
     """Return a console that prints names of files as they are: `[/x]` and `:bug:` mean nothing."""
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    return Console(stderr=stderr, quiet=stderr and _Quiet.wanted, highlight=False, markup=False, emoji=False)
 
 
 def print_table(console: Console, table: Table) -> None:

@@ -1,6 +1,8 @@
 """The command line: every command's happy path, and hostile input: exit code 2 and one message, never a traceback."""
 
+import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -321,7 +323,68 @@ def test_any_arguments(elsewhere: Path, command: str, words: list[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(elsewhere)
         patch.setattr(sys, "argv", ["caef-data", *([command] if command else []), *words])
+        patch.setattr(sys, "stdin", io.StringIO())
         try:
             cli.main()
         except SystemExit as end:
             assert end.code in (None, 0, 2)
+
+
+# Short forms
+
+
+def test_names_are_cut_at_commas(call: Any) -> None:
+    apart = call("plan", "--task", "add", "--task", "sub", "--view", "raw", "--view", "full", *TINY, "--json").json()
+    assert call("plan", "--task", "add,sub", "--view", "raw, full", *TINY, "--json").json() == apart
+    refused(call("plan", "--task", "add,", *TINY), "task")
+    refused(call("plan", "--task", "add,ad", *TINY), '"ad"', "add")
+
+
+def test_short_options(call: Any, tmp_path: Path) -> None:
+    assert call("-V").out == f"caef-data {__version__}\n"
+    built = call("build", "--task", "left_mask", *TINY, "-o", tmp_path / "data", "--workers", 1, "-q")
+    assert built.code == 0 and built.err == "" and "left_mask-one_step" in built.out
+    loud = call("build", "--task", "left_mask", *TINY, "-o", tmp_path / "loud", "--workers", 1)
+    assert "left out" in loud.err
+    refused(call("verify", tmp_path / "nothing", "--quiet"), "error: ")
+
+
+def test_show_takes_several_expressions_and_standard_input(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = call("show", "1+2=", "3>4=").out
+    assert both == call("show", "1+2=").out + "\n" + call("show", "3>4=").out
+    for words in ([], ["-"]):
+        monkeypatch.setattr(sys, "stdin", io.StringIO("1+2=\n\n 3>4= \n"))
+        lines = call("show", *words, "--json").out.splitlines()
+        assert [json.loads(line)["task"] for line in lines] == ["add", "greater_than"]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("99 7\n9 5\n"))
+    lines = call("show", "--task", "reflection", "-", "--json").out.splitlines()
+    assert [json.loads(line)["a"] for line in lines] == ["99", "9"]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
+    refused(call("show"), "no expression", "standard input")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("1+2=\n1+x=\n"))
+    refused(call("show", "-"), "'x'")
+    for words in (["-3+4="], ["--", "-3+4="]):
+        refused(call("show", *words), "operand a is negative")
+    refused(call("show", "3+4=", "3-4="), "sub needs a >= b")
+    refused(call("show", "--jsn", "1+2="), "no option '--jsn'")
+
+
+def test_adapters_that_a_task_needs(call: Any) -> None:
+    own = "aligners/sub\nexecutors/add\nexecutors/left_mask\nexecutors/reflection\nexecutors/sub\n"
+    assert call("adapters", "--task", "sub", "--mode", "process").out == own
+    assert call("adapters", "--task", "sub", "--mode", "one_step").out == "executors/sub\n"
+    assert len(call("adapters").out.splitlines()) == 16  # nine executors, seven aligners
+    refused(call("adapters", "--mode", "proces"), "'process'")
+    refused(call("adapters", "--task", "ad"), "add")
+
+
+def test_a_shell_completes_commands_and_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    def completed(*words: str) -> str:
+        environment = {"_CAEF_DATA_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(["caef-data", *words])}
+        environment |= {"COMP_CWORD": str(len(words)), "PATH": os.environ["PATH"]}
+        script = Path(sys.executable).with_name("caef-data")
+        return subprocess.run([script], env=environment, capture_output=True, text=True, timeout=60).stdout
+
+    assert completed("ver").split() == ["verify"]
+    assert completed("build", "--task", "add,s").split() == ["add,sub"]
+    assert completed("build", "--view", "ra").split() == ["raw"]

@@ -38,7 +38,9 @@ MAY_IMPORT = {  # parts of the package -> (other parts, third-party packages) th
         }
         | {"jinja2", "markupsafe", "vl_convert"},
     ),
-    "cli": ({"pipelines", "eval", "tm", "errors", ""}, {"typer", "rich"}),
+    "options": ({"pipelines", "tm", "errors"}, {"typer"}),
+    "process": ({"errors"}, set()),
+    "cli": ({"pipelines", "eval", "options", "process", ""}, {"typer", "rich"}),
     "__main__": ({"cli"}, set()),
     "__init__": ({"eval", "errors"}, set()),  # what the package offers, imported when it is asked for
 }

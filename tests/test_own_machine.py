@@ -283,11 +283,11 @@ def test_a_machine_whose_name_cannot_be_that_of_a_folder() -> None:
 
 
 def test_a_machine_written_for_0_1_0_gives_the_same_rows_as_its_short_form() -> None:
-    """README's machine of 0.1.0, which names commands and counts its own steps, and as README has it now."""
+    """README's machine of 0.1.0, which names commands and counts its own steps, and as the docs have it now."""
     path = Path(__file__).parent / "data" / "double_0_1_0.py"
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[1] / "docs" / "machines-of-your-own.md").read_text(encoding="utf-8")
     texts = []
-    for code in (path.read_text(), readme.split("```python\n# tm/double.py\n")[1].split("```")[0]):
+    for code in (path.read_text(), page.split("```python\n# tm/double.py\n")[1].split("```")[0]):
         space: dict[str, Any] = {"__name__": "own_double"}
         exec(compile(code, "double", "exec"), space)
         found = _REGISTRY.pop("double")

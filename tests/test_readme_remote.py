@@ -1,4 +1,4 @@
-"""What the README says about the Hub and stores works as it stands, against servers on this machine."""
+"""What README and docs say about the Hub and stores works as it stands, against servers on this machine."""
 
 import re
 import shlex
@@ -10,12 +10,13 @@ from caef_data.tests.commands import call
 from caef_data.tests.pushing import Side
 from caef_data.tests.s3_server import S3Server
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = "".join((ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/push.md", "docs/stores.md"))
 
 
 def blocks(mark: str) -> list[tuple[str, str]]:
     """Return language and text of the blocks behind a mark."""
-    return re.findall(rf"^<!-- {mark} -->\n```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^<!-- {mark} -->\n```(\w+)\n(.*?)^```$", PAGES, re.MULTILINE | re.DOTALL)
 
 
 def load(code: str) -> int:

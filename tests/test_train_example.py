@@ -162,16 +162,16 @@ def test_a_tokenizer_without_an_end_is_refused(example: ModuleType, data: Path, 
         example.make_trainer(str(tiny), rows_of(data), "first", argparse.Namespace(model=str(tmp_path), template=None))
 
 
-def test_the_readme_trains_as_it_stands(
+def test_the_training_of_the_docs_works_as_it_stands(
     data: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
-    found = re.search(r"^<!-- train: -->\n```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
-    assert found is not None, "the README shows no training"
+    page = (Path(__file__).resolve().parents[1] / "docs" / "training.md").read_text(encoding="utf-8")
+    found = re.search(r"^<!-- train: -->\n```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert found is not None, "docs/training.md shows no training"
     code, changed = re.subn(r'^name, steps = ".+", \d+$', f'name, steps = "{tiny}", 1', found[1], flags=re.MULTILINE)
     assert changed == 1
     (tmp_path / "smoke").symlink_to(data)
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, "README.md", "exec"), {})
+    exec(compile(code, "training.md", "exec"), {})
     adapters = {path.parent.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("adapter_model.safetensors")}
     assert {"ckpt/executors/sub", "ckpt/executors/sub/first"} <= adapters

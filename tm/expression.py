@@ -56,6 +56,8 @@ def _parse(text: str, closed: bool) -> tuple[str, str, str]:
     table = signs()
     allowed = f"a, sign, b, '=' with sign one of {' '.join(table)}; a and b: {OPERAND_RULE}"
     _check_characters(text, _DIGITS.union("=", *table), "the expression holds", allowed)
+    if text[:1] == "-":
+        _fail("operand a is negative, and the machines have no negative numbers", text, 0, allowed)
     a, sign, b, tail = re.fullmatch("([0-9]*)([^0-9]*)([0-9]*)(.*)", text).groups()  # type: ignore[union-attr]
     start_b = len(a + sign)
     _check_digits(text, 0, len(a), "operand a")

@@ -1,0 +1,161 @@
+"""Options that several commands share, and those that spell out a declaration."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .errors import UserError, clip
+
+if TYPE_CHECKING:
+    from .pipelines.settings import Declaration
+
+VIEWS = ("one_step", "full", "aligner", "raw", "scratchpad", "commands")
+SPLITS = ("train", "test", "stress")
+MODES = ("one_step", "executor", "aligner_in", "aligner_out", "process")
+
+
+def _integer(text: str) -> int:
+    """Read an option's number; ``int`` alone takes digits of every script, blanks and underscores."""
+    if not text.isascii() or not text.removeprefix("-").isdigit() or len(text) > 20:
+        raise typer.BadParameter(f"{clip(text)} is not a whole number in digits 0-9")
+    return int(text)
+
+
+def _at_commas(values: list[str] | None) -> list[str] | None:
+    """Return the names in the values of an option that repeats: ``--task add,sub`` is ``--task add --task sub``."""
+    return values and [name.strip() for value in values for name in value.split(",")]
+
+
+def known_tasks() -> list[str]:
+    """Return what ``--task`` takes."""
+    from .tm import tasks
+
+    return [*tasks(), "all"]
+
+
+def several(help: str, *names: str, known: Callable[[], list[str]] | None = None) -> Any:
+    """Return an option that takes several names; a shell completes them, also behind a comma."""
+
+    def complete(incomplete: str) -> Iterator[str]:
+        before, comma, begun = incomplete.rpartition(",")
+        words = known() if known else names
+        return (f"{before}{comma}{word}" for word in words if word.startswith(begun))
+
+    return typer.Option(help=f"{help} Several: a,b, or repeat.", callback=_at_commas, autocompletion=complete)
+
+
+def _quiet(wanted: bool) -> None:
+    from .pipelines.terminal import set_quiet
+
+    set_quiet(wanted)
+
+
+def number(help: str) -> Any:
+    """Return an option that takes a whole number."""
+    return typer.Option(parser=_integer, metavar="N", help=help)
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", callback=_quiet, help="Print results and errors, no progress and no notes.")
+]
+Directory = Annotated[str, typer.Argument(metavar="[DIR]", help="A dataset folder.")]
+Readable = Annotated[
+    str,
+    typer.Argument(
+        metavar="[DIR]", help="A dataset folder, s3://bucket/prefix, or hf://datasets/user/name, @revision behind it."
+    ),
+]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes. Default: all processors.")]
+Engine = Annotated[str, typer.Option("--engine", help="local, or ray: on the nodes of a Ray cluster.")]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="The cluster: host:port of its head, auto or local. Default: $RAY_ADDRESS.",
+    ),
+]
+Tasks = Annotated[list[str] | None, several("Task; all for every one.", known=known_tasks)]
+Configs = Annotated[list[str] | None, several("Part of the dataset, such as sub-one_step. Default: all.")]
+Splits = Annotated[list[str] | None, several("train, test or stress. Default: all.", *SPLITS)]
+Stage = Annotated[str, typer.Option(help="first puts the instruction before each prompt; second leaves it out.")]
+Results = Annotated[str, typer.Option("--results", metavar="DIR", help="The folder of result tables.")]
+
+
+def _declared(
+    declaration: Annotated[
+        str | None, typer.Argument(help="A declaration: paper, smoke, stress, or a path to a .toml file.")
+    ] = None,
+    task: Tasks = None,
+    min: Annotated[int | None, number("Smallest length of operands, in digits. Default: 1.")] = None,
+    max: Annotated[int | None, number("Largest length of operands, in digits. Default: 100.")] = None,
+    num: Annotated[
+        int | None,
+        number("Train expressions of each class (each pair of operand lengths), before balancing. Default: 20."),
+    ] = None,
+    num_test: Annotated[
+        int | None, number("Test expressions of each class. Default: a tenth of --num, at least 1.")
+    ] = None,
+    split: Annotated[list[str] | None, several("train, test or stress. Default: train and test.", *SPLITS)] = None,
+    view: Annotated[
+        list[str] | None, several(f"What a row is: {', '.join(VIEWS)}. Default: as suits the split.", *VIEWS)
+    ] = None,
+    seed: Annotated[int | None, number("Seed of the sampling. Default: 42.")] = None,
+    dialect: Annotated[
+        str | None, typer.Option(help="consistent, or published: the published text, mistakes included.")
+    ] = None,
+    steps: Annotated[
+        str | None, typer.Option(help="Steps of a run that become one_step rows: sampled (default) or all.")
+    ] = None,
+    balance: Annotated[
+        bool | None,
+        typer.Option(
+            "--balance/--no-balance",
+            help="Give some classes more or less than --num, as README's table says. Default: balance.",
+        ),
+    ] = None,
+    max_steps: Annotated[
+        int | None, number("Longest run, in steps, that a full, scratchpad or commands row holds. Default: 10000.")
+    ] = None,
+    rows_per_shard: Annotated[
+        int | None, number("Most rows of a file. Default: what about 100 MB of text hold.")
+    ] = None,
+) -> dict[str, Any]:
+    """Take what names a declaration, or spells it out."""
+    return locals()
+
+
+def _load(declaration: str | None, task: list[str] | None, split: Any, view: Any, **settings: Any) -> "Declaration":
+    """Return the declaration that a command line names or spells out."""
+    from .pipelines.declaration import from_flags, load_declaration
+
+    given = {"task": task, "split": split, "view": view, **settings}
+    if declaration is None:
+        return from_flags(task or [], splits=split, views=view, **settings)
+    for name, value in given.items():
+        if value not in (None, []):
+            raise UserError(
+                f"the declaration {clip(declaration)} cannot be combined with --{name.replace('_', '-')}",
+                allowed="either a declaration or options",
+                next_step="copy the declaration to a file of your own and change it there",
+            )
+    return load_declaration(declaration)
+
+
+def of_declaration(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the arguments and options of ``_declared`` in place of its first parameter."""
+    shared = inspect.signature(_declared, eval_str=False).parameters
+    own = list(inspect.signature(command).parameters.values())[1:]
+
+    @functools.wraps(command)
+    def whole(**given: Any) -> None:
+        command(_load(**_declared(**{name: given.pop(name) for name in shared})), **given)
+
+    parameters = [*shared.values(), *own]
+    whole.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    whole.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return whole
