@@ -40,7 +40,7 @@ def test_reads_what_is_right(a: str, sign: str, b: str) -> None:
         ("12", 3, "the sign is missing"),
         ("12=", 3, "the sign is missing"),
         ("+12=", 1, "operand a is missing"),
-        ("-3+4=", 1, "operand a is missing"),
+        ("-3+4=", 1, "operand a is negative"),
         ("3+-4=", 2, "unknown sign"),
         ("12+=", 3, "unknown sign"),
         ("12+", 4, "operand b is missing"),
