@@ -90,50 +90,6 @@ def test_a_commit_is_whole_or_nothing(lfs_side: Side) -> None:
     assert lfs_side.files(name) == {}
 
 
-def test_a_pull_request_moves_main_once(side: Side) -> None:
-    name = "user/pull"
-    base = side.pushed(name)
-    side.client.call(api, "create_pull_request", name, title="Smaller")
-    pull = side.client.call(commit, name, {"a/train-1.parquet": None}, revision="refs/pr/1")
-    side.client.call(commit, name, {"new.txt": "two"}, revision="refs/pr/1", parent_commit=pull)
-    repo = side.hub.repos[name]
-    assert repo.branches["main"] == base
-    with pytest.raises(ClientError, match="draft"):
-        side.client.call(api, "merge_pull_request", name, discussion_num=1)
-    side.hub.commit(name, {"other.txt": b"meanwhile", "words.parquet": b"meanwhile"})
-    side.client.call(api, "change_discussion_status", name, discussion_num=1, new_status="open")
-    side.client.call(api, "merge_pull_request", name, discussion_num=1)
-    expected = side.local | {"new.txt": b"two", "other.txt": b"meanwhile", "words.parquet": b"meanwhile"}
-    del expected["a/train-1.parquet"]
-    assert side.files(name) == expected
-    assert len([*repo.head("main").history]) == 4  # the first, the push, somebody's, the merge
-    (seen,) = side.client.call(api, "get_repo_discussions", name)
-    assert "status='merged'" in seen and "num=1" in seen
-    details = side.client.call(api, "get_discussion_details", name, discussion_num=1)
-    assert f"merge_commit_oid='{repo.branches['main']}'" in details
-
-
-def test_a_conflict_is_not_merged(lfs_side: Side) -> None:
-    lfs_side.hub.add_repo("user/conflict")
-    assert lfs_side.client.call(commit, "user/conflict", {"x.txt": "ours"}, create_pr=True) == "refs/pr/1"
-    lfs_side.hub.commit("user/conflict", {"x.txt": b"theirs"})
-    with pytest.raises(ClientError, match="x.txt"):
-        lfs_side.client.call(api, "merge_pull_request", "user/conflict", discussion_num=1)
-    assert lfs_side.files("user/conflict") == {"x.txt": b"theirs"}
-
-
-def test_a_pull_request_is_for_the_branch_it_names(lfs_side: Side) -> None:
-    name, call = "user/target", lfs_side.client.call
-    base = lfs_side.repo(name).branches["main"]
-    call(api, "create_branch", name, branch="dev")
-    lfs_side.hub.commit(name, {"y.txt": b"meanwhile"}, branch="dev")
-    call(commit, name, {"x.txt": "1"}, revision="dev", create_pr=True, parent_commit=base)
-    assert lfs_side.files(name, "refs/pr/1") == {"x.txt": b"1"}
-    assert "target_branch='refs/heads/dev'" in call(api, "get_discussion_details", name, discussion_num=1)
-    call(api, "merge_pull_request", name, discussion_num=1)
-    assert (lfs_side.files(name, "dev"), lfs_side.files(name)) == ({"x.txt": b"1", "y.txt": b"meanwhile"}, {})
-
-
 def test_a_stale_parent_is_refused(lfs_side: Side) -> None:
     name = "user/stale"
     lfs_side.hub.add_repo(name)
@@ -159,8 +115,8 @@ def test_refs(lfs_side: Side) -> None:
         assert raised.value.status == 409
     call(api, "delete_tag", name, tag="v1")
     call(api, "delete_branch", name, branch="dev/one")
-    refs = call(api, "list_repo_refs", name, include_pull_requests=True)
-    assert first in refs and second not in refs and "pull_requests=[]" in refs
+    refs = call(api, "list_repo_refs", name)
+    assert first in refs and second not in refs
     for method, options in (("delete_tag", {"tag": "v1"}), ("repo_info", {"revision": "dev/one"})):
         with pytest.raises(ClientError) as raised:
             call(api, method, name, **options)

@@ -33,8 +33,8 @@ def readable(request: Request, name: str) -> Repo:
     return repo
 
 
-def writable(request: Request, name: str, pull_request: bool = False) -> Repo:
-    """Return a repository that the client may change; into a pull request everyone may write who may write at all.
+def writable(request: Request, name: str) -> Repo:
+    """Return a repository that the client may change.
 
     Raises:
         Refusal: 401, 403 or 404.
@@ -42,6 +42,6 @@ def writable(request: Request, name: str, pull_request: bool = False) -> Repo:
     repo, token = readable(request, name), whom(request)
     if token is None:
         raise Refusal(401, "Invalid username or password.")
-    if not (token.role == "write" if pull_request else token.can_write(name.split("/")[0])):
+    if not token.can_write(name.split("/")[0]):
         raise Refusal(403, "Forbidden: you must use a write token to upload to a repository.")
     return repo

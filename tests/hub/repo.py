@@ -1,8 +1,8 @@
-"""Repositories: immutable commits of content-addressed files, branches, tags, and pull requests."""
+"""Repositories: immutable commits of content-addressed files, branches, tags."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from types import MappingProxyType
@@ -112,35 +112,6 @@ class Commit:
         return [nodes[name] for name in sorted(nodes)]
 
 
-@dataclass
-class Discussion:
-    """A discussion or a pull request; the commits of pull request N lie on ``refs/pr/N``."""
-
-    num: int
-    title: str
-    author: str
-    is_pull_request: bool
-    status: str
-    base: str  # the commit that it started from
-    target: str = "main"  # the branch that it is for
-    created: str = field(default_factory=now)
-    events: list[dict[str, Any]] = field(default_factory=list)
-    merge_oid: str | None = None
-
-    def event(self, kind: str, data: dict[str, Any], author: str) -> dict[str, Any]:
-        """Append an event and return it."""
-        oid = hashlib.sha1(f"{self.num} {len(self.events)}".encode()).hexdigest()
-        self.events.append(
-            {"id": oid, "type": kind, "createdAt": now(), "author": {"name": author, "type": "user"}, "data": data}
-        )
-        return self.events[-1]
-
-    def change_status(self, status: str, author: str) -> dict[str, Any]:
-        """Set the status and return the event that says so."""
-        self.status = status
-        return self.event("status-change", {"status": status}, author)
-
-
 class Repo:
     """A repository of a dataset, or of a model. Callers hold the server's lock.
 
@@ -153,7 +124,6 @@ class Repo:
         self.commits: dict[str, Commit] = {}
         self.branches: dict[str, str] = {}
         self.tags: dict[str, str] = {}
-        self.discussions: list[Discussion] = []
         self.blobs: dict[str, Blob] = {}  # by the sha256 that the client claimed: a damaged upload stays findable
         self.parts: dict[str, dict[int, bytes]] = {}  # of unfinished multipart uploads, by claimed sha256
         first = self._new_commit(
@@ -197,56 +167,3 @@ class Repo:
         commit = self._new_commit(self.head(branch), summary, description, author, tree)
         self.branches[branch] = commit.oid
         return commit
-
-    def open_discussion(
-        self, title: str, author: str, status: str, target: str | None, base: Commit | None = None
-    ) -> Discussion:
-        """Open a discussion, or a pull request for the branch ``target``; its own branch starts at ``base``."""
-        start = (base or self.head(target or "main")).oid
-        num = len(self.discussions) + 1
-        discussion = Discussion(num, title, author, target is not None, status, start, target or "main")
-        self.discussions.append(discussion)
-        if target is not None:
-            self.branches[f"refs/pr/{num}"] = start
-        return discussion
-
-    def discussion(self, num: int) -> Discussion:
-        """Return a discussion or pull request by its number.
-
-        Raises:
-            Refusal: there is none.
-        """
-        if not 1 <= num <= len(self.discussions):
-            raise Refusal(404, f"Discussion {num} not found", "DiscussionNotFound")
-        return self.discussions[num - 1]
-
-    def conflicts(self, pull: Discussion) -> list[str]:
-        """Return the paths that a pull request and its target both changed since it was opened."""
-        base, ours, theirs = (self.resolve(rev).tree for rev in (pull.base, f"refs/pr/{pull.num}", pull.target))
-        paths = base.keys() | ours.keys() | theirs.keys()
-        return sorted(p for p in paths if base.get(p) != ours.get(p) != theirs.get(p) != base.get(p))
-
-    def merge(self, pull: Discussion, author: str) -> Commit:
-        """Merge an open pull request into its target.
-
-        Raises:
-            Refusal: it is not open, changes nothing, or conflicts.
-        """
-        if not pull.is_pull_request or pull.status != "open":
-            raise Refusal(400, f"only an open pull request can be merged; this one is {pull.status}")
-        head, base = self.head(f"refs/pr/{pull.num}"), self.commits[pull.base]
-        if head.oid == pull.base:
-            raise Refusal(400, "this pull request has no changes")
-        if found := self.conflicts(pull):
-            raise Refusal(409, f"this pull request has conflicts: {', '.join(found[:5])}")
-        tree = dict(self.head(pull.target).tree)
-        for path in base.tree.keys() | head.tree.keys():
-            if head.tree.get(path) != base.tree.get(path):
-                tree.pop(path, None)
-                if path in head.tree:
-                    tree[path] = head.tree[path]
-        summary = f"{pull.title} (#{pull.num})"
-        merged = self.commit(pull.target, tree, summary=summary, description="", author=author)
-        pull.merge_oid = merged.oid
-        pull.change_status("merged", author)
-        return merged

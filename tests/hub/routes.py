@@ -1,4 +1,4 @@
-"""The Hub's API: who is asking, repositories, commits, branches, tags, listings, pull requests."""
+"""The Hub's API: who is asking, repositories, commits, branches, tags, listings."""
 
 import base64
 import binascii
@@ -93,12 +93,8 @@ def refs(request: Request, repo: str) -> Any:
     def listed(names: dict[str, str], start: str) -> list[dict[str, str]]:
         return [{"name": name, "ref": start + name, "targetCommit": oid} for name, oid in names.items()]
 
-    pulls = {name: oid for name, oid in found.branches.items() if name.startswith("refs/pr/")}
-    branches = {name: oid for name, oid in found.branches.items() if name not in pulls}
-    answer = {"branches": listed(branches, "refs/heads/"), "tags": listed(found.tags, "refs/tags/"), "converts": []}
-    if "include_prs" in request.query:
-        answer["pullRequests"] = [{"name": one, "ref": one, "targetCommit": oid} for one, oid in pulls.items()]
-    return answer
+    heads, tags = listed(found.branches, "refs/heads/"), listed(found.tags, "refs/tags/")
+    return {"branches": heads, "tags": tags, "converts": []}
 
 
 @endpoint("commits", "GET", rf"{API}/commits/{{rev}}")
@@ -132,7 +128,7 @@ def paths_info(request: Request, repo: str, rev: str) -> Any:
 
 @endpoint("preupload", "POST", rf"{API}/preupload/{{rev}}")
 def preupload(request: Request, repo: str, rev: str) -> Any:
-    found = writable(request, repo, pull_request="create_pr" in request.query or rev.startswith("refs/pr/"))
+    found = writable(request, repo)
     there, told = found.head(rev).tree, request.json()
     stored = there[".gitignore"].blob.data.decode() if ".gitignore" in there else ""
     patterns = told.get("gitIgnore", stored).splitlines()
@@ -150,8 +146,7 @@ def preupload(request: Request, repo: str, rev: str) -> Any:
 
 @endpoint("commit", "POST", rf"{API}/commit/{{rev}}")
 def commit(request: Request, repo: str, rev: str) -> Any:
-    create_pr = "create_pr" in request.query
-    found = writable(request, repo, pull_request=create_pr or rev.startswith("refs/pr/"))
+    found = writable(request, repo)
     try:
         (_, header), *operations = [(one["key"], one["value"]) for one in map(json.loads, request.body.splitlines())]
     except (ValueError, KeyError, TypeError):
@@ -159,22 +154,14 @@ def commit(request: Request, repo: str, rev: str) -> Any:
     if len(operations) > request.hub.commit_limit:
         raise Refusal(400, f"more than {request.hub.commit_limit} operations in a commit")
     head, parent = found.head(rev), header.get("parentCommit")
-    if create_pr and parent:  # a pull request may start from an older commit
-        head = found.resolve(parent)
-    elif parent and not head.oid.startswith(parent):
+    if parent and not head.oid.startswith(parent):
         raise Refusal(412, "A commit has happened since. Please refresh and try again.")
     entries = dict(head.tree)
     for key, value in operations:
         _apply(request, found, entries, key, value)
     author = whom(request).user
     title, answer = header["summary"], {"success": True, "hookOutput": ""}
-    if create_pr:
-        pull = found.open_discussion(title, author, "open", target=rev, base=head)
-        rev = f"refs/pr/{pull.num}"
-        answer["pullRequestUrl"] = f"{request.hub.url}/datasets/{repo}/discussions/{pull.num}"
     made = found.commit(rev, entries, summary=title, description=header.get("description", ""), author=author)
-    if rev.startswith("refs/pr/"):
-        found.discussion(int(rev.rpartition("/")[2])).event("commit", {"subject": title, "oid": made.oid}, author)
     return {**answer, "commitOid": made.oid, "commitUrl": f"{request.hub.url}/datasets/{repo}/commit/{made.oid}"}
 
 

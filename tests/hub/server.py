@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
-from . import discussions, routes, storage  # noqa: F401  (they fill the table of endpoints)
+from . import routes, storage  # noqa: F401  (they fill the table of endpoints)
 from .faults import Fault, Faults
 from .repo import Blob, Commit, Entry, Repo
 from .sockets import Listener

@@ -30,8 +30,7 @@ def find_blob(request: Request, repo: Repo, oid: str) -> Blob | None:
 @endpoint("lfs-batch", "POST", f"{LFS}/batch")
 def lfs_batch(request: Request, repo: str) -> Any:
     asked, hub = request.json(), request.hub
-    branch = asked.get("ref", {}).get("name", "refs/pr/")  # a commit that will open a pull request names none
-    found = writable(request, repo, pull_request=branch.startswith("refs/pr/"))
+    found = writable(request, repo)
     objects = []
     for one in asked["objects"]:
         oid, size = one["oid"], one["size"]
@@ -52,7 +51,7 @@ def lfs_batch(request: Request, repo: str) -> Any:
 
 @endpoint("lfs-verify", "POST", f"{LFS}/verify")
 def lfs_verify(request: Request, repo: str) -> Any:
-    found, asked = writable(request, repo, pull_request=True), request.json()
+    found, asked = writable(request, repo), request.json()
     blob = found.blobs.get(asked["oid"])
     if blob is None or len(blob.data) != asked["size"]:
         raise Refusal(422, "this file did not arrive whole")
@@ -98,9 +97,7 @@ def lfs_complete(request: Request, secret: str, repo: str, oid: str) -> Any:
 
 @endpoint("xet-write-token", "GET", r"/api/datasets/{repo}/xet-write-token/{rev}")
 def xet_write_token(request: Request, repo: str, rev: str) -> Any:
-    found = writable(request, repo, pull_request="create_pr" in request.query or rev.startswith("refs/pr/"))
-    if rev != "None":  # what a client says that does not know its pull request yet
-        found.resolve(rev)
+    writable(request, repo).resolve(rev)
     return _xet_token(request)
 
 
