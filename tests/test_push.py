@@ -21,7 +21,7 @@ from caef_data.pipelines.declaration import load_declaration
 from caef_data.pipelines.folder import Folder
 from caef_data.pipelines.plan import make_plan
 from caef_data.pipelines.push.hub_calls import HubCalls
-from caef_data.pipelines.push.progress import File, Progress
+from caef_data.pipelines.push.progress import Progress
 from caef_data.tests.pushing import UPLOADS, WRITES, Side, identity, make_folder, shards
 
 
@@ -337,9 +337,8 @@ def test_a_bar_on_a_terminal() -> None:
     out = io.StringIO()
     with Progress(Console(file=out, force_terminal=True, width=120, markup=False, highlight=False)) as progress:
         progress.check(500_000, 1_000_000)
-        files = [File("a/[red]x.parquet", 2_000_000, "0"), File("b", 2_000_000, "1")]
-        progress.begin(files)
-        progress.moved(files[0])
+        progress.begin(2, 4_000_000)
+        progress.moved("a/[red]x.parquet", 2_000_000)
         progress.say("[/] is no markup")
     assert all(text in out.getvalue() for text in ("a/[red]x.parquet", "1 of 2 files", "[/] is no markup"))
 

@@ -42,15 +42,23 @@ def settled(dataset: Dataset, there: bytes | None, manifest_there: Mapping[str, 
     except UnicodeDecodeError:
         raise conflict(NO_TEXT, where, SAVE) from None
     except UnmarkedError as error:
-        if manifest_there and without_examples(text) == _first(manifest_there):
+        # What caef-data 0.1.0 wrote is nobody's; the rows that it showed are not at hand.
+        made = first_card(dict(manifest_there), Folder(Path(os.devnull))) if manifest_there else ""
+        if manifest_there and without_examples(text) == without_examples(made):
             return from_here
         if manifest_there or wrote:
             raise conflict(str(error), where) from None
         return _with(dataset, appended(text, dataset.card), None, theirs=True)
     newer = _newer(mine, theirs, first, taken)
     if newer is None:
-        both = f"it was changed there, and the {CARD} of the folder as well"
-        raise conflict(both, where, _way_out(dataset, manifest_there))
+        same = manifest_there.get("identity") == dataset.identity
+        rebuild = "" if same else ", build the folder again, which renews our part of it,"
+        raise conflict(
+            f"it was changed there, and the {CARD} of the folder as well",
+            where,
+            f"keep a copy of your {CARD}, put the one from there in its place{rebuild} and push; then write your"
+            " changes into it",
+        )
     return from_here if newer is mine else _with(dataset, theirs.renewed(mine).text, taken, theirs=True)
 
 
@@ -67,31 +75,13 @@ def _newer(mine: Card, theirs: Card, first: Card, taken: str | None) -> Card | N
         return mine
     if mine.person in (first.person, taken):
         return theirs
-    if theirs.person == (taken or first.person):
+    if theirs.person == (taken or first.person) or (taken is None and mine.holds(theirs, first)):
         return mine
-    if taken is None and mine.holds(theirs, first):
-        return mine
-    if taken is None and theirs.holds(mine, first):
-        return theirs
-    return None  # with a note it is not known what was removed since: its text is gone
-
-
-def _way_out(dataset: Dataset, manifest_there: Mapping[str, Any]) -> str:
-    """Return how to solve a conflict."""
-    same = manifest_there.get("identity") == dataset.identity
-    return (
-        f"keep a copy of your {CARD}, put the one from there in its place"
-        f"{'' if same else ', build the folder again, which renews our part of it,'} and push; then write your changes"
-        " into it"
-    )
-
-
-def _first(manifest: Mapping[str, Any]) -> str:
-    """Return what caef-data 0.1.0 wrote for a manifest; the rows that it showed are not at hand."""
-    return without_examples(first_card(dict(manifest), Folder(Path(os.devnull))))
+    # With a note it is not known what was removed since: its text is gone.
+    return theirs if taken is None and theirs.holds(mine, first) else None
 
 
 def _with(dataset: Dataset, card: str, taken: str | None, theirs: bool = False) -> Dataset:
     manifest = {key: value for key, value in dataset.manifest.items() if key != TAKEN}
     texts = {CARD: card.encode(), MANIFEST: json_bytes({**manifest, **({TAKEN: taken} if taken else {})})}
-    return replace(dataset, texts=texts, theirs=theirs)
+    return replace(dataset, texts=texts, notes={"card": "keeps what was written in it there"} if theirs else {})

@@ -89,7 +89,7 @@ def _print_pushed(pushed: Pushed, command: str, console: Console) -> None:
     for name, paths in (
         ("new", [file.path for file in changes.new]),
         ("changed", [file.path for file in changes.changed]),
-        ("deleted", list(changes.deleted)),
+        ("deleted", changes.deleted),
     ):
         for path in paths[:LISTED] if pushed.dry_run else ():
             console.print(f"{name:9}{shown(path)}", soft_wrap=True)
@@ -99,7 +99,7 @@ def _print_pushed(pushed: Pushed, command: str, console: Console) -> None:
     if pushed.dry_run:
         console.print(f"nothing was changed at {shown(pushed.place)}; push it with: {command}", soft_wrap=True)
         return
-    moved = f"{len(changes.moved):,} files, {_size(sum(file.bytes for file in changes.moved))} moved"
+    moved = f"{len(changes.moved):,} files, {_size(changes.bytes)} moved"
     notes = "".join(f", {name} {shown(text)}" for name, text in pushed.notes.items())
     for line in (moved, f"{shown(pushed.place)}{notes}", f"load it: {pushed.load}"):
         console.print(line, soft_wrap=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,9 +16,18 @@ from ..manifest import CARD, MANIFEST, is_shard, json_bytes, manifest_from
 from ..store_folder import open_folder
 from ..verify_manifest import check_files, read_manifest
 from ..verify_report import remove
-from .progress import File, Progress
+from .progress import Progress
 
 SHOWN = 5  # files that a message names
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a dataset: its path inside the dataset, bytes and sha256 (hex)."""
+
+    path: str
+    bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,7 @@ class Dataset:
         card: the card of the folder, as it is read from the target.
         untouched: the card as nobody has edited it.
         texts: the bytes of its other files, card and manifest, by path; the manifest is the last one.
-        theirs: whether what a person wrote in that card is from the target's.
+        notes: what there is to say of the card.
     """
 
     folder: Folder
@@ -41,12 +50,7 @@ class Dataset:
     card: str
     untouched: str
     texts: dict[str, bytes]
-    theirs: bool = False
-
-    @property
-    def notes(self) -> dict[str, str]:
-        """What there is to say of the card."""
-        return {"card": "keeps what was written in it there"} if self.theirs else {}
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def identity(self) -> str:
@@ -79,22 +83,26 @@ def open_dataset(directory: str, loads: Loads, progress: Progress) -> Iterator[D
     if not folder.path.is_dir():
         read_manifest(folder.path)  # which says what is wrong
     with folder.lock(shared=True):
-        yield _checked(folder, directory, loads, progress)
+        if unfinished := folder.unfinished():
+            again = resumed(unfinished, directory)
+            raise UserError("a build of this folder is not finished", where=shown(directory), next_step=again)
+        shards = _checked(folder, directory, progress)
+        manifest = folder.manifest()
+        mine = renewed_card(manifest, folder, replaceable_card(manifest, folder), loads)
+        texts = {CARD: mine.encode(), MANIFEST: json_bytes(manifest)}
+        yield Dataset(folder, manifest, shards, mine, card(manifest, folder, loads), texts)
 
 
-def _checked(folder: Folder, directory: str, loads: Loads, progress: Progress) -> Dataset:
-    unfinished = folder.unfinished()
-    if unfinished:
-        again = resumed(unfinished, directory)
-        raise UserError("a build of this folder is not finished", where=shown(directory), next_step=again)
+def _checked(folder: Folder, directory: str, progress: Progress) -> tuple[File, ...]:
+    """Return the shards of a folder, in order of their paths, once every byte is what the manifest says."""
     manifest = read_manifest(folder.path)
     if not manifest.shards:
         raise UserError("this dataset has no shards", where=shown(directory), next_step="caef-data build --help")
     findings = check_files(folder.path, manifest)
     off = [f"{shown(finding.path)} {finding.message}" for finding in findings]
-    shards = sorted((File(one.path, one.bytes, one.sha256) for one in manifest.shards), key=lambda one: one.path)
+    shards = tuple(File(one.path, one.bytes, one.sha256) for one in sorted(manifest.shards, key=lambda one: one.path))
     done, total = 0, sum(shard.bytes for shard in shards)
-    for shard in shards if not off else []:
+    for shard in shards if not off else ():
         if not folder.equals(shard.path, shard.bytes, shard.sha256):
             off.append(f"{shard.path} is missing, or is not what the manifest says (size, sha256)")
         done += shard.bytes
@@ -107,13 +115,10 @@ def _checked(folder: Folder, directory: str, loads: Loads, progress: Progress) -
             where=shown(directory),
             next_step=remove(foreign) if len(foreign) == len(off) else again,
         )
-    values = manifest.values
-    mine = renewed_card(values, folder, replaceable_card(values, folder), loads)
-    texts = {CARD: mine.encode(), MANIFEST: json_bytes(values)}
-    return Dataset(folder, values, tuple(shards), mine, card(values, folder, loads), texts)
+    return shards
 
 
-def listed(names: list[str], mark: str = ", ") -> str:
+def listed(names: Sequence[str], mark: str = ", ") -> str:
     """Return the first few of some names, and how many more there are."""
     more = f" (and {len(names) - SHOWN} more)" if len(names) > SHOWN else ""
     return f"{mark.join(names[:SHOWN])}{more}"
@@ -139,15 +144,20 @@ def manifest_there(text: bytes | None, where: str, option: str) -> dict[str, Any
 class Changes:
     """What a push moves: files that are new there, that differ, that are the same, and stale shards that go."""
 
-    new: tuple[File, ...]
-    changed: tuple[File, ...]
-    unchanged: tuple[File, ...]
-    deleted: tuple[str, ...]
+    new: list[File]
+    changed: list[File]
+    unchanged: list[File]
+    deleted: list[str]
 
     @property
-    def moved(self) -> tuple[File, ...]:
+    def moved(self) -> list[File]:
         """The files whose bytes travel."""
-        return (*self.new, *self.changed)
+        return [*self.new, *self.changed]
+
+    @property
+    def bytes(self) -> int:
+        """The bytes that travel."""
+        return sum(file.bytes for file in self.moved)
 
     @property
     def paths(self) -> list[str]:
@@ -155,7 +165,7 @@ class Changes:
         return [*(file.path for file in self.moved), *self.deleted]
 
 
-def compare(wanted: Mapping[str, File], there: Iterable[str], same: Container[str]) -> Changes:
+def compare(wanted: Mapping[str, File], there: Collection[str], same: Collection[str]) -> Changes:
     """Compare a dataset with what lies at its target.
 
     Shards of ours that the dataset does not have are stale: they were left by an earlier, larger push, and would match
@@ -166,13 +176,11 @@ def compare(wanted: Mapping[str, File], there: Iterable[str], same: Container[st
         there: paths at the target.
         same: those of them that hold the same bytes.
     """
-    known = set(there)
-    return Changes(
-        tuple(file for path, file in wanted.items() if path not in known),
-        tuple(file for path, file in wanted.items() if path in known and path not in same),
-        tuple(file for path, file in wanted.items() if path in known and path in same),
-        tuple(sorted(path for path in known if path not in wanted and is_shard(path))),
-    )
+    changes = Changes([], [], [], sorted(path for path in there if path not in wanted and is_shard(path)))
+    for path, file in wanted.items():
+        kind = changes.new if path not in there else changes.unchanged if path in same else changes.changed
+        kind.append(file)
+    return changes
 
 
 @dataclass(frozen=True)
@@ -191,19 +199,18 @@ class Pushed:
     load: str
     changes: Changes
     dry_run: bool
-    notes: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, str]
 
     def to_json(self) -> dict[str, Any]:
         """Return it for programs; files as paths, sizes in bytes."""
-        changes = self.changes
         return {
             "place": self.place,
             "dry_run": self.dry_run,
             **self.notes,
-            "new": [file.path for file in changes.new],
-            "changed": [file.path for file in changes.changed],
-            "deleted": list(changes.deleted),
-            "unchanged": len(changes.unchanged),
-            "bytes": sum(file.bytes for file in changes.moved),
+            "new": [file.path for file in self.changes.new],
+            "changed": [file.path for file in self.changes.changed],
+            "deleted": self.changes.deleted,
+            "unchanged": len(self.changes.unchanged),
+            "bytes": self.changes.bytes,
             "load": self.load,
         }

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,9 +20,9 @@ from ..manifest import CARD, MANIFEST
 from ..settings import REPO
 from ..store_folder import open_folder
 from .card import settled
-from .dataset import Changes, Dataset, Pushed, compare, listed, manifest_there, open_dataset
+from .dataset import Changes, Dataset, File, Pushed, compare, listed, manifest_there, open_dataset
 from .hub_calls import HubCalls
-from .progress import File, Progress
+from .progress import Progress
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd
@@ -110,7 +109,7 @@ class _Push:
         report = partial(Pushed, place, f'{load.removesuffix(")")}, revision="{tag}")', first)
         if dry_run:
             return report(dry_run=True, notes=self.dataset.notes)
-        self.progress.begin(changes.moved)
+        self.progress.begin(len(changes.moved), changes.bytes)
         for _ in range(ROUNDS):
             if changes.paths:
                 made = self.commit(changes, state.head)
@@ -235,13 +234,14 @@ class _Push:
         from huggingface_hub import CommitOperationDelete
 
         additions: list[CommitOperationAdd] = []
-        for batch in _batches(changes.moved):
+        for start in range(0, len(changes.moved), BATCH):
+            batch = changes.moved[start : start + BATCH]
             adding = [self.addition(file) for file in batch]
             more = f" and {len(batch) - 1} more" if batch[1:] else ""
             self.upload(f"uploading {batch[0].path}{more}", adding, self.branch)
             additions += adding
             for file in batch:
-                self.progress.moved(file)
+                self.progress.moved(file.path, file.bytes)
         commit = partial(
             self.api.create_commit,
             **self.repo,
@@ -301,8 +301,3 @@ class _Push:
             self.hub("the tag", partial(self.api.delete_tag, **self.repo, tag=tag), absent={404})
         make = partial(self.api.create_tag, **self.repo, tag=tag, revision=state.head, exist_ok=True)
         self.hub("the tag", make)
-
-
-def _batches(files: tuple[File, ...]) -> Iterator[tuple[File, ...]]:
-    for start in range(0, len(files), BATCH):
-        yield files[start : start + BATCH]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Self
 
 from rich.console import Console
@@ -13,15 +11,6 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from ...errors import shown
 from ..console import LINE_EVERY, _size
 from ..terminal import Bar
-
-
-@dataclass(frozen=True)
-class File:
-    """A file of a dataset: its path inside the dataset, bytes and sha256 (hex)."""
-
-    path: str
-    bytes: int
-    sha256: str
 
 
 class Progress:
@@ -51,24 +40,22 @@ class Progress:
         self.bar.update(self.task, completed=done, total=total, rate=_size(done))
         self._line(f"checked {_size(done)} of {_size(total)}")
 
-    def begin(self, files: Sequence[File]) -> None:
-        """Tell what is going to be moved."""
+    def begin(self, files: int, size: int) -> None:
+        """Tell how many files are going to be moved, and their bytes."""
         self.start = self.said = time.perf_counter()
-        self.files = self.bytes = 0
-        self.total_files, self.total = len(files), sum(file.bytes for file in files)
-        self.bar.reset(self.task, total=self.total, description="pushing", rate="")
+        self.files, self.bytes, self.total_files, self.total = 0, 0, files, size
+        self.bar.reset(self.task, total=size, description="pushing", rate="")
 
-    def moved(self, file: File) -> None:
+    def moved(self, path: str, size: int) -> None:
         """Tell that a file has arrived."""
-        self.files, self.bytes = self.files + 1, self.bytes + file.bytes
+        self.files, self.bytes = self.files + 1, self.bytes + size
         rate = self.bytes / max(time.perf_counter() - self.start, 1e-6) / 1e6
         done = f"{self.files:,} of {self.total_files:,} files, {rate:,.1f} MB/s"
-        self.bar.update(self.task, completed=self.bytes, description=shown(file.path), rate=done)
-        self._line(f"{shown(file.path)}: {_size(self.bytes)} of {_size(self.total)}, {done}")
+        self.bar.update(self.task, completed=self.bytes, description=shown(path), rate=done)
+        self._line(f"{shown(path)}: {_size(self.bytes)} of {_size(self.total)}, {done}")
 
     def _line(self, text: str) -> None:
         """Say it where there is no bar, now and then."""
-        now = time.perf_counter()
-        if not self.console.is_terminal and now - self.said >= LINE_EVERY:
-            self.said = now
+        if not self.console.is_terminal and time.perf_counter() - self.said >= LINE_EVERY:
+            self.said = time.perf_counter()
             self.say(text)

@@ -19,8 +19,8 @@ from ..manifest import CARD, MANIFEST, PLAN, STATE, manifest_from
 from ..store import at_once
 from ..store_folder import open_folder
 from .card import settled
-from .dataset import Changes, Dataset, Pushed, compare, listed, manifest_there, open_dataset
-from .progress import File, Progress
+from .dataset import Changes, Dataset, File, Pushed, compare, listed, manifest_there, open_dataset
+from .progress import Progress
 
 ASIDE = f"{STATE}/push"
 BEFORE = f"{ASIDE}/{MANIFEST}"  # the old manifest, while there is none
@@ -141,12 +141,12 @@ class _Push:
         Raises:
             UserError: one did not arrive as it should.
         """
-        self.progress.begin(files)
+        self.progress.begin(len(files), sum(file.bytes for file in files))
         there, wrong = self.target.sizes(self.aside), []
         arrived = at_once(lambda file: self.upload(file, there), files, UPLOADS)
         for file, right in zip(files, arrived, strict=True):
             if right:
-                self.progress.moved(file)
+                self.progress.moved(file.path, file.bytes)
             else:
                 wrong.append(file.path)
         if wrong:
