@@ -5,6 +5,7 @@
 #     make test-all    the same, with the tests that take many minutes
 #     make test-ecosystem    of these, those of real vocabularies, a real model and other tools
 #     make lint    ruff and mypy
+#     make types   mypy alone
 #
 # Another interpreter: make test PYTHON=python3.12. Options for pytest: make test ARGS="-x -k plan".
 
@@ -17,7 +18,7 @@ ASIDE = $(BIN)/python -m pip install --quiet --no-deps --upgrade --constraint co
 INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help data test test-all test-ecosystem lint
+.PHONY: help data test test-all test-ecosystem lint types
 
 help:
 	@sed -n 's/^#  *make/make/p' Makefile
@@ -34,10 +35,13 @@ test-all: $(VENV)/dev.installed $(VENV)/ecosystem.installed
 test-ecosystem: $(VENV)/ecosystem.installed
 	$(BIN)/python -m pytest -n 1 -m "long or not long" tests/test_real_vocabularies.py tests/test_ecosystem.py $(ARGS)
 
-# The repository's root is the package: mypy finds it under its name through a link in a temporary folder.
 lint: $(VENV)/dev.installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(MAKE) types
+
+# The repository's root is the package: mypy finds it under its name through a link in a temporary folder.
+types: $(VENV)/dev.installed
 	link=$$(mktemp -d) && trap 'rm -r "$$link"' EXIT && ln -s "$(CURDIR)" "$$link/caef_data" && \
 	MYPYPATH="$$link" $(BIN)/mypy --exclude '/(tests|examples)/' -p caef_data
 
