@@ -12,7 +12,7 @@ from ..tm import machine
 from ..tm.columns import I64, Number, Operands
 from ..tm.instructions import instruction
 from ..tm.machine import Batch, Dialect, Machine, Rows
-from ..tm.render import Block, Template, decimal, int_array, render, string_array
+from ..tm.render import RowGroup, Template, decimal, int_array, render, string_array
 from .sampling.random import U64, splitmix64, text_key
 from .sampling.split import expression_hash
 from .sampling.steps import sampled_rows
@@ -116,7 +116,7 @@ def _repeated(number: Number, e: I64) -> pa.DictionaryArray:
     The dictionary's values must be distinct: Parquet's writer quietly writes plain strings otherwise.
     """
     rows = np.arange(len(number))
-    texts = render([Block(rows, Template("{x}"), {"x": decimal(number, rows)})], len(rows)).dictionary_encode()
+    texts = render([RowGroup(rows, Template("{x}"), {"x": decimal(number, rows)})], len(rows)).dictionary_encode()
     indices = np.frombuffer(texts.indices.buffers()[1], np.int32)
     return pa.DictionaryArray.from_arrays(int_array(indices[e]), texts.dictionary)
 
@@ -228,7 +228,7 @@ def _directions(order: I64, num: int) -> pa.Array:
 
 def _raw_view(found: Machine, batch: Batch, work: Work, key: U64) -> View:
     order = _order(len(work.operands), key, batch.all)
-    answers = render([Block(batch.all, Template("{answer}"), {"answer": batch.answer()})], len(order))
+    answers = render([RowGroup(batch.all, Template("{answer}"), {"answer": batch.answer()})], len(order))
     at = int_array(order)
     return order, {"prompt": _question(found, batch).take(at), "completion": answers.take(at)}
 
@@ -237,7 +237,7 @@ def _question(found: Machine, batch: Batch, answer: str = "") -> pa.Array:
     """Return the raw texts of a batch, followed by an answer where the template asks for it."""
     a, b = batch.operands.a, batch.operands.second
     parts = {"a": decimal(a, batch.all), "b": decimal(b, batch.all), "answer": batch.answer()}
-    return render([Block(batch.all, Template(f"{{a}}{found.sign}{{b}}={answer}"), parts)], len(batch.all))
+    return render([RowGroup(batch.all, Template(f"{{a}}{found.sign}{{b}}={answer}"), parts)], len(batch.all))
 
 
 _VIEWS: dict[str, Callable[[Machine, Batch, Work, U64], View]] = {

@@ -11,7 +11,7 @@ from rich.text import Text
 from ..errors import UserError, clip
 from ..tm import Dialect, Machine, Transition, align_in, align_out, known_dialect, machine, operands, transitions
 from ..tm.expression import EXAMPLE, OPERAND_RULE, parse_expression, parse_operand
-from .tapes import Part, brief, command_words, goto, parse_state, state_of, state_rows
+from .trace_view import Part, brief, command_words, goto, parse_state, state_of, state_rows
 
 MAX_ENTRIES = 400
 """Longer traces are cut in the middle when they are shown to people."""

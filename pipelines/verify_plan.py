@@ -58,8 +58,7 @@ class Draws:
                 return cells.operands(numbers)
             held = self.held[id(cells)] = cells, *_drawn(cells, widths)
         _, operands, law = held
-        second = None if operands.b is None else operands.b.take(numbers)
-        return Operands(operands.a.take(numbers), second), law[numbers]
+        return operands.take(numbers), law[numbers]
 
 
 def _drawn(cells: ClassSampler, widths: tuple[int, int]) -> tuple[Operands, I64]:

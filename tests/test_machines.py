@@ -20,7 +20,7 @@ from caef_data.tm.basic import BasicMachine
 from caef_data.tm.columns import Number, Operands
 from caef_data.tm.interpreter import execute
 from caef_data.tm.machine import DIALECTS, Batch, Dialect, Rows, SteppedBatch
-from caef_data.tm.render import Block, Template, render
+from caef_data.tm.render import RowGroup, Template, render
 
 Pair = tuple[int, int]
 GOLDEN = Path(__file__).parent / "golden"
@@ -51,7 +51,7 @@ def columns(task: str, pairs: list[Pair], dialect: Dialect = "consistent", *, st
 
 
 def answers(batch: Batch) -> list[str]:
-    return list(render([Block(batch.all, Template("{x}"), {"x": batch.answer()})], len(batch.all)).to_pylist())
+    return list(render([RowGroup(batch.all, Template("{x}"), {"x": batch.answer()})], len(batch.all)).to_pylist())
 
 
 def named(codes: Any, names: tuple[str | None, ...]) -> list[str | None]:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from caef_data.errors import UserError
 from caef_data.pipelines.show import EDGE, print_trace, show_json
-from caef_data.pipelines.tapes import Part, brief, command_words, parse_state, tape
+from caef_data.pipelines.trace_view import Part, brief, command_words, parse_state, tape
 from caef_data.tm import machine, tasks, transitions
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -22,27 +22,11 @@ def count_of(length: int) -> int:
 class Coordinates:
     """Coordinates of n candidates: free digits of the two operands (None where not drawn), a selector, the lengths."""
 
-    a: Number | None
-    b: Number | None
+    a: Number  # a distribution knows which it draws
+    b: Number
     selector: I64
     len_a: I64
     len_b: I64
-
-    @property
-    def first(self) -> Number:
-        """The digits drawn for a; raises ValueError where none are."""
-        return _drawn(self.a)
-
-    @property
-    def second(self) -> Number:
-        """The digits drawn for b; raises ValueError where none are."""
-        return _drawn(self.b)
-
-
-def _drawn(number: Number | None) -> Number:
-    if number is None:
-        raise ValueError("this distribution draws no digits for an operand that it needs")
-    return number
 
 
 class OperandDistribution:
@@ -71,7 +55,7 @@ class OperandDistribution:
 
     def shape(self, draw: Coordinates) -> tuple[Operands, Bool]:
         """Return the operands and which of them are expressions of this part of the class."""
-        operands = Operands(draw.first, draw.b)
+        operands = Operands(draw.a, draw.b)
         return operands, self.holds(operands)
 
     def holds(self, operands: Operands) -> Bool:

@@ -94,6 +94,15 @@ class Operands:
     def __len__(self) -> int:
         return len(self.a)
 
+    @property
+    def numbers(self) -> tuple[Number, ...]:
+        """The columns that there are."""
+        return (self.a,) if self.b is None else (self.a, self.b)
+
+    def take(self, rows: I64) -> "Operands":
+        """Return the expressions at ``rows``."""
+        return Operands(self.a.take(rows), None if self.b is None else self.b.take(rows))
+
     def rows(self, part: slice) -> "Operands":
         """Return the expressions of a slice; nothing is copied."""
         a = Number(self.a.planes[:, part], self.a.length[part])

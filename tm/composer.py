@@ -20,7 +20,7 @@ import pyarrow as pa
 from .columns import I64, Number, Operands
 from .interpreter import tape_text, units_first
 from .machine import HALT, Batch, Dialect, Machine, Rows, Texts, Transition, machine, texts
-from .render import Block, Part, Template, decimal, render
+from .render import Field, RowGroup, Template, decimal, render
 from .sums import Column, Group, Value
 from .tape_engine import NEWLINE, Content, TapeBatch
 
@@ -88,7 +88,7 @@ class Composer(Machine):
         """Return a quoted halting entry as the published rows have it."""
         return quoted
 
-    def published_parts(self, group: Group, here: I64, state: str) -> Mapping[str, Part]:
+    def published_parts(self, group: Group, here: I64, state: str) -> Mapping[str, Field]:
         """Return the parts of a quoted halting entry that differ in the published rows."""
         return {}
 
@@ -209,14 +209,15 @@ class CallBatch(Batch):
             call, initial = self.machine.calls[at], group.turn.is_zero()
             first, later = np.flatnonzero(initial), np.flatnonzero(~initial)
             if len(first):
-                blocks.append(Block(group.rows[first], *_ended(self._content("q0", group, group.k, first)), state="q0"))
+                content = self._content("q0", group, group.k, first)
+                blocks.append(RowGroup(group.rows[first], *_ended(content), state="q0"))
             if len(later):
                 found, its_rows = self._called(call, group, group.k)
                 template, parts = found.last(its_rows[later])
                 if self.dialect == "published":
                     parts = {**parts, **self.machine.published_parts(group, later, call.state)}
                 content = _quoting(self._content(call.state, group, group.k, later), (template, parts))
-                blocks.append(Block(group.rows[later], *_ended(content), state=call.state))
+                blocks.append(RowGroup(group.rows[later], *_ended(content), state=call.state))
         return texts(blocks, len(rows))
 
     def completions(self, rows: Rows) -> Texts:
@@ -225,12 +226,12 @@ class CallBatch(Batch):
             ends = group.last if at == self.machine.leaves else np.zeros(len(group.rows), np.bool_)
             now, later = np.flatnonzero(ends), np.flatnonzero(~ends)
             if len(now):
-                blocks.append(Block(group.rows[now], *self._content("qH", group, group.k, now), state="qH"))
+                blocks.append(RowGroup(group.rows[now], *self._content("qH", group, group.k, now), state="qH"))
             if len(later):
                 call, turn = (calls[at + 1], group.k) if at + 1 < len(calls) else (calls[0], group.k + 1)
                 found, its_rows = self._called(call, group, turn)
                 content = _quoting(self._content(call.state, group, turn, later), found.first(its_rows[later]))
-                blocks.append(Block(group.rows[later], *content, state=call.state, call=call.task))
+                blocks.append(RowGroup(group.rows[later], *content, state=call.state, call=call.task))
         return texts(blocks, len(rows))
 
     def _called(self, call: Call, group: Group, turn: Column) -> tuple[TapeBatch, I64]:
@@ -249,13 +250,13 @@ class CallBatch(Batch):
 
     def initial(self) -> pa.Array:
         return render(
-            [Block(self.all, *_ended(self._content("q0", self._whole, self._whole.k, self.all)))], len(self.all)
+            [RowGroup(self.all, *_ended(self._content("q0", self._whole, self._whole.k, self.all)))], len(self.all)
         )
 
     def halted(self) -> pa.Array:
-        return render([Block(self.all, *self._content("qH", self._whole, self._whole.k, self.all))], len(self.all))
+        return render([RowGroup(self.all, *self._content("qH", self._whole, self._whole.k, self.all))], len(self.all))
 
-    def answer(self) -> Part:
+    def answer(self) -> Field:
         group = self._whole
         found = self.machine.registers(group.a, group.b, group.k, "qH")["out"]
         return decimal(found.number, self.all)

@@ -6,9 +6,8 @@ CMD [OUTPUT] False, [OUTPUT], qH
 
 from .basic import BasicMachine, View
 from .classes import Variant, first_and_last
-from .comparison import comparing, comparing_both_ways
+from .comparison import comparing, comparing_both_ways, state_lines
 
-TAPES = "{a_left}[HEAD1]{a_right} {b_left}[HEAD2]{b_right}"
 VARIANTS = Variant("equal", 1, "equal"), Variant("different", 1, "different")
 
 
@@ -19,11 +18,7 @@ class Equal(BasicMachine):
     sign = "=="
     commutative = True
     kept_steps = first_and_last(3, random=5)
-    states = {
-        "q0": "EQUAL, q0, [HEAD1] {a}[HEAD2] {b} [OUTPUT]",
-        "q1": f"EQUAL, q1,  {TAPES} [OUTPUT]{{flag}}",
-        "qH": f"EQUAL, qH,  {TAPES} {{flag}}",
-    }
+    states = state_lines("EQUAL")
 
     def decide(self, view: View) -> str:
         if view.state == "q0":

@@ -16,7 +16,7 @@ import pyarrow as pa
 from ..errors import UserError, clip, nearest
 from .classes import OperandDistribution, StepRule, Variant, first_and_last
 from .columns import I64, Operands
-from .render import Block, Cells, Part, render, string_array
+from .render import Field, RowGroup, TapeSlice, render, string_array
 
 Dialect = Literal["consistent", "published"]
 DIALECTS: tuple[Dialect, ...] = ("consistent", "published")
@@ -275,7 +275,7 @@ class Batch(ABC):
         """Render each expression's halting entry (its last completion)."""
 
     @abstractmethod
-    def answer(self) -> Part:
+    def answer(self) -> Field:
         """Return each expression's bare answer."""
 
 
@@ -285,7 +285,7 @@ def _coded(values: Sequence[Name]) -> tuple[I64, tuple[Name, ...]]:
     return np.array([names.index(value) for value in values], np.int64), names
 
 
-def texts(blocks: Sequence[Block], num_rows: int) -> Texts:
+def texts(blocks: Sequence[RowGroup], num_rows: int) -> Texts:
     """Render blocks and note each row's state and call."""
     states, state_names = _coded([block.state for block in blocks])
     calls, call_names = _coded([block.call for block in blocks])
@@ -334,10 +334,10 @@ class SteppedBatch(Batch):
     def halted(self) -> pa.Array:
         return string_array([self.machine.halted(a, b) for a, b in self.pairs])
 
-    def answer(self) -> Part:
+    def answer(self) -> Field:
         answers = [str(self.machine.answer(a, b)) for a, b in self.pairs]
         size = np.array([len(answer) for answer in answers], np.int64)
-        return Cells(np.frombuffer("".join(answers).encode(), np.uint8), np.cumsum(size) - size, size)
+        return TapeSlice(np.frombuffer("".join(answers).encode(), np.uint8), np.cumsum(size) - size, size)
 
     def _transitions(self, rows: Rows) -> list[Transition]:
         places: list[tuple[int, int]] = list(zip(rows.expression.tolist(), rows.index.tolist(), strict=True))

@@ -12,7 +12,7 @@ from .columns import I64, Number, Operands
 from .composer import Call, Composer
 from .instructions import LOOP_COMMAND, LOOP_JOB, NO_COMMAND, aligner, composer
 from .interpreter import tape_text
-from .render import Part, left, right
+from .render import Field, left, right
 from .sums import Group, Value
 
 
@@ -50,7 +50,7 @@ class Mul(Composer):
         first, second = (f"{tape_text(tape[:at])}[HEAD{{}}]{tape_text(tape[at:])}" for tape in tapes)
         return f"LESS_THAN, qH,  {first.format(1)} {second.format(2)} {k < b}\n{halt}"
 
-    def published_parts(self, group: Group, here: I64, state: str) -> Mapping[str, Part]:
+    def published_parts(self, group: Group, here: I64, state: str) -> Mapping[str, Field]:
         if state != "q1":
             return {}
         turn = group.turn

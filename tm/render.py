@@ -54,7 +54,7 @@ class Template:
 
 
 @dataclass(frozen=True, eq=False)
-class Pick:
+class Choice:
     """One of a few constant strings a row: ``strings[index[row]]``."""
 
     strings: tuple[str, ...]
@@ -62,7 +62,7 @@ class Pick:
 
 
 @dataclass(frozen=True, eq=False)
-class Cells:
+class TapeSlice:
     """A stretch of a byte buffer a row: ``size`` bytes from ``offset``."""
 
     buffer: U8
@@ -70,39 +70,39 @@ class Cells:
     size: I64
 
 
-Part = Pick | Cells
+Field = Choice | TapeSlice
 
 
-def tape(number: Number, rows: I64) -> Cells:
+def tape(number: Number, rows: I64) -> TapeSlice:
     """Return the whole tape of the numbers at ``rows``."""
-    return Cells(number.tape, rows * (2 * number.width), 2 * number.length[rows])
+    return TapeSlice(number.tape, rows * (2 * number.width), 2 * number.length[rows])
 
 
-def left(number: Number, rows: I64, head: I64) -> Cells:
+def left(number: Number, rows: I64, head: I64) -> TapeSlice:
     """Return the cells before the head: ``L(a, k)``, at most the whole tape."""
-    return Cells(number.tape, rows * (2 * number.width), 2 * np.minimum(head, number.length[rows]))
+    return TapeSlice(number.tape, rows * (2 * number.width), 2 * np.minimum(head, number.length[rows]))
 
 
-def right(number: Number, rows: I64, head: I64) -> Cells:
+def right(number: Number, rows: I64, head: I64) -> TapeSlice:
     """Return the cells from the head on: ``R(a, k)``."""
     length = number.length[rows]
     at = np.minimum(head, length)
-    return Cells(number.tape, (rows * number.width + at) * 2, 2 * (length - at))
+    return TapeSlice(number.tape, (rows * number.width + at) * 2, 2 * (length - at))
 
 
-def low(number: Number, rows: I64, count: I64) -> Cells:
+def low(number: Number, rows: I64, count: I64) -> TapeSlice:
     """Return the ``count`` lowest cells, zero padded above the number's length (``low(x, k)``)."""
-    return Cells(number.tape, rows * (2 * number.width), 2 * count)
+    return TapeSlice(number.tape, rows * (2 * number.width), 2 * count)
 
 
-def decimal(number: Number, rows: I64) -> Cells:
+def decimal(number: Number, rows: I64) -> TapeSlice:
     """Return the numbers at ``rows`` in reading order, without bars."""
     length = number.length[rows]
-    return Cells(number.reading, (rows + 1) * number.width - length, length)
+    return TapeSlice(number.reading, (rows + 1) * number.width - length, length)
 
 
 @dataclass
-class Block:
+class RowGroup:
     """Rows of one machine state: they share a template, their parts are columns.
 
     Args:
@@ -115,16 +115,16 @@ class Block:
 
     rows: I64
     template: Template
-    parts: Mapping[str, Part]
+    parts: Mapping[str, Field]
     state: str = ""
     call: str | None = None
-    pieces: list[Part] = field(init=False)
+    pieces: list[Field] = field(init=False)
 
     def __post_init__(self) -> None:
-        pieces: list[Part] = []
+        pieces: list[Field] = []
         for literal, name in self.template.pieces:
             if literal:
-                pieces.append(Pick((literal,), _ZERO))
+                pieces.append(Choice((literal,), _ZERO))
             if name:
                 pieces.append(self.parts[name])
         self.pieces = _joined(pieces)
@@ -133,15 +133,15 @@ class Block:
 _ZERO = np.zeros(1, np.int64)
 
 
-def _joined(pieces: Sequence[Part]) -> list[Part]:
+def _joined(pieces: Sequence[Field]) -> list[Field]:
     """Join neighbouring picks into one pick over the product of their strings: fewer slices, same text."""
-    joined: list[Part] = []
+    joined: list[Field] = []
     for piece in pieces:
         last = joined[-1] if joined else None
-        if isinstance(last, Pick) and isinstance(piece, Pick):
+        if isinstance(last, Choice) and isinstance(piece, Choice):
             if len(last.strings) * len(piece.strings) <= TABLE_LIMIT:
                 index = last.index * len(piece.strings) + piece.index
-                joined[-1] = Pick(_products(last.strings, piece.strings), index)
+                joined[-1] = Choice(_products(last.strings, piece.strings), index)
                 continue
         joined.append(piece)
     return joined
@@ -175,9 +175,9 @@ def _number(buffers: Buffers, buffer: U8) -> int:
     return buffers.setdefault(id(buffer), (len(buffers), buffer))[0]
 
 
-def _write(views: Words, piece: Part, buffers: Buffers) -> None:
-    """Write the views of one piece, shape (m, 4). Cells up to 12 bytes must be inlined, the rest point at a buffer."""
-    if isinstance(piece, Pick):
+def _write(views: Words, piece: Field, buffers: Buffers) -> None:
+    """Write the views of one piece, shape (m, 4). Slices up to 12 bytes must be inlined, others point at a buffer."""
+    if isinstance(piece, Choice):
         table, text = _table(piece.strings)
         if (table[:, 0] > INLINE).any():
             table = table.copy()
@@ -202,15 +202,15 @@ def _write(views: Words, piece: Part, buffers: Buffers) -> None:
         views[short, 1:] = inline.view(np.uint32)
 
 
-def _rows(piece: Part, start: int) -> Part:
+def _rows(piece: Field, start: int) -> Field:
     """Return the part of one chunk of rows; a constant stays as it is."""
     rows = slice(start, start + CHUNK)
-    if isinstance(piece, Cells):
-        return Cells(piece.buffer, piece.offset[rows], piece.size[rows])
-    return piece if len(piece.index) == 1 else Pick(piece.strings, piece.index[rows])
+    if isinstance(piece, TapeSlice):
+        return TapeSlice(piece.buffer, piece.offset[rows], piece.size[rows])
+    return piece if len(piece.index) == 1 else Choice(piece.strings, piece.index[rows])
 
 
-def render(blocks: Iterable[Block], num_rows: int) -> pa.Array:
+def render(blocks: Iterable[RowGroup], num_rows: int) -> pa.Array:
     """Return the texts of a batch.
 
     Args:

@@ -12,7 +12,7 @@ from .columns import I64, Number, widen
 from .composer import Call, Composer
 from .instructions import NO_COMMAND, aligner, composer
 from .interpreter import tape_text, units_first
-from .render import Part, Pick, low
+from .render import Choice, Field, low
 from .sums import Group, Value, nines
 
 
@@ -45,13 +45,13 @@ class Sub(Composer):
         line, _, halt = quoted.partition("\n")
         return f"{line[: line.rindex(' ')]} {tape_text(units_first(a - b).ljust(len(str(a)), '0'))}\n{halt}"
 
-    def published_parts(self, group: Group, here: I64, state: str) -> Mapping[str, Part]:
+    def published_parts(self, group: Group, here: I64, state: str) -> Mapping[str, Field]:
         nothing = np.zeros(1, np.int64)
         if state != "q4":
-            return {"carry": Pick(("0",), nothing)}
+            return {"carry": Choice(("0",), nothing)}
         a, difference = group.a.number, (group.a - group.b).number
         padded = Number(widen(difference.planes, a.width), difference.length)
-        return {"mark": Pick(("",), nothing), "out": low(padded, here, a.length[here])}
+        return {"mark": Choice(("",), nothing), "out": low(padded, here, a.length[here])}
 
     def answer(self, a: int, b: int) -> int:
         return a - b

@@ -18,7 +18,7 @@ from . import columns
 from .columns import I64, Bool, Number, Operands
 from .interpreter import units_first
 from .machine import machine
-from .render import Part, tape
+from .render import Field, tape
 from .tape_engine import TapeBatch
 
 NINES = "nines of "  # a factor's name begins so: as many nines as the operand named behind has digits
@@ -170,7 +170,7 @@ class Group:
         digits = np.array([int(digit) for digit in units_first(value)], np.uint8)
         return Number(np.repeat(digits[:, None], len(self.e), axis=1))
 
-    def tape(self, value: Column, here: I64) -> Part:
+    def tape(self, value: Column, here: I64) -> Field:
         """Return the tapes of a column at rows of the group."""
         if self.whole is not None and value.fixed:
             return tape(self.whole.number(value.terms), self.e[here])

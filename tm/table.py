@@ -102,15 +102,15 @@ def _cases(decide: Decide, heads: int, control: Control) -> Iterator[Case]:
     todo: list[dict[int, str]] = [{}]
     while todo:
         symbols = todo.pop()
+        now = _example(control, heads, symbols)
         try:
             line: str | None = decide(View(control, heads, symbols))
-            now = _example(control, heads, symbols)
             then = execute(now, line or "")
         except _Unknown as unknown:
             todo += [{**symbols, unknown.symbol: symbol} for symbol in SYMBOLS]
             continue
         except Exception:  # the machine's own: it is raised where a run meets the case
-            line, then, now = None, _example(control, heads, symbols), _example(control, heads, symbols)
+            line, then = None, now
         yield _case(symbols, line, now, then)
 
 

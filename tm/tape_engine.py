@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from .columns import I64, U8, Number, Operands, stacked
 from .machine import Batch, Dialect, Machine, Rows, Texts, texts
-from .render import Block, Part, Pick, Template, decimal, left, low, render, right, tape
+from .render import Choice, Field, RowGroup, Template, decimal, left, low, render, right, tape
 from .table import BLANK, NOTHING, Table, field
 
 TOGETHER = 1 << 13  # expressions run at once: their codes take 8 bytes a step, those of larger columns two
 LOOK_EVERY = 8  # steps between looks whether all rows have halted
 NEWLINE = Template("\n")
 
-Content = tuple[Template, Mapping[str, Part]]
+Content = tuple[Template, Mapping[str, Field]]
 
 
 def _cells(number: Number, size: int) -> U8:
@@ -245,21 +245,21 @@ class TapeBatch(Batch):
     def num_steps(self) -> I64:
         return self.run.num_steps
 
-    def entries(self, e: I64, i: I64) -> list[Block]:
+    def entries(self, e: I64, i: I64) -> list[RowGroup]:
         code = self.run.codes[i, e].astype(np.int64)
         blocks, state = [], self.table.state.take(code)
         for number, name in enumerate(self.table.states):
             rows = np.flatnonzero(state == number)
             if len(rows):
                 template, parts = self._content(name, e[rows], i[rows], code[rows])
-                blocks.append(Block(rows, template + NEWLINE, parts, name))
+                blocks.append(RowGroup(rows, template + NEWLINE, parts, name))
         return blocks
 
     def _content(self, state: str, e: I64, i: I64, code: I64) -> Content:
         """Return what stands at the entries ``i`` of expressions ``e``, all in one state, without the last newline."""
         template, table = self.template(state), self.table
         numbers = (self.operands.a, self.operands.b or self.operands.a)
-        parts: dict[str, Part] = {}
+        parts: dict[str, Field] = {}
         for _, name in template.pieces:
             head = int(name.startswith("b"))
             if name in ("a", "b"):
@@ -269,11 +269,11 @@ class TapeBatch(Batch):
                 parts[name] = cut(numbers[head], e, np.maximum(self.run.head(head, e, i), 0))
             elif name in ("out", "mark"):
                 length = self.run.length(e, i)
-                mark = Pick((template.mark, ""), (length > 0).astype(np.int64))
+                mark = Choice((template.mark, ""), (length > 0).astype(np.int64))
                 parts[name] = low(self.run.output, e, length) if name == "out" else mark
             elif name in ("carry", "flag"):
-                parts[name] = Pick(tuple(getattr(one, name) for one in table.controls), table.control.take(code))
-        return template, {**parts, "command": Pick(table.lines, table.command.take(code))}
+                parts[name] = Choice(tuple(getattr(one, name) for one in table.controls), table.control.take(code))
+        return template, {**parts, "command": Choice(table.lines, table.command.take(code))}
 
     def first(self, e: I64) -> Content:
         """Return the initial entry of expressions ``e`` without its last newline, for a composer to quote."""
@@ -292,15 +292,15 @@ class TapeBatch(Batch):
 
     def initial(self) -> pa.Array:
         template, parts = self.first(self.all)
-        return render([Block(self.all, template + NEWLINE, parts)], len(self.all))
+        return render([RowGroup(self.all, template + NEWLINE, parts)], len(self.all))
 
     def halted(self) -> pa.Array:
         return render(self.entries(self.all, self.num_steps), len(self.all))
 
-    def answer(self) -> Part:
+    def answer(self) -> Field:
         control = self.table.control.take(self.run.codes[self.num_steps, self.all])
         if any(one.flag for one in self.table.controls):
-            return Pick(tuple(one.flag for one in self.table.controls), control)
+            return Choice(tuple(one.flag for one in self.table.controls), control)
         output = self.run.output
         if int(output.length.min(initial=1)) == 0:  # an empty output is 0, whatever was taken back
             output = Number(output.planes * (output.length > 0), np.maximum(output.length, 1))

@@ -177,7 +177,7 @@ class ClassSampler:
             done = placed[here, last]
             if together == 1 and done.all() and not parts:
                 return operands
-            parts.append((todo[done], _taken(operands, np.flatnonzero(done) * together + last[done])))
+            parts.append((todo[done], operands.take(np.flatnonzero(done) * together + last[done])))
             reached = attempt[todo] + first * stride[todo]
             to_group = np.where(by_groups, first == together, (first < together) & refused[here, last])
             onward = np.where(by_groups & ~to_group, reached + 1, reached)
@@ -240,10 +240,6 @@ def cell_keys(task: str, seed: int, names: tuple[str, ...], law: I64, len_a: I64
     base = np.array([text_key(text) for text in texts], np.uint64)
     lengths = (len_a.astype(np.uint64) << np.uint64(32)) + len_b.astype(np.uint64)
     return splitmix64(base[law] + splitmix64(lengths))
-
-
-def _taken(operands: Operands, rows: I64) -> Operands:
-    return Operands(operands.a.take(rows), None if operands.b is None else operands.b.take(rows))
 
 
 def merged(parts: list[tuple[I64, Operands]], num_rows: int) -> Operands:

@@ -179,8 +179,7 @@ class _Scan:
 
 def _pair(operands: Operands, row: int) -> tuple[bytes, ...]:
     """Return the digits of an expression's operands."""
-    both = (operands.a,) if operands.b is None else (operands.a, operands.b)
-    return tuple(number.planes[: number.length[row], row].tobytes() for number in both)
+    return tuple(number.planes[: number.length[row], row].tobytes() for number in operands.numbers)
 
 
 def _filled(draft: ClassSampler, lists: dict[int, U64]) -> ClassSampler:

@@ -56,7 +56,7 @@ def coordinates(law: OperandDistribution, index: U64, len_a: I64, len_b: I64) ->
     index = index // count
     b = _from_integers(index % size_b, digits_b, False)
     a = _from_integers(index // size_b, digits_a, law.padded_a)
-    return Coordinates(a, b, selector, len_a, len_b)
+    return Coordinates(a, b, selector, len_a, len_b)  # type: ignore[arg-type]
 
 
 def _from_integers(values: U64, digits: I64, padded: bool) -> Number | None:
@@ -134,7 +134,8 @@ def candidates(
             if planes is not None and len(rows):
                 planes[place[rows], rows] = digit[rows]
     selector = lowest + random_below(random_u64(own, 3), count).astype(np.int64)
-    return Coordinates(_column(a, digits_a), _column(b, digits_b), selector, len_a, len_b)
+    drawn = _column(a, digits_a), _column(b, digits_b)
+    return Coordinates(*drawn, selector, len_a, len_b)  # type: ignore[arg-type]
 
 
 def index_number(counter: U64, key: U64) -> U64:

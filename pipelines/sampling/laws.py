@@ -28,7 +28,7 @@ class EqualOperands(OperandDistribution):
         return len_a, 0
 
     def shape(self, draw: Coordinates) -> tuple[Operands, Bool]:
-        return Operands(draw.first, draw.first), _all(draw)
+        return Operands(draw.a, draw.a), _all(draw)
 
     def holds(self, operands: Operands) -> Bool:
         return columns.equal(operands.a, operands.second)
@@ -57,7 +57,7 @@ class SmallB(OperandDistribution):
         return self.lowest, self.count
 
     def shape(self, draw: Coordinates) -> tuple[Operands, Bool]:
-        return Operands(draw.first, _two_digits(draw.selector)), _all(draw)
+        return Operands(draw.a, _two_digits(draw.selector)), _all(draw)
 
 
 class Quotients(OperandDistribution):
@@ -76,9 +76,9 @@ class Quotients(OperandDistribution):
         return 0, len(self.quotients)
 
     def shape(self, draw: Coordinates) -> tuple[Operands, Bool]:
-        b = draw.second
+        b = draw.b
         # A fraction of b, so that b itself stays uniform: a's digits / 10**len_b * b, rounded down.
-        share = columns.multiply(draw.first, b).planes
+        share = columns.multiply(draw.a, b).planes
         place = np.arange(b.width)[:, None] + draw.len_b
         remainder = Number(np.take_along_axis(columns.widen(share, 2 * b.width), place, axis=0))
         multiple = columns.multiply(b, _two_digits(self.quotients[draw.selector]))
@@ -114,7 +114,7 @@ class LeadingNines(Complemented):
         return 10 ** (len_b - 1)
 
     def shape(self, draw: Coordinates) -> tuple[Operands, Bool]:
-        drawn = draw.second
+        drawn = draw.b
         place = np.arange(drawn.width)[:, None]
         replaced = (place >= drawn.length - draw.selector) & (place < drawn.length)
         b = Number(np.where(replaced, np.uint8(9), drawn.planes), drawn.length)
@@ -146,7 +146,7 @@ class InnerZeros(OperandDistribution):
         return 9 * 10 ** (len_a - 2)
 
     def shape(self, draw: Coordinates) -> tuple[Operands, Bool]:
-        drawn = draw.first
+        drawn = draw.a
         place = np.arange(drawn.width)[:, None]
         top = drawn.length - 1
         kept = (place == top) | (place < top - draw.selector)

@@ -86,8 +86,7 @@ def side_codes(found: Machine, operands: Operands, hashes: U64) -> I64:
         cuts = _cuts(found, pair // PAIR, pair % PAIR)
         if cuts:
             rows = np.flatnonzero(pairs == pair)
-            b = None if operands.b is None else operands.b.take(rows)
-            own = Operands(operands.a.take(rows), b)
+            own = operands.take(rows)
             for law, low in cuts:
                 mine = rows[law.holds(own)]
                 cut[mine], stress_cut[mine] = low, 0
@@ -116,8 +115,7 @@ def every(law: OperandDistribution, len_a: int, len_b: int) -> Operands:
     rows = np.arange(total, dtype=np.uint64)
     draw = coordinates(law, rows, np.full(total, len_a), np.full(total, len_b))
     operands, kept = law.shape(draw)
-    here = np.flatnonzero(kept)
-    return Operands(operands.a.take(here), None if operands.b is None else operands.b.take(here))
+    return operands.take(np.flatnonzero(kept))
 
 
 def sides(task: str, a: Sequence[str], b: Sequence[str | None]) -> list[str]:

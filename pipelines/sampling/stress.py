@@ -33,7 +33,7 @@ class Family(OperandDistribution):
 
     def bend(self, draw: Coordinates) -> Operands:
         """Return candidates: free digits bent towards the family's property."""
-        return Operands(draw.first, draw.b)
+        return Operands(draw.a, draw.b)
 
 
 class PowersOfTen(Family):
@@ -84,7 +84,7 @@ class EqualPair(Family):
         return len_a, 0
 
     def bend(self, draw: Coordinates) -> Operands:
-        a = draw.first
+        a = draw.a
         return Operands(a, a)
 
     def holds(self, operands: Operands) -> Bool:
@@ -104,7 +104,7 @@ class OneDigitApart(EqualPair):
         return length - 1 if self.highest else np.zeros_like(length)
 
     def bend(self, draw: Coordinates) -> Operands:
-        a = draw.first
+        a = draw.a
         rows, place = np.arange(len(a)), self._place(a.length)
         planes = a.planes.copy()
         planes[place, rows] = (planes[place, rows] + draw.selector) % 10
@@ -231,7 +231,7 @@ class UpperHalf(Family):
         return (0, len_b) if self.of_b else (len_a, 0)
 
     def bend(self, draw: Coordinates) -> Operands:
-        number = draw.second if self.of_b else draw.first
+        number = draw.b if self.of_b else draw.a
         place = np.arange(number.width)[:, None]
         upper = (place >= number.length // 2) & (place < number.length - (not self.of_b))
         bent = Number(np.where(upper, np.uint8(self.digit), number.planes), number.length)
@@ -282,10 +282,6 @@ def near_power(number: Number, shortest: int) -> Bool:
     return found
 
 
-def _width(number: Number) -> int:
-    return int(number.length.max(initial=1))
-
-
 def reserved(operands: Operands, shortest: int = RESERVED_FROM) -> Bool:
     """Tell which expressions have powers of ten, their neighbours or nines for operands: set apart for stress."""
     near = near_power(operands.a, shortest)
@@ -294,15 +290,14 @@ def reserved(operands: Operands, shortest: int = RESERVED_FROM) -> Bool:
 
 def _all_nines(operands: Operands) -> Bool:
     found = np.ones(len(operands), np.bool_)
-    for number in (operands.a, operands.b):
-        if number is not None:
-            found &= (columns.nines(number.length).planes == number.planes[: _width(number)]).all(axis=0)
+    for number in operands.numbers:
+        found &= number.planes.sum(axis=0, dtype=np.int64) == 9 * number.length
     return found
 
 
 def _wide(draw: Coordinates) -> tuple[U8, U8]:
     """Return the drawn digits of both operands with as many planes."""
-    a, b = draw.first, draw.second
+    a, b = draw.a, draw.b
     width = max(a.width, b.width)
     return columns.widen(a.planes, width), columns.widen(b.planes, width)
 
@@ -316,7 +311,7 @@ def _cut(planes: U8, length: I64) -> Number:
 def _proper(operands: Operands) -> Bool:
     """Tell which operands have no leading 0 and no digit above 9."""
     proper = np.ones(len(operands), np.bool_)
-    for number in (operands.a, operands.second):
+    for number in operands.numbers:
         first = number.planes[number.length - 1, np.arange(len(number))]
         proper &= ((first > 0) | (number.length == 1)) & (number.planes <= 9).all(axis=0)
     return proper
