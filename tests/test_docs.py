@@ -75,6 +75,19 @@ def test_format_has_examples() -> None:
     assert len(BLOCK.findall((ROOT / "docs" / "format.md").read_text(encoding="utf-8"))) >= 8
 
 
+def test_architecture_names_files_that_are_there() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    known = {
+        path.name for part in ("tm", "schemas", "pipelines", "eval", "tests") for path in (ROOT / part).rglob("*.py")
+    }
+    named = set(re.findall(r"[\w/-]+\.py\b|\b\w+/(?:\w+/)*(?=[\s`,;)])", text))
+    assert len(named) > 25
+    gone = sorted(
+        name for name in named - {"data/", "ckpt/", "results/"} if not (ROOT / name).exists() and name not in known
+    )
+    assert not gone, f"docs/architecture.md names what is not there: {gone}"
+
+
 def write(document: Path, make: Callable[[re.Match[str]], str] = made) -> None:
     text = document.read_text(encoding="utf-8")
     document.write_text(BLOCK.sub(lambda block: f"{block['head']}{make(block)}```\n", text), encoding="utf-8")
