@@ -319,7 +319,7 @@ def report(
     out: Annotated[str, typer.Option("--out", "-o", metavar="FILE", help="The page to write.")] = "report.html",
 ) -> None:
     """Write the results as one HTML page: accuracy by class and length, comparison of runs, failures."""
-    from .eval.report.write import report
+    from .eval.report.page import report
 
     report(results, runs or [], out)
 

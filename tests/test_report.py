@@ -15,10 +15,21 @@ from typing import Any
 
 import pytest
 
+from caef_data.eval.report.captions import (
+    END,
+    asked,
+    difference,
+    good_up_to,
+    models,
+    outcome,
+    percent,
+    symbols,
+    titles,
+    written,
+)
 from caef_data.eval.report.charts import COLOURS
-from caef_data.eval.report.numbers import Count, Numbers, Panel
-from caef_data.eval.report.page import END, difference, render, symbols
-from caef_data.eval.report.words import asked, good_up_to, models, outcome, percent, titles, written
+from caef_data.eval.report.page import render
+from caef_data.eval.report.queries import Count, Numbers, Panel
 from caef_data.eval.runs import RAW
 from caef_data.eval.tables import RunTables, run_id
 from caef_data.pipelines import shard
@@ -250,7 +261,7 @@ def test_failures_of_models_are_shown_before_shorter_ones_of_baselines(
     add_run(tmp_path, "one", [{"n": 50, "correct": 0}], [{"a": "12345", "len_a": 5}])
     add_run(tmp_path, "alone", [{"n": 50, "correct": 0, "mode": RAW}], [{"mode": RAW, "adapter": "", "a": "7"}])
     assert "12345 + 2" in flat(report_of(tmp_path)) and "7 + 2" in flat(report_of(tmp_path))
-    monkeypatch.setattr("caef_data.eval.report.numbers.MAX_EXAMPLES", 1)
+    monkeypatch.setattr("caef_data.eval.report.queries.MAX_EXAMPLES", 1)
     assert "12345 + 2" in flat(report_of(tmp_path)) and "7 + 2" not in flat(report_of(tmp_path))
 
 

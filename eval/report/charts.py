@@ -52,7 +52,7 @@ def specs(letters: tuple[str, ...]) -> dict[str, Spec]:
         UserError: what compiles them is not installed.
     """
     written = {"map": _map(), "lengths": _lengths(letters), "tenths": _tenths()}
-    return {name: _converter().vegalite_to_vega(_whole(spec), vl_version="6.4") for name, spec in written.items()}
+    return {name: _converter().vegalite_to_vega(spec, vl_version="6.4") for name, spec in written.items()}
 
 
 def _converter() -> Any:
@@ -63,53 +63,46 @@ def _converter() -> Any:
     return vl_convert
 
 
-def _whole(spec: Spec) -> Spec:
+def _field(name: str, kind: str = "quantitative", **more: Any) -> Spec:
+    return {"field": name, "type": kind, **more}
+
+
+def _layer(mark: Spec, encoding: Spec | None = None, data: str | None = None) -> Spec:
+    """Return a layer of a chart; ``data``: the table that it draws, where it is another one than the chart's."""
+    drawn = {"mark": mark, **({"encoding": encoding} if encoding else {})}
+    return {"data": {"name": data}, **drawn} if data else drawn
+
+
+def _chart(data: str, encoding: Spec, layers: list[Spec], **params: Any) -> Spec:
+    """Return a chart of a table; ``params``: values that the page sets."""
     quiet = {"axis": {"labelOverlap": True}, "legend": {"disable": True}}
-    return {"width": 300, "height": 200, "background": None, "config": quiet, **spec}
+    return {
+        **{"width": 300, "height": 200, "background": None, "config": quiet},
+        "params": [{"name": name, "value": value} for name, value in params.items()],
+        **{"data": {"name": data}, "encoding": encoding, "layer": layers},
+    }
 
 
 def _map() -> Spec:
     """Accuracy over (digits of a, digits of b): cells, their numbers where there is room, the chosen cell's frame."""
-    place = {
-        "x": {"field": "a", "type": "ordinal", "title": "digits of a", "axis": _ticks("ticks_a")},
-        "y": {
-            "field": "b",
-            "type": "ordinal",
-            "sort": "descending",
-            "title": "digits of b",
-            "axis": _ticks("ticks_b"),
-        },
-    }
+
+    def digits(name: str, **more: Any) -> Spec:
+        axis = {"values": {"expr": f"ticks_{name}"}, "labelAngle": 0, "ticks": False, "domain": False, "grid": False}
+        return _field(name, "ordinal", title=f"digits of {name}", axis=axis, **more)
+
+    cell = {"type": "rect", "stroke": {"expr": "ground"}, "strokeWidth": {"expr": "gap"}}
     frame = {"type": "rect", "fill": None, "strokeWidth": 2.5, "stroke": {"expr": "ink"}, "tooltip": None}
-    ticks, colours = [_param("ticks_a", []), _param("ticks_b", [])], [_param("ink", "#000"), _param("ground", "#fff")]
-    return {
-        "params": [*ticks, *colours, _param("gap", 1)],
-        "data": {"name": "cells"},
-        "encoding": place,
-        "layer": [
-            {
-                "mark": {"type": "rect", "stroke": {"expr": "ground"}, "strokeWidth": {"expr": "gap"}},
-                "encoding": {"fill": {"field": "fill", "type": "nominal", "scale": None}},
-            },
-            {
-                "mark": {"type": "text", "fontSize": 10},
-                "encoding": {
-                    "text": {"field": "label", "type": "nominal"},
-                    "color": {"field": "ink", "type": "nominal", "scale": None},
-                },
-            },
-            {"data": {"name": "chosen"}, "mark": frame},
+    number = {"text": _field("label", "nominal"), "color": _field("ink", "nominal", scale=None)}
+    return _chart(
+        "cells",
+        {"x": digits("a"), "y": digits("b", sort="descending")},
+        [
+            _layer(cell, {"fill": _field("fill", "nominal", scale=None)}),
+            _layer({"type": "text", "fontSize": 10}, number),
+            _layer(frame, data="chosen"),
         ],
-    }
-
-
-def _param(name: str, value: Any) -> Spec:
-    """Return a value that the page sets."""
-    return {"name": name, "value": value}
-
-
-def _ticks(name: str) -> Spec:
-    return {"values": {"expr": name}, "labelAngle": 0, "ticks": False, "domain": False, "grid": False}
+        **{"ticks_a": [], "ticks_b": [], "ink": "#000", "ground": "#fff", "gap": 1},
+    )
 
 
 def _lengths(letters: Sequence[str]) -> Spec:
@@ -117,84 +110,54 @@ def _lengths(letters: Sequence[str]) -> Spec:
 
     Points of few problems are faint; where runs would lie on each other, the page puts them side by side.
     """
-    x = {
-        "field": "at",
-        "type": "quantitative",
-        "title": "digits of the longer operand",
-        "axis": {"values": {"expr": "ticks"}, "format": "d", "grid": False},
-        "scale": {"domain": [{"expr": "first"}, {"expr": "last"}], "nice": False, "padding": 14},
-    }
-    y = {
-        "field": "accuracy",
-        "type": "quantitative",
-        "scale": {"domain": [0, 1]},
-        "axis": {"format": "%", "title": None, "tickCount": 5},
-    }
-    drawn = [_param("dot", 36), _param("bars", 0.5), _param("ticks", [])]
+
+    def by_run(what: str) -> Spec:
+        scale = {"domain": list(letters), "range": [style(place)[what] for place in range(len(letters))]}
+        return _field("run", "nominal", scale=scale)
+
+    domain: Spec = {"domain": [{"expr": "first"}, {"expr": "last"}], "nice": False, "padding": 14}
+    ticks: Spec = {"values": {"expr": "ticks"}, "format": "d", "grid": False}
+    x = _field("at", title="digits of the longer operand", axis=ticks, scale=domain)
+    percents: Spec = {"scale": {"domain": [0, 1]}, "axis": {"format": "%", "title": None, "tickCount": 5}}
+    y = _field("accuracy", **percents)
     faint = {"condition": {"test": f"datum.n < {FEW}", "value": 0.4}, "value": 1}
-    return {
-        "params": [*drawn, _param("first", 1), _param("last", 2), _param("ink", "#000")],
-        "data": {"name": "rows"},
-        "encoding": {"x": x, "color": RUN_COLOUR},
-        "layer": [
-            {
-                "mark": {"type": "rule", "opacity": {"expr": "bars"}},
-                "encoding": {"y": {**y, "field": "low"}, "y2": {"field": "high"}},
-            },
-            {
-                "mark": {"type": "line", "strokeWidth": 2},
-                "encoding": {"y": y, "detail": {"field": "run"}, "strokeDash": _run_scale(letters, "dash")},
-            },
-            {
-                "mark": {"type": "point", "size": {"expr": "dot"}, "filled": True},
-                "encoding": {"y": y, "shape": _run_scale(letters, "point"), "opacity": faint},
-            },
-            {
-                "data": {"name": "ends"},
-                "mark": {"type": "text", "align": "left", "dx": 10, "fontWeight": "bold", "fontSize": 12},
-                "encoding": {"y": y, "text": {"field": "run"}},
-            },
-            {
-                "data": {"name": "chosen"},
-                "mark": {"type": "point", "size": 160, "filled": False, "opacity": 1, "stroke": {"expr": "ink"}},
-                "encoding": {"y": y},
-            },
+    letter = {"type": "text", "align": "left", "dx": 10, "fontWeight": "bold", "fontSize": 12}
+    ring = {"type": "point", "size": 160, "filled": False, "opacity": 1, "stroke": {"expr": "ink"}}
+    return _chart(
+        "rows",
+        {"x": x, "color": RUN_COLOUR},
+        [
+            _layer(
+                {"type": "rule", "opacity": {"expr": "bars"}}, {"y": _field("low", **percents), "y2": {"field": "high"}}
+            ),
+            _layer(
+                {"type": "line", "strokeWidth": 2}, {"y": y, "detail": {"field": "run"}, "strokeDash": by_run("dash")}
+            ),
+            _layer(
+                {"type": "point", "size": {"expr": "dot"}, "filled": True},
+                {"y": y, "shape": by_run("point"), "opacity": faint},
+            ),
+            _layer(letter, {"y": y, "text": {"field": "run"}}, "ends"),
+            _layer(ring, {"y": y}, "chosen"),
         ],
-    }
+        **{"dot": 36, "bars": 0.5, "ticks": [], "first": 1, "last": 2, "ink": "#000"},
+    )
 
 
 def _tenths() -> Spec:
     """Failed problems by the share of their calls before the first failing one: a bar a tenth and run."""
+    shares: Spec = {"scale": {"domain": [0, 1]}, "axis": {"format": "%", "tickCount": 5, "grid": False}}
+    heights: Spec = {
+        "scale": {"domain": [0, {"expr": "most"}]},
+        "axis": {"tickCount": {"expr": "min(5, most)"}, "format": "~s"},
+    }
     encoding = {
-        "x": {
-            "field": "from",
-            "type": "quantitative",
-            "scale": {"domain": [0, 1]},
-            "title": "share of the calls before the first failing one",
-            "axis": {"format": "%", "tickCount": 5, "grid": False},
-        },
+        "x": _field("from", title="share of the calls before the first failing one", **shares),
         "x2": {"field": "to"},
-        "y": {
-            "field": "problems",
-            "type": "quantitative",
-            "title": "failed problems",
-            "scale": {"domain": [0, {"expr": "most"}]},
-            "axis": {"tickCount": {"expr": "min(5, most)"}, "format": "~s"},
-        },
+        "y": _field("problems", title="failed problems", **heights),
         "y2": {"datum": 0},
         "color": RUN_COLOUR,
     }
-    return {
-        "params": [_param("ink", "#000"), _param("most", 1)],
-        "data": {"name": "rows"},
-        "encoding": encoding,
-        "layer": [
-            {"mark": {"type": "rect", "stroke": None}},
-            {"data": {"name": "chosen"}, "mark": {"type": "rect", "stroke": {"expr": "ink"}, "strokeWidth": 2}},
-        ],
-    }
-
-
-def _run_scale(letters: Sequence[str], what: str) -> Spec:
-    scale = {"domain": list(letters), "range": [style(place)[what] for place in range(len(letters))]}
-    return {"field": "run", "type": "nominal", "scale": scale}
+    frame = {"type": "rect", "stroke": {"expr": "ink"}, "strokeWidth": 2}
+    layers = [_layer({"type": "rect", "stroke": None}), _layer(frame, data="chosen")]
+    return _chart("rows", encoding, layers, ink="#000", most=1)

@@ -1,19 +1,25 @@
-"""A report's numbers in words: accuracies, what a run was and how it came out, problems as people write them."""
+"""A report's numbers in words: accuracies, what a run was and how it came out, problems and texts for people.
+
+Texts come from results and may be anything: what does not print or turns the reading direction becomes a symbol.
+"""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from itertools import pairwise, takewhile
+from os.path import commonprefix
 
 from ...errors import suggested
 from ...tm.expression import signs
 from ..runs import RAW
-from .numbers import ORDER, Count, Numbers, Panel, Row
+from .queries import ORDER, Count, Numbers, Panel, Row
 
 FEW = 3  # names in a row; more are counted
 FEW_LENGTHS = 4  # which their chart shows at a glance
 GOOD, LONG_GOOD = 0.9, 0.99  # of a task; of every length up to one
+BEFORE, AFTER = 22, 44  # characters shown around the first wrong one, which a phone shows without scrolling
+END = "ends here"
 PRINTED = {"-": "−", "*": "×"}
 
 
@@ -45,14 +51,10 @@ def in_words(count: Count) -> str:
 def good_up_to(panel: Panel, run: str) -> int | None:
     """Return the length up to which all are right in ``LONG_GOOD``; None for all, and where few lengths say it."""
     lengths = {length: count.accuracy for length, count in panel.lengths(run).items() if count.accuracy is not None}
-    reached = 0
-    if len(lengths) <= FEW_LENGTHS:
+    good = list(takewhile(lambda length: lengths[length] >= LONG_GOOD, lengths))
+    if len(lengths) <= FEW_LENGTHS or len(good) == len(lengths):
         return None
-    for length, accuracy in lengths.items():
-        if accuracy < LONG_GOOD:
-            return reached
-        reached = length
-    return None
+    return good[-1] if good else 0
 
 
 def change(gain: Row) -> tuple[str, bool]:
@@ -82,14 +84,14 @@ def asked(run: Row) -> str:
 
 def outcome(run: str, panels: Sequence[Panel]) -> str:
     """Return how a run came out: "6 of 7 tasks at 90% or more; worst: div 28.0%"."""
-    mine = [(panel, panel.total(run)) for panel in panels if run in panel.classes]
-    mine = sorted(((panel, count) for panel, count in mine if count.n), key=lambda one: one[1].accuracy or 0)
+    mine = [(panel, panel.totals[run]) for panel in panels if run in panel.classes and panel.totals[run].n]
+    mine.sort(key=lambda one: one[1].accuracy or 0)
     several = len({panel.mode for panel, _ in mine}) > 1
     totals = [(f"{panel.task} {panel.mode}" if several else panel.task, count) for panel, count in mine]
     if len(totals) <= FEW:
         return ", ".join(f"{name} {percent(count)}" for name, count in totals) or "nothing evaluated"
     what = f"{len(totals)} {'tasks and modes' if several else 'tasks'}"
-    if all(count.perfect for _, count in totals):
+    if all(count.correct == count.n for _, count in totals):
         return f"all {what} at 100%"
     good = sum((count.accuracy or 0) >= GOOD for _, count in totals)
     return f"{good} of {what} at {GOOD:.0%} or more; worst: {totals[0][0]} {percent(totals[0][1])}"
@@ -98,11 +100,10 @@ def outcome(run: str, panels: Sequence[Panel]) -> str:
 def models(runs: Sequence[Row]) -> dict[str, str]:
     """Return every run's model and adapters by its id: as much of their paths as tells them apart."""
     bases = {run["run_id"]: run["base_model"] or run["backend"] or "" for run in runs}
-    found = {run["run_id"]: _adapters(run["command"] or "") for run in runs if not run["baseline"]}
-    adapters = {run: folder for run, folder in found.items() if folder}
-    base_names, adapter_names = _tails(bases.values()), _tails(adapters.values())
+    adapters = {run["run_id"]: "" if run["baseline"] else _adapters(run["command"] or "") for run in runs}
+    base_names, adapter_names = _tails(bases.values()), _tails(filter(None, adapters.values()))
     return {
-        run: base_names[base] + (f" with {adapter_names[adapters[run]]}" if run in adapters else "")
+        run: base_names[base] + (f" with {adapter_names[adapters[run]]}" if adapters[run] else "")
         for run, base in bases.items()
     }
 
@@ -110,24 +111,22 @@ def models(runs: Sequence[Row]) -> dict[str, str]:
 def _adapters(command: str) -> str:
     """Return the folder that a command names with --adapters; an empty text where it names none."""
     try:
-        words = shlex.split(command)
+        words = shlex.split(command.replace("--adapters=", "--adapters "))
     except ValueError:  # no command of ours
         return ""
-    for word, following in pairwise([*words, ""]):
-        if word == "--adapters":
-            return following
-        if word.startswith("--adapters="):
-            return word.partition("=")[2]
-    return ""
+    return next((following for word, following in pairwise([*words, ""]) if word == "--adapters"), "")
 
 
 def titles(runs: Sequence[Row]) -> dict[str, str]:
     """Return what every run was by its id, behind its name, else its model and adapters where others were the same."""
     was, names = {run["run_id"]: asked(run) for run in runs}, models(runs)
     told = list(was.values())
-    said = {run["run_id"]: run["name"] for run in runs}
-    names = {run: said[run] or ("" if told.count(what) == 1 else names[run]) for run, what in was.items()}
-    return {run: f"{names[run]}: {what}" if names[run] else what for run, what in was.items()}
+    found = {}
+    for run in runs:
+        what = was[run["run_id"]]
+        name = run["name"] or ("" if told.count(what) == 1 else names[run["run_id"]])
+        found[run["run_id"]] = f"{name}: {what}" if name else what
+    return found
 
 
 def left_out(numbers: Numbers) -> list[tuple[str, str]]:
@@ -158,6 +157,44 @@ def cause_title(row: Row) -> str:
     if row["mode"] == RAW or not row["adapter"]:
         return f"base model, {row['task']}"
     return f"{row['adapter']}, state {row['state']}" if row["state"] else str(row["adapter"])
+
+
+def difference(expected: str, text: str) -> list[tuple[str, str, str, str]]:
+    """Return the right answer and the model's around the first character in which they differ.
+
+    Returns:
+        (who, text before, that character or ``END``, text after), twice; symbols stand for what does not print.
+    """
+    pair = {"expected": expected, "answered": text}
+    at = len(commonprefix(list(pair.values())))
+    start = max(at - BEFORE, 0)
+    return [
+        (
+            who,
+            "…" * (start > 0) + symbols(one[start:at]),
+            symbols(one[at : at + 1]).replace(" ", "␣") or END,
+            symbols(one[at + 1 : at + 1 + AFTER]) + "…" * (len(one) > at + 1 + AFTER),
+        )
+        for who, one in pair.items()
+    ]
+
+
+def symbols(text: str) -> str:
+    """Return a text with a symbol for every character that does not print, breaks a line or turns its direction."""
+    return text if text.isprintable() else "".join(map(_symbol, text))
+
+
+def _symbol(one: str) -> str:
+    if one.isprintable():
+        return one
+    if ord(one) < 0x20:
+        return "↵" if one == "\n" else chr(0x2400 + ord(one))  # Unicode has a picture of each
+    return "␡" if one == "\x7f" else f"⟨U+{ord(one):04X}⟩"
+
+
+def cut(text: str, length: int) -> str:
+    """Return the beginning of a long text, and how long it is."""
+    return text if len(text) <= length else f"{text[:length]}… ({len(text):,} characters)"
 
 
 def _listed(names: Sequence[str], kind: str) -> str:

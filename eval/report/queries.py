@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from ...errors import UserError, suggested
@@ -78,6 +79,7 @@ ORDER BY array_position([{runs}], new.run_id)
 """
 
 Row = dict[str, Any]
+Key = tuple[str, str, str]  # split, task, mode
 
 
 @dataclass(frozen=True)
@@ -89,11 +91,6 @@ class Count:
     final: int | None = None
 
     @property
-    def perfect(self) -> bool:
-        """Whether all that was evaluated is right."""
-        return 0 < self.n == self.correct
-
-    @property
     def accuracy(self) -> float | None:
         """The part that is right; None where nothing was evaluated."""
         return self.correct / self.n if self.n else None
@@ -102,6 +99,10 @@ class Count:
     def interval(self) -> tuple[float, float] | None:
         """Its 95% Wilson interval; None where nothing was evaluated."""
         return wilson(self.correct, self.n) if self.n else None
+
+    def __add__(self, other: Count) -> Count:
+        final = None if self.final is other.final is None else (self.final or 0) + (other.final or 0)
+        return Count(self.n + other.n, self.correct + other.correct, final)
 
 
 @dataclass(frozen=True)
@@ -120,44 +121,41 @@ class Panel:
     tenths: dict[str, list[int]] = field(default_factory=dict)
 
     @property
+    def key(self) -> Key:
+        """What tells it from other panels."""
+        return self.split, self.task, self.mode
+
+    @cached_property
+    def totals(self) -> dict[str, Count]:
+        """The counts of each run over all classes."""
+        return {run: sum(classes.values(), Count(0, 0)) for run, classes in self.classes.items()}
+
+    @property
     def runs(self) -> list[str]:
         """The runs that evaluated it, best known first: that of most problems, and of those the newest."""
-        return sorted(reversed(self.classes), key=lambda run: -self.total(run).n)
+        return sorted(reversed(self.classes), key=lambda run: -self.totals[run].n)
 
     @property
     def perfect(self) -> bool:
         """Whether every run was right in all that it evaluated."""
-        return all(self.total(run).perfect for run in self.classes)
+        return all(0 < total.n == total.correct for total in self.totals.values())
 
     @property
     def worst(self) -> float:
         """The lowest accuracy of its runs; above all others where nothing was evaluated."""
-        return min((self.total(run).accuracy or 0 for run in self.classes if self.total(run).n), default=2)
+        return min((total.accuracy for total in self.totals.values() if total.accuracy is not None), default=2)
 
     @property
     def most_failed(self) -> int:
         """The most failed problems of a run."""
         return max(map(sum, self.tenths.values()), default=0)
 
-    def beside(self, other: Panel) -> Panel:
-        """Return the panel with the runs of another one beside its own."""
-        return replace(self, classes={**self.classes, **other.classes})
-
-    def total(self, run: str) -> Count:
-        """Return the counts of a run over all classes."""
-        return _sum(list(self.classes.get(run, {}).values()))
-
     def lengths(self, run: str) -> dict[int, Count]:
         """Return the counts of a run by the digits of the longer operand."""
-        by_length: dict[int, list[Count]] = {}
-        for lengths, count in self.classes.get(run, {}).items():
-            by_length.setdefault(max(lengths), []).append(count)
-        return {length: _sum(counts) for length, counts in sorted(by_length.items())}
-
-
-def _sum(counts: list[Count]) -> Count:
-    known = [count.final for count in counts if count.final is not None]
-    return Count(sum(one.n for one in counts), sum(one.correct for one in counts), sum(known) if known else None)
+        found: dict[int, Count] = {}
+        for lengths, count in sorted(self.classes.get(run, {}).items(), key=lambda one: max(one[0])):
+            found[max(lengths)] = found.get(max(lengths), Count(0, 0)) + count
+        return found
 
 
 @dataclass(frozen=True)
@@ -193,9 +191,12 @@ def read_numbers(database: Database, wanted: Sequence[str]) -> Numbers:
     known = list(database.each(RUNS))
     runs, older = _chosen(known, wanted)
     names = {"runs": ", ".join(f"'{run['run_id']}'" for run in runs), "raw": RAW}
-    panels = _panels(database.each(CLASSES.format(**names)))
+    panels: dict[Key, Panel] = {}
+    for row in database.each(CLASSES.format(**names)):
+        classes = panels.setdefault(key_of(row), Panel(*key_of(row))).classes.setdefault(row["run_id"], {})
+        classes[row["len_a"], row["len_b"]] = Count(row["n"], row["correct"], row["final"])
     for row in list(database.each(TENTHS.format(**names))):
-        if panel := panels.get(_key(row)):
+        if panel := panels.get(key_of(row)):
             panel.tenths.setdefault(row["run_id"], [0] * 10)[row["tenth"]] = row["problems"]
     return Numbers(
         runs,
@@ -206,23 +207,6 @@ def read_numbers(database: Database, wanted: Sequence[str]) -> Numbers:
         [] if wanted else [run for run in known if run["status"] != "finished"],
         older,
     )
-
-
-def _gains(database: Database, gains: list[Row]) -> list[Row]:
-    """Return gains in their order, each with its ``pairs`` and counted over these; over shared classes without any."""
-    found = read_pairs(database, {(gain["old_run"], gain["run_id"]) for gain in gains})
-    for gain in gains:
-        key = (gain["task"], gain["split"], gain["old_mode"], gain["mode"])
-        same = [
-            one
-            for one in found[gain["old_run"], gain["run_id"]]
-            if key == (one.task, one.split, one.mode_a, one.mode_b)
-        ]
-        gain["pairs"] = pairs = same[0].total if same else None
-        if pairs is not None:
-            gain |= {"old_n": pairs.n, "n": pairs.n}
-            gain |= {"old_correct": pairs.both_right + pairs.lost, "correct": pairs.both_right + pairs.gained}
-    return sorted(gains, key=lambda row: _place(_key(row)))
 
 
 def _chosen(runs: list[Row], wanted: Sequence[str]) -> tuple[list[Row], int]:
@@ -242,22 +226,26 @@ def _chosen(runs: list[Row], wanted: Sequence[str]) -> tuple[list[Row], int]:
     return [run for run in finished if run["run_id"] in ids], 0
 
 
-def _panels(classes: Iterable[Row]) -> dict[tuple[str, str, str], Panel]:
-    """Return the panels of classes; classes with the same counts, most of them, share one object."""
-    panels: dict[tuple[str, str, str], Panel] = {}
-    known: dict[Count, Count] = {}
-    for row in classes:
-        panel = panels.setdefault(_key(row), Panel(*_key(row)))
-        count = Count(row["n"], row["correct"], row["final"])
-        panel.classes.setdefault(row["run_id"], {})[row["len_a"], row["len_b"]] = known.setdefault(count, count)
-    return panels
+def _gains(database: Database, gains: list[Row]) -> list[Row]:
+    """Return gains in their order, each with its ``pairs`` and counted over these; over shared classes without any."""
+    found = read_pairs(database, {(gain["old_run"], gain["run_id"]) for gain in gains})
+    for gain in gains:
+        wanted = (gain["task"], gain["split"], gain["old_mode"], gain["mode"])
+        both = found[gain["old_run"], gain["run_id"]]
+        pairs = next((one.total for one in both if (one.task, one.split, one.mode_a, one.mode_b) == wanted), None)
+        gain["pairs"] = pairs
+        if pairs is not None:
+            gain |= {"old_n": pairs.n, "n": pairs.n}
+            gain |= {"old_correct": pairs.both_right + pairs.lost, "correct": pairs.both_right + pairs.gained}
+    return sorted(gains, key=lambda row: _place(key_of(row)))
 
 
-def _place(key: tuple[str, str, str]) -> tuple[Any, ...]:
+def _place(key: Key) -> tuple[Any, ...]:
     """Return where a panel stands: test before other splits, modes in their usual order."""
     split, task, mode = key
     return split != "test", split, task, ORDER.get(mode, len(ORDER)), mode
 
 
-def _key(row: Row) -> tuple[str, str, str]:
+def key_of(row: Row) -> Key:
+    """Return of which panel a row is."""
     return row["split"], row["task"], row["mode"]
