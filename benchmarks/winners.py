@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from caef_data.eval.backends import transformers as backend_module
-from caef_data.eval.backends.greedy import LOOK_EVERY
+from caef_data.eval.backends.decoding import LOOK_EVERY
 from caef_data.eval.backends.transformers import TransformersBackend
 from caef_data.eval.calls import BASE
 

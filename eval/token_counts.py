@@ -104,7 +104,7 @@ class Counts:
             self.over[most] += int((lengths > most).sum())
         rows = [question + answer for question, answer in zip(questions, answers, strict=True)]
         spelled = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
-        self.merged += tokens.merges(questions, answers)
+        self.merged += sum(tokens.merging(questions, answers))
         texts = tokens.decode([apart[len(tokens.start) :] for apart in spelled])
         self.unspelled += sum(text.removeprefix(tokens.lead) != row for text, row in zip(texts, rows, strict=True))
 

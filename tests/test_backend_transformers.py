@@ -20,8 +20,8 @@ from transformers import (
 
 from caef_data.errors import UserError
 from caef_data.eval.backends import transformers as module
+from caef_data.eval.backends.decoding import LOOK_EVERY
 from caef_data.eval.backends.device import find_device
-from caef_data.eval.backends.greedy import LOOK_EVERY
 from caef_data.eval.backends.tokens import load_tokenizers
 from caef_data.eval.backends.transformers import TransformersBackend
 from caef_data.eval.calls import BASE, SLACK, Answer, Ask, Call, Verdict

@@ -44,7 +44,7 @@ def test_rows_in_a_real_vocabulary(name: str) -> None:
                 assert whole.decode(given, skip_special_tokens=True) == prompt
                 assert tokens.text(given, answer) == completion
                 joint = whole(prompt + completion)["input_ids"]
-                assert tokens.merges([prompt], [completion]) == (joint[: len(given)] != given)
+                assert tokens.merging([prompt], [completion]) == [joint[: len(given)] != given]
                 if joint != given + answer:
                     spanning.add(f"{view} {task}")
     assert spanning == set(entry.spanning.split(", ") if entry.spanning else [])

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from caef_data.cli import app
 from caef_data.errors import UserError
+from caef_data.eval.backends.choose import check_spelling
 from caef_data.eval.backends.tokens import differences, load_tokenizer, load_tokenizers
 from caef_data.eval.calls import BASE, Call
-from caef_data.eval.spelling import check_spelling
 from caef_data.tests.checkpoints import CHARACTERS, VOCABULARY, write_checkpoint, write_json, write_tokenizer
 from caef_data.tests.small_model import make_tokenizer
 

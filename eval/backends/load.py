@@ -21,15 +21,14 @@ from torch.nn import Parameter
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
-from ...errors import UserError, clip
-from ...pipelines.folder import shown
+from ...errors import UserError, clip, shown
 from ..files import CONFIG, WEIGHTS, read_json, shapes_in
 
 PREFIX = "base_model.model."  # before the name of a module of the base model
 PROBE = (5, 7, 11, 3, 2, 13, 17, 19)  # tokens, modulo the vocabulary, that ``check_causal`` shows a model
 SAME, ABOUT = 1e-4, 0.02  # logits are equal that differ so much of the largest one: in float32, in half precision
 # Kinds of adapters that peft calls with more than tokens, beside those that put virtual tokens before the prompt.
-NEVER = {"ADAPTION_PROMPT", "POLY", "SHADOW", "XLORA"}
+NEVER = {"ADAPTION_PROMPT", "POLY", "SHADOW", "XLORA", "aLoRA"}
 # How a LoRA is begun: these change the base model's weights, which peft repeats when it loads the adapter ...
 CHANGING = ("olora", "pissa", "loftq")
 # ... and these begin otherwise each time, or from data that are not there.
@@ -149,30 +148,30 @@ def _read_config(what: str, folder: Path) -> Any:
     except Exception as error:  # whatever the library makes of a damaged folder
         raise _unloadable(what, folder, error) from error
     begun = str(getattr(config, "init_lora_weights", None) or "").lower()
-    kind = str(getattr(config.peft_type, "value", config.peft_type))
-    odd = ""
+    kind = "aLoRA" if getattr(config, "alora_invocation_tokens", None) else getattr(config.peft_type, "value", "?")
+    lost, next_step = begun.startswith(LOST), None
+    unknown = [
+        name
+        for name, value in read_json(folder / CONFIG).items()
+        if value and not hasattr(config, name) and name != "runtime_config"
+    ]
     if config.is_prompt_learning:
         odd = f"is of kind {kind}: it puts virtual tokens before the prompt"
-    elif kind in NEVER or getattr(config, "alora_invocation_tokens", None):
-        odd = f"is of kind {'aLoRA' if kind == 'LORA' else kind}: it needs more than the tokens of prompt and answer"
+    elif kind in NEVER:
+        odd = f"is of kind {kind}: it needs more than the tokens of prompt and answer"
     elif config.task_type not in (None, "CAUSAL_LM"):
         odd = f"is trained for {clip(config.task_type)}, not to continue a text"
-    elif begun.startswith(LOST):
+    elif lost:
         odd = f"began as {clip(begun)}, which cannot be repeated: the base model that it belongs to is lost"
+        next_step = "save it with path_initial_model_for_weight_conversion, as peft's guide to its kind says"
+    elif unknown:
+        odd = f"has the setting {clip(unknown[0])}, which this version of peft does not know"
+        next_step = "pip install -U peft"
     else:
-        for name, value in read_json(folder / CONFIG).items():
-            if value and not hasattr(config, name) and name != "runtime_config":
-                odd = f"has the setting {clip(name)}, which this version of peft does not know"
-    if odd:
-        again = "save it with path_initial_model_for_weight_conversion, as peft's guide to its kind says"
-        raise UserError(
-            f"{what} {odd}",
-            where=shown(folder),
-            allowed="LoRA, and other adapters that change modules of the model",
-            next_step=again if begun.startswith(LOST) else "pip install -U peft" if "version" in odd else None,
-        )
-    config.inference_mode = True
-    return config
+        config.inference_mode = True
+        return config
+    allowed = "LoRA, and other adapters that change modules of the model"
+    raise UserError(f"{what} {odd}", where=shown(folder), allowed=allowed, next_step=next_step)
 
 
 def _overwritten(net: Any, config: Any, held: Collection[str]) -> set[int]:

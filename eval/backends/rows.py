@@ -32,7 +32,7 @@ class Row:
         known: how many of the expected tokens the model is given when it decodes.
         limit: tokens to decode, at most.
         least: smallest lead of the known tokens.
-        group: rows of different groups share no batch; None: the row is decoded alone.
+        alone: the row shares no batch.
     """
 
     index: int
@@ -46,7 +46,7 @@ class Row:
     known: int
     limit: int
     least: float = float("inf")
-    group: tuple[int, ...] | None = ()
+    alone: bool = False
 
     @property
     def length(self) -> int:
@@ -167,7 +167,7 @@ def judge(row: Row, found: Found, near: float, *, alone: bool) -> Verdict | Row:
     size = len(row.expected) + 1
     right, close = found.first >= size, found.closest < near
     if close and alone:
-        return replace(row, group=None)
+        return replace(row, alone=True)
     if not row.exact:
         return row
     if not right and row.may_become_right([*row.expected[: found.first], found.top]):

@@ -10,8 +10,7 @@ from os.path import commonprefix
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...errors import UserError, clip
-from ...pipelines.folder import shown
+from ...errors import UserError, clip, shown
 from ..calls import BASE
 from ..files import CHAT_TEMPLATE, TOKENIZER
 from ..template import read_template
@@ -19,6 +18,7 @@ from ..template import read_template
 _PROBE = "ADD, q0"
 AROUND = 24  # characters on each side of a border: more than a token or a run of white space in it has
 MOST_BORDERS = 100_000  # remembered
+OWN = "take the tokenizer that the adapter was trained with: it belongs into the adapter's folder"
 NO_WORD = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -104,7 +104,7 @@ class Tokens:
                 f"the tokenizer does not end a text where it ends: it makes {clip(self._decode(whole))} of {_PROBE!r}",
                 where=self.where,
                 allowed="tokenizers that put nothing behind a text but its end",
-                next_step="take the tokenizer that the adapter was trained with: it belongs into the adapter's folder",
+                next_step=OWN,
             )
         self.start: list[int] = whole[:at]
         opening = self.encode([self.template.render(_PROBE)])[0]
@@ -137,7 +137,7 @@ class Tokens:
                 f"the prompt {clip(texts[found.index([])])} has no token, so nothing can follow it",
                 where=self.where,
                 allowed="tokenizers that know the characters of the machines' texts",
-                next_step="take the tokenizer that the adapter was trained with: it belongs into the adapter's folder",
+                next_step=OWN,
             )
         return found
 
@@ -163,19 +163,15 @@ class Tokens:
             UserError: a prompt has no token: there is nothing to continue.
         """
         found = zip(
-            self.prompts(prompts), self.completions(completions), self._merging(prompts, completions), strict=True
+            self.prompts(prompts), self.completions(completions), self.merging(prompts, completions), strict=True
         )
         spelled = [Spelled(given, answer, "", merges) for given, answer, merges in found]
         if not self.joined:
             return spelled
         return [self._back(*one) for one in zip(spelled, prompts, completions, strict=True)]
 
-    def merges(self, prompts: Sequence[str], completions: Sequence[str]) -> int:
-        """Return how many completions the tokenizer merges with the end of their prompts, read as one text."""
-        return sum(self._merging(prompts, completions))
-
-    def _merging(self, prompts: Sequence[str], completions: Sequence[str]) -> list[bool]:
-        """Tell which completions the tokenizer merges with the end of their prompts.
+    def merging(self, prompts: Sequence[str], completions: Sequence[str]) -> list[bool]:
+        """Tell which completions the tokenizer merges with the end of their prompts, read as one text.
 
         What lies further from the border than ``AROUND`` characters has no say in it; few borders differ.
         """
@@ -326,16 +322,18 @@ def load_tokenizers(
     Raises:
         UserError: a tokenizer is damaged, or has no end-of-text token.
     """
-    known = {_files(Path(base)): load_tokenizer(base, template, joined=joined)}
-    found = {BASE: known[_files(Path(base))]}
-    for name, folder in adapters.items():
-        files = frozenset() if folder is None else _files(folder)
-        if folder is None or all(file == CHAT_TEMPLATE for file, _ in files):
-            found[name] = found[BASE]
-            continue
+    known: dict[frozenset[tuple[str, str]], Tokens] = {}
+
+    def load(folder: Path | str) -> Tokens:
+        files = _files(Path(folder))
         if files not in known:
             known[files] = load_tokenizer(folder, template, joined=joined)
-        found[name] = known[files]
+        return known[files]
+
+    found = {BASE: load(base)}
+    for name, folder in adapters.items():
+        own = folder is not None and any(file != CHAT_TEMPLATE for file, _ in _files(folder))
+        found[name] = load(folder) if folder is not None and own else found[BASE]
     return found
 
 
@@ -355,19 +353,20 @@ def differences(tokens: Tokens, base: Tokens, texts: Sequence[str]) -> list[str]
     """
     if tokens is base:
         return []
-    found = []
     own, its = tokens.tokenizer.eos_token, base.tokenizer.eos_token
-    if (own, tokens.end) != (its, base.end):
-        found.append(f"an answer ends with {clip(own)} instead of {clip(its)}")
     words, others = tokens.tokenizer.get_vocab(), base.tokenizer.get_vocab()
-    added, lost = words.keys() - others.keys(), others.keys() - words.keys()
-    if added:
-        found.append(f"it has {len(added):,} of its own, such as {clip(min(added))}")
-    if lost:
-        found.append(f"it lacks {len(lost):,}, such as {clip(min(lost))}")
-    if moved := [word for word in words.keys() & others.keys() if words[word] != others[word]]:
-        found.append(f"{len(moved):,} tokens have other numbers, such as {clip(min(moved))}")
     pairs = zip(tokens.prompts(texts), base.prompts(texts), strict=True)
-    if unlike := [text for text, (one, two) in zip(texts, pairs, strict=True) if one != two]:
-        found.append(f"other tokens for {len(unlike):,} of {len(texts):,} texts tried, such as {clip(unlike[0])}")
-    return found
+    kinds = {
+        "it has {} of its own": sorted(words.keys() - others.keys()),
+        "it lacks {}": sorted(others.keys() - words.keys()),
+        "{} tokens have other numbers": sorted(
+            one for one in words.keys() & others.keys() if words[one] != others[one]
+        ),
+        f"other tokens for {{}} of {len(texts):,} texts tried": [
+            text for text, (one, two) in zip(texts, pairs, strict=True) if one != two
+        ],
+    }
+    ends = [f"an answer ends with {clip(own)} instead of {clip(its)}"] if (own, tokens.end) != (its, base.end) else []
+    return ends + [
+        f"{what.format(f'{len(which):,}')}, such as {clip(which[0])}" for what, which in kinds.items() if which
+    ]

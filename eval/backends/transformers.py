@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from itertools import takewhile
 from math import inf, isnan
 from pathlib import Path
 from typing import TypeVar
@@ -15,20 +14,18 @@ import torch
 
 from ...errors import UserError, clip
 from ..calls import BASE, Answer, Ask, Backend, Call, Verdict
-from .alone import alone
-from .cache import takes_rows
-from .greedy import Decoded, greedy
+from .decoding import Decoded, decode_alone, decode_batch, longest_alike, takes_rows
 from .load import out_of_memory, quiet
 from .model import Model
-from .packing import FILL, fit
-from .rope import borders, has_experts, side
 from .rows import NEAR, Row, judge, spell_rows
-from .scoring import Scores, Whole, score
+from .scoring import FILL, Scores, Whole, fit, score
 from .tokens import Tokens
 
 CHUNK = 256  # questions tokenised at once: while the device computes, but for the first
 LOGITS = {"cpu": 2**27, "cuda": 2**30}  # elements of the logits of one batch, at most: 2 GB in bfloat16 on a GPU
 BATCH_TOKENS = {"cpu": 2048, "cuda": 16_384}  # on a CPU, larger batches than this leave the processor's caches
+# What configurations call the number of experts among which a router chooses.
+EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 CACHED = 8  # a batch of decoding may hold so many times the tokens of a forward pass: its rows bring one each
 
 Result = TypeVar("Result")
@@ -97,9 +94,12 @@ class TransformersBackend(Backend):
         self.near, self.near_alone = NEAR[self.dtype], near_ties == "alone"
         config = self.model.net.config.get_text_config()
         self.room = self.model.max_positions
-        self.borders, self.takes_rows = borders(self.model.net), takes_rows(config)
+        self.takes_rows = takes_rows(config)
         # Rounding makes routers choose other experts, which changes logits by more than a near tie.
-        self.batches = self.dtype == "float32" or not self.near_alone or not has_experts(config)
+        experts = (
+            self.dtype != "float32" and self.near_alone and any((getattr(config, one, 0) or 0) > 1 for one in EXPERTS)
+        )
+        self.longest_shared = 0.0 if experts else longest_alike(self.model.net)
 
     def provenance(self) -> dict[str, object]:
         return {
@@ -161,21 +161,18 @@ class TransformersBackend(Backend):
     def _passes(self, adapter: str, questions: Sequence[Ask], rest: list[Row]) -> Iterator[list[Row]]:
         """Yield the rows that a forward pass can judge, and add the others to the rest."""
         for rows in self._rows(adapter, questions):
-            found = [replace(row, group=self._group(row, row.length)) for row in rows]
-            rest += [row for row in found if row.group is None]
-            yield sorted((row for row in found if row.group is not None), key=lambda row: (row.group, -row.length))
-
-    def _group(self, row: Row, fed: int) -> tuple[int, ...] | None:
-        """Return what a row that the model reads so many tokens of shares a batch with; None for nothing."""
-        return side(self.borders, len(row.given), fed) if self.batches and row.group is not None else None
+            rest += [replace(row, alone=True) for row in rows if row.length > self.longest_shared]
+            yield sorted((row for row in rows if row.length <= self.longest_shared), key=lambda row: -row.length)
 
     def _answers(self, adapter: str, rows: Iterable[Row]) -> Iterator[tuple[Row, Answer]]:
         """Decode rows: in batches what batches can decode, alone the rest."""
-        rows = [replace(row, group=self._group(row, len(row.begun) + row.limit - 1)) for row in rows]
-        apart = [row for row in rows if row.group is None or not self.takes_rows]
-        together = [row for row in rows if row.group is not None and self.takes_rows]
+        apart: list[Row] = []
+        together: list[Row] = []
+        for row in rows:
+            shares = self.takes_rows and not row.alone and len(row.begun) + row.limit - 1 <= self.longest_shared
+            (together if shares else apart).append(row)
         # Rows that end together make good batches; how much they are given matters less.
-        together.sort(key=lambda row: (row.group, -row.limit))
+        together.sort(key=lambda row: -row.limit)
         for batch, answers in self._batches(iter([together]), "cache", self._decode):
             for row, found in zip(batch, answers, strict=True):
                 answer = self._answer(adapter, row, found)
@@ -206,7 +203,7 @@ class TransformersBackend(Backend):
 
     def _generate(self, batch: list[Row]) -> list[Decoded]:
         with torch.inference_mode(), quiet():
-            return [alone(self.model, row.given, row.limit, row.tokens.end) for row in batch]
+            return [decode_alone(self.model, row.given, row.limit, row.tokens.end) for row in batch]
 
     def _rows(self, adapter: str, questions: Sequence[Ask]) -> Iterator[list[Row]]:
         """Tokenise questions, those with the longest texts first."""
@@ -265,10 +262,9 @@ class TransformersBackend(Backend):
     def _fit(self, waiting: deque[Row], kind: str) -> int:
         if kind == "alone":
             return len(waiting)
-        rows = takewhile(lambda row: row.group == waiting[0].group, waiting)
         if kind == "cache":
-            return fit(((len(row.begun) + row.limit, 1) for row in rows), tokens=self.budget[kind], fill=0)
-        sizes = ((row.length, len(row.expected) + 1) for row in rows)
+            return fit(((len(row.begun) + row.limit, 1) for row in waiting), tokens=self.budget[kind], fill=0)
+        sizes = ((row.length, len(row.expected) + 1) for row in waiting)
         positions = LOGITS[self.model.device.type] // self.model.vocabulary
         return fit(sizes, tokens=self.budget[kind], projected=positions, fill=FILL)
 
@@ -294,7 +290,7 @@ class TransformersBackend(Backend):
     def _decode(self, batch: list[Row]) -> list[Decoded]:
         limits, stop = [row.limit for row in batch], self.near if self.near_alone else -inf
         with torch.inference_mode():
-            answers, steps = greedy(self.model, [row.begun for row in batch], limits, batch[0].tokens.end, stop)
+            answers, steps = decode_batch(self.model, [row.begun for row in batch], limits, batch[0].tokens.end, stop)
         self.stats.steps += steps
         self.stats.decoded += sum(len(answer.tokens) for answer in answers)
         return answers
