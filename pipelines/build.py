@@ -15,7 +15,7 @@ from ..errors import UserError, clip, nearest, shell_quoted, shown, telling_of_f
 from .card import renewed_card, replaceable_card
 from .engine import Engine, Task, run_tasks
 from .folder import Folder
-from .manifest import FORMAT, ShardRecord, shard_record
+from .manifest import FORMAT, ShardRecord, shard_records
 from .plan import Config, Plan
 from .ray_engine import ray_engine
 from .settings import RULES, Declaration, TaskSettings, digest
@@ -119,33 +119,28 @@ def build(
 
 def _build(plan: Plan, folder: Folder, engine: Engine, overwrite: bool, progress: Progress) -> list[ConfigResult]:
     wanted = _notes(plan)
-    go_on = _goes_on(wanted, folder, overwrite)
+    resuming = _resumes(wanted, folder, overwrite)
     tasks = {*wanted["tasks"], *folder.unfinished().get("tasks", {})}
     replaceable = replaceable_card(folder.manifest(), folder)
     manifest = _agreed(plan, folder, overwrite, replaceable)
-    known = _known(manifest) | (folder.finished() if go_on else {})
+    known = shard_records(manifest) | (folder.finished() if resuming else {})
     folder.sweep(known, tasks)
-    kept: dict[Task, ShardRecord] = {}
-    todo: list[Task] = []
-    for at, config in enumerate(plan.configs):
-        for shard in range(config.num_shards):
-            record = known.get(config.shard_path(shard))
-            if record is not None and folder.holds(record):
-                kept[at, shard] = record
-            else:
-                todo.append((at, shard))
+    every = [(at, shard, path) for at, config in enumerate(plan.configs) for shard, path in enumerate(_paths(config))]
+    records = {path: known[path] for _, _, path in every if path in known and folder.holds(known[path])}
+    kept = frozenset(records)
+    todo = [(at, shard) for at, shard, path in every if path not in kept]
     _check_space(plan, folder, todo)
-    folder.begin(wanted, go_on=go_on)
-    for (at, _), record in kept.items():
-        progress(plan.configs[at], record, True)
+    folder.begin(wanted, go_on=resuming)
+    for at, _, path in every:
+        if path in kept:
+            progress(plan.configs[at], records[path], True)
     seconds = [0.0] * len(plan.configs)
-    records = dict(kept)
     last = time.perf_counter()
     try:
         with closing(engine(plan.configs, todo, folder)) as running:  # its workers end with this block
-            for (at, shard), record in running:
+            for (at, _), record in running:
                 folder.note(record)
-                records[at, shard] = record
+                records[record.path] = record
                 now = time.perf_counter()
                 seconds[at], last = seconds[at] + now - last, now
                 progress(plan.configs[at], record, False)
@@ -155,19 +150,17 @@ def _build(plan: Plan, folder: Folder, engine: Engine, overwrite: bool, progress
     finished = _manifest(plan, manifest, records)
     folder.write(finished, renewed_card(finished, folder, replaceable))
     folder.forget()
-    return [
-        ConfigResult(
-            config.name,
-            config.split,
-            len(config.population.classes),
-            sum(records[at, shard].rows for shard in range(config.num_shards)),
-            sum(records[at, shard].bytes for shard in range(config.num_shards)),
-            seconds[at],
-            sum((at, shard) not in kept for shard in range(config.num_shards)),
-            sum((at, shard) in kept for shard in range(config.num_shards)),
-        )
-        for at, config in enumerate(plan.configs)
-    ]
+    results = []
+    for config, spent in zip(plan.configs, seconds, strict=True):
+        own, num_kept = [records[path] for path in _paths(config)], sum(path in kept for path in _paths(config))
+        rows, size = sum(record.rows for record in own), sum(record.bytes for record in own)
+        counts = (len(config.population.classes), rows, size)
+        results.append(ConfigResult(config.name, config.split, *counts, spent, len(own) - num_kept, num_kept))
+    return results
+
+
+def _paths(config: Config) -> list[str]:
+    return [config.shard_path(shard) for shard in range(config.num_shards)]
 
 
 def _notes(plan: Plan) -> dict[str, Any]:
@@ -177,7 +170,7 @@ def _notes(plan: Plan) -> dict[str, Any]:
         "command": command(plan),
         "versions": rules(),
         "tasks": _task_notes(plan),
-        "shards": [config.shard_path(shard) for config in plan.configs for shard in range(config.num_shards)],
+        "shards": [path for config in plan.configs for path in _paths(config)],
     }
 
 
@@ -212,7 +205,7 @@ def command(plan: Plan) -> str:
     return rebuild_command(plan.declaration)
 
 
-def _goes_on(wanted: dict[str, Any], folder: Folder, overwrite: bool) -> bool:
+def _resumes(wanted: dict[str, Any], folder: Folder, overwrite: bool) -> bool:
     """Tell whether the build goes on with an unfinished one: all that is wanted there is wanted now.
 
     Raises:
@@ -276,15 +269,6 @@ def _brief(value: object) -> str:
     return str(value) if value is None or isinstance(value, int) or str(value).isalnum() else clip(value)
 
 
-def _known(manifest: dict[str, Any]) -> dict[str, ShardRecord]:
-    return {
-        shard["path"]: shard_record(shard)
-        for splits in manifest.get("configs", {}).values()
-        for config in splits.values()
-        for shard in config["shards"]
-    }
-
-
 def _check_space(plan: Plan, folder: Folder, todo: list[Task]) -> None:
     needed = sum(plan.configs[at].disk / plan.configs[at].num_shards for at, _ in todo)
     free = folder.free()
@@ -296,12 +280,12 @@ def _check_space(plan: Plan, folder: Folder, todo: list[Task]) -> None:
         )
 
 
-def _manifest(plan: Plan, manifest: dict[str, Any], records: dict[Task, ShardRecord]) -> dict[str, Any]:
+def _manifest(plan: Plan, manifest: dict[str, Any], records: dict[str, ShardRecord]) -> dict[str, Any]:
     again = command(plan)
     tasks = {**manifest.get("tasks", {}), **_task_notes(plan)}
     configs = {name: dict(splits) for name, splits in manifest.get("configs", {}).items()}
-    for at, config in enumerate(plan.configs):
-        own = [records[at, shard] for shard in range(config.num_shards)]
+    for config in plan.configs:
+        own = [records[path] for path in _paths(config)]
         configs.setdefault(config.name, {})[config.split] = {
             "identity": config.identity,
             "command": again,

@@ -24,10 +24,9 @@ from typing import Any
 import pyarrow as pa
 
 from ..atomic import put
-from ..errors import UserError, clip, shown, telling_of_full_disk
+from ..errors import UserError, clip, shell_quoted, shown, telling_of_full_disk
 from ..tm import machine, tasks
 from ..tm.instructions import instruction
-from .build import argument
 from .export_rows import LAYOUTS, Part, Style, damaged, opened, recipe, row_texts, select
 from .folder import Folder
 from .manifest import CONFIG, ShardRecord, WrongError, check_identity, check_split, json_bytes, understood
@@ -277,9 +276,9 @@ def export_with_progress(
     lines = [f"{rows:,} rows, {size} in {shown(out)} after {time.perf_counter() - start:,.1f} s"]
     lines += [f'read it:  load_dataset("json", data_files={{"{split}": {files}}}, split="{split}")']
     if style.tokenizer:
-        lines += [f"train on it: llamafactory-cli train {argument(target / RECIPE)}"]
+        lines += [f"train on it: llamafactory-cli train {shell_quoted(target / RECIPE)}"]
     elif style.format == "alpaca":
-        lines += [f"LLaMA-Factory: --dataset_dir {argument(target)} --dataset {config}-{split}"]
+        lines += [f"LLaMA-Factory: --dataset_dir {shell_quoted(target)} --dataset {config}-{split}"]
         lines += ["its templates write around prompts: evaluate with the same --template, or export with --tokenizer"]
     for line in lines:
         console.print(line, soft_wrap=True)

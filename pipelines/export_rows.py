@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..atomic import sha256_of
-from ..errors import UserError, clip, nearest, shown
-from .build import argument, resumed
+from ..errors import UserError, clip, nearest, shell_quoted, shown
+from .build import resumed
 from .folder import Folder
 from .manifest import ShardRecord, shard_record
 from .settings import SPLITS
@@ -159,7 +159,7 @@ def damaged(source: Folder, shard: ShardRecord, why: str) -> UserError:
     return UserError(
         f"a shard is not what the manifest says: {why}",
         where=source.where(shard.path),
-        next_step=f"caef-data verify {argument(source.name)}, then build it again: what is intact is kept",
+        next_step=f"caef-data verify {shell_quoted(source.name)}, then build it again: what is intact is kept",
     )
 
 

@@ -291,12 +291,12 @@ class Folder:
         """Return the notes of finished shards."""
         return (self.read(FINISHED) or b"").splitlines()
 
-    def finished(self, is_path: Callable[[str], bool] = is_shard) -> dict[str, ShardRecord]:
+    def finished(self) -> dict[str, ShardRecord]:
         """Return the records of the unfinished build's finished shards, by path."""
         records = {}
         for text in self.notes():
             try:
-                record = shard_record(json.loads(text), is_path)
+                record = shard_record(json.loads(text))
             except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
                 continue  # the last line of a killed build may be cut short: its shard is made anew
             records[record.path] = record

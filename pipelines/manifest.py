@@ -92,18 +92,25 @@ def understood(text: bytes, check: Callable[[dict[str, Any]], None]) -> dict[str
     return content
 
 
-def shard_record(values: dict[str, Any], is_path: Callable[[str], bool] = is_shard) -> ShardRecord:
+def shard_record(values: dict[str, Any], own: str = "") -> ShardRecord:
     """Return a record from its JSON form.
 
     Raises:
-        ValueError, LookupError, TypeError: it is none; or ``is_path`` does not know its path.
+        ValueError, LookupError, TypeError: it is none; or its path is not that of a shard, or does not begin with
+            ``own``.
     """
     _check(values, {"path": str, "rows": int, "bytes": int, "sha256": str})
-    if not is_path(values["path"]):
+    if not is_shard(values["path"]) or not values["path"].startswith(own):
         raise WrongError(f"{clip(values['path'])} is not the path of a file that belongs here")
     _matches("sha256", values["sha256"], SHA256)
     chars = {str(name): (int(total), int(longest)) for name, (total, longest) in values["chars"].items()}
     return ShardRecord(values["path"], values["rows"], values["bytes"], values["sha256"], chars)
+
+
+def shard_records(manifest: Mapping[str, Any]) -> dict[str, ShardRecord]:
+    """Return the shards that a manifest names, by path."""
+    splits = [split for splits in manifest.get("configs", {}).values() for split in splits.values()]
+    return {shard["path"]: shard_record(shard) for split in splits for shard in split["shards"]}
 
 
 def json_bytes(value: object) -> bytes:
@@ -174,7 +181,7 @@ def _check_manifest(manifest: dict[str, Any]) -> None:
             if not entry["shards"] or not TEXTS <= entry["chars"].keys():
                 raise WrongError(f"{config} {split} has no shards, or does not say how long its texts are")
             for shard in entry["shards"]:
-                shard_record(shard, lambda path, own=f"{config}/{split}-": is_shard(path) and path.startswith(own))  # type: ignore[misc]
+                shard_record(shard, f"{config}/{split}-")
             for size in entry["chars"].values():
                 _check(size, {"mean": (int, float), "max": int})
 

@@ -15,7 +15,7 @@ from typing import Any
 from ...errors import UserError, shown, telling_of_full_disk
 from ..card import first_split, loads_from
 from ..folder import Folder
-from ..manifest import CARD, MANIFEST, PLAN, STATE, manifest_from
+from ..manifest import CARD, MANIFEST, PLAN, STATE, manifest_from, shard_records
 from ..store import at_once
 from ..store_folder import open_folder
 from .card import settled
@@ -120,10 +120,9 @@ class _Push:
         texts = self.dataset.texts
         same = {path for path, text in texts.items() if path in there and self.target.read(path) == text}
         shards = [one for one in self.dataset.shards if there.get(one.path) == one.bytes]
-        splits = [split for splits in manifest.get("configs", {}).values() for split in splits.values()]
-        known = {shard["path"]: shard["sha256"] for split in splits for shard in split["shards"]}
         if MANIFEST in there:
-            return same | {file.path for file in shards if known.get(file.path) == file.sha256}
+            known = shard_records(manifest)
+            return same | {one.path for one in shards if one.path in known and known[one.path].sha256 == one.sha256}
         if shards:
             self.progress.say(f"an earlier push was stopped at its end: reading back {len(shards):,} files")
         right = at_once(lambda file: self.is_right(file, file.path), shards)
