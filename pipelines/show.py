@@ -9,9 +9,13 @@ from rich.console import Console
 from rich.text import Text
 
 from ..errors import UserError, clip
-from ..tm import Dialect, Machine, Transition, align_in, align_out, known_dialect, machine, operands, transitions
+from ..tm import Dialect, Machine, align_in, align_out, known_dialect, machine, operands, transitions
+from ..tm.basic import BasicMachine
+from ..tm.composer import Composer
 from ..tm.expression import EXAMPLE, OPERAND_RULE, parse_expression, parse_operand
-from .trace_view import Part, brief, command_words, goto, parse_state, state_of, state_rows
+from ..tm.interpreter import execute, tape_text, units_first
+from ..tm.machine import HALT
+from .trace_view import Part, basic_parts, brief, command_words, composer_parts, goto, place, state_rows
 
 MAX_ENTRIES = 400
 """Longer traces are cut in the middle when they are shown to people."""
@@ -37,20 +41,51 @@ class Run:
         """The number of transitions."""
         return self.machine.num_steps(self.a, self.b)
 
-    def transition(self, index: int) -> Transition:
-        """Return one transition."""
-        return self.machine.transition(self.a, self.b, index, self.dialect)
-
-    def entries(self, start: int, stop: int, total: int) -> Iterator[tuple[int, str, str | None]]:
-        """Yield (index, text, initial state line of the machine that it calls) of entries start..stop-1."""
-        before = self.transition(start - 1) if start else None
+    def entries(self, start: int, stop: int, total: int) -> Iterator["Entry"]:
+        """Yield entries start..stop-1 of a run of ``total`` transitions."""
+        machine, a, b = self.machine, self.a, self.b
+        if isinstance(machine, BasicMachine):
+            now, _ = machine.walk(a, b, start)
+            for index in range(start, stop):
+                command = machine.line(now)
+                yield Entry(now.state, basic_parts(machine, now), command_words(command))
+                now = execute(now, command) if index < total else now
         for index in range(start, stop):
-            started = before.completion.split("\n")[2:3] if before else []
-            if index == total and before:
-                yield index, before.completion, None
-                return
-            before = self.transition(index)
-            yield index, before.prompt, started[0] if started and started[0] else None
+            if isinstance(machine, Composer):
+                yield self.composed(machine, index, total)
+            elif not isinstance(machine, BasicMachine):
+                step = machine.transition(a, b, min(index, total - 1), self.dialect)
+                state, text = (step.next_state, step.completion) if index == total else (step.state, step.prompt)
+                yield Entry(state, text, "")
+
+    def composed(self, composer: Composer, index: int, total: int) -> "Entry":
+        """Return an entry of a composer."""
+        a, b = self.a, self.b
+        turn, state, call = place(composer, a, b, index, total)
+        values = {"a": a, "b": b, **(composer.registers(a, b, turn, state) if index else {})}
+        parts = composer_parts(composer, values, state)
+        if call is None:
+            begin = composer.begin.format(a=tape_text(units_first(a)), b=tape_text(units_first(b)))
+            return Entry(state, parts, command_words(begin if index == 0 else HALT))
+        x, y, *_ = *composer.operands(a, b, turn, call), 0
+        quoted = composer.transition(a, b, index, self.dialect).prompt.split("\n", 2)[2]
+        return Entry(state, parts, "", Run(machine(call.task), x, y, self.dialect), goto(call.then), quoted)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry of a machine."""
+
+    state: str
+    parts: list[Part] | str
+    """Tapes and registers; the text itself of a machine that has none."""
+    command: str
+    """In words; empty where a machine is called."""
+    called: Run | None = None
+    then: str = ""
+    """In words, where the machine that calls goes on."""
+    quoted: str = ""
+    """The entry with which the called machine halted, as this entry's prompt has it."""
 
 
 def parse_problem(words: Sequence[str], task: str | None = None) -> tuple[str, str, str | None]:
@@ -199,10 +234,8 @@ def print_trace(  # noqa: PLR0913
     page.run(run, total)
     if sign is not None:
         page.exact("aligner out", *align_out(task, a, b or ""))
-    last = run.transition(total - 1).completion
-    result = (parse_state(last.split("\n")[0]) or [Part("result", "?")])[-1].number
     page.line(Text())
-    page.words(Text.assemble(("answer  ", "dim"), (result, _STYLES["answer"])))
+    page.words(Text.assemble(("answer  ", "dim"), (str(run.machine.answer(run.a, run.b)), _STYLES["answer"])))
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,41 +279,38 @@ class _Page:
                 self.line(Text())
                 hidden = f"... {brief(f'{start - EDGE:,}')} entries in between (--json gives whole traces) ..."
                 self.words(Text(hidden, "dim"), indent)
-            for index, text, started in run.entries(start, stop, total):
+            for index, entry in enumerate(run.entries(start, stop, total), start):
                 if not indent:
                     self.line(Text())
                 label = str(index) if index < 10**6 else f"T-{total - index}".removesuffix("-0")
-                self.entry(run, label, text, indent)
-                if started is not None:
-                    self.call(text, started, run.dialect, indent + 10)
+                self.entry(entry, label, not run.machine.composer, indent)
 
-    def entry(self, run: Run, label: str, text: str, indent: int) -> None:
-        """Print the state, tapes, registers and command of one entry; of a call only the state."""
-        state_line, command = text.split("\n")[:2]
-        margin = Text.assemble((f"{label:>4}  ", "dim"), (f"{state_of(state_line):<4}", _STYLES["state"]))
+    def entry(self, entry: Entry, label: str, moving: bool, indent: int) -> None:
+        """Print the state, tapes, registers and command of one entry, and what it calls."""
+        margin = Text.assemble((f"{label:>4}  ", "dim"), (f"{entry.state:<4}", _STYLES["state"]))
         width = self.width - indent - len(margin)
-        parts = parse_state(state_line)
-        moving = not run.machine.composer
-        rows = [Text(state_line)] if parts is None else state_rows(parts, moving, width)
-        if "[CALL]" not in command:
-            rows.append(Text(command_words(command), _STYLES["command"]))
+        if isinstance(entry.parts, str):
+            rows = [Text(line) for line in entry.parts.splitlines()]
+        else:
+            rows = state_rows(entry.parts, moving, width)
+            rows += [Text(entry.command, _STYLES["command"])] if entry.command else []
         for row in rows:
             for line in [row] if len(row) <= width else row.wrap(self.console, width):
                 self.line(margin + line, indent)
                 margin = Text(" " * len(margin))
+        if entry.called is not None:
+            self.call(entry, entry.called, indent + 10)
 
-    def call(self, text: str, started: str, dialect: Dialect, indent: int) -> None:
+    def call(self, entry: Entry, run: Run, indent: int) -> None:
         """Print a call: the machine and its operands, its entries if asked for, what it came back with."""
-        _, command, halted, *_ = text.split("\n")
-        called = [part.number for part in parse_state(started) or () if part.head is not None]
-        title = started.partition(",")[0]
-        a, b = (int(number) for number in [*called, "0"][:2])
-        run = Run(machine(title.lower()), a, b, dialect)
-        total = run.num_steps
-        call = f"call {title}({', '.join(map(brief, called))}), then {goto(command.rpartition(' ')[2])}"
+        total, names = run.num_steps, [str(run.a)] if run.machine.unary else [str(run.a), str(run.b)]
+        call = f"call {run.machine.title}({', '.join(map(brief, names))}), then {entry.then}"
         self.words(Text(call, _STYLES["call"]), indent)
         if self.nested:
             self.run(run, total, indent)
-        registers = [part for part in reversed(parse_state(halted) or ()) if part.head is None]
+        (last,) = run.entries(total, total + 1, total)
+        registers = [part for part in reversed(last.parts) if isinstance(part, Part) and part.head is None]
         results = ", ".join(f"{part.label} {brief(part.number)}" for part in registers)
         self.words(Text(f"halts after {total:,} transitions: {results}", _STYLES["call"]), indent)
+        if entry.quoted != run.machine.halted(run.a, run.b):  # the published rows
+            self.words(Text(f"quoted as {entry.quoted.splitlines()[0]}", _STYLES["call"]), indent)

@@ -1,23 +1,19 @@
-"""Entries of machines as people read them: tapes as cells with a head, registers, commands in words.
-
-Reads any text that follows the shape of the shipped machines (docs/format.md), also of machines added
-later; what does not is shown as it stands.
-"""
+"""A machine's entries as people read them: tapes as cells with a head, registers, commands in words."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rich.text import Text
 
-_STATE = re.compile(r"([A-Z_0-9]+), (q\w+), *")
-_APART = re.compile(r"\[(HEAD\d*)\] ((?:\|\d)+) ?")  # q0: the head stands apart, before its operand
-_ITEM = re.compile(r"((?:\|\d)*)\|?(?:\[([A-Z]+)(\d*)\])?((?:\|\d)*|\d|True|False)")
-_LABELS = {"HEAD": "tape", "C": "carry", "": "result"}
+from ..tm.basic import BasicMachine
+from ..tm.composer import Call, Composer
+from ..tm.interpreter import Configuration, units_first
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A tape or a register of a state line.
+    """A tape or a register.
 
     Attributes:
         label: its name in words, ``tape 1``.
@@ -35,33 +31,35 @@ class Part:
         return self.value[::-1] if self.value.isdigit() else self.value
 
 
-def state_of(line: str) -> str:
-    """Return the state that a state line names, or an empty string."""
-    found = _STATE.match(line)
-    return found[2] if found else ""
+def basic_parts(machine: BasicMachine, now: Configuration) -> list[Part]:
+    """Return the tapes and registers of a basic machine in a configuration; at first registers are empty."""
+    apart = "" if len(now.tapes) == 1 else " {}"
+    heads = enumerate(zip(now.tapes, now.heads, strict=True), 1)
+    parts = [Part("tape" + apart.format(number), tape, head) for number, (tape, head) in heads]
+    shown = [state for state in machine.states if state != "qH"] if now.state == "q0" else [now.state]
+    names = dict.fromkeys(name for state in shown for name in machine.template(state).names)
+    values = {"carry": now.carry, "out": now.output or machine.empty.get(now.state, "").strip("|"), "flag": now.flag}
+    return parts + [Part(_label(name, now.state), values[name]) for name in names if name in values]
 
 
-def parse_state(line: str) -> list[Part] | None:
-    """Return the tapes and registers of a state line in order, or None if it has another shape."""
-    found = _STATE.match(line)
-    if found is None:
-        return None
-    rest, parts = line[found.end() :], []
-    while apart := _APART.match(rest):
-        parts.append(Part(_label(apart[1][:4], apart[1][4:]), apart[2].replace("|", ""), -1))
-        rest = rest[apart.end() :]
-    for word in rest.split():
-        item = _ITEM.fullmatch(word)
-        if item is None:
-            return None
-        left, right = item[1].replace("|", ""), item[4].replace("|", "")
-        head = len(left) if item[2] == "HEAD" else None
-        parts.append(Part(_label(item[2] or "", item[3] or ""), left + right, head))
-    return parts
+def composer_parts(machine: Composer, values: Mapping[str, int], state: str) -> list[Part]:
+    """Return the operands and registers of a composer in a state; at first registers are empty."""
+    names = machine.template(machine.calls[0].state if state == "q0" else state).names
+    held = {name: units_first(values[name]) if name in values else "" for name in names}
+    return [Part(_label(name, state), digits) for name, digits in held.items()]
 
 
-def _label(name: str, number: str) -> str:
-    return f"{_LABELS.get(name, name.lower())} {number}".rstrip()
+def place(machine: Composer, a: int, b: int, index: int, total: int) -> tuple[int, str, Call | None]:
+    """Return the turn, the state and the call of an entry of a composer."""
+    if index in (0, total):
+        return (0, "q0", None) if index == 0 else (machine.turns(a, b), "qH", None)
+    turn, at = divmod(index - 1, len(machine.calls))
+    return turn + 1, machine.calls[at].state, machine.calls[at]
+
+
+def _label(name: str, state: str) -> str:
+    result = "result" if state == "qH" else "output"
+    return {"a": "tape 1", "b": "tape 2", "out": result, "flag": result}.get(name, name)
 
 
 def brief(number: str, longest: int = 24) -> str:
