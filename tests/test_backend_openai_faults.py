@@ -198,13 +198,6 @@ def test_a_version_that_is_none(vllm_backend: OpenAIBackend, vllm: FakeVLLM) -> 
         assert vllm_backend.provenance()["device"] == f"{vllm.url}/v1"
 
 
-@pytest.mark.parametrize("name", ["root", "parent"])
-def test_models_of_odd_families(vllm: FakeVLLM, vllm_tokens: Tokens, name: str) -> None:
-    vllm.faults.append(lambda path, body: (200, {"data": [{"id": "base", name: ["base"]}]}))
-    with pytest.raises(UserError, match="lists no models"):
-        OpenAIBackend(vllm.url, [""], of_all(vllm_tokens))
-
-
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf, 10**400, -(10**400), 1e300, True, "0", None, []])
 def test_logarithms_that_are_no_numbers(vllm_backend: OpenAIBackend, vllm: FakeVLLM, score: Any) -> None:
     def change(choice: dict[str, Any], _: Any) -> None:

@@ -98,12 +98,11 @@ class Endpoint:
         except (UserError, httpx2.HTTPError, ValueError, LookupError, TypeError, RecursionError):
             return ""
 
-    def ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def ask(self, what: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the object that the server gives for a path, or in answer to an object.
 
         Raises:
-            UserError: the server cannot be reached, does not answer in time, refuses, or answers nonsense.
-            Refused: it says that the request is wrong (400), so that the caller can say what it was.
+            UserError: the server cannot be reached, does not answer in time, refuses ``what``, or answers nonsense.
         """
         import httpx2
 
@@ -111,7 +110,7 @@ class Endpoint:
         try:
             found = json.loads(self._retries("asking the server", lambda: self._exchange(method, url, body)))
         except httpx2.HTTPStatusError as error:
-            raise self._explained(url, error.response) from None
+            raise self._explained(what, url, error.response) from None
         except UserError as error:
             raise UserError(
                 error.what,
@@ -119,8 +118,8 @@ class Endpoint:
                 next_step=f"see the server's log, start it again ({GUIDE}); the same command goes on where it stopped",
             ) from None
         except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, RecursionError) as error:
-            what = f"the server's answer cannot be understood: {type(error).__name__} {self._quoted(str(error))}"
-            raise UserError(what, where=url, next_step="is this a server with OpenAI's protocol?") from None
+            told = f"the server's answer cannot be understood: {type(error).__name__} {self._quoted(str(error))}"
+            raise UserError(told, where=url, next_step="is this a server with OpenAI's protocol?") from None
         if not isinstance(found, dict):
             raise UserError("the server's answer is no JSON object", where=url)
         return found
@@ -148,11 +147,12 @@ class Endpoint:
             raise UserError(f"the server answered nothing within {self.timeout:,.0f} s") from None
         return bytes(content)
 
-    def _explained(self, url: str, response: httpx2.Response) -> Exception:
+    def _explained(self, what: str, url: str, response: httpx2.Response) -> UserError:
         """Return what a refusal means."""
         status, said = response.status_code, self._quoted(_message(response))
         if status == 400:
-            return Refused(said)
+            hint = "is its base model the one of --base-model? is its --max-model-len enough?"
+            return UserError(f"the server refuses {what}: {said}", where=self.url, next_step=f"{hint} see {GUIDE}")
         if status in (401, 403):
             return UserError(
                 f"the server does not accept the key (HTTP {status})" if self._key else "the server wants a key",
@@ -172,10 +172,6 @@ class Endpoint:
                 return
             self._said = now
         print(f"{shown(self.url)}: {text}", file=sys.stderr, flush=True)
-
-
-class Refused(Exception):
-    """The server says that the request is wrong; the text is its own, escaped."""
 
 
 def _message(response: httpx2.Response) -> str:

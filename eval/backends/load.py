@@ -49,29 +49,24 @@ def load_base(base: Path | str, dtype: torch.dtype, device: torch.device, attent
         RuntimeError: memory ran out.
     """
     options = {"trust_remote_code": False, "local_files_only": Path(base).is_dir()}
-    with quiet():
-        try:
-            config = AutoConfig.from_pretrained(str(base), **options)
-            if config.is_encoder_decoder:
-                raise UserError(
-                    f"the base model is an encoder-decoder ({config.model_type})",
-                    where=shown(base),
-                    allowed="models that continue a text",
-                    next_step="name another one with --base-model",
-                )
-            net, info = AutoModelForCausalLM.from_pretrained(
-                str(base),
-                dtype=dtype,
-                device_map=None if device.type == "cpu" else str(device),
-                attn_implementation=attention,
-                use_safetensors=True,
-                output_loading_info=True,
-                **options,
+    with _loading("the base model", base):
+        config = AutoConfig.from_pretrained(str(base), **options)
+        if config.is_encoder_decoder:
+            raise UserError(
+                f"the base model is an encoder-decoder ({config.model_type})",
+                where=shown(base),
+                allowed="models that continue a text",
+                next_step="name another one with --base-model",
             )
-        except UserError:
-            raise
-        except Exception as error:  # whatever the library makes of a damaged folder
-            raise _unloadable("the base model", base, error) from error
+        net, info = AutoModelForCausalLM.from_pretrained(
+            str(base),
+            dtype=dtype,
+            device_map=None if device.type == "cpu" else str(device),
+            attn_implementation=attention,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
+        )
     if info["missing_keys"]:
         raise UserError(
             f"the base model lacks weights: {clip(', '.join(sorted(info['missing_keys'])), 200)}", where=shown(base)
@@ -95,19 +90,16 @@ def load_adapter(net: Any, name: str, folder: Path) -> Any:
         RuntimeError: memory ran out.
     """
     what = f"the adapter {name}"
-    with quiet():
+    with _loading(what, folder):
         config = _read_config(what, folder)
         held = shapes_in(folder / WEIGHTS)
-        try:
-            tree = share(net, _overwritten(net, config, held))
-            _grow(tree, held)
-            kind = MODEL_TYPE_TO_PEFT_MODEL_MAPPING.get(config.task_type, PeftModel)
-            # Weights in the base model's dtype: float32 ones would turn every activation to float32 and back.
-            model = kind(tree, config, autocast_adapter_dtype=False)
-            device = str(net.device)
-            found = model.load_adapter(str(folder), "default", torch_device=device, autocast_adapter_dtype=False)
-        except Exception as error:  # whatever the library makes of a damaged folder
-            raise _unloadable(what, folder, error) from error
+        tree = share(net, _overwritten(net, config, held))
+        _grow(tree, held)
+        kind = MODEL_TYPE_TO_PEFT_MODEL_MAPPING.get(config.task_type, PeftModel)
+        # Weights in the base model's dtype: float32 ones would turn every activation to float32 and back.
+        model = kind(tree, config, autocast_adapter_dtype=False)
+        device = str(net.device)
+        found = model.load_adapter(str(folder), "default", torch_device=device, autocast_adapter_dtype=False)
     left = _not_used(folder / WEIGHTS, found.unexpected_keys)
     for key in [*found.missing_keys, *left]:
         raise UserError(
@@ -143,10 +135,7 @@ def _read_config(what: str, folder: Path) -> Any:
     Raises:
         UserError: it cannot be read, or the adapter is of a kind that is not evaluated.
     """
-    try:
-        config = PeftConfig.from_pretrained(str(folder))
-    except Exception as error:  # whatever the library makes of a damaged folder
-        raise _unloadable(what, folder, error) from error
+    config = PeftConfig.from_pretrained(str(folder))
     begun = str(getattr(config, "init_lora_weights", None) or "").lower()
     kind = "aLoRA" if getattr(config, "alora_invocation_tokens", None) else getattr(config.peft_type, "value", "?")
     lost, next_step = begun.startswith(LOST), None
@@ -255,12 +244,9 @@ def check_causal(net: Any, what: str, where: Path | str, whole: Any = None) -> N
     changed = ids.clone()
     half = ids.shape[1] // 2
     changed[:, half:] = (changed[:, half:] + 1) % words
-    try:
-        with torch.inference_mode():
-            first, second = (net(input_ids=one, use_cache=False).logits for one in (ids, changed))
-            third = None if whole is None else whole(input_ids=ids, use_cache=False).logits
-    except Exception as error:  # whatever a kind of model or adapter needs beside tokens
-        raise _unloadable(what, where, error) from error
+    with _loading(what, where), torch.inference_mode():
+        first, second = (net(input_ids=one, use_cache=False).logits for one in (ids, changed))
+        third = None if whole is None else whole(input_ids=ids, use_cache=False).logits
     exact = net.dtype in (torch.float32, torch.float64)
     least = (SAME if exact else ABOUT) * first.abs().max()
     # In half precision, experts that later tokens choose change the last digits of earlier ones; attention that says
@@ -292,8 +278,7 @@ def sums(net: Any) -> list[float]:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence the progress bars and advice of the libraries: what matters is raised."""
-    level = logging.get_verbosity()
-    bars = logging.is_progress_bar_enabled()
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
@@ -305,17 +290,25 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _unloadable(what: str, where: Path | str, error: Exception) -> UserError:
-    """Return the refusal of what a library cannot load.
+@contextmanager
+def _loading(what: str, where: Path | str) -> Iterator[None]:
+    """Refuse whatever a library makes of a damaged folder, or of a model that needs more than tokens.
 
     Raises:
+        UserError: the libraries raise something.
         RuntimeError: memory ran out, which is nobody's fault.
     """
-    if isinstance(error, RuntimeError) and out_of_memory(error):
-        raise error
-    reason = str(error).strip().split("\n")[0]
-    reason = f"it lacks {reason}" if isinstance(error, KeyError) else reason
-    return UserError(f"{what} cannot be loaded: {clip(reason, 300)}", where=shown(where))
+    try:
+        with quiet():
+            yield
+    except UserError:
+        raise
+    except Exception as error:
+        if isinstance(error, RuntimeError) and out_of_memory(error):
+            raise
+        reason = str(error).strip().split("\n")[0]
+        reason = f"it lacks {reason}" if isinstance(error, KeyError) else reason
+        raise UserError(f"{what} cannot be loaded: {clip(reason, 300)}", where=shown(where)) from error
 
 
 def out_of_memory(error: RuntimeError) -> bool:

@@ -11,11 +11,10 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ...errors import UserError, clip
-from ...pipelines.folder import shown
+from ...errors import UserError, clip, shown
 from ..adapters import task_of
 from ..calls import BASE, Answer, Ask, Backend, Call, Verdict
-from .endpoint import GUIDE, TIMEOUT, Endpoint, Refused
+from .endpoint import GUIDE, TIMEOUT, Endpoint
 from .rows import NEAR, Found, Row, judge, spell_rows
 from .tokens import Tokens
 
@@ -28,7 +27,6 @@ GREEDY |= {"repetition_penalty": 1, "presence_penalty": 0, "frequency_penalty": 
 SCORED = {"max_tokens": 1, "prompt_logprobs": 2, "add_special_tokens": False}
 DECODED = {"add_special_tokens": False, "return_token_ids": True}
 
-CARD = ("parent", "root")  # what a list of models may say of each beside its name
 NEAR_TIE = NEAR["bfloat16"]  # servers do not tell what they compute in
 NEVER = 10**9
 WORST = 1e6  # logarithms of probabilities are smaller; vLLM itself writes -9999 for minus infinity
@@ -104,12 +102,9 @@ class OpenAIBackend(Backend):
 
     def _cards(self) -> list[dict[str, Any]]:
         """Return what the server says of the models that it serves."""
-        try:
-            data = self.endpoint.ask("/models").get("data")
-        except Refused as error:
-            raise UserError(f"the server refuses to list its models: {error}", where=self.endpoint.url) from None
+        data = self.endpoint.ask("to list its models", "/models").get("data")
         cards = [card for card in data if isinstance(card, dict)] if isinstance(data, list) else []
-        if not cards or not all(_is_card(card) for card in cards):
+        if not cards or not all(isinstance(card.get("id"), str) for card in cards):
             raise UserError("the server lists no models", where=self.endpoint.url, next_step=f"see {GUIDE}")
         return cards
 
@@ -150,9 +145,9 @@ class OpenAIBackend(Backend):
     def _answer(self, adapter: str, row: Row) -> Answer:
         tokens, given = row.tokens, row.begun
         needed, room = len(row.expected) - row.known + 1, row.limit
+        if row.question.certain:
+            self._check_length(len(given) + needed, "prompt, answer and end")
         if self.max_length is not None:
-            if row.question.certain:
-                self._check_length(len(given) + needed, "prompt, answer and end")
             room = min(room, self.max_length - len(given))
         if room < 1:  # what a model has made too long has no answer
             return Answer("", False)
@@ -169,7 +164,7 @@ class OpenAIBackend(Backend):
         if why not in ("stop", "length"):
             raise self._nonsense(f"finish_reason {why if isinstance(why, str) else ''}", "stop or length")
         if why == "length" and len(ids) < min(needed, room) and row.question.certain:
-            raise self._too_long(len(given) + needed, None, "prompt, answer and end")
+            self._check_length(len(given) + needed, "prompt, answer and end", refused=True)
         answer = row.answer(ids, margin=None, near=NEAR_TIE)
         if len(ids) == row.limit < row.most and row.gave_up(ids):
             return self._answer(adapter, replace(row, limit=row.most))
@@ -177,14 +172,8 @@ class OpenAIBackend(Backend):
 
     def _ask(self, body: dict[str, Any], length: int) -> dict[str, Any]:
         """Return the one choice that the server gives."""
-        try:
-            found = self.endpoint.ask("/completions", {**body, **GREEDY})
-        except Refused as error:
-            raise UserError(
-                f"the server refuses a request of {length:,} tokens to {clip(body['model'])}: {error}",
-                where=self.endpoint.url,
-                next_step=f"is its base model the one of --base-model? is its --max-model-len enough? see {GUIDE}",
-            ) from None
+        what = f"a request of {length:,} tokens to {clip(body['model'])}"
+        found = self.endpoint.ask(what, "/completions", {**body, **GREEDY})
         choices = found.get("choices")
         if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
             raise self._nonsense("choices", "one choice")
@@ -192,18 +181,16 @@ class OpenAIBackend(Backend):
             raise self._nonsense("prompt_token_ids", "the tokens that were sent")
         return choices[0]
 
-    def _check_length(self, length: int, what: str) -> None:
-        if self.max_length is not None and length > self.max_length:
-            raise self._too_long(length, self.max_length, what)
-
-    def _too_long(self, length: int, most: int | None, what: str) -> UserError:
-        return UserError(
-            f"a question takes {length:,} tokens ({what}), more than the server takes",
-            where=self.endpoint.url,
-            allowed=f"{most:,} tokens: what it was started with, or what the model can" if most is not None else None,
-            next_step=f"start it with --max-model-len {length:,}".replace(",", "")
-            + " or more, or build shorter operands",
-        )
+    def _check_length(self, length: int, what: str, *, refused: bool = False) -> None:
+        """Refuse a question that is longer than the server says that it takes, or than it turned out to take."""
+        most = None if refused else self.max_length
+        if refused or (most is not None and length > most):
+            raise UserError(
+                f"a question takes {length:,} tokens ({what}), more than the server takes",
+                where=self.endpoint.url,
+                allowed=f"{most:,} tokens: what it was started with, or what the model can" if most else None,
+                next_step=f"start it with --max-model-len {length} or more, or build shorter operands",
+            )
 
     def _nonsense(self, what: object, allowed: str) -> UserError:
         return UserError(
@@ -246,10 +233,6 @@ def _score(given: Any) -> float:
 # What a server serves
 
 
-def _is_card(card: dict[str, Any]) -> bool:
-    return isinstance(card.get("id"), str) and all(isinstance(card.get(name, ""), str | None) for name in CARD)
-
-
 def _max_length(cards: list[dict[str, Any]]) -> int | None:
     """Return how many tokens prompt and answer may have together; None where the server does not say."""
     told = [card.get("max_model_len") for card in cards]
@@ -275,7 +258,7 @@ def _served(
     models, missing = {}, []
     for name in wanted:
         if name == BASE or (name in folders and folders[name] is None):
-            found = [card["id"] for card in alone][:1] if len({card.get("root") for card in alone}) == 1 else []
+            found = [card["id"] for card in alone][:1] if len({str(card.get("root")) for card in alone}) == 1 else []
         else:
             found = [name] if name in ids else [one for one in ids if _plain(one) == _plain(name)]
         if len(found) > 1:

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from .model import Model
-from .rows import Found
+from .rows import Found, Row
 
 FILL = 0.97  # of a batch's tokens at least so many are a row's own, the rest pads shorter rows
-
-
-class Whole(NamedTuple):
-    """A prompt and its right answer in tokens, without the end token."""
-
-    prompt: list[int]
-    answer: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,26 +33,25 @@ class Scores:
         return [Found(int(first), int(top), *rest) for first, top, *rest in self.found.T.tolist()]
 
 
-def score(model: Model, rows: Sequence[Whole], end: int) -> Scores:
+def score(model: Model, rows: Sequence[Row]) -> Scores:
     """Start scoring rows; returns before a GPU is done.
 
     Rows are padded on the right, where causal attention cannot see it: no mask is needed, which keeps attention fast.
 
     Args:
         model: with its adapter switched on.
-        rows: prompts of at least one token, and answers.
-        end: the token that must follow an answer.
+        rows: questions of at least one token.
     """
-    lengths = [len(row.prompt) + len(row.answer) for row in rows]
+    lengths = [row.length for row in rows]
     width = max(lengths)
     ids = np.zeros((len(rows), width), np.int64)
     for place, row in enumerate(rows):
-        ids[place, : lengths[place]] = row.prompt + row.answer
-    sizes = np.array([len(row.answer) + 1 for row in rows])
+        ids[place, : lengths[place]] = row.given + row.expected
+    sizes = np.array([len(row.expected) + 1 for row in rows])
     owner = np.repeat(np.arange(len(rows)), sizes)  # the row of each position that decides a token,
     which = np.arange(len(owner)) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # and which of its tokens it decides
-    first = np.array([place * width + len(row.prompt) - 1 for place, row in enumerate(rows)])
-    targets = np.concatenate([[*row.answer, end] for row in rows])
+    first = np.array([place * width + len(row.given) - 1 for place, row in enumerate(rows)])
+    targets = np.concatenate([[*row.expected, row.tokens.end] for row in rows])
     sent = model.send(np.stack([first[owner] + which, targets, owner, which]))
     with torch.inference_mode():
         logits = model.logits(model.send(ids), sent[0], use_cache=False)

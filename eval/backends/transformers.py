@@ -18,7 +18,7 @@ from .decoding import Decoded, decode_alone, decode_batch, longest_alike, takes_
 from .load import out_of_memory, quiet
 from .model import Model
 from .rows import NEAR, Row, judge, spell_rows
-from .scoring import FILL, Scores, Whole, fit, score
+from .scoring import FILL, Scores, fit, score
 from .tokens import Tokens
 
 CHUNK = 256  # questions tokenised at once: while the device computes, but for the first
@@ -281,7 +281,7 @@ class TransformersBackend(Backend):
             torch.cuda.empty_cache()
 
     def _score(self, batch: list[Row]) -> Scores:
-        scores = score(self.model, [Whole(row.given, row.expected) for row in batch], batch[0].tokens.end)
+        scores = score(self.model, batch)
         self.stats.batches += 1
         self.stats.tokens += sum(row.length for row in batch)
         self.stats.computed += len(batch) * max(row.length for row in batch)
