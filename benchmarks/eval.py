@@ -222,7 +222,7 @@ class Bench:
         list(backend.verify(BASE, [Call(BASE, *text) for text in texts]))
         for start in range(0, 100, 10):
             list(few.verify(BASE, [Call(BASE, *text) for text in texts[start : start + 10]]))
-        found = [one.stats.tokens / one.stats.computed for one in (backend, few)]
+        found = [one.stats["tokens"] / one.stats["computed"] for one in (backend, few)]
         detail = f"{len(texts):,} rows at once {found[0]:.3f}; ten at a time {found[1]:.3f}"
         return Result("padding", min(found), detail, {})
 

@@ -148,7 +148,7 @@ class Bench:
             for _ in range(self.size.repeat):
                 times.append(self.seconds(lambda: self.right(texts)))
                 say(times=times)
-        say(real_tokens=backend.stats.tokens / backend.stats.computed)
+        say(real_tokens=backend.stats["tokens"] / backend.stats["computed"])
         before, budgets = backend.budget["pass"], dict[str, float]()
         for tokens in self.size.budgets[1:]:
             backend.budget["pass"] = tokens
@@ -224,9 +224,9 @@ class Bench:
     def decode(self, say: Say) -> None:
         """Decode rows with this package's strategy ``generate``; to its limit, for nothing is right."""
         backend, texts = self.backend, self.texts[: self.size.batch]
-        backend.near_alone, self.guide.sure, before = False, 0, backend.stats.steps
+        backend.near_alone, self.guide.sure, before = False, 0, backend.stats["steps"]
         seconds = self.seconds(lambda: list(backend.decode(ADAPTER, [Ask(*text) for text in texts])))
-        say(rows=len(texts), seconds_all=seconds, steps=backend.stats.steps - before)
+        say(rows=len(texts), seconds_all=seconds, steps=backend.stats["steps"] - before)
         backend.near_alone, self.guide.sure = True, SURE
 
     def verdicts(self, say: Say) -> None:

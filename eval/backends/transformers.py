@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
 from math import inf, isnan
 from pathlib import Path
@@ -31,27 +31,6 @@ CACHED = 8  # a batch of decoding may hold so many times the tokens of a forward
 Result = TypeVar("Result")
 
 
-@dataclass
-class Stats:
-    """What was computed so far.
-
-    Args:
-        batches: forward passes of ``verify``.
-        tokens: their tokens.
-        computed: the same with padding.
-        decoded: tokens decoded.
-        steps: forward passes of ``decode``.
-        alone: rows decoded alone.
-    """
-
-    batches: int = 0
-    tokens: int = 0
-    computed: int = 0
-    decoded: int = 0
-    steps: int = 0
-    alone: int = 0
-
-
 class TransformersBackend(Backend):
     """A model on this machine.
 
@@ -66,6 +45,10 @@ class TransformersBackend(Backend):
         attention: an attention implementation of transformers, or auto.
         near_ties: what becomes of rows in which a token leads the next one by so little that the shape of a batch could
             decide: alone decodes them one by one, count only marks them.
+
+    Attributes:
+        stats: what was computed so far: batches of ``verify`` with their tokens, and with padding computed; tokens
+            decoded in so many steps, and rows alone.
 
     Raises:
         UserError: the device is not there, or the model cannot be loaded.
@@ -89,7 +72,7 @@ class TransformersBackend(Backend):
         self.model = Model(base_model, adapters, dtype=dtype, device=device, attention=attention)
         self.batch_tokens = batch_tokens or BATCH_TOKENS[self.model.device.type]
         self.budget = {"pass": self.batch_tokens, "cache": CACHED * self.batch_tokens}
-        self.stats = Stats()
+        self.stats: Counter[str] = Counter()
         self.dtype = str(self.model.dtype).removeprefix("torch.")
         self.near, self.near_alone = NEAR[self.dtype], near_ties == "alone"
         config = self.model.net.config.get_text_config()
@@ -194,8 +177,8 @@ class TransformersBackend(Backend):
         most = row.most if self.room is None else min(row.most, self.room - len(row.given) + 1)
         while True:
             [(_, [found])] = self._batches(iter([[row]]), "alone", self._generate)
-            self.stats.decoded += len(found.tokens)
-            self.stats.alone += 1
+            self.stats["decoded"] += len(found.tokens)
+            self.stats["alone"] += 1
             answer = self._answer(adapter, row, found)
             if row.limit >= most or not row.gave_up(found.tokens):
                 return answer
@@ -282,17 +265,17 @@ class TransformersBackend(Backend):
 
     def _score(self, batch: list[Row]) -> Scores:
         scores = score(self.model, batch)
-        self.stats.batches += 1
-        self.stats.tokens += sum(row.length for row in batch)
-        self.stats.computed += len(batch) * max(row.length for row in batch)
+        self.stats["batches"] += 1
+        self.stats["tokens"] += sum(row.length for row in batch)
+        self.stats["computed"] += len(batch) * max(row.length for row in batch)
         return scores
 
     def _decode(self, batch: list[Row]) -> list[Decoded]:
         limits, stop = [row.limit for row in batch], self.near if self.near_alone else -inf
         with torch.inference_mode():
             answers, steps = decode_batch(self.model, [row.begun for row in batch], limits, batch[0].tokens.end, stop)
-        self.stats.steps += steps
-        self.stats.decoded += sum(len(answer.tokens) for answer in answers)
+        self.stats["steps"] += steps
+        self.stats["decoded"] += sum(len(answer.tokens) for answer in answers)
         return answers
 
 
