@@ -12,7 +12,6 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..atomic import sha256_of
 from ..errors import UserError, clip, nearest, shell_quoted, shown
 from .build import resumed
 from .folder import Folder
@@ -143,14 +142,9 @@ def opened(source: Folder, shard: ShardRecord) -> Iterator[BinaryIO]:
     Raises:
         UserError: it is missing or differs.
     """
-    try:
-        file = source.open(shard.path)
-    except FileNotFoundError:
-        raise damaged(source, shard, "it is missing") from None
-    with file:
-        if sha256_of(file) != shard.sha256:
-            raise damaged(source, shard, "its sha256 is another one")
-        file.seek(0)
+    if not source.equals(shard.path, shard.bytes, shard.sha256):
+        raise damaged(source, shard, "it is missing, or its sha256 is another one")
+    with source.open(shard.path) as file:
         yield file
 
 

@@ -80,8 +80,8 @@ class Folder:
         whole = self.path / path
         return whole.read_bytes() if whole.exists() else None
 
-    def open(self, path: str) -> BinaryIO:
-        """Open a file for reading.
+    def open(self, path: str) -> AbstractContextManager[BinaryIO]:
+        """Open a file for reading, until the block ends.
 
         Raises:
             OSError: there is none, or it cannot be read.
@@ -92,9 +92,7 @@ class Folder:
         """Read a file, and tell whether it is there and every byte is what it should be."""
         try:
             with self.open(path) as file:
-                if file.seek(0, os.SEEK_END) != size:
-                    return False
-                return sha256_of(file) == sha256
+                return file.seek(0, os.SEEK_END) == size and sha256_of(file) == sha256
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return False
 

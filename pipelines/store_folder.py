@@ -11,13 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ..atomic import sha256_of
 from ..errors import FULL, UserError, shown
 from .folder import Folder, task_of
 from .manifest import CARD, MANIFEST, PLAN, STATE, ShardRecord, is_shard, json_bytes
 from .store import Damaged, at_once, connect, split_url, told
 
 NOTES = f"{STATE}/shards"  # an object a finished shard: nothing can be appended to one
-BLOCK = 1 << 20  # bytes that a reader fetches at least
+BLOCK, WHOLE = 1 << 20, 16 << 20  # bytes that a reader fetches at least, of some rows and of all
 
 
 def open_folder(name: str | os.PathLike[str]) -> Folder:
@@ -71,14 +72,24 @@ class StoreFolder(Folder):
             return bytes(store.cat_file(path))
         return None
 
-    def open(self, path: str) -> BinaryIO:
+    @contextmanager
+    def open(self, path: str, block: int = BLOCK) -> Iterator[BinaryIO]:
         with self._store("reading", path) as store:
-            file: BinaryIO = store.open(path, "rb", block_size=BLOCK)
-            return file
+            file = store.open(path, "rb", block_size=block)
+        with file:
+            try:
+                yield file
+            except (ValueError, LookupError, TypeError):  # the reader's, of what the file holds
+                raise
+            except Exception as error:
+                if isinstance(error, OSError) and error.errno is None:  # Arrow's own
+                    raise
+                with self._store("reading", path):
+                    raise
 
     def equals(self, path: str, size: int, sha256: str) -> bool:
-        with suppress(Damaged), self._store("reading", path):
-            return super().equals(path, size, sha256)
+        with suppress(Damaged, FileNotFoundError), self.open(path, WHOLE) as file:
+            return file.seek(0, os.SEEK_END) == size and sha256_of(file) == sha256
         return False
 
     def sizes(self, under: str = "") -> dict[str, int]:

@@ -1,6 +1,5 @@
 """Verify one part of a shard: runs in a worker process and gives back findings and hashes, never rows."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from .. import tm
+from ..atomic import sha256_of
 from ..errors import clip
 from ..tm.instructions import instruction
 from .sampling.split import sides
@@ -125,7 +125,7 @@ def verify_part(part: Part, draws: Draws) -> PartResult:
     try:
         if part.sha256 is not None:
             with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+                found = sha256_of(file)
             if found != part.sha256:
                 result.add(Finding("file", part.path, None, f"sha256 is {found}, the manifest says {part.sha256}"))
     except OSError as error:

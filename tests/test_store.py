@@ -169,6 +169,17 @@ def test_requests_are_made_again(s3: "S3Server", local: Path) -> None:
     build(plan_of("left_mask"), URL, workers=1)
 
 
+def test_a_store_that_fails_while_rows_are_read_for_the_card(s3: "S3Server") -> None:
+    from caef_data.tests.s3_server import Fault
+
+    build(plan_of("add"), URL, workers=1)
+    s3.faults.append(Fault("get", 500, r"add-.*parquet$", times=5))
+    with pytest.raises(UserError, match=r"^reading s3://bucket/some/place/add-.*parquet failed: InternalError\n"):
+        build(plan_of("left_mask"), URL, workers=1)
+    build(plan_of("left_mask"), URL, workers=1)
+    assert call("verify", URL, "--workers", 1)[0] == 0
+
+
 @pytest.mark.parametrize(
     ("fault", "kind", "words"), [(403, "put", "is not allowed (AccessDenied)"), (403, "list", "is not allowed")]
 )
