@@ -302,6 +302,14 @@ def test_a_machine_written_for_0_1_0_gives_the_same_rows_as_its_short_form() -> 
     assert texts[0] == texts[1]
 
 
+def test_other_names_of_0_1_0_are_known_or_refused() -> None:
+    """``refusal`` goes on as ``domain_error``; families are named now: a method that gives them is no longer asked."""
+    own = type("Own", (Max,), {"refusal": lambda self, a, b: "a is 3" if a == 3 else None})
+    assert own().domain_error(3, 1) == "a is 3" and own().domain_error(1, 3) is None
+    with pytest.raises(TypeError, match="families is no longer asked for: see Machine.stress"):
+        type("Own", (Max,), {"families": lambda self: ()})
+
+
 class Turning(BasicMachine):
     """Goes to the end of a number and copies it on the way back: its head goes left."""
 

@@ -6,7 +6,8 @@ called once for every view that its control states can meet, and each command is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -89,6 +90,7 @@ Decide = Callable[[View], str]  # gives the command line of what a machine sees
 class Case:
     """One view and what follows from it; ``symbols`` holds those that ``decide`` has looked at."""
 
+    control: Control
     symbols: Mapping[int, str]
     line: str | None
     then: Control
@@ -111,7 +113,13 @@ def _cases(decide: Decide, heads: int, control: Control) -> Iterator[Case]:
             continue
         except Exception:  # the machine's own: it is raised where a run meets the case
             line, then = None, now
-        yield _case(symbols, line, now, then)
+        written, kept = len(then.output) - len(now.output), min(len(now.output), len(then.output))
+        if abs(written) > 1 or any(abs(move) > 1 for move in then.heads):
+            raise Untabulated("a command writes or moves by more than one place")
+        if then.output[:kept] != now.output[:kept]:
+            raise Untabulated("a command takes a digit back and writes another")
+        follows = Control(then.state, then.carry, then.flag, then.pending)
+        yield Case(control, symbols, line, follows, then.heads, written, then.output[-1] if written > 0 else "")
 
 
 def _example(control: Control, heads: int, symbols: Mapping[int, str]) -> Configuration:
@@ -119,17 +127,6 @@ def _example(control: Control, heads: int, symbols: Mapping[int, str]) -> Config
     state, carry, flag, pending = control
     output = "7" + symbols[LAST] if symbols.get(LAST) else "" if LAST in symbols else "77"
     return Configuration(state, ("",) * heads, (0,) * heads, carry, output, flag, pending)
-
-
-def _case(symbols: Mapping[int, str], line: str | None, now: Configuration, then: Configuration) -> Case:
-    written = len(then.output) - len(now.output)
-    if abs(written) > 1 or any(abs(move) > 1 for move in then.heads):
-        raise Untabulated("a command writes or moves by more than one place")
-    kept = min(len(now.output), len(then.output))
-    if then.output[:kept] != now.output[:kept]:
-        raise Untabulated("a command takes a digit back and writes another")
-    control = Control(then.state, then.carry, then.flag, then.pending)
-    return Case(symbols, line, control, then.heads, written, then.output[-1] if written > 0 else "")
 
 
 class Table:
@@ -150,27 +147,26 @@ class Table:
 
     def __init__(self, decide: Decide, heads: int) -> None:
         self.heads = heads
-        found: dict[Control, list[Case]] = {}
-        todo = [Control("q0")]
+        controls, cases, todo = dict[Control, None](), list[Case](), [Control("q0")]
         while todo:
             control = todo.pop()
-            if control in found or control.state == "qH":
+            if control in controls or control.state == "qH":
                 continue
-            found[control] = list(_cases(decide, heads, control))
-            todo += [case.then for case in found[control] if case.line is not None]
-            if len(found) * 121 > MOST_CODES:
-                raise Untabulated(f"it has more than {len(found):,} states with their registers")
-        looking = {control for control, cases in found.items() if any(LAST in case.symbols for case in cases)}
-        found = dict(sorted(found.items(), key=lambda item: item[0] in looking))
+            controls[control] = None
+            own = list(_cases(decide, heads, control))
+            cases += own
+            todo += [case.then for case in own if case.line is not None]
+            if len(controls) * 121 > MOST_CODES:
+                raise Untabulated(f"it has more than {len(controls):,} states with their registers")
+        looking = {case.control for case in cases if LAST in case.symbols}
+        ends = {case.then for case in cases if case.then.state == "qH"}
+        self.controls = (*sorted(controls, key=looking.__contains__), *sorted(ends))
+        self.lines = (*dict.fromkeys(case.line for case in cases if case.line is not None), HALT)
         self.looks_back = bool(looking)
-        self.writes_late = any(case.written > 0 for control in looking for case in found[control])
-        self.takes_back = any(case.written < 0 for cases in found.values() for case in cases)
-        self._follow(found)
-        ends = {case.then for cases in found.values() for case in cases if case.then.state == "qH"}
-        self.controls = (*found, *sorted(ends))
-        lines = dict.fromkeys(case.line for cases in found.values() for case in cases if case.line is not None)
-        self.lines = (*lines, HALT)
-        self._fill(found, {line: number for number, line in enumerate(lines)}, len(looking))
+        self.writes_late = any(case.written > 0 and case.control in looking for case in cases)
+        self.takes_back = any(case.written < 0 for case in cases)
+        self._follow(cases)
+        self._fill(cases, len(controls), len(looking))
 
     @property
     def stride(self) -> int:
@@ -187,30 +183,30 @@ class Table:
         """The code of the first step: all symbols are blank, the output is empty."""
         return self.stride - 1
 
-    def _fill(self, found: Mapping[Control, list[Case]], lines: Mapping[str, int], looking: int) -> None:
+    def _fill(self, cases: Sequence[Case], going: int, looking: int) -> None:
         number = {control: place for place, control in enumerate(self.controls)}
+        lines = {line: place for place, line in enumerate(self.lines)}
         stride, places = self.stride, np.arange(self.stride)
-        self.looking, self.halted = (len(found) - looking) * stride, len(found) * stride
+        self.looking, self.halted = (going - looking) * stride, going * stride
         self.idle = len(self.controls) * stride
         self.lost, size = self.idle + stride, self.idle + 2 * stride
         self.next = np.arange(size) // stride * stride
         self.moved, self.written = np.zeros(size, np.int64), np.full(size, NOTHING, np.uint8)
         self.command = np.full(size, len(self.lines) - 1, np.int64)
         digits = {0: places % 11, 1: places // 11 % 11, LAST: places // 11**self.heads}
-        for control, cases in found.items():
-            for case in cases:
-                here = np.ones(stride, np.bool_)
-                for symbol, text in case.symbols.items():
-                    here &= digits[symbol] == SYMBOLS.index(text)
-                codes = number[control] * stride + np.flatnonzero(here)
-                if case.line is None:
-                    self.next[codes] = self.lost
-                    continue
-                self.next[codes] = number[case.then] * stride
-                fields = *(*case.moves, 0)[:2], case.written, 1
-                self.moved[codes] = sum(value << SHIFT * at for at, value in enumerate(fields))
-                self.written[codes] = int(case.digit) if case.digit else NOTHING
-                self.command[codes] = lines[case.line]
+        for case in cases:
+            here = np.ones(stride, np.bool_)
+            for symbol, text in case.symbols.items():
+                here &= digits[symbol] == SYMBOLS.index(text)
+            codes = number[case.control] * stride + np.flatnonzero(here)
+            if case.line is None:
+                self.next[codes] = self.lost
+                continue
+            self.next[codes] = number[case.then] * stride
+            fields = *(*case.moves, 0)[:2], case.written, 1
+            self.moved[codes] = sum(value << SHIFT * at for at, value in enumerate(fields))
+            self.written[codes] = int(case.digit) if case.digit else NOTHING
+            self.command[codes] = lines[case.line]
         self.waiting = np.where((self.next >= self.looking) & (self.next < self.halted), self.idle, self.next)
         self.digit = np.where(self.written == NOTHING, 0, self.written).astype(np.uint8)
         self.output = field(self.moved + self.start, 2).astype(np.int16)
@@ -252,30 +248,30 @@ class Table:
         heads = (one, other)[: self.heads]
         return Configuration(state, now.tapes, heads, carry, "".join(output), flag, pending), steps
 
-    def _follow(self, found: Mapping[Control, list[Case]]) -> None:
+    def _follow(self, cases: Sequence[Case]) -> None:
         """Note what holds of all that may follow a case, once for all runs.
 
         Raises:
             Untabulated: a digit may be written where one was taken back: earlier entries would show the new digit.
         """
-        pairs = [(control, case) for control, cases in found.items() for case in cases]
-        follows = {control: {case.then for case in cases} for control, cases in found.items()}
+        follows = defaultdict[Control, set[Control]](set)
+        for case in cases:
+            follows[case.control].add(case.then)
         start = Control("q0")
-        writes = _leading_to({control for control, case in pairs if case.written > 0}, follows)
-        if any(case.written < 0 and case.then in writes for _, case in pairs):
+        writes = _leading_to({case.control for case in cases if case.written > 0}, follows)
+        if any(case.written < 0 and case.then in writes for case in cases):
             raise Untabulated("it writes again where it took a digit back")
         # The digit at place p, if there is one, is written in step p + 1: from the second step on, without a pause.
         self.writes_in_step = not any(
-            case.written > 0 if control == start else case.written < 1 and case.then in writes
-            for control, case in pairs
+            case.written > 0 if case.control == start else case.written < 1 and case.then in writes for case in cases
         )
         # The symbols of step k are those at place k - 1: heads enter first and move on while they read. Heads that
         # have stopped behind their tape read nothing; those that stop elsewhere must not be read again.
         self.in_step = True
         for head in range(self.heads):
-            reads = _leading_to({control for control, case in pairs if head in case.symbols}, follows)
-            for control, case in pairs:
-                behind = case.symbols.get(head) == "" and control.state != "q0"
+            reads = _leading_to({case.control for case in cases if head in case.symbols}, follows)
+            for case in cases:
+                behind = case.symbols.get(head) == "" and case.control.state != "q0"
                 stopped = case.moves[head] < 0 or case.moves[head] != 1 and not behind
                 self.in_step &= not (stopped and case.then in reads)
 

@@ -6,6 +6,7 @@ the split's side, in small ones the i-th such candidate of a permutation of the 
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -89,27 +90,23 @@ class ClassSampler:
 
     def classes(self, numbers: I64 | None = None) -> dict[tuple[int, int], int]:
         """Return how many expressions each class (len a, len b) has, of these numbers or of all."""
-        if (self.len_a == 0).any():  # cells that leave the length of a to the draw
-            len_a, len_b, count = self._drawn_classes(np.arange(self.num_expressions) if numbers is None else numbers)
-        else:
-            len_a, len_b = self.len_a, self.len_b
-            own = self.count if numbers is None else np.bincount(self.of(numbers)[0], minlength=len(self.count))
-            count = own.astype(np.int64)
-        total: dict[tuple[int, int], int] = {}
-        for a, b, n in zip(len_a.tolist(), len_b.tolist(), count.tolist(), strict=True):
-            if n:
-                total[a, b] = total.get((a, b), 0) + n
-        return total
+        total: Counter[int] = Counter()
+        for len_a, len_b, count in self._lengths(numbers):
+            pairs, place = np.unique(len_a * PAIR + len_b, return_inverse=True)
+            for pair, n in zip(pairs.tolist(), np.bincount(place, weights=count).tolist(), strict=True):
+                total[pair] += int(n)
+        return {(pair // PAIR, pair % PAIR): n for pair, n in sorted(total.items()) if n}
 
-    def _drawn_classes(self, numbers: I64) -> tuple[I64, I64, I64]:
-        """Return the lengths of a and of b, and how many of these expressions have both."""
-        found: Counter[int] = Counter()
-        for start in range(0, len(numbers), TOGETHER):
+    def _lengths(self, numbers: I64 | None) -> Iterator[tuple[I64, I64, I64]]:
+        """Yield columns of lengths of a, lengths of b, and how many expressions have them."""
+        if (self.len_a > 0).all():
+            own = self.count if numbers is None else np.bincount(self.of(numbers)[0], minlength=len(self.count))
+            yield self.len_a, self.len_b, own
+            return
+        numbers = np.arange(self.num_expressions) if numbers is None else numbers
+        for start in range(0, len(numbers), TOGETHER):  # cells that leave the length of a to the draw
             operands, _ = self.operands(numbers[start : start + TOGETHER])
-            pairs, counts = np.unique(operands.a.length * PAIR + operands.second.length, return_counts=True)
-            found.update(dict(zip(pairs.tolist(), counts.tolist(), strict=True)))
-        pairs = np.array(sorted(found), np.int64)
-        return pairs // PAIR, pairs % PAIR, np.array([found[pair] for pair in pairs.tolist()], np.int64)
+            yield operands.a.length, operands.second.length, np.ones(len(operands), np.int64)
 
     @cached_property
     def keys(self) -> U64:
@@ -121,24 +118,28 @@ class ClassSampler:
         cell = np.searchsorted(self.start, numbers, "right") - 1
         return cell, numbers - self.start[cell]
 
+    @cached_property
+    def indexed(self) -> Bool:
+        """Whether each cell's candidates are numbered as a whole, so that none comes twice."""
+        indexed = np.zeros(len(self.law), np.bool_)
+        for at, one in enumerate(self.laws):
+            mine = np.flatnonzero(self.law == at)
+            indexed[mine] = fits(one, self.len_a[mine], self.len_b[mine])
+        return indexed
+
     def operands(self, numbers: I64) -> tuple[Operands, I64]:
         """Return the expressions of these numbers, and the index of each one's variant in ``names``."""
         cell, index = self.of(numbers)
-        law = self.law[cell]
-        parts: list[tuple[I64, Operands]] = []
-        scanned = self.scanned[cell]
-        indexed = np.zeros(len(cell), np.bool_)
-        for at, one in enumerate(self.laws):
-            mine = np.flatnonzero(law == at)
-            indexed[mine] = fits(one, self.len_a[cell[mine]], self.len_b[cell[mine]])
-            for listed in (True, False):
-                for boxed in (True, False):
-                    rows = mine[(scanned[mine] == listed) & (indexed[mine] == boxed)]
-                    if len(rows) and listed:
-                        counter = self.found[self.first[cell[rows]] + index[rows]]
-                        parts.append((rows, self.candidates(at, cell[rows], counter, boxed)[0]))
-                    elif len(rows):
-                        parts.append((rows, self._first_on_side(at, cell[rows], index[rows], boxed)))
+        law, parts = self.law[cell], list[tuple[I64, Operands]]()
+        kind = 4 * law + 2 * self.scanned[cell] + self.indexed[cell]
+        for one in np.unique(kind).tolist():
+            rows = np.flatnonzero(kind == one)
+            own, indexed = cell[rows], bool(one & 1)
+            if one & 2:
+                counter = self.found[self.first[own] + index[rows]]
+                parts.append((rows, self.candidates(one // 4, own, counter, indexed)[0]))
+            else:
+                parts.append((rows, self._first_on_side(one // 4, own, index[rows], indexed)))
         return merged(parts, len(numbers)), law
 
     def candidates(self, law: int, cell: I64, counter: U64, indexed: bool) -> tuple[Operands, Bool]:

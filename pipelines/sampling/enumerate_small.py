@@ -94,11 +94,10 @@ class _Scan:
         cells = self.cells
         want = self._with_room(np.flatnonzero(cells.scanned))
         scanned = np.flatnonzero(cells.scanned & (want > 0))
-        for at, law in enumerate(cells.laws):
+        for at in range(len(cells.laws)):
             mine = scanned[cells.law[scanned] == at]
-            boxed = fits(law, cells.len_a[mine], cells.len_b[mine])
             for indexed in (True, False):
-                group = mine[boxed == indexed]
+                group = mine[cells.indexed[mine] == indexed]
                 width = int(max(cells.len_a[group].max(initial=1), cells.len_b[group].max(initial=1)))
                 step = max(1, CHUNK * 20 // max(width, 20) // 64)
                 for lowest in range(0, len(group), step):
