@@ -8,11 +8,11 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from ..errors import UserError, clip
+from ..errors import UserError, clip, shell_quoted
 from ..tm import Dialect, Machine, align_in, align_out, known_dialect, machine, operands, transitions
 from ..tm.basic import BasicMachine
 from ..tm.composer import Composer
-from ..tm.expression import EXAMPLE, OPERAND_RULE, parse_expression, parse_operand
+from ..tm.expression import EXAMPLE, OPERAND_RULE, parse_expression, parse_operand, signs
 from ..tm.interpreter import execute, tape_text, units_first
 from ..tm.machine import HALT
 from .trace_view import Part, basic_parts, brief, command_words, composer_parts, goto, place, state_rows
@@ -161,6 +161,12 @@ def problems_of(words: Sequence[str], task: str | None, lines: Iterable[str]) ->
     for word in words:
         if word.startswith("-") and word != "-" and not word[1].isdecimal():
             raise UserError(f"show has no option {clip(word)}", next_step="caef-data show --help")
+    if task is None and len(words) > 1 and not {*words}.isdisjoint({*signs(), "="}):
+        raise UserError(
+            "an expression has no blanks in it",
+            where=clip(" ".join(words)),
+            next_step=f"caef-data show {shell_quoted(''.join(words)[:100])}",
+        )
     if list(words) != ["-"]:
         return [parse_problem(words, task)] if task else [parse_problem([word]) for word in words]
     found = [parse_problem(line.split() if task else [line.strip()], task) for line in lines if line.strip()]

@@ -366,6 +366,7 @@ def test_show_takes_several_expressions_and_standard_input(call: Any, monkeypatc
     for words in (["-3+4="], ["--", "-3+4="]):
         refused(call("show", *words), "operand a is negative")
     refused(call("show", "3+4=", "3-4="), "sub needs a >= b")
+    refused(call("show", "12", "-", "9", "="), "no blanks", "caef-data show 12-9=")
     refused(call("show", "--jsn", "1+2="), "no option '--jsn'")
 
 
