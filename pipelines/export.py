@@ -80,14 +80,18 @@ def export(
         aside.mkdir(parents=True)
         try:
             made = _write_all(source, aside, style, parts, progress)
-            _make_room(target, kept)
-            for name, split in made:
-                (target / name).mkdir(exist_ok=True)
-                os.rename(aside / name / split, target / name / split)
-            origin = {key: manifest[key] for key in ("identity", "versions")}
-            _finish(target, style, parts, origin, dict(sorted({**kept, **made}.items())))
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+        except BaseException:
+            shutil.rmtree(aside)
+            if any(target.iterdir()) and not (target / DONE).exists():
+                aside.mkdir()  # it still marks what an export that was killed left here as ours
+            raise
+        _make_room(target, kept)
+        for name, split in made:
+            (target / name).mkdir(exist_ok=True)
+            os.rename(aside / name / split, target / name / split)
+        origin = {key: manifest[key] for key in ("identity", "versions")}
+        _finish(target, style, parts, origin, dict(sorted({**kept, **made}.items())))
+        shutil.rmtree(aside)
     return made
 
 
