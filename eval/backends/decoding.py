@@ -19,15 +19,10 @@ LOOK_EVERY = {"cpu": 1, "cuda": 8}  # steps between looks at what came: each loo
 
 @dataclass
 class Decoded:
-    """What decoding gave for a row.
+    """What decoding gave for a row."""
 
-    Args:
-        tokens: with the end token, where it came.
-        margin: smallest lead of one of them over the next best token; NaN where a logit is not finite.
-    """
-
-    tokens: list[int]
-    margin: float
+    tokens: list[int]  # with the end token, where it came
+    margin: float  # smallest lead of one of them over the next best token; NaN where a logit is not finite
 
     def take(self, came: list[int], leads: list[float], end: int, stop_below: float) -> bool:
         """Add what came, up to the end token or a lead too small; tell whether the row goes on."""
@@ -76,17 +71,11 @@ def decode_alone(model: Model, given: Sequence[int], limit: int, end: int) -> De
 
 @dataclass
 class _State:
-    """What the next step needs of the rows still alive.
+    """What the next step needs of the rows still alive."""
 
-    Args:
-        cache: keys and values of all tokens so far.
-        mask: 1 where a token stands, 0 where padding does, shape (rows, tokens so far).
-        position: of each token of the step, shape (rows, tokens of the step).
-    """
-
-    cache: DynamicCache
-    mask: torch.Tensor
-    position: torch.Tensor
+    cache: DynamicCache  # keys and values of all tokens so far
+    mask: torch.Tensor  # 1 where a token stands, 0 where padding does, shape (rows, tokens so far)
+    position: torch.Tensor  # of each token of the step, shape (rows, tokens of the step)
 
     def keep(self, slots: torch.Tensor) -> None:
         """Drop all rows but these."""
@@ -149,11 +138,7 @@ def decode_batch(
 
 
 def _leading(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the likeliest tokens and by how much they lead; NaN where that is not finite.
-
-    Args:
-        logits: shape (rows, vocabulary).
-    """
+    """Return the likeliest tokens of logits (rows, vocabulary) and by how much they lead; NaN: not finite."""
     best, token = logits.max(-1)
     rest = logits.scatter(-1, token[:, None], -torch.inf).amax(-1)
     return token, torch.where(best.isfinite(), best.double() - rest.double(), torch.nan)

@@ -18,35 +18,20 @@ NEAR = {"float32": 1e-3, "float16": 0.25, "bfloat16": 1.0}
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A question in tokens.
+    """A question in tokens."""
 
-    Args:
-        index: of the question.
-        question: the texts.
-        tokens: the tokenizer.
-        given: what the model reads.
-        expected: tokens of the right answer, without the end.
-        target: the text that these tokens must be: the right answer, and before it what ``given`` lacks of the prompt.
-        exact: they are it. Where not, only decoding can tell.
-        merges: the tokenizer merges the end of the prompt with the answer.
-        known: how many of the expected tokens the model is given when it decodes.
-        limit: tokens to decode, at most.
-        least: smallest lead of the known tokens.
-        alone: the row shares no batch.
-    """
-
-    index: int
+    index: int  # of the question
     question: Ask
     tokens: Tokens
-    given: list[int]
-    expected: list[int]
-    target: str
-    exact: bool
-    merges: bool
-    known: int
-    limit: int
-    least: float = float("inf")
-    alone: bool = False
+    given: list[int]  # what the model reads
+    expected: list[int]  # the right answer, without the end
+    target: str  # what these tokens must be: the right answer, and before it what ``given`` lacks of the prompt
+    exact: bool  # they are it; where not, only decoding can tell
+    merges: bool  # the tokenizer merges the end of the prompt with the answer
+    known: int  # how many of the expected tokens the model is given when it decodes
+    limit: int  # tokens to decode, at most
+    least: float = float("inf")  # smallest lead of the known tokens
+    alone: bool = False  # it shares no batch
 
     @property
     def length(self) -> int:
@@ -68,11 +53,7 @@ class Row:
         return self.target.startswith(text.rstrip(NO_WORD))
 
     def gave_up(self, given: Sequence[int]) -> bool:
-        """Tell whether decoding gave up on what may still become the right answer, spelled in more tokens.
-
-        Args:
-            given: the tokens decoded, with the end token where it came.
-        """
+        """Tell whether decoding gave up, after these tokens, on what may still become the right answer in more."""
         ended = bool(given) and given[-1] == self.tokens.end
         return self.question.certain and not ended and self.may_become_right([*self.expected[: self.known], *given])
 
@@ -99,12 +80,7 @@ class Row:
         return replace(found, margin=least, near_tie=least is not None and least < near, merges=self.merges)
 
     def verdict(self, answer: Answer, margin: float | None = None) -> Verdict:
-        """Return the verdict that a decoded answer gives.
-
-        Args:
-            answer: from ``answer``.
-            margin: of the forward pass, which tells of wrong answers how far the right one was.
-        """
+        """Return the verdict that a decoded answer gives; ``margin``: of the forward pass, where there was one."""
         right = answer.ended and answer.text == self.question.expected
         missed = margin if margin is not None and margin <= 0 else None
         return Verdict(
@@ -120,13 +96,7 @@ class Row:
 
 
 def spell_rows(tokens: Tokens, questions: Sequence[Ask], indices: Sequence[int]) -> Iterator[Row]:
-    """Yield questions in tokens, whatever a model can take.
-
-    Args:
-        tokens: the tokenizer.
-        questions: all questions.
-        indices: which of them.
-    """
+    """Yield some of all questions in tokens, whatever a model can take."""
     chosen = [questions[index] for index in indices]
     spelled = tokens.spell([one.prompt for one in chosen], [one.expected for one in chosen])
     for index, question, one in zip(indices, chosen, spelled, strict=True):
@@ -138,21 +108,13 @@ def spell_rows(tokens: Tokens, questions: Sequence[Ask], indices: Sequence[int])
 
 
 class Found(NamedTuple):
-    """What a forward pass over a question and its right answer found.
+    """What a forward pass over a question and its right answer found."""
 
-    Args:
-        first: index of the first token of the right answer that is not the likeliest; more than there are if all are.
-        top: the likeliest token there.
-        margin: smallest lead of a right token over the best other one, up to the first wrong one, which is negative.
-        before: the same, without the wrong one.
-        closest: smallest distance of the likeliest token from the next one, up to the first wrong one.
-    """
-
-    first: int
-    top: int
-    margin: float
-    before: float
-    closest: float
+    first: int  # index of the first token of the right answer that is not the likeliest; more than there are if all are
+    top: int  # the likeliest token there
+    margin: float  # smallest lead of a right token over the best other one, up to the first wrong one: that is negative
+    before: float  # the same, without the wrong one
+    closest: float  # smallest distance of the likeliest token from the next one, up to the first wrong one
 
 
 def judge(row: Row, found: Found, near: float, *, alone: bool) -> Verdict | Row:

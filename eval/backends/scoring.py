@@ -16,15 +16,10 @@ FILL = 0.97  # of a batch's tokens at least so many are a row's own, the rest pa
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Scores under way: the device may still be computing them.
+    """Scores under way: the device may still be computing them."""
 
-    Args:
-        found: shape (5, rows): what ``Found`` holds; ``closest`` is negative where a logit is not finite.
-        done: tells when they have come from a GPU.
-    """
-
-    found: torch.Tensor
-    done: torch.cuda.Event | None
+    found: torch.Tensor  # shape (5, rows): what ``Found`` holds; ``closest`` is negative where a logit is not finite
+    done: torch.cuda.Event | None  # tells when they have come from a GPU
 
     def read(self) -> list[Found]:
         """Wait for the scores; return those of each row."""

@@ -23,19 +23,12 @@ NO_WORD = "\N{REPLACEMENT CHARACTER}"
 
 
 class Spelled(NamedTuple):
-    """A question and its right answer in tokens.
+    """A question and its right answer in tokens."""
 
-    Args:
-        given: what the model reads.
-        answer: what it must write, without the end.
-        piece: text of the prompt's end that the model must write first, where ``given`` stops before it.
-        merges: the tokenizer merges the end of the prompt with the answer when it reads them as one text.
-    """
-
-    given: list[int]
-    answer: list[int]
-    piece: str
-    merges: bool
+    given: list[int]  # what the model reads
+    answer: list[int]  # what it must write, without the end
+    piece: str  # text of the prompt's end that the model must write first, where ``given`` stops before it
+    merges: bool  # read as one text, the end of the prompt and the answer merge
 
 
 class Tokens:
@@ -244,12 +237,7 @@ def answers_like(prompt: str, completion: str) -> tuple[str, ...]:
 
 
 def load_tokenizer(folder: Path | str, template: str | None = None, *, joined: bool = False) -> Tokens:
-    """Load the tokenizer of a base model or adapter; no code of its own is run.
-
-    Args:
-        folder: folder, or name on the Hub, of the model.
-        template: the text around each prompt; None for none.
-        joined: see ``Tokens``.
+    """Load the tokenizer of a model's folder or name on the Hub; no code of its own is run. The rest as ``Tokens``.
 
     Raises:
         UserError: there is none, it is damaged, or it has no end-of-text token.
@@ -307,13 +295,7 @@ def _silent() -> Iterator[None]:
 def load_tokenizers(
     base: Path | str, adapters: Mapping[str, Path | None], template: str | None = None, *, joined: bool = False
 ) -> dict[str, Tokens]:
-    """Load the tokenizer of the base model, and those that adapters bring.
-
-    Args:
-        base: folder, or name on the Hub, of the base model.
-        adapters: folder of each adapter by its name; None for the base model under that name.
-        template: the text around each prompt; None for none.
-        joined: see ``Tokens``.
+    """Load the tokenizer of the base model, and those that the folders of adapters bring. The rest as ``Tokens``.
 
     Returns:
         The tokenizer of each adapter: its own where its folder holds tokenizer files, else the base model's, which
@@ -344,13 +326,7 @@ def _files(folder: Path) -> frozenset[tuple[str, str]]:
 
 
 def differences(tokens: Tokens, base: Tokens, texts: Sequence[str]) -> list[str]:
-    """Return in words where an adapter's tokenizer disagrees with the base model's; nothing where they mean the same.
-
-    Args:
-        tokens: of the adapter.
-        base: of the base model.
-        texts: prompts and completions to try.
-    """
+    """Return in words where an adapter's tokenizer disagrees with the base model's on these texts."""
     if tokens is base:
         return []
     own, its = tokens.tokenizer.eos_token, base.tokenizer.eos_token
