@@ -344,3 +344,30 @@ def test_adapters_that_would_be_judged_otherwise_are_refused(tmp_path: Path, zoo
     with pytest.raises(UserError, match=why) as raised:
         Model(zoos["llama"].base, {"executors/add": tmp_path / "odd"}, device="cpu")
     assert str(tmp_path / "odd") in str(raised.value)
+
+
+TIED: dict[str, dict[str, Any]] = {  # settings of a LoRA on a model whose vocabulary projection is its embeddings
+    "whole embeddings": {"modules_to_save": ["embed_tokens"]},
+    "whole embeddings, tied": {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True},
+    "embeddings, tied": {"target_modules": ["q_proj", "embed_tokens"], "ensure_weight_tying": True},
+    "projection": {"target_modules": ["q_proj", "lm_head"]},
+    "some tokens": {"trainable_token_indices": {"embed_tokens": [1, 2, 3]}},
+    "saved unchanged": {},
+}
+
+
+@pytest.mark.parametrize("name", TIED)
+def test_tied_embeddings_stay_tied(tmp_path: Path, name: str) -> None:
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=64, tie_word_embeddings=True, **sizes)
+    save(tmp_path / "base", LlamaForCausalLM(config), make_tokenizer())
+    settings = {"target_modules": ["q_proj"], "init_lora_weights": False, "task_type": "CAUSAL_LM", **TIED[name]}
+    trained = get_peft_model(AutoModelForCausalLM.from_pretrained(tmp_path / "base"), LoraConfig(r=2, **settings))
+    for weight in (weight for weight in trained.parameters() if weight.requires_grad):
+        weight.data += torch.randn_like(weight) * 0.1
+    trained.save_pretrained(tmp_path / "adapter", save_embedding_layers="auto" if TIED[name] else True)
+    model = Model(tmp_path / "base", {name: tmp_path / "adapter"}, device="cpu")
+    model.use(name)
+    ids = torch.arange(1, 12)[None]
+    with torch.inference_mode():
+        assert torch.equal(model.net(input_ids=ids).logits, trained.eval()(input_ids=ids).logits)
