@@ -205,30 +205,23 @@
     if (drawn?.view && !drawn.row && drawn.chart.rows.length && box.matches(":focus-visible")) choose(box, drawn.chart.rows[0]);
   }
 
-  const element = (tag, text, attributes = {}) => {
+  const element = (tag, inside, attributes = {}) => {
     const made = Object.assign(document.createElement(tag), attributes);
-    if (text !== "") made.textContent = text;
+    made.append(...[inside].flat());
     return made;
   };
 
   // A map's numbers as a table; made when it is opened: a page of many maps has a million cells.
   function classTable(panel, show) {
-    const table = element("table", "");
-    const head = table.createTHead().insertRow();
-    head.append(element("th", panel.b.length > 1 ? "a \\ b" : "a", { scope: "col" }));
-    for (const b of panel.b) head.append(element("th", b || "right", { scope: "col" }));
-    const body = table.createTBody();
-    panel.a.forEach((a, x) => {
-      const row = body.insertRow();
-      row.append(element("th", a, { scope: "row" }));
-      panel.b.forEach((_, y) => {
-        const found = cell(panel, x, y, show);
-        const shown = element("td", found ? (found.label === "–" ? "not evaluated" : `${found.exact ?? found.label} `) : "");
-        if (found?.of) shown.append(element("small", found.of));
-        row.append(shown);
-      });
-    });
-    return table;
+    const header = (text, scope) => element("th", text, { scope });
+    const told = (found) => (found.label === "–" ? "not evaluated" : [`${found.exact ?? found.label} `, found.of ? element("small", found.of) : ""]);
+    const value = (x, y) => {
+      const found = cell(panel, x, y, show);
+      return element("td", found ? told(found) : "");
+    };
+    const head = [header(panel.b.length > 1 ? "a \\ b" : "a", "col"), ...panel.b.map((b) => header(b || "right", "col"))];
+    const rows = panel.a.map((a, x) => element("tr", [header(a, "row"), ...panel.b.map((_, y) => value(x, y))]));
+    return element("table", [element("thead", element("tr", head)), element("tbody", rows)]);
   }
 
   function fill(details) {
@@ -238,20 +231,10 @@
 
   function legend() {
     const changes = boxes.some((box) => box.dataset.show?.includes("−"));
-    const swatch = (fill, text) => {
-      const made = element("span", "");
-      const box = element("i", "");
-      box.style.background = fill;
-      made.append(box, text);
-      return made;
-    };
+    const swatch = (fill, text) => element("span", [element("i", "", { style: `background: ${fill}` }), text]);
     const parts = (bins) => bins.map(([, light, deep, text]) => swatch(isDark() ? deep : light, text));
     const rows = [[...parts(SHARES), swatch(theme().none, "not evaluated")], ...(changes ? [parts(CHANGES)] : [])];
-    document.querySelector(".legend").replaceChildren(...rows.map((row) => {
-      const made = element("div", "");
-      made.append(...row);
-      return made;
-    }));
+    document.querySelector(".legend").replaceChildren(...rows.map((row) => element("div", row)));
   }
 
   async function unpacked(id) {
@@ -322,18 +305,10 @@
     document.getElementById("no-charts").remove();
     filters.hidden = !filters.elements.length;
     recall();
-    const seen = new IntersectionObserver((entries) => {
-      for (const { target, isIntersecting } of entries) if (isIntersecting && !views.has(target)) draw(target);
-    }, { rootMargin: "600px" });
-    const sized = new ResizeObserver((entries) => {
-      for (const { target } of entries) {
-        if (views.has(target) && target.clientWidth && target.clientWidth !== views.get(target).width) draw(target);
-      }
-    });
-    for (const box of boxes) {
-      seen.observe(box);
-      sized.observe(box);
-    }
+    const each = (work) => (entries) => entries.forEach(({ target, isIntersecting }) => work(target, views.get(target), isIntersecting));
+    const seen = new IntersectionObserver(each((box, view, near) => near && !view && draw(box)), { rootMargin: "600px" });
+    const sized = new ResizeObserver(each((box, view) => view && box.clientWidth && box.clientWidth !== view.width && draw(box)));
+    boxes.forEach((box) => [seen, sized].forEach((observer) => observer.observe(box)));
   }
 
   filters.addEventListener("submit", (event) => event.preventDefault());
