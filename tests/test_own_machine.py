@@ -310,6 +310,15 @@ def test_other_names_of_0_1_0_are_known_or_refused() -> None:
         type("Own", (Max,), {"families": lambda self: ()})
 
 
+@pytest.mark.usefixtures("registered")
+def test_laws_and_families_that_nobody_knows_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value, said in (("law", "at_least_c", "did you mean 'at_least_b'"), ("stress", "pair", "'pairs'")):
+        with monkeypatch.context() as patch, pytest.raises(UserError, match=said):
+            patch.setattr(Max, name, value)
+            patch.delattr(Max, "variants")
+            make_plan(declared())
+
+
 class Turning(BasicMachine):
     """Goes to the end of a number and copies it on the way back: its head goes left."""
 

@@ -97,7 +97,7 @@ class Composer(Machine):
         """Return the template of the two lines of a state, without the last newline; at first registers are empty."""
         line = self.halted_line if state == "qH" else self.line
         if state == "q0":
-            line = re.sub(r"\{(?!title|state|[ab]\})\w+\}", "", line)
+            line = re.sub(r"\{(?!(?:title|state|a|b)\})\w+\}", "", line)
         line = line.replace("{title}", self.title).replace("{state}", state)
         commands = {"q0": self.begin, "qH": HALT} | {call.state: call.line for call in self.calls}
         return Template(f"{line}\n{commands[state]}")

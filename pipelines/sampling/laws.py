@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ...errors import UserError, clip, nearest
 from ...tm import columns
 from ...tm.classes import Coordinates, OperandDistribution, Variant
 from ...tm.columns import Bool, Number, Operands
@@ -196,7 +197,13 @@ LAWS = {
 
 
 def law(named: str | OperandDistribution) -> OperandDistribution:
-    """Return the distribution of a name; a machine of one's own may bring the object itself."""
+    """Return the distribution of a name; a machine of one's own may bring the object itself.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    if isinstance(named, str) and named not in LAWS:
+        raise UserError(f"there is no law {clip(named)}{nearest(named, LAWS)}", allowed=", ".join(LAWS))
     return LAWS[named] if isinstance(named, str) else named
 
 
