@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UserError, clip
-from ..pipelines.folder import shown
+from ..errors import UserError, clip, shown
 from ..pipelines.hub_source import HubFiles, HubPlace, Say, download, local_or_hub, look_up
 from .files import CHAT_TEMPLATE, CONFIG, TOKENIZER, VOCABULARIES, hash_of, pickled, read_json, shapes_in
 
@@ -58,53 +57,53 @@ def find_base(
     Raises:
         UserError: none is named, or several are, or it is not there, or damaged.
     """
-    if option is not None:
-        there = local_or_hub(option, "model", "--base-model", say)
-        if isinstance(there, Path) and HUB_NAME.fullmatch(option) and not os.path.lexists(there):
-            there = HubPlace("model", option, option="--base-model")  # an old one, with a name of one part
-        if isinstance(there, Path) and not os.path.isdir(there):
+    if option is None:
+        place = _named(adapters, root)
+    else:
+        place = local_or_hub(option, "model", "--base-model", say)
+        if isinstance(place, Path) and HUB_NAME.fullmatch(option) and not os.path.lexists(place):
+            place = HubPlace("model", option, option="--base-model")  # an old one, with a name of one part
+        if isinstance(place, Path) and not os.path.isdir(place):
             raise UserError(
                 f"there is no base model {shown(option)}",
                 where="--base-model",
                 allowed="a folder with config.json, tokenizer and weights, or a name on the Hub",
             )
-        return read_base(there, weights=weights) if isinstance(there, Path) else on_hub(there, say)
-    named: dict[tuple[Path | str, str | None], str] = {}
+    if isinstance(place, Path):
+        return read_base(place, weights=weights)
+    files = look_up(place, say)
+    return BaseModel(f"{place.name}@{files.place.revision}", files=files)
+
+
+def _named(adapters: Mapping[str, Adapter], root: Path | None) -> Path | HubPlace:
+    """Return the folder or Hub repository that the configurations of adapters name: all the same."""
+    named: dict[Path | HubPlace, str] = {}
     for name, adapter in adapters.items():
-        place = _named_by(adapter, root)
-        named.setdefault((place, None if isinstance(place, Path) else adapter.revision), name)
+        named.setdefault(_named_by(adapter, root), name)
     if len(named) != 1:
-        told = "; ".join(f"{name}: {shown(str(place))}" for (place, _), name in list(named.items())[:3])
+        places = {name: place.name if isinstance(place, HubPlace) else place for place, name in named.items()}
+        told = "; ".join(f"{name}: {shown(place)}" for name, place in list(places.items())[:3])
         raise UserError(
             f"the adapters name {len(named) or 'no'} base models{': ' * bool(told)}{told}",
             where=shown(str(root)),
             allowed="one base model for all",
             next_step="name it with --base-model",
         )
-    [(place, revision)] = named
-    if isinstance(place, Path):
-        return read_base(place, weights=weights)
-    return on_hub(HubPlace("model", place, revision, option="the base model that the adapters name"), say)
+    return next(iter(named))
 
 
-def _named_by(adapter: Adapter, root: Path | None) -> Path | str:
-    """Return the folder or Hub name of the base model that an adapter's configuration names."""
-    # os.path: a name may be too long for a file's, which pathlib takes for an error.
+def _named_by(adapter: Adapter, root: Path | None) -> Path | HubPlace:
     where, base = shown(adapter.path / CONFIG), adapter.base
     if base is None or root is None:
         raise UserError(
             "this adapter's configuration names no base model", where=where, next_step="name it with --base-model"
         )
-    if not Path(base).is_absolute():
-        for start in (adapter.path, root):
-            folder = (start / base).resolve()
-            if os.path.isfile(folder / MODEL):
-                return folder
-    # A path is seen from where the user stands, as the libraries that wrote it do.
-    if os.path.isfile(Path(base) / MODEL):
-        return Path(base).resolve()
+    # Beside the adapter; then from where the user stands, as the libraries that wrote the path see it.
+    for folder in (adapter.path / base, root / base, Path(base)):
+        if os.path.isfile(folder / MODEL):  # os.path: a name may be too long for a file's, which is an error to pathlib
+            return folder.resolve()
     if HUB_NAME.fullmatch(base):
-        return base
+        return HubPlace("model", base, adapter.revision, option="the base model that the adapters name")
     raise UserError(
         f"the base model that this adapter's configuration names is not here: {shown(base)}",
         where=where,
@@ -152,30 +151,19 @@ def _check_kernels(config: Any, folder: Path) -> None:
 
 def _weight_files(folder: Path) -> list[str]:
     """Return the names of the files that hold the weights, as transformers would choose them."""
-    if (folder / SINGLE).is_file():
-        shapes_in(folder / SINGLE)
-        return [SINGLE]
-    if (folder / INDEX).is_file():
+    names = [SINGLE]
+    if not (folder / SINGLE).is_file() and (folder / INDEX).is_file():
         held = read_json(folder / INDEX).get("weight_map")
         names = sorted({str(name) for name in held.values()}) if isinstance(held, dict) else []
         if not names or not all(re.fullmatch(r"[\w.-]+\.safetensors", name) for name in names):
             raise UserError(f"{INDEX} names no files of this folder", where=shown(folder))
-        for name in names:
-            shapes_in(folder / name)
-        return names
-    raise pickled(folder, "the base model") or UserError(
-        "the base model has no weights", where=shown(folder), allowed=f"{SINGLE}, or {INDEX}"
-    )
-
-
-def on_hub(place: HubPlace, say: Say) -> BaseModel:
-    """Look a base model up on the Hub, or in its cache on this machine.
-
-    Raises:
-        UserError: it is not there, or the Hub cannot be reached.
-    """
-    files = look_up(place, say)
-    return BaseModel(f"{place.name}@{files.place.revision}", files=files)
+    elif not (folder / SINGLE).is_file():
+        raise pickled(folder, "the base model") or UserError(
+            "the base model has no weights", where=shown(folder), allowed=f"{SINGLE}, or {INDEX}"
+        )
+    for name in names:
+        shapes_in(folder / name)
+    return names
 
 
 def fetch(base: BaseModel, *, weights: bool = True, say: Say = lambda line: None) -> BaseModel:
