@@ -283,6 +283,7 @@ def evaluate(
     name: Annotated[
         str | None, typer.Option(help="A name for the run, for report and compare. The newest run has it.")
     ] = None,
+    as_json: Annotated[bool | None, typer.Option("--json", help="Print the accuracies as JSON, for programs.")] = None,
     quiet: Quiet = False,
 ) -> None:
     """Evaluate adapters on a built dataset: --adapters ckpt/; writes result tables."""

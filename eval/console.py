@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -193,7 +194,7 @@ def _progress(agenda: Agenda, share: Share, log: Console) -> Iterator[Callable[[
 
 
 def print_accuracy(session: Session, note: str) -> None:
-    """Print the accuracies of a finished run, and what to do with its tables."""
+    """Print the accuracies of a finished run, for people with what to do with its tables."""
     console = open_console()
     accuracy, row = session.tables.read_classes(), session.tables.read_run()
     if accuracy is None or row is None:  # just now
@@ -202,6 +203,9 @@ def print_accuracy(session: Session, note: str) -> None:
             where=shown(str(session.tables.results)),
             next_step=f"remove the folders run_id={session.tables.run_id} there, and evaluate again",
         )
+    if session.settings.as_json:
+        print(json.dumps(_json(session.tables.run_id, row, accuracy)))
+        return
     table = Table()
     for name in ("task", "mode"):
         table.add_column(name, no_wrap=True)
@@ -227,6 +231,18 @@ def print_accuracy(session: Session, note: str) -> None:
     )
     console.print(f'ask it:  caef-data query{results} "{query}"', soft_wrap=True)
     console.print(f"see it:  caef-data report{results}", soft_wrap=True)
+
+
+def _json(run_id: str, row: dict[str, Any], accuracy: pa.Table) -> dict[str, Any]:
+    """Return what a finished run says of itself, and each task and mode with its counts and 95% interval."""
+    classes = []
+    for task, mode, n, correct, stripped, final in _totals(accuracy):
+        low, high = wilson(correct, n) if n else (None, None)
+        counts = {"n": n, "correct": correct, "correct_stripped": stripped, "final_correct": final}
+        rates = {"accuracy": correct / n if n else None, "low": low, "high": high}
+        classes.append({"task": task, "mode": mode, **counts, **rates})
+    said = {"run_id": run_id, **{name: row[name] for name in ("name", "calls", "seconds")}}
+    return {**said, "accuracy": classes, "notes": notes_of_borders(row)}
 
 
 def notes_of_borders(row: dict[str, Any]) -> list[str]:

@@ -57,6 +57,7 @@ class EvalSettings:
         baseline: evaluate the base model without adapters on raw questions.
         out: the results folder.
         name: what the run is called; the same run whatever its name.
+        as_json: print the accuracies as JSON; the same run, too.
 
     Raises:
         UserError: a value that these rules refuse.
@@ -82,6 +83,7 @@ class EvalSettings:
     baseline: bool = False
     out: str = "results"
     name: str | None = None
+    as_json: bool = False
 
     @property
     def base(self) -> str | None:
@@ -113,7 +115,8 @@ class EvalSettings:
         self._check_together()
 
     def _check_kinds(self) -> None:
-        for name, kind in (("batch_tokens", int), ("limit", int), ("baseline", bool), ("joined", bool)):
+        kinds = {"batch_tokens": int, "limit": int, "baseline": bool, "joined": bool, "as_json": bool}
+        for name, kind in kinds.items():
             value = getattr(self, name)
             if value is not None and (not isinstance(value, kind) or isinstance(value, bool) != (kind is bool)):
                 raise _refuse(name, value, "true or false" if kind is bool else "a whole number")

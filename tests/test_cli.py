@@ -379,6 +379,31 @@ def test_adapters_that_a_task_needs(call: Any) -> None:
     refused(call("adapters", "--task", "ad"), "add")
 
 
+def test_accuracies_as_json(call: Any, smoke: Path, tmp_path: Path) -> None:
+    words = [
+        "eval",
+        "--backend",
+        "oracle",
+        "--data",
+        smoke,
+        "--task",
+        "add",
+        "--mode",
+        "one_step,process",
+        "-o",
+        tmp_path,
+    ]
+    asked = call(*words, "--json", "--quiet")
+    assert (asked.code, asked.err) == (0, "")
+    found = asked.json()
+    assert [(one["task"], one["mode"], one["accuracy"]) for one in found["accuracy"]] == [
+        ("add", "one_step", 1.0),
+        ("add", "process", 1.0),
+    ]
+    assert all(one["n"] == one["correct"] > 0 and one["low"] < one["high"] for one in found["accuracy"])
+    assert found["run_id"] in call(*words).out, "the form is no part of a run"
+
+
 def test_a_shell_completes_commands_and_names(monkeypatch: pytest.MonkeyPatch) -> None:
     def completed(*words: str) -> str:
         environment = {"_CAEF_DATA_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(["caef-data", *words])}
