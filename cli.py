@@ -99,7 +99,8 @@ def show(
 
     from .pipelines import show as traces
 
-    problems = traces.problems_of(words or ["-"], task, sys.stdin)
+    words = words or ([] if sys.stdin.isatty() else ["-"])  # who types nothing at a terminal is told what to type
+    problems = traces.problems_of(words, task, sys.stdin)
     traces.show(
         problems, Console(highlight=False), dialect=dialect, nested=nested, max_steps=max_steps, as_json=as_json
     )

@@ -167,9 +167,9 @@ def problems_of(words: Sequence[str], task: str | None, lines: Iterable[str]) ->
             where=clip(" ".join(words)),
             next_step=f"caef-data show {shell_quoted(''.join(words)[:100])}",
         )
-    if list(words) != ["-"]:
+    if words and list(words) != ["-"]:
         return [parse_problem(words, task)] if task else [parse_problem([word]) for word in words]
-    found = [parse_problem(line.split() if task else [line.strip()], task) for line in lines if line.strip()]
+    found = [parse_problem(line.split() if task else [line.strip()], task) for line in lines if words and line.strip()]
     if not found:
         raise UserError(
             "there is no expression to show",

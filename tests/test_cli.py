@@ -361,6 +361,10 @@ def test_show_takes_several_expressions_and_standard_input(call: Any, monkeypatc
     assert [json.loads(line)["a"] for line in lines] == ["99", "9"]
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
     refused(call("show"), "no expression", "standard input")
+    terminal = io.StringIO("1+2=\n")
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdin", terminal)
+    refused(call("show"), "no expression")
     monkeypatch.setattr(sys, "stdin", io.StringIO("1+2=\n1+x=\n"))
     refused(call("show", "-"), "'x'")
     for words in (["-3+4="], ["--", "-3+4="]):
