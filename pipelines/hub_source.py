@@ -275,8 +275,7 @@ def hub_installed(what: str) -> Iterator[None]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Show the client's progress bars on a terminal alone."""
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
-    from huggingface_hub.utils.tqdm import are_progress_bars_disabled
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     if sys.stderr.isatty() or are_progress_bars_disabled():
         yield
@@ -298,56 +297,43 @@ def _explained(place: HubPlace) -> Iterator[None]:
     import httpx2
     from huggingface_hub import errors
 
+    not_held = (errors.RevisionResolutionError, errors.CachedRepoTreeNotFoundError, errors.LocalEntryNotFoundError)
     try:
         yield
-    except (
-        errors.RevisionResolutionError,
-        errors.CachedRepoTreeNotFoundError,
-        errors.LocalEntryNotFoundError,
-    ) as error:
-        raise _unreachable(place, error) from error
-    except (httpx2.HTTPError, errors.OfflineModeIsEnabled, errors.HFValidationError, OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno is not None and not isinstance(error, httpx2.HTTPError):
+    except (*not_held, httpx2.HTTPError, errors.OfflineModeIsEnabled, OSError, ValueError) as error:
+        ours = isinstance(error, (*not_held, httpx2.HTTPError))
+        if isinstance(error, OSError) and error.errno is not None and not ours:
             raise  # the disk is full, the cache may not be written
-        raise _refused(place, error) from error
+        raise _refused(place, error, isinstance(error, not_held)) from error
 
 
-def _unreachable(place: HubPlace, error: Exception) -> UserError:
-    part = type(error).__name__ == "IncompleteSnapshotError"
-    held = "holds only a part of it" if part else "does not hold it"
-    return UserError(
-        f"the Hub cannot be reached, and this machine's cache {held}: {place}{_no_folder(place)}",
-        where=place.option,
-        next_step="look at the network (and at HF_HUB_OFFLINE), or name a folder",
-    )
-
-
-def _no_folder(place: HubPlace) -> str:
-    return f"; and there is no folder {shown(place.name)} here" if place.short else ""
-
-
-def _refused(place: HubPlace, error: Exception) -> UserError:
+def _refused(place: HubPlace, error: Exception, not_held: bool) -> UserError:
     import httpx2
     from huggingface_hub import errors
 
     status = getattr(getattr(error, "response", None), "status_code", None)
-    what = f"{place.kind} {place.name}"
+    what, allowed = f"{place.kind} {place.name}", None
     login = "hf auth login (HF_TOKEN, if set, goes before it)"
-    if isinstance(error, errors.OfflineModeIsEnabled | httpx2.TransportError) or (status or 0) >= 500:
-        return _unreachable(place, error)
-    if isinstance(error, errors.GatedRepoError):
+    no_folder = f"; and there is no folder {shown(place.name)} here" if place.short else ""
+    if not_held or isinstance(error, errors.OfflineModeIsEnabled | httpx2.TransportError) or (status or 0) >= 500:
+        held = "holds only a part of it" if isinstance(error, errors.IncompleteSnapshotError) else "does not hold it"
+        said = f"the Hub cannot be reached, and this machine's cache {held}: {place}{no_folder}"
+        next_step: str | None = "look at the network (and at HF_HUB_OFFLINE), or name a folder"
+    elif isinstance(error, errors.GatedRepoError):
         said = f"the {what} is gated: its owners must let you in"
-        return UserError(said, where=place.option, next_step=f"ask for access on its page on the Hub; then {login}")
-    if isinstance(error, errors.RevisionNotFoundError):
-        said = f"the {what} has no revision {clip(place.revision)}"
-        return UserError(said, where=place.option, allowed="a branch, a tag or a commit of it")
-    if isinstance(error, errors.RepositoryNotFoundError):
-        said = f"the Hub has no {what} that you may see{_no_folder(place)}"
-        return UserError(said, where=place.option, next_step=f"look at the spelling; for a private one: {login}")
-    if status in (401, 403):
-        return UserError(f"you may not read the {what} (HTTP {status})", where=place.option, next_step=login)
-    said = clip(str(error).strip().partition("\n")[0], 200)
-    return UserError(f"the {what} cannot be had from the Hub: {said}", where=place.option, next_step="name a folder")
+        next_step = f"ask for access on its page on the Hub; then {login}"
+    elif isinstance(error, errors.RevisionNotFoundError):
+        said, next_step = f"the {what} has no revision {clip(place.revision)}", None
+        allowed = "a branch, a tag or a commit of it"
+    elif isinstance(error, errors.RepositoryNotFoundError):
+        said = f"the Hub has no {what} that you may see{no_folder}"
+        next_step = f"look at the spelling; for a private one: {login}"
+    elif status in (401, 403):
+        said, next_step = f"you may not read the {what} (HTTP {status})", login
+    else:
+        said = f"the {what} cannot be had from the Hub: {clip(str(error).strip().partition(chr(10))[0], 200)}"
+        next_step = "name a folder"
+    return UserError(said, where=place.option, allowed=allowed, next_step=next_step)
 
 
 def dataset_here(text: str, say: Say, *, shards: Callable[[str], bool], option: str = "") -> str:
