@@ -130,7 +130,7 @@ def _build(plan: Plan, folder: Folder, engine: Engine, overwrite: bool, progress
     kept = frozenset(records)
     todo = [(at, shard) for at, shard, path in every if path not in kept]
     _check_space(plan, folder, todo)
-    folder.begin(wanted, go_on=resuming)
+    folder.begin(wanted, resuming=resuming)
     for at, _, path in every:
         if path in kept:
             progress(plan.configs[at], records[path], True)

@@ -81,11 +81,7 @@ class Folder:
         return whole.read_bytes() if whole.exists() else None
 
     def open(self, path: str) -> AbstractContextManager[BinaryIO]:
-        """Open a file for reading, until the block ends.
-
-        Raises:
-            OSError: there is none, or it cannot be read.
-        """
+        """Open a file for reading, until the block ends; raises ``OSError`` where there is none."""
         return open(self.path / path, "rb")
 
     def equals(self, path: str, size: int, sha256: str) -> bool:
@@ -134,11 +130,7 @@ class Folder:
                 (self.path / parent).rmdir()
 
     def new_file(self, path: str) -> AbstractContextManager[BinaryIO]:
-        """Open a file to be written, in a worker, so that ``place`` can put it where it belongs.
-
-        Raises:
-            OSError: the disk is full or cannot be written; nothing is left behind.
-        """
+        """Open a file to be written, in a worker, so that ``place`` can put it where it belongs."""
         return aside(self.path / path, self.attempt)
 
     def place(self, path: str) -> None:
@@ -148,11 +140,7 @@ class Folder:
     # The whole folder
 
     def check_ours(self) -> None:
-        """Refuse a folder that holds something, but no dataset of ours.
-
-        Raises:
-            UserError: it does, or it is a file.
-        """
+        """Refuse a file, and a folder that holds something, but no dataset of ours."""
         state, known = self.path / STATE, {Path(PLAN).name, Path(FINISHED).name}
         if state.is_symlink():
             self.check_links()
@@ -174,11 +162,7 @@ class Folder:
         )
 
     def check_links(self) -> None:
-        """Refuse a folder where links stand in the places of our own folders: what lies behind them is not ours.
-
-        Raises:
-            UserError: they do.
-        """
+        """Refuse a folder where links stand in the places of our own folders: what lies behind them is not ours."""
         found = [folder for folder in self.path.glob("*") if folder.name == STATE or CONFIG.fullmatch(folder.name)]
         found += (self.path / STATE).rglob("*") if not (self.path / STATE).is_symlink() else []
         for path in found:
@@ -195,9 +179,6 @@ class Folder:
 
         The lock is on the folder itself: nothing is left over when a build is killed. Workers do not inherit it, the
         file is closed when they are started.
-
-        Raises:
-            UserError: another build holds it.
         """
         created = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
@@ -225,29 +206,17 @@ class Folder:
         return shutil.disk_usage(self.path).free
 
     def on_disk(self) -> AbstractContextManager[Path]:
-        """Yield where the dataset lies on this machine: the folder itself, or a copy that goes with the block.
-
-        Raises:
-            UserError: a copy is needed, but there is no finished dataset, or no room for it.
-        """
+        """Yield where the dataset lies on this machine: the folder itself, or a copy that goes with the block."""
         return nullcontext(self.path)
 
     # What it says of itself
 
     def manifest(self) -> dict[str, Any]:
-        """Return the manifest; an empty one where there is none.
-
-        Raises:
-            UserError: it cannot be read, or is of a later version.
-        """
+        """Return the manifest; an empty one where there is none."""
         return self._json(MANIFEST, manifest_from, "build into another folder (--out), or remove this one")
 
     def unfinished(self) -> dict[str, Any]:
-        """Return the plan of an unfinished build, empty where there is none.
-
-        Raises:
-            UserError: it cannot be read.
-        """
+        """Return the plan of an unfinished build; an empty one where there is none."""
         return self._json(PLAN, plan_from, "remove this file and build again: finished shards are made anew")
 
     def _json(self, path: str, read: Callable[[bytes], dict[str, Any]], next_step: str) -> dict[str, Any]:
@@ -265,16 +234,13 @@ class Folder:
 
     # Notes of a build under way
 
-    def begin(self, plan: dict[str, Any], *, go_on: bool) -> None:
+    def begin(self, plan: dict[str, Any], *, resuming: bool) -> None:
         """Note what a build will make, before its first shard.
 
-        At no moment does the folder lose the mark that it is ours, or do old notes stand beside a new plan.
-
-        Args:
-            plan: the notes.
-            go_on: keep the notes of finished shards: they are the plan's too.
+        At no moment does the folder lose the mark that it is ours, or do old notes stand beside a new plan. Notes of
+        finished shards stay where the build is ``resuming``: they are the new plan's too.
         """
-        if not go_on:
+        if not resuming:
             self.remove(path for path in self.sizes(STATE) if path != PLAN)
         self.put(PLAN, json_bytes(plan))
 

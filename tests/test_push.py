@@ -314,7 +314,7 @@ def test_a_server_that_nobody_knows_is_not_waited_for(monkeypatch: pytest.Monkey
     said: list[str] = []
     hub = HubCalls("me/sums", "caef-data push", said.append)
 
-    def ask() -> None:
+    def ask(**_: object) -> None:
         raise httpx2.ConnectError("no name") from socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     with pytest.raises(UserError, match="finds no server of the name") as error:

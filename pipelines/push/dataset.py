@@ -32,29 +32,19 @@ class File:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A checked folder, ready to be pushed.
-
-    Args:
-        folder: where its shards lie.
-        manifest: its manifest.
-        shards: its shards, in order of their paths.
-        card: the card of the folder, as it is read from the target.
-        untouched: the card as nobody has edited it.
-        texts: the bytes of its other files, card and manifest, by path; the manifest is the last one.
-        notes: what there is to say of the card.
-    """
+    """A checked folder, ready to be pushed."""
 
     folder: Folder
     manifest: dict[str, Any]
-    shards: tuple[File, ...]
-    card: str
-    untouched: str
-    texts: dict[str, bytes]
-    notes: Mapping[str, str] = field(default_factory=dict)
+    shards: tuple[File, ...]  # in order of their paths
+    card: str  # of the folder, with the call that loads from the target
+    untouched: str  # the card as nobody has edited it
+    texts: dict[str, bytes]  # the bytes of the other files, card and then manifest, by path
+    notes: Mapping[str, str] = field(default_factory=dict)  # what there is to say of the card
 
     @property
     def identity(self) -> str:
-        """Identity of the declaration that the folder was built from; names what its rows are, and nothing else."""
+        """Identity of the rows; names the tag, and the place aside on a store."""
         return str(self.manifest["identity"])
 
     @property
@@ -66,12 +56,7 @@ class Dataset:
 
 @contextmanager
 def open_dataset(directory: str, loads: Loads, progress: Progress) -> Iterator[Dataset]:
-    """Read a folder that is to be pushed, check it, and keep builds out of it until the block ends.
-
-    Args:
-        directory: the folder.
-        loads: writes the call that will load a split, for the card.
-        progress: told how many bytes are checked.
+    """Read a folder that is to be pushed, and keep builds out of it until the block ends.
 
     Raises:
         UserError: it is no finished dataset, a build is writing into it, or it differs from its manifest: something is
@@ -125,11 +110,7 @@ def listed(names: Sequence[str], mark: str = ", ") -> str:
 
 
 def manifest_there(text: bytes | None, where: str, option: str) -> dict[str, Any]:
-    """Return the manifest of a place that holds files.
-
-    Raises:
-        UserError: it holds something else: there is no manifest of ours.
-    """
+    """Return the manifest of a place that holds files; refuse one that holds something else."""
     why = ""
     try:
         if text is not None:
@@ -169,12 +150,8 @@ def compare(wanted: Mapping[str, File], there: Collection[str], same: Collection
     """Compare a dataset with what lies at its target.
 
     Shards of ours that the dataset does not have are stale: they were left by an earlier, larger push, and would match
-    the patterns by which readers find a split's files. Nothing else is ever deleted.
-
-    Args:
-        wanted: the files of the dataset, by path.
-        there: paths at the target.
-        same: those of them that hold the same bytes.
+    the patterns by which readers find a split's files. Nothing else is ever deleted. Paths in ``same`` hold the same
+    bytes.
     """
     changes = Changes([], [], [], sorted(path for path in there if path not in wanted and is_shard(path)))
     for path, file in wanted.items():
@@ -185,21 +162,13 @@ def compare(wanted: Mapping[str, File], there: Collection[str], same: Collection
 
 @dataclass(frozen=True)
 class Pushed:
-    """What a push did; with ``dry_run`` what it would do.
+    """What a push did; with ``dry_run`` what it would do."""
 
-    Args:
-        place: where the dataset is, a URL.
-        load: the Python call that loads a split of it from there.
-        changes: how the dataset differed from what was there.
-        dry_run: nothing was moved or made.
-        notes: what else there is to say of the place, such as the tag; names and values, in the order to be shown.
-    """
-
-    place: str
-    load: str
+    place: str  # a URL
+    load: str  # the Python call that loads a split of it from there
     changes: Changes
     dry_run: bool
-    notes: Mapping[str, str]
+    notes: Mapping[str, str]  # what else there is to say of the place, such as the tag, in the order to be shown
 
     def to_json(self) -> dict[str, Any]:
         """Return it for programs; files as paths, sizes in bytes."""

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...errors import UserError, clip, shown
 from ..card import first_split, from_folder
@@ -46,16 +46,7 @@ def push_to_hub(
     again: str,
     progress: Progress,
 ) -> Pushed:
-    """Push a folder to the Hub.
-
-    Args:
-        directory: the folder.
-        repo: a dataset repository, ``user/name``; if None the one that the folder's manifest names.
-        revision: the branch, made where it is missing.
-        private: make the repository private, if it has to be made.
-        dry_run: say what would change, and change nothing.
-        again: the command that goes on where this one stopped, for messages.
-        progress: told how far it is.
+    """Push a folder to the Hub; the parameters are those of ``push_with_progress``.
 
     Raises:
         UserError: the folder is not finished or damaged; there is no token, or it may not write; the repository holds
@@ -90,7 +81,7 @@ class _Push:
     """One push of a checked dataset to one branch of a repository."""
 
     def __init__(self, hub: HubCalls, dataset: Dataset, branch: str, progress: Progress) -> None:
-        self.hub, self.api, self.repo = hub, hub.api, hub.repo
+        self.hub, self.api = hub, hub.api
         self.dataset, self.branch, self.progress = dataset, branch, progress
 
     def run(self, private: bool, dry_run: bool) -> Pushed:
@@ -136,19 +127,14 @@ class _Push:
     # What is there
 
     def prepare(self, private: bool, dry_run: bool) -> State:
-        """Make the repository and the branch where they are missing, and return what the branch holds.
-
-        Returns:
-            What it would hold, in a dry run: the files of main, or none.
-        """
+        """Make the repository and the branch where they are missing; return what the branch holds, or would hold."""
         state, branch = self.look(self.branch), self.branch
         if state is None and dry_run:
             return State(None, {}, {})
         if state is None:
-            make = partial(self.api.create_repo, **self.repo, private=private or None, exist_ok=True)
-            self.hub("making the repository", make)
+            self.hub("making the repository", self.api.create_repo, private=private or None, exist_ok=True)
             state = self.look(branch)
-        elif private and not self.hub("reading the repository", partial(self.api.repo_info, **self.repo)).private:
+        elif private and not self.hub("reading the repository", self.api.repo_info).private:
             raise UserError(
                 f"{self.hub.name} exists and is public",
                 next_step=f"make it private at {self.hub.url}/settings, or leave out --private",
@@ -157,8 +143,7 @@ class _Push:
             if dry_run:
                 branch = MAIN
             else:
-                make = partial(self.api.create_branch, **self.repo, branch=branch, exist_ok=True)
-                self.hub("making the branch", make)
+                self.hub("making the branch", self.api.create_branch, branch=branch, exist_ok=True)
             state = self.look(branch)
         card = self.addition(self.dataset.files[CARD])
         self.upload("testing the right to write", [card], branch)
@@ -166,7 +151,7 @@ class _Push:
 
     def look(self, branch: str) -> State | None:
         """Return what a branch holds; None where there is no repository that the token may see."""
-        refs = self.hub("reading the repository", partial(self.api.list_repo_refs, **self.repo), absent={404})
+        refs = self.hub("reading the repository", self.api.list_repo_refs, absent={404})
         if refs is None:
             return None
         head = next((one.target_commit for one in refs.branches if one.name == branch), None)
@@ -177,19 +162,14 @@ class _Push:
         """Return the files of a commit by path."""
         from huggingface_hub.hf_api import RepoFile
 
-        def read() -> dict[str, RepoFile]:
-            tree = self.api.list_repo_tree(**self.repo, revision=commit, recursive=True)
+        def read(**options: Any) -> dict[str, RepoFile]:
+            tree = self.api.list_repo_tree(**options)
             return {node.path: node for node in tree if isinstance(node, RepoFile)}
 
-        return self.hub("listing the files", read)
+        return self.hub("listing the files", read, revision=commit, recursive=True)
 
     def settle(self, state: State) -> None:
-        """Keep what a person wrote in the card there.
-
-        Raises:
-            UserError: it cannot be kept beside what a person wrote in the card of the folder; or the repository holds
-                something else.
-        """
+        """Keep what a person wrote in the card there; refuse a conflict, and a repository that holds something else."""
         manifest = {}
         if state.files.keys() - OTHERS:
             manifest = manifest_there(self.read(MANIFEST, state), self.hub.url, "--repo")
@@ -200,8 +180,8 @@ class _Push:
         """Return the bytes of a file; None where there is none."""
         if path not in state.files:
             return None
-        get = partial(self.api.hf_hub_download, **self.repo, filename=path, revision=state.head)
-        return Path(self.hub(f"reading {path}", get)).read_bytes()
+        place = self.hub(f"reading {path}", self.api.hf_hub_download, filename=path, revision=state.head)
+        return Path(place).read_bytes()
 
     def compare(self, state: State) -> Changes:
         """Compare the dataset with what a commit holds."""
@@ -223,13 +203,10 @@ class _Push:
     # What is moved
 
     def commit(self, changes: Changes, parent: str | None) -> str | None:
-        """Move what differs to the Hub, then make it the branch's next commit.
+        """Move what differs to the Hub, then make it the branch's next commit, and return that.
 
         Returns:
-            The commit; None if the branch is no longer at ``parent``: by our commit, it may be, whose answer was lost.
-
-        Raises:
-            UserError: a file is no longer what the manifest says.
+            None if the branch is no longer at ``parent``: by our commit, it may be, whose answer was lost.
         """
         from huggingface_hub import CommitOperationDelete
 
@@ -242,16 +219,15 @@ class _Push:
             additions += adding
             for file in batch:
                 self.progress.moved(file.path, file.bytes)
-        commit = partial(
+        done = self.hub(
+            "the commit",
             self.api.create_commit,
-            **self.repo,
             operations=[*additions, *map(CommitOperationDelete, changes.deleted)],
             commit_message=f"caef-data {self.dataset.identity}",
             revision=self.branch,
             parent_commit=parent,
+            absent={409, 412},  # tried again after a commit whose answer was lost, it does not fit its parent any more
         )
-        # Tried again after a commit that landed, with its answer lost, it does not fit its parent any more.
-        done = self.hub("the commit", commit, absent={409, 412})
         return None if done is None else str(done.oid)
 
     def upload(self, what: str, additions: list[CommitOperationAdd], revision: str) -> None:
@@ -259,16 +235,17 @@ class _Push:
 
         Nobody sees them before a commit names them; and a token that may only read is refused.
         """
-        move = partial(self.api.preupload_lfs_files, **self.repo, additions=additions, revision=revision)
-        # An empty .gitignore: one that lies there must not keep files out silently.
-        self.hub(what, partial(move, gitignore_content="", free_memory=False))
+        self.hub(
+            what,
+            self.api.preupload_lfs_files,
+            additions=additions,
+            revision=revision,
+            gitignore_content="",  # one that lies there must not keep files out silently
+            free_memory=False,
+        )
 
     def addition(self, file: File) -> CommitOperationAdd:
-        """Return the operation that adds a file.
-
-        Raises:
-            UserError: the file is no longer what the manifest says.
-        """
+        """Return the operation that adds a file; refuse one that is no longer what the manifest says."""
         from huggingface_hub import CommitOperationAdd
 
         try:
@@ -284,12 +261,9 @@ class _Push:
         )
 
     def tag(self, tag: str, state: State, changed: bool) -> None:
-        """Let a tag name a commit; one that names another commit with the same files stays there.
+        """Let a tag name the commit; one that names another commit with the same files stays there.
 
-        Args:
-            tag: the tag.
-            state: the commit, and where tags are.
-            changed: this push has made a commit; else it may also stay where a person had not edited the card yet.
+        So does one, unless this push ``changed`` something, at a commit where a person had not edited the card yet.
         """
         there = state.tags.get(tag)
         if there == state.head:
@@ -298,6 +272,5 @@ class _Push:
             off = self.compare(State(there, self.files(there), {})).paths
             if not off or (not changed and off == [CARD]):
                 return
-            self.hub("the tag", partial(self.api.delete_tag, **self.repo, tag=tag), absent={404})
-        make = partial(self.api.create_tag, **self.repo, tag=tag, revision=state.head, exist_ok=True)
-        self.hub("the tag", make)
+            self.hub("the tag", self.api.delete_tag, tag=tag, absent={404})
+        self.hub("the tag", self.api.create_tag, tag=tag, revision=state.head, exist_ok=True)

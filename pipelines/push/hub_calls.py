@@ -7,12 +7,11 @@ import re
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar, overload
+from functools import partial
+from typing import Any
 
 from ...errors import UserError, clip, shown
 from ...retry import Retries, chain, status_of, unknown_host
-
-T = TypeVar("T")
 
 QUERY = re.compile(r"(https?://[^\s'\"?]*)\?[^\s'\"]*")  # signed URLs carry the right to write in their query
 QUOTA = re.compile(r"quota|storage limit|payment", re.IGNORECASE)
@@ -35,7 +34,6 @@ class HubCalls:
         from huggingface_hub import HfApi, get_token
 
         self.name, self.again, self.say = name, again, say
-        self.repo: dict[str, Any] = {"repo_id": name, "repo_type": "dataset"}
         self._token = get_token() or ""
         if not re.fullmatch("[!-~]+", self._token):
             held = "the token for the Hub holds characters that no token has"
@@ -47,23 +45,20 @@ class HubCalls:
         self.url = f"{self.api.endpoint}/datasets/{name}"
         self._retries = Retries(again, say, self._scrub)
 
-    @overload
-    def __call__(self, what: str, call: Callable[[], T]) -> T: ...
-    @overload
-    def __call__(self, what: str, call: Callable[[], T], *, absent: Collection[int]) -> T | None: ...
-    def __call__(self, what: str, call: Callable[[], T], *, absent: Collection[int] = ()) -> T | None:
-        """Make an idempotent call, again after errors that are likely to pass.
+    def __call__(self, what: str, call: Callable[..., Any], *, absent: Collection[int] = (), **options: Any) -> Any:
+        """Make an idempotent call about the repository, again after errors that are likely to pass.
 
         Args:
             what: names the step in messages.
-            call: the call.
+            call: a method of ``api``, or what takes the same first parameters.
             absent: HTTP statuses for which there is no result: None is returned.
+            options: the call's other parameters.
 
         Raises:
             UserError: it failed; the text says why and what to do.
         """
         try:
-            return self._retries(what, call)
+            return self._retries(what, partial(call, repo_id=self.name, repo_type="dataset", **options))
         except UserError:
             raise
         except Exception as error:

@@ -29,14 +29,7 @@ AGAIN = "when nobody else pushes there, run the same command again"
 
 
 def push_to_store(directory: str, to: str, *, dry_run: bool, again: str, progress: Progress) -> Pushed:
-    """Push a folder to a store, or bring what is there to the same state.
-
-    Args:
-        directory: the folder; everything in it is checked against its manifest before a byte moves.
-        to: ``s3://bucket/prefix``, ``file:///a/folder`` or the like; a path is taken for a folder of this machine.
-        dry_run: say what would change, and change nothing.
-        again: the command that goes on where this push stopped.
-        progress: told of what is done.
+    """Push a folder to a URL or a path; the parameters are those of ``push_with_progress``.
 
     Raises:
         UserError: the folder is not finished or damaged, the place holds something else or may not be written, or
@@ -95,11 +88,7 @@ class _Push:
     # What is there
 
     def manifest(self, before: bytes | None, there: Mapping[str, int]) -> dict[str, Any]:
-        """Return the manifest there, or the one that a stopped push took away; an empty one where there was none.
-
-        Raises:
-            UserError: the place holds something else: files, but no manifest of ours, and no push of ours was stopped.
-        """
+        """Return the manifest there, or the one that a stopped push took away; refuse a place of somebody else's."""
         where = shown(self.target.name)
         if PLAN in there:
             raise UserError("an unfinished build lies there", where=where, next_step=f"caef-data info {where}")
@@ -125,21 +114,13 @@ class _Push:
             return same | {one.path for one in shards if one.path in known and known[one.path].sha256 == one.sha256}
         if shards:
             self.progress.say(f"an earlier push was stopped at its end: reading back {len(shards):,} files")
-        right = at_once(lambda file: self.is_right(file, file.path), shards)
+        right = at_once(lambda file: self.target.equals(file.path, file.bytes, file.sha256), shards)
         return same | {file.path for file, one in zip(shards, right, strict=True) if one}
-
-    def is_right(self, file: File, path: str) -> bool:
-        """Read a file back from a path, and tell whether every byte is what it should be."""
-        return self.target.equals(path, file.bytes, file.sha256)
 
     # What is moved
 
     def put_aside(self, files: Sequence[File]) -> None:
-        """Upload files beside the dataset, and read each back; those of a stopped push that are right stay.
-
-        Raises:
-            UserError: one did not arrive as it should.
-        """
+        """Upload files beside the dataset, and read each back; those of a stopped push that are right stay."""
         self.progress.begin(len(files), sum(file.bytes for file in files))
         there, wrong = self.target.sizes(self.aside), []
         arrived = at_once(lambda file: self.upload(file, there), files, UPLOADS)
@@ -158,7 +139,7 @@ class _Push:
     def upload(self, file: File, there: Mapping[str, int]) -> bool:
         """Put one file aside, unless it is, and tell whether it arrived."""
         path = f"{self.aside}/{file.path}"
-        if path in there and self.is_right(file, path):
+        if path in there and self.target.equals(path, file.bytes, file.sha256):
             return True
         text, here = self.dataset.texts.get(file.path), self.dataset.folder.path / file.path
         if text is not None:
@@ -171,17 +152,13 @@ class _Push:
                 where=shown(here),
                 next_step="put it back and run the same command again: files that arrived are kept",
             )
-        if self.is_right(file, path):
+        if self.target.equals(path, file.bytes, file.sha256):
             return True
         self.target.remove([path])
         return False
 
     def put_in_place(self, files: Sequence[File], changes: Changes, before: bytes | None, card: bytes | None) -> None:
-        """Replace the old dataset by the new one, whose files all lie aside.
-
-        Raises:
-            UserError: somebody else pushed there meanwhile; or files vanished.
-        """
+        """Replace the old dataset by the new one, whose files all lie aside, unless somebody else pushes there too."""
         if self.target.read(MANIFEST) != before or self.target.read(CARD) != card:
             where = shown(self.target.name)
             raise UserError("the dataset there has changed during this push", where=where, next_step=AGAIN)
