@@ -9,10 +9,10 @@ from __future__ import annotations
 import copy
 import re
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from peft import MODEL_TYPE_TO_PEFT_MODEL_MAPPING, PeftConfig, PeftModel
@@ -24,6 +24,7 @@ from transformers.utils import logging
 from ...errors import UserError, clip, shown
 from ..files import CONFIG, WEIGHTS, read_json, shapes_in
 
+T = TypeVar("T")
 PREFIX = "base_model.model."  # before the name of a module of the base model
 PROBE = (5, 7, 11, 3, 2, 13, 17, 19)  # tokens, modulo the vocabulary, that ``check_causal`` shows a model
 SAME, ABOUT = 1e-4, 0.02  # logits are equal that differ so much of the largest one: in float32, in half precision
@@ -314,3 +315,13 @@ def _loading(what: str, where: Path | str) -> Iterator[None]:
 def out_of_memory(error: RuntimeError) -> bool:
     """Tell whether a failure of torch means that memory ran out, on a GPU or on the CPU."""
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+def unless_full(work: Callable[..., T], *args: Any) -> T | None:
+    """Return what work gives, which is not None; None where memory ran out: nothing holds what it was computing."""
+    try:
+        return work(*args)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+    return None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from ...errors import UserError, clip, nearest
 from ...pipelines.memory import keep_freed_memory
 from ..calls import BASE
 from .device import find_device, find_dtype
-from .load import load_adapter, load_base, out_of_memory, sums
+from .load import load_adapter, load_base, sums, unless_full
 
 LONGER = ("linear", "dynamic", "yarn")  # kinds of rope whose factor says how much longer a row may be
 
@@ -53,12 +52,10 @@ class Model:
         self.dtype = find_dtype(dtype, self.device)
         if self.device.type == "cpu":  # the tensors of each layer go and come again: a sixth of the time
             keep_freed_memory(1 << 30, below=32 << 20)
-        try:
-            self.base = load_base(base, self.dtype, self.device, None if attention == "auto" else attention)
-        except RuntimeError as error:
-            if not out_of_memory(error):
-                raise
-            raise self._no_room("the base model") from error
+        chosen = None if attention == "auto" else attention
+        self.base: Any = unless_full(load_base, base, self.dtype, self.device, chosen)
+        if self.base is None:
+            raise self._no_room("the base model")
         self.trees: dict[str, Any] = {}
         self.sums = sums(self.base)
         # Falcon's alibi is computed from a mask of positions.
@@ -77,19 +74,14 @@ class Model:
         if adapter != BASE and adapter not in self.adapters:
             raise UserError(f"there is no adapter {clip(adapter)}{nearest(adapter, self.adapters)}")
         folder = None if adapter == BASE else self.adapters[adapter]
-        self.net = self.base if folder is None else self._tree(adapter, folder)
+        self.net: Any = self.base if folder is None else self._tree(adapter, folder)
         self.vocabulary: int = self.net.get_input_embeddings().weight.shape[0]
 
     def _tree(self, adapter: str, folder: Path) -> Any:
         """Return the base model with an adapter; others make room for it where memory runs out."""
         if adapter not in self.trees:
-            try:
-                tree = load_adapter(self.base, adapter, folder)
-            except RuntimeError as error:
-                if not out_of_memory(error):
-                    raise
-                tree = None
-            if tree is None:  # here, where the failure no longer holds what it was loading
+            tree = unless_full(load_adapter, self.base, adapter, folder)
+            if tree is None:
                 if not self.trees:
                     raise self._no_room(f"the adapter {adapter}")
                 self.net = self.base
@@ -125,23 +117,18 @@ class Model:
         Returns:
             Shape (n, vocabulary), in the model's dtype.
         """
-        with self._projecting(index):
-            found: torch.Tensor = self.net(input_ids=ids, **options).logits
-        return found[0]
-
-    @contextmanager
-    def _projecting(self, index: torch.Tensor) -> Iterator[None]:
-        """Let only some positions reach the vocabulary projection; what follows it (scaling, capping) stays right."""
 
         def gather(_: torch.nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
             return (args[0].flatten(0, 1)[index].unsqueeze(0),)
 
-        # Looked up each time: an adapter that trains the projection puts a module of its own there.
+        # Before the projection: what follows it (scaling, capping) stays right. Looked up each time: an adapter that
+        # trains the projection puts a module of its own there.
         handle = self.net.get_output_embeddings().register_forward_pre_hook(gather)
         try:
-            yield
+            found: torch.Tensor = self.net(input_ids=ids, **options).logits
         finally:
             handle.remove()
+        return found[0]
 
 
 def _max_positions(config: Any) -> int | None:

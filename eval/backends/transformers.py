@@ -15,7 +15,7 @@ import torch
 from ...errors import UserError, clip
 from ..calls import BASE, Answer, Ask, Backend, Call, Verdict
 from .decoding import Decoded, decode_alone, decode_batch, longest_alike, takes_rows
-from .load import out_of_memory, quiet
+from .load import quiet, unless_full
 from .model import Model
 from .rows import NEAR, Row, judge, spell_rows
 from .scoring import FILL, Scores, fit, score
@@ -230,13 +230,8 @@ class TransformersBackend(Backend):
             if not waiting:
                 return
             batch = [waiting.popleft() for _ in range(taken)]
-            try:
-                result = work(batch)
-            except RuntimeError as error:
-                if not out_of_memory(error):
-                    raise
-                result = None
-            if result is None:  # here, where the failure no longer holds what it was computing
+            result = unless_full(work, batch)
+            if result is None:
                 self._halve(batch, kind)
                 waiting.extendleft(reversed(batch))
             else:
