@@ -17,7 +17,7 @@ from ..errors import UserError, clip, nearest
 from ..pipelines.folder import shown
 from ..pipelines.hub_source import Say
 from ..tm import machine, tasks
-from .base_model import BaseModel, find_base
+from .base_model import Adapter, BaseModel, find_base
 from .base_model import fetch as fetch_base
 from .files import CHAT_TEMPLATE, CONFIG, TOKENIZER, WEIGHTS, hash_of, pickled, read_json, readable, shapes_in
 from .runs import RAW, aligner, executor, steps_of
@@ -29,23 +29,6 @@ LAYOUT = "executors/<task>/ and aligners/<task>/, each with an adapter as peft s
 TRAINED = re.compile(r"checkpoint-(\d+)")  # what trainers call the states that they save on the way
 LIBRARIES = ("transformers", "peft")
 NAMES = ("base_model_name_or_path", "revision")
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """An adapter on disk, its files found.
-
-    Args:
-        path: its folder.
-        sha256: hash of its configuration, weights and tokenizer.
-        base: the base model that its configuration names; None if it names none.
-        revision: the version of the base model that its configuration names, if any.
-    """
-
-    path: Path
-    sha256: str
-    base: str | None
-    revision: str | None
 
 
 @dataclass(frozen=True)

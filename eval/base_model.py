@@ -7,19 +7,33 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import UserError, clip, shown
 from ..pipelines.hub_source import HubFiles, HubPlace, Say, download, local_or_hub, look_up
 from .files import CHAT_TEMPLATE, CONFIG, TOKENIZER, VOCABULARIES, hash_of, pickled, read_json, shapes_in
 
-if TYPE_CHECKING:
-    from .adapters import Adapter
-
 HUB_NAME = re.compile(r"[\w][\w.-]*(/[\w.-]+)?", re.ASCII)
 INDEX, SINGLE, MODEL = "model.safetensors.index.json", "model.safetensors", "config.json"
 WANTED = (".json", ".txt", ".model", ".jinja")  # of a Hub repository, beside weights
 KERNEL = re.compile(r"_?(attn|experts)_implementation(_internal)?")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter on disk, its files found.
+
+    Args:
+        path: its folder.
+        sha256: hash of its configuration, weights and tokenizer.
+        base: the base model that its configuration names; None if it names none.
+        revision: the version of the base model that its configuration names, if any.
+    """
+
+    path: Path
+    sha256: str
+    base: str | None
+    revision: str | None
 
 
 @dataclass(frozen=True)
