@@ -10,7 +10,6 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 
 from ..errors import UserError, clip, nearest
@@ -20,7 +19,7 @@ from ..tm import machine, tasks
 from .base_model import Adapter, BaseModel, find_base
 from .base_model import fetch as fetch_base
 from .files import CHAT_TEMPLATE, CONFIG, TOKENIZER, WEIGHTS, hash_of, pickled, read_json, readable, shapes_in
-from .runs import RAW, aligner, executor, steps_of
+from .problems import aligner, executor
 
 LONG_NAMES = {"addition": "add", "subtraction": "sub", "multiplication": "mul", "division": "div"}
 KINDS = {"executors": executor, "aligners": aligner}
@@ -218,17 +217,3 @@ def _task_at(path: Path) -> str | None:
     if path.parent.name == "aligners" and not machine(task).has_raw:
         raise UserError(f"{task} has no raw text, and so no aligner", where=shown(path))
     return task
-
-
-@cache
-def needed(task: str, mode: str) -> frozenset[str]:
-    """Return the names of the adapters that a task needs in a mode: those that an example run asks."""
-    if mode == RAW:
-        return frozenset()
-    if mode == "one_step":
-        return frozenset({executor(task)})
-    if mode in ("aligner_in", "aligner_out"):
-        return frozenset({aligner(task)})
-    example = machine(task).example
-    a, b = example[0], None if machine(task).unary else example[1]
-    return frozenset(step.adapter for step in steps_of(task, mode, a, b))

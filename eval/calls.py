@@ -129,19 +129,29 @@ SLACK = 16  # tokens that an answer may be longer than expected before decoding 
 class Backend(ABC):
     """A base model with its adapters, somewhere.
 
-    Both methods take any number of questions to one adapter, batch them by themselves, and yield results as they come
-    with the index of the question, in any order; each index once.
+    Both ways of asking take any number of questions to one adapter, batch them by themselves, and yield the results of
+    a batch as soon as it is done, with the index of each question, in any order; each index once.
     """
 
     name: str  # transformers, openai, oracle
 
     @abstractmethod
-    def verify(self, adapter: str, calls: Sequence[Call]) -> Iterator[tuple[int, Verdict]]:
+    def verify_batches(self, adapter: str, calls: Sequence[Call]) -> Iterator[list[tuple[int, Verdict]]]:
         """Tell of each call whether greedy decoding gives its completion; decode only where that takes it."""
 
     @abstractmethod
-    def decode(self, adapter: str, asks: Sequence[Ask]) -> Iterator[tuple[int, Answer]]:
+    def decode_batches(self, adapter: str, asks: Sequence[Ask]) -> Iterator[list[tuple[int, Answer]]]:
         """Decode greedily."""
+
+    def verify(self, adapter: str, calls: Sequence[Call]) -> Iterator[tuple[int, Verdict]]:
+        """Yield what ``verify_batches`` does, one by one."""
+        for batch in self.verify_batches(adapter, calls):
+            yield from batch
+
+    def decode(self, adapter: str, asks: Sequence[Ask]) -> Iterator[tuple[int, Answer]]:
+        """Yield what ``decode_batches`` does, one by one."""
+        for batch in self.decode_batches(adapter, asks):
+            yield from batch
 
     def provenance(self) -> dict[str, object]:
         """Return what computes, as columns of the table runs: device, dtype, batch_tokens, versions."""

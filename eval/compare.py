@@ -15,8 +15,8 @@ from typing import Any
 
 from ..errors import UserError, clip, nearest, suggested
 from ..pipelines.folder import shown
+from .problems import RAW
 from .query import Database
-from .runs import RAW
 
 RUNS = "SELECT * FROM runs ORDER BY started, run_id"
 LISTING = 'caef-data query "SELECT run_id, name, started, status, command FROM runs" lists all'

@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -21,21 +21,10 @@ from ..errors import UserError, clip, telling_of_full_disk
 from ..pipelines.build import argument
 from ..pipelines.folder import shown
 from ..pipelines.terminal import Bar, open_console, print_table
-from .agenda import Agenda
 from .calls import BASE, Backend
-from .evaluate import Share
-from .kept import RIGHT, UNKNOWN, Kept
-from .session import (
-    Session,
-    agenda_of,
-    agree_that_all_is_done,
-    limit_notes,
-    name_again,
-    one_at_a_time,
-    prepare,
-    run,
-    stopped_before,
-)
+from .results import ResultStore
+from .score import Rank
+from .session import Session, limit_notes, name_again, opened, plan, prepare, run, stopped_before
 from .settings import EvalSettings
 from .tables import wilson
 
@@ -50,57 +39,49 @@ def evaluate_with_progress(settings: EvalSettings) -> None:
     log = open_console(stderr=True)
     first = os.environ.get("RANK", "0") == "0"  # of several processes, all of which prepare
     session = prepare(settings, (lambda line: log.print(line, soft_wrap=True)) if first else (lambda line: None))
-    share = share_of_processes()
-    if share.rank:
-        _evaluate(session, share, log)
+    rank = rank_of_process()
+    if rank.rank:
+        _evaluate(session, rank, log)
         return
     for note in session.jobs.notes:
         log.print(note, soft_wrap=True)
     if old := stopped_before(session):
         why = "stopped under the rules of an earlier version, not resumed: the same command is a new run"
         log.print(f"run{'s' * (len(old) > 1)} {', '.join(old)}: {why}", soft_wrap=True)
-    if session.tables.read_finished() is not None and not session.work.exists():
-        name_again(session)
-        agree_that_all_is_done(session, share)
-        print_accuracy(session, BEFORE)
-    else:
-        print_accuracy(session, _evaluate_alone(session, share, log))
-
-
-def _evaluate_alone(session: Session, share: Share, log: Console) -> str:
-    """Evaluate while no other command does; return what there is to say of it."""
     go_on = "make room and run the same command again: what was answered is kept"
-    with one_at_a_time(session), telling_of_full_disk(shown(session.settings.out), go_on):
-        if session.tables.read_finished() is not None:  # just now, by another command, or by one killed right after
-            name_again(session)
-            agree_that_all_is_done(session, share)
+    with telling_of_full_disk(shown(session.settings.out), go_on):
+        note = _evaluate(session, rank, log)
+    print_accuracy(session, note)
+
+
+def _evaluate(session: Session, rank: Rank, log: Console) -> str:
+    """Evaluate while no other command does; return what there is to say of it."""
+    tables = session.tables
+    with opened(session, rank) as store:
+        if store is None:
             return BEFORE
-        row = session.tables.read_run()
-        if row is not None and row["status"] == "finished":
-            log.print(f"tables of run {session.tables.run_id} are damaged or missing: it is evaluated again")
+        if not rank.rank and tables.read_finished() is not None:  # perhaps by one that was killed right after
+            name_again(session)
+            store.remove()
+            rank.wait()  # the others find no file
+            return BEFORE
+        if not rank.rank and (row := tables.read_run()) is not None and row["status"] == "finished":
+            log.print(f"tables of run {tables.run_id} are damaged or missing: it is evaluated again")
         try:
-            _evaluate(session, share, log)
+            plan(session, store, rank)
+            if not rank.rank:
+                _say_plan(session, store, log)
+            with (
+                closing(_backend(session, store, rank, log)) as backend,
+                _progress(store, rank, log) as progress,
+            ):
+                run(session, store, backend, rank, progress, command_line())
         except KeyboardInterrupt:
+            if rank.rank:
+                raise
             log.print(f"stopped: what was answered is kept; go on with: {command_line()}", soft_wrap=True)
             sys.exit(130)
     return ""
-
-
-def _evaluate(session: Session, share: Share, log: Console) -> None:
-    try:
-        agenda = agenda_of(session, share)
-    except FileNotFoundError:
-        if share.rank == 0:
-            raise
-        return  # the first process found the run finished
-    if share.rank == 0:
-        _say_plan(session, agenda, log)
-    backend = _backend(session, agenda, share, log)
-    try:
-        with _progress(agenda, share, log) as progress:
-            run(session, agenda, backend, share, progress, command_line())
-    finally:
-        backend.close()
 
 
 def command_line() -> str:
@@ -108,14 +89,14 @@ def command_line() -> str:
     return shlex.join(["caef-data", *sys.argv[1:]])
 
 
-def share_of_processes() -> Share:
+def rank_of_process() -> Rank:
     """Return this process' part of the work: all of it, unless torchrun started several.
 
     Raises:
         UserError: torch is needed for several processes and is not installed, or they were started otherwise.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
-        return Share()
+        return Rank()
     try:
         from torch import distributed
     except ImportError as error:
@@ -128,65 +109,64 @@ def share_of_processes() -> Share:
             f"the processes that WORLD_SIZE speaks of cannot meet: {clip(error, 200)}",
             next_step="start them with torchrun --nproc-per-node N -m caef_data eval ..., or unset WORLD_SIZE",
         ) from error
-    return Share(distributed.get_rank(), distributed.get_world_size(), distributed.barrier)
+    return Rank(distributed.get_rank(), distributed.get_world_size(), distributed.barrier)
 
 
-def _backend(session: Session, agenda: Agenda, share: Share, log: Console) -> Backend:
+def _backend(session: Session, store: ResultStore, rank: Rank, log: Console) -> Backend:
     from .backends.choose import make_backend
 
     def say(line: str) -> None:
-        if share.rank == 0:
+        if rank.rank == 0:
             log.print(line, soft_wrap=True)
 
-    return make_backend(session.settings, session.checkpoint, agenda, say)
+    return make_backend(session.settings, session.checkpoint, store, say)
 
 
-def _say_plan(session: Session, agenda: Agenda, log: Console) -> None:
+def _say_plan(session: Session, store: ResultStore, log: Console) -> None:
     what: dict[str, list[str]] = {}
     for task, mode in session.jobs.pairs:
         what.setdefault(mode, []).append(task)
     for line in (*(f"{mode}: {', '.join(tasks)}" for mode, tasks in what.items()), *limit_notes(session)):
         log.print(line, soft_wrap=True)
     log.print(
-        f"{agenda.num_problems:,} problems, {agenda.num_calls:,} calls to {_asked(agenda)}"
-        f" ({agenda.num_repeated:,} repeated ones are asked once); run {session.tables.run_id}",
+        f"{store.num_problems:,} problems, {store.num_requests:,} calls to {_asked(store.adapters)}"
+        f" ({store.num_repeated:,} repeated ones are asked once); run {session.tables.run_id}",
         soft_wrap=True,
     )
 
 
-def _asked(agenda: Agenda) -> str:
-    count = len(agenda.adapters)
-    return "the base model" if agenda.adapters == [BASE] else f"{count} adapter{'' if count == 1 else 's'}"
+def _asked(adapters: list[str]) -> str:
+    count = len(adapters)
+    return "the base model" if adapters == [BASE] else f"{count} adapter{'' if count == 1 else 's'}"
 
 
 @contextmanager
-def _progress(agenda: Agenda, share: Share, log: Console) -> Iterator[Callable[[Kept], None]]:
+def _progress(store: ResultStore, rank: Rank, log: Console) -> Iterator[Callable[[ResultStore], None]]:
     """Show calls/s, tokens/s, the time left and the accuracy of the calls so far."""
     start = said = time.perf_counter()
     following = 0.0  # when to draw next
-    before: int | None = None
+    before, _, _ = store.counts()
+    total = store.num_requests
     columns = (TextColumn("evaluating"), BarColumn(None), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
-    with Bar(*columns, console=log, disable=not log.is_terminal or share.rank > 0) as bar:
-        task = bar.add_task("", total=agenda.num_calls, rate="")
+    with Bar(*columns, console=log, disable=not log.is_terminal or rank.rank > 0) as bar:
+        task = bar.add_task("", total=total, rate="")
 
-        def progress(kept: Kept) -> None:
-            nonlocal said, following, before
+        def progress(store: ResultStore) -> None:
+            nonlocal said, following
             now = time.perf_counter()
-            if share.rank or now < following:
+            if rank.rank or now < following:
                 return
-            known = int((kept.right != UNKNOWN).sum())
-            before = known - 1 if before is None else before
+            known, right, tokens = store.counts()
             spent = max(now - start, 1e-6)
-            right = int((kept.right == RIGHT).sum()) / max(known, 1)
-            done = min(before + (known - before) * share.size, agenda.num_calls)  # the others are as far, about
+            done = min(before + (known - before) * rank.world_size, total)  # the others are as far, about
             speed = (done - before) / spent
-            tokens = int(kept.tokens.sum()) / max(known, 1) * speed
-            rate = f"{speed:,.1f} calls/s, {tokens:,.0f} tokens/s, {right:.1%} right"
+            told = (f"{speed:,.1f} calls/s", f"{tokens / max(known, 1) * speed:,.0f} tokens/s")
+            rate = ", ".join([*told, f"{right / max(known, 1):.1%} right"])
             bar.update(task, completed=done, rate=rate)
             if not log.is_terminal and now - said >= LINE_EVERY:
                 said = now
-                left = (agenda.num_calls - done) / max(speed, 1e-6)
-                log.print(f"{done:,} of {agenda.num_calls:,} calls, {rate}, about {left:,.0f} s left", soft_wrap=True)
+                left = (total - done) / max(speed, 1e-6)
+                log.print(f"{done:,} of {total:,} calls, {rate}, about {left:,.0f} s left", soft_wrap=True)
             done_at = time.perf_counter()
             following = done_at + max(DRAW_EVERY, 50 * (done_at - now))  # counting ten million calls takes a while
 

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UserError
-from ..pipelines.folder import shown
-from ..pipelines.local_folder import LocalFolder
+from ..pipelines.folder import Folder, shown
 from ..tm import machine
 from ..tm import tasks as all_tasks
 from .limit import choosing_configs
-from .runs import MODES, RAW, VIEWS
+from .problems import MODES, RAW, VIEWS
 from .settings import EvalSettings
 
 
@@ -103,7 +102,7 @@ def _obstacle(
     return None
 
 
-def check_rows(folder: LocalFolder, pairs: tuple[tuple[str, str], ...], split: str, limited: bool) -> dict[str, str]:
+def check_rows(folder: Folder, pairs: tuple[tuple[str, str], ...], split: str, limited: bool) -> dict[str, str]:
     """Check the shards that the problems come from, byte for byte; return a hash of each config's that are used.
 
     Where a limit chooses among the expressions of several views, that is all of these.

@@ -26,7 +26,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..pipelines.local_folder import LocalFolder
+from ..pipelines.folder import Folder
 from ..pipelines.sampling.random import U64, splitmix64, text_key
 from ..pipelines.sampling.split import digit_sums
 from ..tm.columns import I64, Number
@@ -63,14 +63,14 @@ class Chosen:
     note: str | None
 
 
-def choosing_configs(folder: LocalFolder, task: str, split: str) -> list[str]:
+def choosing_configs(folder: Folder, task: str, split: str) -> list[str]:
     """Return the configs whose rows decide which expressions of a task are chosen."""
     configs = folder.manifest()["configs"]
     return [f"{task}-{view}" for view in CHOOSING if split in configs.get(f"{task}-{view}", {})]
 
 
 @lru_cache(maxsize=32)  # the modes of a task ask one after the other
-def choose_expressions(folder: LocalFolder, task: str, split: str, limit: int) -> Chosen:
+def choose_expressions(folder: Folder, task: str, split: str, limit: int) -> Chosen:
     """Choose the expressions of a task that a limit takes; reads the columns of operands, no texts.
 
     Args:
@@ -103,7 +103,7 @@ def expression_keys(a: pa.Array, b: pa.Array) -> pa.Array:
     return joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined
 
 
-def _expressions(folder: LocalFolder, task: str, split: str, views: list[str]) -> pa.Table:
+def _expressions(folder: Folder, task: str, split: str, views: list[str]) -> pa.Table:
     import duckdb
 
     with duckdb.connect(":memory:", config={"temp_directory": ""}) as database:
@@ -116,7 +116,7 @@ def _expressions(folder: LocalFolder, task: str, split: str, views: list[str]) -
         return database.sql(EXPRESSIONS.format(held=" UNION ALL ".join(parts))).to_arrow_table().combine_chunks()
 
 
-def _batches(folder: LocalFolder, shards: list[dict[str, Any]]) -> Iterator[pa.RecordBatch]:
+def _batches(folder: Folder, shards: list[dict[str, Any]]) -> Iterator[pa.RecordBatch]:
     for shard in shards:
         for batch in batches(folder, shard["path"], HELD.names, READ):
             yield from pa.Table.from_batches([batch]).cast(HELD).to_batches()

@@ -21,9 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import UserError, clip
-from ..pipelines.folder import shown
+from ..pipelines.folder import Folder, shown
 from ..pipelines.hub_source import Say
-from ..pipelines.local_folder import LocalFolder
 from ..pipelines.manifest import FORMAT
 from ..pipelines.rows import Work, render_rows
 from ..pipelines.sampling.laws import class_parts
@@ -96,7 +95,7 @@ class _Rows:
     repeated: int = 0
 
 
-class PublishedFolder(LocalFolder):
+class PublishedFolder(Folder):
     """A folder of published raw files, read as a dataset: rows are made when a file of it is opened.
 
     Args:

@@ -2,63 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ..pipelines.shard import TEMPORARY, aside, place
-from .agenda import Agenda
 from .calls import Answer, Ask, Backend
-from .evaluate import Progress, Share, first_failing_places
-from .kept import RIGHT, UNKNOWN, Kept
-from .runs import Step, Walk, steps_of, walk
-from .tables import read_whole
+from .problems import WALKED, Problems, Walk, walk, whole_runs
+from .results import ResultStore
+from .score import Progress, Rank
 
-AT_ONCE = 100_000  # calls of the problems in lock-step: their right answers are held in memory
-FINALS = pa.schema([pa.field("problem", pa.int64()), pa.field("right", pa.bool_())])
-WALKED = ("executor", "process")  # modes whose problems ask more than once
-
-
-class Finals:
-    """Whether the last text of each walked problem was right, though a step before may have deviated; kept on disk.
-
-    Attributes:
-        right: UNKNOWN, WRONG or RIGHT, shape (num_problems,).
-    """
-
-    def __init__(self, folder: Path, num_problems: int, rank: int = 0) -> None:
-        self.folder, self.rank = folder, rank
-        self.right: npt.NDArray[np.int8] = np.full(num_problems, UNKNOWN, np.int8)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.load()
-
-    def load(self) -> None:
-        """Read what all processes have found."""
-        for path in self.folder.glob("*.parquet"):
-            if path.name.startswith(TEMPORARY):
-                continue
-            table = read_whole(path)
-            if table is None:  # damaged: its problems are rolled out again
-                path.unlink(missing_ok=True)
-            else:
-                self.right[table.column("problem").to_numpy()] = table.column("right").to_numpy()
-
-    def add(self, found: dict[int, bool]) -> None:
-        """Keep what became of some problems."""
-        path = self.folder / f"{self.rank:04}-{time.time_ns()}-{os.getpid()}.parquet"
-        with aside(path) as file:
-            table = pa.table([list(found), list(found.values())], schema=FINALS)
-            pq.write_table(table, file, write_page_checksum=True)
-        place(path)
-        self.right[list(found)] = list(found.values())
+AT_ONCE = 100_000  # requests of the problems in lock-step: their right answers are held in memory
+# Problems whose end is not known, and how many requests a perfect model is asked.
+OPEN = """
+SELECT problem, sum(count) FROM spans WHERE problem >= ? AND problem < ? AND problem NOT IN (SELECT problem FROM finals)
+GROUP BY problem ORDER BY problem
+"""
 
 
 @dataclass
@@ -66,16 +25,16 @@ class _Run:
     """A problem under way.
 
     Args:
-        calls: numbers of the calls that a perfect model is asked.
-        steps: these calls.
+        requests: ids of the requests that a perfect model is asked.
+        completions: the right answers to them.
         walk: what turns answers into questions.
         longest: the longest of the right answers.
         ask: adapter and prompt of the next question; None at the end.
     """
 
     problem: int
-    calls: list[int]
-    steps: list[Step]
+    requests: list[int]
+    completions: list[str]
     walk: Walk
     longest: str
     ask: tuple[str, str] | None = None
@@ -84,17 +43,17 @@ class _Run:
     final: str | None = None
 
     @property
-    def call(self) -> int | None:
-        """Number of the call that is asked next; None off the track."""
-        return self.calls[self.asked] if self.on_track and self.ask is not None else None
+    def request(self) -> int | None:
+        """The request that is made next; None off the track."""
+        return self.requests[self.asked] if self.on_track and self.ask is not None else None
 
     def feed(self, answer: Answer) -> None:
         """Take the answer to the last question."""
-        right = self.steps[self.asked].completion if self.on_track else None
+        right = self.completions[self.asked] if self.on_track else None
         self.on_track &= answer.ended and answer.text == right
         self.asked += 1
         self.ask = None
-        if not answer.ended or self.asked > 2 * len(self.steps) + 8:  # it rambles, or goes round in circles
+        if not answer.ended or self.asked > 2 * len(self.requests) + 8:  # it rambles, or goes round in circles
             return
         try:
             self.ask = self.walk.send(answer.text)
@@ -104,119 +63,116 @@ class _Run:
             pass
 
 
-def roll_out(
-    agenda: Agenda, kept: Kept, backend: Backend, *, known: Iterable[str], share: Share, progress: Progress
-) -> Finals:
+def roll_out(store: ResultStore, backend: Backend, *, rank: Rank, progress: Progress) -> None:
     """Roll out every problem of the walked modes.
 
-    Keeps the answers to calls that a perfect model is asked too. Answers off the track are not kept: after a kill the
-    problems that had not ended are rolled out again, on the answers that were.
+    Keeps the answers to requests that a perfect model is asked too. Answers off the track are not kept: after a kill
+    the problems that had not ended are rolled out again, on the answers that were.
 
     Args:
-        agenda: what there is to do.
-        kept: answers known already; filled.
+        store: what there is to do and what is known already; filled.
         backend: the model.
-        known: names of the adapters there are; a model's own text may call a machine that does not exist.
-        share: this process' part.
-        progress: called after every kept answer.
+        rank: this process.
+        progress: called after every batch.
     """
-    finals = Finals(kept.folder.with_name("finals"), agenda.num_problems, share.rank)
-    texts = {call: Answer(text, ended) for call, text, ended in kept.texts()}
-    for problems in _groups(agenda, kept, finals, share):
-        found = _lock_step(agenda, kept, backend, problems, (set(known), texts), progress)
-        kept.flush()  # first: a problem whose end is known is not rolled out again
-        finals.add(found)
-    share.wait()
-    kept.load()
-    finals.load()
-    return finals
+    for problems in _groups(store, rank):
+        runs = _begun(store, problems)
+        _lock_step(store, backend, runs, progress)
+        store.commit([(run.problem, run.final == run.completions[-1]) for run in runs])
 
 
-def _groups(agenda: Agenda, kept: Kept, finals: Finals, share: Share) -> Iterator[list[int]]:
-    modes = agenda.problems.column("mode").to_pylist()
-    places = first_failing_places(agenda, kept.right)
-    judged = (places < 0) | (kept.right[agenda.flat[places]] != UNKNOWN)  # what was kept may have been damaged since
-    done = judged & (finals.right != UNKNOWN)
-    group: list[int] = []
+def _groups(store: ResultStore, rank: Rank) -> Iterator[dict[int, pa.Table]]:
+    """Yield the problems to roll out, some at once, by their numbers."""
+    group: dict[int, pa.Table] = {}
     total = 0
-    for problem in range(agenda.num_problems):
-        if modes[problem] not in WALKED or done[problem] or problem % share.size != share.rank:
+    for first, table in store.problems():
+        walked = {first + row for row, mode in enumerate(table.column("mode").to_pylist()) if mode in WALKED}
+        if not walked:
             continue
-        group.append(problem)
-        total += int(agenda.starts[problem + 1] - agenda.starts[problem])
-        if total >= AT_ONCE:
-            yield group
-            group, total = [], 0
+        for problem, count in store.execute(OPEN, first, first + len(table)).fetchall():
+            if problem in walked and rank.own([problem]):
+                group[problem] = table.slice(problem - first, 1)
+                total += count
+                if total >= AT_ONCE:
+                    yield group
+                    group, total = {}, 0
     if group:
         yield group
 
 
-def _begin(agenda: Agenda, problem: int, row: dict[str, Any]) -> _Run:
-    steps = list(steps_of(row["task"], row["mode"], row["a"], row["b"]))
-    calls = agenda.flat[agenda.starts[problem] : agenda.starts[problem + 1]].tolist()
-    longest = max((step.completion for step in steps), key=len)
-    run = _Run(problem, calls, steps, walk(row["task"], row["mode"], steps[0].prompt), longest)
+def _begun(store: ResultStore, problems: dict[int, pa.Table]) -> list[_Run]:
+    """Return the runs of some problems, each with its first question."""
+    rows = pa.concat_tables(problems.values())
+    jobs = zip(*(rows.column(name).to_pylist() for name in ("task", "mode", "split")), strict=True)
+    places: dict[tuple[str, str, str], list[int]] = {}
+    for row, job in enumerate(jobs):
+        places.setdefault(job, []).append(row)
+    numbers, runs = list(problems), []
+    for (task, mode, split), own in places.items():
+        number = (numbers[row] for row in own)
+        for some in whole_runs(task, mode, split, rows.take(pa.array(own))):
+            runs += [_begin(store, next(number), some, row, task, mode) for row in range(len(some))]
+    return sorted(runs, key=lambda run: run.problem)
+
+
+def _begin(store: ResultStore, problem: int, some: Problems, row: int, task: str, mode: str) -> _Run:
+    steps = some.requests.take(pa.array(some.steps[some.starts[row] : some.starts[row + 1]]))
+    completions = steps.column("completion").to_pylist()
+    found = store.execute("SELECT id FROM steps WHERE problem = ? ORDER BY step", problem)
+    walking = walk(task, mode, steps.column("prompt")[0].as_py())
+    run = _Run(problem, [request for (request,) in found], completions, walking, max(completions, key=len))
     run.ask = next(run.walk)
     return run
 
 
-def _lock_step(
-    agenda: Agenda,
-    kept: Kept,
-    backend: Backend,
-    problems: list[int],
-    known: tuple[set[str], dict[int, Answer]],
-    progress: Progress,
-) -> dict[int, bool]:
-    """Roll out some problems; return whether the last text of each was right."""
-    adapters, texts = known
-    rows = agenda.whole_problems(np.array(problems)).to_pylist()
-    runs = [_begin(agenda, problem, row) for problem, row in zip(problems, rows, strict=True)]
+def _lock_step(store: ResultStore, backend: Backend, runs: list[_Run], progress: Progress) -> None:
+    """Roll out some problems to their ends."""
     given: dict[tuple[str, str], Answer] = {}
     waiting = runs
     while waiting:
         for run in waiting:
-            _catch_up(run, kept, texts, given)
-        waiting = [run for run in waiting if run.ask is not None and run.ask[0] in adapters]
+            _catch_up(run, store, given)
+        # A model's own text may call a machine whose adapter there is not.
+        waiting = [run for run in waiting if run.ask is not None and run.ask[0] in store.adapters]
         for adapter, asks in _questions(waiting).items():
             keys = list(asks)
-            for index, answer in backend.decode(adapter, list(asks.values())):
-                prompt, call = keys[index]
-                if call is None:
-                    given[adapter, prompt] = answer
-                    continue
-                kept.answered(call, asks[prompt, call].expected, answer)
-                if kept.right[call] != RIGHT:
-                    texts[call] = answer
-                progress(kept)
-    return {run.problem: run.final == run.steps[-1].completion for run in runs}
+            for results in backend.decode_batches(adapter, list(asks.values())):
+                for index, answer in results:
+                    prompt, request = keys[index]
+                    if request is None:
+                        given[adapter, prompt] = answer
+                    else:
+                        store.record_generation(request, asks[prompt, request].expected, answer)
+                store.save()
+                progress(store)
 
 
 def _questions(runs: list[_Run]) -> dict[str, dict[tuple[str, int | None], Ask]]:
-    """Return what to ask each adapter, by prompt and number of the call; each once.
+    """Return what to ask each adapter, by prompt and request; each once.
 
-    Off the track there is no number, no right answer, and no telling how long an answer may be: it is asked on its own.
+    Off the track there is no request, no right answer, and no telling how long an answer may be: it is asked on its
+    own.
     """
     questions: dict[str, dict[tuple[str, int | None], Ask]] = {}
     for run in runs:
         assert run.ask is not None  # those that have ended are not asked
-        (adapter, prompt), call = run.ask, run.call
+        (adapter, prompt), request = run.ask, run.request
         asks = questions.setdefault(adapter, {})
-        if call is not None:
-            asks[prompt, call] = Ask(prompt, run.steps[run.asked].completion)
+        if request is not None:
+            asks[prompt, request] = Ask(prompt, run.completions[run.asked])
         elif (prompt, None) not in asks or len(asks[prompt, None].expected) < len(prompt + run.longest):
             asks[prompt, None] = Ask(prompt, prompt + run.longest, certain=False)
     return questions
 
 
-def _catch_up(run: _Run, kept: Kept, texts: dict[int, Answer], given: dict[tuple[str, str], Answer]) -> None:
+def _catch_up(run: _Run, store: ResultStore, given: dict[tuple[str, str], Answer]) -> None:
     """Feed a run the answers that are known already, until it asks something new or ends."""
     while run.ask is not None:
-        call = run.call
-        if call is None and run.ask in given:
+        request = run.request
+        if request is None and run.ask in given:
             run.feed(given[run.ask])
-        elif call is not None and kept.decoded[call]:
-            right = kept.right[call] == RIGHT
-            run.feed(Answer(run.steps[run.asked].completion, True) if right else texts[call])
+        elif request is not None and (found := store.answer(request)) is not None:
+            correct, answer = found
+            run.feed(Answer(run.completions[run.asked], True) if correct else answer)
         else:
             return

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from .. import __version__
 from ..errors import UserError
-from ..pipelines.folder import shown
+from ..pipelines.folder import Folder
 from ..pipelines.hub_source import Say
-from ..pipelines.local_folder import LocalFolder
-from .agenda import Agenda, write_agenda
+from .aggregate import write_tables
 from .calls import Backend
-from .evaluate import Share, decode_failures, evaluate
-from .fold import write_tables
 from .jobs import Jobs, check_rows, choose
-from .kept import UNKNOWN, Kept
 from .limit import RULE, choose_expressions
+from .problems import needed, read_problems
+from .results import ResultStore, file_name
 from .rollout import roll_out
-from .runs import read_problems
+from .score import Progress, Rank, decode_first_wrong, evaluate
 from .settings import EvalSettings
 from .sources import checkpoint_folder, problem_folder
 from .tables import RunTables, read_runs, results_folder, run_id
@@ -38,6 +37,8 @@ if TYPE_CHECKING:
 VERSION = 2  # of the rules of judging; changes the id of every run
 IDENTIFYING = ("alone", "strategy", "backend", "endpoint", "template", "joined", "near_ties")  # settings, beside others
 WORK = ".work"  # under the results folder: what unfinished runs know so far
+OLD = ("agenda", "kept")  # where versions before 0.3.0 put that
+EVERY = 10.0  # seconds between notes of the time spent
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Session:
     """
 
     settings: EvalSettings
-    folder: LocalFolder
+    folder: Folder
     data: str
     checkpoint: Checkpoint | None
     jobs: Jobs
@@ -78,7 +79,7 @@ def prepare(settings: EvalSettings, say: Say = lambda line: None) -> Session:
     Raises:
         UserError: something is missing, damaged or does not fit; the message says what to do.
     """
-    from .adapters import find_adapters, needed
+    from .adapters import find_adapters
 
     folder, data = problem_folder(settings, say)
     manifest = folder.manifest()
@@ -127,57 +128,53 @@ def _numbers(settings: EvalSettings) -> dict[str, str]:
 
 
 @contextmanager
-def one_at_a_time(session: Session) -> Iterator[None]:
-    """Hold the run: another evaluation of the same run is refused, others go on beside it.
+def opened(session: Session, rank: Rank) -> Iterator[ResultStore | None]:
+    """Hold the run's file: another evaluation of the same run is refused, others go on beside it.
+
+    The first of several processes plans in it; another one waits for that, and takes a copy. It finds None where the
+    first one found that all is done.
 
     Raises:
-        UserError: it is being evaluated.
+        UserError: the run is being evaluated.
     """
-    busy = UserError(
-        f"run {session.tables.run_id} is being evaluated by another process",
-        where=shown(session.settings.out),
-        next_step="wait for it",
-    )
-    session.work.mkdir(parents=True, exist_ok=True)
-    handle = os.open(session.work, os.O_RDONLY | os.O_CLOEXEC)
+    first, own = (session.work / file_name(number) for number in (0, rank.rank))
+    if rank.rank:
+        rank.wait()
+        if not first.exists():
+            yield None
+            return
+        shutil.copyfile(first, own)
+        rank.wait()
+    store = ResultStore(own)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held = os.path.samestat(os.fstat(handle), os.stat(session.work))
-        except (BlockingIOError, FileNotFoundError):
-            raise busy from None
-        if not held:  # it has just been finished, and its folder removed
-            raise busy
-        yield
+        yield store
     finally:
-        os.close(handle)
+        store.close()
 
 
-def agenda_of(session: Session, share: Share) -> Agenda:
-    """Return the problems and calls, written by the first process.
+def plan(session: Session, store: ResultStore, rank: Rank) -> None:
+    """Find out what there is to do, unless that is known; take what several processes knew when they were stopped.
 
     Raises:
-        FileNotFoundError: in another process: the first one found the run finished.
+        UserError: the rows are not what their machines give, or are gone.
     """
-    path = session.work / "agenda"
-    if share.rank == 0:
-        settings, folder = session.settings, session.folder
-        known = path.exists()
-        write_agenda(
-            path,
-            (
-                problem
-                for task, mode in session.jobs.pairs
-                for problem in read_problems(folder, task, mode, settings.split, settings.limit)
-            ),
-        )
-        if not known:
-            check_unchanged(session)
-    share.wait()
-    return Agenda(path)
+    if rank.rank:
+        return
+    settings, folder = session.settings, session.folder
+    if not store.planned:
+        problems = (read_problems(folder, *pair, settings.split, settings.limit) for pair in session.jobs.pairs)
+        store.plan(chain.from_iterable(problems))
+        check_unchanged(session, store)
+    for path in sorted(session.work.glob(file_name(1).replace("1", "*"))):
+        with suppress(UserError):  # damaged: what only this process knew is asked again
+            store.read(path, held=False)
+            store.take()
+        path.unlink()
+    rank.wait()  # the others copy what is known
+    rank.wait()
 
 
-def check_unchanged(session: Session) -> None:
+def check_unchanged(session: Session, store: ResultStore) -> None:
     """Look whether the rows are still those that the run is named after.
 
     Raises:
@@ -187,7 +184,7 @@ def check_unchanged(session: Session) -> None:
     try:
         check_rows(session.folder, session.jobs.pairs, settings.split, settings.limit is not None)
     except UserError:
-        shutil.rmtree(session.work / "agenda", ignore_errors=True)
+        store.remove()
         raise
 
 
@@ -208,84 +205,84 @@ def name_again(session: Session) -> None:
 
 
 def stopped_before(session: Session) -> list[str]:
-    """Return the ids of stopped runs of other rules, which cannot be resumed: the same command is another run."""
-    rows = read_runs(session.tables.results)
-    return [row["run_id"] for row in rows if row["status"] != "finished" and row.get("rules") != VERSION]
-
-
-def agree_that_all_is_done(session: Session, share: Share) -> None:
-    """Leave the other processes no agenda, which tells them that the run is finished; remove what it needs no more."""
-    shutil.rmtree(session.work, ignore_errors=True)
-    share.wait()
+    """Return the ids of stopped runs of other rules or another version's notes, which cannot be resumed."""
+    results = session.tables.results
+    rows = [row for row in read_runs(results) if row["status"] != "finished"]
+    work = results / WORK
+    return [
+        row["run_id"]
+        for row in rows
+        if row.get("rules") != VERSION or any((work / row["run_id"] / name).exists() for name in OLD)
+    ]
 
 
 def run(
-    session: Session, agenda: Agenda, backend: Backend, share: Share, progress: Callable[[Kept], None], command: str
-) -> Any:
+    session: Session, store: ResultStore, backend: Backend, rank: Rank, progress: Progress, command: str
+) -> pa.Table | None:
     """Evaluate what is not known yet and write the tables; return class_accuracy (None in all but the first process).
 
     Args:
         session: what to evaluate.
-        agenda: its problems and calls.
+        store: its problems and requests, and what is known of them.
         backend: the model.
-        share: this process' part.
-        progress: called after every result.
+        rank: this process.
+        progress: called after every batch.
         command: the command that makes the run again, for the table runs.
     """
     began, started = time.monotonic(), datetime.now(UTC)
     earlier = session.tables.read_run() or {}
-    if earlier.get("status") == "finished":  # its tables were damaged: this is another evaluation
-        earlier = {}
-        if share.rank == 0:
-            session.tables.remove()
-    row = {**_provenance(session, agenda, backend, command), "started": earlier.get("started") or started}
-    row["name"] = session.settings.name or earlier.get("name")
-    before = earlier.get("seconds") or 0.0
-    if share.rank == 0:
-        session.tables.sweep()
-        session.tables.write_run({**row, "status": "unfinished", "seconds": before})
-    kept = Kept(session.work / "kept", agenda.num_calls, share.rank)
-    strategy, finals, written = session.settings.strategy, None, kept.written
+    row = {**_provenance(session, store, backend, command), "started": started}
+    row["name"], before, noted = session.settings.name or earlier.get("name"), 0.0, began
+    if store.resumed and earlier.get("status") == "unfinished":
+        row["started"], before = earlier["started"], earlier["seconds"] or 0.0
+    elif rank.rank == 0:  # perhaps of tables that were damaged
+        session.tables.remove()
 
-    def noting(kept: Kept) -> None:
-        """Show progress; note the time spent whenever results are written, for who goes on after a kill."""
-        nonlocal written
-        progress(kept)
-        if kept.written != written and not share.rank:
-            written = kept.written
-            session.tables.write_run({**row, "status": "unfinished", "seconds": before + time.monotonic() - began})
-
-    try:
-        if strategy == "rollout":
-            finals = roll_out(agenda, kept, backend, known=agenda.adapters, share=share, progress=noting).right
-            # Problems that ask once; and what comes behind an answer that white space alone makes wrong.
-            decode_failures(agenda, kept, backend, share, noting)
-        else:
-            evaluate(agenda, kept, backend, verify=strategy == "verify", share=share, progress=noting)
-    except BaseException:
-        kept.flush()
-        if share.rank == 0:
+    def note() -> None:
+        """Note the time spent, for who goes on after a kill."""
+        if not rank.rank:
             seconds = before + time.monotonic() - began
             session.tables.write_run({**row, "status": "unfinished", "seconds": seconds})
+
+    def noting(store: ResultStore) -> None:
+        nonlocal noted
+        progress(store)
+        if time.monotonic() - noted >= EVERY:
+            noted = time.monotonic()
+            note()
+
+    if rank.rank == 0:
+        session.tables.sweep()
+    note()
+    try:
+        strategy = session.settings.strategy
+        if strategy == "rollout":
+            roll_out(store, backend, rank=rank, progress=noting)
+            # Problems that ask once; and what comes behind an answer that white space alone makes wrong.
+            decode_first_wrong(store, backend, rank, noting)
+        else:
+            evaluate(store, backend, verify=strategy == "verify", rank=rank, progress=noting)
+            rank.meet(store)
+    except BaseException:
+        store.save()
+        store.commit()
+        note()
         raise
-    kept.flush()
-    share.wait()
-    if share.rank:
+    if rank.rank:
         return None
-    kept.load()
-    check_unchanged(session)
-    accuracy = write_tables(session.tables, agenda, kept, finals, session.folder)
+    check_unchanged(session, store)
+    calls, right, tokens = store.counts()
+    doubts = {"near_ties": store.count("near_tie"), "merged_borders": store.count("merges")}
+    accuracy = write_tables(session.tables, store, session.folder)
     seconds = before + time.monotonic() - began
-    calls, tokens = int((kept.right != UNKNOWN).sum()), int(kept.tokens.sum()) or None
-    row |= {"calls": calls, "tokens": tokens, "seconds": seconds, "calls_per_second": calls / seconds}
-    row |= {"near_ties": int(kept.near_tie.sum()), "merged_borders": int(kept.merges.sum())}
-    row |= {"tokens_per_second": tokens and tokens / seconds, "finished": datetime.now(UTC), "status": "finished"}
-    session.tables.write_run(row)
-    shutil.rmtree(session.work)
+    row |= {"calls": calls, "tokens": tokens or None, "seconds": seconds, "calls_per_second": calls / seconds, **doubts}
+    row |= {"tokens_per_second": tokens / seconds if tokens else None}
+    session.tables.write_run({**row, "finished": datetime.now(UTC), "status": "finished"})
+    store.remove()
     return accuracy
 
 
-def _provenance(session: Session, agenda: Agenda, backend: Backend, command: str) -> dict[str, Any]:
+def _provenance(session: Session, store: ResultStore, backend: Backend, command: str) -> dict[str, Any]:
     settings, checkpoint = session.settings, session.checkpoint
     manifest = session.folder.manifest()
     dialects = sorted({manifest["tasks"][task]["settings"]["dialect"] for task, _ in session.jobs.pairs})
@@ -309,8 +306,8 @@ def _provenance(session: Session, agenda: Agenda, backend: Backend, command: str
         "joined": settings.joined,
         "near_tie_rule": settings.near_ties,
         "caef_data": __version__,
-        "problems": agenda.num_problems,
-        "calls": agenda.num_calls,
-        "calls_repeated": agenda.num_repeated,
+        "problems": store.num_problems,
+        "calls": store.num_requests,
+        "calls_repeated": store.num_repeated,
         **backend.provenance(),
     }

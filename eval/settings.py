@@ -13,7 +13,7 @@ from ..errors import UserError, clip, nearest
 from ..pipelines.declaration import load_declaration
 from ..tm import tasks as all_tasks
 from .backends.endpoint import base_url
-from .runs import MODES
+from .problems import MODES
 from .tables import RUN_ID
 from .template import check_template
 

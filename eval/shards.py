@@ -9,13 +9,13 @@ import pyarrow.parquet as pq
 
 from ..errors import UserError, clip
 from ..pipelines.build import argument
-from ..pipelines.local_folder import LocalFolder
+from ..pipelines.folder import Folder
 from ..schemas import row_schema
 
-BATCH = 1024  # rows
+BATCH = 4096  # rows
 
 
-def batches(folder: LocalFolder, path: str, columns: Sequence[str], size: int = BATCH) -> Iterator[pa.RecordBatch]:
+def batches(folder: Folder, path: str, columns: Sequence[str], size: int = BATCH) -> Iterator[pa.RecordBatch]:
     """Yield columns of a shard, in their order.
 
     Raises:
@@ -30,7 +30,7 @@ def batches(folder: LocalFolder, path: str, columns: Sequence[str], size: int = 
         raise refused(folder, path, clip(error, 160)) from error
 
 
-def check_columns(folder: LocalFolder, path: str, columns: Sequence[str]) -> None:
+def check_columns(folder: Folder, path: str, columns: Sequence[str]) -> None:
     """Look whether a shard has these columns.
 
     Raises:
@@ -49,7 +49,7 @@ def check_columns(folder: LocalFolder, path: str, columns: Sequence[str]) -> Non
             raise refused(folder, path, f"{name} is of type {clip(str(held.field(name).type))}")
 
 
-def refused(folder: LocalFolder, path: str, why: str) -> UserError:
+def refused(folder: Folder, path: str, why: str) -> UserError:
     """Return the refusal of a shard, and why."""
     return UserError(
         f"these rows cannot be evaluated: {why}",

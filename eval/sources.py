@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..pipelines.folder import shown
+from ..pipelines.folder import Folder, shown
 from ..pipelines.hub_source import HubFiles, HubPlace, Say, download, is_parquet, local_or_hub, look_up
-from ..pipelines.local_folder import LocalFolder
 from ..pipelines.manifest import CARD, MANIFEST
 from ..pipelines.store_folder import open_folder
 from ..tm import tasks
 from .files import CONFIG, read_json
+from .problems import VIEWS
 from .published import PublishedFolder, raw_files
-from .runs import VIEWS
 from .settings import EvalSettings
 
 KINDS = ("executors", "aligners")
@@ -120,7 +119,7 @@ def _configs_below(folder: Path) -> Iterator[str]:
             yield Path(place, CONFIG).relative_to(folder).as_posix()
 
 
-def problem_folder(settings: EvalSettings, say: Say) -> tuple[LocalFolder, str]:
+def problem_folder(settings: EvalSettings, say: Say) -> tuple[Folder, str]:
     """Return the dataset that problems come from, and its name for the tables: with the commit, where it is the Hub's.
 
     Args:
@@ -155,7 +154,7 @@ def problem_folder(settings: EvalSettings, say: Say) -> tuple[LocalFolder, str]:
     )
 
 
-class HeldFolder(LocalFolder):
+class HeldFolder(Folder):
     """A dataset whose manifest is read once: whoever builds there meanwhile does not change what is evaluated.
 
     Args:

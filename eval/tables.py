@@ -80,9 +80,13 @@ def run_id(identity: str) -> str:
     return "abcdef"[int(digest[16], 16) % 6] + digest[1:16]
 
 
-def call_key(adapter: str, prompt: str, completion: str) -> str:
-    """Return the 128-bit hash that a call has in every run, as 32 hexadecimal digits."""
-    return hashlib.blake2b("\0".join((adapter, prompt, completion)).encode(), digest_size=16).hexdigest()
+def key_of(request: bytes) -> str:
+    """Return the 128-bit hash that a request has in every run, as 32 hexadecimal digits.
+
+    Args:
+        request: adapter, prompt and right answer, joined by zeros.
+    """
+    return hashlib.blake2b(request, digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True)

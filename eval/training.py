@@ -10,8 +10,8 @@ from ..errors import UserError, clip, nearest
 from ..pipelines.folder import shown
 from ..tm import machine
 from ..tm import tasks as all_tasks
-from .adapters import needed
 from .backends.tokens import Tokens, load_tokenizer
+from .problems import needed
 from .settings import CHOICES
 from .token_counts import built
 

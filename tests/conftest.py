@@ -13,7 +13,6 @@ from caef_data.pipelines.declaration import load_declaration
 from caef_data.pipelines.plan import make_plan
 
 if TYPE_CHECKING:
-    from caef_data.eval.agenda import Agenda
     from caef_data.eval.backends.openai import OpenAIBackend
     from caef_data.eval.backends.tokens import Tokens
     from caef_data.tests.hub.side import Side
@@ -102,11 +101,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def agenda(data: Path, tmp_path_factory: pytest.TempPathFactory) -> "Agenda":
-    """Return the agenda of this dataset's operators in all modes; tests only read it."""
-    from caef_data.tests.evaluating import agenda_of_all
+def plan(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the file with the plan for this dataset's operators in all modes; tests copy it."""
+    from caef_data.tests.evaluating import planned_all
 
-    return agenda_of_all(data, tmp_path_factory.mktemp("agenda"), 8)
+    return planned_all(data, tmp_path_factory.mktemp("plan"), 8)
 
 
 @pytest.fixture(scope="session")

@@ -1,24 +1,32 @@
 """Evaluations without a model: what errs at some prompts, and what runs and reads an evaluation."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from caef_data.eval.agenda import Agenda, write_agenda
+import numpy as np
+import pyarrow as pa
+
+from caef_data.eval.backends.choose import make_backend
 from caef_data.eval.backends.oracle import OracleBackend
 from caef_data.eval.calls import Answer, Ask, Backend, Call, Verdict
-from caef_data.eval.evaluate import Share, decode_failures, evaluate
-from caef_data.eval.kept import Kept
+from caef_data.eval.problems import MODES, Problems, executor, operands_of, read_problems
+from caef_data.eval.results import ResultStore, file_name
 from caef_data.eval.rollout import roll_out
-from caef_data.eval.runs import MODES, read_problems
-from caef_data.eval.session import Session, agenda_of, one_at_a_time, run
+from caef_data.eval.score import Rank, decode_first_wrong, evaluate
+from caef_data.eval.session import Session, opened, plan, run
 from caef_data.eval.settings import EvalSettings
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.folder import Folder
 from caef_data.pipelines.plan import make_plan
+from caef_data.tm import machine
 
+ALONE = Rank()
 OPERATORS = ("add", "sub", "mul", "div", "equal", "greater_than", "less_than")
 
 
@@ -47,17 +55,18 @@ class Counting(OracleBackend):
         self.switches: list[str] = []
         self.fail_after = fail_after
 
-    def verify(self, adapter: str, calls: Sequence[Call]) -> Iterator[tuple[int, Verdict]]:
+    def verify_batches(self, adapter: str, calls: Sequence[Call]) -> Iterator[list[tuple[int, Verdict]]]:
         self.switches.append(adapter)
-        for index, verdict in super().verify(adapter, calls):
-            if self.fail_after is not None and len(self.asked) >= self.fail_after:
+        for batch in super().verify_batches(adapter, calls):
+            most = len(batch) if self.fail_after is None else self.fail_after - len(self.asked)
+            self.asked += [(adapter, calls[index].prompt) for index, _ in batch[:most]]
+            yield batch[:most]
+            if most < len(batch):
                 raise KeyboardInterrupt
-            self.asked.append((adapter, calls[index].prompt))
-            yield index, verdict
 
-    def decode(self, adapter: str, asks: Sequence[Ask]) -> Iterator[tuple[int, Answer]]:
+    def decode_batches(self, adapter: str, asks: Sequence[Ask]) -> Iterator[list[tuple[int, Answer]]]:
         self.switches.append(adapter)
-        yield from super().decode(adapter, asks)
+        yield from super().decode_batches(adapter, asks)
 
 
 def build_short(out: Path, num: int) -> Path:
@@ -66,32 +75,140 @@ def build_short(out: Path, num: int) -> Path:
     return out
 
 
-def agenda_of_all(data: Path, folder: Path, problems: int | None, tasks: Sequence[str] = OPERATORS) -> Agenda:
-    """Write the agenda of the operators in all modes, some problems each."""
+def planned_all(data: Path, folder: Path, limit: int | None, tasks: Sequence[str] = OPERATORS) -> Path:
+    """Plan the operators in all modes, some problems each; return the file."""
     pairs = [(task, mode) for task in tasks for mode in MODES]
-    found = (one for task, mode in pairs for one in read_problems(Folder(data), task, mode, "test", problems))
-    return write_agenda(folder / "agenda", found)
+    return planned(folder, *(one for pair in pairs for one in read_problems(Folder(data), *pair, "test", limit)))
 
 
-def judge(agenda: Agenda, folder: Path, strategy: str, backend: Backend) -> tuple[Kept, Any]:
-    kept, finals = Kept(folder / "kept", agenda.num_calls), None
-    common: dict[str, Any] = {"share": Share(), "progress": lambda kept: None}
-    if strategy == "rollout":
-        finals = roll_out(agenda, kept, backend, known=agenda.adapters, **common).right
-        decode_failures(agenda, kept, backend, **common)
-    else:
-        evaluate(agenda, kept, backend, verify=strategy == "verify", **common)
-    kept.flush()
-    return kept, finals
+def planned(folder: Path, *problems: Problems) -> Path:
+    """Plan some problems; return the file."""
+    store = ResultStore(folder / "results.sqlite")
+    store.plan(problems)
+    store.close()
+    return store.path
+
+
+class Asked(NamedTuple):
+    """A request, as ``problems.REQUESTS`` has it."""
+
+    adapter: str
+    task: str
+    kind: str
+    state: str | None
+    prompt: str
+    completion: str
+
+
+class Sample(NamedTuple):
+    """A problem, as ``problems.PROBLEMS`` has it, with its requests."""
+
+    task: str
+    mode: str
+    split: str
+    dialect: str
+    variant: str
+    len_a: int
+    len_b: int
+    a: str
+    b: str | None
+    asked_step: int | None
+    steps: tuple[Asked, ...]
+
+
+def samples(folder: Folder, task: str, mode: str, limit: int | None = None) -> list[Sample]:
+    """Return the problems of a task in a mode, of the test split."""
+    return [one for some in read_problems(folder, task, mode, "test", limit) for one in samples_of(some)]
+
+
+def samples_of(some: Problems) -> list[Sample]:
+    requests = [Asked(**row) for row in some.requests.to_pylist()]
+    steps = [[requests[step] for step in some.steps[start:end]] for start, end in pairwise(some.starts)]
+    return [Sample(**row, steps=tuple(own)) for row, own in zip(some.table.to_pylist(), steps, strict=True)]
+
+
+def reference(task: str, a: int, b: int) -> Iterator[Asked]:
+    """Yield every request of a run, with those of called machines where they happen."""
+    for step in machine(task).transitions(a, b, "consistent"):
+        yield Asked(executor(task), task, "executor", step.state, step.prompt, step.completion)
+        if step.call is not None:
+            yield from reference(step.call, *operands_of(step.completion.split("\n")[2]))
+
+
+class Judged:
+    """What is known of requests and problems, in arrays.
+
+    Requests are numbered in the order in which they are first made. ``flat`` holds those of all problems, one problem
+    after the other, each from its ``starts`` on; ``correct`` is -1 where nothing is known.
+    """
+
+    def __init__(self, store: ResultStore) -> None:
+        sql = (
+            "SELECT ifnull(correct, -1) AS correct, ifnull(stripped, 0) AS stripped, ifnull(decoded, 0) AS decoded,"
+            " ifnull(first_wrong_token, -1) AS at, ifnull(tokens, 0) AS tokens, text,"
+            " ifnull(completion_tokens, 0) AS completion_tokens FROM requests ORDER BY number"
+        )
+        found = store.columns(sql)
+        names = ("correct", "stripped", "decoded", "at", "tokens", "completion_tokens")
+        self.correct, self.stripped, self.decoded, self.at, self.tokens, self.completion_tokens = (
+            np.array(found[name]) for name in names
+        )
+        self.texts = {number: text for number, text in enumerate(found["text"]) if text is not None}
+        steps = store.columns("SELECT problem, number FROM steps ORDER BY problem, step")
+        self.flat = np.array(steps["number"])
+        self.starts = np.append(0, np.cumsum(np.bincount(steps["problem"])))
+        self.problems = pa.concat_tables(table for _, table in store.problems())
+        finals = dict(store.execute("SELECT problem, correct FROM finals").fetchall())
+        self.finals = np.array([finals.get(number, -1) for number in range(len(self.problems))])
+
+    def first_wrong(self, right: Any) -> Any:
+        """Return, for each problem, the place in ``flat`` of its first request that is not right; -1 where all are."""
+        wrong = np.flatnonzero(right[self.flat] != 1)
+        places = np.append(wrong, len(self.flat))[np.searchsorted(wrong, self.starts[:-1])]
+        return np.where(places < self.starts[1:], places, -1)
+
+
+def judge(plan: Path, folder: Path, strategy: str, backend: Backend, rank: Rank = ALONE) -> Judged:
+    """Evaluate what was planned."""
+    folder.mkdir(parents=True, exist_ok=True)
+    how: dict[str, Any] = {"rank": rank, "progress": lambda store: None}
+    with closing(ResultStore(Path(shutil.copy(plan, folder / file_name(rank.rank))))) as store:
+        if strategy == "rollout":
+            roll_out(store, backend, **how)
+            decode_first_wrong(store, backend, **how)
+        else:
+            evaluate(store, backend, verify=strategy == "verify", **how)
+        rank.meet(store)
+        return Judged(store)
 
 
 def settings(data: Path, out: Path, **more: Any) -> EvalSettings:
     return EvalSettings(data=str(data), out=str(out), backend="oracle", **more)
 
 
-def finish(session: Session, backend: OracleBackend) -> Any:
-    with one_at_a_time(session):
-        return run(session, agenda_of(session, Share()), backend, Share(), lambda kept: None, "caef-data eval")
+@contextmanager
+def begun(session: Session) -> Iterator[ResultStore]:
+    """Hold the file of a session, with its plan."""
+    with opened(session, ALONE) as store:
+        assert store is not None
+        plan(session, store, ALONE)
+        yield store
+
+
+def finish(session: Session, backend: Backend | Callable[[ResultStore], Backend]) -> Any:
+    with begun(session) as store, closing(backend if isinstance(backend, Backend) else backend(store)) as asked:
+        return run(session, store, asked, ALONE, lambda store: None, "caef-data eval")
+
+
+def model_of(session: Session, say: Any = lambda line: None) -> Callable[[ResultStore], Backend]:
+    """Return what makes the backend that a session's settings name."""
+    return lambda store: make_backend(session.settings, session.checkpoint, store, say)
+
+
+def requests_of(store: ResultStore) -> list[Call]:
+    """Return all requests, adapter by adapter."""
+    batches = [store.batch(number) for adapter in store.adapters for number in store.batches(adapter)]
+    return [call for batch in batches for call in batch.calls(range(batch.first, batch.first + len(batch.table)))]
 
 
 def tables_of(session: Session) -> dict[str, list[dict[str, Any]]]:

@@ -15,8 +15,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from caef_data.eval.runs import RAW, Step, aligner, raw_question, reference
-from caef_data.eval.tables import CLASS, RunTables, call_key, class_accuracy, run_id
+from caef_data.eval.problems import RAW, aligner, raw_question
+from caef_data.eval.tables import CLASS, RunTables, class_accuracy, key_of, run_id
+from caef_data.tests.evaluating import Asked, reference
 from caef_data.tm import align_in, align_out
 
 HOSTILE = "\x1b[31mred\x07</script><img src=x onerror=alert(1)>|\u202e `x`\r\n=1+1"
@@ -58,7 +59,7 @@ def chance(*words: object) -> float:
 
 
 @cache
-def problems(task: str, mode: str) -> list[tuple[dict[str, Any], list[Step]]]:
+def problems(task: str, mode: str) -> list[tuple[dict[str, Any], list[Asked]]]:
     """Return the problems of a task in a mode: their columns, and the calls that a perfect model is asked."""
     found = []
     for len_a in LENGTHS:
@@ -80,30 +81,30 @@ def drawn(task: str, length: int, index: int) -> int:
     return least + int(chance(task, length, index) * 9 * least)
 
 
-def steps(task: str, mode: str, a: int, b: int, index: int) -> Iterator[Step]:
+def steps(task: str, mode: str, a: int, b: int, index: int) -> Iterator[Asked]:
     raw = raw_question(task, str(a), str(b))
     if mode == RAW:
-        yield Step(RAW, "", raw, align_out(task, a, b)[1])
+        yield Asked("", task, RAW, None, raw, align_out(task, a, b)[1])
         return
     run = list(reference(task, a, b))
     if mode == "one_step":
         yield run[index % len(run)]
         return
     if mode == "process":
-        yield Step("aligner_in", aligner(task), raw, align_in(raw))
+        yield Asked(aligner(task), task, "aligner_in", None, raw, align_in(raw))
     yield from run
     if mode == "process":
-        yield Step("aligner_out", aligner(task), *align_out(task, a, b))
+        yield Asked(aligner(task), task, "aligner_out", None, *align_out(task, a, b))
 
 
-def errs(run: Run, step: Step) -> bool:
+def errs(run: Run, step: Asked) -> bool:
     """Tell whether the model of a run is wrong about a call: of half of the calls, all models find the same hard."""
     harder = 3 if "[C] 1" in step.completion else 1
     who = run.name if chance("own", step.prompt) < 0.5 else "all"
     return chance(who, step.adapter, step.prompt) < run.rate * harder
 
 
-def answered(run: Run, step: Step) -> str:
+def answered(run: Run, step: Asked) -> str:
     """Return a wrong answer: cut short, with another digit at its end, or hostile."""
     kind = int(chance("kind", run.name, step.prompt) * 8)
     if kind == 0:
@@ -117,7 +118,7 @@ def write_run(results: Path, run: Run) -> None:
     tables.write_run(run_row(run, {}, 0, 0, finished=False))
     if not run.finished:
         return
-    calls: dict[tuple[str, str, str], tuple[int, Step]] = {}
+    calls: dict[tuple[str, str, str], tuple[int, Asked]] = {}
     outcomes, failures, whole, total = list[dict[str, Any]](), list[dict[str, Any]](), list[dict[str, Any]](), 0
     for task, mode in run.jobs:
         for row, asked in problems(task, mode):
@@ -169,12 +170,12 @@ def columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
     return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
 
 
-def call_row(run: Run, number: int, step: Step) -> dict[str, Any]:
+def call_row(run: Run, number: int, step: Asked) -> dict[str, Any]:
     wrong = errs(run, step)
     size = len(step.completion) // 2 + 1
     return {
         "call": number,
-        "key": call_key(step.adapter, step.prompt, step.completion),
+        "key": key_of("\0".join((step.adapter, step.prompt, step.completion)).encode()),
         "adapter": step.adapter,
         "task": step.adapter.partition("/")[2] or "add",
         "kind": step.kind,
@@ -191,7 +192,7 @@ def call_row(run: Run, number: int, step: Step) -> dict[str, Any]:
     }
 
 
-def failure(run: Run, row: dict[str, Any], asked: list[Step], index: int, number: int) -> dict[str, Any]:
+def failure(run: Run, row: dict[str, Any], asked: list[Asked], index: int, number: int) -> dict[str, Any]:
     step = asked[index]
     text = answered(run, step)
     return {

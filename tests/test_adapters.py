@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 pytest.importorskip("safetensors")
@@ -16,9 +17,9 @@ pytest.importorskip("tokenizers")
 from safetensors.numpy import load_file, save_file
 
 from caef_data.errors import UserError
-from caef_data.eval.adapters import fetch, find_adapters, needed, task_of
+from caef_data.eval.adapters import fetch, find_adapters, task_of
 from caef_data.eval.base_model import HUB_NAME, read_base
-from caef_data.eval.runs import MODES, RAW, steps_of
+from caef_data.eval.problems import MODES, RAW, needed, whole_runs
 from caef_data.tests.checkpoints import lora_config, write_adapter, write_base, write_checkpoint, write_json
 from caef_data.tm import tasks
 from caef_data.tm.machine import machine
@@ -111,8 +112,9 @@ def test_no_run_needs_more_than_what_is_needed(task: str) -> None:
     for mode in MODES if kind.has_raw else ("one_step", "executor"):
         for a, b in ((99, 1), (99, 98), (9, 9), (10, 3)):
             if mode in ("executor", "process") and kind.domain_error(a, 0 if kind.unary else b) is None:
-                steps = steps_of(task, mode, str(a), None if kind.unary else str(b))
-                assert {step.adapter for step in steps} <= needed(task, mode)
+                rows = pa.table({"a": [str(a)], "b": pa.array([None if kind.unary else str(b)], pa.string())})
+                [found] = whole_runs(task, mode, "test", rows)
+                assert set(found.requests.column("adapter").to_pylist()) <= needed(task, mode)
 
 
 def refused(root: Path, words: str, base: str | None = None) -> str:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from caef_data import tm
 from caef_data.eval.backends.oracle import OracleBackend
 from caef_data.eval.calls import BASE, SLACK, Answer, Ask, Call, Verdict
-from caef_data.eval.runs import aligner, executor, raw_question
+from caef_data.eval.problems import aligner, executor, raw_question
 from caef_data.tm.machine import machine
 
 LONGEST = 4  # digits; mul and div walk loops

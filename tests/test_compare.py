@@ -9,8 +9,8 @@ import pytest
 from scipy.stats import binomtest
 
 from caef_data.eval.compare import in_short, mcnemar
+from caef_data.eval.problems import RAW
 from caef_data.eval.query import Database
-from caef_data.eval.runs import RAW
 from caef_data.eval.session import prepare
 from caef_data.eval.tables import RunTables
 from caef_data.tests.commands import call

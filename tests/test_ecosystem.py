@@ -94,16 +94,16 @@ def test_its_bare_template_ends_no_answer(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Any]:
-    """Return a real pretrained model, a LoRA trained on half of the calls of an agenda in minutes, and the agenda."""
+    """Return a real pretrained model, a LoRA trained on half of the calls of a plan in minutes, and the plan."""
     import torch
 
     import datasets
-    from caef_data.eval.agenda import write_agenda
-    from caef_data.eval.runs import read_problems
+    from caef_data.eval.problems import read_problems
     from caef_data.pipelines.build import build
     from caef_data.pipelines.declaration import from_flags
     from caef_data.pipelines.folder import Folder
     from caef_data.pipelines.plan import make_plan
+    from caef_data.tests.evaluating import planned
     from caef_data.tests.test_train_example import load_example
 
     torch.set_num_threads(1)
@@ -111,19 +111,26 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Any]:
     base, folder = real_model(), tmp_path_factory.mktemp("real")
     build(make_plan(from_flags(["add"], min=1, max=1, num=2, num_test=3)), folder / "data", workers=1)
     problems = [one for mode in MODES for one in read_problems(Folder(folder / "data"), "add", mode, "test", 3)]
-    agenda = write_agenda(folder / "agenda", iter(problems))
-    rows = [{"instruction": "", "prompt": call.prompt, "completion": call.completion} for call in calls_of(agenda)[::2]]
+    plan = planned(folder / "plan", *problems)
+    rows = [{"instruction": "", "prompt": call.prompt, "completion": call.completion} for call in calls_of(plan)[::2]]
     options = argparse.Namespace(
         model=str(base), out=str(folder), steps=24, batch_size=4, learning_rate=1e-3, rank=16, seed=0, template=None
     )
     trainer = load_example().make_trainer(str(base), datasets.Dataset.from_list(rows), "second", options)
     trainer.train()
     trainer.save_model(str(folder / "adapter"))
-    return base, folder / "adapter", agenda
+    return base, folder / "adapter", plan
 
 
-def calls_of(agenda: Any) -> list[Any]:
-    return [call for window in agenda.windows("executors/add") for call in window.calls]
+def calls_of(plan: Path) -> list[Any]:
+    """Return the requests to the executor, in the order in which they are first made."""
+    from caef_data.eval.results import ResultStore
+    from caef_data.tests.evaluating import requests_of
+
+    store = ResultStore(plan)
+    found = [call for call in requests_of(store) if call.adapter == "executors/add"]
+    store.close()
+    return found
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -133,12 +140,11 @@ def test_a_real_model_is_judged_as_it_decodes(real: tuple[Path, Path, Any], tmp_
 
     from caef_data.eval.backends.tokens import load_tokenizers
     from caef_data.eval.backends.transformers import TransformersBackend
-    from caef_data.eval.kept import RIGHT, UNKNOWN
     from caef_data.tests.evaluating import judge
     from caef_data.tests.plain import plain_greedy
 
-    base, adapter, agenda = real
-    calls, numbers = calls_of(agenda), [int(one) for window in agenda.windows("executors/add") for one in window.ids]
+    base, adapter, plan = real
+    calls = calls_of(plan)
     most = max(len(call.completion) for call in calls)
     texts = plain_greedy(base, adapter, [call.prompt for call in calls], most, dtype=getattr(torch, dtype))
     plain = [text == call.completion for text, call in zip(texts, calls, strict=True)]
@@ -148,11 +154,10 @@ def test_a_real_model_is_judged_as_it_decodes(real: tuple[Path, Path, Any], tmp_
         base, {name: adapter}, load_tokenizers(base, {name: adapter}), dtype=dtype, device="cpu", batch_tokens=512
     )
     for strategy in ("verify", "generate", "rollout"):
-        kept, _ = judge(agenda, tmp_path / strategy, strategy, backend)
-        found = [int(kept.right[number]) for number in numbers]
+        found = judge(plan, tmp_path / strategy, strategy, backend).correct.tolist()
         if strategy == "rollout":  # what follows a wrong answer is another question, and this one is not asked
-            plain_known = [one for one, state in zip(plain, found, strict=True) if state != UNKNOWN]
-            assert [state == RIGHT for state in found if state != UNKNOWN] == plain_known
+            plain_known = [one for one, state in zip(plain, found, strict=True) if state != -1]
+            assert [state == 1 for state in found if state != -1] == plain_known
             assert plain_known
         else:
-            assert [state == RIGHT for state in found] == plain, strategy
+            assert [state == 1 for state in found] == plain, strategy

@@ -11,13 +11,13 @@ import pytest
 
 from caef_data.errors import UserError
 from caef_data.eval.backends.oracle import OracleBackend
-from caef_data.eval.evaluate import Share
-from caef_data.eval.session import agenda_of, one_at_a_time, prepare, run
+from caef_data.eval.session import opened, plan, prepare, run
 from caef_data.eval.settings import EvalSettings
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.plan import make_plan
 from caef_data.tests.commands import call
+from caef_data.tests.evaluating import ALONE, begun
 from caef_data.tests.forging import Forger
 
 Change = Callable[[dict[str, Any]], object]
@@ -102,7 +102,7 @@ def test_no_parquet(built: Path, tmp_path: Path) -> None:
 
 
 def test_a_wrong_answer_is_not_asked_of_a_baseline(built: Path, tmp_path: Path) -> None:
-    from caef_data.eval.runs import RAW, read_problems
+    from caef_data.eval.problems import RAW, read_problems
     from caef_data.pipelines.folder import Folder
 
     folder = tmp_path / "data"
@@ -119,12 +119,15 @@ def test_a_dataset_that_is_built_anew_meanwhile(built: Path, tmp_path: Path, lat
     shutil.copytree(built, folder)
     settings = EvalSettings(backend="oracle", data=str(folder), mode=("executor",), out=str(tmp_path / "results"))
     session = prepare(settings)
-    with one_at_a_time(session):
-        agenda = agenda_of(session, Share()) if late else None
+    with opened(session, ALONE) as store:
+        assert store is not None
+        if late:
+            plan(session, store, ALONE)
         Forger(folder).change("add-full", "test", lambda rows: rows[:3])
         with pytest.raises(UserError, match="is missing, or is not what the manifest says"):
-            run(session, agenda or agenda_of(session, Share()), OracleBackend(), Share(), lambda kept: None, "eval")
-    assert session.tables.read_finished() is None and not (session.work / "agenda").exists()
+            plan(session, store, ALONE)
+            run(session, store, OracleBackend(), ALONE, lambda store: None, "eval")
+    assert session.tables.read_finished() is None and not session.work.exists()
     shutil.rmtree(folder)
     shutil.copytree(built, folder)
     assert evaluated(folder, "--mode", "executor")[0] == 0 and session.tables.read_finished() is not None
@@ -135,8 +138,8 @@ def test_a_dataset_that_vanishes_meanwhile(built: Path, tmp_path: Path) -> None:
     shutil.copytree(built, folder)
     session = prepare(EvalSettings(backend="oracle", data=str(folder), out=str(tmp_path / "results")))
     shutil.rmtree(folder)
-    with one_at_a_time(session), pytest.raises(FileNotFoundError, match="add-one_step"):  # told in a line
-        agenda_of(session, Share())
+    with pytest.raises(FileNotFoundError, match="add-one_step"), begun(session):  # told in a line
+        pass
 
 
 def test_fewer_rows_under_the_same_name_are_another_run(built: Path, tmp_path: Path) -> None:

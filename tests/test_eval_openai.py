@@ -9,14 +9,13 @@ import pytest
 pytest.importorskip("transformers")
 
 from caef_data.errors import UserError
-from caef_data.eval.backends.choose import make_backend
 from caef_data.eval.backends.oracle import OracleBackend
 from caef_data.eval.backends.tokens import Tokens
 from caef_data.eval.calls import Backend
-from caef_data.eval.evaluate import Share
-from caef_data.eval.session import Session, agenda_of, prepare, run
+from caef_data.eval.session import Session, prepare
 from caef_data.eval.settings import EvalSettings
 from caef_data.tests.checkpoints import END, write_checkpoint
+from caef_data.tests.evaluating import begun, finish, model_of, requests_of
 from caef_data.tests.vllm_server import FakeVLLM, Reply
 
 ADAPTERS = ("executors/sub", "executors/add", "executors/reflection", "executors/left_mask", "aligners/sub")
@@ -76,11 +75,13 @@ def session(smoke: Path, ckpt: Path, out: Path, **changed: Any) -> Session:
 
 
 def evaluated(made: Session, backend: Backend | None = None) -> list[dict[str, Any]]:
-    agenda = agenda_of(made, Share())
-    asked = backend or make_backend(made.settings, made.checkpoint, agenda)
-    accuracy = run(made, agenda, asked, Share(), lambda kept: None, "caef-data eval").to_pylist()
-    asked.close()
+    accuracy: list[dict[str, Any]] = finish(made, backend or model_of(made)).to_pylist()
     return accuracy
+
+
+def prompts_of(made: Session) -> set[str]:
+    with begun(made) as store:
+        return {call.prompt for call in requests_of(store)}
 
 
 def failures(made: Session) -> list[tuple[Any, ...]]:
@@ -93,8 +94,7 @@ def failures(made: Session) -> list[tuple[Any, ...]]:
 def test_the_tables_of_a_server(smoke: Path, ckpt: Path, tmp_path: Path, server: ErringVLLM, strategy: str) -> None:
     (ckpt / "base/model.safetensors").unlink()  # the server has it
     mine = session(smoke, ckpt, tmp_path / "a", strategy=strategy, backend="openai", endpoint=server.url)
-    agenda = agenda_of(mine, Share())
-    server.starts = {call.prompt for name in agenda.adapters for part in agenda.windows(name) for call in part.calls}
+    server.starts = prompts_of(mine)
     found = evaluated(mine)
     other = session(smoke, ckpt, tmp_path / "b", strategy=strategy, backend="oracle", adapters=None)
     assert found == evaluated(other, OracleBackend(errs))
@@ -110,12 +110,13 @@ def test_a_server_that_dies_and_comes_back(smoke: Path, ckpt: Path, tmp_path: Pa
     """What was answered before is not asked again, and the tables are those of an evaluation that went through."""
     options = {"strategy": "generate", "backend": "openai", "endpoint": server.url, "mode": ("executor",)}
     whole = session(smoke, ckpt, tmp_path / "whole", **options)
-    agenda = agenda_of(whole, Share())
-    server.starts = {call.prompt for name in agenda.adapters for part in agenda.windows(name) for call in part.calls}
+    with begun(whole) as store:
+        num_requests = store.num_requests
+    server.starts = prompts_of(whole)
     accuracy = evaluated(whole)
     server.asked.clear()
     broken = session(smoke, ckpt, tmp_path / "broken", **options)
-    half = agenda.num_calls // 2
+    half = num_requests // 2
 
     def die(path: str, body: Any) -> Reply | None:
         return (500, {"error": "EngineDeadError"}) if len(server.asked) > half else None
@@ -127,7 +128,7 @@ def test_a_server_that_dies_and_comes_back(smoke: Path, ckpt: Path, tmp_path: Pa
     server.asked.clear()
     assert evaluated(broken) == accuracy
     again = sum(path == "/v1/completions" for path, _ in server.asked)
-    assert 0 < again < agenda.num_calls  # what was under way when the server died is lost
+    assert 0 < again < num_requests  # what was under way when the server died is lost
 
 
 @pytest.mark.parametrize("backend", ["openai", "transformers"])
@@ -140,5 +141,5 @@ def test_all_is_checked_before_a_model_is_asked(
     path.write_text(path.read_text().replace('"C":', '"\\u00e9":'))
     (ckpt / "base/model.safetensors").write_bytes(b"")  # would be read next
     with pytest.raises(UserError, match="cannot spell the machines' texts: it does not know 'C' in"):
-        make_backend(made.settings, made.checkpoint, agenda_of(made, Share()))
+        finish(made, model_of(made))
     assert not server.asked

@@ -1,11 +1,13 @@
 """Evaluations that are stopped, killed, damaged, or that are several: same tables, nothing asked twice."""
 
-import errno
 import multiprocessing
 import os
+import random
 import shutil
 import signal
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,23 +16,29 @@ import numpy as np
 import pytest
 
 from caef_data.errors import UserError
-from caef_data.eval import agenda as agenda_module
+from caef_data.eval import results as results_module
 from caef_data.eval import rollout as rollout_module
-from caef_data.eval.agenda import Agenda
+from caef_data.eval import session as session_module
 from caef_data.eval.backends.oracle import OracleBackend
 from caef_data.eval.calls import Answer, Ask, Call, Verdict
-from caef_data.eval.evaluate import Share, evaluate
-from caef_data.eval.kept import UNKNOWN, Kept
-from caef_data.eval.session import Session, agenda_of, one_at_a_time, prepare
-from caef_data.tests.commands import call, everything, full_disk
+from caef_data.eval.results import file_name
+from caef_data.eval.score import Rank
+from caef_data.eval.session import opened, prepare
+from caef_data.eval.settings import STRATEGIES
+from caef_data.tests.commands import call, contents, everything, full_disk
 from caef_data.tests.evaluating import (
+    ALONE,
     Counting,
+    Judged,
+    begun,
     finish,
     judge,
     settings,
     tables_of,
     wrong_at_times,
 )
+
+FILE = file_name(0)
 
 
 def test_a_stopped_evaluation_goes_on_and_asks_nothing_twice(data: Path, tmp_path: Path) -> None:
@@ -55,110 +63,142 @@ def test_a_stopped_evaluation_goes_on_and_asks_nothing_twice(data: Path, tmp_pat
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"x" * len(data), lambda _: b""])
-def test_notes_that_are_damaged_are_made_again(data: Path, tmp_path: Path, damage: Any) -> None:
+def test_a_file_that_is_damaged_is_made_again(data: Path, tmp_path: Path, damage: Any) -> None:
     whole = prepare(settings(data, tmp_path / "whole", limit=6))
     finish(whole, Counting())
     session = prepare(settings(data, tmp_path / "damaged", limit=6))
     with pytest.raises(KeyboardInterrupt):
         finish(session, Counting(fail_after=300))
-    spoil(session, damage, {"agenda", "kept"})
+    path = session.work / FILE
+    path.write_bytes(damage(path.read_bytes()))
     finish(session, Counting())
     assert tables_of(session) == tables_of(whole)
 
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")  # no traceback of a file left open
-@pytest.mark.parametrize("most", [2_000, 8_000, 20_000])  # in the agenda; there too; in the tables, all answered
-def test_a_full_disk_loses_nothing(data: Path, tmp_path: Path, most: int) -> None:
+@pytest.mark.parametrize("stage", ["nothing", "plan", "answers", "tables"])
+def test_a_full_disk_loses_nothing(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    session = prepare(settings(data, tmp_path / "results", limit=20))
     words = ("eval", "--backend", "oracle", "--data", data, "--limit", 20, "--out", tmp_path / "results")
-    with full_disk(most):
+    with begun(session if stage == "answers" else prepare(settings(data, tmp_path / "other", limit=20))) as store:
+        size = store.path.stat().st_size
+    if stage == "tables":  # all is answered, and the tables are not written
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(session_module, "write_tables", stop)
+            finish(session, OracleBackend())
+    with full_disk({"nothing": 2_000, "tables": 20_000}.get(stage, size // 2)):
         code, said = call(*words)
     assert code == 2 and said.startswith("the disk is full") and "run the same command again" in said
-    left = [name for name in everything(tmp_path / "results") if "writing" in name]
-    assert not left
+    assert not [name for name in everything(tmp_path / "results") if "writing" in name]
+    assert bool(contents(session.work).get(FILE)) == (stage in ("answers", "tables"))
     code, said = call(*words)
     assert code == 0, said
     whole = prepare(settings(data, tmp_path / "whole", limit=20))
     finish(whole, OracleBackend())
-    assert tables_of(prepare(settings(data, tmp_path / "results", limit=20))) == tables_of(whole)
+    assert tables_of(session) == tables_of(whole)
 
 
-def test_a_limit_on_files_is_a_full_disk_to_the_numbers_of_calls_too(tmp_path: Path) -> None:
-    keys = (number.to_bytes(16, "big") for number in range(200_000))  # more than wait in memory
-    numbers = agenda_module._Numbers(tmp_path / "numbers.db")
-    with full_disk(100_000), pytest.raises(OSError) as error:
-        for key in keys:
-            numbers.of(key)
-    assert error.value.errno == errno.ENOSPC
-    numbers.remove()
-
-
-def spoil(session: Session, damage: Any, folders: set[str]) -> None:
-    notes = [path for path in session.work.rglob("*.parquet") if path.parent.name in folders]
-    assert {path.parent.name for path in notes} == folders
-    for path in notes:
-        path.write_bytes(damage(path.read_bytes()))
-
-
-@pytest.mark.parametrize("folders", [{"kept"}, {"finals"}, {"kept", "finals"}])
-def test_a_rollout_whose_notes_are_damaged_goes_on(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folders: set[str]
-) -> None:
+def test_a_rollout_that_is_stopped_goes_on(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rollout_module, "AT_ONCE", 50)
     asked = {"task": ("add", "sub"), "strategy": "rollout"}
     whole = prepare(settings(data, tmp_path / "whole", **asked))
     finish(whole, Counting())
 
     class Dying(Counting):
-        def decode(self, adapter: str, asks: Sequence[Ask]) -> Iterator[tuple[int, Answer]]:
-            if any(session.work.glob("finals/*.parquet")):
+        def decode_batches(self, adapter: str, asks: Sequence[Ask]) -> Iterator[list[tuple[int, Answer]]]:
+            if len(self.switches) > 60:
                 raise KeyboardInterrupt
-            yield from super().decode(adapter, asks)
+            yield from super().decode_batches(adapter, asks)
 
-    session = prepare(settings(data, tmp_path / "damaged", **asked))
+    session = prepare(settings(data, tmp_path / "stopped", **asked))
     with pytest.raises(KeyboardInterrupt):
         finish(session, Dying())
-    spoil(session, lambda data: data[:-40], folders)
+    with begun(session) as store:
+        (ended,) = store.execute("SELECT count(*) FROM finals").fetchone()
+        assert 0 < ended < store.num_problems
     finish(session, Counting())
     assert tables_of(session) == tables_of(whole)
     assert sum(row["final_correct"] for row in tables_of(session)["class_accuracy"] if row["final_correct"]) > 0
 
 
-def _evaluate_slowly(data: Path, out: Path) -> None:
-    class Slow(Counting):
-        def verify(self, adapter: str, calls: Sequence[Call]) -> Iterator[tuple[int, Verdict]]:
-            for found in super().verify(adapter, calls):
-                time.sleep(0.001)
-                yield found
+SIZE = 40  # questions of a batch
 
-    import caef_data.eval.kept as module
 
-    module.EVERY = 0.02
-    finish(prepare(settings(data, out, limit=6)), Slow())
+class Slow(Counting):
+    """Answers in small batches, each after a while; writes into a file what it is asked."""
+
+    def __init__(self, log: Path) -> None:
+        super().__init__()
+        self.log = log
+
+    def verify_batches(self, adapter: str, calls: Sequence[Call]) -> Iterator[list[tuple[int, Verdict]]]:
+        for start in range(0, len(calls), SIZE):
+            part = calls[start : start + SIZE]
+            self._work("verify", adapter, [call.prompt for call in part])
+            yield [(start + index, found) for batch in super().verify_batches(adapter, part) for index, found in batch]
+
+    def decode_batches(self, adapter: str, asks: Sequence[Ask]) -> Iterator[list[tuple[int, Answer]]]:
+        for start in range(0, len(asks), SIZE):
+            part = asks[start : start + SIZE]
+            self._work("decode", adapter, [ask.prompt for ask in part])
+            yield [(start + index, found) for batch in super().decode_batches(adapter, part) for index, found in batch]
+
+    def _work(self, *asked: Any) -> None:
+        with self.log.open("a") as log:
+            log.write(f"{asked!r}\n")
+        time.sleep(results_module.PAUSE)  # as batches of a model: each is on disk before the next one is asked
+
+
+def _evaluate_slowly(data: Path, out: Path, log: Path, how: dict[str, Any]) -> None:
+    finish(prepare(settings(data, out, **how)), Slow(log))
+
+
+def kill_at_random(data: Path, folder: Path, kills: int, how: dict[str, Any]) -> None:
+    """Kill an evaluation at random moments, go on after each, and compare with one that went through."""
+    context, chance, log = multiprocessing.get_context("fork"), random.Random(kills), folder / "log"
+    started = time.monotonic()
+    _evaluate_slowly(data, folder / "whole", folder / "whole.log", how)
+    took = time.monotonic() - started
+    session, killed = prepare(settings(data, folder / "killed", **how)), 0
+    while killed < kills:
+        process = context.Process(target=_evaluate_slowly, args=(data, folder / "killed", log, how))
+        process.start()
+        process.join(chance.uniform(0.1, 0.4) * took)
+        if process.exitcode is not None:  # it came to its end before
+            assert process.exitcode == 0 and session.tables.read_finished() is not None
+            session.tables.remove()
+            log.unlink()
+            continue
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        killed += 1
+        if killed % 5 == 0 or killed == kills:
+            finish(session, Slow(log))
+            assert tables_of(session) == tables_of(prepare(settings(data, folder / "whole", **how)))
+            if how["strategy"] != "rollout":  # what is asked off the track is not kept
+                asked = Counter(
+                    (kind, adapter, prompt)
+                    for kind, adapter, prompts in map(eval, log.read_text().splitlines())
+                    for prompt in prompts
+                )
+                assert sum(asked.values()) - len(asked) <= SIZE * killed
+            session.tables.remove()
+            log.unlink()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that can be killed")
 def test_kill_9_at_any_moment(data: Path, tmp_path: Path) -> None:
-    out = tmp_path / "killed"
-    context = multiprocessing.get_context("fork")
-    session = prepare(settings(data, out, limit=6))
-    known = 0
-    for wait in (0.3, 0.5, 0.7):
-        process = context.Process(target=_evaluate_slowly, args=(data, out))
-        process.start()
-        time.sleep(wait)
-        assert process.pid is not None
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        if (session.work / "agenda").is_dir():
-            kept = Kept(session.work / "kept", agenda_of(session, Share()).num_calls)
-            now = int((kept.right != UNKNOWN).sum())
-            assert now >= known
-            known = now
-    if session.tables.read_finished() is None:
-        finish(session, Counting())
-    whole = prepare(settings(data, tmp_path / "whole", limit=6))
-    finish(whole, Counting())
-    assert tables_of(session) == tables_of(whole)
+    kill_at_random(data, tmp_path, 3, {"limit": 4, "task": ("add", "sub"), "strategy": "verify"})
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_25_kills_at_any_moment(data: Path, tmp_path: Path, strategy: str) -> None:
+    kill_at_random(data, tmp_path, 25, {"limit": 6, "strategy": strategy})
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:-9])])
@@ -188,7 +228,7 @@ def test_a_finished_run_whose_tables_are_damaged_is_evaluated_again(
 def test_what_a_kill_left_of_a_finished_run_is_removed(data: Path, tmp_path: Path) -> None:
     session = prepare(settings(data, tmp_path / "results", limit=6))
     finish(session, Counting())
-    (session.work / "agenda").mkdir(parents=True)
+    session.work.mkdir(parents=True)
     before = everything(tmp_path / "results" / "calls")
     code, said = call("eval", "--backend", "oracle", "--data", data, "--limit", 6, "--out", tmp_path / "results")
     assert code == 0 and "nothing is asked again" in said
@@ -199,34 +239,77 @@ def test_two_evaluations_do_not_mix(data: Path, tmp_path: Path) -> None:
     one = prepare(settings(data, tmp_path, task=("add",), mode=("one_step",)))
     two = prepare(settings(data, tmp_path, task=("sub",), mode=("one_step",)))
     assert one.tables.run_id != two.tables.run_id
-    with one_at_a_time(one):
+    words = ("eval", "--backend", "oracle", "--data", data, "--out", tmp_path, "--mode", "one_step", "--task")
+    with begun(one):
         finish(two, Counting())
-        with pytest.raises(UserError, match="another process"), one_at_a_time(one):
+        with pytest.raises(UserError, match="another process"), opened(one, ALONE):
             pass
+        code, said = call(*words, "add")
+        assert code == 2 and said.startswith("this run is being evaluated by another process") and "wait for it" in said
+        assert call(*words, "equal")[0] == 0
     finish(one, Counting())
     assert {row["task"] for row in tables_of(one)["class_accuracy"]} == {"add"}
     assert {row["task"] for row in tables_of(two)["class_accuracy"]} == {"sub"}
 
 
-def test_several_processes_share_the_calls(agenda: Agenda, tmp_path: Path) -> None:
-    import threading
-
-    barrier = threading.Barrier(3, timeout=60)
-    backends = [Counting() for _ in range(3)]
-    found: dict[int, Kept] = {}
-
-    def work(rank: int) -> None:
-        kept = found[rank] = Kept(tmp_path / "kept", agenda.num_calls, rank)
-        share = Share(rank, 3, barrier.wait)  # type: ignore[arg-type]
-        evaluate(agenda, kept, backends[rank], verify=True, share=share, progress=lambda kept: None)
-
-    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(3)]
+def together(work: Any, size: int) -> None:
+    """Do some work as so many processes would."""
+    barrier = threading.Barrier(size, timeout=20)
+    threads = [threading.Thread(target=work, args=(Rank(rank, size, barrier.wait),)) for rank in range(size)]  # type: ignore[arg-type]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    alone, _ = judge(agenda, tmp_path / "alone", "verify", OracleBackend(wrong_at_times))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_several_processes_share_the_requests(plan: Path, tmp_path: Path, strategy: str) -> None:
+    backends = [Counting() for _ in range(3)]
+    found: dict[int, Judged] = {}
+
+    def work(rank: Rank) -> None:
+        found[rank.rank] = judge(plan, tmp_path, strategy, backends[rank.rank], rank)
+
+    together(work, 3)
+    alone = judge(plan, tmp_path / "alone", strategy, OracleBackend(wrong_at_times))
     asked = [pair for backend in backends for pair in backend.asked]
-    assert len(asked) == len(set(asked)) == agenda.num_calls
+    assert len(asked) == len(set(asked)) == (len(alone.correct) if strategy == "verify" else 0)
     for rank in range(3):
-        np.testing.assert_array_equal(found[rank].right, alone.right)
+        np.testing.assert_array_equal(found[rank].correct, alone.correct)
+        np.testing.assert_array_equal(found[rank].finals, alone.finals)
+
+
+def test_one_process_goes_on_where_several_were_stopped(data: Path, tmp_path: Path) -> None:
+    whole = prepare(settings(data, tmp_path / "whole", limit=6))
+    finish(whole, Counting())
+    session = prepare(settings(data, tmp_path / "stopped", limit=6))
+    with begun(session) as store:
+        num_requests = store.num_requests
+    backends = [Counting(fail_after=200) for _ in range(2)]
+
+    def work(rank: Rank) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            judge(session.work / FILE, session.work / "copy", "verify", backends[rank.rank], rank)
+
+    together(work, 2)
+    for path in (session.work / "copy").iterdir():
+        path.replace(session.work / path.name)
+    last = Counting()
+    finish(session, last)
+    assert len(last.asked) == num_requests - 2 * 200
+    assert tables_of(session) == tables_of(whole)
+
+
+def test_a_stopped_run_whose_notes_are_an_older_version_is_named_and_begun_anew(data: Path, tmp_path: Path) -> None:
+    session = prepare(settings(data, tmp_path, task=("add",)))
+    session.tables.write_run({"status": "unfinished", "rules": session_module.VERSION, "seconds": 1000.0})
+    (session.work / "agenda").mkdir(parents=True)
+    (session.work / "agenda" / "agenda.json").write_text("{}")
+    words = ("eval", "--backend", "oracle", "--data", data, "--out", tmp_path, "--task")
+    code, said = call(*words, "sub")
+    assert code == 0 and f"run {session.tables.run_id}: stopped under the rules of an earlier version" in said
+    before = contents(session.work)
+    assert before and call(*words, "equal")[0] == 0 and contents(session.work) == before
+    assert call(*words, "add")[0] == 0
+    row = session.tables.read_finished()
+    assert row is not None and row["seconds"] < 1000 and not session.work.exists()

@@ -20,13 +20,12 @@ import torch
 from caef_data.eval.backends.tokens import load_tokenizers
 from caef_data.eval.backends.transformers import TransformersBackend
 from caef_data.eval.calls import BASE, Answer, Ask, Call, Verdict
-from caef_data.eval.kept import RIGHT, UNKNOWN
-from caef_data.eval.runs import MODES
+from caef_data.eval.problems import MODES
 from caef_data.eval.settings import STRATEGIES
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.plan import make_plan
-from caef_data.tests.evaluating import agenda_of_all, judge
+from caef_data.tests.evaluating import judge, planned_all
 from caef_data.tests.plain import plain_greedy
 from caef_data.tm import transitions
 
@@ -92,17 +91,16 @@ class OnAGpu(unittest.TestCase):
 
     def test_every_strategy_judges_alike(self) -> None:
         with tempfile.TemporaryDirectory() as place:
-            agenda = agenda_of_all(build_two(place), Path(place) / "agenda", None, ("add", "sub"))
+            plan = planned_all(build_two(place), Path(place) / "plan", None, ("add", "sub"))
             backend = make_backend(dtype="float32")
-            found = {strategy: judge(agenda, Path(place) / strategy, strategy, backend) for strategy in STRATEGIES}
-        known = found["verify"][0].right
-        self.assertGreater(int((known == RIGHT).sum()), 30)
-        for strategy, (kept, _) in found.items():
-            both = (kept.right != UNKNOWN) & (known != UNKNOWN)
-            self.assertTrue((kept.right[both] == known[both]).all(), strategy)
+            found = {strategy: judge(plan, Path(place) / strategy, strategy, backend) for strategy in STRATEGIES}
+        known = found["verify"].correct
+        self.assertGreater(int((known == 1).sum()), 30)
+        for strategy, judged in found.items():
+            both = (judged.correct != -1) & (known != -1)
+            self.assertTrue((judged.correct[both] == known[both]).all(), strategy)
             self.assertGreater(int(both.sum()), 30, strategy)
-        ends = found["rollout"][1]
-        self.assertGreater(int((ends == RIGHT).sum()), 4)
+        self.assertGreater(int((found["rollout"].finals == 1).sum()), 4)
 
     def test_batches_do_not_decide_in_bfloat16(self) -> None:
         truth = plain(ADD, [prompt for prompt, _ in texts()], torch.bfloat16)

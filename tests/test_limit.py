@@ -9,24 +9,24 @@ import pytest
 
 from caef_data import tm
 from caef_data.eval.limit import CHOOSING, choose_expressions
-from caef_data.eval.runs import MODES, RAW, Problem, read_problems
+from caef_data.eval.problems import MODES, RAW
 from caef_data.eval.session import prepare
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.folder import Folder
 from caef_data.pipelines.plan import make_plan
 from caef_data.tests.commands import call
-from caef_data.tests.evaluating import Counting, finish, settings, tables_of
+from caef_data.tests.evaluating import Counting, Sample, finish, samples, settings, tables_of
 
 LOOPS = ("mul", "div")  # whose whole runs are of other expressions than their single steps
 MASK = 2**64 - 1
 
 
-def taken(data: Path, task: str, mode: str, limit: int | None) -> list[Problem]:
-    return list(read_problems(Folder(data), task, mode, "test", limit))
+def taken(data: Path, task: str, mode: str, limit: int | None) -> list[Sample]:
+    return samples(Folder(data), task, mode, limit)
 
 
-def expressions(problems: list[Problem]) -> set[tuple[str, str | None]]:
+def expressions(problems: list[Sample]) -> set[tuple[str, str | None]]:
     return {(one.a, one.b) for one in problems}
 
 

@@ -10,11 +10,11 @@ import pytest
 
 from caef_data import tm
 from caef_data.errors import UserError
+from caef_data.eval.problems import MODES, RAW
 from caef_data.eval.published import PublishedFolder, raw_files
-from caef_data.eval.runs import MODES, RAW, read_problems
 from caef_data.eval.session import prepare
 from caef_data.eval.sources import problem_folder
-from caef_data.tests.evaluating import Counting, finish, settings, tables_of
+from caef_data.tests.evaluating import Counting, finish, samples, settings, tables_of
 
 FILES: dict[str, list[tuple[str, str]]] = {
     "addition/test_5_5.jsonl": [("12345+54321=", "66666"), ("99999+1=", "100000")],
@@ -43,7 +43,7 @@ def opened(folder: Path, split: str = "test") -> tuple[Any, list[str]]:
 
 
 def problems(folder: Any, task: str, mode: str) -> list[Any]:
-    return list(read_problems(folder, task, mode, "test", None))
+    return samples(folder, task, mode)
 
 
 @pytest.mark.parametrize("root", ["", "raw", "datasets/raw"])

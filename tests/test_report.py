@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from caef_data.eval.problems import RAW
 from caef_data.eval.report.captions import (
     END,
     asked,
@@ -30,7 +31,6 @@ from caef_data.eval.report.captions import (
 from caef_data.eval.report.charts import COLOURS
 from caef_data.eval.report.page import render
 from caef_data.eval.report.queries import Count, Numbers, Panel
-from caef_data.eval.runs import RAW
 from caef_data.eval.tables import RunTables, run_id
 from caef_data.pipelines import shard
 from caef_data.schemas import RESULTS

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.stats import binomtest
 
-from caef_data.eval.tables import CLASS, RunTables, call_key, class_accuracy, run_id, wilson
+from caef_data.eval.tables import CLASS, RunTables, class_accuracy, key_of, run_id, wilson
 from caef_data.schemas import RESULT_TEXT, RESULTS, part_schema, result_schema
 
 CALLS = {
@@ -188,7 +188,7 @@ def test_ids_are_no_numbers_to_any_tool() -> None:
     ids = [run_id(str(number)) for number in range(200)]
     assert len(set(ids)) == 200
     assert all(RunTables(Path(), one).run_id[0] in "abcdef" for one in ids)
-    assert len({call_key("a", "b", "c"), call_key("a", "bc", ""), call_key("ab", "", "c")}) == 3
+    assert len({key_of(text) for text in (b"a\0b\0c", b"a\0bc\0", b"ab\0\0c")}) == 3
 
 
 def outcome(len_a: int, right: bool | None, final: bool | None = None, **others: str) -> dict[str, Any]:

@@ -12,14 +12,13 @@ from typing import Any
 
 import pytest
 
-from caef_data.eval.backends.choose import make_backend
 from caef_data.eval.backends.openai import OpenAIBackend
 from caef_data.eval.backends.tokens import load_tokenizer
 from caef_data.eval.calls import BASE, Ask, Call
-from caef_data.eval.evaluate import Share
-from caef_data.eval.session import Session, agenda_of, prepare, run
+from caef_data.eval.session import Session, prepare
 from caef_data.eval.settings import EvalSettings
 from caef_data.tests.checkpoints import write_checkpoint
+from caef_data.tests.evaluating import finish, model_of
 from caef_data.tests.vllm_server import ADAPTERS, OPTIONS, RECORDED, SERVED, of_all, record
 from caef_data.tm import transitions
 
@@ -122,10 +121,7 @@ def test_a_whole_evaluation(ckpt: Path, url: str, smoke: Path, tmp_path: Path) -
         options = {"adapters": str(ckpt), "data": str(smoke), "task": ("add",), "limit": 3, "dtype": "float32"}
         out = str(tmp_path / f"{backend}-{strategy}")
         session = prepare(EvalSettings(**options, backend=backend, strategy=strategy, out=out, **more))
-        agenda = agenda_of(session, Share())
-        asked = make_backend(session.settings, session.checkpoint, agenda)
-        run(session, agenda, asked, Share(), lambda kept: None, "caef-data eval")
-        asked.close()
+        finish(session, model_of(session))
         return session
 
     def rows(session: Session, table: str, names: list[str]) -> list[tuple[Any, ...]]:

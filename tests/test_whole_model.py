@@ -14,10 +14,9 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from caef_data.errors import UserError
-from caef_data.eval.backends.choose import make_backend
-from caef_data.eval.evaluate import Share
-from caef_data.eval.session import agenda_of, prepare, run
+from caef_data.eval.session import prepare
 from caef_data.eval.settings import EvalSettings
+from caef_data.tests.evaluating import begun, finish, model_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CKPT = Path(__file__).parents[1] / "examples/tiny/ckpt"
@@ -36,9 +35,7 @@ def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def evaluated(data: Path, out: Path, **given: Any) -> dict[str, tuple[int, int, Any]]:
     """Evaluate; return problems, right ones, and the id of the run for each mode."""
     session = prepare(EvalSettings(data=str(data), out=str(out), task=("add",), limit=6, device="cpu", **given))
-    agenda = agenda_of(session, Share())
-    backend = make_backend(session.settings, session.checkpoint, agenda)
-    rows = run(session, agenda, backend, Share(), lambda kept: None, "caef-data eval").to_pylist()
+    rows = finish(session, model_of(session)).to_pylist()
     found: dict[str, tuple[int, int, Any]] = {}
     for row in rows:
         n, right, _ = found.get(row["mode"], (0, 0, ""))
@@ -76,7 +73,8 @@ def test_what_an_adapters_own_tokenizer_changes_is_told_in_one_line(data: Path, 
     given: dict[str, Any] = {"task": ("sub",), "mode": "executor", "limit": 2, "device": "cpu"}
     session = prepare(EvalSettings(adapters=str(tmp_path / "ckpt"), data=str(data), out=str(tmp_path / "out"), **given))
     told: list[str] = []
-    make_backend(session.settings, session.checkpoint, agenda_of(session, Share()), told.append)
+    with begun(session) as store:
+        model_of(session, told.append)(store)
     [line] = [line for line in told if "tokenizer" in line]
     assert line.startswith("executors/add, executors/sub: the tokenizer in the adapter's folder is used")
     assert "an answer ends with '<|im_end|>' instead of" in line

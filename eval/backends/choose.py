@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import UserError, clip
-from ..agenda import Agenda
 from ..calls import BASE, Backend, Call
+from ..results import ResultStore
 from ..settings import EvalSettings
 
 if TYPE_CHECKING:
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from .tokens import Tokens
 
 Say = Callable[[str], object]
-SAMPLES = 64  # calls of each adapter and window, beside one of each state and the longest
-WINDOWS = 8  # of each adapter
+SAMPLES = 64  # calls of each adapter and batch, beside one of each state and the longest
+BATCHES = 8  # of each adapter
 
 
 def make_backend(
-    settings: EvalSettings, checkpoint: Checkpoint | None, agenda: Agenda, say: Say = lambda _: None
+    settings: EvalSettings, checkpoint: Checkpoint | None, store: ResultStore, say: Say = lambda _: None
 ) -> Backend:
     """Return the backend of an evaluation.
 
     Args:
         settings: what was asked for.
         checkpoint: base model and adapters; None for the oracle.
-        agenda: the calls.
+        store: the requests.
         say: is told, a line each, what the user should know of the models.
 
     Raises:
@@ -40,7 +40,7 @@ def make_backend(
 
         return OracleBackend()
     try:
-        return _model(settings, checkpoint, agenda, say)
+        return _model(settings, checkpoint, store, say)
     except ImportError as error:
         raise UserError(
             f"evaluating needs {error.name or 'packages'}, which is not installed",
@@ -48,22 +48,22 @@ def make_backend(
         ) from error
 
 
-def _model(settings: EvalSettings, checkpoint: Checkpoint, agenda: Agenda, say: Say) -> Backend:
+def _model(settings: EvalSettings, checkpoint: Checkpoint, store: ResultStore, say: Say) -> Backend:
     from ..adapters import fetch
     from .tokens import load_tokenizers
 
     remote = settings.backend == "openai"
     folders: dict[str, Path | None] = {
-        name: adapter.path for name, adapter in checkpoint.adapters.items() if name in agenda.adapters
+        name: adapter.path for name, adapter in checkpoint.adapters.items() if name in store.adapters
     }
     if settings.alone:  # the base model is asked under every name
-        folders = dict.fromkeys(agenda.adapters)
-    missing = sorted(set(agenda.adapters) - {BASE, *folders})
+        folders = dict.fromkeys(store.adapters)
+    missing = sorted(set(store.adapters) - {BASE, *folders})
     if missing:
         raise UserError(f"there is no {', no '.join(missing)}", where=settings.adapters)
     base = fetch(checkpoint, weights=not remote, say=say).base
     tokens = load_tokenizers(base, folders, settings.template, joined=settings.joined)
-    calls = {adapter: list(sample(agenda, adapter)) for adapter in agenda.adapters}
+    calls = {adapter: list(sample(store, adapter)) for adapter in store.adapters}
     for adapter, tried in calls.items():
         check_spelling(tokens[adapter], tried)
     for line in _differences(tokens, calls):
@@ -72,7 +72,7 @@ def _model(settings: EvalSettings, checkpoint: Checkpoint, agenda: Agenda, say: 
         from .openai import OpenAIBackend
 
         return OpenAIBackend(
-            settings.endpoint or "", agenda.adapters, tokens, folders=folders, near_ties=settings.near_ties
+            settings.endpoint or "", store.adapters, tokens, folders=folders, near_ties=settings.near_ties
         )
     from .transformers import TransformersBackend
 
@@ -106,14 +106,17 @@ def _differences(tokens: Mapping[str, Tokens], calls: Mapping[str, Iterable[Call
 # Whether a tokenizer can spell the texts of an evaluation
 
 
-def sample(agenda: Agenda, adapter: str) -> Iterator[Call]:
+def sample(store: ResultStore, adapter: str) -> Iterator[Call]:
     """Yield calls of an adapter, of every machine state."""
-    for window in agenda.windows(adapter, WINDOWS):
-        places = range(len(window.calls))
-        states = dict(zip(zip(window.kinds, window.states, strict=True), places, strict=True))
-        longest = max(places, key=lambda at: len(window.calls[at].prompt))
-        for at in sorted({longest, *states.values(), *places[:: max(1, len(places) // SAMPLES)]}):
-            yield window.calls[at]
+    batches = store.batches(adapter)
+    for place in sorted({at * (len(batches) - 1) // (BATCHES - 1) for at in range(BATCHES)}):
+        batch = store.batch(batches[place])
+        kinds, states, prompts = (batch.table.column(name).to_pylist() for name in ("kind", "state", "prompt"))
+        places = range(len(prompts))
+        of_states = dict(zip(zip(kinds, states, strict=True), places, strict=True))
+        longest = max(places, key=lambda at: len(prompts[at]))
+        chosen = sorted({longest, *of_states.values(), *places[:: max(1, len(places) // SAMPLES)]})
+        yield from batch.calls([batch.first + at for at in chosen])
 
 
 def check_spelling(tokens: Tokens, calls: Iterable[Call]) -> None:

@@ -83,7 +83,7 @@ class OpenAIBackend(Backend):
     def close(self) -> None:
         self.endpoint.close()
 
-    def verify(self, adapter: str, calls: Sequence[Call]) -> Iterator[tuple[int, Verdict]]:
+    def verify_batches(self, adapter: str, calls: Sequence[Call]) -> Iterator[list[tuple[int, Verdict]]]:
         """Tell of each call whether greedy decoding gives its completion.
 
         Raises:
@@ -92,7 +92,7 @@ class OpenAIBackend(Backend):
         questions = [Ask(call.prompt, call.completion) for call in calls]
         yield from self._each(adapter, questions, self._verdict)
 
-    def decode(self, adapter: str, asks: Sequence[Ask]) -> Iterator[tuple[int, Answer]]:
+    def decode_batches(self, adapter: str, asks: Sequence[Ask]) -> Iterator[list[tuple[int, Answer]]]:
         """Decode greedily.
 
         Raises:
@@ -204,14 +204,15 @@ class OpenAIBackend(Backend):
 
     def _each(
         self, adapter: str, questions: Sequence[Ask], work: Callable[[str, Row], Result]
-    ) -> Iterator[tuple[int, Result]]:
+    ) -> Iterator[list[tuple[int, Result]]]:
         """Work on many questions to one adapter at the same time; yield results as they come."""
         if self._pool is not None:
             self._pool.join()  # nothing of another adapter is under way
         rows = self._rows(self.tokens[adapter], questions)
         # Its threads are daemons: who presses Ctrl-C does not wait for answers.
         with ThreadPool(max(1, min(self.concurrency, len(questions)))) as self._pool:
-            yield from self._pool.imap_unordered(lambda row: (row.index, work(adapter, row)), rows)
+            for found in self._pool.imap_unordered(lambda row: (row.index, work(adapter, row)), rows):
+                yield [found]
 
     def _rows(self, tokens: Tokens, questions: Sequence[Ask]) -> Iterator[Row]:
         for start in range(0, len(questions), CHUNK):

@@ -12,9 +12,10 @@ from ...tm.expression import parse_raw
 from ...tm.machine import HALT
 from ...tm.successor import successor
 from ..calls import SLACK, Answer, Ask, Backend, Call, Verdict
-from ..runs import operands_of, raw_question
+from ..problems import operands_of, raw_question
 
 Change = Callable[[str, str, str], str]
+BATCH = 1024  # questions
 _HEAD = re.compile(r"\[HEAD\d?\]")
 _RESULT = re.compile(r"(True|False|(?:\|\d)+)$")
 
@@ -34,22 +35,28 @@ class OracleBackend(Backend):
     def __init__(self, change: Change = lambda adapter, prompt, answer: answer) -> None:
         self.change = change
 
-    def verify(self, adapter: str, calls: Sequence[Call]) -> Iterator[tuple[int, Verdict]]:
+    def verify_batches(self, adapter: str, calls: Sequence[Call]) -> Iterator[list[tuple[int, Verdict]]]:
         """Compare the machines' answers with what is expected."""
-        for index, call in enumerate(calls):
-            text = self.answer(adapter, call.prompt, call.completion)
-            right = text == call.completion
-            at = None if right else len(commonprefix([text, call.completion]))
-            yield index, Verdict(right, at, None, len(call.prompt) + len(call.completion) + 1, len(call.completion) + 1)
+        for start in range(0, len(calls), BATCH):
+            part = enumerate(calls[start : start + BATCH], start)
+            yield [(index, self._verdict(adapter, call)) for index, call in part]
 
-    def decode(self, adapter: str, asks: Sequence[Ask]) -> Iterator[tuple[int, Answer]]:
+    def decode_batches(self, adapter: str, asks: Sequence[Ask]) -> Iterator[list[tuple[int, Answer]]]:
         """Give the machines' answers, cut where a model's decoding would give up."""
-        for index, ask in enumerate(asks):
-            text = self.answer(adapter, ask.prompt, ask.expected)
-            room = len(ask.expected) + SLACK
-            cut, ended = text[:room], len(text) < room
-            decoded = len(cut) - ask.known
-            yield index, Answer.to(ask.prompt, ask.expected, text, text=cut, ended=ended, decoded=decoded)
+        for start in range(0, len(asks), BATCH):
+            yield [(index, self._decoded(adapter, ask)) for index, ask in enumerate(asks[start : start + BATCH], start)]
+
+    def _verdict(self, adapter: str, call: Call) -> Verdict:
+        text = self.answer(adapter, call.prompt, call.completion)
+        right = text == call.completion
+        at = None if right else len(commonprefix([text, call.completion]))
+        return Verdict(right, at, None, len(call.prompt) + len(call.completion) + 1, len(call.completion) + 1)
+
+    def _decoded(self, adapter: str, ask: Ask) -> Answer:
+        text = self.answer(adapter, ask.prompt, ask.expected)
+        room = len(ask.expected) + SLACK
+        cut, ended = text[:room], len(text) < room
+        return Answer.to(ask.prompt, ask.expected, text, text=cut, ended=ended, decoded=len(cut) - ask.known)
 
     def answer(self, adapter: str, prompt: str, expected: str) -> str:
         """Return the answer to a prompt; an empty text where it cannot be understood."""

@@ -98,7 +98,7 @@ class TransformersBackend(Backend):
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def verify(self, adapter: str, calls: Sequence[Call]) -> Iterator[tuple[int, Verdict]]:
+    def verify_batches(self, adapter: str, calls: Sequence[Call]) -> Iterator[list[tuple[int, Verdict]]]:
         """Tell of each call whether greedy decoding gives its completion.
 
         Raises:
@@ -123,14 +123,14 @@ class TransformersBackend(Backend):
 
         for batch, scores in self._batches(self._passes(adapter, questions, doubtful), "pass", self._score):
             if ahead is not None:  # read while the device computes the next batch
-                yield from verdicts(*ahead)
+                yield list(verdicts(*ahead))
             ahead = batch, scores
         if ahead is not None:
-            yield from verdicts(*ahead)
-        for row, answer in self._answers(adapter, doubtful):
-            yield row.index, row.verdict(answer, margins.get(row.index))
+            yield list(verdicts(*ahead))
+        for answers in self._answers(adapter, doubtful):
+            yield [(row.index, row.verdict(answer, margins.get(row.index))) for row, answer in answers]
 
-    def decode(self, adapter: str, asks: Sequence[Ask]) -> Iterator[tuple[int, Answer]]:
+    def decode_batches(self, adapter: str, asks: Sequence[Ask]) -> Iterator[list[tuple[int, Answer]]]:
         """Decode greedily.
 
         Raises:
@@ -138,8 +138,9 @@ class TransformersBackend(Backend):
         """
         self.model.use(adapter)
         rows = [row for chunk in self._rows(adapter, asks) for row in chunk]
-        yield from ((row.index, Answer("", False)) for row in rows if row.limit < 1)
-        yield from ((row.index, answer) for row, answer in self._answers(adapter, [r for r in rows if r.limit > 0]))
+        yield [(row.index, Answer("", False)) for row in rows if row.limit < 1]
+        for answers in self._answers(adapter, [row for row in rows if row.limit > 0]):
+            yield [(row.index, answer) for row, answer in answers]
 
     def _passes(self, adapter: str, questions: Sequence[Ask], rest: list[Row]) -> Iterator[list[Row]]:
         """Yield the rows that a forward pass can judge, and add the others to the rest."""
@@ -147,7 +148,7 @@ class TransformersBackend(Backend):
             rest += [replace(row, alone=True) for row in rows if row.length > self.longest_shared]
             yield sorted((row for row in rows if row.length <= self.longest_shared), key=lambda row: -row.length)
 
-    def _answers(self, adapter: str, rows: Iterable[Row]) -> Iterator[tuple[Row, Answer]]:
+    def _answers(self, adapter: str, rows: Iterable[Row]) -> Iterator[list[tuple[Row, Answer]]]:
         """Decode rows: in batches what batches can decode, alone the rest."""
         apart: list[Row] = []
         together: list[Row] = []
@@ -157,14 +158,16 @@ class TransformersBackend(Backend):
         # Rows that end together make good batches; how much they are given matters less.
         together.sort(key=lambda row: -row.limit)
         for batch, answers in self._batches(iter([together]), "cache", self._decode):
+            good = []
             for row, found in zip(batch, answers, strict=True):
                 answer = self._answer(adapter, row, found)
                 if (answer.near_tie and self.near_alone) or row.gave_up(found.tokens):
                     apart.append(row)
                 else:
-                    yield row, answer
+                    good.append((row, answer))
+            yield good
         for row in apart:
-            yield row, self._alone(adapter, row)
+            yield [(row, self._alone(adapter, row))]
 
     def _answer(self, adapter: str, row: Row, found: Decoded) -> Answer:
         if isnan(found.margin):

@@ -12,7 +12,7 @@ from os.path import commonprefix
 
 from ...errors import suggested
 from ...tm.expression import signs
-from ..runs import RAW
+from ..problems import RAW
 from .queries import ORDER, Count, Numbers, Panel, Row
 
 FEW = 3  # names in a row; more are counted

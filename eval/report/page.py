@@ -20,8 +20,8 @@ from ...pipelines.build import argument
 from ...pipelines.shard import put
 from ...schemas import RESULTS
 from ..compare import in_short
+from ..problems import RAW
 from ..query import Database
-from ..runs import RAW
 from . import captions
 from .captions import cause_title, cut, left_out, models, symbols, titles
 from .charts import library, specs, style

@@ -9,8 +9,8 @@ from typing import Any
 
 from ...errors import UserError, suggested
 from ..compare import RUNS, find_run, read_pairs
+from ..problems import MODES, RAW
 from ..query import Database
-from ..runs import MODES, RAW
 from ..tables import wilson
 
 MAX_RUNS = 10  # more cannot be told apart in one chart

@@ -1,0 +1,397 @@
+"""From built rows to problems and the requests that a perfect model is asked, in columns: single steps, whole runs.
+
+A whole run is rendered as the dataset is: all entries of many expressions at once, and each machine that is called as
+another column of expressions. No transition is made in Python.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..errors import UserError, clip
+from ..pipelines.folder import Folder, shown
+from ..pipelines.verify_rows import Known, check_rows, known_tasks
+from ..tm import machine
+from ..tm.check.closed_composers import problem
+from ..tm.columns import I64, Number, Operands
+from ..tm.machine import HALT, Dialect, Rows
+from ..tm.render import RowGroup, Template, int_array, render, string_array
+from .calls import BASE
+from .limit import choose_expressions, expression_keys
+from .shards import batches, refused
+
+MODES = ("one_step", "executor", "aligner_in", "aligner_out", "process")
+RAW = "raw"  # the mode of the baseline: the base model alone, raw question to raw answer
+WALKED = ("executor", "process")  # modes whose problems ask more than once
+VIEWS = {"one_step": "one_step", "executor": "full", "process": "full", RAW: "raw"}
+VIEWS |= {"aligner_in": "aligner", "aligner_out": "aligner"}  # the rows that a mode takes its problems from
+DIRECTIONS = {"aligner_in": "in", "aligner_out": "out"}
+OF_STEPS = ["step", "n_steps", "state", "next_state", "call"]  # columns of one_step
+TOGETHER = 1 << 14  # entries of whole runs that are rendered at once, about
+_TAPE = re.compile(r"(?:\|\d)+")
+
+PROBLEMS = pa.schema(
+    [
+        *[pa.field(name, pa.string()) for name in ("task", "mode", "split", "dialect", "variant")],
+        *[pa.field(name, pa.int16()) for name in ("len_a", "len_b")],
+        *[pa.field(name, pa.string()) for name in ("a", "b")],
+        pa.field("asked_step", pa.int64()),
+    ]
+)
+REQUESTS = pa.schema(
+    [pa.field(name, pa.string()) for name in ("adapter", "task", "kind", "state", "prompt", "completion")]
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Problems:
+    """Some problems: expressions in a mode, each right when all its requests are answered right.
+
+    Args:
+        table: the columns ``PROBLEMS``, one row a problem.
+        starts: where each problem's requests begin in ``steps``, and the end, shape (problems + 1,).
+        steps: rows of ``requests`` in the order in which they are made, one problem after the other.
+        requests: the columns ``REQUESTS``, in the order in which they are first made. ``kind`` is executor, aligner_in,
+            aligner_out or raw; ``task`` is the machine or task that the adapter is for; ``state`` is the machine's
+            state in the prompt, null for aligners and raw questions.
+    """
+
+    table: pa.Table
+    starts: I64
+    steps: I64
+    requests: pa.Table
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+
+def executor(task: str) -> str:
+    """Return the name of a machine's adapter."""
+    return f"executors/{task}"
+
+
+def aligner(task: str) -> str:
+    """Return the name of a task's aligner."""
+    return f"aligners/{task}"
+
+
+@cache
+def needed(task: str, mode: str) -> frozenset[str]:
+    """Return the names of the adapters that a task needs in a mode: those that an example run asks."""
+    if mode == RAW:
+        return frozenset()
+    if mode == "one_step":
+        return frozenset({executor(task)})
+    if mode in DIRECTIONS:
+        return frozenset({aligner(task)})
+    a, b = machine(task).example
+    [found] = whole_runs(task, mode, "test", pa.table({"a": [a], "b": [None if machine(task).unary else b]}))
+    return frozenset(found.requests.column("adapter").to_pylist())
+
+
+def read_problems(folder: Folder, task: str, mode: str, split: str, limit: int | None) -> Iterator[Problems]:
+    """Yield the problems of a task in a mode, in the order of the rows.
+
+    Args:
+        folder: a built dataset.
+        task: a task.
+        mode: one of ``MODES``, or ``RAW``.
+        split: train, test or stress.
+        limit: those of so many expressions, at most (``limit.py``); None for all.
+
+    Raises:
+        UserError: the folder does not hold these rows, or they are not what the machine gives.
+    """
+    paths = shards(folder, task, mode, split)
+    chosen = None if limit is None else choose_expressions(folder, task, split, limit).keys[VIEWS[mode]]
+    dialect = folder.manifest()["tasks"][task]["settings"]["dialect"]
+    for rows in _rows(folder, paths, task, mode, dialect, chosen):
+        if mode in WALKED:
+            yield from whole_runs(task, mode, split, rows)
+        elif len(rows):
+            yield _single(task, mode, split, rows, dialect)
+
+
+def shards(folder: Folder, task: str, mode: str, split: str) -> list[str]:
+    """Return the paths of the shards that hold the problems of a task in a mode.
+
+    Raises:
+        UserError: the folder does not hold these rows; says how to build them.
+    """
+    config = f"{task}-{VIEWS[mode]}"
+    held = folder.manifest()["configs"].get(config, {}).get(split)
+    if held is None:
+        raise UserError(
+            f"the dataset has no {split} rows of {config}, which mode {mode} takes its problems from",
+            where=shown(folder.name),
+            next_step=f"build it with --task {task} --view {VIEWS[mode]} --split {split} into a folder of its own",
+        )
+    return [shard["path"] for shard in held["shards"]]
+
+
+def _rows(
+    folder: Folder, paths: list[str], task: str, mode: str, dialect: Dialect, chosen: pa.Array | None
+) -> Iterator[pa.Table]:
+    columns = ["variant", "a", "b", "len_a", "len_b"]
+    columns += [] if mode in WALKED else ["prompt", "completion"]
+    columns += OF_STEPS if mode == "one_step" else ["direction"] if mode in DIRECTIONS else []
+    known: Known = {}
+    for path in paths:
+        for batch in batches(folder, path, columns):
+            if chosen is not None:
+                keys = expression_keys(batch.column("a"), batch.column("b"))
+                batch = batch.filter(pc.is_in(keys, value_set=chosen))
+            if not (mode == "one_step" and _steps_as_rendered(task, dialect, batch)) and (
+                why := _wrong(task, VIEWS[mode], dialect, batch.to_pydict(), known)
+            ):
+                raise refused(folder, path, why)
+            if mode in DIRECTIONS:
+                batch = batch.filter(pc.equal(batch.column("direction"), DIRECTIONS[mode]))
+            yield pa.Table.from_batches([batch])
+
+
+def _steps_as_rendered(task: str, dialect: Dialect, rows: pa.RecordBatch) -> bool:
+    """Tell whether steps of a machine that calls no other are what it renders: twenty times as fast as ``_wrong``.
+
+    False where they are not, and where they cannot be rendered: ``_wrong`` knows what is wrong, if anything is.
+    """
+    found = machine(task)
+    names = ["a"] if found.unary else ["a", "b"]
+    if task not in known_tasks() or found.composer or not all(_decimal(rows, name) for name in names):
+        return False
+    keys = expression_keys(rows.column("a"), rows.column("b")).dictionary_encode()
+    e = keys.indices.to_numpy().astype(np.int64)
+    _, first = np.unique(e, return_index=True)
+    texts = [rows.column(name).take(int_array(first)).to_pylist() for name in names]
+    operands = Operands(Number.of(texts[0]), None if found.unary else Number.of(texts[1]))
+    try:
+        batch = found.batch(operands, dialect)
+        count = batch.num_steps[e]
+        steps = rows.column("step").fill_null(-1).to_numpy()
+        if not ((steps >= 0) & (steps < count)).all():
+            return False
+        asked = Rows(e, steps)
+        prompts, completions = batch.prompts(asked), batch.completions(asked)
+    except UserError:  # no expression of the task
+        return False
+    rendered = {
+        "prompt": prompts.text,
+        "completion": completions.text,
+        "n_steps": int_array(count),
+        "state": string_array(list(prompts.states)).take(int_array(prompts.state)),
+        "next_state": string_array(list(completions.states)).take(int_array(completions.state)),
+        "call": pa.nulls(len(rows), pa.string()),
+    }
+    return all(rows.column(name).cast(column.type).equals(column) for name, column in rendered.items())
+
+
+def _decimal(rows: pa.RecordBatch, name: str) -> bool:
+    """Tell whether all operands of a column are decimal numbers, as long as the column of their lengths says."""
+    column = rows.column(name).cast(pa.string())
+    right = pc.match_substring_regex(column, "^(0|[1-9][0-9]*)$")
+    return (
+        column.null_count == 0
+        and pc.all(right).as_py() is not False
+        and pc.utf8_length(column).cast(pa.int16()).equals(rows.column(f"len_{name}"))
+    )
+
+
+def _wrong(task: str, view: str, dialect: str, columns: dict[str, list[Any]], known: Known) -> str | None:
+    """Return what is wrong with a row of a batch, computed from integers as ``verify`` does; None if nothing is."""
+    if task not in known_tasks():  # a machine of the user's own: nothing else tells what it answers
+        return None
+    for a, b, len_a, len_b in zip(*(columns[name] for name in ("a", "b", "len_a", "len_b")), strict=True):
+        if view == "full" and isinstance(found := problem(task, a, b), str):
+            return found
+        if (len(a or ""), len(b or "")) != (len_a, len_b):
+            return f"{clip(a)} and {clip(b)} have other lengths than {len_a} and {len_b}"
+    findings = [] if view == "full" else check_rows(task, view, dialect, columns, known, common=False)
+    return findings[0][1] if findings else None
+
+
+def _described(rows: pa.Table, task: str, mode: str, split: str, dialect: str) -> pa.Table:
+    """Return the columns ``PROBLEMS`` of rows; what the rows do not hold is null."""
+    given = {"task": task, "mode": mode, "split": split, "dialect": dialect}
+    columns = [
+        pa.repeat(given[name], len(rows))
+        if name in given
+        else rows.column(source).cast(PROBLEMS.field(name).type)
+        if (source := {"asked_step": "step"}.get(name, name)) in rows.column_names
+        else pa.nulls(len(rows), PROBLEMS.field(name).type)
+        for name in PROBLEMS.names
+    ]
+    return pa.table(columns, schema=PROBLEMS)
+
+
+def _single(task: str, mode: str, split: str, rows: pa.Table, dialect: str) -> Problems:
+    """Return the problems of rows that are one request each."""
+    adapter, kind, state = aligner(task), mode, pa.nulls(len(rows), pa.string())
+    if mode == "one_step":
+        adapter, kind, state = executor(task), "executor", rows.column("state")
+    elif mode == RAW:
+        adapter, dialect = BASE, "consistent"
+    else:
+        dialect = "consistent"
+    requests = _requests(adapter, task, kind, state, rows.column("prompt"), rows.column("completion"))
+    table = _described(rows, task, mode, split, dialect)
+    return Problems(table, np.arange(len(rows) + 1), np.arange(len(rows)), requests)
+
+
+def _requests(adapter: str, task: str, kind: str, state: Any, prompt: Any, completion: Any) -> pa.Table:
+    columns = [*(pa.repeat(one, len(prompt)) for one in (adapter, task, kind)), state, prompt, completion]
+    return pa.table([column.cast(pa.string()) for column in columns], schema=REQUESTS)
+
+
+def whole_runs(task: str, mode: str, split: str, rows: pa.Table) -> Iterator[Problems]:
+    """Yield the problems of whole runs, as many at once as ``TOGETHER`` allows.
+
+    Args:
+        task: the task of all.
+        mode: executor (initial to halting entry through every nested call) or process (raw question to raw answer).
+        split: train, test or stress.
+        rows: the columns a and b, decimal strings, and those of ``PROBLEMS`` that are known.
+    """
+    found = machine(task)
+    a = Number.of(rows.column("a").to_pylist())
+    whole = Operands(a, None if found.unary else Number.of(rows.column("b").to_pylist()))
+    table = _described(rows, task, mode, split, "consistent")
+    entries = found.batch(whole, "consistent").num_steps * (2 * a.width + 8 if found.composer else 1)
+    ends = np.flatnonzero(np.diff(np.cumsum(entries) // TOGETHER, append=-1)) + 1
+    for start, end in pairwise([0, *ends.tolist()]):
+        yield _block(task, mode, table.slice(start, end - start), whole.rows(slice(start, end)))
+
+
+@dataclass(eq=False)
+class _Pool:
+    """Requests as they are rendered, run by run."""
+
+    tables: list[pa.Table] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, requests: pa.Table) -> I64:
+        """Take requests; return their rows in the pool."""
+        self.tables.append(requests)
+        self.count += len(requests)
+        return np.arange(self.count - len(requests), self.count)
+
+
+def _block(task: str, mode: str, table: pa.Table, operands: Operands) -> Problems:
+    pool = _Pool()
+    steps, starts = _runs(pool, task, operands)
+    if mode == "process":
+        batch, num = machine(task).batch(operands, "consistent"), len(operands)
+        question = pc.binary_join_element_wise(table.column("a"), table.column("b"), machine(task).sign)
+        question = pc.binary_join_element_wise(question, "=", "")
+        answer = render([RowGroup(batch.all, Template("{answer}"), {"answer": batch.answer()})], num)
+        nothing, name = pa.nulls(num, pa.string()), aligner(task)
+        first = pool.add(_requests(name, task, "aligner_in", nothing, question, batch.initial()))
+        solved = pc.binary_join_element_wise(question, answer, "")
+        last = pool.add(_requests(name, task, "aligner_out", nothing, batch.halted(), solved))
+        steps = np.insert(steps, np.repeat(starts, 2)[1:-1], np.stack([first, last], axis=1).ravel())
+        starts = starts + 2 * np.arange(num + 1)
+    rows, places = np.unique(steps, return_index=True)
+    order = rows[np.argsort(places)]
+    renumbered = np.empty(pool.count, np.int64)
+    renumbered[order] = np.arange(len(order))
+    requests = pa.concat_tables(pool.tables)
+    if (np.diff(order) != 1).any():  # else they are in this order as they were rendered
+        requests = requests.combine_chunks().take(int_array(order))
+    return Problems(table, starts, renumbered[steps], requests)
+
+
+def _runs(pool: _Pool, task: str, operands: Operands) -> tuple[I64, I64]:
+    """Render whole runs; return the rows of their requests in the pool, in order, and where each run begins."""
+    batch = machine(task).batch(operands, "consistent")
+    rows = batch.every()
+    prompts, completions = batch.prompts(rows), batch.completions(rows)
+    states = string_array(list(prompts.states)).take(int_array(prompts.state))
+    own = pool.add(_requests(executor(task), task, "executor", states, prompts.text, completions.text))
+    ends = np.append(0, np.cumsum(batch.num_steps))
+    lengths, nested = np.ones(len(own), np.int64), []
+    for place, called in enumerate(completions.calls):
+        here = np.flatnonzero(completions.call == place)
+        if called is None or not len(here):
+            continue
+        asked = [operands_of(text.split("\n")[2]) for text in completions.text.take(int_array(here)).to_pylist()]
+        known = {pair: number for number, pair in enumerate(dict.fromkeys(asked))}
+        steps, starts = _runs(pool, called, _operands(called, list(known)))
+        which = np.array([known[pair] for pair in asked])
+        lengths[here] += np.diff(starts)[which]
+        nested.append((here, steps, starts[which]))
+    offsets = np.append(0, np.cumsum(lengths))
+    flat = np.empty(offsets[-1], np.int64)
+    flat[offsets[:-1]] = own
+    for here, steps, begins in nested:
+        counts = lengths[here] - 1
+        inside = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        flat[np.repeat(offsets[here] + 1, counts) + inside] = steps[np.repeat(begins, counts) + inside]
+    return flat, offsets[ends]
+
+
+def _operands(task: str, pairs: Sequence[tuple[int, int]]) -> Operands:
+    b = None if machine(task).unary else Number.of([b for _, b in pairs])
+    return Operands(Number.of([a for a, _ in pairs]), b)
+
+
+def raw_question(task: str, a: str, b: str | None) -> str:
+    """Return the expression as people write it: ``12+9=``."""
+    return f"{a}{machine(task).sign}{b}="
+
+
+def operands_of(initial: str) -> tuple[int, int]:
+    """Return the operands that a machine's initial state line holds; 0 for a second one that is not there."""
+    found = [int(tape[::-1].replace("|", "")) for tape in _TAPE.findall(initial)]
+    return found[0], found[1] if len(found) > 1 else 0
+
+
+Walk = Generator[tuple[str, str], str, str | None]  # asks (adapter, prompt), is sent the answer, returns the last text
+
+
+def walk(task: str, mode: str, prompt: str) -> Walk:
+    """Run a problem on whatever a model answers: each step is asked about the model's own text.
+
+    Args:
+        task: the task.
+        mode: executor (``prompt`` is the initial entry) or process (it is the raw question); the others ask once.
+        prompt: the first prompt.
+
+    Returns:
+        The last text, or None where an answer could not be continued.
+    """
+    if mode == "executor":
+        return (yield from _run(task, prompt))
+    if mode == "process":
+        entry = yield aligner(task), prompt
+        halted = yield from _run(task, entry)
+        return None if halted is None else (yield aligner(task), halted)
+    raise ValueError(f"mode {mode} asks once")
+
+
+def _run(task: str, entry: str) -> Generator[tuple[str, str], str, str | None]:
+    """Run one machine from an entry to its halting entry; the caller bounds how often it is asked."""
+    while True:
+        answer = yield executor(task), entry
+        lines = answer.split("\n")
+        if len(lines) < 2:
+            return None
+        if lines[1] == HALT:
+            return answer
+        if "[CALL]" not in lines[1]:
+            entry = answer
+            continue
+        called = lines[2].partition(",")[0].lower() if len(lines) == 4 else ""
+        if not called:
+            return None
+        halted = yield from _run(called, f"{lines[2]}\n{lines[3]}\n")
+        if halted is None:
+            return None
+        entry = f"{lines[0]}\n{lines[1]}\n{halted.removesuffix(chr(10))}\n"
