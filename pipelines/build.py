@@ -18,7 +18,7 @@ from .folder import Folder
 from .manifest import FORMAT, ShardRecord, shard_records
 from .plan import Config, Plan
 from .ray_engine import ray_engine
-from .settings import RULES, Declaration, TaskSettings, digest
+from .settings import DATA_KEYS, Declaration, TaskSettings, digest
 from .store_folder import open_folder
 from .versions import built_with, rules
 from .workers import default_workers
@@ -184,7 +184,7 @@ def resumed(unfinished: dict[str, Any], path: str | Path) -> str:
 
     The text that the plan file has of it may be anybody's: no more than the name of a declaration is taken from there.
     """
-    from .declaration import rebuild_command, shipped_declarations
+    from .declaration import rebuild_commands, shipped_declarations
 
     words = shlex.split(unfinished["command"])
     source = words[2] if len(words) == 3 else ""  # caef-data build NAME
@@ -195,7 +195,7 @@ def resumed(unfinished: dict[str, Any], path: str | Path) -> str:
         declaration = Declaration(name="declaration", tasks=tasks, source=source or None)
     except UserError:
         return "the command that began it, with the version of caef-data that it was begun with"
-    return " && ".join(again_in(line, path) for line in rebuild_command(declaration).split(" && "))
+    return " && ".join(again_in(line, path) for line in rebuild_commands(declaration))
 
 
 def command(plan: Plan) -> str:
@@ -259,7 +259,7 @@ def _differences(settings: dict[str, Any], there: dict[str, Any]) -> str:
     changed = [
         f"{key} {_brief(old.get(key))} -> {_brief(value)}"
         for key, value in settings.items()
-        if RULES[key].effect == "data" and old.get(key) != value
+        if key in DATA_KEYS and old.get(key) != value
     ]
     return ", ".join(changed) or "built by another version of caef-data"
 

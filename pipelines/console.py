@@ -18,7 +18,7 @@ from rich.table import Table
 from ..errors import UserError, shell_quoted, shown
 from .build import ConfigResult, EngineChoice, again_in, build, command, resumed
 from .card import commands, loads_from
-from .declaration import rebuild_command
+from .declaration import rebuild_commands
 from .hub_source import dataset_here
 from .manifest import ShardRecord
 from .plan import TEXT_RATE, Config, Plan, make_plan
@@ -102,8 +102,7 @@ def build_with_progress(declaration: Declaration, out: str, overwrite: bool, cho
                 results = build(plan, out, overwrite=overwrite, progress=progress, engine=engine)
     except KeyboardInterrupt:
         kept = progress.shards if progress is not None else 0
-        lines = rebuild_command(declaration).split(" && ")
-        again = " && ".join(again_in(line, out) + choice.arguments() for line in lines)
+        again = " && ".join(again_in(line, out) + choice.arguments() for line in rebuild_commands(declaration))
         log.print(f"stopped: {kept} finished shards are kept in {shown(out)}; go on with: {again}", soft_wrap=True)
         sys.exit(130)
     console = open_console()

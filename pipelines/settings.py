@@ -3,109 +3,161 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, InitVar, dataclass, field, fields
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, cast
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
 
 from ..errors import UserError, clip, nearest
 from . import versions
-from .settings_rules import MAX_LEN, PLAIN, RAISED_MAX_LEN, Rule, Spelling, check_settings, shown, task_names
 
-SPLITS = ("train", "test", "stress")
-VIEWS = ("one_step", "full", "aligner", "raw", "scratchpad", "commands")
-DIALECTS = ("consistent", "published")
-STEPS = ("sampled", "all")
-DEFAULT_VIEWS = {
-    "train": ("one_step", "aligner"),
-    "test": ("one_step", "full", "aligner", "raw"),
-    "stress": ("one_step", "full", "aligner", "raw"),
-}
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
-REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+Split = Literal["train", "test", "stress"]
+View = Literal["one_step", "full", "aligner", "raw", "scratchpad", "commands"]
+Count = Annotated[int, Meta(ge=1, le=10**9)]
+
+SPLITS: tuple[str, ...] = get_args(Split)
+VIEWS: tuple[str, ...] = get_args(View)
+HELD_OUT_VIEWS = ("one_step", "full", "aligner", "raw")
+DEFAULT_VIEWS = {"train": ("one_step", "aligner"), "test": HELD_OUT_VIEWS, "stress": HELD_OUT_VIEWS}
 RAW_VIEWS = ("aligner", "raw")  # they need a raw text such as 1+2=, which helpers do not have
+ALIASES = {"addition": "add", "subtraction": "sub", "multiplication": "mul", "division": "div"}
+MAX_LEN = 1_000  # ceiling of operand lengths, in digits, unless a declaration raises `max_len`
+RAISED_MAX_LEN = 10_000  # one transition of 10,000 digits is some 80 kB of text; more is a typing error
+MAX_STEPS = 10**6
+REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+
+NAME_RULE = "1 to 96 letters, digits, '.', '_' or '-', a letter or digit first"
+Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,95}\Z", description=NAME_RULE)]
+TEXT_RULE = "text of up to 5,000 characters without control characters"
+PRINTABLE = "\\A[^\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]*\\Z"
+Text = Annotated[str, Meta(max_length=5_000, pattern=PRINTABLE, description=TEXT_RULE)]
+ON_THE_HUB = rf"\A(?!.*(\.\.|--|\.git\Z)){REPO.pattern}(?<![._-])\Z"
+Repository = Annotated[str, Meta(pattern=ON_THE_HUB, description="a repository on the Hub, user/name")]
 
 
-def setting(rule: Rule, default: Any = MISSING) -> Any:
-    """Return a dataclass field with its rule; a field without one cannot be checked or identified."""
-    return field(default=default, metadata={"rule": rule})
+def option(key: str) -> str:
+    """Return the command line's option for a setting."""
+    return {"splits": "--split", "views": "--view"}.get(key, "--" + key.replace("_", "-"))
+
+
+def as_option(key: str, value: object) -> str:
+    """Return a setting as one types it on the command line; lists repeat the option."""
+    if isinstance(value, bool):
+        return option(key) if value else f"--no-{key}"
+    if isinstance(value, list | tuple):
+        return " ".join(as_option(key, word) for word in value)
+    plain = isinstance(value, str) and value.isascii() and value.replace("_", "").isalnum()
+    return f"{option(key)} {value if plain else literal(value)}"
+
+
+def literal(value: object) -> str:
+    """Return a value as JSON and TOML write it, short and safe to print whatever it holds."""
+    if isinstance(value, int) and abs(value) >= 10**20:
+        return f"about 10^{int(value.bit_length() * 0.30103)}"
+    try:
+        text = json.dumps(value, default=str)
+    except (ValueError, TypeError):  # a number of more than 4,300 digits inside, or a key that is no text
+        return "a value that cannot be shown"
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """How the reader wrote settings, for messages: as fields, as options, or as keys of a TOML file."""
+
+    options: Mapping[str, object] | None = None
+    """The settings that were given as options of the command line."""
+    file: str | None = None
+    """Name of the file."""
+    lines: Mapping[str, int] = field(default_factory=dict)
+    """Lines of the file's keys; "" stands for the table that they are in, 0 for a line that is not sure."""
+
+    def name(self, key: str) -> str:
+        """Return the name of a setting."""
+        return key if self.options is None else option(key)
+
+    def setting(self, key: str, value: object) -> str:
+        """Return a setting with a value, as one would write it."""
+        return f"{key} = {literal(value)}" if self.options is None else as_option(key, value)
+
+    def where(self, *keys: str) -> str | None:
+        """Return the place of those of some settings that were given."""
+        if self.options is not None:
+            return " ".join(as_option(key, self.options[key]) for key in keys if key in self.options) or None
+        lines = {self.lines[key] for key in keys if key in self.lines} or {self.lines.get("", 0)}
+        numbers = " and ".join(str(line) for line in sorted(lines) if line)
+        return f"{self.file}, line{'s' * (len(lines) > 1)} {numbers}" if numbers else self.file
+
+    def refusal(self, what: str, *keys: str, allowed: str | None = None, advice: str | None = None) -> UserError:
+        """Return the error for settings that are refused."""
+        return UserError(what, where=self.where(*keys), allowed=allowed, next_step=advice)
+
+
+PLAIN = Spelling()
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSettings:
     """What is built for one task. Constructing it checks it; every value is then in its canonical form.
 
-    Args:
-        task: short name; the paper's long names are accepted and become short.
-        min: smallest operand length, in digits.
-        max: largest operand length, in digits, at most ``max_len``.
-        num: expressions per class of the train split, before the balance table.
-        num_test: expressions per class of the test split, and per class and family of the stress split; 0
-            only where the train split is built alone. Default: a tenth of ``num``, at least 1.
-        splits: the splits to build.
-        views: the views to build, in every split; None for the defaults of each split.
-        seed: seed of the sampling; never decides on which side of a split an expression lies.
-        dialect: text of composers' prompts.
-        steps: keep the sampled steps of a run in one_step, or all.
-        balance: multiply ``num`` by the balance table.
-        max_steps: no run with more transitions is written whole.
-        rows_per_shard: largest number of rows of a shard; None bounds shards by bytes of text only.
-        max_len: ceiling of ``max``.
-
     Raises:
         UserError: a value has the wrong type, is out of range or contradicts another.
     """
 
-    task: str = setting(Rule("data", "word"))
-    min: int = setting(Rule("data", "integer", low=1), 1)
-    max: int = setting(Rule("data", "integer", low=1), 100)
-    num: int = setting(Rule("data", "integer", low=1, high=10**9), 20)
-    # None is accepted and resolved on construction; readers always see an int
-    num_test: int = setting(Rule("data", "integer", low=0, high=10**9, optional=True), None)
-    splits: tuple[str, ...] = setting(Rule("selection", "words", choices=SPLITS), ("train", "test"))
-    views: tuple[str, ...] | None = setting(Rule("selection", "words", choices=VIEWS, optional=True), None)
-    seed: int = setting(Rule("data", "integer", low=0, high=2**63 - 1), 42)
-    dialect: Literal["consistent", "published"] = setting(Rule("data", "word", choices=DIALECTS), "consistent")
-    steps: Literal["sampled", "all"] = setting(Rule("data", "word", choices=STEPS), "sampled")
-    balance: bool = setting(Rule("data", "boolean"), True)
-    max_steps: int = setting(Rule("data", "integer", low=1, high=10**6), 10_000)
-    # the order of rows follows the shards, so this one changes the data too
-    rows_per_shard: int | None = setting(Rule("data", "integer", low=1, high=10**9, optional=True), None)
-    max_len: int = setting(Rule("none", "integer", low=1, high=RAISED_MAX_LEN), MAX_LEN)
+    task: str
+    """Short name; the paper's long names are accepted and become short."""
+    min: Annotated[int, Meta(ge=1)] = 1
+    """Smallest operand length, in digits."""
+    max: Annotated[int, Meta(ge=1)] = 100
+    """Largest operand length, in digits, at most ``max_len``."""
+    num: Count = 20
+    """Expressions per class of the train split, before the balance table."""
+    num_test: Annotated[int, Meta(ge=0, le=10**9)] = None  # type: ignore[assignment]  # readers always see a number
+    """Expressions per class of the test split, and per class and family of the stress split; 0 only where the train
+    split is built alone. Default: a tenth of ``num``, at least 1."""
+    splits: tuple[Split, ...] = ("train", "test")
+    """The splits to build."""
+    views: tuple[View, ...] | None = None
+    """The views to build, in every split; None for the defaults of each split."""
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 42
+    """Seed of the sampling; never decides on which side of a split an expression lies."""
+    dialect: Literal["consistent", "published"] = "consistent"
+    """Text of composers' prompts."""
+    steps: Literal["sampled", "all"] = "sampled"
+    """Keep the sampled steps of a run in one_step, or all."""
+    balance: bool = True
+    """Multiply ``num`` by the balance table."""
+    max_steps: Annotated[int, Meta(ge=1, le=MAX_STEPS)] = 10_000
+    """No run with more transitions is written whole."""
+    rows_per_shard: Count | None = None
+    """Largest number of rows of a shard, whose order of rows it changes; None bounds shards by bytes of text only."""
+    max_len: Annotated[int, Meta(ge=1, le=RAISED_MAX_LEN)] = MAX_LEN
+    """Ceiling of ``max``."""
+    spelling: InitVar[Spelling] = PLAIN
+    """How messages name the settings."""
 
-    def __post_init__(self) -> None:
-        given = {key: getattr(self, key) for key in RULES}
-        for key, value in check_settings(given, RULES, PLAIN).items():
-            object.__setattr__(self, key, value)
+    def __post_init__(self, spelling: Spelling) -> None:
+        object.__setattr__(self, "task", check_task(self.task, spelling))
+        for key in KEYS[1:]:
+            value = getattr(self, key)
+            if key == "num_test" and value is None:
+                value = max(1, self.num // 10)
+            object.__setattr__(self, key, check_field(type(self), key, value, spelling))
+        _check_together(self, spelling)
+        if self.steps == "all":
+            _check_all_steps(self, spelling)
 
     @classmethod
-    def of(cls, values: Mapping[str, object], spelling: Spelling = PLAIN) -> "TaskSettings":
-        """Return the settings of a mapping; messages name them as ``spelling`` does.
-
-        Raises:
-            UserError: an unknown key, no task, or a value that the rules refuse.
-        """
-        for key in values:
-            if key not in RULES:
-                raise unknown_key(key, RULES, spelling)
-        if "task" not in values:
-            raise UserError(f"{spelling.name('task')} is missing", where=spelling.where("task"))
-        return cls(**check_settings({**DEFAULTS, **values}, RULES, spelling))
-
-    def views_of(self, split: str) -> tuple[str, ...]:
-        """Return the views built for ``split``, in canonical order; none if it is not asked for."""
-        asked = self._asked(split)
-        return asked if self.has_raw else tuple(view for view in asked if view not in RAW_VIEWS)
-
-    def left_out(self) -> tuple[str, ...]:
-        """Return the views that are asked for, by default or by name, and that this task does not have."""
-        asked = {view for split in self.splits for view in self._asked(split)}
-        return () if self.has_raw else tuple(view for view in RAW_VIEWS if view in asked)
-
-    def configs(self) -> tuple[tuple[str, str], ...]:
-        """Return every (view, split) to build."""
-        return tuple((view, split) for split in self.splits for view in self.views_of(split))
+    def of(cls, values: Mapping[str, Any], spelling: Spelling = PLAIN) -> "TaskSettings":
+        """Return the settings of a mapping, which may be anything; messages name them as ``spelling`` does."""
+        check_keys(values, KEYS, spelling)
+        return cls(**{"task": None, **values}, spelling=spelling)
 
     @property
     def has_raw(self) -> bool:
@@ -114,27 +166,36 @@ class TaskSettings:
 
         return bool(tm.machine(self.task).has_raw)
 
+    def views_of(self, split: str) -> tuple[str, ...]:
+        """Return the views built for ``split``, in canonical order; none if it is not asked for."""
+        return tuple(view for view in self._asked(split) if self.has_raw or view not in RAW_VIEWS)
+
+    def left_out(self) -> tuple[str, ...]:
+        """Return the views that are asked for, by default or by name, and that this task does not have."""
+        asked = {view for split in self.splits for view in self._asked(split)}
+        return tuple(view for view in RAW_VIEWS if view in asked and not self.has_raw)
+
+    def configs(self) -> tuple[tuple[str, str], ...]:
+        """Return every (view, split) to build."""
+        return tuple((view, split) for split in self.splits for view in self.views_of(split))
+
     def _asked(self, split: str) -> tuple[str, ...]:
-        if split not in self.splits:
-            return ()
-        return DEFAULT_VIEWS[split] if self.views is None else self.views
+        return () if split not in self.splits else DEFAULT_VIEWS[split] if self.views is None else self.views
 
     def to_dict(self) -> dict[str, object]:
         """Return the settings as JSON knows them; ``of`` reads them back."""
-        values = {key: getattr(self, key) for key in RULES}
+        values = {key: getattr(self, key) for key in KEYS}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
     def identity(self, rules: Mapping[str, int] | None = None) -> str:
-        """Return 16 hex digits that change with every setting and version that changes the data.
+        """Return 16 hex digits that change with every setting and rule that changes the data.
 
-        Views and splits stay out, so that more of them can be added to the same folder.
-
-        Args:
-            rules: the versions of the rules that the rows follow, those of this caef-data by default.
+        Views and splits stay out, so that more of them can be added to the same folder. ``rules`` are the versions of
+        the rules that the rows follow, those of this caef-data by default.
         """
         values = self.to_dict()
         return digest({
-            "settings": {key: values[key] for key, rule in RULES.items() if rule.effect == "data"},
+            "settings": {key: values[key] for key in DATA_KEYS},
             "versions": dict(rules or versions.rules()),
             **_own_machine(self.task),
         })  # fmt: skip
@@ -144,117 +205,171 @@ class TaskSettings:
         return digest({"task": self.identity(rules), "view": view, "split": split})
 
 
-def _own_machine(task: str) -> dict[str, str]:
-    """Return a digest of the file of a user's own machine: an edited machine makes other rows."""
-    from .. import tm
-
-    if task in tm.VERSIONED:
-        return {}
-    source = Path(tm.machine(task).source)
-    content = source.read_bytes() if source.is_file() else b""
-    return {"machine": hashlib.blake2b(content, digest_size=8).hexdigest()}
-
-
-RULES: dict[str, Rule] = {f.name: cast(Rule, f.metadata["rule"]) for f in fields(TaskSettings)}
-DEFAULTS: dict[str, object] = {f.name: f.default for f in fields(TaskSettings) if f.default is not MISSING}
-
-
-# What the fields of a declaration do to the data; a test fails when a new field is not named here.
-EFFECTS = {"name": "none", "tasks": "data", "description": "none", "repo": "none", "source": "none"}
-HEADER = ("name", "description", "repo")  # the keys of a declaration that belong to no task
+KEYS = tuple(one.name for one in fields(TaskSettings))
+DEFAULTS = {one.name: one.default for one in fields(TaskSettings) if one.default is not MISSING}
+# Views and splits choose among what an identity covers, and max_len leaves every row as it is; a new setting changes
+# the data, and with it every identity, unless it is named here.
+DATA_KEYS = tuple(key for key in KEYS if key not in ("splits", "views", "max_len"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Declaration:
     """What one dataset holds. Constructing it checks it.
 
-    Args:
-        name: letters, digits, ``.``, ``_``, ``-``; the title of the card.
-        tasks: the settings of each task; a task appears once.
-        description: a few sentences for the card.
-        repo: repository on the Hub, ``user/name``.
-        source: the shipped name or the path that it was loaded from; None where it was made from options.
-
     Raises:
-        UserError: a value that these rules refuse, or no config at all to build.
+        UserError: a value that is refused, or no config at all to build.
     """
 
-    name: str
+    name: Name
+    """Letters, digits, ``.``, ``_``, ``-``; the title of the card."""
     tasks: tuple[TaskSettings, ...]
-    description: str = ""
-    repo: str | None = None
+    """The settings of each task; a task appears once."""
+    description: Text = ""
+    """A few sentences for the card."""
+    repo: Repository | None = None
+    """Repository on the Hub, ``user/name``."""
     source: str | None = None
+    """The shipped name or the path that it was loaded from; None where it was made from options."""
+    spelling: InitVar[Spelling] = PLAIN
+    """How messages name the settings."""
 
-    def __post_init__(self) -> None:
-        check_header({key: getattr(self, key) for key in HEADER}, PLAIN)
+    def __post_init__(self, spelling: Spelling) -> None:
+        for key in HEADER:
+            check_field(type(self), key, getattr(self, key), spelling)
         object.__setattr__(self, "tasks", tuple(self.tasks))
-        if not self.tasks:
+        names = [task.task for task in self.tasks]
+        if not names:
             raise UserError("a declaration needs at least one task", allowed=", ".join(task_names()))
-        check_twice([(task.task, PLAIN) for task in self.tasks])
+        if twice := [name for number, name in enumerate(names) if name in names[:number]]:
+            allowed = "each task once; all stands for every task, two ranges of one need two declarations"
+            raise spelling.refusal(f"the task {twice[0]} is given twice", "task", allowed=allowed)
         if not any(task.configs() for task in self.tasks):
-            names = ", ".join(task.task for task in self.tasks)
-            raise UserError(
-                f"nothing to build: {names} has no raw text, and so no aligner and raw views",
-                allowed="one_step, full, scratchpad, commands",
-            )
+            what = f"nothing to build: {', '.join(names)} has no raw text, and so no aligner and raw views"
+            raise spelling.refusal(what, "views", allowed="one_step, full, scratchpad, commands")
 
     def identity(self) -> str:
         """Return 16 hex digits of what is built: the configs of every task, in any order."""
-        configs = [task.config_identity(view, split) for task in self.tasks for view, split in task.configs()]
-        return digest(sorted(configs))
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the declaration as JSON knows it, every setting spelled out; ``from_dict`` reads it back."""
-        header = {"name": self.name, "description": self.description, "repo": self.repo}
-        return {**header, "tasks": [task.to_dict() for task in self.tasks]}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, object]) -> "Declaration":
-        """Return the declaration that ``to_dict`` gave, checked again: a manifest may have been edited.
-
-        Raises:
-            UserError: it is none.
-        """
-        tasks = values.get("tasks")
-        if set(values) != {*HEADER, "tasks"} or not isinstance(tasks, list):
-            raise UserError("this is not a declaration", allowed="keys " + ", ".join((*HEADER, "tasks")))
-        if not all(isinstance(task, dict) for task in tasks):
-            raise UserError("tasks of a declaration must be tables")
-        header = check_header({key: values[key] for key in HEADER}, PLAIN)
-        return cls(**header, tasks=tuple(TaskSettings.of(task) for task in tasks))  # type: ignore[arg-type]
+        return digest(sorted(task.config_identity(*pair) for task in self.tasks for pair in task.configs()))
 
 
-def check_header(values: Mapping[str, object], spelling: Spelling) -> dict[str, object]:
-    """Return name, description and repo unchanged, or say what is wrong with them."""
-
-    def refuse(key: str, allowed: str) -> UserError:
-        what = f"{spelling.name(key)} is {shown(values[key])}"
-        return UserError(what, where=spelling.where(key), allowed=allowed)
-
-    name, description, repo = values.get("name"), values.get("description", ""), values.get("repo")
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise refuse("name", "1 to 96 letters, digits, '.', '_' or '-', a letter or digit first")
-    if not isinstance(description, str) or len(description) > 5_000 or _CONTROL.search(description):
-        raise refuse("description", "text of up to 5,000 characters without control characters")
-    if repo is not None:
-        fits = isinstance(repo, str) and REPO.fullmatch(repo) and repo[-1].isalnum()
-        if not fits or ".." in str(repo) or "--" in str(repo) or str(repo).endswith(".git"):
-            raise refuse("repo", "a repository on the Hub, user/name")
-    return dict(values)
+HEADER = ("name", "description", "repo")  # the keys of a declaration that belong to no task
 
 
-def check_twice(tasks: Sequence[tuple[str, Spelling]]) -> None:
-    """Refuse a task that is given twice; the spelling of the second says where."""
-    seen: set[str] = set()
-    for task, spelling in tasks:
-        if task in seen:
-            raise UserError(
-                f"the task {task} is given twice",
-                where=spelling.where("task"),
-                allowed="each task once; all stands for every task",
-                next_step="for two ranges of one task, build two declarations into two folders",
-            )
-        seen.add(task)
+@cache
+def _hints(owner: type) -> dict[str, Any]:
+    return get_type_hints(owner, include_extras=True)
+
+
+def check_field(owner: type, key: str, value: object, spelling: Spelling) -> object:
+    """Return the value of a field as its type has it, words in canonical order, or say what is wrong with it."""
+    hint = _hints(owner)[key]
+    try:
+        right = msgspec.convert(value, hint)
+    except (msgspec.ValidationError, ValueError):  # ValueError: a number too long for msgspec's own message
+        allowed, words = _allowed(hint)
+        wrong = [word for word in value if word not in words] if isinstance(value, list | tuple) else []
+        worst = wrong[0] if wrong else value
+        near = nearest(worst[:60], words) if isinstance(worst, str) else ""
+        what = f"{'holds' if wrong else 'is'} {literal(worst)}{near}"
+        raise spelling.refusal(f"{spelling.name(key)} {what}", key, allowed=allowed) from None
+    if not isinstance(right, tuple):
+        return right
+    if not right or len(set(right)) < len(right):
+        allowed = f"{_allowed(hint)[0]}, each at most once"
+        raise spelling.refusal(f"{spelling.name(key)} is {literal(right)}", key, allowed=allowed)
+    return tuple(word for word in {"splits": SPLITS, "views": VIEWS}[key] if word in right)
+
+
+def _allowed(hint: Any) -> tuple[str, tuple[str, ...]]:
+    """Return what a type allows, in words, and the words themselves that it allows, if any."""
+    kind, parts = get_origin(hint), get_args(hint)
+    if kind in (Union, UnionType):  # the other is None
+        return _allowed(parts[0])
+    if kind is Literal:
+        return ", ".join(parts), parts
+    if kind is tuple:
+        known, words = _allowed(parts[0])
+        return f'a list such as ["{words[0]}"], of {known}', words
+    if kind is not Annotated:
+        return "true or false", ()
+    meta = parts[1]
+    return meta.description or f"a whole number from {meta.ge:,}" + (f" to {meta.le:,}" if meta.le else ""), ()
+
+
+def task_names() -> tuple[str, ...]:
+    """Return the names of the registered tasks."""
+    from .. import tm  # inside: reading a declaration's source needs no machines
+
+    return tuple(tm.tasks())
+
+
+def check_task(value: object, spelling: Spelling) -> str:
+    """Return the registered short name of a task, or say that it is none; a long name of the paper is accepted."""
+    names, given = task_names(), value if isinstance(value, str) else ""
+    if ALIASES.get(given, given) in names:
+        return ALIASES.get(given, given)
+    near = nearest(given[:60], (*names, *ALIASES, "all"))
+    name = spelling.name("task")
+    raise spelling.refusal(
+        f"no {name} is given" if value is None else f"{name} is {literal(value)}, which is no task{near}",
+        "task",
+        allowed=f"{', '.join(names)}, or all",
+        advice='write task = "sub"' if spelling.options is None else "caef-data build --task sub",
+    )
+
+
+def check_keys(values: Iterable[str], known: Iterable[str], spelling: Spelling) -> None:
+    """Refuse a key that no setting has, with the nearest one that exists."""
+    names = [spelling.name(name) for name in known]
+    for key in map(spelling.name, set(values) - set(known)):
+        advice = f"{', '.join(HEADER)} stand above the first [[task]]" if key in HEADER else None
+        what = f"unknown setting {clip(key)}{nearest(key[:60], names)}"
+        raise spelling.refusal(what, key, allowed=", ".join(names), advice=advice)
+
+
+def _check_together(values: TaskSettings, spelling: Spelling) -> None:
+    """Refuse settings that contradict each other."""
+    name, low, high, ceiling = spelling.name, values.min, values.max, values.max_len
+    held_out = " and ".join(split for split in values.splits if split != "train")
+    if high > ceiling:
+        what = f"{name('max')} is {literal(high)} digits, above the ceiling of {ceiling:,}"
+        longer = f"set max_len = {high} in a declaration, if operands that long are meant: caef-data build my.toml"
+        advice = longer if high <= RAISED_MAX_LEN else None
+        raise spelling.refusal(what, "max", allowed=f"1 to {ceiling:,}", advice=advice)
+    if low > high:
+        what = f"{name('min')} is {literal(low)}, larger than {spelling.setting('max', high)}"
+        advice = f"lower {name('min')} or raise {name('max')}"
+        raise spelling.refusal(what, "min", "max", allowed=f"{name('min')} from 1 to {high}", advice=advice)
+    if values.num_test == 0 and held_out:
+        what = f"{name('num_test')} is 0, but the {held_out} split is asked for"
+        allowed = f"{name('num_test')} from 1, or no other split than train"
+        advice = f"use {spelling.setting('splits', ('train',))}"
+        raise spelling.refusal(what, "num_test", "splits", allowed=allowed, advice=advice)
+
+
+def _check_all_steps(values: TaskSettings, spelling: Spelling) -> None:
+    """Refuse whole traces that are longer than ``max_steps``, instead of quietly leaving them out."""
+    from .. import tm
+
+    machine, low, limit, setting = tm.machine(values.task), values.min, values.max_steps, spelling.setting
+
+    def longest(top: int) -> int:  # a corner of the lengths: mul's b or add's n is long, or div's b is short
+        return max(machine.max_num_steps(top, top), machine.max_num_steps(top, low))
+
+    needed = longest(values.max)
+    if needed <= limit:
+        return
+    fits = low - 1 + bisect_right(range(low, values.max), limit, key=longest)  # longest() grows with the length
+    what = f"{values.task} with {setting('steps', 'all')} has runs of {literal(needed)} transitions"
+    allowed = f"{spelling.name('max')} up to {fits}" if fits >= low else f"no length from {low} digits on"
+    advice = [setting("max", fits)] * (fits >= low) + [setting("steps", "sampled")]
+    advice += [setting("max_steps", needed)] * (needed <= MAX_STEPS)
+    raise spelling.refusal(
+        f"{what}, more than {setting('max_steps', limit)}",
+        *("steps", "max", "max_steps"),
+        allowed=f"{allowed} with {setting('min', low)} and these steps",
+        advice="use " + ", or ".join(advice),
+    )
 
 
 def canonical_json(value: object) -> str:
@@ -267,13 +382,12 @@ def digest(value: object) -> str:
     return hashlib.blake2b(canonical_json(value).encode("ascii"), digest_size=8).hexdigest()
 
 
-def unknown_key(
-    key: str, valid: Mapping[str, object] | tuple[str, ...], spelling: Spelling, *, where: str | None = None
-) -> UserError:
-    """Return the error for a key that no setting has, with the nearest one that exists."""
-    named = [spelling.name(name) for name in valid]
-    return UserError(
-        f"unknown setting {clip(key)}{nearest(key[:60], named)}",
-        where=where or spelling.where(key),
-        allowed=", ".join(named),
-    )
+def _own_machine(task: str) -> dict[str, str]:
+    """Return a digest of the file of a user's own machine: an edited machine makes other rows."""
+    from .. import tm
+
+    if task in tm.VERSIONED:
+        return {}
+    source = Path(tm.machine(task).source)
+    content = source.read_bytes() if source.is_file() else b""
+    return {"machine": hashlib.blake2b(content, digest_size=8).hexdigest()}

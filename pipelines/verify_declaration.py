@@ -17,8 +17,7 @@ from ..tm import tasks as known_machines
 from .declaration import from_flags, load_declaration, shipped_declarations
 from .manifest import MANIFEST
 from .plan import Config, split_configs
-from .settings import RULES, TaskSettings, digest
-from .settings_rules import FlagSpelling
+from .settings import KEYS, TaskSettings, digest, option
 from .verify_shard import Finding
 from .versions import EARLIER, rules
 
@@ -231,7 +230,7 @@ def _declaration(words: list[str]) -> tuple[TaskSettings, ...] | str:
         if len(name) != 1 or not (name[0].endswith(".toml") or name[0] in shipped_declarations()):
             raise ValueError(first)
         return name[0]
-    options = {FlagSpelling({}).name(key): key for key in RULES}
+    options = {option(key): key for key in KEYS}
     given: dict[str, Any] = {"task": []}
     left = iter([first, *rest])
     for word in left:
@@ -239,9 +238,8 @@ def _declaration(words: list[str]) -> tuple[TaskSettings, ...] | str:
             given["balance"] = word == "--balance"
             continue
         key, value = options[word], next(left)
-        rule = RULES[key]
-        if key == "task" or rule.kind == "words":
+        if key in ("task", "splits", "views"):
             given.setdefault(key, []).append(value)
         else:
-            given[key] = int(value) if rule.kind == "integer" else value
+            given[key] = int(value) if value.isdecimal() else value
     return from_flags(given.pop("task"), **given).tasks

@@ -19,7 +19,7 @@ MAY_IMPORT = {  # parts of the package -> (other parts, third-party packages) th
     "pipelines": (
         {"pipelines", "tm", "schemas", "errors", "atomic", "retry", ""},
         {"numpy", "polars", "pyarrow", "duckdb", "rich", "fsspec", "huggingface_hub", "httpx2", "tenacity", "ray"}
-        | {"yaml"},
+        | {"yaml", "msgspec"},
     ),
     "eval": (
         {"eval", "pipelines", "tm", "schemas", "errors", "atomic", "retry", ""},
