@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, InitVar, dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -318,13 +318,15 @@ def check_task(value: object, spelling: Spelling) -> str:
     )
 
 
-def check_keys(values: Iterable[str], known: Iterable[str], spelling: Spelling) -> None:
+def check_keys(values: Iterable[str], known: Sequence[str], spelling: Spelling) -> None:
     """Refuse a key that no setting has, with the nearest one that exists."""
-    names = [spelling.name(name) for name in known]
-    for key in map(spelling.name, set(values) - set(known)):
-        advice = f"{', '.join(HEADER)} stand above the first [[task]]" if key in HEADER else None
-        what = f"unknown setting {clip(key)}{nearest(key[:60], names)}"
-        raise spelling.refusal(what, key, allowed=", ".join(names), advice=advice)
+    for key in values:
+        if key not in known:
+            name, names = spelling.name(key), [spelling.name(one) for one in known]
+            what = f"unknown setting {clip(name)}{nearest(name[:60], names)}"
+            advice = f"{', '.join(HEADER)} stand above the first [[task]]" if key in HEADER else None
+            where = spelling.where(key) if spelling.options is None else "the command line"
+            raise UserError(what, where=where, allowed=", ".join(names), next_step=advice)
 
 
 def _check_together(values: TaskSettings, spelling: Spelling) -> None:
