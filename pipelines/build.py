@@ -165,9 +165,10 @@ def _paths(config: Config) -> list[str]:
 
 def _notes(plan: Plan) -> dict[str, Any]:
     """Return what a half-built folder says about its build."""
+    source = plan.declaration.source
     return {
         "identity": plan.declaration.identity(),
-        "command": command(plan),
+        "source": source and Path(source).name,  # the folder it lay in is nobody else's concern
         "versions": rules(),
         "tasks": _task_notes(plan),
         "shards": [path for config in plan.configs for path in _paths(config)],
@@ -180,14 +181,10 @@ def again_in(line: str, path: str | Path) -> str:
 
 
 def resumed(unfinished: dict[str, Any], path: str | Path) -> str:
-    """Return the command that goes on with an unfinished build, spelled out from its settings.
-
-    The text that the plan file has of it may be anybody's: no more than the name of a declaration is taken from there.
-    """
+    """Return the command that goes on with an unfinished build, spelled out from what its plan file holds."""
     from .declaration import rebuild_commands, shipped_declarations
 
-    words = shlex.split(unfinished["command"])
-    source = words[2] if len(words) == 3 else ""  # caef-data build NAME
+    source = unfinished.get("source") or ""
     if source not in shipped_declarations() and not source.endswith(".toml"):
         source = ""
     try:

@@ -31,7 +31,7 @@ SPLIT_KEYS = {"identity": str, "classes": int, "expressions": int, "rows": int, 
 SPLIT_KEYS |= {"shards": list, "chars": dict}
 TEXTS = {"prompt", "completion"}
 MANIFEST_KEYS = {"versions": dict, "built_with": dict, "identity": str, "tasks": dict, "configs": dict}
-PLAN_KEYS = {"identity": str, "command": str, "tasks": dict, "shards": list}
+PLAN_KEYS = {"identity": str, "tasks": dict, "shards": list}
 
 
 @dataclass(frozen=True)
@@ -207,6 +207,8 @@ def _flat(settings: dict[str, Any]) -> Iterator[tuple[str, object]]:
 
 def _check_plan(plan: dict[str, Any]) -> None:
     _check(plan, PLAN_KEYS)
+    if not isinstance(plan.get("source"), str | None):
+        raise WrongError(f"source is {clip(plan['source'])}")
     _check_tasks(plan["tasks"])
     for path in plan["shards"]:
         if not isinstance(path, str) or not is_shard(path):

@@ -131,7 +131,7 @@ def test_notes_of_an_unfinished_build(tmp_path: Path, name: str) -> None:
         lambda plan: plan["shards"].append(name),
         lambda plan: plan["shards"].append(f"{name}/train-00000-of-00001.parquet"),
         lambda plan: rename(plan["tasks"], "add", name),
-        lambda plan: plan.update(command=f"curl {name}"),
+        lambda plan: plan.update(source=[name]),
     )
     for forge in forgeries:
         plan = json.loads(text)
@@ -223,7 +223,7 @@ def test_a_command_that_a_folder_holds_is_not_repeated(tmp_path: Path) -> None:
     plan = json.loads(path.read_text())
     command = f"caef-data build --task add --min 1 --max 2 --num 2 --out {out}"
     for said in ("caef-data build --task sub --overwrite --out /", "caef-data build '$(reboot)' --overwrite"):
-        path.write_text(json.dumps({**plan, "command": said}))
+        path.write_text(json.dumps({**plan, "source": said}))
         for words in (["info", out], ["push", out, "--to", tmp_path / "to"], ["build", "--task", "mul", "--out", out]):
             output = call(*words)[1]
             assert command in output
