@@ -115,12 +115,7 @@ def load_adapter(net: Any, name: str, folder: Path) -> Any:
 
 
 def share(net: Any, own: Collection[int] = ()) -> Any:
-    """Return a copy of a model that shares its weights and buffers.
-
-    Args:
-        net: the model.
-        own: ids of weights that are copied, too.
-    """
+    """Return a copy of a model that shares its weights and buffers; ``own``: ids of weights that are copied, too."""
     memo: dict[int, Any] = {id(buffer): buffer for buffer in net.buffers()}
     for weight in net.parameters():
         if id(weight) not in own:
@@ -131,11 +126,7 @@ def share(net: Any, own: Collection[int] = ()) -> Any:
 
 
 def _read_config(what: str, folder: Path) -> Any:
-    """Return an adapter's configuration.
-
-    Raises:
-        UserError: it cannot be read, or the adapter is of a kind that is not evaluated.
-    """
+    """Return an adapter's configuration, if it is of a kind that is evaluated."""
     config = PeftConfig.from_pretrained(str(folder))
     begun = str(getattr(config, "init_lora_weights", None) or "").lower()
     kind = "aLoRA" if getattr(config, "alora_invocation_tokens", None) else getattr(config.peft_type, "value", "?")
@@ -205,17 +196,7 @@ def _grow(tree: Any, held: Mapping[str, tuple[int, ...]]) -> None:
 
 
 def check_finite(net: Any, what: str, where: Path | str, known: Collection[int] = ()) -> None:
-    """Refuse weights that hold NaN or infinity.
-
-    Args:
-        net: the model.
-        what: its name, for the message.
-        where: its folder.
-        known: addresses of weights that have been looked at before.
-
-    Raises:
-        UserError: a weight does.
-    """
+    """Refuse weights that hold NaN or infinity; ``known``: addresses of weights that have been looked at before."""
     for name, weight in net.named_parameters():
         if weight.data_ptr() in known or not weight.is_floating_point() or not weight.numel():
             continue
@@ -231,14 +212,7 @@ def check_finite(net: Any, what: str, where: Path | str, known: Collection[int] 
 def check_causal(net: Any, what: str, where: Path | str, whole: Any = None) -> None:
     """Refuse a model that looks ahead: what it says of a token must not depend on those that follow.
 
-    Args:
-        net: the model.
-        what: its name, for the message.
-        where: its folder.
-        whole: the same model as peft calls it, which must say the same.
-
-    Raises:
-        UserError: it does look ahead, or peft's own call says something else.
+    ``whole`` is the same model as peft calls it, which must say the same.
     """
     words = net.get_input_embeddings().weight.shape[0]
     ids = torch.tensor([PROBE], device=net.device) % words

@@ -254,11 +254,7 @@ def load_tokenizer(folder: Path | str, template: str | None = None, *, joined: b
 
 @contextmanager
 def refusing(where: str, fails: str) -> Iterator[None]:
-    """Turn whatever a tokenizer's library raises at a damaged one into a message.
-
-    Args:
-        where: the tokenizer's folder, or its name on the Hub.
-        fails: what it does then.
+    """Turn whatever a tokenizer's library raises at a damaged one into a message: that the tokenizer ``fails``.
 
     Raises:
         UserError: the library raises something, also a panic of its compiled part, which is no ``Exception``.
