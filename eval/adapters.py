@@ -12,8 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import UserError, clip, nearest
-from ..pipelines.folder import shown
+from ..errors import UserError, clip, nearest, shown
 from ..pipelines.hub_source import Say
 from ..tm import machine, tasks
 from .base_model import Adapter, BaseModel, find_base

@@ -13,8 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, clip, nearest, suggested
-from ..pipelines.folder import shown
+from ..errors import UserError, clip, nearest, shown, suggested
 from .problems import RAW
 from .query import Database
 

@@ -17,9 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..errors import UserError, clip, telling_of_full_disk
-from ..pipelines.build import argument
-from ..pipelines.folder import shown
+from ..errors import UserError, clip, shell_quoted, shown, telling_of_full_disk
 from ..pipelines.terminal import Bar, open_console, print_table
 from .calls import BASE, Backend
 from .results import ResultStore
@@ -204,7 +202,7 @@ def print_accuracy(session: Session, note: str) -> None:
     console.print(f"run {session.tables.run_id}{name}: {speed}{'; ' + note if note else ''}", soft_wrap=True)
     for line in notes_of_borders(row):
         console.print(line, soft_wrap=True)
-    results = "" if session.settings.out == "results" else f" --results {argument(session.settings.out)}"
+    results = "" if session.settings.out == "results" else f" --results {shell_quoted(session.settings.out)}"
     query = (
         "SELECT task, mode, len_a, len_b, n, accuracy FROM class_accuracy"
         f" WHERE run_id = '{session.tables.run_id}' ORDER BY accuracy LIMIT 10"

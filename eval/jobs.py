@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Container
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import UserError
-from ..pipelines.folder import Folder, shown
+from ..errors import UserError, shown
+from ..pipelines.folder import Folder
 from ..tm import machine
 from ..tm import tasks as all_tasks
 from .limit import choosing_configs

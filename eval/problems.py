@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import UserError, clip
-from ..pipelines.folder import Folder, shown
+from ..errors import UserError, clip, shown
+from ..pipelines.folder import Folder
 from ..pipelines.verify_rows import Known, check_rows, known_tasks
 from ..tm import machine
 from ..tm.check.closed_composers import problem

@@ -20,13 +20,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import UserError, clip
-from ..pipelines.folder import Folder, shown
+from ..errors import UserError, clip, shown
+from ..pipelines.folder import Folder
 from ..pipelines.hub_source import Say
-from ..pipelines.manifest import FORMAT
+from ..pipelines.manifest import FORMAT, ShardRecord
 from ..pipelines.rows import Work, render_rows
 from ..pipelines.sampling.laws import class_parts
-from ..pipelines.shard import ShardRecord
 from ..schemas import row_schema
 from ..tm import machine, operands
 from ..tm.columns import Number, Operands

@@ -29,8 +29,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..errors import UserError
-from ..pipelines.folder import shown
+from ..errors import UserError, shown
 from ..tm.columns import I64
 from ..tm.render import int_array
 from . import plan

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import UserError, clip
-from ..pipelines.build import argument
+from ..errors import UserError, clip, shell_quoted
 from ..pipelines.folder import Folder
 from ..schemas import row_schema
 
@@ -55,7 +54,7 @@ def refused(folder: Folder, path: str, why: str) -> UserError:
         f"these rows cannot be evaluated: {why}",
         where=folder.where(path),
         allowed="datasets that caef-data verify finds right: beside other answers a verdict says nothing",
-        next_step=f"caef-data verify {argument(folder.name)}",
+        next_step=f"caef-data verify {shell_quoted(folder.name)}",
     )
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
-from ..pipelines.folder import Folder, shown
+from ..errors import UserError, shown
+from ..pipelines.folder import Folder
 from ..pipelines.hub_source import HubFiles, HubPlace, Say, download, is_parquet, local_or_hub, look_up
 from ..pipelines.manifest import CARD, MANIFEST
 from ..pipelines.store_folder import open_folder

@@ -17,9 +17,9 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import UserError
-from ..pipelines.folder import shown
-from ..pipelines.shard import LEVEL, TEMPORARY, aside, place
+from ..atomic import TEMPORARY, aside, place
+from ..errors import UserError, shown
+from ..pipelines.shard import LEVEL
 from ..schemas import RESULTS, part_schema
 
 RUN_ID = re.compile(r"[0-9a-f]{16}")

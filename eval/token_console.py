@@ -6,11 +6,10 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import UserError, shown
 from ..pipelines.console import _table
 from ..pipelines.declaration import load_declaration, shipped_declarations
 from ..pipelines.export_rows import Style
-from ..pipelines.folder import shown
 from ..pipelines.terminal import Bar, open_console, print_table
 from .token_counts import LENGTHS, PLANNED, Counts, built, count, digit_costs, planned
 

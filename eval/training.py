@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from ..errors import UserError, clip, nearest
-from ..pipelines.folder import shown
+from ..errors import UserError, clip, nearest, shown
 from ..tm import machine
 from ..tm import tasks as all_tasks
 from .backends.tokens import Tokens, load_tokenizer

@@ -24,7 +24,6 @@ from .versions import built_with, rules
 from .workers import default_workers
 
 ENGINES = ("local", "ray")
-argument = shell_quoted
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..atomic import TEMPORARY, aside, place, put, sha256_of, sync
-from ..errors import UserError, clip
-from ..errors import shown as shown
+from ..errors import UserError, clip, shown
 from .manifest import (
     CARD,
     CONFIG,

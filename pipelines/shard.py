@@ -7,14 +7,10 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..atomic import TEMPORARY as TEMPORARY
-from ..atomic import aside as aside
-from ..atomic import place as place
-from ..atomic import put as put
 from ..atomic import sha256_of
 from ..schemas import row_schema
 from .folder import Folder
-from .manifest import ShardRecord as ShardRecord
+from .manifest import ShardRecord
 from .plan import Config, text_bytes
 
 LEVEL = 1  # zstd: 3 is 5% smaller and twice as slow on these texts

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from caef_data import atomic
 from caef_data.eval.problems import RAW
 from caef_data.eval.report.captions import (
     END,
@@ -32,7 +33,6 @@ from caef_data.eval.report.charts import COLOURS
 from caef_data.eval.report.page import render
 from caef_data.eval.report.queries import Count, Numbers, Panel
 from caef_data.eval.tables import RunTables, run_id
-from caef_data.pipelines import shard
 from caef_data.schemas import RESULTS
 from caef_data.tests.commands import call, full_disk
 from caef_data.tests.results_data import HOSTILE, RUNS, columns, run_row
@@ -384,15 +384,15 @@ def test_a_full_disk_leaves_the_page_that_was_there(results: Path, tmp_path: Pat
 
 
 def test_two_reports_at_once_are_both_written(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page, place = tmp_path / "page.html", shard.place
+    page, place = tmp_path / "page.html", atomic.place
 
     def while_another_writes(path: Path, attempt: str = "") -> None:
-        monkeypatch.setattr(shard, "place", place)
+        monkeypatch.setattr(atomic, "place", place)
         words = ["-m", "caef_data", "report", "--results", str(results), "--out", str(page)]
         assert subprocess.run([sys.executable, *words], capture_output=True).returncode == 0
         place(path, attempt)
 
-    monkeypatch.setattr(shard, "place", while_another_writes)
+    monkeypatch.setattr(atomic, "place", while_another_writes)
     code, said = call("report", "--results", results, "--out", page)
     assert code == 0 and [path.name for path in tmp_path.iterdir()] == ["page.html"], said
 

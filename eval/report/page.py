@@ -15,9 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ...errors import UserError, shown, telling_of_full_disk
-from ...pipelines.build import argument
-from ...pipelines.shard import put
+from ...atomic import put
+from ...errors import UserError, shell_quoted, shown, telling_of_full_disk
 from ...schemas import RESULTS
 from ..compare import in_short
 from ..problems import RAW
@@ -67,7 +66,7 @@ def report(results: str, runs: Sequence[str], out: str) -> None:
     print(f"{shown(out)}: {num} run{'s' * (num > 1)}, {len(numbers.panels)} tasks and modes, {size}")
     for why, command in left_out(numbers):
         print(why, command)
-    print(f"open it:  {'open' if os.uname().sysname == 'Darwin' else 'xdg-open'} {argument(out)}")
+    print(f"open it:  {'open' if os.uname().sysname == 'Darwin' else 'xdg-open'} {shell_quoted(out)}")
 
 
 def render(numbers: Numbers) -> str:
