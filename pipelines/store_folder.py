@@ -49,10 +49,10 @@ class StoreFolder(Folder):
     def __init__(self, url: str) -> None:
         self.name = url
         self._connection: Any = None  # every process makes its own
-        self._listing: dict[str, int] = {}  # as the build began
+        self._listing: dict[str, int] | None = None  # as the build began
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_connection": None, "_listing": {}}
+        return {**self.__dict__, "_connection": None, "_listing": None}
 
     def absolute(self) -> Folder:
         return self
@@ -202,7 +202,7 @@ class StoreFolder(Folder):
         return (text for text in at_once(self.read, self.sizes(NOTES)) if text is not None)
 
     def holds(self, record: ShardRecord) -> bool:
-        if not self._listing:
+        if self._listing is None:
             self._listing = self.sizes()
         return self._listing.get(record.path) == record.bytes
 
