@@ -76,12 +76,7 @@ class HubFiles:
 
 
 def hub_place(text: str, kind: Kind, option: str | None = None) -> HubPlace | None:
-    """Return the place on the Hub that a text names; None where it names a path.
-
-    Args:
-        text: what the user gave.
-        kind: the kind of repository that is meant.
-        option: where it was given.
+    """Return the place on the Hub that a text names, given with an option; None where it names a path.
 
     Raises:
         UserError: it begins with ``hf://`` and names no repository of this kind.
@@ -258,11 +253,7 @@ def _check_path(path: str, where: str) -> None:
 
 @contextmanager
 def hub_installed(what: str) -> Iterator[None]:
-    """Tell the user how to install the Hub's client, where it is missing.
-
-    Raises:
-        UserError: it is.
-    """
+    """Tell the user how to install the Hub's client, where it is missing."""
     try:
         yield
     except ImportError as error:
@@ -289,11 +280,7 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _explained(place: HubPlace) -> Iterator[None]:
-    """Turn what the Hub's client raises into one message.
-
-    Raises:
-        UserError: it raised.
-    """
+    """Turn what the Hub's client raises into one message."""
     import httpx2
     from huggingface_hub import errors
 

@@ -59,29 +59,17 @@ def is_shard(path: str) -> bool:
 
 
 def manifest_from(text: bytes) -> dict[str, Any]:
-    """Return the manifest that a file holds.
-
-    Raises:
-        ValueError: it cannot be understood, or is of a later version; the error's text can be printed.
-    """
+    """Return the manifest that a file holds; raises ``WrongError`` where it is none, or of a later version."""
     return understood(text, _check_manifest)
 
 
 def plan_from(text: bytes) -> dict[str, Any]:
-    """Return the plan of an unfinished build that a file holds.
-
-    Raises:
-        ValueError: it cannot be understood; the error's text can be printed.
-    """
+    """Return the plan of an unfinished build that a file holds; raises ``WrongError`` where it is none."""
     return understood(text, _check_plan)
 
 
 def understood(text: bytes, check: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Return the JSON object that a file holds, once ``check`` finds nothing wrong with it.
-
-    Raises:
-        ValueError: it does, or this is none; the error's text can be printed.
-    """
+    """Return the JSON object that a file holds, once ``check`` finds nothing wrong with it; else ``WrongError``."""
     try:
         content: dict[str, Any] = json.loads(text.decode("utf-8"))
         check(content)
@@ -119,22 +107,14 @@ def json_bytes(value: object) -> bytes:
 
 
 def check_split(config: str, split: str) -> None:
-    """Refuse what is not the name of a config and of a split.
-
-    Raises:
-        ValueError: it is not; the error's text can be printed.
-    """
+    """Refuse what is not the name of a config and of a split, with a ``WrongError``."""
     _matches("a config", config, CONFIG)
     if split not in SPLITS:
         raise WrongError(f"{clip(split)} is not the name of a split")
 
 
 def check_identity(value: object) -> None:
-    """Refuse what is no identity.
-
-    Raises:
-        ValueError: it is none; the error's text can be printed.
-    """
+    """Refuse what is no identity, with a ``WrongError``."""
     _matches("identity", value, IDENTITY)
 
 

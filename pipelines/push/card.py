@@ -65,11 +65,7 @@ def settled(dataset: Dataset, there: bytes | None, manifest_there: Mapping[str, 
 def _newer(mine: Card, theirs: Card, first: Card, taken: str | None) -> Card | None:
     """Return the card of whoever changed it last; None where nobody can tell.
 
-    Args:
-        mine: the card of the folder.
-        theirs: the card at the target.
-        first: the card that nobody has edited.
-        taken: what a push noted there.
+    ``first`` is the card that nobody has edited, ``taken`` what a push noted at the target.
     """
     if theirs.person == mine.person:
         return mine
