@@ -88,8 +88,28 @@ def parse_declaration(text: str, file: str = "declaration", *, source: str | Non
             where=f"{file}, {line[1]}" if line else file,
             next_step=f"compare with one that works: {SHIPPED / 'smoke.toml'}",
         ) from None
-    values.pop("eval", None)  # settings of `caef-data eval`, which reads them itself
-    lines = _key_lines(text)
+    return declaration_of(values, file, source=source, lines=_key_lines(text))
+
+
+def declaration_of(
+    values: Mapping[str, object],
+    file: str = "declaration",
+    *,
+    source: str | None = None,
+    lines: Sequence[Mapping[str, int]] = ({},),
+) -> Declaration:
+    """Return the declaration that values make, as TOML has them.
+
+    Args:
+        values: settings of every task, and ``task``: a name, names, or a list of tables.
+        file: what messages name.
+        source: the declaration's name or path, where it has one.
+        lines: the lines of the keys at the top, then those of each table.
+
+    Raises:
+        UserError: a value that is refused.
+    """
+    values = {key: value for key, value in values.items() if key != "eval"}  # what `caef-data eval` reads itself
     top = Spelling(file=file, lines=_of(values, lines[0]))
     check_keys(values, (*HEADER, *KEYS), top)
     defaults = {key: value for key, value in values.items() if key in KEYS and key != "task"}

@@ -42,7 +42,8 @@ MAY_IMPORT = {  # parts of the package -> (other parts, third-party packages) th
     "process": ({"errors"}, set()),
     "cli": ({"pipelines", "eval", "options", "process", ""}, {"typer", "rich"}),
     "__main__": ({"cli"}, set()),
-    "__init__": ({"eval", "errors"}, set()),  # what the package offers, imported when it is asked for
+    "api": ({"pipelines", "eval", "errors"}, {"rich", "duckdb"}),
+    "__init__": ({"api", "eval", "errors", "tm"}, set()),  # what the package offers, imported when it is asked for
 }
 HEAVY = {"torch", "transformers", "peft", "ray", "datasets", "duckdb", "matplotlib", "huggingface_hub", "openai"}
 HEAVY |= {"fsspec", "s3fs", "jinja2", "vl_convert"}

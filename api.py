@@ -1,0 +1,142 @@
+"""What ``import caef_data`` offers beside the machines: the commands of the command line as functions.
+
+A declaration is the name of one that is shipped (``"paper"``), a path that ends in ``.toml``, a dict as TOML has it, or
+keyword settings: ``build(task="sub", min=1, max=100, num=20)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import UserError, clip, shell_quoted
+from .pipelines.build import ConfigResult, EngineChoice
+from .pipelines.build import build as build_plan
+from .pipelines.declaration import declaration_of, load_declaration
+from .pipelines.folder import open_folder
+from .pipelines.hub_source import dataset_here
+from .pipelines.plan import Plan, make_plan
+from .pipelines.settings import Declaration
+from .pipelines.verify import Report
+from .pipelines.verify import verify as verify_folder
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from .pipelines.push.dataset import Pushed
+
+Declared = str | Path | Mapping[str, object] | None
+
+
+def declared(declaration: Declared = None, **settings: object) -> Declaration:
+    """Return the declaration of a name, a path, a dict or keyword settings.
+
+    Raises:
+        UserError: it is refused, or settings are given twice.
+    """
+    if settings and declaration is not None:
+        what = f"a declaration and settings beside it: {', '.join(settings)}"
+        raise UserError(what, allowed="a name, a path or a dict; or keyword settings alone")
+    if isinstance(declaration, str | Path):
+        return load_declaration(str(declaration))
+    if declaration is not None and not isinstance(declaration, Mapping):
+        raise UserError(f"this is no declaration: {clip(declaration)}", allowed="a name, a path, a dict or settings")
+    return declaration_of(dict(declaration or settings), "the declaration")
+
+
+def plan(declaration: Declared = None, **settings: object) -> Plan:
+    """Return what a build would write: ``configs`` with their classes, rows, bytes and shards.
+
+    Raises:
+        UserError: the declaration is refused.
+    """
+    return make_plan(declared(declaration, **settings))
+
+
+def build(
+    declaration: Declared = None,
+    out: str | Path = "data",
+    *,
+    workers: int | None = None,
+    overwrite: bool = False,
+    engine: str = "local",
+    ray_address: str | None = None,
+    **settings: object,
+) -> list[ConfigResult]:
+    """Build a dataset into a folder, or finish an earlier build of it. Return what became of each config and split.
+
+    Args:
+        declaration: what to build.
+        out: the folder, a path or an fsspec URL.
+        workers: shards made at once; by default as many as there are processors.
+        overwrite: build tasks again that the folder holds with other settings.
+        engine: ``local`` or ``ray``.
+        ray_address: the cluster, for ``ray``.
+        settings: in place of a declaration.
+
+    Raises:
+        UserError: the declaration is refused, the folder is not ours, is being built into, holds other settings, or the
+            disk is full.
+    """
+    with EngineChoice(engine, workers, ray_address).start() as run:
+        return build_plan(plan(declaration, **settings), out, overwrite=overwrite, engine=run)
+
+
+def verify(folder: str | Path = "data", *, fraction: float = 1.0, workers: int | None = None) -> Report:
+    """Check a dataset from scratch: ``ok``, findings, counts.
+
+    Args:
+        folder: a path, the URL of a store, or ``hf://datasets/user/name``.
+        fraction: the share of rows to compute again, above 0 and up to 1.
+        workers: processes; None for one per processor.
+
+    Raises:
+        UserError: there is no finished dataset, or the fraction is out of range.
+    """
+    place = dataset_here(str(folder), lambda text: None, shards=lambda path: True)
+    with open_folder(place).on_disk() as path:
+        return verify_folder(path, fraction=fraction, workers=workers)
+
+
+def push(
+    folder: str | Path = "data",
+    repo: str | None = None,
+    *,
+    revision: str = "main",
+    private: bool = False,
+    dry_run: bool = False,
+) -> Pushed:
+    """Push a dataset folder to the Hugging Face Hub in one commit, checked before and after. Return what changed.
+
+    Args:
+        folder: the folder.
+        repo: ``user/name``, made if it is missing; if None the one that the folder's manifest names.
+        revision: the branch.
+        private: make the repository private, if it has to be made.
+        dry_run: change nothing.
+
+    Raises:
+        UserError: the folder is damaged, the repository holds something else, or the Hub refuses.
+    """
+    from rich.console import Console
+
+    from .pipelines.push.hub import push_to_hub
+    from .pipelines.push.progress import Progress
+
+    again = f"caef-data push {shell_quoted(folder)}"
+    with Progress(Console(quiet=True)) as progress:
+        return push_to_hub(
+            str(folder), repo, revision, private=private, dry_run=dry_run, again=again, progress=progress
+        )
+
+
+def results(folder: str | Path = "results") -> duckdb.DuckDBPyConnection:
+    """Return a connection to DuckDB that holds the result tables as views; it can read nothing else.
+
+    Raises:
+        UserError: there are no results.
+    """
+    from .eval.query import Database
+
+    return Database(Path(folder)).connection

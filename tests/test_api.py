@@ -1,0 +1,56 @@
+"""What ``import caef_data`` offers: the commands as functions."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import caef_data
+from caef_data import UserError
+
+
+def test_all_that_is_offered_is_there() -> None:
+    assert {"build", "plan", "push", "results", "successor", "transitions", "verify"} <= set(caef_data.__all__)
+    for name in caef_data.__all__:
+        assert getattr(caef_data, name).__doc__
+        assert name in dir(caef_data)
+    with pytest.raises(AttributeError):
+        caef_data.nothing  # noqa: B018
+
+
+def test_a_dataset_is_planned_built_and_verified(tmp_path: Path) -> None:
+    settings = {"task": "sub", "min": 1, "max": 2, "num": 3}
+    planned = caef_data.plan(settings)
+    built = caef_data.build(out=tmp_path / "data", workers=1, **settings)
+    assert [(one.name, one.split) for one in built] == [(config.name, config.split) for config in planned.configs]
+    report = caef_data.verify(tmp_path / "data", workers=1)
+    assert report.ok and report.rows == sum(one.rows for one in built)
+
+
+def test_a_script_without_a_guard_builds_with_workers(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("import caef_data\nprint('once')\ncaef_data.build('smoke', 'out', workers=2)\n")
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.count("once")) == (0, 1), done.stderr
+    assert (tmp_path / "out" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "why"),
+    [
+        (("papr",), {}, "did you mean paper"),
+        (("paper",), {"num": 3}, "settings beside it: num"),
+        ((), {"task": "sub", "mim": 1}, "did you mean min"),
+        ((), {}, "task"),
+        ((17,), {}, "no declaration"),
+    ],
+)
+def test_declarations_that_are_refused(arguments: tuple[object, ...], settings: dict[str, object], why: str) -> None:
+    with pytest.raises(UserError, match=why):
+        caef_data.plan(*arguments, **settings)  # type: ignore[arg-type]
+
+
+def test_the_package_alone_is_light() -> None:
+    heavy = "import sys, caef_data; assert not {'numpy', 'pyarrow', 'torch', 'polars'} & set(sys.modules), sys.modules"
+    subprocess.run([sys.executable, "-c", heavy], check=True)
