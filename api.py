@@ -14,7 +14,7 @@ from .errors import UserError, clip, shell_quoted
 from .pipelines.build import ConfigResult, EngineChoice
 from .pipelines.build import build as build_plan
 from .pipelines.declaration import declaration_of, load_declaration
-from .pipelines.folder import open_folder
+from .pipelines.store_folder import open_folder
 from .pipelines.hub_source import dataset_here
 from .pipelines.plan import Plan, make_plan
 from .pipelines.settings import Declaration

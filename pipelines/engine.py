@@ -75,7 +75,7 @@ def _in_processes(configs: Sequence[Config], tasks: Sequence[Task], folder: Fold
                 following = next(queue, None)
                 if following is not None:
                     waiting[pool.submit(_work, following)] = following
-    except BrokenProcessPool as error:
+    except (BrokenProcessPool, BrokenPipeError) as error:
         raise UserError(
             "a worker process ended: it was killed (most often because memory ran out), or could not start",
             next_step="run the same command again with fewer --workers, finished shards are kept; a Python script that"

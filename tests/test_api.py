@@ -28,20 +28,25 @@ def test_a_dataset_is_planned_built_and_verified(tmp_path: Path) -> None:
     assert report.ok and report.rows == sum(one.rows for one in built)
 
 
-def test_a_script_without_a_guard_builds_with_workers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("guard", ["", "if __name__ == '__main__':\n    "])
+def test_a_script_that_builds_with_workers_needs_a_guard(tmp_path: Path, guard: str) -> None:
     script = tmp_path / "script.py"
-    script.write_text("import caef_data\nprint('once')\ncaef_data.build('smoke', 'out', workers=2)\n")
+    script.write_text(f"import caef_data\n{guard}caef_data.build('smoke', 'out', workers=2)\n")
     done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout.count("once")) == (0, 1), done.stderr
-    assert (tmp_path / "out" / "manifest.json").exists()
+    if guard:
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "out" / "manifest.json").exists()
+    else:
+        assert done.returncode == 1
+        assert 'needs `if __name__ == "__main__":`' in done.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "settings", "why"),
     [
-        (("papr",), {}, "did you mean paper"),
+        (("papr",), {}, "did you mean 'paper'"),
         (("paper",), {"num": 3}, "settings beside it: num"),
-        ((), {"task": "sub", "mim": 1}, "did you mean min"),
+        ((), {"task": "sub", "mim": 1}, "did you mean 'min'"),
         ((), {}, "task"),
         ((17,), {}, "no declaration"),
     ],
