@@ -14,10 +14,10 @@ from .errors import UserError, clip, shell_quoted
 from .pipelines.build import ConfigResult, EngineChoice
 from .pipelines.build import build as build_plan
 from .pipelines.declaration import declaration_of, load_declaration
-from .pipelines.store_folder import open_folder
 from .pipelines.hub_source import dataset_here
 from .pipelines.plan import Plan, make_plan
 from .pipelines.settings import Declaration
+from .pipelines.store_folder import open_folder
 from .pipelines.verify import Report
 from .pipelines.verify import verify as verify_folder
 
