@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..errors import UserError, clip, nearest
 from .settings import (
@@ -92,7 +93,7 @@ def parse_declaration(text: str, file: str = "declaration", *, source: str | Non
 
 
 def declaration_of(
-    values: Mapping[str, object],
+    values: Mapping[str, Any],
     file: str = "declaration",
     *,
     source: str | None = None,
