@@ -30,7 +30,7 @@ from ..pipelines.folder import Folder
 from ..pipelines.sampling.random import U64, splitmix64, text_key
 from ..pipelines.sampling.split import digit_sums
 from ..tm.columns import I64, Number
-from .shards import batches, check_columns
+from .shards import batches, check_columns, expression_keys
 
 RULE = 1  # version of this choice; stands in the identity of every run with a limit
 WHOLE = ("full", "aligner", "raw")  # views of whole expressions; a class's variant is told by the first one held
@@ -94,13 +94,6 @@ def choose_expressions(folder: Folder, task: str, split: str, limit: int) -> Cho
         rows = rows[_in_order(found.take(rows), ~everywhere[rows], hashes[rows])[:limit]]
         keys[view] = expression_keys(found.column("a").take(rows), found.column("b").take(rows))
     return Chosen(keys, _note(task, split, limit, keys, int(everywhere.sum())))
-
-
-def expression_keys(a: pa.Array, b: pa.Array) -> pa.Array:
-    """Return one text an expression, ``47 12``; an operand that is null leaves its place empty."""
-    texts = (pc.fill_null(pc.cast(column, pa.string()), "") for column in (a, b))
-    joined = pc.binary_join_element_wise(*texts, " ")
-    return joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined
 
 
 def _expressions(folder: Folder, task: str, split: str, views: list[str]) -> pa.Table:

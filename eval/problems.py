@@ -17,17 +17,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import UserError, clip, shown
+from ..errors import UserError, shown
 from ..pipelines.folder import Folder
-from ..pipelines.verify_rows import Known, check_rows, known_tasks
+from ..pipelines.verify_rows import Known
 from ..tm import machine
-from ..tm.check.closed_composers import problem
 from ..tm.columns import I64, Number, Operands
-from ..tm.machine import HALT, Dialect, Rows
+from ..tm.machine import HALT, Dialect
 from ..tm.render import RowGroup, Template, int_array, render, string_array
 from .calls import BASE
-from .limit import choose_expressions, expression_keys
-from .shards import batches, refused
+from .limit import choose_expressions
+from .shards import batches, expression_keys, refused, wrong_row
 
 MODES = ("one_step", "executor", "aligner_in", "aligner_out", "process")
 RAW = "raw"  # the mode of the baseline: the base model alone, raw question to raw answer
@@ -150,72 +149,11 @@ def _rows(
             if chosen is not None:
                 keys = expression_keys(batch.column("a"), batch.column("b"))
                 batch = batch.filter(pc.is_in(keys, value_set=chosen))
-            if not (mode == "one_step" and _steps_as_rendered(task, dialect, batch)) and (
-                why := _wrong(task, VIEWS[mode], dialect, batch.to_pydict(), known)
-            ):
+            if why := wrong_row(task, VIEWS[mode], dialect, batch, known):
                 raise refused(folder, path, why)
             if mode in DIRECTIONS:
                 batch = batch.filter(pc.equal(batch.column("direction"), DIRECTIONS[mode]))
             yield pa.Table.from_batches([batch])
-
-
-def _steps_as_rendered(task: str, dialect: Dialect, rows: pa.RecordBatch) -> bool:
-    """Tell whether steps of a machine that calls no other are what it renders: twenty times as fast as ``_wrong``.
-
-    False where they are not, and where they cannot be rendered: ``_wrong`` knows what is wrong, if anything is.
-    """
-    found = machine(task)
-    names = ["a"] if found.unary else ["a", "b"]
-    if task not in known_tasks() or found.composer or not all(_decimal(rows, name) for name in names):
-        return False
-    keys = expression_keys(rows.column("a"), rows.column("b")).dictionary_encode()
-    e = keys.indices.to_numpy().astype(np.int64)
-    _, first = np.unique(e, return_index=True)
-    texts = [rows.column(name).take(int_array(first)).to_pylist() for name in names]
-    operands = Operands(Number.of(texts[0]), None if found.unary else Number.of(texts[1]))
-    try:
-        batch = found.batch(operands, dialect)
-        count = batch.num_steps[e]
-        steps = rows.column("step").fill_null(-1).to_numpy()
-        if not ((steps >= 0) & (steps < count)).all():
-            return False
-        asked = Rows(e, steps)
-        prompts, completions = batch.prompts(asked), batch.completions(asked)
-    except UserError:  # no expression of the task
-        return False
-    rendered = {
-        "prompt": prompts.text,
-        "completion": completions.text,
-        "n_steps": int_array(count),
-        "state": string_array(list(prompts.states)).take(int_array(prompts.state)),
-        "next_state": string_array(list(completions.states)).take(int_array(completions.state)),
-        "call": pa.nulls(len(rows), pa.string()),
-    }
-    return all(rows.column(name).cast(column.type).equals(column) for name, column in rendered.items())
-
-
-def _decimal(rows: pa.RecordBatch, name: str) -> bool:
-    """Tell whether all operands of a column are decimal numbers, as long as the column of their lengths says."""
-    column = rows.column(name).cast(pa.string())
-    right = pc.match_substring_regex(column, "^(0|[1-9][0-9]*)$")
-    return (
-        column.null_count == 0
-        and pc.all(right).as_py() is not False
-        and pc.utf8_length(column).cast(pa.int16()).equals(rows.column(f"len_{name}"))
-    )
-
-
-def _wrong(task: str, view: str, dialect: str, columns: dict[str, list[Any]], known: Known) -> str | None:
-    """Return what is wrong with a row of a batch, computed from integers as ``verify`` does; None if nothing is."""
-    if task not in known_tasks():  # a machine of the user's own: nothing else tells what it answers
-        return None
-    for a, b, len_a, len_b in zip(*(columns[name] for name in ("a", "b", "len_a", "len_b")), strict=True):
-        if view == "full" and isinstance(found := problem(task, a, b), str):
-            return found
-        if (len(a or ""), len(b or "")) != (len_a, len_b):
-            return f"{clip(a)} and {clip(b)} have other lengths than {len_a} and {len_b}"
-    findings = [] if view == "full" else check_rows(task, view, dialect, columns, known, common=False)
-    return findings[0][1] if findings else None
 
 
 def _described(rows: pa.Table, task: str, mode: str, split: str, dialect: str) -> pa.Table:
