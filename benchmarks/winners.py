@@ -64,17 +64,17 @@ class Winners:
             for known in {0, at or 0}:
                 self.of_given[(*given, *right[:known])] = winners[known:]
 
-    def score(self, model: Any, rows: Any, end: int) -> Any:
-        winners = model.send(np.array([token for row in rows for token in self.of_prompt[tuple(row.prompt)]]))
+    def score(self, model: Any, rows: Any) -> Any:
+        winners = model.send(np.array([token for row in rows for token in self.of_prompt[tuple(row.given)]]))
         self.next = lambda: winners
-        return self.plain_score(model, rows, end)
+        return self.plain_score(model, rows)
 
-    def greedy(self, model: Any, given: Any, *more: Any) -> Any:
+    def decode(self, model: Any, given: Any, *more: Any) -> Any:
         self.next = self.steps([self.of_given[tuple(row)] for row in given], model.device, leave=True)
-        return self.plain_greedy(model, given, *more)
+        return self.plain_decode(model, given, *more)
 
     def steps(self, winners: list[list[int]], device: torch.device, *, leave: bool) -> Callable[[], torch.Tensor]:
-        """Return what gives the winners step by step; rows that have ended leave, as they do in ``greedy``."""
+        """Return what gives the winners step by step; rows that have ended leave, as they do in ``decode_batch``."""
         width = max(map(len, winners)) + 64
         matrix = torch.tensor([row + [END] * (width - len(row)) for row in winners], device=device)
         lengths = torch.tensor([len(row) for row in winners], device=device)
@@ -93,6 +93,7 @@ class Winners:
 
     @contextmanager
     def deciding(self) -> Iterator[None]:
-        self.plain_score, self.plain_greedy = backend_module.score, backend_module.greedy
-        with patch.object(backend_module, "score", self.score), patch.object(backend_module, "greedy", self.greedy):
+        self.plain_score, self.plain_decode = backend_module.score, backend_module.decode_batch
+        hooked = {"score": self.score, "decode_batch": self.decode}
+        with patch.multiple(backend_module, **hooked):
             yield
