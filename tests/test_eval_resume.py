@@ -81,9 +81,9 @@ def test_a_full_disk_loses_nothing(data: Path, tmp_path: Path, monkeypatch: pyte
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    session = prepare(settings(data, tmp_path / "results", limit=20))
-    words = ("eval", "--backend", "oracle", "--data", data, "--limit", 20, "--out", tmp_path / "results")
-    with begun(session if stage == "answers" else prepare(settings(data, tmp_path / "other", limit=20))) as store:
+    session = prepare(settings(data, tmp_path / "results", limit=8))
+    words = ("eval", "--backend", "oracle", "--data", data, "--limit", 8, "--out", tmp_path / "results")
+    with begun(session if stage == "answers" else prepare(settings(data, tmp_path / "other", limit=8))) as store:
         size = store.path.stat().st_size
     if stage == "tables":  # all is answered, and the tables are not written
         with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
@@ -96,7 +96,7 @@ def test_a_full_disk_loses_nothing(data: Path, tmp_path: Path, monkeypatch: pyte
     assert bool(contents(session.work).get(FILE)) == (stage in ("answers", "tables"))
     code, said = call(*words)
     assert code == 0, said
-    whole = prepare(settings(data, tmp_path / "whole", limit=20))
+    whole = prepare(settings(data, tmp_path / "whole", limit=8))
     finish(whole, OracleBackend())
     assert tables_of(session) == tables_of(whole)
 
@@ -206,10 +206,10 @@ def test_25_kills_at_any_moment(data: Path, tmp_path: Path, strategy: str) -> No
 def test_a_finished_run_whose_tables_are_damaged_is_evaluated_again(
     data: Path, tmp_path: Path, table: str, damage: Any
 ) -> None:
-    session = prepare(settings(data, tmp_path / "results", limit=6))
+    session = prepare(settings(data, tmp_path / "results", limit=2))
     finish(session, Counting())
     whole, row = tables_of(session), session.tables.read_run()
-    words = ("eval", "--backend", "oracle", "--data", data, "--limit", 6, "--out", tmp_path / "results")
+    words = ("eval", "--backend", "oracle", "--data", data, "--limit", 2, "--out", tmp_path / "results")
     assert "nothing is asked again" in call(*words)[1]
     damage(max(session.tables.folder(table).glob("*.parquet"), key=lambda path: path.stat().st_size))
     assert session.tables.read_finished() is None
