@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .api import build as build
+    from .api import evaluate as evaluate
     from .api import plan as plan
     from .api import push as push
     from .api import results as results
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 _PLACES = {
-    "api": ("build", "plan", "push", "results", "verify"),
+    "api": ("build", "evaluate", "plan", "push", "results", "verify"),
     "errors": ("UserError",),
     "eval.training": ("tokenize_row",),
     "tm": ("align_in", "align_out", "tasks", "transition", "transitions"),

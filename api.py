@@ -131,6 +131,38 @@ def push(
         )
 
 
+def evaluate(
+    adapters: str | Path | None = None,
+    *,
+    model: str | Path | None = None,
+    data: str | Path = "data",
+    out: str | Path = "results",
+    **settings: object,
+) -> dict[str, object]:
+    """Evaluate adapters, or a whole model, on a built dataset. Return the row of the run in the table ``runs``.
+
+    Args:
+        adapters: a folder with executors/<task>/ and aligners/<task>/, or of one adapter; or ``user/name`` on the Hub.
+        model: folder or Hub name of a whole model, asked in place of every adapter.
+        data: the dataset's folder, raw files, or ``user/name``.
+        out: the folder of the result tables.
+        settings: the other options of ``caef-data eval``: ``task``, ``mode``, ``limit``, ``strategy``, ``device`` ...
+
+    Raises:
+        UserError: a setting is refused, adapters, model or rows cannot be used, or the disk is full.
+    """
+    from rich.console import Console
+
+    from .eval.console import evaluate as evaluate_quietly
+    from .eval.settings import eval_settings
+
+    places = {"adapters": adapters, "model": model, "data": data, "out": out}
+    given = settings | {name: None if place is None else str(place) for name, place in places.items()}
+    given |= {name: given[name].split(",") for name in ("task", "mode") if isinstance(given.get(name), str)}
+    session, _ = evaluate_quietly(eval_settings(None, given), Console(quiet=True))
+    return {"run_id": session.tables.run_id, **(session.tables.read_run() or {})}
+
+
 def results(folder: str | Path = "results") -> duckdb.DuckDBPyConnection:
     """Return a connection to DuckDB that holds the result tables as views; it can read nothing else.
 

@@ -35,12 +35,29 @@ BEFORE = "it was evaluated before; nothing is asked again"
 def evaluate_with_progress(settings: EvalSettings) -> None:
     """Evaluate, with progress on stderr and a table of accuracies on stdout."""
     log = open_console(stderr=True)
+    try:
+        session, note = evaluate(settings, log)
+    except KeyboardInterrupt:
+        if os.environ.get("RANK", "0") != "0":
+            raise
+        log.print(f"stopped: what was answered is kept; go on with: {command_line()}", soft_wrap=True)
+        sys.exit(130)
+    if note is not None:
+        print_accuracy(session, note)
+
+
+def evaluate(settings: EvalSettings, log: Console) -> tuple[Session, str | None]:
+    """Evaluate; return the finished session and what there is to say of it, None where another process says it.
+
+    Raises:
+        UserError: as ``session.prepare``, or the disk is full.
+    """
     first = os.environ.get("RANK", "0") == "0"  # of several processes, all of which prepare
     session = prepare(settings, (lambda line: log.print(line, soft_wrap=True)) if first else (lambda line: None))
     rank = rank_of_process()
     if rank.rank:
         _evaluate(session, rank, log)
-        return
+        return session, None
     for note in session.jobs.notes:
         log.print(note, soft_wrap=True)
     if old := stopped_before(session):
@@ -48,8 +65,7 @@ def evaluate_with_progress(settings: EvalSettings) -> None:
         log.print(f"run{'s' * (len(old) > 1)} {', '.join(old)}: {why}", soft_wrap=True)
     go_on = "make room and run the same command again: what was answered is kept"
     with telling_of_full_disk(shown(session.settings.out), go_on):
-        note = _evaluate(session, rank, log)
-    print_accuracy(session, note)
+        return session, _evaluate(session, rank, log)
 
 
 def _evaluate(session: Session, rank: Rank, log: Console) -> str:
@@ -65,20 +81,11 @@ def _evaluate(session: Session, rank: Rank, log: Console) -> str:
             return BEFORE
         if not rank.rank and (row := tables.read_run()) is not None and row["status"] == "finished":
             log.print(f"tables of run {tables.run_id} are damaged or missing: it is evaluated again")
-        try:
-            plan(session, store, rank)
-            if not rank.rank:
-                _say_plan(session, store, log)
-            with (
-                closing(_backend(session, store, rank, log)) as backend,
-                _progress(store, rank, log) as progress,
-            ):
-                run(session, store, backend, rank, progress, command_line())
-        except KeyboardInterrupt:
-            if rank.rank:
-                raise
-            log.print(f"stopped: what was answered is kept; go on with: {command_line()}", soft_wrap=True)
-            sys.exit(130)
+        plan(session, store, rank)
+        if not rank.rank:
+            _say_plan(session, store, log)
+        with closing(_backend(session, store, rank, log)) as backend, _progress(store, rank, log) as progress:
+            run(session, store, backend, rank, progress, command_line())
     return ""
 
 

@@ -194,14 +194,14 @@ def eval_settings(declaration: str | None, given: Mapping[str, Any]) -> EvalSett
                 where=clip(declaration),
                 next_step='add one, with lines such as adapters = "ckpt" and data = "data", or use options',
             )
-        names = [field.name for field in fields(EvalSettings)]
-        for key in held:
-            if key not in names:
-                raise UserError(
-                    f"unknown setting {clip(key)} in [eval]{nearest(key[:60], names)}",
-                    where=clip(declaration),
-                    allowed=", ".join(names),
-                )
+    names = [field.name for field in fields(EvalSettings)]
+    for key in (*held, *given):
+        if key not in names:
+            raise UserError(
+                f"unknown setting {clip(key)}{' in [eval]' if key in held else ''}{nearest(key[:60], names)}",
+                where=clip(declaration) if key in held else None,
+                allowed=", ".join(names),
+            )
     if given.get("baseline") and not given.get("mode"):
         held.pop("mode", None)  # a declaration's modes are about its adapters
     return EvalSettings(**{**held, **{name: value for name, value in given.items() if value not in (None, [], ())}})

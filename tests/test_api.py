@@ -59,3 +59,17 @@ def test_declarations_that_are_refused(arguments: tuple[object, ...], settings: 
 def test_the_package_alone_is_light() -> None:
     heavy = "import sys, caef_data; assert not {'numpy', 'pyarrow', 'torch', 'polars'} & set(sys.modules), sys.modules"
     subprocess.run([sys.executable, "-c", heavy], check=True)
+
+
+def test_an_evaluation_and_its_tables(tmp_path: Path) -> None:
+    data, out = tmp_path / "data", tmp_path / "results"
+    caef_data.build(task="add", min=1, max=1, num=2, out=data, workers=1)
+    run = caef_data.evaluate(data=data, out=out, backend="oracle", task="add", mode="one_step")
+    assert run["status"] == "finished"
+    with caef_data.results(out) as connection:
+        found = connection.sql("SELECT run_id, sum(correct) = sum(n) FROM class_accuracy GROUP BY ALL").fetchall()
+        assert found == [(run["run_id"], True)]
+    with pytest.raises(UserError, match="did you mean 'oracle'"):
+        caef_data.evaluate(data=data, out=out, backend="oracel")
+    with pytest.raises(UserError, match="did you mean 'limit'"):
+        caef_data.evaluate(data=data, out=out, limits=3)
