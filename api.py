@@ -158,7 +158,7 @@ def evaluate(
 
     places = {"adapters": adapters, "model": model, "data": data, "out": out}
     given = settings | {name: None if place is None else str(place) for name, place in places.items()}
-    given |= {name: given[name].split(",") for name in ("task", "mode") if isinstance(given.get(name), str)}
+    given |= {name: str(given[name]).split(",") for name in ("task", "mode") if isinstance(given.get(name), str)}
     session, _ = evaluate_quietly(eval_settings(None, given), Console(quiet=True))
     return {"run_id": session.tables.run_id, **(session.tables.read_run() or {})}
 
