@@ -19,8 +19,8 @@ BATCH = 4096  # requests that are held in memory, and sorted by length, at once
 TABLES = (
     """TABLE requests (
         id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, number INTEGER NOT NULL,
-        correct INTEGER, stripped INTEGER, decoded INTEGER, first_wrong_token INTEGER, margin REAL, tokens INTEGER,
-        completion_tokens INTEGER, near_tie INTEGER, merges INTEGER, text TEXT, ended INTEGER
+        correct INTEGER, stripped INTEGER, failed INTEGER, decoded INTEGER, first_wrong_token INTEGER, margin REAL,
+        tokens INTEGER, completion_tokens INTEGER, near_tie INTEGER, merges INTEGER, text TEXT, ended INTEGER
     )""",
     """TABLE spans (
         problem INTEGER, step INTEGER, request INTEGER, count INTEGER, PRIMARY KEY (problem, step)

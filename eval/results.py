@@ -37,22 +37,23 @@ from .calls import Answer, Call, Verdict
 from .plan import PlanWriter, unpack
 from .problems import PROBLEMS, Problems
 
-VERSION = 3  # of the file's tables
+VERSION = 4  # of the file's tables
 PAUSE = 0.05  # seconds between commits, each of which waits for the disk: batches of a model take longer
 CACHE = 32  # MB of the file that are held in memory
 FULL = ("SQLITE_FULL", "SQLITE_IOERR_WRITE")  # a limit on files, or on the user's share, is the second
 BROKEN = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 ANSWER = (
-    "correct, stripped, decoded, first_wrong_token, margin, tokens, completion_tokens, near_tie, merges, text, ended"
+    "correct, stripped, failed, decoded, first_wrong_token, margin, tokens, completion_tokens, near_tie, merges, text,"
+    " ended"
 )
 SCORED = """
-UPDATE requests SET correct = ?, stripped = ?1, decoded = 0, first_wrong_token = ?, margin = ?, tokens = nullif(?, 0),
-    completion_tokens = nullif(?, 0), near_tie = ?, merges = ?
+UPDATE requests SET correct = ?, stripped = ?1, failed = NOT ?1, decoded = 0, first_wrong_token = ?, margin = ?,
+    tokens = nullif(?, 0), completion_tokens = nullif(?, 0), near_tie = ?, merges = ?
 WHERE id = ?
 """
 # A decoded answer stands beside what a forward pass has told before it.
 GENERATED = """
-UPDATE requests SET correct = ?, stripped = ?, decoded = 1, text = ?, ended = ?,
+UPDATE requests SET correct = ?, stripped = ?, failed = ifnull(?, failed), decoded = 1, text = ?, ended = ?,
     first_wrong_token = iif(tokens IS NULL, ?, first_wrong_token), margin = iif(tokens IS NULL, ?, margin),
     completion_tokens = ifnull(completion_tokens, nullif(?, 0)), tokens = ifnull(tokens, nullif(?, 0)),
     near_tie = max(?, ifnull(near_tie, 0)), merges = ?
@@ -74,17 +75,18 @@ TAKEN = (
     "DELETE FROM news",
     "DELETE FROM ended",
 )
-# Of each problem whose first wrong request is not decoded, as many of its wrong ones from there on.
-FIRST_WRONG = """
-WITH wrong AS (
-    SELECT problem, step, id AS request, ifnull(decoded, 0) AS decoded FROM steps WHERE stripped IS NOT 1
-), undecoded AS (
-    SELECT problem FROM (SELECT problem, decoded, min(step) FROM wrong GROUP BY problem) WHERE NOT decoded
-), numbered AS (
-    SELECT request, row_number() OVER (PARTITION BY problem ORDER BY step) AS place
-    FROM wrong JOIN undecoded USING (problem) WHERE NOT decoded
-)
-SELECT DISTINCT request FROM numbered WHERE place <= ? ORDER BY request
+# A problem's requests that failed the forward pass or had none, in windows of 1, 2, 4 ... of them: of the first window
+# with one that is wrong still, those that are not decoded. What is decoded in the end depends on no stop or process.
+_WINDOW = " ".join(f"WHEN place < {2 << window} THEN {window}" for window in range(40))
+FIRST_WRONG = f"""
+WITH numbered AS (
+    SELECT problem, id, decoded IS 1 AS decoded, stripped IS NOT 1 AS wrong,
+        row_number() OVER (PARTITION BY problem ORDER BY step) AS place
+    FROM steps WHERE failed IS NOT 0
+), windows AS (SELECT *, CASE {_WINDOW} END AS window FROM numbered)
+SELECT DISTINCT id FROM windows
+JOIN (SELECT problem, min(window) AS window FROM windows WHERE wrong GROUP BY problem) USING (problem, window)
+WHERE NOT decoded ORDER BY id
 """
 
 
@@ -286,20 +288,20 @@ class ResultStore:
         sql = "SELECT id, first_wrong_token FROM requests WHERE id >= ? AND id < ? AND first_wrong_token > 0"
         return dict(self.execute(sql, *self.span(self.batch_of(batch.first))))
 
-    def first_wrong(self, width: int) -> list[int]:
-        """Return the requests to decode next: up to ``width`` of each problem whose first wrong one is not decoded.
+    def first_wrong(self) -> list[int]:
+        """Return the requests to decode next, of each problem whose first wrong one is not known.
 
         A request that fails the forward pass can still be right, in another tokenisation or up to white space at its
         ends; then the next one counts.
         """
-        return [id for (id,) in self.execute(FIRST_WRONG, width)]
+        return [id for (id,) in self.execute(FIRST_WRONG)]
 
     def record_score(self, request: int, score: Verdict) -> None:
         """Take what a forward pass found."""
         tokens = (score.tokens, score.completion_tokens, score.near_tie, score.merges)
         self.scores.append((score.right, score.at, score.margin, *tokens, request))
 
-    def record_generation(self, request: int, expected: str, answer: Answer) -> None:
+    def record_generation(self, request: int, expected: str, answer: Answer, *, rolled_out: bool = False) -> None:
         """Take what decoding gave, beside the right answer; of a wrong one the text."""
         correct = answer.ended and answer.text == expected
         stripped = answer.ended and answer.text.strip() == expected.strip()
@@ -307,7 +309,8 @@ class ResultStore:
         text = None if correct else answer.text.encode("utf-8", "backslashreplace").decode()
         told = (answer.at, answer.margin if correct else None, answer.completion_tokens, answer.tokens)
         ties = (answer.near_tie, answer.merges)
-        self.generations.append((correct, stripped, text, answer.ended, *told, *ties, request))
+        failed = not stripped if rolled_out else None
+        self.generations.append((correct, stripped, failed, text, answer.ended, *told, *ties, request))
 
     def save(self) -> None:
         """Write what was recorded of a batch; on disk it is at once, unless batches take less than ``PAUSE``."""

@@ -142,7 +142,7 @@ def _lock_step(store: ResultStore, backend: Backend, runs: list[_Run], progress:
                     if request is None:
                         given[adapter, prompt] = answer
                     else:
-                        store.record_generation(request, asks[prompt, request].expected, answer)
+                        store.record_generation(request, asks[prompt, request].expected, answer, rolled_out=True)
                 store.save()
                 progress(store)
 

@@ -75,13 +75,11 @@ def evaluate(store: ResultStore, backend: Backend, *, verify: bool, rank: Rank, 
 
 def decode_first_wrong(store: ResultStore, backend: Backend, rank: Rank, progress: Progress) -> None:
     """Decode, of each problem, the first request that fails, and those before it that fail by white space alone."""
-    width = 1
     while True:
         rank.meet(store)
-        ids = store.first_wrong(width)
+        ids = store.first_wrong()
         if not ids:
             return
-        width *= 2  # a model that spells right texts in its own way would else need a round for every step of a run
         mine: dict[int, list[int]] = {}
         for id in rank.own(ids):
             mine.setdefault(store.batch_of(id), []).append(id)
