@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .. import atomic
 from ..errors import UserError, clip, shown
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -89,7 +90,7 @@ def sha256_of(path: Path) -> str:
         UserError: it cannot be read.
     """
     with readable(path), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return atomic.sha256_of(file)
 
 
 def pickled(folder: Path, whose: str) -> UserError | None:

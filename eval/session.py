@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 VERSION = 2  # of the rules of judging; changes the id of every run
 IDENTIFYING = ("alone", "strategy", "backend", "endpoint", "template", "joined", "near_ties")  # settings, beside others
 WORK = ".work"  # under the results folder: what unfinished runs know so far
-OLD = ("agenda", "kept")  # where versions before 0.3.0 put that
+OLD = ("agenda", "kept")  # where earlier versions put that
 EVERY = 10.0  # seconds between notes of the time spent
 
 

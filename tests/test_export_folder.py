@@ -13,20 +13,12 @@ import pytest
 
 from caef_data import cli
 from caef_data.errors import UserError
-from caef_data.pipelines.build import build
-from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.export import export
 from caef_data.pipelines.export_rows import Style
-from caef_data.pipelines.plan import make_plan
 from caef_data.tests.commands import everything, full_disk
+from caef_data.tests.test_export import make
 
 JSONL, ALPACA = Style("jsonl", "second"), Style("alpaca", "first")
-
-
-def make(out: Path, **settings: Any) -> Path:
-    values = {"min": 1, "max": 2, "num": 2, "splits": ["train", "test"], "views": ["one_step"], "rows_per_shard": 200}
-    build(make_plan(from_flags(["add", "left_mask"], **{**values, **settings})), out, workers=1)
-    return out
 
 
 @pytest.fixture(scope="module")
