@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import UserError, clip, shell_quoted
+from .errors import UserError, quoted, shell_quoted
 from .pipelines.build import ConfigResult, EngineChoice
 from .pipelines.build import build as build_plan
 from .pipelines.declaration import declaration_of, load_declaration
@@ -41,7 +41,7 @@ def declared(declaration: Declared = None, **settings: object) -> Declaration:
     if isinstance(declaration, str | Path):
         return load_declaration(str(declaration))
     if declaration is not None and not isinstance(declaration, Mapping):
-        raise UserError(f"this is no declaration: {clip(declaration)}", allowed="a name, a path, a dict or settings")
+        raise UserError(f"this is no declaration: {quoted(declaration)}", allowed="a name, a path, a dict or settings")
     return declaration_of(dict(declaration or settings), "the declaration")
 
 

@@ -42,7 +42,7 @@ def _rebuild(what: str, where: str | None, allowed: str | None, next_step: str |
     return UserError(what, where=where, allowed=allowed, next_step=next_step)
 
 
-def clip(text: object, width: int = 60) -> str:
+def quoted(text: object, width: int = 60) -> str:
     """Return ``text`` as an escaped, quoted literal of at most about ``width`` characters, safe to print."""
     text = os.fspath(text) if isinstance(text, os.PathLike) else text
     if isinstance(text, int) and text.bit_length() > 10_000:  # Python refuses to print such numbers
@@ -51,16 +51,16 @@ def clip(text: object, width: int = 60) -> str:
     return shown if len(str(text)) <= width else f"{shown}... ({len(str(text)):,} characters)"
 
 
-def shown(path: str | os.PathLike[str]) -> str:
+def printable_path(path: str | os.PathLike[str]) -> str:
     """Return a path for a message: as it is, or escaped where it would break the line or the terminal."""
     text = os.fspath(path)
-    return text if text.isprintable() and len(text) <= 300 else clip(text, 300)
+    return text if text.isprintable() and len(text) <= 300 else quoted(text, 300)
 
 
 def shell_quoted(path: str | os.PathLike[str]) -> str:
     """Return a path as a shell takes it; escaped where a terminal could not show it."""
     text = os.fspath(path)
-    return shlex.quote(text) if text.isprintable() else shown(text)
+    return shlex.quote(text) if text.isprintable() else printable_path(text)
 
 
 def is_ours(command: str, verb: str) -> bool:
@@ -74,7 +74,7 @@ def suggested(command: str | None, verb: str, otherwise: str) -> str:
     return command if command and command.isprintable() and is_ours(command, verb) else otherwise
 
 
-def nearest(word: str, choices: Iterable[str]) -> str:
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` for the closest choice, or an empty string."""
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""

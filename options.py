@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .errors import UserError, clip
+from .errors import UserError, quoted
 
 if TYPE_CHECKING:
     from .pipelines.settings import Declaration
@@ -20,7 +20,7 @@ MODES = ("one_step", "executor", "aligner_in", "aligner_out", "process")
 def _integer(text: str) -> int:
     """Read an option's number; ``int`` alone takes digits of every script, blanks and underscores."""
     if not text.isascii() or not text.removeprefix("-").isdigit() or len(text) > 20:
-        raise typer.BadParameter(f"{clip(text)} is not a whole number in digits 0-9")
+        raise typer.BadParameter(f"{quoted(text)} is not a whole number in digits 0-9")
     return int(text)
 
 
@@ -139,7 +139,7 @@ def _load(declaration: str | None, task: list[str] | None, split: Any, view: Any
     for name, value in given.items():
         if value not in (None, []):
             raise UserError(
-                f"the declaration {clip(declaration)} cannot be combined with --{name.replace('_', '-')}",
+                f"the declaration {quoted(declaration)} cannot be combined with --{name.replace('_', '-')}",
                 allowed="either a declaration or options",
                 next_step="copy the declaration to a file of your own and change it there",
             )

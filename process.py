@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn, TextIO
 
-from .errors import UserError, clip
+from .errors import UserError, quoted
 
 
 def run_and_leave(command: Callable[[], None]) -> NoReturn:
@@ -50,7 +50,7 @@ def run_telling_errors(command: Callable[[], None]) -> None:
     except OSError as error:  # a name too long, a folder that may not be written, output to a full disk
         if error.filename is None:
             _silence(sys.stdout)
-        place = "" if error.filename is None else f"\n  where:   {clip(os.fsdecode(error.filename), 300)}"
+        place = "" if error.filename is None else f"\n  where:   {quoted(os.fsdecode(error.filename), 300)}"
         _end(2, f"error: the system refuses: {error.strerror or error}{place}")
 
 

@@ -10,7 +10,7 @@ from typing import NoReturn, TypeVar
 
 import tenacity
 
-from .errors import UserError, clip
+from .errors import UserError, quoted
 
 T = TypeVar("T")
 
@@ -127,7 +127,7 @@ class Retries:
             return f"HTTP {status}"
         root = [one for one in chain(error) if _lost(one)][-1]
         text = self._scrub(str(root).strip())
-        return type(root).__name__ + (f" {clip(text, 100)}" if text else "")
+        return type(root).__name__ + (f" {quoted(text, 100)}" if text else "")
 
 
 def _error(state: tenacity.RetryCallState) -> BaseException:

@@ -40,7 +40,7 @@ from winners import END, PAD, Texts, Winners, make_tokenizer
 
 from caef_data.eval.backends.tokens import load_tokenizers
 from caef_data.eval.backends.transformers import TransformersBackend
-from caef_data.eval.calls import BASE, Ask, Call
+from caef_data.eval.calls import BASE, GenerateRequest, ScoreRequest
 from caef_data.tm import align_in, transition, transitions
 
 
@@ -141,8 +141,8 @@ class Bench:
 
     def verify(self, backend: TransformersBackend, texts: Texts, *, wrong: int = 0) -> None:
         """Verify rows; decode those that are wrong from behind what is proved."""
-        found = list(backend.verify(BASE, [Call(BASE, *text) for text in texts]))
-        asks = [Ask(*texts[index], verdict.at) for index, verdict in found if verdict.at is not None]
+        found = list(backend.verify(BASE, [ScoreRequest(BASE, *text) for text in texts]))
+        asks = [GenerateRequest(*texts[index], verdict.at) for index, verdict in found if verdict.at is not None]
         if len(asks) != wrong:
             raise SystemExit(f"{len(asks)} rows are wrong, not {wrong}")
         list(backend.decode(BASE, asks))
@@ -151,7 +151,7 @@ class Bench:
         """Decode rows with the package's own strategy, in batches of a number of rows."""
         for start in range(0, len(texts), BATCH):
             part = texts[start : start + BATCH]
-            for index, answer in backend.decode(BASE, [Ask(*text) for text in part]):
+            for index, answer in backend.decode(BASE, [GenerateRequest(*text) for text in part]):
                 check(answer.text, part[index][1])
 
     def generate(self, backend: TransformersBackend, texts: Texts) -> None:
@@ -219,9 +219,9 @@ class Bench:
             step = transition(task, high, max(low, 1), chance.randrange(2))
             texts += [(step.prompt, step.completion), (f"{high}+{low}=", align_in(f"{high}+{low}="))]
         backend, few = self.backend(), self.backend()
-        list(backend.verify(BASE, [Call(BASE, *text) for text in texts]))
+        list(backend.verify(BASE, [ScoreRequest(BASE, *text) for text in texts]))
         for start in range(0, 100, 10):
-            list(few.verify(BASE, [Call(BASE, *text) for text in texts[start : start + 10]]))
+            list(few.verify(BASE, [ScoreRequest(BASE, *text) for text in texts[start : start + 10]]))
         found = [one.stats["tokens"] / one.stats["computed"] for one in (backend, few)]
         detail = f"{len(texts):,} rows at once {found[0]:.3f}; ten at a time {found[1]:.3f}"
         return Result("padding", min(found), detail, {})

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import UserError, clip, nearest, shown
+from ..errors import UserError, did_you_mean, printable_path, quoted
 from ..pipelines.hub_source import Say
 from ..tm import machine, tasks
 from .base_model import Adapter, BaseModel, find_base
@@ -79,7 +79,7 @@ def find_adapters(
     latest = {name: _latest(path) for name, path in found.items()}
     for name, path in latest.items():
         if path != found[name]:
-            say(f"{name}: {shown(path.name)}, the latest, is used")
+            say(f"{name}: {printable_path(path.name)}, the latest, is used")
     adapters = {name: read_adapter(path) for name, path in latest.items()}
     return Checkpoint(find_base(base_model, adapters, root, weights=weights, say=say), adapters)
 
@@ -106,13 +106,13 @@ def read_adapter(path: Path) -> Adapter:
     Raises:
         UserError: a file is missing, damaged or of a kind that is not read, or names code to run.
     """
-    if not (path / WEIGHTS).is_file() and (refusal := pickled(path, shown(path.name))):
+    if not (path / WEIGHTS).is_file() and (refusal := pickled(path, printable_path(path.name))):
         raise refusal
     for name in (CONFIG, WEIGHTS):
         if not (path / name).is_file():
             raise UserError(
-                f"there is no {name} in {shown(path.name)}{', which is empty' * (not any(path.iterdir()))}",
-                where=shown(path),
+                f"there is no {name} in {printable_path(path.name)}{', which is empty' * (not any(path.iterdir()))}",
+                where=printable_path(path),
                 allowed=f"{CONFIG} and {WEIGHTS}, as peft's save_pretrained writes them",
                 next_step="remove the folder, or put both there",
             )
@@ -121,12 +121,14 @@ def read_adapter(path: Path) -> Adapter:
     library = mapping.get("parent_library") if isinstance(mapping, dict) else mapping
     if library is not None and str(library).partition(".")[0] not in LIBRARIES:
         raise UserError(
-            f"this adapter's configuration names code of {clip(library)} (auto_mapping), which is never run",
-            where=shown(path / CONFIG),
+            f"this adapter's configuration names code of {quoted(library)} (auto_mapping), which is never run",
+            where=printable_path(path / CONFIG),
             allowed=f"models of {' and '.join(LIBRARIES)}",
         )
     if not shapes_in(path / WEIGHTS):
-        raise UserError("the adapter holds no weight", where=shown(path / WEIGHTS), next_step="save it with peft again")
+        raise UserError(
+            "the adapter holds no weight", where=printable_path(path / WEIGHTS), next_step="save it with peft again"
+        )
     base, revision = (value if isinstance(value, str) and value else None for value in map(config.get, NAMES))
     own = [name for name in (*TOKENIZER, CHAT_TEMPLATE) if (path / name).is_file()]
     return Adapter(path, hash_of(path, [CONFIG, WEIGHTS, *own]), base, revision)
@@ -150,7 +152,9 @@ def _paths(root: Path, wanted: Collection[str], modes: Collection[str]) -> Itera
     found: dict[str, Path] = {}
     with readable(root):
         if not root.is_dir():
-            raise UserError("there is no such checkpoint folder", where=shown(root), next_step="look at --adapters")
+            raise UserError(
+                "there is no such checkpoint folder", where=printable_path(root), next_step="look at --adapters"
+            )
         for kind, name_of in KINDS.items():
             for path in sorted((root / kind).iterdir()) if (root / kind).is_dir() else ():
                 task = _task_at(path)
@@ -159,7 +163,7 @@ def _paths(root: Path, wanted: Collection[str], modes: Collection[str]) -> Itera
                 if name_of(task) in found:
                     raise UserError(
                         f"two folders hold the adapter {name_of(task)}: {found[name_of(task)].name} and {path.name}",
-                        where=shown(root / kind),
+                        where=printable_path(root / kind),
                         next_step="remove one of them",
                     )
                 found[name_of(task)] = path
@@ -170,9 +174,9 @@ def _paths(root: Path, wanted: Collection[str], modes: Collection[str]) -> Itera
             inside = [path for path in sorted(root.iterdir()) if any((path / kind).is_dir() for kind in KINDS)]
             raise UserError(
                 "there are no adapters in this folder",
-                where=shown(root),
+                where=printable_path(root),
                 allowed=LAYOUT,
-                next_step=f"did you mean --adapters {shown(inside[0])}?"
+                next_step=f"did you mean --adapters {printable_path(inside[0])}?"
                 if inside
                 else "name another folder with --adapters; a whole model: --model",
             )
@@ -193,7 +197,7 @@ def _name_of(path: Path, wanted: Collection[str], modes: Collection[str]) -> str
         kind = "--mode one_step (an executor) or --mode aligner_in (an aligner)"
         raise UserError(
             "this folder is one adapter, and does not say what it is for",
-            where=shown(path),
+            where=printable_path(path),
             allowed=f"a folder named after a task in {' or '.join(KINDS)}, or one task and kind",
             next_step="add --task sub" if len(chosen) != 1 else f"add {kind}",
         )
@@ -204,15 +208,15 @@ def _task_at(path: Path) -> str | None:
     """Return the task of an adapter's folder; None for what is no adapter."""
     task = task_of(path.name)
     if path.is_symlink() and not path.exists():
-        raise UserError(f"{shown(path.name)} is a link that leads nowhere", where=shown(path.parent))
+        raise UserError(f"{printable_path(path.name)} is a link that leads nowhere", where=printable_path(path.parent))
     if path.name.startswith(".") or not path.is_dir() or (task is None and not (_latest(path) / CONFIG).is_file()):
         return None
     if task is None:
         raise UserError(
-            f"no task is called {clip(path.name)}{nearest(path.name.lower(), [*tasks(), *LONG_NAMES])}",
-            where=shown(path.parent),
+            f"no task is called {quoted(path.name)}{did_you_mean(path.name.lower(), [*tasks(), *LONG_NAMES])}",
+            where=printable_path(path.parent),
             allowed=", ".join([*tasks(), *LONG_NAMES]),
         )
     if path.parent.name == "aligners" and not machine(task).has_raw:
-        raise UserError(f"{task} has no raw text, and so no aligner", where=shown(path))
+        raise UserError(f"{task} has no raw text, and so no aligner", where=printable_path(path))
     return task

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, clip, shown
+from ..errors import UserError, printable_path, quoted
 from ..pipelines.hub_source import HubFiles, HubPlace, Say, download, local_or_hub, look_up
 from .files import CHAT_TEMPLATE, CONFIG, TOKENIZER, VOCABULARIES, hash_of, pickled, read_json, shapes_in
 
@@ -79,7 +79,7 @@ def find_base(
             place = HubPlace("model", option, option="--base-model")  # an old one, with a name of one part
         if isinstance(place, Path) and not os.path.isdir(place):
             raise UserError(
-                f"there is no base model {shown(option)}",
+                f"there is no base model {printable_path(option)}",
                 where="--base-model",
                 allowed="a folder with config.json, tokenizer and weights, or a name on the Hub",
             )
@@ -96,10 +96,10 @@ def _named(adapters: Mapping[str, Adapter], root: Path | None) -> Path | HubPlac
         named.setdefault(_named_by(adapter, root), name)
     if len(named) != 1:
         places = {name: place.name if isinstance(place, HubPlace) else place for place, name in named.items()}
-        told = "; ".join(f"{name}: {shown(place)}" for name, place in list(places.items())[:3])
+        told = "; ".join(f"{name}: {printable_path(place)}" for name, place in list(places.items())[:3])
         raise UserError(
             f"the adapters name {len(named) or 'no'} base models{': ' * bool(told)}{told}",
-            where=shown(str(root)),
+            where=printable_path(str(root)),
             allowed="one base model for all",
             next_step="name it with --base-model",
         )
@@ -107,7 +107,7 @@ def _named(adapters: Mapping[str, Adapter], root: Path | None) -> Path | HubPlac
 
 
 def _named_by(adapter: Adapter, root: Path | None) -> Path | HubPlace:
-    where, base = shown(adapter.path / CONFIG), adapter.base
+    where, base = printable_path(adapter.path / CONFIG), adapter.base
     if base is None or root is None:
         raise UserError(
             "this adapter's configuration names no base model", where=where, next_step="name it with --base-model"
@@ -119,7 +119,7 @@ def _named_by(adapter: Adapter, root: Path | None) -> Path | HubPlace:
     if HUB_NAME.fullmatch(base):
         return HubPlace("model", base, adapter.revision, option="the base model that the adapters name")
     raise UserError(
-        f"the base model that this adapter's configuration names is not here: {shown(base)}",
+        f"the base model that this adapter's configuration names is not here: {printable_path(base)}",
         where=where,
         next_step="say where it is with --base-model",
     )
@@ -134,12 +134,14 @@ def read_base(folder: Path, *, weights: bool = True) -> BaseModel:
     config = read_json(folder / MODEL)
     names = [name for name in (*TOKENIZER, CHAT_TEMPLATE) if (folder / name).is_file()]
     if not set(names) & set(VOCABULARIES):
-        raise UserError("the base model has no tokenizer", where=shown(folder), allowed=", ".join(VOCABULARIES))
+        raise UserError(
+            "the base model has no tokenizer", where=printable_path(folder), allowed=", ".join(VOCABULARIES)
+        )
     _check_kernels(config, folder)
     if (folder / CONFIG).exists():  # the transformers library would load it with the model, unasked
         raise UserError(
             "an adapter lies in the base model's folder",
-            where=shown(folder / CONFIG),
+            where=printable_path(folder / CONFIG),
             next_step="put it under executors/ or aligners/, or take it away",
         )
     files = _weight_files(folder) if weights else []
@@ -157,8 +159,8 @@ def _check_kernels(config: Any, folder: Path) -> None:
             _check_kernels(value, folder)
         if KERNEL.fullmatch(name) and "/" in str(value):
             raise UserError(
-                f"{name} of the base model's configuration is {clip(value)}, which may be code of its own",
-                where=shown(folder),
+                f"{name} of the base model's configuration is {quoted(value)}, which may be code of its own",
+                where=printable_path(folder),
                 next_step=f"take {name} out of its configuration",
             )
 
@@ -170,10 +172,10 @@ def _weight_files(folder: Path) -> list[str]:
         held = read_json(folder / INDEX).get("weight_map")
         names = sorted({str(name) for name in held.values()}) if isinstance(held, dict) else []
         if not names or not all(re.fullmatch(r"[\w.-]+\.safetensors", name) for name in names):
-            raise UserError(f"{INDEX} names no files of this folder", where=shown(folder))
+            raise UserError(f"{INDEX} names no files of this folder", where=printable_path(folder))
     elif not (folder / SINGLE).is_file():
         raise pickled(folder, "the base model") or UserError(
-            "the base model has no weights", where=shown(folder), allowed=f"{SINGLE}, or {INDEX}"
+            "the base model has no weights", where=printable_path(folder), allowed=f"{SINGLE}, or {INDEX}"
         )
     for name in names:
         shapes_in(folder / name)

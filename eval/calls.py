@@ -12,7 +12,7 @@ BASE = ""  # the adapter's name for the base model alone
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ScoreRequest:
     """One question to a model, with its right answer.
 
     Args:
@@ -27,7 +27,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Score:
     """Whether greedy decoding gives a call's completion, told by one forward pass where that is beyond doubt.
 
     Args:
@@ -48,13 +48,13 @@ class Verdict:
     margin: float | None
     tokens: int
     completion_tokens: int = 0
-    answer: Answer | None = None
+    answer: Generation | None = None
     near_tie: bool = field(default=False, compare=False)
     merges: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class GenerateRequest:
     """A question whose answer is to be decoded.
 
     Args:
@@ -72,19 +72,19 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Generation:
     """What greedy decoding gave.
 
     Args:
         text: the answer, without the end token.
         ended: the model ended it; False where decoding gave up.
         decoded: tokens decoded, those known beforehand not counted.
-        at: index in the expected answer's tokens of the first one that was not given, as in ``Verdict``; None if right.
-        tokens: tokens of prompt, expected answer and end, as in ``Verdict``.
+        at: index in the expected answer's tokens of the first one that was not given, as in ``Score``; None if right.
+        tokens: tokens of prompt, expected answer and end, as in ``Score``.
         completion_tokens: of these, those of the expected answer and end.
         margin: smallest lead of a token decoded over the next best one; None where the backend cannot tell.
-        near_tie: as in ``Verdict``.
-        merges: as in ``Verdict``.
+        near_tie: as in ``Score``.
+        merges: as in ``Score``.
     """
 
     text: str
@@ -136,19 +136,19 @@ class Backend(ABC):
     name: str  # transformers, openai, oracle
 
     @abstractmethod
-    def verify_batches(self, adapter: str, calls: Sequence[Call]) -> Iterator[list[tuple[int, Verdict]]]:
+    def verify_batches(self, adapter: str, calls: Sequence[ScoreRequest]) -> Iterator[list[tuple[int, Score]]]:
         """Tell of each call whether greedy decoding gives its completion; decode only where that takes it."""
 
     @abstractmethod
-    def decode_batches(self, adapter: str, asks: Sequence[Ask]) -> Iterator[list[tuple[int, Answer]]]:
+    def decode_batches(self, adapter: str, asks: Sequence[GenerateRequest]) -> Iterator[list[tuple[int, Generation]]]:
         """Decode greedily."""
 
-    def verify(self, adapter: str, calls: Sequence[Call]) -> Iterator[tuple[int, Verdict]]:
+    def verify(self, adapter: str, calls: Sequence[ScoreRequest]) -> Iterator[tuple[int, Score]]:
         """Yield what ``verify_batches`` does, one by one."""
         for batch in self.verify_batches(adapter, calls):
             yield from batch
 
-    def decode(self, adapter: str, asks: Sequence[Ask]) -> Iterator[tuple[int, Answer]]:
+    def decode(self, adapter: str, asks: Sequence[GenerateRequest]) -> Iterator[tuple[int, Generation]]:
         """Yield what ``decode_batches`` does, one by one."""
         for batch in self.decode_batches(adapter, asks):
             yield from batch

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, clip, nearest, shown, suggested
+from ..errors import UserError, did_you_mean, printable_path, quoted, suggested
 from .problems import RAW
 from .query import Database
 
@@ -123,10 +123,10 @@ def find_run(word: str, runs: Sequence[Row], where: str) -> Row:
     found = found or [run for run in runs if word and run["run_id"].startswith(word.lower())]
     if not found:
         names = [name for run in runs for name in (run["run_id"], run["name"]) if name]
-        raise UserError(f"there is no run {clip(word)}{nearest(word, names)}", where=where, next_step=LISTING)
+        raise UserError(f"there is no run {quoted(word)}{did_you_mean(word, names)}", where=where, next_step=LISTING)
     if len(found) > 1:
         ids = ", ".join(run["run_id"] for run in found[:5])
-        raise UserError(f"more than one run begins with {clip(word)}", where=where, allowed=ids)
+        raise UserError(f"more than one run begins with {quoted(word)}", where=where, allowed=ids)
     if found[0]["status"] != "finished":
         what = f"the run {found[0]['run_id']} is not finished: it has no accuracies yet"
         raise UserError(what, where=where, next_step=suggested(found[0]["command"], "eval", LISTING))
@@ -209,7 +209,7 @@ def _print(a: Row, b: Row, found: Sequence[Comparison]) -> None:
 
     console = open_console()
     for letter, run in (("A", a), ("B", b)):
-        console.print(f"{letter}: {run['run_id']} {shown(run['name'] or '')}".rstrip(), soft_wrap=True)
+        console.print(f"{letter}: {run['run_id']} {printable_path(run['name'] or '')}".rstrip(), soft_wrap=True)
     table = Table()
     for name in ("task", "mode"):
         table.add_column(name, no_wrap=True)

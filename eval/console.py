@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..errors import UserError, clip, shell_quoted, shown, telling_of_full_disk
+from ..errors import UserError, printable_path, quoted, shell_quoted, telling_of_full_disk
 from ..pipelines.terminal import Bar, open_console, print_table
 from .calls import BASE, Backend
 from .results import ResultStore
@@ -64,7 +64,7 @@ def evaluate(settings: EvalSettings, log: Console) -> tuple[Session, str | None]
         why = "stopped under the rules of an earlier version, not resumed: the same command is a new run"
         log.print(f"run{'s' * (len(old) > 1)} {', '.join(old)}: {why}", soft_wrap=True)
     go_on = "make room and run the same command again: what was answered is kept"
-    with telling_of_full_disk(shown(session.settings.out), go_on):
+    with telling_of_full_disk(printable_path(session.settings.out), go_on):
         return session, _evaluate(session, rank, log)
 
 
@@ -111,7 +111,7 @@ def rank_of_process() -> Rank:
         distributed.init_process_group("gloo", timeout=timedelta(days=7))
     except (ValueError, RuntimeError) as error:
         raise UserError(
-            f"the processes that WORLD_SIZE speaks of cannot meet: {clip(error, 200)}",
+            f"the processes that WORLD_SIZE speaks of cannot meet: {quoted(error, 200)}",
             next_step="start them with torchrun --nproc-per-node N -m caef_data eval ..., or unset WORLD_SIZE",
         ) from error
     return Rank(distributed.get_rank(), distributed.get_world_size(), distributed.barrier)
@@ -185,7 +185,7 @@ def print_accuracy(session: Session, note: str) -> None:
     if accuracy is None or row is None:  # just now
         raise UserError(
             "the tables of this run are gone, or damaged",
-            where=shown(str(session.tables.results)),
+            where=printable_path(str(session.tables.results)),
             next_step=f"remove the folders run_id={session.tables.run_id} there, and evaluate again",
         )
     if session.settings.as_json:
@@ -205,7 +205,7 @@ def print_accuracy(session: Session, note: str) -> None:
         table.add_row(task, mode, *cells, *(["-" if final is None else f"{final:,}"] if rollout else []))
     print_table(console, table)
     speed = f"{row['calls']:,} calls in {row['seconds']:,.1f} s, {row['calls_per_second']:,.1f} calls/s"
-    name = f" ({shown(row['name'])})" if row["name"] else ""
+    name = f" ({printable_path(row['name'])})" if row["name"] else ""
     console.print(f"run {session.tables.run_id}{name}: {speed}{'; ' + note if note else ''}", soft_wrap=True)
     for line in notes_of_borders(row):
         console.print(line, soft_wrap=True)

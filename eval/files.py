@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import atomic
-from ..errors import UserError, clip, shown
+from ..errors import UserError, printable_path, quoted
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
@@ -33,7 +33,9 @@ def readable(path: Path) -> Iterator[None]:
         yield
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"{shown(path.name)} cannot be read: {clip(reason, 200)}", where=shown(path.parent)) from error
+        raise UserError(
+            f"{printable_path(path.name)} cannot be read: {quoted(reason, 200)}", where=printable_path(path.parent)
+        ) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -43,7 +45,7 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: there is no such file, it cannot be read, or it holds something else.
     """
     if not path.is_file():  # a pipe of that name would be waited for
-        raise UserError(f"there is no file {shown(path.name)}", where=shown(path.parent))
+        raise UserError(f"there is no file {printable_path(path.name)}", where=printable_path(path.parent))
     with readable(path):
         found = json.loads(path.read_text("utf-8"))
         if not isinstance(found, dict):
@@ -64,8 +66,8 @@ def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise UserError(
-            f"{shown(path.name)} is damaged, or no safetensors file: {clip(error, 200)}",
-            where=shown(path.parent),
+            f"{printable_path(path.name)} is damaged, or no safetensors file: {quoted(error, 200)}",
+            where=printable_path(path.parent),
             next_step="copy or download it again",
         ) from error
 
@@ -100,8 +102,8 @@ def pickled(folder: Path, whose: str) -> UserError | None:
     if not held:
         return None
     return UserError(
-        f"the weights of {whose} are in {clip(held[0])}, which is not read: unpickling a file runs what is in it",
-        where=shown(folder),
+        f"the weights of {whose} are in {quoted(held[0])}, which is not read: unpickling a file runs what is in it",
+        where=printable_path(folder),
         allowed="safetensors",
         next_step="load it where you trust it, and save it again: model.save_pretrained(folder)",
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Container
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import UserError, shown
+from ..errors import UserError, printable_path
 from ..pipelines.folder import Folder
 from ..tm import machine
 from ..tm import tasks as all_tasks
@@ -68,11 +68,11 @@ def choose(
         more = f"; and {len(notes) - 2} more" if len(notes) > 2 else ""
         raise UserError(
             f"nothing can be evaluated: {why}{more}",
-            where=", ".join(shown(place) for place in (settings.adapters, settings.data) if place),
-            allowed=f"adapters in executors/<task>/ and aligners/<task>/; {shown(settings.data)} holds"
+            where=", ".join(printable_path(place) for place in (settings.adapters, settings.data) if place),
+            allowed=f"adapters in executors/<task>/ and aligners/<task>/; {printable_path(settings.data)} holds"
             f" {', '.join(sorted(manifest['tasks'])) or 'nothing'}",
             next_step="name another dataset with --data, or another --task or --mode;"
-            f" caef-data info {shown(settings.data)} shows what is there",
+            f" caef-data info {printable_path(settings.data)} shows what is there",
         )
     return Jobs(tuple(pairs), tuple(notes))
 
@@ -123,8 +123,8 @@ def check_rows(folder: Folder, pairs: tuple[tuple[str, str], ...], split: str, l
             if not folder.holds(shard_record(shard)):
                 raise UserError(
                     f"{shard['path']} is missing, or is not what the manifest says",
-                    where=shown(folder.name),
-                    next_step=f"caef-data verify {shown(folder.name)}",
+                    where=printable_path(folder.name),
+                    next_step=f"caef-data verify {printable_path(folder.name)}",
                 )
         told = [held["identity"], *(shard["sha256"] for shard in held["shards"])]  # what is declared, and what is there
         identities[f"{config}/{split}"] = hashlib.sha256(" ".join(told).encode()).hexdigest()

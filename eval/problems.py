@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import UserError, shown
+from ..errors import UserError, printable_path
 from ..pipelines.folder import Folder
 from ..pipelines.verify_rows import Known
 from ..tm import machine
@@ -131,7 +131,7 @@ def shards(folder: Folder, task: str, mode: str, split: str) -> list[str]:
     if held is None:
         raise UserError(
             f"the dataset has no {split} rows of {config}, which mode {mode} takes its problems from",
-            where=shown(folder.name),
+            where=printable_path(folder.name),
             next_step=f"build it with --task {task} --view {VIEWS[mode]} --split {split} into a folder of its own",
         )
     return [shard["path"] for shard in held["shards"]]

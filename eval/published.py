@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import UserError, clip, shown
+from ..errors import UserError, printable_path, quoted
 from ..pipelines.folder import Folder
 from ..pipelines.hub_source import Say
 from ..pipelines.manifest import FORMAT, ShardRecord
@@ -63,17 +63,19 @@ def raw_files(paths: Iterable[str], split: str, where: str) -> dict[str, tuple[s
         if named is not None and folder in FOLDERS:
             found.setdefault(root, {})[path] = (FOLDERS[folder], named[1])
     if len(found) > 1:
-        listed = ", ".join(shown(root or ".") for root in sorted(found)[:5])
+        listed = ", ".join(printable_path(root or ".") for root in sorted(found)[:5])
         raise UserError(
             f"raw files are in several folders: {listed}",
-            where=shown(where),
-            next_step=f"name one of them: --data {shown(where.rstrip('/'))}/{shown(max(found))}",
+            where=printable_path(where),
+            next_step=f"name one of them: --data {printable_path(where.rstrip('/'))}/{printable_path(max(found))}",
         )
     held = next(iter(found.values()), {})
     own = {path: named for path, named in held.items() if named[1] == split}
     if held and not own:
         there = ", ".join(sorted({named for _, named in held.values()}))
-        raise UserError(f"there are no raw files of split {split}", where=shown(where), allowed=f"--split {there}")
+        raise UserError(
+            f"there are no raw files of split {split}", where=printable_path(where), allowed=f"--split {there}"
+        )
     return own
 
 
@@ -130,7 +132,7 @@ class PublishedFolder(Folder):
                     prompt, response = _texts(line)
                     named, a, b = parse_raw(prompt)
                     if named != task:
-                        raise ValueError(f"{clip(prompt)} is no question of {task}")
+                        raise ValueError(f"{quoted(prompt)} is no question of {task}")
                 except (ValueError, UserError, RecursionError) as error:
                     why = error.what if isinstance(error, UserError) else str(error)
                     raise UserError(
@@ -141,12 +143,12 @@ class PublishedFolder(Folder):
                 try:
                     found, x, y = operands(task, a, b)
                     answer = str(found.answer(x, y))
-                    why = "" if response == answer else f"the answer is {clip(answer, 120)}"
+                    why = "" if response == answer else f"the answer is {quoted(answer, 120)}"
                 except UserError as error:
                     why = error.what
                 if why:
                     rows.left_out += 1
-                    rows.example = rows.example or f"{clip(prompt + response, 120)} ({name}, line {number}): {why}"
+                    rows.example = rows.example or f"{quoted(prompt + response, 120)} ({name}, line {number}): {why}"
                 elif (a, b) in rows.pairs:
                     rows.repeated += 1
                 else:
@@ -174,7 +176,7 @@ class PublishedFolder(Folder):
                 if count:
                     configs.setdefault(f"{task}-{view}", {})[split] = held
         if not configs:
-            raise UserError("the raw files here hold no row that can be asked", where=shown(self.name))
+            raise UserError("the raw files here hold no row that can be asked", where=printable_path(self.name))
         identity = hashlib.sha256("\n".join(digests).encode()).hexdigest()
         held_tasks = sorted({task for task, _ in self.rows})
         tasks = {task: {"settings": {"dialect": DIALECT}, "identity": identity} for task in held_tasks}

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from ..errors import UserError, clip, nearest, shown
+from ..errors import UserError, did_you_mean, printable_path, quoted
 from ..schemas import RESULTS, result_schema
 from .tables import RUN_ID, read_runs, read_whole, results_folder
 
@@ -86,7 +86,7 @@ class Database:
         if not any(_parts(results, table) for table in VIEWS):
             raise UserError(
                 "there are no results here",
-                where=shown(results),
+                where=printable_path(results),
                 next_step="caef-data eval --adapters ckpt/ --out RESULTS, or name their folder with --results",
             )
         self.worker = ThreadPoolExecutor(1)  # DuckDB does not hear Ctrl-C: this thread runs it, the main one listens
@@ -115,7 +115,7 @@ class Database:
         import duckdb
 
         if sql.encode(errors="replace").decode() != sql:
-            raise UserError("this is no text", where=clip(sql))
+            raise UserError("this is no text", where=quoted(sql))
         try:
             found = duckdb.extract_statements(sql)
             for statement in found:
@@ -124,7 +124,7 @@ class Database:
             raise self._explained(error) from None
         if not found:
             advice = 'caef-data query "SELECT task, len_a, len_b, n, accuracy FROM class_accuracy"'
-            raise UserError("there is no statement here", where=clip(sql), next_step=advice)
+            raise UserError("there is no statement here", where=quoted(sql), next_step=advice)
         return found
 
     def run(self, statement: duckdb.Statement) -> Answer:
@@ -207,7 +207,7 @@ class Database:
         for path in _parts(self.results, unreadable[1]) if unreadable else ():
             if read_whole(path) is None:
                 advice = "remove this file, and evaluate again to make it anew"
-                return UserError("a part of the results is damaged", where=shown(path), next_step=advice)
+                return UserError("a part of the results is damaged", where=printable_path(path), next_step=advice)
         return _misnamed(text.strip())
 
 
@@ -216,11 +216,11 @@ def _misnamed(text: str) -> UserError:
     first, *more = visible(text, "\n\t").split("\n")
     if unknown := _UNKNOWN_TABLE.search(text):
         more = [line for line in more if not line.startswith("Did you mean")]  # DuckDB's own tables are not meant
-        return UserError("\n".join([first + nearest(unknown[1].lower(), VIEWS), *more]), allowed=", ".join(VIEWS))
+        return UserError("\n".join([first + did_you_mean(unknown[1].lower(), VIEWS), *more]), allowed=", ".join(VIEWS))
     if unknown := _UNKNOWN_COLUMN.search(text):
         name = (unknown[1] or unknown[2]).lower()
         holders = [table for table, own in RESULTS.items() if name in own]
-        close = nearest(name, sorted({column for table in RESULTS.values() for column in table}))
+        close = did_you_mean(name, sorted({column for table in RESULTS.values() for column in table}))
         hint = f" (it is a column of {', '.join(holders)})" if holders else close
         return UserError("\n".join([first + hint, *more]), next_step="caef-data query --tables lists all columns")
     return UserError("\n".join([first, *more]))
@@ -284,10 +284,10 @@ def _check_node(node: dict[str, Any], sql: str) -> None:
     if kind == "TABLE_FUNCTION":
         name = str(node.get("function", {}).get("function_name", ""))
         if name.lower() not in TABLE_FUNCTIONS:
-            raise _refusal(f"the table function {clip(name)} is refused", sql, ", ".join(sorted(TABLE_FUNCTIONS)))
+            raise _refusal(f"the table function {quoted(name)} is refused", sql, ", ".join(sorted(TABLE_FUNCTIONS)))
     if str(node.get("function_name", "")).lower() in REFUSED_FUNCTIONS:
         raise _refusal(f"the function {node['function_name']} is refused", sql)
 
 
 def _refusal(what: str, sql: str, allowed: str = ALLOWED) -> UserError:
-    return UserError(what, where=clip(sql.strip(), 200), allowed=allowed)
+    return UserError(what, where=quoted(sql.strip(), 200), allowed=allowed)

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..errors import UserError, clip, nearest
+from ..errors import UserError, did_you_mean, quoted
 from ..schemas import RESULT_TEXT, RESULTS
 from .query import Answer, Database, visible
 
@@ -68,7 +68,9 @@ def tables(form: str) -> None:
 
 def _check_form(form: str) -> None:
     if form not in FORMS:
-        raise UserError(f"no format {clip(form)}{nearest(form, FORMS)}", where="--format", allowed=", ".join(FORMS))
+        raise UserError(
+            f"no format {quoted(form)}{did_you_mean(form, FORMS)}", where="--format", allowed=", ".join(FORMS)
+        )
 
 
 def _answer(database: Database, sql: str, form: str) -> None:

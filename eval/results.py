@@ -29,11 +29,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..errors import UserError, shown
+from ..errors import UserError, printable_path
 from ..tm.columns import I64
 from ..tm.render import int_array
 from . import plan
-from .calls import Answer, Call, Verdict
+from .calls import Generation, Score, ScoreRequest
 from .plan import PlanWriter, unpack
 from .problems import PROBLEMS, Problems
 
@@ -104,11 +104,11 @@ class RequestBatch:
     first: int
     table: pa.Table
 
-    def calls(self, ids: Sequence[int]) -> list[Call]:
+    def calls(self, ids: Sequence[int]) -> list[ScoreRequest]:
         """Return some of them, as a backend is asked them."""
         rows = self.table.take(pa.array([id - self.first for id in ids], pa.int64()))
         texts = (rows.column(name).to_pylist() for name in ("prompt", "completion"))
-        return [Call(self.adapter, prompt, completion) for prompt, completion in zip(*texts, strict=True)]
+        return [ScoreRequest(self.adapter, prompt, completion) for prompt, completion in zip(*texts, strict=True)]
 
 
 def file_name(rank: int) -> str:
@@ -173,7 +173,7 @@ class ResultStore:
             busy = name.startswith("SQLITE_BUSY")
             raise UserError(
                 "this run is being evaluated by another process" if busy else f"what is known of this run: {error}",
-                where=shown(self.path),
+                where=printable_path(self.path),
                 next_step="wait for it" if busy else "remove this file: what it holds is asked again",
             ) from error
 
@@ -296,12 +296,12 @@ class ResultStore:
         """
         return [id for (id,) in self.execute(FIRST_WRONG)]
 
-    def record_score(self, request: int, score: Verdict) -> None:
+    def record_score(self, request: int, score: Score) -> None:
         """Take what a forward pass found."""
         tokens = (score.tokens, score.completion_tokens, score.near_tie, score.merges)
         self.scores.append((score.right, score.at, score.margin, *tokens, request))
 
-    def record_generation(self, request: int, expected: str, answer: Answer, *, rolled_out: bool = False) -> None:
+    def record_generation(self, request: int, expected: str, answer: Generation, *, rolled_out: bool = False) -> None:
         """Take what decoding gave, beside the right answer; of a wrong one the text."""
         correct = answer.ended and answer.text == expected
         stripped = answer.ended and answer.text.strip() == expected.strip()
@@ -344,11 +344,11 @@ class ResultStore:
         """Return of how many requests a flag, ``near_tie`` or ``merges``, is set."""
         return self._count(f"SELECT count(*) FROM requests WHERE {flag}")
 
-    def answer(self, request: int) -> tuple[bool, Answer] | None:
+    def answer(self, request: int) -> tuple[bool, Generation] | None:
         """Return whether the decoded answer to a request is right, and the answer; None where there is none."""
         sql = "SELECT correct, text, ended FROM requests WHERE id = ? AND decoded"
         found = self.execute(sql, request).fetchone()
-        return None if found is None else (bool(found[0]), Answer(found[1] or "", bool(found[2])))
+        return None if found is None else (bool(found[0]), Generation(found[1] or "", bool(found[2])))
 
     def read(self, other: Path, *, held: bool = True) -> None:
         """Read the answers in another process's file; ``take`` takes them over.

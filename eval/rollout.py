@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from .calls import Answer, Ask, Backend
+from .calls import Backend, GenerateRequest, Generation
 from .problems import WALKED, Problems, Walk, walk, whole_runs
 from .results import ResultStore
 from .score import Progress, Rank
@@ -47,7 +47,7 @@ class _Run:
         """The request that is made next; None off the track."""
         return self.requests[self.asked] if self.on_track and self.ask is not None else None
 
-    def feed(self, answer: Answer) -> None:
+    def feed(self, answer: Generation) -> None:
         """Take the answer to the last question."""
         right = self.completions[self.asked] if self.on_track else None
         self.on_track &= answer.ended and answer.text == right
@@ -127,7 +127,7 @@ def _begin(store: ResultStore, problem: int, some: Problems, row: int, task: str
 
 def _lock_step(store: ResultStore, backend: Backend, runs: list[_Run], progress: Progress) -> None:
     """Roll out some problems to their ends."""
-    given: dict[tuple[str, str], Answer] = {}
+    given: dict[tuple[str, str], Generation] = {}
     waiting = runs
     while waiting:
         for run in waiting:
@@ -147,25 +147,25 @@ def _lock_step(store: ResultStore, backend: Backend, runs: list[_Run], progress:
                 progress(store)
 
 
-def _questions(runs: list[_Run]) -> dict[str, dict[tuple[str, int | None], Ask]]:
+def _questions(runs: list[_Run]) -> dict[str, dict[tuple[str, int | None], GenerateRequest]]:
     """Return what to ask each adapter, by prompt and request; each once.
 
     Off the track there is no request, no right answer, and no telling how long an answer may be: it is asked on its
     own.
     """
-    questions: dict[str, dict[tuple[str, int | None], Ask]] = {}
+    questions: dict[str, dict[tuple[str, int | None], GenerateRequest]] = {}
     for run in runs:
         assert run.ask is not None  # those that have ended are not asked
         (adapter, prompt), request = run.ask, run.request
         asks = questions.setdefault(adapter, {})
         if request is not None:
-            asks[prompt, request] = Ask(prompt, run.completions[run.asked])
+            asks[prompt, request] = GenerateRequest(prompt, run.completions[run.asked])
         elif (prompt, None) not in asks or len(asks[prompt, None].expected) < len(prompt + run.longest):
-            asks[prompt, None] = Ask(prompt, prompt + run.longest, certain=False)
+            asks[prompt, None] = GenerateRequest(prompt, prompt + run.longest, certain=False)
     return questions
 
 
-def _catch_up(run: _Run, store: ResultStore, given: dict[tuple[str, str], Answer]) -> None:
+def _catch_up(run: _Run, store: ResultStore, given: dict[tuple[str, str], Generation]) -> None:
     """Feed a run the answers that are known already, until it asks something new or ends."""
     while run.ask is not None:
         request = run.request
@@ -173,6 +173,6 @@ def _catch_up(run: _Run, store: ResultStore, given: dict[tuple[str, str], Answer
             run.feed(given[run.ask])
         elif request is not None and (found := store.answer(request)) is not None:
             correct, answer = found
-            run.feed(Answer(run.completions[run.asked], True) if correct else answer)
+            run.feed(Generation(run.completions[run.asked], True) if correct else answer)
         else:
             return

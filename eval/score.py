@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .calls import Ask, Backend
+from .calls import Backend, GenerateRequest
 from .results import RequestBatch, ResultStore, file_name
 
 Progress = Callable[[ResultStore], None]
@@ -90,7 +90,9 @@ def decode_first_wrong(store: ResultStore, backend: Backend, rank: Rank, progres
 def decode(store: ResultStore, backend: Backend, batch: RequestBatch, ids: list[int], progress: Progress) -> None:
     """Decode the answers to some requests of a batch, from behind the tokens that a forward pass has proved."""
     calls, proved = batch.calls(ids), store.proved(batch)
-    asks = [Ask(call.prompt, call.completion, proved.get(id, 0)) for id, call in zip(ids, calls, strict=True)]
+    asks = [
+        GenerateRequest(call.prompt, call.completion, proved.get(id, 0)) for id, call in zip(ids, calls, strict=True)
+    ]
     for results in backend.decode_batches(batch.adapter, asks):
         for index, answer in results:
             store.record_generation(ids[index], calls[index].completion, answer)

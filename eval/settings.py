@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, clip, nearest
+from ..errors import UserError, did_you_mean, quoted
 from ..pipelines.declaration import load_declaration
 from ..tm import tasks as all_tasks
 from .backends.endpoint import base_url
@@ -106,7 +106,7 @@ class EvalSettings:
             value = getattr(self, name)
             for one in value if isinstance(value, tuple) else (value,):
                 if one not in choices:
-                    raise _refuse(name, one, ", ".join(choices), nearest(str(one)[:60], choices))
+                    raise _refuse(name, one, ", ".join(choices), did_you_mean(str(one)[:60], choices))
         if "all" in self.task:
             object.__setattr__(self, "task", ())
         for name, order in (("task", all_tasks()), ("mode", MODES)):  # each once: the same work is the same run
@@ -165,7 +165,7 @@ class EvalSettings:
 
 def _refuse(name: str, value: object, allowed: str, hint: str = "") -> UserError:
     option = "--" + name.replace("_", "-")
-    return UserError(f"{option} is {clip(value)}{hint}", allowed=allowed, next_step="caef-data eval --help")
+    return UserError(f"{option} is {quoted(value)}{hint}", allowed=allowed, next_step="caef-data eval --help")
 
 
 def eval_settings(declaration: str | None, given: Mapping[str, Any]) -> EvalSettings:
@@ -183,7 +183,7 @@ def eval_settings(declaration: str | None, given: Mapping[str, Any]) -> EvalSett
         load_declaration(declaration)  # its other tables must make sense too
         if not declaration.endswith(".toml"):
             raise UserError(
-                f"the declaration {clip(declaration)} is shipped for building, it holds no evaluation",
+                f"the declaration {quoted(declaration)} is shipped for building, it holds no evaluation",
                 allowed="a .toml file with a table [eval]",
                 next_step="caef-data eval --adapters ckpt/ --data DIR",
             )
@@ -191,15 +191,15 @@ def eval_settings(declaration: str | None, given: Mapping[str, Any]) -> EvalSett
         if not held:
             raise UserError(
                 "the declaration has no table [eval]",
-                where=clip(declaration),
+                where=quoted(declaration),
                 next_step='add one, with lines such as adapters = "ckpt" and data = "data", or use options',
             )
     names = [field.name for field in fields(EvalSettings)]
     for key in (*held, *given):
         if key not in names:
             raise UserError(
-                f"unknown setting {clip(key)}{' in [eval]' if key in held else ''}{nearest(key[:60], names)}",
-                where=clip(declaration) if key in held else None,
+                f"unknown setting {quoted(key)}{' in [eval]' if key in held else ''}{did_you_mean(key[:60], names)}",
+                where=quoted(declaration) if key in held else None,
                 allowed=", ".join(names),
             )
     if given.get("baseline") and not given.get("mode"):

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..errors import UserError, clip, shell_quoted
+from ..errors import UserError, quoted, shell_quoted
 from ..pipelines.folder import Folder
 from ..pipelines.verify_rows import Known, check_rows, known_tasks
 from ..schemas import row_schema
@@ -35,7 +35,7 @@ def batches(folder: Folder, path: str, columns: Sequence[str], size: int = BATCH
             for batch in parquet.iter_batches(size, columns=list(columns)):
                 yield batch.select(list(columns))
     except pa.ArrowException as error:
-        raise refused(folder, path, clip(error, 160)) from error
+        raise refused(folder, path, quoted(error, 160)) from error
 
 
 def check_columns(folder: Folder, path: str, columns: Sequence[str]) -> None:
@@ -49,12 +49,12 @@ def check_columns(folder: Folder, path: str, columns: Sequence[str]) -> None:
         with folder.open(path) as file, pq.ParquetFile(file) as parquet:
             held = parquet.schema_arrow
     except pa.ArrowException as error:
-        raise refused(folder, path, clip(error, 160)) from error
+        raise refused(folder, path, quoted(error, 160)) from error
     for name in columns:
         if name not in held.names:
             raise refused(folder, path, f"it has no column {name}")
         if _plain(held.field(name).type) != _plain(schema.field(name).type):
-            raise refused(folder, path, f"{name} is of type {clip(str(held.field(name).type))}")
+            raise refused(folder, path, f"{name} is of type {quoted(str(held.field(name).type))}")
 
 
 def refused(folder: Folder, path: str, why: str) -> UserError:
@@ -155,6 +155,6 @@ def _wrong(task: str, view: str, dialect: str, columns: dict[str, list[Any]], kn
         if view == "full" and isinstance(found := problem(task, a, b), str):
             return found
         if (len(a or ""), len(b or "")) != (len_a, len_b):
-            return f"{clip(a)} and {clip(b)} have other lengths than {len_a} and {len_b}"
+            return f"{quoted(a)} and {quoted(b)} have other lengths than {len_a} and {len_b}"
     findings = [] if view == "full" else check_rows(task, view, dialect, columns, known, common=False)
     return findings[0][1] if findings else None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, shown
+from ..errors import UserError, printable_path
 from ..pipelines.folder import Folder
 from ..pipelines.hub_source import HubFiles, HubPlace, Say, download, is_parquet, local_or_hub, look_up
 from ..pipelines.manifest import CARD, MANIFEST
@@ -56,7 +56,7 @@ def checkpoint_folder(text: str, say: Say, *, base_named: bool = False) -> Path:
     if isinstance(place, Path):
         root = _only(roots(_configs_below(place)), text)
         if root:
-            say(f"the adapters are those in {shown(place / root)}")
+            say(f"the adapters are those in {printable_path(place / root)}")
         return place / (root or "")
     files = look_up(place, say)
     root = _only(roots(files.sizes), str(place))
@@ -98,11 +98,13 @@ def _only(found: list[str], where: str) -> str | None:
         UserError: there are several.
     """
     if len(found) > 1:
-        listed = ", ".join(shown(one) for one in found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+        listed = ", ".join(printable_path(one) for one in found[:5]) + (
+            f" and {len(found) - 5} more" if len(found) > 5 else ""
+        )
         raise UserError(
             f"{len(found)} checkpoints are in here: {listed}",
-            where=shown(where),
-            next_step=f"name one of them: --adapters {shown(where.rstrip('/'))}/{shown(found[0])}",
+            where=printable_path(where),
+            next_step=f"name one of them: --adapters {printable_path(where.rstrip('/'))}/{printable_path(found[0])}",
         )
     return found[0] if found else None
 
@@ -141,7 +143,9 @@ def problem_folder(settings: EvalSettings, say: Say) -> tuple[Folder, str]:
     else:
         folder = open_folder(settings.data)
         if not folder.local:
-            raise UserError("problems are read from a dataset folder on this machine", where=shown(settings.data))
+            raise UserError(
+                "problems are read from a dataset folder on this machine", where=printable_path(settings.data)
+            )
         if folder.manifest():
             return HeldFolder(folder.path), settings.data
         raw = raw_files(_raw_below(folder.path), settings.split, settings.data)
@@ -149,7 +153,7 @@ def problem_folder(settings: EvalSettings, say: Say) -> tuple[Folder, str]:
             return PublishedFolder(folder.path, raw, say), settings.data
     raise UserError(
         "there is no finished dataset here, and no published raw files (addition/test_5_5.jsonl)",
-        where=shown(settings.data),
+        where=printable_path(settings.data),
         next_step="caef-data build --task sub --min 1 --max 100 --num 20, or name another one with --data",
     )
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..atomic import TEMPORARY, aside, place
-from ..errors import UserError, shown
+from ..errors import UserError, printable_path
 from ..pipelines.shard import LEVEL
 from ..schemas import RESULTS, part_schema
 
@@ -66,7 +66,7 @@ def results_folder(name: str | Path) -> Path:
         str(Path(name).absolute()).encode()
     except UnicodeEncodeError:
         what = "result tables need a folder whose name is UTF-8 text"
-        raise UserError(what, where=shown(name), next_step="choose another one") from None
+        raise UserError(what, where=printable_path(name), next_step="choose another one") from None
     return Path(name)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import UserError, clip
+from ..errors import UserError, quoted
 
 CHAT = "chat"
 PROMPT, COMPLETION = "{prompt}", "{completion}"
@@ -42,7 +42,7 @@ def check_template(text: str) -> None:
     """
     before, found, after = text.partition(PROMPT)
     if text != CHAT and (not found or PROMPT in after or COMPLETION in before or after.count(COMPLETION) > 1):
-        raise UserError(f"this is no template: {clip(text)}", where="--template", allowed=ALLOWED)
+        raise UserError(f"this is no template: {quoted(text)}", where="--template", allowed=ALLOWED)
 
 
 def read_template(text: str | None, tokenizer: Any) -> Template:
@@ -82,17 +82,17 @@ def _chat(tokenizer: Any) -> Template:
     except Exception as error:  # there is none, or it raises whatever its author thought of
         reason = str(error).strip().split("\n")[0]
         raise UserError(
-            f"there is none that takes a user's message: {clip(reason, 200)}", where=where, next_step=own
+            f"there is none that takes a user's message: {quoted(reason, 200)}", where=where, next_step=own
         ) from error
     before, kept, after = asked.partition(_PROBE)
     if not kept:
         raise UserError(
-            f"it changes a prompt's text: {clip(_PROBE)} becomes {clip(asked, 300)}", where=where, next_step=own
+            f"it changes a prompt's text: {quoted(_PROBE)} becomes {quoted(asked, 300)}", where=where, next_step=own
         )
     if not told.startswith(asked + _ANSWER):
         raise UserError(
             "an answer written after its generation prompt is not the text that training saw: "
-            f"{clip(told[len(asked) - len(after) :], 300)} instead of {clip(after + _ANSWER, 300)}",
+            f"{quoted(told[len(asked) - len(after) :], 300)} instead of {quoted(after + _ANSWER, 300)}",
             where=where,
             next_step=own,
         )
@@ -109,7 +109,7 @@ def _end(rest: str, tokenizer: Any) -> str:
     found = max((token for token in special if rest.startswith(token)), key=len, default="")
     if rest and not found:
         raise UserError(
-            f"no special token stands behind the completion, but {clip(rest)}",
+            f"no special token stands behind the completion, but {quoted(rest)}",
             where="--template",
             allowed="a special token of the tokenizer, or nothing, for its end-of-text token",
         )

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..errors import UserError, shown
+from ..errors import UserError, printable_path
 from ..pipelines.console import _table
 from ..pipelines.declaration import load_declaration, shipped_declarations
 from ..pipelines.export_rows import Style
@@ -77,7 +77,7 @@ def _print(found: Sequence[Counts], tokenizer: str, costs: dict[str, float]) -> 
 
 def _lines(configs: Sequence[Counts], tokenizer: str, costs: dict[str, float]) -> Iterator[str]:
     yield (
-        f"tokens of prompt, completion and end token in {shown(tokenizer)}:"
+        f"tokens of prompt, completion and end token in {printable_path(tokenizer)}:"
         f" a digit costs {costs['tape']:.2f} on a tape, {costs['number']:.2f} in a number"
     )
     if any(counts.counted < counts.rows for counts in configs):

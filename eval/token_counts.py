@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import UserError, clip, nearest
+from ..errors import UserError, did_you_mean, quoted
 from ..pipelines.export_rows import COLUMNS, damaged, opened, select
 from ..pipelines.hub_source import Say, dataset_here
 from ..pipelines.plan import Config, make_plan
@@ -129,7 +129,7 @@ def built(directory: str, configs: Sequence[str], splits: Sequence[str], say: Sa
                 try:
                     yield from pq.ParquetFile(file).iter_batches(BATCH, columns=READ)
                 except pa.ArrowException as error:
-                    raise damaged(folder, shard, clip(error, 160)) from error
+                    raise damaged(folder, shard, quoted(error, 160)) from error
 
     parts = select(folder, configs, splits)
     return [
@@ -160,7 +160,7 @@ def planned(declaration: Declaration, configs: Sequence[str], splits: Sequence[s
         for name in wanted:
             if name not in known:
                 raise UserError(
-                    f"nothing planned is named {clip(name)}{nearest(name, known)}",
+                    f"nothing planned is named {quoted(name)}{did_you_mean(name, known)}",
                     where=option,
                     allowed=", ".join(known),
                 )

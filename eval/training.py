@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from ..errors import UserError, clip, nearest, shown
+from ..errors import UserError, did_you_mean, printable_path, quoted
 from ..tm import machine
 from ..tm import tasks as all_tasks
 from .backends.tokens import Tokens, load_tokenizer
@@ -56,7 +56,9 @@ def needed_adapters(tasks: Sequence[str], modes: Sequence[str]) -> list[str]:
     known = CHOICES["mode"]
     for mode in modes:
         if mode not in known:
-            raise UserError(f"there is no mode {clip(mode)}{nearest(mode[:60], known)}", allowed=", ".join(known))
+            raise UserError(
+                f"there is no mode {quoted(mode)}{did_you_mean(mode[:60], known)}", allowed=", ".join(known)
+            )
     pairs = [
         (task, mode)
         for task in (all_tasks() if not tasks or "all" in tasks else tasks)
@@ -84,8 +86,8 @@ def around_rows(name: str, rows: Iterable[tuple[str, str]]) -> tuple[str, str]:
         told = tokens.encode([begin + prompt, completion + end])
         if told != apart:
             raise UserError(
-                f"a tool that tokenises {clip(completion)} by itself gets other tokens than follow a prompt",
-                where=shown(name),
+                f"a tool that tokenises {quoted(completion)} by itself gets other tokens than follow a prompt",
+                where=printable_path(name),
                 allowed="vocabularies whose texts begin with no blank mark: no SentencePiece",
                 next_step="train on the tokens of caef_data.tokenize_row instead (docs/training.md)",
             )

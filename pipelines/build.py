@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, clip, nearest, shell_quoted, shown, telling_of_full_disk
+from ..errors import UserError, did_you_mean, printable_path, quoted, shell_quoted, telling_of_full_disk
 from .card import renewed_card, replaceable_card
 from .engine import Engine, Task, run_tasks
 from .folder import Folder
@@ -46,7 +46,7 @@ class EngineChoice:
     def __post_init__(self) -> None:
         if self.name not in ENGINES:
             raise UserError(
-                f"there is no engine {clip(self.name)}{nearest(self.name, ENGINES)}",
+                f"there is no engine {quoted(self.name)}{did_you_mean(self.name, ENGINES)}",
                 where="--engine",
                 allowed=", ".join(ENGINES),
             )
@@ -112,7 +112,7 @@ def build(
     folder.check_ours()
     run = engine or partial(run_tasks, workers=workers or default_workers())
     go_on = "make room and run the same command again: finished shards are kept"
-    with folder.lock(), telling_of_full_disk(shown(out), go_on):
+    with folder.lock(), telling_of_full_disk(printable_path(out), go_on):
         return _build(plan, folder, run, overwrite, progress or (lambda *_: None))
 
 
@@ -218,7 +218,7 @@ def _resumes(wanted: dict[str, Any], folder: Folder, overwrite: bool) -> bool:
         what = "".join(f"; {task}: {_differences(mine[task]['settings'], theirs[task])}" for task in changed[:1])
         raise UserError(
             f"an unfinished build of something else lies in this folder{what}",
-            where=shown(folder.name),
+            where=printable_path(folder.name),
             next_step=f"finish it with `{resumed(unfinished, folder.name)}`, or add --overwrite to drop it",
         )
     return False
@@ -238,7 +238,7 @@ def _agreed(plan: Plan, folder: Folder, overwrite: bool, replaceable: str | None
         if not overwrite:
             raise UserError(
                 f"{settings.task} stands in this folder with other settings: {_differences(settings.to_dict(), there)}",
-                where=shown(folder.name),
+                where=printable_path(folder.name),
                 next_step="add --overwrite to replace it, or choose another folder with --out",
             )
         manifest["tasks"].pop(settings.task)
@@ -262,7 +262,7 @@ def _differences(settings: dict[str, Any], there: dict[str, Any]) -> str:
 
 def _brief(value: object) -> str:
     """Return the value of a setting for a message: what a file holds may be anything."""
-    return str(value) if value is None or isinstance(value, int) or str(value).isalnum() else clip(value)
+    return str(value) if value is None or isinstance(value, int) or str(value).isalnum() else quoted(value)
 
 
 def _check_space(plan: Plan, folder: Folder, todo: list[Task]) -> None:
@@ -271,7 +271,7 @@ def _check_space(plan: Plan, folder: Folder, todo: list[Task]) -> None:
     if free is not None and needed > free:
         raise UserError(
             f"the build needs about {needed / 1e6:,.1f} MB of disk, {free / 1e6:,.1f} MB are free",
-            where=shown(folder.name),
+            where=printable_path(folder.name),
             next_step="make room, choose another folder with --out, or build less (caef-data plan shows the sizes)",
         )
 

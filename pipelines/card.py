@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import shown
+from ..errors import printable_path
 from ..schemas import COLUMNS, VIEW_TEXT
 from ..schemas.rows import COMMON
 from .card_merge import BEGIN, NO_TEXT, SAVE, Card, UnmarkedError, conflict, renewed
@@ -277,7 +277,7 @@ def _short_row(path: str, view: str, folder: Folder) -> dict[str, Any] | None:
 def _provenance(manifest: dict[str, Any]) -> str:
     lines = [f"## How it was built\n\nWith caef-data {manifest['caef_data']}, by\n"]
     for command in commands(manifest):
-        lines += [f"    {shown(command)}\n", *_declaration(command, manifest)]
+        lines += [f"    {printable_path(command)}\n", *_declaration(command, manifest)]
     built = ", ".join(f"{name} {version}" for name, version in sorted(manifest["built_with"].items()))
     numbers = ", ".join(f"{name} {number}" for name, number in sorted(manifest["versions"].items()))
     dialects: dict[str, list[str]] = {}

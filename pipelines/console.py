@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..errors import UserError, shell_quoted, shown
+from ..errors import UserError, printable_path, shell_quoted
 from .build import ConfigResult, EngineChoice, again_in, build, command, resumed
 from .card import commands, loads_from
 from .declaration import rebuild_commands
@@ -103,13 +103,15 @@ def build_with_progress(declaration: Declaration, out: str, overwrite: bool, cho
     except KeyboardInterrupt:
         kept = progress.shards if progress is not None else 0
         again = " && ".join(again_in(line, out) + choice.arguments() for line in rebuild_commands(declaration))
-        log.print(f"stopped: {kept} finished shards are kept in {shown(out)}; go on with: {again}", soft_wrap=True)
+        log.print(
+            f"stopped: {kept} finished shards are kept in {printable_path(out)}; go on with: {again}", soft_wrap=True
+        )
         sys.exit(130)
     console = open_console()
     print_table(console, _results(results))
     spent = time.perf_counter() - start
     rows, size = sum(one.rows for one in results), sum(one.bytes for one in results)
-    console.print(f"{rows:,} rows, {_size(size)} in {shown(out)} after {spent:,.1f} s", soft_wrap=True)
+    console.print(f"{rows:,} rows, {_size(size)} in {printable_path(out)} after {spent:,.1f} s", soft_wrap=True)
     first = results[0]
     console.print(f"check it: caef-data verify {shell_quoted(out)}", soft_wrap=True)
     console.print(f"read it:  {loads_from(out)(first.name, first.split)}", soft_wrap=True)
@@ -285,7 +287,7 @@ def verify_with_progress(directory: str, fraction: float, workers: int | None, a
     if as_json:
         print(json.dumps({**report.to_json(), "directory": directory}, indent=1))
     else:
-        print_report(replace(report, directory=shown(directory)), open_console())
+        print_report(replace(report, directory=printable_path(directory)), open_console())
     return report.ok
 
 
@@ -300,7 +302,7 @@ def print_info(directory: str, as_json: bool) -> None:
     if not manifest and not unfinished:
         raise UserError(
             "there is no dataset here",
-            where=shown(directory),
+            where=printable_path(directory),
             next_step="caef-data build --task sub --min 1 --max 100 --num 20",
         )
     if as_json:
@@ -319,7 +321,7 @@ def print_info(directory: str, as_json: bool) -> None:
         built = ", ".join(f"{name} {version}" for name, version in sorted(manifest["built_with"].items()))
         console.print(f"identity {manifest['identity']}; rules: {rules}; built with {built}", soft_wrap=True)
         for line in commands(manifest):
-            console.print(f"made by: {shown(line)}", soft_wrap=True)
+            console.print(f"made by: {printable_path(line)}", soft_wrap=True)
     if unfinished:
         done = len(folder.finished())
         console.print(

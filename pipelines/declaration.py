@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, clip, nearest
+from ..errors import UserError, did_you_mean, quoted
 from .settings import (
     DEFAULTS,
     HEADER,
@@ -46,11 +46,11 @@ def load_declaration(name_or_path: str) -> Declaration:
         text = (SHIPPED / f"{name_or_path}.toml").read_text("utf-8")
         return parse_declaration(text, f"{name_or_path}.toml", source=name_or_path)
     if name_or_path.endswith(".toml"):
-        shown = name_or_path if name_or_path.isprintable() and len(name_or_path) < 300 else clip(name_or_path)
+        shown = name_or_path if name_or_path.isprintable() and len(name_or_path) < 300 else quoted(name_or_path)
         return parse_declaration(_read(Path(name_or_path), shown), shown, source=name_or_path)
     is_task = name_or_path in task_names()
     raise UserError(
-        f"there is no declaration {clip(name_or_path)}{nearest(name_or_path[:60], names)}",
+        f"there is no declaration {quoted(name_or_path)}{did_you_mean(name_or_path[:60], names)}",
         allowed=", ".join(names) + ", or a path that ends in .toml",
         next_step=f"caef-data build {f'--task {name_or_path}' if is_task else 'paper'}",
     )
@@ -85,7 +85,7 @@ def parse_declaration(text: str, file: str = "declaration", *, source: str | Non
         message = str(error).replace("at end of document", f"at line {text.rstrip().count(chr(10)) + 1}")
         line = re.search(r"at (line \d+)", message)
         raise UserError(
-            f"this is not TOML: {clip(message, 200)[1:-1]}",
+            f"this is not TOML: {quoted(message, 200)[1:-1]}",
             where=f"{file}, {line[1]}" if line else file,
             next_step=f"compare with one that works: {SHIPPED / 'smoke.toml'}",
         ) from None

@@ -24,7 +24,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..atomic import put
-from ..errors import UserError, clip, shell_quoted, shown, telling_of_full_disk
+from ..errors import UserError, printable_path, quoted, shell_quoted, telling_of_full_disk
 from ..tm import machine, tasks
 from ..tm.instructions import instruction
 from .export_rows import LAYOUTS, Part, Style, damaged, opened, recipe, row_texts, select
@@ -72,7 +72,10 @@ def export(
     """
     source, target = open_folder(directory), target_folder(out)
     select(source, configs, splits)  # a folder that is not there shall not be locked: that would make it
-    with source.lock(shared=True), telling_of_full_disk(shown(out), "make room and run the same command again"):
+    with (
+        source.lock(shared=True),
+        telling_of_full_disk(printable_path(out), "make room and run the same command again"),
+    ):
         parts, manifest = select(source, configs, splits), source.manifest()
         kept = _kept(target, style, parts, overwrite)
         aside = target / ASIDE
@@ -100,7 +103,7 @@ def target_folder(out: str) -> Path:
     url = split_url(out)
     if url is not None and url[0] != "file":
         advice = "export to a folder with --out, then copy it there"
-        raise UserError("an export is written to a folder on this machine", where=shown(out), next_step=advice)
+        raise UserError("an export is written to a folder on this machine", where=printable_path(out), next_step=advice)
     return Path(out if url is None else url[1])
 
 
@@ -111,26 +114,26 @@ def _kept(target: Path, style: Style, parts: Sequence[Part], overwrite: bool) ->
         UserError: the folder is none of ours, or what it holds has to go and ``overwrite`` does not say that it may.
     """
     if target.exists() and not target.is_dir():
-        raise UserError("this is a file, not a folder", where=shown(target), next_step=ELSEWHERE)
+        raise UserError("this is a file, not a folder", where=printable_path(target), next_step=ELSEWHERE)
     if not target.is_dir() or not any(target.iterdir()):
         return {}
     if not (target / DONE).exists() and not (target / ASIDE).is_dir():
-        raise UserError(FOREIGN, where=shown(target), next_step=ELSEWHERE)
+        raise UserError(FOREIGN, where=printable_path(target), next_step=ELSEWHERE)
     for folder in _folders(target):  # tools read every file of a split's folder, whatever its name is
         for path in folder.iterdir() if folder.name in SPLITS else ():
             if path.is_dir() or not FILE.fullmatch(path.name):
-                raise UserError(FOREIGN, where=shown(path), next_step=f"move this file away, or {ELSEWHERE}")
+                raise UserError(FOREIGN, where=printable_path(path), next_step=f"move this file away, or {ELSEWHERE}")
     mark, kept = _read(target / DONE) if (target / DONE).exists() else (style.mark, {})
     other = ""
     if mark != style.mark:
-        other, kept = f"an export in format {clip(mark['format'])} for the stage {clip(mark['stage'])}", {}
+        other, kept = f"an export in format {quoted(mark['format'])} for the stage {quoted(mark['stage'])}", {}
     for part in parts:
         entry = kept.pop((part.name, part.split), None)
         if entry and entry["identity"] != part.identity:
             other = other or f"{part.name} {part.split} of another dataset"
     if other and not overwrite:
         advice = f"add --overwrite to replace it, or {ELSEWHERE}"
-        raise UserError(f"this folder holds {other}", where=shown(target), next_step=advice)
+        raise UserError(f"this folder holds {other}", where=printable_path(target), next_step=advice)
     return kept
 
 
@@ -146,7 +149,7 @@ def _read(done: Path) -> tuple[dict[str, str], Entries]:
 
     def check(content: dict[str, Any]) -> None:
         if content["version"] != VERSION:
-            raise WrongError(f"it has version {clip(content['version'])}, this one reads version {VERSION}")
+            raise WrongError(f"it has version {quoted(content['version'])}, this one reads version {VERSION}")
         for name, splits in content["configs"].items():
             for split, entry in splits.items():
                 check_split(name, split)
@@ -157,7 +160,7 @@ def _read(done: Path) -> tuple[dict[str, str], Entries]:
         content = understood(done.read_bytes(), check)
     except ValueError as error:
         what, advice = f"{DONE} cannot be understood: {error}", f"{ELSEWHERE}, or remove this one"
-        raise UserError(what, where=shown(done), next_step=advice) from error
+        raise UserError(what, where=printable_path(done), next_step=advice) from error
     mark: dict[str, str] = {key: content[key] for key in ("format", "stage", "begin", "end") if key in content}
     configs = content["configs"].items()
     return mark, {(name, split): entry for name, splits in configs for split, entry in splits.items()}
@@ -202,7 +205,7 @@ def _write(source: Folder, aside: Path, style: Style, shard: ShardRecord, path: 
         except (pa.ArrowException, ValueError, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # Arrow's own OSError has no number
-            raise damaged(source, shard, clip(error, 160)) from error
+            raise damaged(source, shard, quoted(error, 160)) from error
         if rows != shard.rows:
             raise damaged(source, shard, f"it has {rows:,} rows, not {shard.rows:,}")
         sink.flush()
@@ -277,7 +280,7 @@ def export_with_progress(
     target, size = target_folder(out), _size(sum(entry["bytes"] for entry in made.values()))
     config, split = min(made, key=lambda pair: not pair[0].endswith("-one_step"))
     files = json.dumps(f"{target / config / split}/*.{LAYOUTS[style.format].suffix}")
-    lines = [f"{rows:,} rows, {size} in {shown(out)} after {time.perf_counter() - start:,.1f} s"]
+    lines = [f"{rows:,} rows, {size} in {printable_path(out)} after {time.perf_counter() - start:,.1f} s"]
     lines += [f'read it:  load_dataset("json", data_files={{"{split}": {files}}}, split="{split}")']
     if style.tokenizer:
         lines += [f"train on it: llamafactory-cli train {shell_quoted(target / RECIPE)}"]

@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import UserError, clip, nearest, shell_quoted, shown
+from ..errors import UserError, did_you_mean, printable_path, quoted, shell_quoted
 from .build import resumed
 from .folder import Folder
 from .manifest import ShardRecord, shard_record
@@ -96,7 +96,7 @@ class Part:
 def check_name(option: str, name: str, known: Collection[str]) -> None:
     """Refuse a name that an option does not know."""
     if name not in known:
-        what = f"there is no {option.removeprefix('--')} {clip(name)}{nearest(name, known)}"
+        what = f"there is no {option.removeprefix('--')} {quoted(name)}{did_you_mean(name, known)}"
         raise UserError(what, where=option, allowed=", ".join(known))
 
 
@@ -111,7 +111,7 @@ def select(source: Folder, configs: Sequence[str], splits: Sequence[str]) -> lis
         unfinished = source.unfinished()
         raise UserError(
             "the build of this dataset is not finished" if unfinished else "there is no dataset here",
-            where=shown(source.name),
+            where=printable_path(source.name),
             next_step=resumed(unfinished, source.name) if unfinished else "caef-data build --help",
         )
     for name in configs:
@@ -123,7 +123,7 @@ def select(source: Folder, configs: Sequence[str], splits: Sequence[str]) -> lis
     if (configs and without) or without == names:
         held = {split for name in without for split in known[name]}
         raise UserError(
-            f"there is no split {' or '.join(wanted)} of {', '.join(without)} in {shown(source.name)}",
+            f"there is no split {' or '.join(wanted)} of {', '.join(without)} in {printable_path(source.name)}",
             where="--split",
             allowed=", ".join(split for split in SPLITS if split in held),
         )

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..atomic import TEMPORARY, aside, place, put, sha256_of, sync
-from ..errors import UserError, clip, shown
+from ..errors import UserError, printable_path, quoted
 from .manifest import (
     CARD,
     CONFIG,
@@ -61,7 +61,7 @@ class Folder:
         except UnicodeEncodeError:
             possible = False
         if not possible:
-            raise UserError(f"{clip(str(path))} cannot be the name of a folder")
+            raise UserError(f"{quoted(str(path))} cannot be the name of a folder")
         self.path, self.name = path, str(path)
 
     def absolute(self) -> Folder:
@@ -70,7 +70,7 @@ class Folder:
 
     def where(self, path: str) -> str:
         """Return the place of a file inside the folder, for a message."""
-        return shown(f"{self.name.rstrip('/')}/{path}")
+        return printable_path(f"{self.name.rstrip('/')}/{path}")
 
     # Files
 
@@ -144,7 +144,9 @@ class Folder:
         if state.is_symlink():
             self.check_links()
         if self.path.exists() and not self.path.is_dir():
-            raise UserError("this is a file, not a folder", where=shown(self.path), next_step="choose another --out")
+            raise UserError(
+                "this is a file, not a folder", where=printable_path(self.path), next_step="choose another --out"
+            )
         noted = state.is_dir() and all(
             path.name in known or path.name.startswith(TEMPORARY) for path in state.iterdir()
         )
@@ -155,7 +157,7 @@ class Folder:
         """Return the error for a folder of somebody else's."""
         return UserError(
             "this folder holds files that caef-data did not write; it is left alone",
-            where=shown(self.name),
+            where=printable_path(self.name),
             allowed="an empty or new folder, or one that caef-data built into",
             next_step="caef-data build ... --out NEW_FOLDER",
         )
@@ -168,7 +170,7 @@ class Folder:
             if path.is_symlink():
                 raise UserError(
                     "this is a link, and what it leads to is left alone",
-                    where=shown(path),
+                    where=printable_path(path),
                     next_step="remove the link, or choose another folder",
                 )
 
@@ -191,7 +193,7 @@ class Folder:
                 created = False
                 raise UserError(
                     "another build is writing into this folder",
-                    where=shown(self.path),
+                    where=printable_path(self.path),
                     next_step="wait for it, or choose another folder with --out",
                 ) from None
             yield

@@ -17,7 +17,7 @@ from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import UserError, clip, shown
+from ..errors import UserError, printable_path, quoted
 from .manifest import CARD, MANIFEST
 
 if TYPE_CHECKING:
@@ -93,11 +93,13 @@ def hub_place(text: str, kind: Kind, option: str | None = None) -> HubPlace | No
         if short:  # it looked like a name, and can be none
             return None
         raise UserError(
-            f"this names nothing on the Hub: {clip(str(error), 200)}", where=shown(text), allowed=_example(kind)
+            f"this names nothing on the Hub: {quoted(str(error), 200)}",
+            where=printable_path(text),
+            allowed=_example(kind),
         ) from error
     if found.type != kind:
         raise UserError(
-            f"a {kind} is needed here, this names a {found.type}", where=shown(text), allowed=_example(kind)
+            f"a {kind} is needed here, this names a {found.type}", where=printable_path(text), allowed=_example(kind)
         )
     for path in (found.path_in_repo, found.revision or ""):
         _check_path(path, text)
@@ -117,7 +119,8 @@ def local_or_hub(text: str, kind: Kind, option: str, say: Say) -> Path | HubPlac
     path = Path(os.path.expanduser(text))
     if not text.startswith("hf://") and os.path.lexists(path):
         if SHORT.fullmatch(text):
-            say(f"{option} {shown(text)} is read from this machine; for the Hub's: {PREFIX[kind]}{shown(text)}")
+            name = printable_path(text)
+            say(f"{option} {name} is read from this machine; for the Hub's: {PREFIX[kind]}{name}")
         return path
     return hub_place(text, kind, option) or path
 
@@ -245,8 +248,8 @@ def _check_path(path: str, where: str) -> None:
     parts = path.rstrip("/").split("/") if path else []
     if any(part in ("", ".", "..") for part in parts) or "\\" in path or not path.isprintable() or "\0" in path:
         raise UserError(
-            f"this repository names a file that is not inside it: {clip(path)}",
-            where=shown(where),
+            f"this repository names a file that is not inside it: {quoted(path)}",
+            where=printable_path(where),
             next_step="leave it alone",
         )
 
@@ -258,7 +261,7 @@ def hub_installed(what: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise UserError(
-            f"{shown(what)} can only be had from the Hub, and huggingface_hub is not installed, or too old",
+            f"{printable_path(what)} can only be had from the Hub, and huggingface_hub is not installed, or too old",
             next_step="pip install 'caef-data[hub]', or name a folder",
         ) from error
 
@@ -301,7 +304,7 @@ def _refused(place: HubPlace, error: Exception, not_held: bool) -> UserError:
     status = getattr(getattr(error, "response", None), "status_code", None)
     what, allowed = f"{place.kind} {place.name}", None
     login = "hf auth login (HF_TOKEN, if set, goes before it)"
-    no_folder = f"; and there is no folder {shown(place.name)} here" if place.short else ""
+    no_folder = f"; and there is no folder {printable_path(place.name)} here" if place.short else ""
     if not_held or isinstance(error, errors.OfflineModeIsEnabled | httpx2.TransportError) or (status or 0) >= 500:
         held = "holds only a part of it" if isinstance(error, errors.IncompleteSnapshotError) else "does not hold it"
         said = f"the Hub cannot be reached, and this machine's cache {held}: {place}{no_folder}"
@@ -310,7 +313,7 @@ def _refused(place: HubPlace, error: Exception, not_held: bool) -> UserError:
         said = f"the {what} is gated: its owners must let you in"
         next_step = f"ask for access on its page on the Hub; then {login}"
     elif isinstance(error, errors.RevisionNotFoundError):
-        said, next_step = f"the {what} has no revision {clip(place.revision)}", None
+        said, next_step = f"the {what} has no revision {quoted(place.revision)}", None
         allowed = "a branch, a tag or a commit of it"
     elif isinstance(error, errors.RepositoryNotFoundError):
         said = f"the Hub has no {what} that you may see{no_folder}"
@@ -318,7 +321,7 @@ def _refused(place: HubPlace, error: Exception, not_held: bool) -> UserError:
     elif status in (401, 403):
         said, next_step = f"you may not read the {what} (HTTP {status})", login
     else:
-        said = f"the {what} cannot be had from the Hub: {clip(str(error).strip().partition(chr(10))[0], 200)}"
+        said = f"the {what} cannot be had from the Hub: {quoted(str(error).strip().partition(chr(10))[0], 200)}"
         next_step = "name a folder"
     return UserError(said, where=place.option, allowed=allowed, next_step=next_step)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import clip, is_ours
+from ..errors import is_ours, quoted
 from .settings import REPO, SPLITS, VIEWS
 
 MANIFEST, CARD, STATE = "manifest.json", "README.md", ".caef"
@@ -76,7 +76,7 @@ def understood(text: bytes, check: Callable[[dict[str, Any]], None]) -> dict[str
     except WrongError:
         raise
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-        raise WrongError(clip(error, 200)) from error
+        raise WrongError(quoted(error, 200)) from error
     return content
 
 
@@ -89,7 +89,7 @@ def shard_record(values: dict[str, Any], own: str = "") -> ShardRecord:
     """
     _check(values, {"path": str, "rows": int, "bytes": int, "sha256": str})
     if not is_shard(values["path"]) or not values["path"].startswith(own):
-        raise WrongError(f"{clip(values['path'])} is not the path of a file that belongs here")
+        raise WrongError(f"{quoted(values['path'])} is not the path of a file that belongs here")
     _matches("sha256", values["sha256"], SHA256)
     chars = {str(name): (int(total), int(longest)) for name, (total, longest) in values["chars"].items()}
     return ShardRecord(values["path"], values["rows"], values["bytes"], values["sha256"], chars)
@@ -110,7 +110,7 @@ def check_split(config: str, split: str) -> None:
     """Refuse what is not the name of a config and of a split, with a ``WrongError``."""
     _matches("a config", config, CONFIG)
     if split not in SPLITS:
-        raise WrongError(f"{clip(split)} is not the name of a split")
+        raise WrongError(f"{quoted(split)} is not the name of a split")
 
 
 def check_identity(value: object) -> None:
@@ -120,7 +120,7 @@ def check_identity(value: object) -> None:
 
 def _matches(what: str, value: object, pattern: re.Pattern[str]) -> None:
     if not isinstance(value, str) or not pattern.fullmatch(value):
-        raise WrongError(f"{what} is {clip(value)}")
+        raise WrongError(f"{what} is {quoted(value)}")
 
 
 def _check(values: dict[str, Any], keys: Mapping[str, type | tuple[type, ...]]) -> None:
@@ -128,16 +128,16 @@ def _check(values: dict[str, Any], keys: Mapping[str, type | tuple[type, ...]]) 
         value = values[key]
         fits = isinstance(value, kind) and not isinstance(value, bool)
         if not fits or (isinstance(value, int) and not 0 <= value < 2**63):
-            raise WrongError(f"{key} is {clip(value)}")
+            raise WrongError(f"{key} is {quoted(value)}")
     if "identity" in keys:
         check_identity(values["identity"])
     if "command" in keys and not is_ours(values["command"], "build"):
-        raise WrongError(f"command is {clip(values['command'])}")
+        raise WrongError(f"command is {quoted(values['command'])}")
 
 
 def _check_manifest(manifest: dict[str, Any]) -> None:
     if manifest["format"] != FORMAT:
-        raise WrongError(f"it has format {clip(manifest['format'])}, this version reads format {FORMAT}")
+        raise WrongError(f"it has format {quoted(manifest['format'])}, this version reads format {FORMAT}")
     _check(manifest, MANIFEST_KEYS)
     if "repo" in manifest:
         _matches("repo", manifest["repo"], REPO)
@@ -153,7 +153,7 @@ def _check_manifest(manifest: dict[str, Any]) -> None:
     _check_tasks(manifest["tasks"])
     for config, splits in manifest["configs"].items():
         if not splits:
-            raise WrongError(f"{clip(config)} has no splits")
+            raise WrongError(f"{quoted(config)} has no splits")
         for split, entry in splits.items():
             check_split(config, split)
             manifest["tasks"][config.rpartition("-")[0]]
@@ -181,15 +181,15 @@ def _flat(settings: dict[str, Any]) -> Iterator[tuple[str, object]]:
     for key, value in settings.items():
         for one in value if isinstance(value, list) else [value]:
             if not isinstance(one, str | int | None):
-                raise WrongError(f"{clip(key)} is {clip(one)}")
+                raise WrongError(f"{quoted(key)} is {quoted(one)}")
             yield key, one
 
 
 def _check_plan(plan: dict[str, Any]) -> None:
     _check(plan, PLAN_KEYS)
     if not isinstance(plan.get("source"), str | None):
-        raise WrongError(f"source is {clip(plan['source'])}")
+        raise WrongError(f"source is {quoted(plan['source'])}")
     _check_tasks(plan["tasks"])
     for path in plan["shards"]:
         if not isinstance(path, str) or not is_shard(path):
-            raise WrongError(f"{clip(path)} is not the path of a shard")
+            raise WrongError(f"{quoted(path)} is not the path of a shard")

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Any
 
-from ..errors import UserError, clip, shown
+from ..errors import UserError, printable_path, quoted
 from .engine import Engine, Shards, Task, packed, unpacked
 from .folder import Folder
 from .manifest import PLAN, ShardRecord
@@ -86,8 +86,8 @@ def _join(address: str | None) -> None:
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError, OverflowError) as error:
         raise UserError(
-            f"the Ray cluster cannot be joined: {clip(str(error), 300)}",
-            where=f"address {clip(named)}",
+            f"the Ray cluster cannot be joined: {quoted(str(error), 300)}",
+            where=f"address {quoted(named)}",
             allowed="host:port of its head, `auto` for the one that runs on this machine, `local` for a new one",
             next_step="run this on a node of a running cluster (`ray start`, `ray status`), or with --ray-address local"
             " on this machine alone; `ray stop` forgets a cluster that crashed here",
@@ -182,7 +182,7 @@ def _record(done: Any, path: str, *, last: bool) -> ShardRecord | None:
         if isinstance(error, NodeDiedError) and not last:
             return None
         raise UserError(
-            f"a shard was given up, its workers were lost again and again: {clip(str(error), 300)}",
+            f"a shard was given up, its workers were lost again and again: {quoted(str(error), 300)}",
             where=path,
             next_step="run the same command again, finished shards are kept; where memory ran out, with fewer"
             " processors a node (`ray start --num-cpus`) or fewer --workers",
@@ -267,13 +267,13 @@ def _check(folder: Folder, plan: bytes | None) -> None:
     found = _plan(folder)
     if found is None:
         raise UserError(
-            f"the node {socket.gethostname()} does not see {shown(folder.name)}",
+            f"the node {socket.gethostname()} does not see {printable_path(folder.name)}",
             next_step="choose a folder with --out that all nodes see under this name, or a URL (s3://bucket/prefix)",
         )
     if found != plan:
         raise UserError(
             f"the node {socket.gethostname()} sees another build in this folder",
-            where=shown(folder.name),
+            where=printable_path(folder.name),
             next_step="run the same command again; finished shards are kept",
         )
 

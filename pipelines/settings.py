@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import msgspec
 from msgspec import Meta
 
-from ..errors import UserError, clip, nearest
+from ..errors import UserError, did_you_mean, quoted
 from . import versions
 
 Split = Literal["train", "test", "stress"]
@@ -269,7 +269,7 @@ def check_field(owner: type, key: str, value: object, spelling: Spelling) -> obj
         allowed, words = _allowed(hint)
         wrong = [word for word in value if word not in words] if isinstance(value, list | tuple) else []
         worst = wrong[0] if wrong else value
-        near = nearest(worst[:60], words) if isinstance(worst, str) else ""
+        near = did_you_mean(worst[:60], words) if isinstance(worst, str) else ""
         what = f"{'holds' if wrong else 'is'} {literal(worst)}{near}"
         raise spelling.refusal(f"{spelling.name(key)} {what}", key, allowed=allowed) from None
     if not isinstance(right, tuple):
@@ -308,7 +308,7 @@ def check_task(value: object, spelling: Spelling) -> str:
     names, given = task_names(), value if isinstance(value, str) else ""
     if ALIASES.get(given, given) in names:
         return ALIASES.get(given, given)
-    near = nearest(given[:60], (*names, *ALIASES, "all"))
+    near = did_you_mean(given[:60], (*names, *ALIASES, "all"))
     name = spelling.name("task")
     raise spelling.refusal(
         f"no {name} is given" if value is None else f"{name} is {literal(value)}, which is no task{near}",
@@ -323,7 +323,7 @@ def check_keys(values: Iterable[str], known: Sequence[str], spelling: Spelling) 
     for key in values:
         if key not in known:
             name, names = spelling.name(key), [spelling.name(one) for one in known]
-            what = f"unknown setting {clip(name)}{nearest(name[:60], names)}"
+            what = f"unknown setting {quoted(name)}{did_you_mean(name[:60], names)}"
             advice = f"{', '.join(HEADER)} stand above the first [[task]]" if key in HEADER else None
             where = spelling.where(key) if spelling.options is None else "the command line"
             raise UserError(what, where=where, allowed=", ".join(names), next_step=advice)

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from ..errors import UserError, clip, shell_quoted
+from ..errors import UserError, quoted, shell_quoted
 from ..tm import Dialect, Machine, align_in, align_out, known_dialect, machine, operands, transitions
 from ..tm.basic import BasicMachine
 from ..tm.composer import Composer
@@ -160,11 +160,11 @@ def problems_of(words: Sequence[str], task: str | None, lines: Iterable[str]) ->
     """
     for word in words:
         if word.startswith("-") and word != "-" and not word[1].isdecimal():
-            raise UserError(f"show has no option {clip(word)}", next_step="caef-data show --help")
+            raise UserError(f"show has no option {quoted(word)}", next_step="caef-data show --help")
     if task is None and len(words) > 1 and not {*words}.isdisjoint({*signs(), "="}):
         raise UserError(
             "an expression has no blanks in it",
-            where=clip(" ".join(words)),
+            where=quoted(" ".join(words)),
             next_step=f"caef-data show {shell_quoted(''.join(words)[:100])}",
         )
     if words and list(words) != ["-"]:

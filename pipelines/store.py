@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from ..errors import FULL, UserError, clip, shown
+from ..errors import FULL, UserError, printable_path, quoted
 
 T = TypeVar("T")
 
@@ -39,8 +39,8 @@ def split_url(name: str) -> tuple[str, str] | None:
         if slip := SLIP.fullmatch(name):
             raise UserError(
                 "this is neither a URL nor the name of a folder here",
-                where=shown(name),
-                allowed=f"{slip[1].lower()}://... with two slashes; ./{shown(name)} for a folder of this name",
+                where=printable_path(name),
+                allowed=f"{slip[1].lower()}://... with two slashes; ./{printable_path(name)} for a folder of this name",
             )
         return None
     kind, rest = match[1].lower(), match[2]
@@ -54,24 +54,24 @@ def split_url(name: str) -> tuple[str, str] | None:
     if kind == "hf":
         raise UserError(
             "the Hub can be read here, not written or built into",
-            where=shown(name),
+            where=printable_path(name),
             allowed="verify, info and eval --data read hf://datasets/user/name",
             next_step="build into a folder, then: caef-data push DIR --repo user/name",
         )
     if kind != "file" and kind not in INSTALL:
         raise UserError(
-            f"{clip(match[1])} is no kind of store that can hold a dataset",
-            where=shown(name),
+            f"{quoted(match[1])} is no kind of store that can hold a dataset",
+            where=printable_path(name),
             allowed="a folder, or a URL: s3://bucket/prefix, gs://..., az://..., file:///...",
         )
     parts = rest.rstrip("/").split("/")
     if kind == "file":
         if not rest.startswith("/") or not any(parts):
-            raise UserError("this URL names no folder", where=shown(name), allowed="file:///a/folder")
+            raise UserError("this URL names no folder", where=printable_path(name), allowed="file:///a/folder")
     elif NOT_IN_PATHS.search(rest) or any(part in ("", ".", "..") for part in parts):
         raise UserError(
             "this cannot be the URL of a folder",
-            where=shown(name),
+            where=printable_path(name),
             allowed=f"{kind}://bucket/prefix, without ? * [ ] # \\ :: and empty parts",
         )
     return kind, "/".join(parts)
@@ -116,7 +116,7 @@ def told(doing: str, where: str, store: str) -> Iterator[None]:
         Damaged: a checksum is wrong.
         UserError: anything else: the clients' errors are of many packages, and may hold what must not be shown.
     """
-    what, kind = f"{doing} {shown(where)}", store.partition(":")[0]
+    what, kind = f"{doing} {printable_path(where)}", store.partition(":")[0]
     try:
         yield
     except (UserError, ImportError):
@@ -124,7 +124,9 @@ def told(doing: str, where: str, store: str) -> Iterator[None]:
     except Exception as error:
         code, names = _code(error), {type(one).__name__ for one in _chain(error)}
         if code == "NoSuchBucket":
-            raise UserError("there is no such bucket", where=shown(store), next_step="create it first") from None
+            raise UserError(
+                "there is no such bucket", where=printable_path(store), next_step="create it first"
+            ) from None
         if isinstance(error, FileNotFoundError) and doing != "writing":
             raise
         if isinstance(error, FileNotFoundError):
@@ -135,7 +137,7 @@ def told(doing: str, where: str, store: str) -> Iterator[None]:
         if names & NO_CREDENTIALS:
             raise UserError(
                 f"no credentials for {kind}:// were found",
-                where=shown(store),
+                where=printable_path(store),
                 next_step="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE;"
                 " for another server than Amazon's AWS_ENDPOINT_URL too",
             ) from None
@@ -179,7 +181,7 @@ def _code(error: BaseException) -> str | None:
         response = getattr(one, "response", None)
         code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
         if isinstance(code, str):
-            return code if re.fullmatch(r"\w{1,60}", code) else clip(code)
+            return code if re.fullmatch(r"\w{1,60}", code) else quoted(code)
     return None
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..atomic import sha256_of
-from ..errors import FULL, UserError, shown
+from ..errors import FULL, UserError, printable_path
 from .folder import Folder, task_of
 from .manifest import CARD, MANIFEST, PLAN, STATE, ShardRecord, is_shard, json_bytes
 from .store import Damaged, at_once, connect, split_url, told
@@ -144,7 +144,7 @@ class StoreFolder(Folder):
                 raise
             raise UserError(
                 "there is no room for temporary files, of about 100 MB for every worker",
-                where=shown(tempfile.gettempdir()),
+                where=printable_path(tempfile.gettempdir()),
                 next_step="make room, or set TMPDIR; then run the same command again: finished shards are kept",
             ) from error
         self.put(path, content)
@@ -173,7 +173,7 @@ class StoreFolder(Folder):
     def on_disk(self) -> Iterator[Path]:
         if not self.manifest():
             missing = f"there is no finished dataset here: {MANIFEST}, written last, is missing"
-            raise UserError(missing, where=shown(self.name))
+            raise UserError(missing, where=printable_path(self.name))
         there = {path: size for path, size in self.sizes().items() if is_shard(path) or path in (MANIFEST, CARD)}
         with tempfile.TemporaryDirectory(prefix="caef-data-") as name:
             copy = Path(name)
@@ -181,7 +181,7 @@ class StoreFolder(Folder):
             if needed > free:
                 raise UserError(
                     f"a copy needs {needed / 1e6:,.1f} MB of disk, {free / 1e6:,.1f} MB are free",
-                    where=shown(copy.parent),
+                    where=printable_path(copy.parent),
                     next_step="set TMPDIR to a folder with more room",
                 )
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError, clip
+from ..errors import UserError, quoted
 from .manifest import MANIFEST
 from .verify_card import check_card
 from .verify_declaration import declared
@@ -83,7 +83,7 @@ def verify(
 
     """
     if not 0 < fraction <= 1:
-        raise UserError(f"fraction {clip(fraction)} is out of range", allowed="above 0, up to 1")
+        raise UserError(f"fraction {quoted(fraction)} is out of range", allowed="above 0, up to 1")
     began = time.monotonic()
     manifest = read_manifest(directory)
     tally = _Tally(manifest, progress)

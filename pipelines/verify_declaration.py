@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .. import __version__
-from ..errors import UserError, clip
+from ..errors import UserError, quoted
 from ..tm import tasks as known_machines
 from .declaration import from_flags, load_declaration, shipped_declarations
 from .manifest import MANIFEST
@@ -64,7 +64,7 @@ def declared(manifest: Mapping[str, Any]) -> Declared:
     names = sorted(split["identity"] for splits in manifest["configs"].values() for split in splits.values())
     if manifest["identity"] != digest(names):
         found.wrong(
-            "identity", f"its configs have the identity {digest(names)} together, not {clip(manifest['identity'])}"
+            "identity", f"its configs have the identity {digest(names)} together, not {quoted(manifest['identity'])}"
         )
     return found
 
@@ -74,10 +74,10 @@ def _check_versions(manifest: Mapping[str, Any], found: Declared) -> dict[str, i
     here, by = rules(), manifest["caef_data"]
     theirs: dict[str, int] = manifest["versions"]
     if manifest["built_with"].get("caef_data") != by:
-        found.wrong("versions", f"caef_data is {clip(by)}, built_with says otherwise")
+        found.wrong("versions", f"caef_data is {quoted(by)}, built_with says otherwise")
     known = {**EARLIER, __version__: here}.get(str(by))
     if theirs.keys() != here.keys() or min(theirs.values()) < 1:
-        found.wrong("versions", f"versions of the rules are {clip(theirs)}, expected {_told(known or here)}")
+        found.wrong("versions", f"versions of the rules are {quoted(theirs)}, expected {_told(known or here)}")
         return here
     if known is not None and theirs != known:
         found.wrong("versions", f"caef-data {by} has the rules {_told(known)}, the manifest says {_told(theirs)}")
@@ -86,7 +86,7 @@ def _check_versions(manifest: Mapping[str, Any], found: Declared) -> dict[str, i
     if found.other_rules:
         found.notes.append(
             f"made by the rules {_told(theirs)}; this is caef-data {__version__} with {_told(here)}: caef-data"
-            f" {clip(by)} replays the declaration, here it is not known whether all that it asks for is there"
+            f" {quoted(by)} replays the declaration, here it is not known whether all that it asks for is there"
         )
     return theirs
 
@@ -98,7 +98,7 @@ def _told(numbers: Mapping[str, int]) -> str:
 def _settings(task: str, own: Mapping[str, Any], theirs: Mapping[str, int], found: Declared) -> TaskSettings | None:
     """Return the settings of a task, if they are ones that a build writes."""
     if task not in known_machines():
-        found.wrong("settings", f"there is no machine {clip(task)} here: its rows cannot be checked")
+        found.wrong("settings", f"there is no machine {quoted(task)} here: its rows cannot be checked")
         return None
     given = own["settings"]
     try:
@@ -132,7 +132,7 @@ class _Configs:
             right = self.settings.config_identity(view, split, theirs)
             if own["identity"] != right:
                 message = (
-                    f"{self.name(split, view)} has the identity {clip(own['identity'])}, its settings give {right}"
+                    f"{self.name(split, view)} has the identity {quoted(own['identity'])}, its settings give {right}"
                 )
                 self.found.wrong("identity", message)
 
@@ -160,7 +160,7 @@ class _Configs:
         name = self.name(config.split, config.view)
         for what, right in (("classes", len(config.population.classes)), ("expressions", len(config.population))):
             if own.get(what) != right:
-                self.found.wrong("counts", f"{name}: {clip(own.get(what))} {what}, the declaration gives {right:,}")
+                self.found.wrong("counts", f"{name}: {quoted(own.get(what))} {what}, the declaration gives {right:,}")
         right_paths = [config.shard_path(shard) for shard in range(config.num_shards)]
         paths = [str(shard["path"]) for shard in own["shards"]]
         if paths != right_paths:
@@ -180,13 +180,13 @@ class _Configs:
             try:
                 by_command = _asked_by(command, self.settings, self.shipped)
             except ValueError as error:
-                self.found.wrong("settings", f"{name}: its command {clip(command, 200)} {error}")
+                self.found.wrong("settings", f"{name}: its command {quoted(command, 200)} {error}")
                 asked |= {pair}
                 continue
             if pair in last:
                 last_commands.add(command)
                 if by_command is not None and by_command != last:
-                    self.found.wrong("settings", f"{name}: its command {clip(command, 200)} asks for other configs")
+                    self.found.wrong("settings", f"{name}: its command {quoted(command, 200)} asks for other configs")
             elif command not in last_commands:
                 asked |= {pair} if by_command is None else by_command
         return asked

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from .. import tm
-from ..errors import UserError, clip
+from ..errors import UserError, quoted
 from .verify_rows import COLUMNS, Known
 
 
@@ -23,7 +23,7 @@ def check_by_machine(
         try:
             wrong = _by_machine(task, view, dialect, row)
         except (UserError, ValueError, IndexError) as error:
-            wrong = f"{task} {clip(row['a'])} {clip(row['b'])}: {str(error).splitlines()[0]}"
+            wrong = f"{task} {quoted(row['a'])} {quoted(row['b'])}: {str(error).splitlines()[0]}"
         if wrong is not None:
             findings.append((index, wrong))
     return findings
@@ -40,7 +40,7 @@ def _by_machine(task: str, view: str, dialect: str, row: Mapping[str, Any]) -> s
             step = run[row["step"]]
             expected["n_steps"] = len(run)
         else:
-            return f"step: expected one of 0 .. {len(run) - 1}, found {clip(row['step'])}"
+            return f"step: expected one of 0 .. {len(run) - 1}, found {quoted(row['step'])}"
         expected |= {name: getattr(step, name) for name in ("prompt", "completion", "state", "next_state", "call")}
     elif view in ("aligner", "raw"):
         text, whole = tm.align_out(task, a, b)
@@ -54,7 +54,7 @@ def _by_machine(task: str, view: str, dialect: str, row: Mapping[str, Any]) -> s
         expected |= _runs(view, _walked(found, a, b, dialect))
     for name, value in expected.items():
         if row[name] != value:
-            return f"{name}: expected {clip(value)}, found {clip(row[name])}"
+            return f"{name}: expected {quoted(value)}, found {quoted(row[name])}"
     return None
 
 

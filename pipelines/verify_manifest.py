@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import UserError, clip, shown
+from ..errors import UserError, printable_path, quoted
 from ..tm import tasks as known_machines
 from .manifest import CONFIG, MANIFEST, WrongError, manifest_from
 from .plan import Config
@@ -68,19 +68,19 @@ def read_manifest(directory: Path) -> Manifest:
     """
     path = directory / MANIFEST
     if not directory.is_dir():
-        raise UserError(f"there is no folder {clip(str(directory))}", next_step="caef-data build --help")
+        raise UserError(f"there is no folder {quoted(str(directory))}", next_step="caef-data build --help")
     if not path.is_file():
         raise UserError(
-            f"{clip(str(directory))} holds no finished dataset: {MANIFEST}, written last, is missing",
-            where=shown(path),
+            f"{quoted(str(directory))} holds no finished dataset: {MANIFEST}, written last, is missing",
+            where=printable_path(path),
             next_step="run the same caef-data build command again; it goes on where it stopped",
         )
     try:
         return _understand(manifest_from(path.read_bytes()))
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(
-            f"{MANIFEST} cannot be understood: {error if isinstance(error, WrongError) else clip(error, 120)}",
-            where=shown(path),
+            f"{MANIFEST} cannot be understood: {error if isinstance(error, WrongError) else quoted(error, 120)}",
+            where=printable_path(path),
             next_step="build the dataset again with caef-data build",
         ) from error
 
@@ -168,7 +168,7 @@ def open_shard(
             rows = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
             schema = file.schema_arrow
     except (pa.ArrowException, OSError, ValueError) as error:
-        wrong("file", f"is not a readable Parquet file: {clip(str(error), 160)}")
+        wrong("file", f"is not a readable Parquet file: {quoted(str(error), 160)}")
         return findings, []
     if sum(rows) != shard.rows:
         wrong("file", f"has {sum(rows):,} rows, the manifest says {shard.rows:,}")

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import clip
+from ..errors import quoted
 from ..tm.columns import I64, Number, Operands
 from .plan import Config, ExpressionSet
 from .rows import planned_rows
@@ -213,8 +213,8 @@ class Comparison:
 
     def _shown(self, key: Key) -> str:
         named = dict(zip(self.keys, key, strict=True))
-        words = [self.task, *(clip(named[name], 30) for name in OPERANDS if named[name] is not None)]
-        words += [f"{name} {clip(named[name])}" for name in ("step", "direction") if named.get(name) is not None]
+        words = [self.task, *(quoted(named[name], 30) for name in OPERANDS if named[name] is not None)]
+        words += [f"{name} {quoted(named[name])}" for name in ("step", "direction") if named.get(name) is not None]
         return " ".join(words)
 
 
@@ -223,7 +223,7 @@ def _rows(count: int) -> str:
 
 
 def _variant(wanted: object, found: object) -> str:
-    return f"variant: expected {clip(wanted)}, found {clip(found)}"
+    return f"variant: expected {quoted(wanted)}, found {quoted(found)}"
 
 
 def _listed(column: pa.Array | None, size: int) -> list[Any]:

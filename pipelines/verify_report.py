@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..errors import shown
+from ..errors import printable_path
 from .terminal import print_table
 from .verify import Report
 
@@ -81,4 +81,4 @@ def _advice(report: Report, kinds: Counter[str]) -> str:
 def remove(foreign: Sequence[str]) -> str:
     """Return the advice to remove files that are no part of a dataset."""
     more = f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
-    return f"remove {', '.join(map(shown, foreign[:5]))}{more}"
+    return f"remove {', '.join(map(printable_path, foreign[:5]))}{more}"

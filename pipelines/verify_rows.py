@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ..errors import clip
+from ..errors import quoted
 from ..tm.check.closed import Problem
 from ..tm.check.closed_composers import MAX_DIGITS, PROBLEMS, problem
 from ..tm.check.text import difference, number, shown
@@ -110,7 +110,7 @@ def _common(task: str, row: Row) -> str | None:
             return _differs(name, right, row[name])
     for name in ("variant", "instruction", "prompt", "completion"):
         if not isinstance(row[name], str):
-            return f"{name}: expected a text, found {clip(row[name])}"
+            return f"{name}: expected a text, found {quoted(row[name])}"
     return None
 
 
@@ -164,7 +164,7 @@ def _run(work: Problem, dialect: str) -> list[str]:
 def _full(work: Problem, dialect: str, _: object, found: Values) -> Values | str:
     trace, total = found[2], work.n_steps
     if type(trace) is not list or len(trace) != total:  # also keeps a lie from asking for an endless run
-        return f"trace: expected {shown(total)} entries, found {len(trace) if type(trace) is list else clip(trace)}"
+        return f"trace: expected {shown(total)} entries, found {len(trace) if type(trace) is list else quoted(trace)}"
     return total, work.initial, _run(work, dialect), work.halting
 
 
@@ -175,7 +175,7 @@ def _aligner(work: Problem, dialect: str, direction: object, found: Values) -> V
         return work.question, work.initial
     if direction == "out":
         return work.halting, work.question + work.answer
-    return f"direction: expected 'in' or 'out', found {clip(direction)}"
+    return f"direction: expected 'in' or 'out', found {quoted(direction)}"
 
 
 def _raw(work: Problem, dialect: str, _: object, found: Values) -> Values | str:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from .. import tm
 from ..atomic import sha256_of
-from ..errors import clip
+from ..errors import quoted
 from ..tm.instructions import instruction
 from .sampling.split import sides
 from .verify_machine import check_by_machine
@@ -137,7 +137,7 @@ def verify_part(part: Part, draws: Draws) -> PartResult:
         try:
             batch = next(batches, None)
         except _NOT_PARQUET as error:
-            result.add(Finding("file", part.path, None, f"cannot be read: {clip(str(error), 200)}"))
+            result.add(Finding("file", part.path, None, f"cannot be read: {quoted(str(error), 200)}"))
             break
         if batch is None:
             break
@@ -348,7 +348,7 @@ class _Collector:
             found += sides(task, [a for (a, _), _ in some], [b for (_, b), _ in some])
         for (key, row), side in zip(good, found, strict=True):
             if side not in allowed:
-                shown = " ".join(clip(x, 30) for x in key if x is not None)
+                shown = " ".join(quoted(x, 30) for x in key if x is not None)
                 message = f"{task} {shown} stands in {part.split}, the split function says {side}"
                 self.result.add(Finding("split", part.path, row, message))
 

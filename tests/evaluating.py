@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from caef_data.eval.backends.choose import make_backend
 from caef_data.eval.backends.oracle import OracleBackend
-from caef_data.eval.calls import Answer, Ask, Backend, Call, Verdict
+from caef_data.eval.calls import Backend, GenerateRequest, Generation, Score, ScoreRequest
 from caef_data.eval.problems import MODES, Problems, executor, operands_of, read_problems
 from caef_data.eval.results import ResultStore, file_name
 from caef_data.eval.rollout import roll_out
@@ -55,7 +55,7 @@ class Counting(OracleBackend):
         self.switches: list[str] = []
         self.fail_after = fail_after
 
-    def verify_batches(self, adapter: str, calls: Sequence[Call]) -> Iterator[list[tuple[int, Verdict]]]:
+    def verify_batches(self, adapter: str, calls: Sequence[ScoreRequest]) -> Iterator[list[tuple[int, Score]]]:
         self.switches.append(adapter)
         for batch in super().verify_batches(adapter, calls):
             most = len(batch) if self.fail_after is None else self.fail_after - len(self.asked)
@@ -64,7 +64,7 @@ class Counting(OracleBackend):
             if most < len(batch):
                 raise KeyboardInterrupt
 
-    def decode_batches(self, adapter: str, asks: Sequence[Ask]) -> Iterator[list[tuple[int, Answer]]]:
+    def decode_batches(self, adapter: str, asks: Sequence[GenerateRequest]) -> Iterator[list[tuple[int, Generation]]]:
         self.switches.append(adapter)
         yield from super().decode_batches(adapter, asks)
 
@@ -205,7 +205,7 @@ def model_of(session: Session, say: Any = lambda line: None) -> Callable[[Result
     return lambda store: make_backend(session.settings, session.checkpoint, store, say)
 
 
-def requests_of(store: ResultStore) -> list[Call]:
+def requests_of(store: ResultStore) -> list[ScoreRequest]:
     """Return all requests, adapter by adapter."""
     batches = [store.batch(number) for adapter in store.adapters for number in store.batches(adapter)]
     return [call for batch in batches for call in batch.calls(range(batch.first, batch.first + len(batch.table)))]

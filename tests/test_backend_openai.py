@@ -13,7 +13,7 @@ from caef_data.errors import UserError
 from caef_data.eval.backends.endpoint import base_url
 from caef_data.eval.backends.openai import OpenAIBackend
 from caef_data.eval.backends.tokens import Tokens
-from caef_data.eval.calls import BASE, SLACK, Answer, Ask, Call, Verdict
+from caef_data.eval.calls import BASE, SLACK, GenerateRequest, Generation, Score, ScoreRequest
 from caef_data.tests.checkpoints import END
 from caef_data.tests.vllm_server import ADAPTERS, OPTIONS, SERVED, TOLD, FakeVLLM, asks_of, calls_of, of_all, on
 
@@ -21,9 +21,9 @@ from caef_data.tests.vllm_server import ADAPTERS, OPTIONS, SERVED, TOLD, FakeVLL
 @pytest.mark.parametrize("adapter", [*ADAPTERS, BASE])
 def test_recorded_answers_give_the_recorded_verdicts(vllm_backend: OpenAIBackend, adapter: str) -> None:
     found = dict(vllm_backend.verify(adapter, calls_of(adapter)))
-    assert [found[i] for i in range(len(found))] == [Verdict(**one) for one in TOLD[adapter]["verdicts"]]
+    assert [found[i] for i in range(len(found))] == [Score(**one) for one in TOLD[adapter]["verdicts"]]
     answers = dict(vllm_backend.decode(adapter, asks_of(adapter)))
-    assert [answers[i] for i in range(len(answers))] == [Answer(**one) for one in TOLD[adapter]["answers"]]
+    assert [answers[i] for i in range(len(answers))] == [Generation(**one) for one in TOLD[adapter]["answers"]]
 
 
 def test_records_hold_right_and_wrong_rows_and_both_ways_agree() -> None:
@@ -128,7 +128,7 @@ def test_another_spelling_of_the_right_text_comes_back_as_that_text(
     vllm.faults.append(on("decode", spelled, vllm))
     assert len(vllm_tokens.encode(["|1|2"])[0]) == 1
     [(_, answer)] = vllm_backend.decode("executors/add", asks_of("executors/add")[:1])
-    assert answer == Answer("|1|2", True, 5)
+    assert answer == Generation("|1|2", True, 5)
 
 
 def test_a_token_without_a_word_is_not_nothing(vllm_backend: OpenAIBackend, vllm: FakeVLLM) -> None:
@@ -157,17 +157,17 @@ def test_one_adapter_at_a_time_many_requests_at_once(vllm_backend: OpenAIBackend
 def test_a_question_longer_than_the_server_takes_is_not_sent(vllm_backend: OpenAIBackend, vllm: FakeVLLM) -> None:
     asked = len(vllm.asked)
     with pytest.raises(UserError, match=r"takes 514 tokens .*more than the server takes") as raised:
-        list(vllm_backend.verify("executors/add", [Call("executors/add", "1" * 511, "2")]))
+        list(vllm_backend.verify("executors/add", [ScoreRequest("executors/add", "1" * 511, "2")]))
     assert "512" in str(raised.value) and "--max-model-len 514" in str(raised.value)
     with pytest.raises(UserError, match="takes 513 tokens"):
-        list(vllm_backend.decode("executors/add", [Ask("1" * 511, "2")]))
+        list(vllm_backend.decode("executors/add", [GenerateRequest("1" * 511, "2")]))
     assert len(vllm.asked) == asked
 
 
 def test_a_rambling_prompt_that_is_too_long_has_no_answer(vllm_backend: OpenAIBackend) -> None:
     """In a rollout the model's own text may grow beyond what fits: that is its failure, not the user's."""
-    assert list(vllm_backend.decode("executors/add", [Ask("1" * 600, "1", certain=False)])) == [
-        (0, Answer("", False, 0))
+    assert list(vllm_backend.decode("executors/add", [GenerateRequest("1" * 600, "1", certain=False)])) == [
+        (0, Generation("", False, 0))
     ]
 
 
@@ -256,8 +256,8 @@ def test_an_adapters_own_end_token_stops_the_server(
         return {"token_ids": [7, 5], "finish_reason": "stop"}
 
     monkeypatch.setattr(vllm_backend, "_ask", answer)
-    [(_, ended)] = vllm_backend.decode("executors/add", [Ask("1", "2")])
-    [(_, cut)] = vllm_backend.decode("aligners/add", [Ask("1", "2")])
+    [(_, ended)] = vllm_backend.decode("executors/add", [GenerateRequest("1", "2")])
+    [(_, cut)] = vllm_backend.decode("aligners/add", [GenerateRequest("1", "2")])
     assert bodies[0]["stop_token_ids"] == [5] and ended.ended
     assert "stop_token_ids" not in bodies[1] and not cut.ended
 
@@ -274,5 +274,5 @@ def test_the_end_token_of_a_template_stops_the_server(
         "_ask",
         lambda body, _: bodies.append(body) or {"token_ids": [7, templated.end], "finish_reason": "stop"},
     )
-    [(_, answer)] = vllm_backend.decode("executors/add", [Ask("1", "2")])
+    [(_, answer)] = vllm_backend.decode("executors/add", [GenerateRequest("1", "2")])
     assert bodies[0]["stop_token_ids"] == [templated.end] != [END] and answer.ended

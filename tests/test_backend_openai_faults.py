@@ -16,7 +16,7 @@ from caef_data.errors import UserError
 from caef_data.eval.backends import endpoint
 from caef_data.eval.backends.openai import OpenAIBackend
 from caef_data.eval.backends.tokens import Tokens
-from caef_data.eval.calls import Verdict
+from caef_data.eval.calls import Score
 from caef_data.tests.checkpoints import END
 from caef_data.tests.vllm_server import ADAPTERS, RECORDED, TOLD, FakeVLLM, asks_of, calls_of, of_all, on
 
@@ -38,7 +38,7 @@ def test_bad_moments_pass(
 
     vllm.faults.append(fail)
     found = dict(vllm_backend.verify("executors/add", calls_of("executors/add")))
-    assert [found[i] for i in range(len(found))] == [Verdict(**one) for one in TOLD["executors/add"]["verdicts"]]
+    assert [found[i] for i in range(len(found))] == [Score(**one) for one in TOLD["executors/add"]["verdicts"]]
     assert not left
     assert "again in 0 s" in capfd.readouterr().err
 
@@ -237,7 +237,7 @@ def test_who_stops_does_not_wait_for_answers(vllm: FakeVLLM) -> None:
     vllm.faults.append(hang)
     code = (
         "from caef_data.eval.backends.openai import OpenAIBackend\n"
-        "from caef_data.eval.calls import Ask\n"
+        "from caef_data.eval.calls import GenerateRequest\n"
         "from caef_data.eval.backends.tokens import Spelled\n"
         "class Tokens:\n"
         "    end = 0\n"
@@ -245,7 +245,7 @@ def test_who_stops_does_not_wait_for_answers(vllm: FakeVLLM) -> None:
         "    def spell(self, *texts): return [Spelled([5], [5], '', False) for _ in texts[0]]\n"
         "    def text(self, *tokens): return '2'\n"
         f"backend = OpenAIBackend({vllm.url!r}, ['executors/add'], dict.fromkeys(['executors/add', ''], Tokens()))\n"
-        "try: list(backend.decode('executors/add', [Ask('1', '2')] * 3))\n"
+        "try: list(backend.decode('executors/add', [GenerateRequest('1', '2')] * 3))\n"
         "except KeyboardInterrupt: backend.close(); print('stopped')\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:

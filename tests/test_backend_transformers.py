@@ -24,7 +24,7 @@ from caef_data.eval.backends.decoding import LOOK_EVERY
 from caef_data.eval.backends.device import find_device
 from caef_data.eval.backends.tokens import load_tokenizers
 from caef_data.eval.backends.transformers import TransformersBackend
-from caef_data.eval.calls import BASE, SLACK, Answer, Ask, Call, Verdict
+from caef_data.eval.calls import BASE, SLACK, GenerateRequest, Generation, Score, ScoreRequest
 from caef_data.tests.small_model import learn, make_model, make_texts, make_tokenizer, save
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -63,21 +63,21 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     return Small(base, adapters)
 
 
-def calls(adapter: str = BASE) -> list[Call]:
-    return [Call(adapter, prompt, answer) for prompt, answer in TEXTS]
+def calls(adapter: str = BASE) -> list[ScoreRequest]:
+    return [ScoreRequest(adapter, prompt, answer) for prompt, answer in TEXTS]
 
 
-def asks(texts: Sequence[tuple[str, str]] = TEXTS) -> list[Ask]:
-    return [Ask(prompt, answer) for prompt, answer in texts]
+def asks(texts: Sequence[tuple[str, str]] = TEXTS) -> list[GenerateRequest]:
+    return [GenerateRequest(prompt, answer) for prompt, answer in texts]
 
 
-def verified(backend: TransformersBackend, questions: Sequence[Call]) -> list[Verdict]:
+def verified(backend: TransformersBackend, questions: Sequence[ScoreRequest]) -> list[Score]:
     found = list(backend.verify(questions[0].adapter, questions))
     assert sorted(index for index, _ in found) == list(range(len(questions)))
     return [verdict for _, verdict in sorted(found, key=lambda one: one[0])]
 
 
-def decoded(backend: TransformersBackend, adapter: str, questions: Sequence[Ask]) -> list[Answer]:
+def decoded(backend: TransformersBackend, adapter: str, questions: Sequence[GenerateRequest]) -> list[Generation]:
     found = list(backend.decode(adapter, questions))
     assert sorted(index for index, _ in found) == list(range(len(questions)))
     return [answer for _, answer in sorted(found, key=lambda one: one[0])]
@@ -142,7 +142,9 @@ def test_decoding_starts_behind_what_is_known(small: Small) -> None:
     verdicts = verified(backend, calls())
     known = [one.completion_tokens - 1 if one.at is None else one.at for one in verdicts]
     tails = decoded(
-        backend, BASE, [Ask(prompt, text, number) for (prompt, text), number in zip(TEXTS, known, strict=True)]
+        backend,
+        BASE,
+        [GenerateRequest(prompt, text, number) for (prompt, text), number in zip(TEXTS, known, strict=True)],
     )
     assert [(one.text, one.ended) for one in tails] == [(one.text, one.ended) for one in whole]
     assert [one.decoded + number for one, number in zip(tails, known, strict=True)] == [one.decoded for one in whole]
@@ -166,7 +168,9 @@ def test_every_adapter_gives_its_own_answers(small: Small) -> None:
             text for text, tokens in zip(texts[name], truth[name], strict=True) if tokens[-1] == END
         ]
         own = [
-            Call(name, prompt, answer.text) for (prompt, _), answer in zip(TEXTS, answers, strict=False) if answer.ended
+            ScoreRequest(name, prompt, answer.text)
+            for (prompt, _), answer in zip(TEXTS, answers, strict=False)
+            if answer.ended
         ]
         assert len(own) >= 8 and all(one.right for one in verified(backend, own))
 
@@ -206,7 +210,7 @@ def test_end_and_white_space_are_part_of_an_answer(small: Small) -> None:
         "space before": [(prompt, " " + answer) for prompt, answer in known],
     }
     for what, texts in changed.items():
-        verdicts = verified(backend, [Call(BASE, *text) for text in texts])
+        verdicts = verified(backend, [ScoreRequest(BASE, *text) for text in texts])
         answers = decoded(backend, BASE, asks(texts))
         assert not any(one.right for one in verdicts), what
         assert [one.text for one in answers] == [dict(known)[prompt] for prompt, _ in texts], what
@@ -223,12 +227,12 @@ def test_another_spelling_of_the_right_text_is_the_right_text(tmp_path: Path) ->
     spelled = [token for letter in "1234ab" for token in tokenizer.encode(letter)]
     learn(model, [(tokenizer.encode("spell:"), spelled)], 40)
     backend = Small(save(tmp_path, model, tokenizer), {}).backend()
-    [verdict] = verified(backend, [Call(BASE, "spell:", "1234ab")])
+    [verdict] = verified(backend, [ScoreRequest(BASE, "spell:", "1234ab")])
     assert (verdict.right, verdict.at, verdict.completion_tokens) == (True, None, 3)
-    [answer] = decoded(backend, BASE, [Ask("spell:", "1234ab")])
-    assert answer == verdict.answer == Answer("1234ab", True, 7)
+    [answer] = decoded(backend, BASE, [GenerateRequest("spell:", "1234ab")])
+    assert answer == verdict.answer == Generation("1234ab", True, 7)
     assert verdict.margin == answer.margin > 0, "the margin is of the tokens that the model gives"
-    [wrong] = verified(backend, [Call(BASE, "spell:", "21ab")])
+    [wrong] = verified(backend, [ScoreRequest(BASE, "spell:", "21ab")])
     assert (wrong.right, wrong.answer) == (False, None), "no token of it can begin the right text"
 
 
@@ -239,8 +243,8 @@ def test_an_answer_that_takes_more_tokens_than_decoding_waits_for_is_right(tmp_p
     learn(model, [(tokenizer.encode("spell:"), [token for one in text for token in tokenizer.encode(one)])], 80)
     backend = Small(save(tmp_path, model, tokenizer), {}).backend()
     assert len(tokenizer.encode(text)) + SLACK < len(text)
-    [verdict] = verified(backend, [Call(BASE, "spell:", text)])
-    assert verdict.right and verdict.answer == Answer(text, True, len(text) + 1)
+    [verdict] = verified(backend, [ScoreRequest(BASE, "spell:", text)])
+    assert verdict.right and verdict.answer == Generation(text, True, len(text) + 1)
 
 
 def test_a_tokenizer_that_loses_something_does_not_make_another_text_right(tmp_path: Path) -> None:
@@ -249,8 +253,8 @@ def test_a_tokenizer_that_loses_something_does_not_make_another_text_right(tmp_p
     model = make_model(len(tokenizer))
     learn(model, [(tokenizer.encode("spell:"), tokenizer.encode("acb"))], 40)
     backend = Small(save(tmp_path, model, tokenizer), {}).backend()
-    assert not verified(backend, [Call(BASE, "spell:", "ACB")])[0].right
-    assert decoded(backend, BASE, [Ask("spell:", "ACB")]) == [Answer("acb", True, 4)]
+    assert not verified(backend, [ScoreRequest(BASE, "spell:", "ACB")])[0].right
+    assert decoded(backend, BASE, [GenerateRequest("spell:", "ACB")]) == [Generation("acb", True, 4)]
 
 
 def test_models_with_learnt_positions_and_padding(tmp_path: Path) -> None:
@@ -267,7 +271,7 @@ def test_models_with_learnt_positions_and_padding(tmp_path: Path) -> None:
     for (prompt, text), answer in zip(TEXTS, answers, strict=True):
         assert answer.text == tokenizer.decode(generated(model, prompt, text)[: answer.decoded - answer.ended])
     given = [(prompt, tokenizer.encode(answer.text)) for (prompt, _), answer in zip(TEXTS, answers, strict=True)]
-    found = verified(backend, [Call(BASE, prompt, tokenizer.decode(tokens)) for prompt, tokens in given])
+    found = verified(backend, [ScoreRequest(BASE, prompt, tokenizer.decode(tokens)) for prompt, tokens in given])
     same = [one.at == len(tokens) for one, (_, tokens) in zip(found, given, strict=True) if one.at is not None]
     assert sum(same) >= 30  # others are spelled with other tokens
 
@@ -324,7 +328,7 @@ def test_which_wrong_token_comes_may_be_a_near_tie(tmp_path: Path) -> None:
     with torch.no_grad():
         model.lm_head.weight[zero] = model.lm_head.weight[one]  # equal: the lower number wins, 0 comes
     backend = Small(save(tmp_path, model, tokenizer), {}).backend()
-    [verdict] = verified(backend, [Call(BASE, "spell:", "12")])
+    [verdict] = verified(backend, [ScoreRequest(BASE, "spell:", "12")])
     assert verdict.near_tie and not verdict.right
     assert verdict.answer is not None and verdict.answer.text.startswith("0")
 
@@ -345,7 +349,7 @@ def test_near_ties_are_counted_or_decoded_alone(small: Small) -> None:
 def test_decoding_gives_up(small: Small) -> None:
     backend = small.backend()
     prompt, text = next((prompt, text) for prompt, text in TEXTS if len(text) > SLACK + 6)
-    [answer] = decoded(backend, BASE, [Ask(prompt, "x")])
+    [answer] = decoded(backend, BASE, [GenerateRequest(prompt, "x")])
     assert (answer.ended, answer.decoded) == (False, 1 + SLACK)
     assert text.startswith(answer.text)
 
@@ -433,17 +437,17 @@ def test_padding_is_little_and_counted(small: Small) -> None:
 
 def test_rows_longer_than_the_model_are_refused_before_the_pass(small: Small) -> None:
     backend = small.backend()
-    fits, over = Call(BASE, "x" * 100, "y" * 28), Call(BASE, "x" * 100, "y" * 29)
+    fits, over = ScoreRequest(BASE, "x" * 100, "y" * 28), ScoreRequest(BASE, "x" * 100, "y" * 29)
     assert len(verified(backend, [fits])) == 1
     with pytest.raises(UserError, match="a row of 129 tokens is longer") as caught:
         verified(backend, [*calls(), over])
     assert "128 tokens" in str(caught.value)
     with pytest.raises(UserError, match="a row of 129 tokens is longer"):
-        decoded(backend, BASE, [Ask(over.prompt, over.completion)])
+        decoded(backend, BASE, [GenerateRequest(over.prompt, over.completion)])
     # Off the track of a rollout nothing is expected but some text: it may fail, the evaluation goes on.
-    assert decoded(backend, BASE, [Ask("x" * 100, "x" * 100, certain=False)])[0].decoded <= 29
+    assert decoded(backend, BASE, [GenerateRequest("x" * 100, "x" * 100, certain=False)])[0].decoded <= 29
     for number in (129, 200):
-        assert decoded(backend, BASE, [Ask("x" * number, "x", certain=False)]) == [Answer("", False, 0)]
+        assert decoded(backend, BASE, [GenerateRequest("x" * number, "x", certain=False)]) == [Generation("", False, 0)]
 
 
 def test_bfloat16_and_its_adapters(small: Small) -> None:

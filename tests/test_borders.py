@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast  # noqa: E402
 
 from caef_data.eval.backends.tokens import NO_WORD, Tokens, answers_like, load_tokenizers  # noqa: E402
 from caef_data.eval.backends.transformers import TransformersBackend  # noqa: E402
-from caef_data.eval.calls import BASE, Ask, Call, Verdict  # noqa: E402
+from caef_data.eval.calls import BASE, GenerateRequest, Score, ScoreRequest  # noqa: E402
 from caef_data.tests.plain import plain_greedy  # noqa: E402
 from caef_data.tests.small_model import learn, make_model, save  # noqa: E402
 
@@ -58,11 +58,11 @@ def trained(folder: Path, tokenizer: Any, rows: list[tuple[list[int], list[int]]
     return save(folder, model, tokenizer)
 
 
-def judged(base: Path, rows: list[tuple[str, str]], *, joined: bool = False) -> list[Verdict]:
+def judged(base: Path, rows: list[tuple[str, str]], *, joined: bool = False) -> list[Score]:
     """Return the verdicts of verify; decoding gives the same."""
     backend = TransformersBackend(base, {}, load_tokenizers(base, {}, joined=joined), device="cpu", dtype="float32")
-    found = dict(backend.verify(BASE, [Call(BASE, *row) for row in rows]))
-    answers = dict(backend.decode(BASE, [Ask(*row) for row in rows]))
+    found = dict(backend.verify(BASE, [ScoreRequest(BASE, *row) for row in rows]))
+    answers = dict(backend.decode(BASE, [GenerateRequest(*row) for row in rows]))
     for index, (_, completion) in enumerate(rows):
         assert found[index].right == (answers[index].ended and answers[index].text == completion)
         assert found[index].merges == answers[index].merges
@@ -122,7 +122,7 @@ def test_what_does_not_go_on_with_the_prompt_is_no_answer_to_it(tmp_path: Path) 
     [verdict] = judged(base, [("1==2=", "False")], joined=True)
     assert not verdict.right
     backend = TransformersBackend(base, {}, load_tokenizers(base, {}, joined=True), device="cpu", dtype="float32")
-    [(_, answer)] = backend.decode(BASE, [Ask("1==2=", "False")])
+    [(_, answer)] = backend.decode(BASE, [GenerateRequest("1==2=", "False")])
     assert answer.text == f"{NO_WORD}False" and answer.ended
 
 

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
 from caef_data.eval.backends.tokens import load_tokenizers  # noqa: E402
 from caef_data.eval.backends.transformers import TransformersBackend  # noqa: E402
-from caef_data.eval.calls import Call  # noqa: E402
+from caef_data.eval.calls import ScoreRequest  # noqa: E402
 from caef_data.eval.problems import WALKED  # noqa: E402
 from caef_data.eval.results import ResultStore  # noqa: E402
 from caef_data.tests.evaluating import OPERATORS, build_short, judge, planned_all, requests_of  # noqa: E402
@@ -57,9 +57,9 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def calls(plan: Path) -> dict[str, list[Call]]:
+def calls(plan: Path) -> dict[str, list[ScoreRequest]]:
     """Return all requests by their adapter."""
-    store, found = ResultStore(plan), dict[str, list[Call]]()
+    store, found = ResultStore(plan), dict[str, list[ScoreRequest]]()
     for call in requests_of(store):
         found.setdefault(call.adapter, []).append(call)
     store.close()
@@ -67,7 +67,7 @@ def calls(plan: Path) -> dict[str, list[Call]]:
 
 
 @pytest.fixture(scope="module")
-def base(calls: dict[str, list[Call]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def base(calls: dict[str, list[ScoreRequest]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the tiny model, taught something wrong about one call to each of its adapters."""
     tokenizer, chance = AutoTokenizer.from_pretrained(CKPT / "base"), random.Random(0)
     model, lessons = AutoModelForCausalLM.from_pretrained(CKPT / "base", dtype=torch.float32), []
@@ -81,7 +81,7 @@ def base(calls: dict[str, list[Call]], tmp_path_factory: pytest.TempPathFactory)
 
 
 def test_all_ways_say_the_same_of_every_problem(
-    plan: Path, calls: dict[str, list[Call]], base: Path, tmp_path: Path
+    plan: Path, calls: dict[str, list[ScoreRequest]], base: Path, tmp_path: Path
 ) -> None:
     """Right or not, which call fails first, and what the model says there."""
     paths = {name: CKPT / name for name in calls}

@@ -16,7 +16,7 @@ from caef_data.cli import app
 from caef_data.errors import UserError
 from caef_data.eval.backends.choose import check_spelling
 from caef_data.eval.backends.tokens import differences, load_tokenizer, load_tokenizers
-from caef_data.eval.calls import BASE, Call
+from caef_data.eval.calls import BASE, ScoreRequest
 from caef_data.tests.checkpoints import CHARACTERS, VOCABULARY, write_checkpoint, write_json, write_tokenizer
 from caef_data.tests.small_model import make_tokenizer
 
@@ -62,7 +62,7 @@ def test_spelling(tmp_path: Path) -> None:
 
     def try_it(vocabulary: list[str], *texts: str) -> None:
         write_tokenizer(tmp_path, vocabulary)
-        check_spelling(load_tokenizer(tmp_path), [Call("", "ADD, q0", text) for text in texts])
+        check_spelling(load_tokenizer(tmp_path), [ScoreRequest("", "ADD, q0", text) for text in texts])
 
     try_it(VOCABULARY, "ADD, q1,  [HEAD1]|1|2 \n", " |1", "qH", "")
     with pytest.raises(UserError, match=r"does not know '\|' in 'q1 \|1'"):
@@ -80,7 +80,7 @@ def test_a_tokenizer_that_changes_texts(tmp_path: Path) -> None:
     changed.normalizer = normalizers.Replace("  ", " ")
     changed.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(UserError, match=r"gives '\[HEAD1\]' back for ' \[HEAD1\]', which follows 'q1, '"):
-        check_spelling(load_tokenizer(tmp_path), [Call("", "12", "q1, " + " [HEAD1]")])
+        check_spelling(load_tokenizer(tmp_path), [ScoreRequest("", "12", "q1, " + " [HEAD1]")])
 
 
 def test_a_tokenizer_without_an_end(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "a length that is none": (changed("tokenizer_config.json", model_max_length="x"), "fails: "),
     "a token behind each text": (
         changed(post_processor=behind({"SpecialToken": {"id": "<unk>", "type_id": 0}})),
-        "does not end a text where it ends: it makes 'ADD, q0<unk>' of 'ADD, q0'",
+        "does not end a text at its end: it makes 'ADD, q0<unk>' of 'ADD, q0'",
     ),
     "another text each time": (changed(model=BPE), "otherwise each time: its dropout is 0.5"),
     "a token that has none": (

@@ -21,7 +21,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from caef_data.eval.calls import BASE, Ask, Call
+from caef_data.eval.calls import BASE, GenerateRequest, ScoreRequest
 from caef_data.tests.checkpoints import write_checkpoint
 
 PROMPTS = ("12+9=", "ADD, q0, |1|2", "EQUAL, q1 ")  # short: what is recorded grows with them
@@ -145,14 +145,14 @@ def _key(path: str, body: Any) -> str:
     return json.dumps([path, body], sort_keys=True)
 
 
-def calls_of(adapter: str) -> list[Call]:
+def calls_of(adapter: str) -> list[ScoreRequest]:
     """Return the calls whose verdicts were recorded."""
-    return [Call(adapter, prompt, completion) for prompt, completion in TOLD[adapter]["calls"]]
+    return [ScoreRequest(adapter, prompt, completion) for prompt, completion in TOLD[adapter]["calls"]]
 
 
-def asks_of(adapter: str) -> list[Ask]:
+def asks_of(adapter: str) -> list[GenerateRequest]:
     """Return the questions whose answers were recorded."""
-    return [Ask(*words) for words in TOLD[adapter]["asks"]]
+    return [GenerateRequest(*words) for words in TOLD[adapter]["asks"]]
 
 
 def on(kind: str, change: Callable[[dict[str, Any], Any], Any], fake: FakeVLLM) -> Fault:
@@ -207,15 +207,17 @@ def record(checkpoint: Path, url: str) -> dict[str, Any]:
     backend.provenance()
     told = []
     for adapter in (*ADAPTERS, BASE):
-        asks = [Ask(prompt, "x" * 8) for prompt in PROMPTS]
+        asks = [GenerateRequest(prompt, "x" * 8) for prompt in PROMPTS]
         answers = dict(backend.decode(adapter, asks))
         calls = []
         for index, ask in enumerate(asks):
             text = answers[index].text if answers[index].ended else answers[index].text[:8]
-            calls += [Call(adapter, ask.prompt, text), Call(adapter, ask.prompt, text[:3] + "|7")]
+            calls += [ScoreRequest(adapter, ask.prompt, text), ScoreRequest(adapter, ask.prompt, text[:3] + "|7")]
         calls = list(dict.fromkeys(calls))
         verdicts = dict(backend.verify(adapter, calls))
-        known = [Ask(call.prompt, call.completion, verdicts[index].at or 0) for index, call in enumerate(calls)]
+        known = [
+            GenerateRequest(call.prompt, call.completion, verdicts[index].at or 0) for index, call in enumerate(calls)
+        ]
         again = dict(backend.decode(adapter, known))
         told.append(
             {

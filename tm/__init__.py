@@ -9,7 +9,7 @@ import importlib
 import pkgutil
 from collections.abc import Iterator
 
-from ..errors import UserError, clip
+from ..errors import UserError, quoted
 from .machine import DIALECTS, VERSIONED, Dialect, Machine, Transition, machine, tasks
 
 # Every file of this folder is imported, and defining a machine registers it: there is no list to edit.
@@ -33,7 +33,7 @@ def operands(task: str, a: Operand, b: Operand | None = None) -> tuple[Machine, 
     x, y = _operand("a", a), 0 if b is None else _operand("b", b)
     why = found.domain_error(x, y)
     if why is not None:
-        raise UserError(why, where=f"{task}: a = {clip(x)}, b = {clip(y)}")
+        raise UserError(why, where=f"{task}: a = {quoted(x)}, b = {quoted(y)}")
     return found, x, y
 
 
@@ -41,7 +41,7 @@ def _operand(name: str, value: Operand) -> int:
     from .expression import parse_operand
 
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise UserError(f"operand {name} must be an int or a decimal string, not {clip(repr(value))}")
+        raise UserError(f"operand {name} must be an int or a decimal string, not {quoted(repr(value))}")
     if isinstance(value, int) and (value < 0 or value.bit_length() > 13_000):  # 10**3_900 itself takes 100 us
         raise UserError(f"operand {name} must be a natural number of at most 3,900 digits")
     return int(parse_operand(str(value), name))
@@ -52,7 +52,7 @@ def known_dialect(dialect: str) -> Dialect:
     for known in DIALECTS:
         if dialect == known:
             return known
-    raise UserError(f"there is no dialect {clip(dialect)}", allowed=", ".join(DIALECTS))
+    raise UserError(f"there is no dialect {quoted(dialect)}", allowed=", ".join(DIALECTS))
 
 
 def transitions(
@@ -76,7 +76,7 @@ def transition(task: str, a: Operand, b: Operand | None, k: int, *, dialect: str
     found, x, y = operands(task, a, b)
     last = found.num_steps(x, y) - 1
     if isinstance(k, bool) or not isinstance(k, int) or not 0 <= k <= last:
-        raise UserError(f"there is no transition {clip(k)}", where=task, allowed=f"0 .. {clip(last)}")
+        raise UserError(f"there is no transition {quoted(k)}", where=task, allowed=f"0 .. {quoted(last)}")
     return found.transition(x, y, k, known_dialect(dialect))
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Set
 from typing import NoReturn
 
-from ..errors import UserError, clip, nearest
+from ..errors import UserError, did_you_mean, quoted
 from .machine import MAX_DIGITS, machine, tasks
 
 _DIGITS = frozenset("0123456789")  # str.isdigit() also accepts other scripts and superscripts
@@ -63,7 +63,7 @@ def _parse(text: str, closed: bool) -> tuple[str, str, str]:
     _check_digits(text, 0, len(a), "operand a")
     if sign not in table:
         missing = sign in ("", "=")
-        what = "the sign is missing" if missing else f"unknown sign {clip(sign)}{nearest(sign[:8], table)}"
+        what = "the sign is missing" if missing else f"unknown sign {quoted(sign)}{did_you_mean(sign[:8], table)}"
         _fail(what, text, len(a), allowed)
     _check_digits(text, start_b, start_b + len(b), "operand b")
     if tail != "=" and (closed or tail):
@@ -96,5 +96,5 @@ def _check_digits(text: str, start: int, stop: int, name: str) -> None:
 
 
 def _fail(what: str, text: str, column: int | None, allowed: str) -> NoReturn:
-    where = clip(text) if column is None else f"column {column + 1} of {clip(text)}"
+    where = quoted(text) if column is None else f"column {column + 1} of {quoted(text)}"
     raise UserError(what, where=where, allowed=allowed, next_step=EXAMPLE)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from ..errors import UserError, clip, nearest
+from ..errors import UserError, did_you_mean, quoted
 from .classes import OperandDistribution, StepRule, Variant, first_and_last
 from .columns import I64, Operands
 from .render import Field, RowGroup, TapeSlice, render, string_array
@@ -194,7 +194,7 @@ def machine(name: str) -> Machine:
     """Return the machine of a task; raises UserError for an unknown one."""
     if name not in _REGISTRY:
         raise UserError(
-            f"there is no task {clip(name)}{nearest(name, _REGISTRY)}", allowed=", ".join(sorted(_REGISTRY))
+            f"there is no task {quoted(name)}{did_you_mean(name, _REGISTRY)}", allowed=", ".join(sorted(_REGISTRY))
         )
     return _REGISTRY[name]
 

@@ -13,7 +13,7 @@ from functools import cache
 from operator import itemgetter
 from typing import NamedTuple
 
-from ..errors import UserError, clip
+from ..errors import UserError, quoted
 from .basic import BasicMachine
 from .composer import Composer
 from .interpreter import Configuration, execute
@@ -204,7 +204,7 @@ class Entries:
         heads = ("[HEAD1]", "[HEAD2]") if self.heads == 2 else ("[HEAD]",)
         for action in actions:
             if not _ACTION.fullmatch(action) or action.startswith("[HEAD") and action.split()[0] not in heads:
-                raise _wrong(command, f"{clip(action)} is no action of {self.machine.name}")
+                raise _wrong(command, f"{quoted(action)} is no action of {self.machine.name}")
         place = -1 if state == "q0" else INSIDE
         now = Configuration(state, ("",) * self.heads, (place,) * self.heads, "*", "*" * INSIDE, "*")
         after = execute(now, command)
@@ -349,7 +349,7 @@ def _registers(command: str) -> dict[str, str]:
 
 def _wrong(text: str, why: str) -> UserError:
     see = "caef-data show --task add 1 2 prints entries"
-    return UserError(f"nothing follows this entry: {why}", where=clip(text, 200), next_step=see)
+    return UserError(f"nothing follows this entry: {why}", where=quoted(text, 200), next_step=see)
 
 
 @cache

@@ -7,8 +7,8 @@ from os.path import commonprefix
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...errors import UserError, clip
-from ..calls import BASE, Backend, Call
+from ...errors import UserError, quoted
+from ..calls import BASE, Backend, ScoreRequest
 from ..results import ResultStore
 from ..settings import EvalSettings
 
@@ -87,7 +87,7 @@ def _model(settings: EvalSettings, checkpoint: Checkpoint, store: ResultStore, s
     )
 
 
-def _differences(tokens: Mapping[str, Tokens], calls: Mapping[str, Iterable[Call]]) -> list[str]:
+def _differences(tokens: Mapping[str, Tokens], calls: Mapping[str, Iterable[ScoreRequest]]) -> list[str]:
     """Return a line for each kind of disagreement between adapters' tokenizers and the base model's."""
     from .tokens import differences
 
@@ -106,7 +106,7 @@ def _differences(tokens: Mapping[str, Tokens], calls: Mapping[str, Iterable[Call
 # Whether a tokenizer can spell the texts of an evaluation
 
 
-def sample(store: ResultStore, adapter: str) -> Iterator[Call]:
+def sample(store: ResultStore, adapter: str) -> Iterator[ScoreRequest]:
     """Yield calls of an adapter, of every machine state."""
     batches = store.batches(adapter)
     for place in sorted({at * (len(batches) - 1) // (BATCHES - 1) for at in range(BATCHES)}):
@@ -119,7 +119,7 @@ def sample(store: ResultStore, adapter: str) -> Iterator[Call]:
         yield from batch.calls([batch.first + at for at in chosen])
 
 
-def check_spelling(tokens: Tokens, calls: Iterable[Call]) -> None:
+def check_spelling(tokens: Tokens, calls: Iterable[ScoreRequest]) -> None:
     """Check that texts come back from their tokens unchanged, without unknown ones, none of them the end.
 
     Args:
@@ -139,19 +139,20 @@ def check_spelling(tokens: Tokens, calls: Iterable[Call]) -> None:
 
 def _check(tokens: Tokens, text: str, spelled: list[int], before: list[int]) -> None:
     if tokens.end in spelled:
-        raise _unspeakable(tokens, f"takes a part of {clip(text)} for the end of the text")
+        raise _unspeakable(tokens, f"takes a part of {quoted(text)} for the end of the text")
     if tokens.unknown is not None and tokens.unknown in spelled:
-        raise _unspeakable(tokens, f"does not know {_first_unknown(tokens, text)} in {clip(text)}")
+        raise _unspeakable(tokens, f"does not know {_first_unknown(tokens, text)} in {quoted(text)}")
     back = tokens.text(before, spelled)
     if back != text:
         at = len(commonprefix([back, text]))
-        what = f"gives {clip(back[at : at + 12])} back for {clip(text[at : at + 12])}, which follows {clip(text[:at])}"
+        given, wanted = quoted(back[at : at + 12]), quoted(text[at : at + 12])
+        what = f"gives {given} back for {wanted}, which follows {quoted(text[:at])}"
         raise _unspeakable(tokens, what)
 
 
 def _first_unknown(tokens: Tokens, text: str) -> str:
     alone = next((one for one in text if tokens.unknown in tokens.encode([one])[0]), None)
-    return "a part" if alone is None else clip(alone)
+    return "a part" if alone is None else quoted(alone)
 
 
 def _unspeakable(tokens: Tokens, what: str) -> UserError:

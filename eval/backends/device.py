@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from ...errors import UserError, clip
+from ...errors import UserError, quoted
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -30,7 +30,7 @@ def find_device(name: str) -> torch.device:
     except RuntimeError:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda"):
-        raise UserError(f"there is no device {clip(name)}", allowed="auto, cpu, cuda, cuda:1 ...")
+        raise UserError(f"there is no device {quoted(name)}", allowed="auto, cpu, cuda, cuda:1 ...")
     if device.type == "cuda" and not 0 <= (device.index or 0) < count:
         held = f"{count} GPUs (numbers from 0)" if count else "no GPU that torch can use"
         raise UserError(
@@ -50,5 +50,5 @@ def find_dtype(name: str, device: torch.device) -> torch.dtype:
         fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         name = "bfloat16" if fast else "float32"
     if name not in DTYPES:
-        raise UserError(f"there is no dtype {clip(name)}", allowed=", ".join(["auto", *DTYPES]))
+        raise UserError(f"there is no dtype {quoted(name)}", allowed=", ".join(["auto", *DTYPES]))
     return DTYPES[name]

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ...errors import UserError, clip, shown
+from ...errors import UserError, printable_path, quoted
 
 if TYPE_CHECKING:
     import httpx2
@@ -34,7 +34,7 @@ def base_url(endpoint: str) -> str:
         parts = urlsplit(endpoint)
         host = (parts.hostname, parts.port)  # looking at the port checks it
     except ValueError as error:
-        raise UserError(f"this is no address: {clip(error, 80)}", where="--endpoint", allowed=allowed) from error
+        raise UserError(f"this is no address: {quoted(error, 80)}", where="--endpoint", allowed=allowed) from error
     if parts.username or parts.password:
         raise UserError(
             "the address holds a name or password, which tables and messages would show",
@@ -42,7 +42,7 @@ def base_url(endpoint: str) -> str:
             next_step=f"put the key into the environment variable {KEY}",
         )
     if parts.scheme not in ("http", "https") or not host[0] or parts.query or parts.fragment:
-        raise UserError(f"{clip(endpoint)} is no address of a server", where="--endpoint", allowed=allowed)
+        raise UserError(f"{quoted(endpoint)} is no address of a server", where="--endpoint", allowed=allowed)
     path = parts.path.rstrip("/")
     return f"{parts.scheme}://{parts.netloc}{path if path.endswith('/v1') else path + '/v1'}"
 
@@ -75,7 +75,7 @@ class Endpoint:
                 limits=httpx2.Limits(max_connections=connections),
             )
         except (ImportError, ValueError, OSError) as error:
-            what = f"the environment asks for connections that cannot be made: {clip(error, 200)}"
+            what = f"the environment asks for connections that cannot be made: {quoted(error, 200)}"
             raise UserError(what, where="HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE, SSL_CERT_DIR") from error
         self._retries = Retries("the same command", self._say, self.scrub)
         self._lock, self._said = threading.Lock(), -SAY_EVERY
@@ -162,7 +162,7 @@ class Endpoint:
         return UserError(f"the server refuses (HTTP {status}): {said}", where=url, next_step=f"see {GUIDE}")
 
     def _quoted(self, text: str) -> str:
-        return clip(self.scrub(text), 300)
+        return quoted(self.scrub(text), 300)
 
     def _say(self, text: str) -> None:
         """Print a line about a wait; requests that wait for the same reason together are one line."""
@@ -171,7 +171,7 @@ class Endpoint:
             if now - self._said < SAY_EVERY:
                 return
             self._said = now
-        print(f"{shown(self.url)}: {text}", file=sys.stderr, flush=True)
+        print(f"{printable_path(self.url)}: {text}", file=sys.stderr, flush=True)
 
 
 def _message(response: httpx2.Response) -> str:

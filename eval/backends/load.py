@@ -21,7 +21,7 @@ from torch.nn import Parameter
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
-from ...errors import UserError, clip, shown
+from ...errors import UserError, printable_path, quoted
 from ..files import CONFIG, WEIGHTS, read_json, shapes_in
 
 T = TypeVar("T")
@@ -55,7 +55,7 @@ def load_base(base: Path | str, dtype: torch.dtype, device: torch.device, attent
         if config.is_encoder_decoder:
             raise UserError(
                 f"the base model is an encoder-decoder ({config.model_type})",
-                where=shown(base),
+                where=printable_path(base),
                 allowed="models that continue a text",
                 next_step="name another one with --base-model",
             )
@@ -70,7 +70,8 @@ def load_base(base: Path | str, dtype: torch.dtype, device: torch.device, attent
         )
     if info["missing_keys"]:
         raise UserError(
-            f"the base model lacks weights: {clip(', '.join(sorted(info['missing_keys'])), 200)}", where=shown(base)
+            f"the base model lacks weights: {quoted(', '.join(sorted(info['missing_keys'])), 200)}",
+            where=printable_path(base),
         )
     net.eval().requires_grad_(False)
     check_finite(net, "the base model", base)
@@ -104,8 +105,8 @@ def load_adapter(net: Any, name: str, folder: Path) -> Any:
     left = _not_used(folder / WEIGHTS, found.unexpected_keys)
     for key in [*found.missing_keys, *left]:
         raise UserError(
-            f"{what} does not fit the base model: only one of them has {clip(key, 120)}",
-            where=shown(folder),
+            f"{what} does not fit the base model: only one of them has {quoted(key, 120)}",
+            where=printable_path(folder),
             next_step="name the base model that it was trained on with --base-model",
         )
     model.eval()
@@ -141,18 +142,18 @@ def _read_config(what: str, folder: Path) -> Any:
     elif kind in NEVER:
         odd = f"is of kind {kind}: it needs more than the tokens of prompt and answer"
     elif config.task_type not in (None, "CAUSAL_LM"):
-        odd = f"is trained for {clip(config.task_type)}, not to continue a text"
+        odd = f"is trained for {quoted(config.task_type)}, not to continue a text"
     elif lost:
-        odd = f"began as {clip(begun)}, which cannot be repeated: the base model that it belongs to is lost"
+        odd = f"began as {quoted(begun)}, which cannot be repeated: the base model that it belongs to is lost"
         next_step = "save it with path_initial_model_for_weight_conversion, as peft's guide to its kind says"
     elif unknown:
-        odd = f"has the setting {clip(unknown[0])}, which this version of peft does not know"
+        odd = f"has the setting {quoted(unknown[0])}, which this version of peft does not know"
         next_step = "pip install -U peft"
     else:
         config.inference_mode = True
         return config
     allowed = "LoRA, and other adapters that change modules of the model"
-    raise UserError(f"{what} {odd}", where=shown(folder), allowed=allowed, next_step=next_step)
+    raise UserError(f"{what} {odd}", where=printable_path(folder), allowed=allowed, next_step=next_step)
 
 
 def _overwritten(net: Any, config: Any, held: Collection[str]) -> set[int]:
@@ -203,8 +204,8 @@ def check_finite(net: Any, what: str, where: Path | str, known: Collection[int] 
         wide = weight if weight.element_size() > 1 else weight.float()
         if not all(bound.isfinite() for bound in torch.aminmax(wide)):
             raise UserError(
-                f"the weight {clip(name, 120)} of {what} holds NaN or infinity",
-                where=shown(where),
+                f"the weight {quoted(name, 120)} of {what} holds NaN or infinity",
+                where=printable_path(where),
                 next_step="its training went wrong: take an earlier checkpoint of it, or --dtype float32",
             )
 
@@ -232,14 +233,14 @@ def check_causal(net: Any, what: str, where: Path | str, whole: Any = None) -> N
     if (first - second)[:, :half].abs().max() > allowed:
         raise UserError(
             f"{what} looks ahead: what it says of a token depends on those that follow ({net.config.model_type})",
-            where=shown(where),
+            where=printable_path(where),
             allowed="causal language models, which continue a text",
             next_step="name another one with --base-model",
         )
     if third is not None and (third.shape != first.shape or (third - first).abs().max() > least):
         raise UserError(
             f"{what} is more than changed modules: peft itself gives it other inputs",
-            where=shown(where),
+            where=printable_path(where),
             allowed="adapters that change modules, such as LoRA",
         )
 
@@ -283,7 +284,7 @@ def _loading(what: str, where: Path | str) -> Iterator[None]:
             raise
         reason = str(error).strip().split("\n")[0]
         reason = f"it lacks {reason}" if isinstance(error, KeyError) else reason
-        raise UserError(f"{what} cannot be loaded: {clip(reason, 300)}", where=shown(where)) from error
+        raise UserError(f"{what} cannot be loaded: {quoted(reason, 300)}", where=printable_path(where)) from error
 
 
 def out_of_memory(error: RuntimeError) -> bool:

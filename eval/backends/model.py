@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ...errors import UserError, clip, nearest
+from ...errors import UserError, did_you_mean, quoted
 from ...pipelines.memory import keep_freed_memory
 from ..calls import BASE
 from .device import find_device, find_dtype
@@ -72,7 +72,7 @@ class Model:
             UserError: the adapter cannot be loaded, or does not fit the base model.
         """
         if adapter != BASE and adapter not in self.adapters:
-            raise UserError(f"there is no adapter {clip(adapter)}{nearest(adapter, self.adapters)}")
+            raise UserError(f"there is no adapter {quoted(adapter)}{did_you_mean(adapter, self.adapters)}")
         folder = None if adapter == BASE else self.adapters[adapter]
         self.net: Any = self.base if folder is None else self._tree(adapter, folder)
         self.vocabulary: int = self.net.get_input_embeddings().weight.shape[0]

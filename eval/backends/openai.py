@@ -11,9 +11,9 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ...errors import UserError, clip, shown
+from ...errors import UserError, printable_path, quoted
 from ..adapters import task_of
-from ..calls import BASE, Answer, Ask, Backend, Call, Verdict
+from ..calls import BASE, Backend, GenerateRequest, Generation, Score, ScoreRequest
 from .endpoint import GUIDE, TIMEOUT, Endpoint
 from .rows import NEAR, Found, Row, judge, spell_rows
 from .tokens import Tokens
@@ -83,16 +83,16 @@ class OpenAIBackend(Backend):
     def close(self) -> None:
         self.endpoint.close()
 
-    def verify_batches(self, adapter: str, calls: Sequence[Call]) -> Iterator[list[tuple[int, Verdict]]]:
+    def verify_batches(self, adapter: str, calls: Sequence[ScoreRequest]) -> Iterator[list[tuple[int, Score]]]:
         """Tell of each call whether greedy decoding gives its completion.
 
         Raises:
             UserError: the server cannot be reached, refuses, or answers nonsense.
         """
-        questions = [Ask(call.prompt, call.completion) for call in calls]
+        questions = [GenerateRequest(call.prompt, call.completion) for call in calls]
         yield from self._each(adapter, questions, self._verdict)
 
-    def decode_batches(self, adapter: str, asks: Sequence[Ask]) -> Iterator[list[tuple[int, Answer]]]:
+    def decode_batches(self, adapter: str, asks: Sequence[GenerateRequest]) -> Iterator[list[tuple[int, Generation]]]:
         """Decode greedily.
 
         Raises:
@@ -110,13 +110,13 @@ class OpenAIBackend(Backend):
 
     # One question
 
-    def _verdict(self, adapter: str, row: Row) -> Verdict:
+    def _verdict(self, adapter: str, row: Row) -> Score:
         ids = [*row.given, *row.expected, row.tokens.end]
         self._check_length(len(ids) + 1, "the server computes one token more than it is given")
         choice = self._ask({"model": self.models[adapter], "prompt": ids, **SCORED}, len(ids))
         found = self._found(choice, ids, len(row.given))
         verdict = judge(row, found, NEAR_TIE, alone=self.near_alone)
-        if isinstance(verdict, Verdict):
+        if isinstance(verdict, Score):
             return verdict
         return row.verdict(self._answer(adapter, verdict), found.margin)
 
@@ -142,7 +142,7 @@ class OpenAIBackend(Backend):
             before = min(before, margin)
         return Found(NEVER, 0, before, before, closest)
 
-    def _answer(self, adapter: str, row: Row) -> Answer:
+    def _answer(self, adapter: str, row: Row) -> Generation:
         tokens, given = row.tokens, row.begun
         needed, room = len(row.expected) - row.known + 1, row.limit
         if row.question.certain:
@@ -150,7 +150,7 @@ class OpenAIBackend(Backend):
         if self.max_length is not None:
             room = min(room, self.max_length - len(given))
         if room < 1:  # what a model has made too long has no answer
-            return Answer("", False)
+            return Generation("", False)
         # The server ends an answer with the base model's end token by itself.
         own = self.tokens[BASE].tokenizer.eos_token_id
         stop = {"stop_token_ids": [tokens.end]} if tokens.end != own else {}
@@ -172,7 +172,7 @@ class OpenAIBackend(Backend):
 
     def _ask(self, body: dict[str, Any], length: int) -> dict[str, Any]:
         """Return the one choice that the server gives."""
-        what = f"a request of {length:,} tokens to {clip(body['model'])}"
+        what = f"a request of {length:,} tokens to {quoted(body['model'])}"
         found = self.endpoint.ask(what, "/completions", {**body, **GREEDY})
         choices = found.get("choices")
         if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
@@ -194,7 +194,7 @@ class OpenAIBackend(Backend):
 
     def _nonsense(self, what: object, allowed: str) -> UserError:
         return UserError(
-            f"the server's answer lacks something: {self.endpoint.scrub(clip(what, 100))}",
+            f"the server's answer lacks something: {self.endpoint.scrub(quoted(what, 100))}",
             where=self.endpoint.url,
             allowed=allowed,
             next_step=f"take a version of vLLM that {GUIDE} names",
@@ -203,7 +203,7 @@ class OpenAIBackend(Backend):
     # Many questions
 
     def _each(
-        self, adapter: str, questions: Sequence[Ask], work: Callable[[str, Row], Result]
+        self, adapter: str, questions: Sequence[GenerateRequest], work: Callable[[str, Row], Result]
     ) -> Iterator[list[tuple[int, Result]]]:
         """Work on many questions to one adapter at the same time; yield results as they come."""
         if self._pool is not None:
@@ -214,7 +214,7 @@ class OpenAIBackend(Backend):
             for found in self._pool.imap_unordered(lambda row: (row.index, work(adapter, row)), rows):
                 yield [found]
 
-    def _rows(self, tokens: Tokens, questions: Sequence[Ask]) -> Iterator[Row]:
+    def _rows(self, tokens: Tokens, questions: Sequence[GenerateRequest]) -> Iterator[Row]:
         for start in range(0, len(questions), CHUNK):
             yield from spell_rows(tokens, questions, range(start, min(start + CHUNK, len(questions))))
 
@@ -263,17 +263,17 @@ def _served(
         else:
             found = [name] if name in ids else [one for one in ids if _plain(one) == _plain(name)]
         if len(found) > 1:
-            raise UserError(f"{name} may be each of {clip(found)}", where=url, next_step="serve one of them")
+            raise UserError(f"{name} may be each of {quoted(found)}", where=url, next_step="serve one of them")
         if found:
             models[name] = found[0]
         else:
             missing.append(name or "the base model alone")
     if missing:
-        modules = " ".join(f"{name}={shown(folder)}" for name in missing if (folder := folders.get(name)))
+        modules = " ".join(f"{name}={printable_path(folder)}" for name in missing if (folder := folders.get(name)))
         raise UserError(
             f"the server does not serve {', '.join(missing)}",
             where=url,
-            allowed=f"it serves {clip(', '.join(ids), 300)}",
+            allowed=f"it serves {quoted(', '.join(ids), 300)}",
             next_step=f"start it with --enable-lora --lora-modules {modules} (see {GUIDE})",
         )
     return models

@@ -11,7 +11,7 @@ from ...tm import VERSIONED, align_in, machine, operands
 from ...tm.expression import parse_raw
 from ...tm.machine import HALT
 from ...tm.successor import successor
-from ..calls import SLACK, Answer, Ask, Backend, Call, Verdict
+from ..calls import SLACK, Backend, GenerateRequest, Generation, Score, ScoreRequest
 from ..problems import operands_of, raw_question
 
 Change = Callable[[str, str, str], str]
@@ -35,28 +35,28 @@ class OracleBackend(Backend):
     def __init__(self, change: Change = lambda adapter, prompt, answer: answer) -> None:
         self.change = change
 
-    def verify_batches(self, adapter: str, calls: Sequence[Call]) -> Iterator[list[tuple[int, Verdict]]]:
+    def verify_batches(self, adapter: str, calls: Sequence[ScoreRequest]) -> Iterator[list[tuple[int, Score]]]:
         """Compare the machines' answers with what is expected."""
         for start in range(0, len(calls), BATCH):
             part = enumerate(calls[start : start + BATCH], start)
             yield [(index, self._verdict(adapter, call)) for index, call in part]
 
-    def decode_batches(self, adapter: str, asks: Sequence[Ask]) -> Iterator[list[tuple[int, Answer]]]:
+    def decode_batches(self, adapter: str, asks: Sequence[GenerateRequest]) -> Iterator[list[tuple[int, Generation]]]:
         """Give the machines' answers, cut where a model's decoding would give up."""
         for start in range(0, len(asks), BATCH):
             yield [(index, self._decoded(adapter, ask)) for index, ask in enumerate(asks[start : start + BATCH], start)]
 
-    def _verdict(self, adapter: str, call: Call) -> Verdict:
+    def _verdict(self, adapter: str, call: ScoreRequest) -> Score:
         text = self.answer(adapter, call.prompt, call.completion)
         right = text == call.completion
         at = None if right else len(commonprefix([text, call.completion]))
-        return Verdict(right, at, None, len(call.prompt) + len(call.completion) + 1, len(call.completion) + 1)
+        return Score(right, at, None, len(call.prompt) + len(call.completion) + 1, len(call.completion) + 1)
 
-    def _decoded(self, adapter: str, ask: Ask) -> Answer:
+    def _decoded(self, adapter: str, ask: GenerateRequest) -> Generation:
         text = self.answer(adapter, ask.prompt, ask.expected)
         room = len(ask.expected) + SLACK
         cut, ended = text[:room], len(text) < room
-        return Answer.to(ask.prompt, ask.expected, text, text=cut, ended=ended, decoded=len(cut) - ask.known)
+        return Generation.to(ask.prompt, ask.expected, text, text=cut, ended=ended, decoded=len(cut) - ask.known)
 
     def answer(self, adapter: str, prompt: str, expected: str) -> str:
         """Return the answer to a prompt; an empty text where it cannot be understood."""

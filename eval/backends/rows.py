@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import NamedTuple
 
-from ..calls import SLACK, Answer, Ask, Verdict
+from ..calls import SLACK, GenerateRequest, Generation, Score
 from .tokens import NO_WORD, Tokens
 
 # A lead smaller than this, in logits, can turn with the shape of a batch. Measured on the architectures of
@@ -21,7 +21,7 @@ class Row:
     """A question in tokens."""
 
     index: int  # of the question
-    question: Ask
+    question: GenerateRequest
     tokens: Tokens
     given: list[int]  # what the model reads
     expected: list[int]  # the right answer, without the end
@@ -62,7 +62,7 @@ class Row:
         """Number of tokens that the right answer can take, whatever they are."""
         return len(self.target.encode()) + SLACK
 
-    def answer(self, given: Sequence[int], *, margin: float | None, near: float) -> Answer:
+    def answer(self, given: Sequence[int], *, margin: float | None, near: float) -> Generation:
         """Return the answer that decoding gave.
 
         Args:
@@ -76,14 +76,14 @@ class Row:
         # What does not go on with the prompt is no answer to it, whatever it says.
         text = text[len(piece) :] if text.startswith(piece) else NO_WORD + text
         least = None if margin is None else min(margin, self.least) if self.known else margin
-        found = Answer.to(self.given, self.expected, whole, text=text, ended=ended, decoded=len(given))
+        found = Generation.to(self.given, self.expected, whole, text=text, ended=ended, decoded=len(given))
         return replace(found, margin=least, near_tie=least is not None and least < near, merges=self.merges)
 
-    def verdict(self, answer: Answer, margin: float | None = None) -> Verdict:
+    def verdict(self, answer: Generation, margin: float | None = None) -> Score:
         """Return the verdict that a decoded answer gives; ``margin``: of the forward pass, where there was one."""
         right = answer.ended and answer.text == self.question.expected
         missed = margin if margin is not None and margin <= 0 else None
-        return Verdict(
+        return Score(
             right,
             None if right else answer.at,
             answer.margin if right else missed,
@@ -95,7 +95,7 @@ class Row:
         )
 
 
-def spell_rows(tokens: Tokens, questions: Sequence[Ask], indices: Sequence[int]) -> Iterator[Row]:
+def spell_rows(tokens: Tokens, questions: Sequence[GenerateRequest], indices: Sequence[int]) -> Iterator[Row]:
     """Yield some of all questions in tokens, whatever a model can take."""
     chosen = [questions[index] for index in indices]
     spelled = tokens.spell([one.prompt for one in chosen], [one.expected for one in chosen])
@@ -117,7 +117,7 @@ class Found(NamedTuple):
     closest: float  # smallest distance of the likeliest token from the next one, up to the first wrong one
 
 
-def judge(row: Row, found: Found, near: float, *, alone: bool) -> Verdict | Row:
+def judge(row: Row, found: Found, near: float, *, alone: bool) -> Score | Row:
     """Return the verdict of a forward pass; where only decoding can tell, the row as it is to be decoded.
 
     Args:
@@ -136,4 +136,4 @@ def judge(row: Row, found: Found, near: float, *, alone: bool) -> Verdict | Row:
         return replace(row, known=found.first, limit=row.limit - found.first, least=found.before)
     margin = found.margin if isfinite(found.margin) else None
     at = None if right else found.first
-    return Verdict(right, at, margin, len(row.given) + size, size, None, close, row.merges)
+    return Score(right, at, margin, len(row.given) + size, size, None, close, row.merges)

@@ -10,7 +10,7 @@ from os.path import commonprefix
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...errors import UserError, clip, shown
+from ...errors import UserError, printable_path, quoted
 from ..calls import BASE
 from ..files import CHAT_TEMPLATE, TOKENIZER
 from ..template import read_template
@@ -61,7 +61,7 @@ class Tokens:
     @property
     def where(self) -> str:
         """Where the tokenizer comes from, for messages."""
-        return shown(str(self.tokenizer.name_or_path))
+        return printable_path(str(self.tokenizer.name_or_path))
 
     def _probe(self) -> None:
         """Find what stands around texts.
@@ -79,7 +79,7 @@ class Tokens:
             )
         self.end: int = tokenizer.convert_tokens_to_ids(end)
         if self.end is None or tokenizer.convert_ids_to_tokens(self.end) != end:
-            raise UserError(f"the end-of-text token {clip(end)} is no token of the tokenizer", where=self.where)
+            raise UserError(f"the end-of-text token {quoted(end)} is no token of the tokenizer", where=self.where)
         if chance := getattr(getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None), "dropout", None):
             raise UserError(
                 f"the tokenizer spells a text otherwise each time: its dropout is {chance:g}",
@@ -94,7 +94,7 @@ class Tokens:
         if at == len(whole) or not {self.end, tokenizer.eos_token_id}.issuperset(behind):
             # A model asked through the library would read them before its answer.
             raise UserError(
-                f"the tokenizer does not end a text where it ends: it makes {clip(self._decode(whole))} of {_PROBE!r}",
+                f"the tokenizer does not end a text at its end: it makes {quoted(self._decode(whole))} of {_PROBE!r}",
                 where=self.where,
                 allowed="tokenizers that put nothing behind a text but its end",
                 next_step=OWN,
@@ -127,7 +127,7 @@ class Tokens:
         found = [self.start + tokens for tokens in self.encode([self.template.render(text) for text in texts])]
         if not all(found):
             raise UserError(
-                f"the prompt {clip(texts[found.index([])])} has no token, so nothing can follow it",
+                f"the prompt {quoted(texts[found.index([])])} has no token, so nothing can follow it",
                 where=self.where,
                 allowed="tokenizers that know the characters of the machines' texts",
                 next_step=OWN,
@@ -244,7 +244,7 @@ def load_tokenizer(folder: Path | str, template: str | None = None, *, joined: b
     """
     from transformers import AutoTokenizer
 
-    with _silent(), refusing(shown(str(folder)), "cannot be loaded"):
+    with _silent(), refusing(printable_path(str(folder)), "cannot be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(
             str(folder), trust_remote_code=False, local_files_only=Path(folder).is_dir()
         )
@@ -268,7 +268,7 @@ def refusing(where: str, fails: str) -> Iterator[None]:
             raise
         reason = (str(error).strip() or type(error).__name__).split("\n")[0]
         raise UserError(
-            f"the tokenizer {fails}: {clip(reason, 300)}",
+            f"the tokenizer {fails}: {quoted(reason, 300)}",
             where=where,
             allowed="what save_pretrained of the transformers library writes, whole",
             next_step="copy or download its files again, or save it with the installed version of transformers",
@@ -338,7 +338,9 @@ def differences(tokens: Tokens, base: Tokens, texts: Sequence[str]) -> list[str]
             text for text, (one, two) in zip(texts, pairs, strict=True) if one != two
         ],
     }
-    ends = [f"an answer ends with {clip(own)} instead of {clip(its)}"] if (own, tokens.end) != (its, base.end) else []
+    ends = (
+        [f"an answer ends with {quoted(own)} instead of {quoted(its)}"] if (own, tokens.end) != (its, base.end) else []
+    )
     return ends + [
-        f"{what.format(f'{len(which):,}')}, such as {clip(which[0])}" for what, which in kinds.items() if which
+        f"{what.format(f'{len(which):,}')}, such as {quoted(which[0])}" for what, which in kinds.items() if which
     ]

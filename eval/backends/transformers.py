@@ -12,8 +12,8 @@ from typing import TypeVar
 
 import torch
 
-from ...errors import UserError, clip
-from ..calls import BASE, Answer, Ask, Backend, Call, Verdict
+from ...errors import UserError, quoted
+from ..calls import BASE, Backend, GenerateRequest, Generation, Score, ScoreRequest
 from .decoding import Decoded, decode_alone, decode_batch, longest_alike, takes_rows
 from .load import quiet, unless_full
 from .model import Model
@@ -98,24 +98,24 @@ class TransformersBackend(Backend):
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def verify_batches(self, adapter: str, calls: Sequence[Call]) -> Iterator[list[tuple[int, Verdict]]]:
+    def verify_batches(self, adapter: str, calls: Sequence[ScoreRequest]) -> Iterator[list[tuple[int, Score]]]:
         """Tell of each call whether greedy decoding gives its completion.
 
         Raises:
             UserError: a row is longer than the model can be, or does not fit into memory alone.
         """
         self.model.use(adapter)
-        questions = [Ask(call.prompt, call.completion) for call in calls]
+        questions = [GenerateRequest(call.prompt, call.completion) for call in calls]
         doubtful: list[Row] = []
         margins: dict[int, float] = {}
         ahead: tuple[list[Row], Scores] | None = None
 
-        def verdicts(batch: list[Row], scores: Scores) -> Iterator[tuple[int, Verdict]]:
+        def verdicts(batch: list[Row], scores: Scores) -> Iterator[tuple[int, Score]]:
             for row, found in zip(batch, scores.read(), strict=True):
                 if not found.closest >= 0:
                     raise _not_finite(adapter, row)
                 verdict = judge(row, found, self.near, alone=self.near_alone)
-                if isinstance(verdict, Verdict):
+                if isinstance(verdict, Score):
                     yield row.index, verdict
                 else:
                     doubtful.append(verdict)
@@ -130,7 +130,7 @@ class TransformersBackend(Backend):
         for answers in self._answers(adapter, doubtful):
             yield [(row.index, row.verdict(answer, margins.get(row.index))) for row, answer in answers]
 
-    def decode_batches(self, adapter: str, asks: Sequence[Ask]) -> Iterator[list[tuple[int, Answer]]]:
+    def decode_batches(self, adapter: str, asks: Sequence[GenerateRequest]) -> Iterator[list[tuple[int, Generation]]]:
         """Decode greedily.
 
         Raises:
@@ -138,17 +138,17 @@ class TransformersBackend(Backend):
         """
         self.model.use(adapter)
         rows = [row for chunk in self._rows(adapter, asks) for row in chunk]
-        yield [(row.index, Answer("", False)) for row in rows if row.limit < 1]
+        yield [(row.index, Generation("", False)) for row in rows if row.limit < 1]
         for answers in self._answers(adapter, [row for row in rows if row.limit > 0]):
             yield [(row.index, answer) for row, answer in answers]
 
-    def _passes(self, adapter: str, questions: Sequence[Ask], rest: list[Row]) -> Iterator[list[Row]]:
+    def _passes(self, adapter: str, questions: Sequence[GenerateRequest], rest: list[Row]) -> Iterator[list[Row]]:
         """Yield the rows that a forward pass can judge, and add the others to the rest."""
         for rows in self._rows(adapter, questions):
             rest += [replace(row, alone=True) for row in rows if row.length > self.longest_shared]
             yield sorted((row for row in rows if row.length <= self.longest_shared), key=lambda row: -row.length)
 
-    def _answers(self, adapter: str, rows: Iterable[Row]) -> Iterator[list[tuple[Row, Answer]]]:
+    def _answers(self, adapter: str, rows: Iterable[Row]) -> Iterator[list[tuple[Row, Generation]]]:
         """Decode rows: in batches what batches can decode, alone the rest."""
         apart: list[Row] = []
         together: list[Row] = []
@@ -169,12 +169,12 @@ class TransformersBackend(Backend):
         for row in apart:
             yield [(row, self._alone(adapter, row))]
 
-    def _answer(self, adapter: str, row: Row, found: Decoded) -> Answer:
+    def _answer(self, adapter: str, row: Row, found: Decoded) -> Generation:
         if isnan(found.margin):
             raise _not_finite(adapter, row)
         return row.answer(found.tokens, margin=found.margin, near=self.near)
 
-    def _alone(self, adapter: str, row: Row) -> Answer:
+    def _alone(self, adapter: str, row: Row) -> Generation:
         """Decode a row from its prompt, as the library does it; what may become right may take more tokens."""
         row = replace(row, known=0, limit=row.known + row.limit)
         most = row.most if self.room is None else min(row.most, self.room - len(row.given) + 1)
@@ -191,7 +191,7 @@ class TransformersBackend(Backend):
         with torch.inference_mode(), quiet():
             return [decode_alone(self.model, row.given, row.limit, row.tokens.end) for row in batch]
 
-    def _rows(self, adapter: str, questions: Sequence[Ask]) -> Iterator[list[Row]]:
+    def _rows(self, adapter: str, questions: Sequence[GenerateRequest]) -> Iterator[list[Row]]:
         """Tokenise questions, those with the longest texts first."""
         order = sorted(range(len(questions)), key=lambda i: -len(questions[i].prompt) - len(questions[i].expected))
         for start in range(0, len(order), CHUNK):
@@ -204,7 +204,7 @@ class TransformersBackend(Backend):
         Raises:
             UserError: the right answer is too long, or the model lacks tokens of it.
         """
-        where = clip(row.question.prompt)
+        where = quoted(row.question.prompt)
         if max(*row.given, *row.expected, row.tokens.end) >= self.model.vocabulary:
             words = f"{self.model.vocabulary:,}"
             raise UserError(f"the tokenizer has tokens that the model lacks: it knows {words}", where=where)
@@ -280,6 +280,6 @@ class TransformersBackend(Backend):
 def _not_finite(adapter: str, row: Row) -> UserError:
     return UserError(
         f"{f'the adapter {adapter}' if adapter != BASE else 'the base model'} gives logits that are not finite",
-        where=f"a row of {row.length:,} tokens: {clip(row.question.prompt)}",
+        where=f"a row of {row.length:,} tokens: {quoted(row.question.prompt)}",
         next_step="--dtype float32; if that fails too, its weights are damaged",
     )

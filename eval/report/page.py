@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...atomic import put
-from ...errors import UserError, shell_quoted, shown, telling_of_full_disk
+from ...errors import UserError, printable_path, shell_quoted, telling_of_full_disk
 from ...schemas import RESULTS
 from ..compare import in_short
 from ..problems import RAW
@@ -50,7 +50,7 @@ def report(results: str, runs: Sequence[str], out: str) -> None:
     if not path.name or path.is_dir() or "://" in out:
         raise UserError(
             "a report is a file on this machine",
-            where=f"--out {shown(out)}",
+            where=f"--out {printable_path(out)}",
             allowed="a file name, such as report.html",
         )
     database = Database(Path(results))
@@ -59,11 +59,11 @@ def report(results: str, runs: Sequence[str], out: str) -> None:
     finally:
         database.close()
     page = render(numbers).encode()
-    with telling_of_full_disk(shown(out), "make room and run the same command again, or choose another --out"):
+    with telling_of_full_disk(printable_path(out), "make room and run the same command again, or choose another --out"):
         put(path, page, f"{os.getpid()}-")
     size = f"{len(page) / 1e6:.1f} MB" if len(page) >= 1e6 else f"{len(page) / 1e3:.0f} kB"
     num = len(numbers.runs)
-    print(f"{shown(out)}: {num} run{'s' * (num > 1)}, {len(numbers.panels)} tasks and modes, {size}")
+    print(f"{printable_path(out)}: {num} run{'s' * (num > 1)}, {len(numbers.panels)} tasks and modes, {size}")
     for why, command in left_out(numbers):
         print(why, command)
     print(f"open it:  {'open' if os.uname().sysname == 'Darwin' else 'xdg-open'} {shell_quoted(out)}")

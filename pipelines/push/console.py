@@ -9,7 +9,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from ...errors import UserError, shell_quoted, shown
+from ...errors import UserError, printable_path, shell_quoted
 from ..console import _size
 from ..terminal import open_console, print_table
 from .dataset import Pushed
@@ -72,8 +72,10 @@ def push_with_progress(
 def _command(directory: str, repo: str | None, to: str | None, revision: str, private: bool) -> str:
     """Return the command line of a push; it goes on where one stopped."""
     parts = [f"caef-data push {shell_quoted(directory)}"]
-    parts += [f"{option} {shlex.quote(shown(value))}" for option, value in (("--repo", repo), ("--to", to)) if value]
-    parts += [f"--revision {shlex.quote(shown(revision))}"] if revision != MAIN else []
+    parts += [
+        f"{option} {shlex.quote(printable_path(value))}" for option, value in (("--repo", repo), ("--to", to)) if value
+    ]
+    parts += [f"--revision {shlex.quote(printable_path(revision))}"] if revision != MAIN else []
     return " ".join([*parts, *(["--private"] if private else [])])
 
 
@@ -92,14 +94,14 @@ def _print_pushed(pushed: Pushed, command: str, console: Console) -> None:
         ("deleted", changes.deleted),
     ):
         for path in paths[:LISTED] if pushed.dry_run else ():
-            console.print(f"{name:9}{shown(path)}", soft_wrap=True)
+            console.print(f"{name:9}{printable_path(path)}", soft_wrap=True)
         if pushed.dry_run and len(paths) > LISTED:
             console.print(f"{name:9}... and {len(paths) - LISTED:,} more", soft_wrap=True)
     print_table(console, table)
     if pushed.dry_run:
-        console.print(f"nothing was changed at {shown(pushed.place)}; push it with: {command}", soft_wrap=True)
+        console.print(f"nothing was changed at {printable_path(pushed.place)}; push it with: {command}", soft_wrap=True)
         return
     moved = f"{len(changes.moved):,} files, {_size(changes.bytes)} moved"
-    notes = "".join(f", {name} {shown(text)}" for name, text in pushed.notes.items())
-    for line in (moved, f"{shown(pushed.place)}{notes}", f"load it: {pushed.load}"):
+    notes = "".join(f", {name} {printable_path(text)}" for name, text in pushed.notes.items())
+    for line in (moved, f"{printable_path(pushed.place)}{notes}", f"load it: {pushed.load}"):
         console.print(line, soft_wrap=True)

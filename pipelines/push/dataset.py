@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...errors import UserError, shell_quoted, shown
+from ...errors import UserError, printable_path, shell_quoted
 from ..build import resumed
 from ..card import Loads, card, renewed_card, replaceable_card
 from ..folder import Folder
@@ -64,13 +64,13 @@ def open_dataset(directory: str, loads: Loads, progress: Progress) -> Iterator[D
     """
     folder = open_folder(directory)
     if not folder.local:
-        raise UserError("push takes a folder on this machine", where=shown(directory))
+        raise UserError("push takes a folder on this machine", where=printable_path(directory))
     if not folder.path.is_dir():
         read_manifest(folder.path)  # which says what is wrong
     with folder.lock(shared=True):
         if unfinished := folder.unfinished():
             again = resumed(unfinished, directory)
-            raise UserError("a build of this folder is not finished", where=shown(directory), next_step=again)
+            raise UserError("a build of this folder is not finished", where=printable_path(directory), next_step=again)
         shards = _checked(folder, directory, progress)
         manifest = folder.manifest()
         mine = renewed_card(manifest, folder, replaceable_card(manifest, folder), loads)
@@ -82,9 +82,11 @@ def _checked(folder: Folder, directory: str, progress: Progress) -> tuple[File, 
     """Return the shards of a folder, in order of their paths, once every byte is what the manifest says."""
     manifest = read_manifest(folder.path)
     if not manifest.shards:
-        raise UserError("this dataset has no shards", where=shown(directory), next_step="caef-data build --help")
+        raise UserError(
+            "this dataset has no shards", where=printable_path(directory), next_step="caef-data build --help"
+        )
     findings = check_files(folder.path, manifest)
-    off = [f"{shown(finding.path)} {finding.message}" for finding in findings]
+    off = [f"{printable_path(finding.path)} {finding.message}" for finding in findings]
     shards = tuple(File(one.path, one.bytes, one.sha256) for one in sorted(manifest.shards, key=lambda one: one.path))
     done, total = 0, sum(shard.bytes for shard in shards)
     for shard in shards if not off else ():
@@ -97,7 +99,7 @@ def _checked(folder: Folder, directory: str, progress: Progress) -> tuple[File, 
         again = f"caef-data verify {shell_quoted(directory)}, then build it again: what is intact is kept"
         raise UserError(
             f"the folder differs from its manifest: {listed(off, '; ')}",
-            where=shown(directory),
+            where=printable_path(directory),
             next_step=remove(foreign) if len(foreign) == len(off) else again,
         )
     return shards

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import UserError, clip, shown
+from ...errors import UserError, printable_path, quoted
 from ..card import first_split, from_folder
 from ..manifest import CARD, MANIFEST
 from ..settings import REPO
@@ -58,11 +58,11 @@ def push_to_hub(
         raise UserError("push needs the name of a repository", next_step="add --repo user/name")
     if not REPO.fullmatch(name) or re.search(r"\.\.|--|[-.](/|$)|\.git$", name):
         raise UserError(
-            f"{clip(name)} cannot be the name of a repository",
+            f"{quoted(name)} cannot be the name of a repository",
             allowed="user/name: letters, digits, - _ . and no more than 96 of them",
         )
     if BRANCH.fullmatch(revision) is None:
-        raise UserError(f"{clip(revision)} cannot be a branch", allowed="letters, digits, _ . - and / inside")
+        raise UserError(f"{quoted(revision)} cannot be a branch", allowed="letters, digits, _ . - and / inside")
     hub = HubCalls(name, again, progress.say)
     with open_dataset(directory, partial(from_folder, place=name), progress) as dataset, hub.quiet():
         return _Push(hub, dataset, revision, progress).run(private, dry_run)
@@ -111,8 +111,8 @@ class _Push:
                 changes = self.compare(state)
                 if made == state.head and changes.paths:
                     raise UserError(
-                        f"what arrived is not what was sent: {listed(list(map(shown, changes.paths)))}",
-                        where=f"{self.hub.url}, commit {shown(str(state.head))}; it is not tagged",
+                        f"what arrived is not what was sent: {listed(list(map(printable_path, changes.paths)))}",
+                        where=f"{self.hub.url}, commit {printable_path(str(state.head))}; it is not tagged",
                         next_step=f"push again: {self.hub.again}",
                     )
             if not changes.paths:
@@ -256,7 +256,7 @@ class _Push:
             pass
         raise UserError(
             "a file changed while it was being pushed",
-            where=shown(file.path),
+            where=printable_path(file.path),
             next_step="caef-data verify, then push again",
         )
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from ...errors import UserError, clip, shown
+from ...errors import UserError, printable_path, quoted
 from ...retry import Retries, chain, status_of, unknown_host
 
 QUERY = re.compile(r"(https?://[^\s'\"?]*)\?[^\s'\"]*")  # signed URLs carry the right to write in their query
@@ -70,13 +70,13 @@ class HubCalls:
         """Return what the user can do about an error that no waiting mends."""
         status, where = status_of(error), f"{what}, {self.name}"
         words = [getattr(one, "server_message", None) for one in chain(error)]
-        said = clip(self._scrub(str(next(filter(None, words), error)).strip()), 300)
+        said = quoted(self._scrub(str(next(filter(None, words), error)).strip()), 300)
         token = f"a token with the right to write ({SETTINGS}/tokens)"
         what, next_step = f"the Hub refuses (HTTP {status}): {said}", f"when that is mended: {self.again}"
         if any(type(one).__name__ == "OfflineModeIsEnabled" for one in chain(error)):
             what, next_step = "the Hub's client is set to work offline", f"unset HF_HUB_OFFLINE, then: {self.again}"
         elif unknown_host(error):
-            what = f"this machine finds no server of the name in {shown(self.api.endpoint)}"
+            what = f"this machine finds no server of the name in {printable_path(self.api.endpoint)}"
             next_step = f"look at the network, and at HF_ENDPOINT if that is set, then: {self.again}"
         elif status in (402, 413, 507) or (status == 403 and QUOTA.search(said)):
             what = f"the Hub has no room left for this: {said}"
@@ -107,7 +107,7 @@ class HubCalls:
         handlers, propagates = logger.handlers, logger.propagate
         listener = logging.Handler(logging.WARNING)
         listener.emit = lambda record: self.say(  # type: ignore[method-assign]
-            f"the Hub's client: {clip(self._scrub(record.getMessage()), 200)}"
+            f"the Hub's client: {quoted(self._scrub(record.getMessage()), 200)}"
         )
         disable_progress_bars()
         logger.handlers, logger.propagate = [listener], False

@@ -8,7 +8,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
-from ...errors import shown
+from ...errors import printable_path
 from ..console import LINE_EVERY, _size
 from ..terminal import Bar
 
@@ -51,8 +51,8 @@ class Progress:
         self.files, self.bytes = self.files + 1, self.bytes + size
         rate = self.bytes / max(time.perf_counter() - self.start, 1e-6) / 1e6
         done = f"{self.files:,} of {self.total_files:,} files, {rate:,.1f} MB/s"
-        self.bar.update(self.task, completed=self.bytes, description=shown(path), rate=done)
-        self._line(f"{shown(path)}: {_size(self.bytes)} of {_size(self.total)}, {done}")
+        self.bar.update(self.task, completed=self.bytes, description=printable_path(path), rate=done)
+        self._line(f"{printable_path(path)}: {_size(self.bytes)} of {_size(self.total)}, {done}")
 
     def _line(self, text: str) -> None:
         """Say it where there is no bar, now and then."""

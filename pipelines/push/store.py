@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ...errors import UserError, shown, telling_of_full_disk
+from ...errors import UserError, printable_path, telling_of_full_disk
 from ..card import first_split, loads_from
 from ..folder import Folder
 from ..manifest import CARD, MANIFEST, PLAN, STATE, manifest_from, shard_records
@@ -37,7 +37,7 @@ def push_to_store(directory: str, to: str, *, dry_run: bool, again: str, progres
     """
     target = open_folder(to).absolute()
     with open_dataset(directory, loads_from(target.name), progress) as dataset, _held(target, dataset, dry_run):
-        with telling_of_full_disk(shown(target.name), f"make room, then: {again}"):
+        with telling_of_full_disk(printable_path(target.name), f"make room, then: {again}"):
             return _Push(dataset, target, progress).run(dry_run)
 
 
@@ -49,7 +49,7 @@ def _held(target: Folder, dataset: Dataset, dry_run: bool) -> Iterator[None]:
         if target.path.is_dir() and os.path.samefile(target.path, dataset.folder.path):
             what = "this is the folder itself"
         if what:
-            raise UserError(what, where=shown(target.name), next_step="choose another --to")
+            raise UserError(what, where=printable_path(target.name), next_step="choose another --to")
         target.check_links()
     if dry_run:
         yield
@@ -89,7 +89,7 @@ class _Push:
 
     def manifest(self, before: bytes | None, there: Mapping[str, int]) -> dict[str, Any]:
         """Return the manifest there, or the one that a stopped push took away; refuse a place of somebody else's."""
-        where = shown(self.target.name)
+        where = printable_path(self.target.name)
         if PLAN in there:
             raise UserError("an unfinished build lies there", where=where, next_step=f"caef-data info {where}")
         stopped = any(path.startswith(f"{ASIDE}/") for path in there)
@@ -132,7 +132,7 @@ class _Push:
         if wrong:
             raise UserError(
                 f"what arrived is not what was sent: {listed(wrong)}",
-                where=shown(self.target.name),
+                where=printable_path(self.target.name),
                 next_step="run the same command again: files that arrived are kept, and what was there is untouched",
             )
 
@@ -149,7 +149,7 @@ class _Push:
         else:
             raise UserError(
                 "this shard has vanished during the push",
-                where=shown(here),
+                where=printable_path(here),
                 next_step="put it back and run the same command again: files that arrived are kept",
             )
         if self.target.equals(path, file.bytes, file.sha256):
@@ -160,7 +160,7 @@ class _Push:
     def put_in_place(self, files: Sequence[File], changes: Changes, before: bytes | None, card: bytes | None) -> None:
         """Replace the old dataset by the new one, whose files all lie aside, unless somebody else pushes there too."""
         if self.target.read(MANIFEST) != before or self.target.read(CARD) != card:
-            where = shown(self.target.name)
+            where = printable_path(self.target.name)
             raise UserError("the dataset there has changed during this push", where=where, next_step=AGAIN)
         if before is not None:
             self.target.put(BEFORE, before)
@@ -174,7 +174,7 @@ class _Push:
         if missing:
             raise UserError(
                 f"files there have changed during this push: {listed(missing)}",
-                where=shown(self.target.name),
+                where=printable_path(self.target.name),
                 next_step=AGAIN,
             )
         self.move(MANIFEST)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ...errors import UserError, clip, nearest
+from ...errors import UserError, did_you_mean, quoted
 from ...tm import columns
 from ...tm.classes import Coordinates, OperandDistribution, Variant
 from ...tm.columns import Bool, Number, Operands
@@ -203,7 +203,7 @@ def law(named: str | OperandDistribution) -> OperandDistribution:
         UserError: there is none of this name.
     """
     if isinstance(named, str) and named not in LAWS:
-        raise UserError(f"there is no law {clip(named)}{nearest(named, LAWS)}", allowed=", ".join(LAWS))
+        raise UserError(f"there is no law {quoted(named)}{did_you_mean(named, LAWS)}", allowed=", ".join(LAWS))
     return LAWS[named] if isinstance(named, str) else named
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...errors import UserError, clip, nearest
+from ...errors import UserError, did_you_mean, quoted
 from ...tm import columns
 from ...tm.classes import Coordinates, OperandDistribution
 from ...tm.columns import I64, U8, Bool, Number, Operands
@@ -338,6 +338,6 @@ def families(machine: Machine) -> tuple[Family, ...]:
     """Return the stress families of a task; raises UserError where its machine names unknown ones."""
     named = machine.stress or ("mask" if machine.unary else "pairs")
     if named not in FAMILIES:
-        what = f"{machine.name}: there are no stress families {clip(named)}{nearest(named, FAMILIES)}"
+        what = f"{machine.name}: there are no stress families {quoted(named)}{did_you_mean(named, FAMILIES)}"
         raise UserError(what, allowed=", ".join(FAMILIES))
     return FAMILIES[named]

@@ -6,7 +6,7 @@ A prompt ends with the last lines of the machine called, a completion with its f
 from functools import cached_property
 from typing import ClassVar
 
-from ...errors import clip
+from ...errors import quoted
 from .closed import Add, Equal, GreaterThan, LeftMask, LessThan, Problem, Reflection, first_lines, last_line
 from .text import HALT, tape
 
@@ -174,9 +174,9 @@ def problem(task: str, a: str, b: str | None) -> Problem | str:
     """Return the problem, or what is wrong with its operands."""
     for name, text in (("a", a), ("b", b)) if b is not None or task != "left_mask" else (("a", a),):
         if not isinstance(text, str) or not (text.isascii() and text.isdigit()):
-            return f"operand {name} must be a decimal string, found {clip(text)}"
+            return f"operand {name} must be a decimal string, found {quoted(text)}"
         if text[0] == "0" and text != "0":
-            return f"operand {name} has leading zeros: {clip(text)}"
+            return f"operand {name} has leading zeros: {quoted(text)}"
         if len(text) > MAX_DIGITS:
             return f"operand {name} has {len(text):,} digits; at most {MAX_DIGITS:,} can be checked"
     wrong = _law(task, a, b or "")
@@ -185,13 +185,13 @@ def problem(task: str, a: str, b: str | None) -> Problem | str:
 
 def _law(task: str, a: str, b: str) -> str | None:
     if task == "sub":
-        return f"sub needs a >= b, found {clip(a)} - {clip(b)}" if (len(a), a) < (len(b), b) else None
+        return f"sub needs a >= b, found {quoted(a)} - {quoted(b)}" if (len(a), a) < (len(b), b) else None
     if task in ("mul", "div"):
         return f"{task} needs b >= 1" if b == "0" else None
     if task == "left_mask":
-        return f"left_mask has one operand, found b = {clip(b)}" if b else None
+        return f"left_mask has one operand, found b = {quoted(b)}" if b else None
     if task == "reflection" and a.strip("9"):
-        return f"reflection needs an a of nines only, found {clip(a)}"
+        return f"reflection needs an a of nines only, found {quoted(a)}"
     if task == "reflection" and len(b) > len(a):
-        return f"reflection needs b <= a, found {clip(a)}, {clip(b)}"
+        return f"reflection needs b <= a, found {quoted(a)}, {quoted(b)}"
     return None

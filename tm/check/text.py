@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 
-from ...errors import clip
+from ...errors import quoted
 
 HALT = "No command to execute. Halt state."
 _CHUNK = 4_000  # Python refuses to convert more than 4,300 digits at once
@@ -41,7 +41,7 @@ def shown(value: object) -> str:
     """Return a value for a message; Python refuses to print integers of more than 4,300 digits."""
     if type(value) is int and abs(value) >= 10**30:
         return f"a number of {value.bit_length():,} bits"
-    return str(value) if type(value) is int else clip(value)
+    return str(value) if type(value) is int else quoted(value)
 
 
 def difference(expected: str, found: str) -> str:
@@ -50,5 +50,5 @@ def difference(expected: str, found: str) -> str:
     at = min(len(expected), len(found)) if at is None else at
     line, column = expected.count("\n", 0, at) + 1, at - (expected.rfind("\n", 0, at) + 1) + 1
     ends = "the end of the text"
-    want, have = (clip(text[at : at + 200], 30) if text[at:] else ends for text in (expected, found))
+    want, have = (quoted(text[at : at + 200], 30) if text[at:] else ends for text in (expected, found))
     return f"line {line}, column {column}: expected {want}, found {have}"
