@@ -1,14 +1,13 @@
 """The Hub as a place to read from: a repository's files at one commit, in the cache of huggingface_hub.
 
 Names are ``hf://datasets/user/name@revision/folder``, ``hf://user/name`` for a model, or short ``user/name@revision``.
-Only data is downloaded: files of the kinds in ``KINDS``; nothing that was downloaded is ever run.
+Only files of the kinds in ``KINDS`` are downloaded; nothing that was downloaded is ever run.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -27,8 +26,8 @@ Kind = Literal["model", "dataset"]
 Say = Callable[[str], object]
 KINDS = (".json", ".jsonl", ".safetensors", ".parquet", ".txt", ".model", ".jinja")  # configs, tokenizers, data
 SHORT = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[^\s@]+)?", re.ASCII)
-PREFIX = {"model": "hf://models/", "dataset": "hf://datasets/"}
-LARGE = 10 * 2**20  # bytes: what is said before it is downloaded
+PREFIX = {"model": "hf://", "dataset": "hf://datasets/"}
+LARGE = 10 * 2**20  # bytes: larger downloads are announced
 TIMEOUT = 30.0  # seconds that the Hub may take to say which commit a revision is
 
 
@@ -53,9 +52,18 @@ class HubPlace:
     short: bool = False
 
     def __str__(self) -> str:
-        kind = "datasets/" if self.kind == "dataset" else ""
         revision = f"@{self.revision}" if self.revision else ""
-        return f"hf://{kind}{self.name}{revision}{'/' if self.inside else ''}{self.inside}"
+        return f"{PREFIX[self.kind]}{self.name}{revision}/{self.inside}".rstrip("/")
+
+    @property
+    def repo(self) -> dict[str, Any]:
+        """The repository, as the calls of the Hub's client name it."""
+        return {"repo_id": self.name, "repo_type": self.kind}
+
+    @property
+    def start(self) -> str:
+        """How the paths of its files begin inside the repository."""
+        return f"{self.inside}/" if self.inside else ""
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ class HubFiles:
 
     Args:
         place: the repository, with the commit as its revision.
-        revision: what the Hub's client takes for this commit.
+        revision: the commit, for the calls of the Hub's client.
         sizes: bytes of each file below ``place.inside``, by its path from there.
         offline: the Hub could not be reached: only what the cache holds can be had.
     """
@@ -81,33 +89,25 @@ def hub_place(text: str, kind: Kind, option: str | None = None) -> HubPlace | No
     Raises:
         UserError: it begins with ``hf://`` and names no repository of this kind.
     """
-    short = SHORT.fullmatch(text)
+    short = SHORT.fullmatch(text) is not None
     if not short and not text.startswith("hf://"):
         return None
-    with hub_installed(text):
+    where, allowed = printable_path(text), f"{PREFIX[kind]}user/name, with @revision and /folder behind it if need be"
+    with _hub_installed(text):
         from huggingface_hub import parse_hf_uri
         from huggingface_hub.errors import HfUriError
     try:
-        found = parse_hf_uri(text if not short else PREFIX[kind] + text)
+        uri = parse_hf_uri(PREFIX[kind] + text if short else text)
     except HfUriError as error:
         if short:  # it looked like a name, and can be none
             return None
-        raise UserError(
-            f"this names nothing on the Hub: {quoted(str(error), 200)}",
-            where=printable_path(text),
-            allowed=_example(kind),
-        ) from error
-    if found.type != kind:
-        raise UserError(
-            f"a {kind} is needed here, this names a {found.type}", where=printable_path(text), allowed=_example(kind)
-        )
-    for path in (found.path_in_repo, found.revision or ""):
+        what = f"this names nothing on the Hub: {quoted(str(error), 200)}"
+        raise UserError(what, where=where, allowed=allowed) from error
+    if uri.type != kind:
+        raise UserError(f"a {kind} is needed here, this names a {uri.type}", where=where, allowed=allowed)
+    for path in (uri.path_in_repo, uri.revision or ""):
         _check_path(path, text)
-    return HubPlace(kind, found.id, found.revision, found.path_in_repo.rstrip("/"), option, bool(short))
-
-
-def _example(kind: Kind) -> str:
-    return f"hf://{'datasets/' if kind == 'dataset' else ''}user/name, with @revision and /folder behind it if need be"
+    return HubPlace(kind, uri.id, uri.revision, uri.path_in_repo.rstrip("/"), option, short)
 
 
 def local_or_hub(text: str, kind: Kind, option: str, say: Say) -> Path | HubPlace:
@@ -117,12 +117,12 @@ def local_or_hub(text: str, kind: Kind, option: str, say: Say) -> Path | HubPlac
         UserError: it begins with ``hf://`` and names no repository of this kind.
     """
     path = Path(os.path.expanduser(text))
-    if not text.startswith("hf://") and os.path.lexists(path):
-        if SHORT.fullmatch(text):
-            name = printable_path(text)
-            say(f"{option} {name} is read from this machine; for the Hub's: {PREFIX[kind]}{name}")
-        return path
-    return hub_place(text, kind, option) or path
+    if text.startswith("hf://") or not os.path.lexists(path):
+        return hub_place(text, kind, option) or path
+    if SHORT.fullmatch(text):
+        name = printable_path(text)
+        say(f"{option} {name} is read from this machine; for the Hub's: {PREFIX[kind]}{name}")
+    return path
 
 
 def look_up(place: HubPlace, say: Say) -> HubFiles:
@@ -134,22 +134,20 @@ def look_up(place: HubPlace, say: Say) -> HubFiles:
         UserError: there is no such repository, revision or folder that the user may see, or no answer and nothing in
             the cache; or the repository names files outside of it.
     """
-    with hub_installed(str(place)), _explained(place):
+    with _hub_installed(str(place)), _explained(place):
         revision, offline = _resolve(place)
         listed = _listed(place, revision, offline)
-    start = f"{place.inside}/" if place.inside else ""
-    inside = {path.removeprefix(start): size for path, size in listed.items() if path.startswith(start)}
-    sizes = {path: size for path, size in inside.items() if _is_data(path)}
+    inside = {path.removeprefix(place.start): size for path, size in listed.items() if path.startswith(place.start)}
+    sizes = {path: size for path, size in inside.items() if path.endswith(KINDS) or os.path.basename(path) == CARD}
     for path in sizes:
         _check_path(path, str(place))
-    at = replace(place, revision=str(revision.resolved))
+    commit = replace(place, revision=str(revision.resolved))
     if offline:
-        say(f"the Hub cannot be reached: {at} is read from this machine's cache")
+        say(f"the Hub cannot be reached: {commit} is read from this machine's cache")
     if not sizes:
-        raise UserError(
-            f"there is nothing here that could be read: no {', no '.join(KINDS)}", where=f"{place.option or ''} {place}"
-        )
-    return HubFiles(at, revision, sizes, offline)
+        what = f"there is nothing here that could be read: no {', no '.join(KINDS)}"
+        raise UserError(what, where=f"{place.option or ''} {place}")
+    return HubFiles(commit, revision, sizes, offline)
 
 
 def _resolve(place: HubPlace) -> tuple[ResolvedRevision, bool]:
@@ -158,24 +156,16 @@ def _resolve(place: HubPlace) -> tuple[ResolvedRevision, bool]:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-    api, where = HfApi(), {"repo_id": place.name, "repo_type": place.kind, "revision": place.revision}
-    offline = False
-    if re.fullmatch("[0-9a-f]{40}", place.revision or "") is None:
-        try:
-            api.repo_info(**where, timeout=TIMEOUT)
-        except (httpx2.TransportError, OfflineModeIsEnabled):
-            offline = True
-        except HfHubHTTPError as error:
-            if error.response.status_code < 500:
-                raise
-            offline = True
+    api, offline = HfApi(), False
     try:
-        return api.resolve_revision(**where, local_files_only=offline), offline
-    except Exception:
-        if not offline:
+        api.repo_info(**place.repo, revision=place.revision, timeout=TIMEOUT)
+    except (httpx2.TransportError, OfflineModeIsEnabled):
+        offline = True
+    except HfHubHTTPError as error:
+        if error.response.status_code < 500:
             raise
-        api.repo_info(**where, timeout=TIMEOUT)  # nothing in the cache: the Hub's own failure is what there is to tell
-        return api.resolve_revision(**where), False
+        offline = True
+    return api.resolve_revision(**place.repo, revision=place.revision, local_files_only=offline), offline
 
 
 def _listed(place: HubPlace, revision: ResolvedRevision, offline: bool) -> dict[str, int]:
@@ -184,15 +174,14 @@ def _listed(place: HubPlace, revision: ResolvedRevision, offline: bool) -> dict[
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
     from huggingface_hub.hf_api import RepoFile
 
-    where: dict[str, Any] = {"repo_id": place.name, "repo_type": place.kind}
     try:
-        nodes: list[Any] = get_cached_repo_tree(**where, revision=revision)  # a commit never changes
+        nodes: list[Any] = get_cached_repo_tree(**place.repo, revision=revision)  # a commit never changes
     except CachedRepoTreeNotFoundError:
         if offline:
-            folder = Path(snapshot_download(**where, revision=revision, local_files_only=True))
+            folder = Path(snapshot_download(**place.repo, revision=revision, local_files_only=True))
             paths = [path for path in folder.rglob("*") if path.is_file()]
             return {str(path.relative_to(folder)): path.stat().st_size for path in paths}
-        nodes = list(HfApi().list_repo_tree(**where, revision=revision.resolved, recursive=True))
+        nodes = list(HfApi().list_repo_tree(**place.repo, revision=revision.resolved, recursive=True))
     return {node.path: int(node.size) for node in nodes if isinstance(node, RepoFile)}
 
 
@@ -207,25 +196,22 @@ def download(files: HubFiles, wanted: Callable[[str], bool], say: Say) -> Path:
     Raises:
         UserError: a file cannot be had, or none is wanted.
     """
-    place = files.place
-    paths = [path for path in files.sizes if wanted(path)]
+    place, paths = files.place, [path for path in files.sizes if wanted(path)]
     if not paths:
         raise UserError("nothing here is what is looked for", where=f"{place.option or ''} {place}".strip())
-    with hub_installed(str(place)), _explained(place), _quiet():
+    with _hub_installed(str(place)), _explained(place):
         from huggingface_hub import snapshot_download, try_to_load_from_cache
 
-        start = f"{place.inside}/" if place.inside else ""
-        at = {"repo_id": place.name, "repo_type": place.kind}
-        missing = [
-            path
-            for path in paths
-            if not isinstance(try_to_load_from_cache(filename=start + path, revision=place.revision, **at), str)
-        ]
+        def is_cached(path: str) -> bool:
+            return isinstance(try_to_load_from_cache(**place.repo, filename=path, revision=place.revision), str)
+
+        missing = [path for path in paths if not is_cached(place.start + path)]
         size = sum(files.sizes[path] for path in missing)
         if size >= LARGE:
             say(f"downloading {len(missing):,} files, {size / 1e6:,.1f} MB, of {place}")
+        patterns = _patterns(place.start, paths)
         folder = snapshot_download(
-            **at, revision=files.revision, local_files_only=files.offline, allow_patterns=_patterns(start, paths)
+            **place.repo, revision=files.revision, local_files_only=files.offline, allow_patterns=patterns
         )
     return Path(folder) / place.inside
 
@@ -235,27 +221,19 @@ def _patterns(start: str, paths: list[str]) -> list[str]:
     if len(paths) <= 100:
         return [escape(start + path) for path in paths]
     kinds = {(os.path.dirname(path), os.path.splitext(path)[1]) for path in paths}
-    return [escape(f"{start}{folder}{'/' if folder else ''}") + f"*{kind}" for folder, kind in sorted(kinds)]
-
-
-def _is_data(path: str) -> bool:
-    name = path.rpartition("/")[2]
-    return name == CARD or name.endswith(KINDS)
+    return [f"{escape(os.path.join(start, folder, ''))}*{kind}" for folder, kind in sorted(kinds)]
 
 
 def _check_path(path: str, where: str) -> None:
     """Refuse a path that leads out of its repository, or that a terminal would not show as it is."""
     parts = path.rstrip("/").split("/") if path else []
-    if any(part in ("", ".", "..") for part in parts) or "\\" in path or not path.isprintable() or "\0" in path:
-        raise UserError(
-            f"this repository names a file that is not inside it: {quoted(path)}",
-            where=printable_path(where),
-            next_step="leave it alone",
-        )
+    if any(part in ("", ".", "..") for part in parts) or "\\" in path or not path.isprintable():
+        what = f"this repository names a file that is not inside it: {quoted(path)}"
+        raise UserError(what, where=printable_path(where), next_step="leave it alone")
 
 
 @contextmanager
-def hub_installed(what: str) -> Iterator[None]:
+def _hub_installed(what: str) -> Iterator[None]:
     """Tell the user how to install the Hub's client, where it is missing."""
     try:
         yield
@@ -267,78 +245,55 @@ def hub_installed(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Show the client's progress bars on a terminal alone."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    if sys.stderr.isatty() or are_progress_bars_disabled():
-        yield
-        return
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        enable_progress_bars()
-
-
-@contextmanager
 def _explained(place: HubPlace) -> Iterator[None]:
     """Turn what the Hub's client raises into one message."""
     import httpx2
     from huggingface_hub import errors
 
     not_held = (errors.RevisionResolutionError, errors.CachedRepoTreeNotFoundError, errors.LocalEntryNotFoundError)
+    silent = (*not_held, errors.OfflineModeIsEnabled, httpx2.TransportError)
+    no_folder = f"; and there is no folder {printable_path(place.name)} here" if place.short else ""
     try:
         yield
-    except (*not_held, httpx2.HTTPError, errors.OfflineModeIsEnabled, OSError, ValueError) as error:
-        ours = isinstance(error, (*not_held, httpx2.HTTPError))
-        if isinstance(error, OSError) and error.errno is not None and not ours:
+    except (*silent, httpx2.HTTPError, OSError, ValueError) as error:
+        known = isinstance(error, (*silent, httpx2.HTTPError))
+        if isinstance(error, OSError) and error.errno is not None and not known:
             raise  # the disk is full, the cache may not be written
-        raise _refused(place, error, isinstance(error, not_held)) from error
+        if isinstance(error, silent) or getattr(getattr(error, "response", None), "status_code", 0) >= 500:
+            held = (
+                "holds only a part of it" if isinstance(error, errors.IncompleteSnapshotError) else "does not hold it"
+            )
+            raise UserError(
+                f"the Hub cannot be reached, and this machine's cache {held} it: {place}{no_folder}",
+                where=place.option,
+                next_step="look at the network (and at HF_HUB_OFFLINE), or name a folder",
+            ) from error
+        reasons = {
+            errors.GatedRepoError: "it is gated: ask its owners for access on its page on the Hub",
+            errors.RevisionNotFoundError: f"it has no revision {quoted(place.revision)}",
+            errors.RepositoryNotFoundError: f"there is none that you may see{no_folder}",
+            Exception: quoted(str(error).strip().partition("\n")[0], 200),
+        }
+        reason = next(reason for kind, reason in reasons.items() if isinstance(error, kind))
+        raise UserError(
+            f"the {place.kind} {place.name} cannot be had from the Hub: {reason}",
+            where=place.option,
+            next_step="look at the spelling; for a private one: hf auth login (HF_TOKEN, if set, goes before it)",
+        ) from error
 
 
-def _refused(place: HubPlace, error: Exception, not_held: bool) -> UserError:
-    import httpx2
-    from huggingface_hub import errors
-
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    what, allowed = f"{place.kind} {place.name}", None
-    login = "hf auth login (HF_TOKEN, if set, goes before it)"
-    no_folder = f"; and there is no folder {printable_path(place.name)} here" if place.short else ""
-    if not_held or isinstance(error, errors.OfflineModeIsEnabled | httpx2.TransportError) or (status or 0) >= 500:
-        held = "holds only a part of it" if isinstance(error, errors.IncompleteSnapshotError) else "does not hold it"
-        said = f"the Hub cannot be reached, and this machine's cache {held}: {place}{no_folder}"
-        next_step: str | None = "look at the network (and at HF_HUB_OFFLINE), or name a folder"
-    elif isinstance(error, errors.GatedRepoError):
-        said = f"the {what} is gated: its owners must let you in"
-        next_step = f"ask for access on its page on the Hub; then {login}"
-    elif isinstance(error, errors.RevisionNotFoundError):
-        said, next_step = f"the {what} has no revision {quoted(place.revision)}", None
-        allowed = "a branch, a tag or a commit of it"
-    elif isinstance(error, errors.RepositoryNotFoundError):
-        said = f"the Hub has no {what} that you may see{no_folder}"
-        next_step = f"look at the spelling; for a private one: {login}"
-    elif status in (401, 403):
-        said, next_step = f"you may not read the {what} (HTTP {status})", login
-    else:
-        said = f"the {what} cannot be had from the Hub: {quoted(str(error).strip().partition(chr(10))[0], 200)}"
-        next_step = "name a folder"
-    return UserError(said, where=place.option, allowed=allowed, next_step=next_step)
-
-
-def dataset_here(text: str, say: Say, *, shards: Callable[[str], bool], option: str = "") -> str:
+def dataset_here(text: str, say: Say, *, shards: Callable[[str], bool]) -> str:
     """Return the folder of a built dataset that a text names: of a place on the Hub, its copy in the cache.
 
     Args:
         text: a path, the URL of a store, or ``hf://datasets/user/name``.
         say: is told of downloads.
         shards: tells of a Parquet file's path in the dataset whether it is needed.
-        option: where the user named it.
 
     Raises:
         UserError: it is on the Hub and cannot be had, or is no dataset of ours.
     """
-    place = hub_place(text, "dataset", option or None) if text.startswith("hf://") else None
+    place = hub_place(text, "dataset") if text.startswith("hf://") else None
     if place is None:
         return text
     files = look_up(place, say)
