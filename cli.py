@@ -303,10 +303,10 @@ def query(
     list_tables: Annotated[bool, typer.Option("--tables", help="List the tables and their columns.")] = False,
 ) -> None:
     """Ask the result tables in SQL: "SELECT * FROM class_accuracy ORDER BY accuracy LIMIT 10"."""
-    from .eval.query_console import query, tables
+    from .eval.query_console import print_tables, query
 
     if list_tables:
-        tables(form)
+        print_tables(form, sys.stdout)
     else:
         query(sql, results, form)
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -37,58 +38,9 @@ WHERE (old.run_id || ' ' || new.run_id) IN ({{pairs}})
     AND (old.mode = new.mode OR (old.mode || ' ' || new.mode) IN ('{RAW} process', 'process {RAW}'))
 GROUP BY ALL ORDER BY ALL
 """
+COUNTS = ("both_right", "gained", "lost", "both_wrong")
 MOST_CLASSES = 10  # with a gain or a loss that are printed
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Problems that two runs judged.
-
-    Args:
-        both_right: right in both.
-        gained: wrong in the first, right in the second.
-        lost: right in the first, wrong in the second.
-        both_wrong: wrong in both.
-    """
-
-    both_right: int = 0
-    gained: int = 0
-    lost: int = 0
-    both_wrong: int = 0
-
-    @property
-    def n(self) -> int:
-        """Number of pairs."""
-        return self.both_right + self.gained + self.lost + self.both_wrong
-
-    @property
-    def p(self) -> float:
-        """The p value of McNemar's exact test: see ``mcnemar``."""
-        return mcnemar(self.gained, self.lost)
-
-    def __add__(self, other: Pairs) -> Pairs:
-        return Pairs(*(one + two for one, two in zip(asdict(self).values(), asdict(other).values(), strict=True)))
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A task on a split in a mode of either run.
-
-    Args:
-        classes: the pairs of each class (len_a, len_b, variant) that has some.
-    """
-
-    task: str
-    split: str
-    mode_a: str
-    mode_b: str
-    classes: dict[tuple[int, int, str], Pairs]
-
-    @property
-    def total(self) -> Pairs:
-        """The pairs of all classes."""
-        return sum(self.classes.values(), Pairs())
 
 
 def mcnemar(gained: int, lost: int) -> float:
@@ -118,32 +70,47 @@ def find_run(word: str, runs: Sequence[Row], where: str) -> Row:
     Raises:
         UserError: there is none, several begin like this, or it is not finished.
     """
-    found = [run for run in runs if run["run_id"] == word.lower()]
-    found = found or [run for run in runs if word and run["name"] == word][-1:]
-    found = found or [run for run in runs if word and run["run_id"].startswith(word.lower())]
-    if not found:
+    matches = [run for run in runs if run["run_id"] == word.lower()]
+    matches = matches or [run for run in runs if word and run["name"] == word][-1:]
+    matches = matches or [run for run in runs if word and run["run_id"].startswith(word.lower())]
+    if not matches:
         names = [name for run in runs for name in (run["run_id"], run["name"]) if name]
         raise UserError(f"there is no run {quoted(word)}{did_you_mean(word, names)}", where=where, next_step=LISTING)
-    if len(found) > 1:
-        ids = ", ".join(run["run_id"] for run in found[:5])
+    if len(matches) > 1:
+        ids = ", ".join(run["run_id"] for run in matches[:5])
         raise UserError(f"more than one run begins with {quoted(word)}", where=where, allowed=ids)
-    if found[0]["status"] != "finished":
-        what = f"the run {found[0]['run_id']} is not finished: it has no accuracies yet"
-        raise UserError(what, where=where, next_step=suggested(found[0]["command"], "eval", LISTING))
-    return found[0]
+    if matches[0]["status"] != "finished":
+        what = f"the run {matches[0]['run_id']} is not finished: it has no accuracies yet"
+        raise UserError(what, where=where, next_step=suggested(matches[0]["command"], "eval", LISTING))
+    return matches[0]
 
 
-def read_pairs(database: Database, wanted: Collection[tuple[str, str]]) -> dict[tuple[str, str], list[Comparison]]:
-    """Return what pairs of runs, by their ids, have in common; runs of version 0.1.0 have nothing."""
-    names = {"runs": {run for pair in wanted for run in pair}, "pairs": {" ".join(pair) for pair in wanted}}
-    found: dict[tuple[str, str], dict[tuple[str, ...], Comparison]] = {pair: {} for pair in wanted}
-    listed = {what: ", ".join(f"'{one}'" for one in sorted(words)) for what, words in names.items()}
-    for row in database.each(PAIRS.format(**listed)) if wanted else ():
-        key = (row["task"], row["split"], row["mode_a"], row["mode_b"])
-        one = found[row["run_a"], row["run_b"]].setdefault(key, Comparison(*key, {}))
-        counts = Pairs(row["both_right"], row["gained"], row["lost"], row["both_wrong"])
-        one.classes[row["len_a"], row["len_b"], row["variant"]] = counts
-    return {pair: list(comparisons.values()) for pair, comparisons in found.items()}
+def read_pairs(database: Database, wanted: Collection[tuple[str, str]]) -> dict[tuple[str, str], list[Row]]:
+    """Return what pairs of runs, by their ids, have in common; runs of version 0.1.0 have nothing.
+
+    Returns:
+        For each pair a list, with a member for each split, task and modes: the number ``n`` of problems, how many of
+        them are ``both_right``, ``gained``, ``lost``, ``both_wrong``, McNemar's ``p``; and ``classes``, the same of
+        each class (len_a, len_b, variant).
+    """
+    if not wanted:
+        return {}
+    names = ({run for pair in wanted for run in pair}, {" ".join(pair) for pair in wanted})
+    runs, pairs = (", ".join(f"'{name}'" for name in sorted(some)) for some in names)
+    comparisons: dict[tuple[str, str], list[Row]] = {pair: [] for pair in wanted}
+    key = itemgetter("run_a", "run_b", "task", "split", "mode_a", "mode_b")
+    for (run_a, run_b, *of), group in groupby(database.each(PAIRS.format(runs=runs, pairs=pairs)), key):
+        rows = list(group)
+        classes = [{name: row[name] for name in ("len_a", "len_b", "variant")} | _counts([row]) for row in rows]
+        whole = dict(zip(("task", "split", "mode_a", "mode_b"), of, strict=True))
+        comparisons[run_a, run_b].append({**whole, **_counts(rows), "classes": classes})
+    return comparisons
+
+
+def _counts(rows: Iterable[Row]) -> Row:
+    """Return the sums of counts, and what follows from them."""
+    sums = {name: sum(row[name] for row in rows) for name in COUNTS}
+    return {"n": sum(sums.values()), **sums, "p": mcnemar(sums["gained"], sums["lost"])}
 
 
 def compare(word_a: str, word_b: str, results: str, *, as_json: bool) -> None:
@@ -152,19 +119,17 @@ def compare(word_a: str, word_b: str, results: str, *, as_json: bool) -> None:
     Raises:
         UserError: there are no results, a run is unknown or unfinished, or they have no problem in common.
     """
-    database = Database(Path(results))
-    try:
+    with Database(Path(results)) as database:
         runs = list(database.each(RUNS))
         a, b = (find_run(word, runs, where) for word, where in ((word_a, "first run"), (word_b, "second run")))
-        found = read_pairs(database, [(a["run_id"], b["run_id"])])[a["run_id"], b["run_id"]]
-    finally:
-        database.close()
-    if not found:
+        (comparisons,) = read_pairs(database, [(a["run_id"], b["run_id"])]).values()
+    if not comparisons:
         raise _nothing_in_common(a, b)
     if as_json:
-        print(json.dumps(_as_json(a, b, found)))
+        named = {side: {name: run[name] for name in ("run_id", "name")} for side, run in (("a", a), ("b", b))}
+        print(json.dumps({**named, "comparisons": comparisons}))
     else:
-        _print(a, b, found)
+        _print(a, b, comparisons)
 
 
 def _nothing_in_common(a: Row, b: Row) -> UserError:
@@ -182,27 +147,7 @@ def _nothing_in_common(a: Row, b: Row) -> UserError:
     )
 
 
-def _as_json(a: Row, b: Row, found: Sequence[Comparison]) -> dict[str, Any]:
-    def counts(pairs: Pairs) -> dict[str, Any]:
-        return {"n": pairs.n, **asdict(pairs), "p": pairs.p}
-
-    return {
-        **{side: {"run_id": run["run_id"], "name": run["name"]} for side, run in (("a", a), ("b", b))},
-        "comparisons": [
-            {
-                **{name: getattr(one, name) for name in ("task", "split", "mode_a", "mode_b")},
-                **counts(one.total),
-                "classes": [
-                    {"len_a": len_a, "len_b": len_b, "variant": variant, **counts(pairs)}
-                    for (len_a, len_b, variant), pairs in one.classes.items()
-                ],
-            }
-            for one in found
-        ],
-    }
-
-
-def _print(a: Row, b: Row, found: Sequence[Comparison]) -> None:
+def _print(a: Row, b: Row, comparisons: Sequence[Row]) -> None:
     from rich.table import Table
 
     from ..pipelines.terminal import open_console, print_table
@@ -211,24 +156,20 @@ def _print(a: Row, b: Row, found: Sequence[Comparison]) -> None:
     for letter, run in (("A", a), ("B", b)):
         console.print(f"{letter}: {run['run_id']} {printable_path(run['name'] or '')}".rstrip(), soft_wrap=True)
     table = Table()
-    for name in ("task", "mode"):
-        table.add_column(name, no_wrap=True)
-    for name in ("common", "A right", "B right", "gained", "lost", "p"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for one in found:
-        total = one.total
-        mode = one.mode_a if one.mode_a == one.mode_b else f"{one.mode_a}, {one.mode_b}"
-        split = "" if one.split == "test" else f" ({one.split})"
-        counts = (total.n, total.both_right + total.lost, total.both_right + total.gained, total.gained, total.lost)
-        table.add_row(one.task + split, mode, *(f"{count:,}" for count in counts), in_short(total.p))
+    for place, name in enumerate(("task", "mode", "common", "A right", "B right", "gained", "lost", "p")):
+        table.add_column(name, justify="left" if place < 2 else "right", no_wrap=True)
+    for row in comparisons:
+        modes = ", ".join(dict.fromkeys((row["mode_a"], row["mode_b"])))
+        split = "" if row["split"] == "test" else f" ({row['split']})"
+        right = (row["both_right"] + row["lost"], row["both_right"] + row["gained"])
+        counts = (row["n"], *right, row["gained"], row["lost"])
+        table.add_row(row["task"] + split, modes, *(f"{count:,}" for count in counts), in_short(row["p"]))
     print_table(console, table)
-    changed = [
-        (one, lengths, pairs) for one in found for lengths, pairs in one.classes.items() if pairs.gained != pairs.lost
-    ]
-    changed.sort(key=lambda row: -abs(row[2].gained - row[2].lost))
-    for one, (len_a, len_b, variant), pairs in changed[:MOST_CLASSES]:
-        told = f"{one.task} {one.mode_b}, {len_a} and {len_b} digits, {variant}"
-        console.print(f"{told}: {pairs.gained} gained, {pairs.lost} lost of {pairs.n}", soft_wrap=True)
+    changed = [(row, own) for row in comparisons for own in row["classes"] if own["gained"] != own["lost"]]
+    changed.sort(key=lambda pair: -abs(pair[1]["gained"] - pair[1]["lost"]))
+    for row, own in changed[:MOST_CLASSES]:
+        where = f"{row['task']} {row['mode_b']}, {own['len_a']} and {own['len_b']} digits, {own['variant']}"
+        console.print(f"{where}: {own['gained']} gained, {own['lost']} lost of {own['n']}", soft_wrap=True)
     if len(changed) > MOST_CLASSES:
         console.print(f"{len(changed) - MOST_CLASSES:,} more classes differ; --json prints all", soft_wrap=True)
     console.print("gained: wrong in A, right in B; p: McNemar's exact test, two-sided", soft_wrap=True)

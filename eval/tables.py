@@ -9,8 +9,9 @@ import hashlib
 import math
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -27,32 +28,11 @@ RUN, CLASSES = "run", "classes"  # the one part of the tables runs and class_acc
 CLASS = ("task", "mode", "split", "dialect", "variant", "len_a", "len_b")
 Z = 1.959963984540054  # the normal distribution's 97.5% quantile: intervals of 95%
 Chunk: TypeAlias = "pa.Table | pa.RecordBatch | Mapping[str, Sequence[Any]]"
-
-# Wilson's score interval: of all binomial intervals the one that behaves at accuracies near 0 and 1 and for small n.
-# Its ends are 0 and 1 exactly where no problem, or every one, is right; sums of rounded numbers miss that.
 ACCURACY = f"""
-WITH outcome AS (
-    SELECT {", ".join(CLASS)}, "right", right_stripped, near_tie, final_right FROM outcomes
-    UNION ALL
-    SELECT {", ".join(CLASS)}, NULL, NULL, NULL, NULL FROM classes
-), counted AS (
-    SELECT {", ".join(CLASS)}, count("right") AS n, count(*) FILTER ("right") AS correct,
-        count(*) FILTER (right_stripped) AS correct_stripped,
-        count(*) FILTER (near_tie) AS near_ties,
-        CASE WHEN count(final_right) > 0 THEN count(*) FILTER (final_right) END AS final_correct
-    FROM outcome GROUP BY ALL
-), share AS (
-    SELECT *, CASE WHEN n > 0 THEN correct / n END AS accuracy, {Z * Z} AS zz FROM counted
-), halved AS (
-    SELECT *, (accuracy + zz / (2 * n)) / (1 + zz / n) AS middle,
-        {Z} * sqrt(accuracy * (1 - accuracy) / n + zz / (4.0 * n * n)) / (1 + zz / n) AS half
-    FROM share
-)
-SELECT {", ".join(CLASS)}, n, correct, accuracy,
-    CASE WHEN n = 0 THEN NULL WHEN correct = 0 THEN 0.0 ELSE greatest(0.0, middle - half) END AS low,
-    CASE WHEN n = 0 THEN NULL WHEN correct = n THEN 1.0 ELSE least(1.0, middle + half) END AS high,
-    final_correct, correct_stripped, near_ties
-FROM halved ORDER BY {", ".join(CLASS)}
+SELECT {", ".join(CLASS)}, count("right") AS n, count(*) FILTER ("right") AS correct,
+    CASE WHEN count(final_right) > 0 THEN count(*) FILTER (final_right) END AS final_correct,
+    count(*) FILTER (right_stripped) AS correct_stripped, count(*) FILTER (near_tie) AS near_ties
+FROM (FROM outcomes UNION ALL BY NAME FROM classes) GROUP BY ALL ORDER BY {", ".join(CLASS)}
 """
 
 
@@ -115,7 +95,7 @@ class RunTables:
 
     def parts(self, table: str) -> list[str]:
         """Return the names of a table's parts, sorted; that they are whole is for ``read_part`` to say."""
-        return sorted(path.stem for path in self.folder(table).glob("*.parquet") if not path.name.startswith("."))
+        return sorted(path.stem for path in self.folder(table).glob("[!.]*.parquet"))
 
     def write_part(self, table: str, part: str, chunks: Iterable[Chunk]) -> None:
         """Write a part in one step; a part of this name is replaced.
@@ -130,22 +110,16 @@ class RunTables:
             KeyError: a chunk has a column that the table has not.
             OSError: the disk is full or cannot be written; nothing is left behind.
         """
-        schema = part_schema(table)
-        path = self.path(table, part)
-        with (
-            aside(path) as file,
-            pq.ParquetWriter(
-                file, schema, compression="zstd", compression_level=LEVEL, write_page_checksum=True
-            ) as writer,
-        ):
+        schema, path = part_schema(table), self.path(table, part)
+        options = {"compression": "zstd", "compression_level": LEVEL, "write_page_checksum": True}
+        with aside(path) as file, pq.ParquetWriter(file, schema, **options) as writer:
             for chunk in chunks:
                 writer.write_table(_rows(schema, chunk))
         place(path)
 
     def read_part(self, table: str, part: str) -> pa.Table | None:
-        """Return a part; None where there is none, and where it is damaged, cut short or of another version."""
-        rows = read_whole(self.path(table, part))
-        return rows if rows is not None and rows.schema.equals(part_schema(table)) else None
+        """Return a part with the columns that it has; None where there is none, or a damaged one."""
+        return read_whole(self.path(table, part))
 
     def write_run(self, values: Mapping[str, Any]) -> None:
         """Write the run's row of the table runs, over one that is there: first unfinished, at the end finished."""
@@ -153,7 +127,7 @@ class RunTables:
 
     def read_run(self) -> dict[str, Any] | None:
         """Return the run's row of the table runs; None where there is none."""
-        table = read_whole(self.path("runs", RUN))  # also of a version that wrote fewer columns
+        table = self.read_part("runs", RUN)
         return next(iter(table.to_pylist(maps_as_pydicts="strict")), None) if table is not None else None
 
     def read_finished(self) -> dict[str, Any] | None:
@@ -166,15 +140,15 @@ class RunTables:
         if row is None or row["status"] != "finished" or classes is None:
             return None
         wrong = sum(classes["n"].to_pylist()) - sum(classes["correct"].to_pylist())
-        for table, count in (("calls", row["calls"]), ("failures", wrong), ("problems", row["problems"])):
-            found = [count_whole(self.path(table, part)) for part in self.parts(table)]
-            if None in found or sum(filter(None, found)) != count:
+        for table, num_rows in (("calls", row["calls"]), ("failures", wrong), ("problems", row["problems"])):
+            counts = [count_whole(self.path(table, part)) for part in self.parts(table)]
+            if None in counts or sum(filter(None, counts)) != num_rows:
                 return None
         return row
 
     def read_classes(self) -> pa.Table | None:
         """Return the run's table class_accuracy; None where it is missing or damaged."""
-        return read_whole(self.path("class_accuracy", CLASSES))
+        return self.read_part("class_accuracy", CLASSES)
 
     def remove(self) -> None:
         """Remove all that lies in the run's folders."""
@@ -188,10 +162,16 @@ class RunTables:
                 path.unlink(missing_ok=True)
 
 
+def part_files(results: Path, table: str) -> list[tuple[str, Path]]:
+    """Return (run, file) of every part of a table, sorted."""
+    paths = sorted((results / table).glob("run_id=*/[!.]*.parquet"))
+    parts = [(path.parent.name.removeprefix("run_id="), path) for path in paths]
+    return [(run, path) for run, path in parts if RUN_ID.fullmatch(run)]
+
+
 def read_runs(results: Path) -> list[dict[str, Any]]:
     """Return the rows of the table runs with their ids, finished or not, of any version; the damaged are left out."""
-    ids = (folder.name.partition("=")[2] for folder in sorted((results / "runs").glob("run_id=*")))
-    rows = {run: RunTables(results, run).read_run() for run in ids if RUN_ID.fullmatch(run)}
+    rows = {run: RunTables(results, run).read_run() for run, _ in part_files(results, "runs")}
     return [{"run_id": run, **row} for run, row in rows.items() if row is not None]
 
 
@@ -208,8 +188,25 @@ def class_accuracy(outcomes: pa.Table | pa.RecordBatchReader, classes: pa.Table 
     with duckdb.connect(":memory:", config={"temp_directory": ""}) as database:
         database.register("outcomes", outcomes)
         database.register("classes", classes)
-        found = database.sql(ACCURACY).to_arrow_table()
-    return found.cast(part_schema("class_accuracy"))
+        counts = database.sql(ACCURACY).to_arrow_table().to_pydict()
+    pairs = list(zip(counts["correct"], counts["n"], strict=True))
+    shares = [(correct / n, *wilson(correct, n)) if n else (None, None, None) for correct, n in pairs]
+    counts |= {name: [share[place] for share in shares] for place, name in enumerate(("accuracy", "low", "high"))}
+    return _rows(part_schema("class_accuracy"), counts)
+
+
+def wilson(correct: int, n: int) -> tuple[float, float]:
+    """Return the 95% Wilson interval of an accuracy; 0 to 1 where n is 0.
+
+    Of all binomial intervals it behaves best at accuracies near 0 and 1 and for small n. Its ends are 0 and 1 exactly
+    where no problem, or every one, is right; sums of rounded numbers miss that.
+    """
+    if not n:
+        return 0.0, 1.0
+    share, zz = correct / n, Z * Z / n
+    middle = (share + zz / 2) / (1 + zz)
+    half = Z * math.sqrt(share * (1 - share) / n + zz / (4 * n)) / (1 + zz)
+    return (max(0.0, middle - half) if correct else 0.0, min(1.0, middle + half) if correct < n else 1.0)
 
 
 def read_whole(path: Path) -> pa.Table | None:
@@ -218,28 +215,28 @@ def read_whole(path: Path) -> pa.Table | None:
     Raises:
         OSError: the file cannot be read for another reason.
     """
-    found: list[pa.Table] = []
-    return pa.concat_tables(found) if count_whole(path, found.append) is not None else None
+    groups: list[pa.Table] = []
+    whole = count_whole(path, groups) is not None
+    return pa.concat_tables(groups) if whole else None
 
 
-def count_whole(path: Path, take: Callable[[pa.Table], None] = lambda rows: None) -> int | None:
+def count_whole(path: Path, groups: list[pa.Table] | None = None) -> int | None:
     """Return the number of rows of a Parquet file with checksums; None where there is none, or a damaged one.
 
     Args:
         path: the file.
-        take: is given the rows of one row group after the other; at least once, an empty table perhaps.
+        groups: gets the file's row groups, and before them an empty table; without it one is held in memory at once.
 
     Raises:
         OSError: the file cannot be read for another reason.
     """
     try:
         with open(path, "rb") as source, pq.ParquetFile(source, page_checksum_verification=True) as file:
-            take(file.schema_arrow.empty_table())
             count = 0
-            for group in range(file.num_row_groups):
-                rows = file.read_row_group(group)
-                take(rows)
+            for rows in chain([file.schema_arrow.empty_table()], map(file.read_row_group, range(file.num_row_groups))):
                 count += len(rows)
+                if groups is not None:
+                    groups.append(rows)
             # Checksums cover the pages, not what the file says of them: a flipped bit there can make a group empty.
             return count if count == file.metadata.num_rows else None
     except FileNotFoundError:
@@ -250,37 +247,11 @@ def count_whole(path: Path, take: Callable[[pa.Table], None] = lambda rows: None
         return None
 
 
-def wilson(correct: int, n: int) -> tuple[float, float]:
-    """Return the 95% Wilson interval of an accuracy; 0 to 1 where n is 0."""
-    if not n:
-        return 0.0, 1.0
-    share, zz = correct / n, Z * Z / n
-    middle = (share + zz / 2) / (1 + zz)
-    half = Z * math.sqrt(share * (1 - share) / n + zz / (4 * n)) / (1 + zz)
-    return (max(0.0, middle - half) if correct else 0.0, min(1.0, middle + half) if correct < n else 1.0)
-
-
 def _rows(schema: pa.Schema, chunk: Chunk) -> pa.Table:
     """Return a chunk with the columns of a schema, in their order."""
-    given: Mapping[str, Any] = (
-        chunk if isinstance(chunk, Mapping) else dict(zip(chunk.schema.names, chunk.columns, strict=True))
-    )
-    unknown = given.keys() - set(schema.names)
-    if unknown:
+    given = chunk if isinstance(chunk, Mapping) else dict(zip(chunk.schema.names, chunk.columns, strict=True))
+    if unknown := given.keys() - set(schema.names):
         raise KeyError(f"no such columns: {', '.join(sorted(unknown))}")
-    num_rows = max((len(column) for column in given.values()), default=0)
-    columns = [
-        _array(given[field.name], field.type) if field.name in given else pa.nulls(num_rows, field.type)
-        for field in schema
-    ]
-    return pa.Table.from_arrays(columns, schema=schema)
-
-
-def _array(column: Any, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
-    if isinstance(column, pa.Array | pa.ChunkedArray):
-        return column.cast(kind)
-    try:
-        return pa.array(column, kind)
-    except UnicodeEncodeError:  # a lone surrogate: what servers send as JSON need not be text
-        whole = [None if text is None else text.encode("utf-8", "backslashreplace").decode() for text in column]
-        return pa.array(whole, kind)
+    num_rows = max(map(len, given.values()), default=0)
+    columns = {field.name: given.get(field.name, pa.nulls(num_rows, field.type)) for field in schema}
+    return pa.Table.from_pydict(columns, schema=schema)

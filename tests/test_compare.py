@@ -119,11 +119,11 @@ def test_single_steps_are_paired_step_by_step(data: Path, tmp_path: Path) -> Non
         sessions.append(session)
     ids = [session.tables.run_id for session in sessions]
     found = compared(tmp_path, *ids)
-    database = Database(tmp_path)
     verdicts: dict[tuple[str, str], dict[Any, bool]] = {}
-    for row in database.each("FROM problems"):
-        verdicts.setdefault((row["run_id"], row["task"]), {})[row["a"], row["b"], row["asked_step"]] = row["correct"]
-    database.close()
+    with Database(tmp_path) as database:
+        for row in database.each("FROM problems"):
+            key = row["a"], row["b"], row["asked_step"]
+            verdicts.setdefault((row["run_id"], row["task"]), {})[key] = row["correct"]
     for one in found:
         before, after = (verdicts[run, one["task"]] for run in ids)
         assert 3 < one["n"] == len(after) < len(before) and one["lost"] == one["both_wrong"] == 0

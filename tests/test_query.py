@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from caef_data.errors import UserError
-from caef_data.eval.query import SETTINGS, VIEWS, Database
+from caef_data.eval.query import SETTINGS, Database
 from caef_data.eval.tables import RunTables, run_id
 from caef_data.schemas import RESULTS
 from caef_data.tests.querying import ask, refusal
@@ -63,6 +63,8 @@ OTHERS = {  # harmless in an empty database that is thrown away; refused all the
     "insert": "INSERT INTO runs VALUES (1)",
     "explained insert": "EXPLAIN ANALYZE INSERT INTO runs VALUES (1)",
     "hidden explain": "/* /* */ EXPLAIN SELECT 1 */ EXPLAIN CREATE TABLE x (i INTEGER)",
+    "explain in a comment": "/* EXPLAIN (*/ EXPLAIN ANALYZE CREATE TABLE x AS /*) */ SELECT 1",
+    "comment in explain": "EXPLAIN (ANALYZE /*) SELECT 1 --*/) CREATE TABLE x AS SELECT 1",
     "update": "UPDATE runs SET calls = 0",
     "delete": "DELETE FROM runs",
     "delete in with": "WITH a AS (SELECT * FROM (WITH b AS (DELETE FROM runs RETURNING *) FROM b)) FROM a",
@@ -86,9 +88,8 @@ OTHERS = {  # harmless in an empty database that is thrown away; refused all the
 
 @pytest.fixture
 def database(results: Path) -> Any:
-    opened = Database(results)
-    yield opened
-    opened.close()
+    with Database(results) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -160,7 +161,7 @@ def test_every_name_is_written_without_quotes(database: Database) -> None:
 
 
 def test_the_views_are_the_tables(database: Database, results: Path) -> None:
-    for view in VIEWS:
+    for view in RESULTS:
         count = sum(len(pq.read_table(path)) for path in (results / view).rglob("*.parquet"))
         assert rows(database, f"SELECT count(*) FROM {view}") == [(count,)] and count
     found = rows(
@@ -179,17 +180,12 @@ def test_what_is_missing_is_null_or_empty(tmp_path: Path) -> None:
         folder = tmp_path / "calls" / name.replace("/", "_")
         folder.mkdir()
         pq.write_table(old, folder / "x.parquet")
-    database = Database(tmp_path)
-    assert rows(database, "SELECT run_id, call, margin FROM calls ORDER BY call") == [
-        *[(tables.run_id, 1, 0.5), (tables.run_id, 2, None)],
-    ]
-    assert rows(database, "FROM failures") == [] and len(rows(database, "DESCRIBE failures")) == len(
-        RESULTS["failures"]
-    )
-    tables.write_part("calls", "later", [{"call": [3]}])
-    database.refresh()
-    assert rows(database, "SELECT count(*) FROM calls") == [(3,)]
-    database.close()
+    with Database(tmp_path) as database:
+        assert rows(database, "SELECT run_id, call, margin FROM calls ORDER BY call") == [
+            *[(tables.run_id, 1, 0.5), (tables.run_id, 2, None)],
+        ]
+        assert rows(database, "FROM failures") == []
+        assert len(rows(database, "DESCRIBE failures")) == len(RESULTS["failures"])
 
 
 def test_an_unfinished_run_is_only_a_row_of_runs(results: Path, tmp_path: Path) -> None:
@@ -197,12 +193,11 @@ def test_an_unfinished_run_is_only_a_row_of_runs(results: Path, tmp_path: Path) 
     shutil.copytree(results, copied)
     tables = RunTables(copied, run)
     tables.write_run({**(tables.read_run() or {}), "status": "unfinished"})
-    database = Database(copied)
-    for table in VIEWS:
-        count = f"SELECT count(*) FILTER (run_id = '{run}'), count(DISTINCT run_id) FROM {table}"
-        ((own, runs),) = rows(database, count)
-        assert own == (table == "runs") and runs > 1
-    database.close()
+    with Database(copied) as database:
+        for table in RESULTS:
+            count = f"SELECT count(*) FILTER (run_id = '{run}'), count(DISTINCT run_id) FROM {table}"
+            ((own, runs),) = rows(database, count)
+            assert own == (table == "runs") and runs > 1
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])

@@ -93,13 +93,11 @@ def test_a_big_answer_streams(tmp_path: Path) -> None:
     text = ["x" * 2000 + str(i) for i in range(500)]
     for part in range(4):
         tables.write_part("calls", str(part), ({"call": list(range(500)), "prompt": text} for _ in range(20)))
-    database = Database(tmp_path)
-    held, count = pa.total_allocated_bytes(), 0
-    most = 0
-    for _ in database.run(database.statements("SELECT prompt, call FROM calls")[0]).rows:
-        count += 1
-        most = max(most, pa.total_allocated_bytes() - held)
-    database.close()
+    held, count, most = pa.total_allocated_bytes(), 0, 0
+    with Database(tmp_path) as database:
+        for _ in database.run(database.statements("SELECT prompt, call FROM calls")[0]).rows:
+            count += 1
+            most = max(most, pa.total_allocated_bytes() - held)
     assert count == 40_000
     assert most < 20e6, f"{most:,} bytes of {count * 2000:,}"
 

@@ -1,4 +1,4 @@
-"""``caef-data query`` on a terminal: the prompt, its history, Ctrl-C and Ctrl-D."""
+"""``caef-data query`` on a terminal: the prompt, Ctrl-C and Ctrl-D."""
 
 import shutil
 import signal
@@ -49,9 +49,6 @@ def test_the_prompt(results: Path, tmp_path: Path, leaving: str) -> None:
     terminal.until("query> ")
     terminal.send(leaving)
     assert terminal.end() == 0
-    history = tmp_path / "state" / "caef-data" / "query_history"
-    assert "SELECT accurcy FROM class_accuracy;" in history.read_text()
-    assert history.stat().st_mode & 0o077 == 0
 
 
 def test_ctrl_c_stops_a_statement_of_the_command_line(results: Path) -> None:

@@ -19,19 +19,18 @@ from caef_data import atomic
 from caef_data.eval.problems import RAW
 from caef_data.eval.report.captions import (
     END,
-    asked,
     difference,
     good_up_to,
-    models,
+    model,
     outcome,
     percent,
     symbols,
-    titles,
+    title,
     written,
 )
 from caef_data.eval.report.charts import COLOURS
 from caef_data.eval.report.page import render
-from caef_data.eval.report.queries import Count, Numbers, Panel
+from caef_data.eval.report.queries import Count, Panel, Report
 from caef_data.eval.tables import RunTables, run_id
 from caef_data.schemas import RESULTS
 from caef_data.tests.commands import call, full_disk
@@ -97,9 +96,9 @@ def refused(*words: object) -> str:
     return said
 
 
-def numbers(panels: list[Panel], runs: list[dict[str, Any]] | None = None, **others: Any) -> Numbers:
+def numbers(panels: list[Panel], runs: list[dict[str, Any]] | None = None, **others: Any) -> Report:
     row = {**dict.fromkeys(RESULTS["runs"]), "run_id": FIRST, **run_row(RUNS[0], {}, 0, 0, finished=True)}
-    return Numbers(runs or [row], panels, **others)
+    return Report(runs or [row], panels, **others)
 
 
 def add_run(
@@ -474,9 +473,9 @@ def test_problems_are_written_as_people_do(problem: tuple[str, str, str | None],
 
 def test_runs_say_what_they_were_and_how_they_came_out() -> None:
     row = {"max_problems": None, **run_row(RUNS[0], {"problems": 1036}, 0, 0, finished=True)}
-    assert asked(row) == "one_step, executor and process, add, greater_than and sub, 1,036 problems"
-    few = {**row, "modes": [RAW], "tasks": list("abcdefg"), "max_problems": 150, "baseline": True}
-    assert asked(few) == "raw baseline, 7 tasks, up to 150 expressions each"
+    assert title(row) == "first: one_step, executor and process, add, greater_than and sub, 1,036 problems"
+    few = {**row, "name": None, "modes": [RAW], "tasks": list("abcdefg"), "max_problems": 150, "baseline": True}
+    assert title(few) == "base: raw baseline, 7 tasks, up to 150 expressions each"
     panels = [
         Panel("test", one, "process", {"r": {(1, 1): Count(100, right)}})
         for one, right in zip("abcd", (90, 89, 100, 99), strict=True)
@@ -489,35 +488,14 @@ def test_runs_say_what_they_were_and_how_they_came_out() -> None:
     assert outcome("other", panels) == "nothing evaluated"
 
 
-def test_models_are_named_by_what_tells_them_apart() -> None:
-    def named(*paths: tuple[str, str]) -> list[str]:
-        usual = {"backend": "b", "baseline": False}
-        rows = [
-            {
-                **usual,
-                "run_id": str(place),
-                "base_model": base,
-                "command": f"caef-data eval --adapters {adapters} --task add",
-            }
-            for place, (base, adapters) in enumerate(paths)
-        ]
-        return list(models(rows).values())
+def test_models_are_named_by_the_ends_of_their_paths() -> None:
+    def named(base: str | None, command: str | None, baseline: bool = False) -> str:
+        return model({"base_model": base, "backend": "oracle", "baseline": baseline, "command": command})
 
-    assert named(("/a/long/base", "out/ckpt"), ("/a/long/base", "out/ckpt")) == ["base with ckpt"] * 2
-    assert named(("x", "one/ckpt"), ("x", "two/ckpt/")) == ["x with one/ckpt", "x with two/ckpt"]
-    assert named(("x", "'my ckpts/one'"), ("x", "'my ckpts/two'")) == ["x with one", "x with two"]
-    rows = [
-        {**run_row(RUNS[place], {}, 0, 0, finished=True), "run_id": str(place), "name": None} for place in (0, 1, 3)
-    ]
-    told = list(titles([{**dict.fromkeys(RESULTS["runs"]), **row} for row in rows]).values())
-    same = "one_step, executor and process, add, greater_than and sub"
-    assert told == [f"base with first: {same}", f"base with second: {same}", "raw baseline, add"]
-    told = list(titles([{**dict.fromkeys(RESULTS["runs"]), **row, "name": "mine"} for row in rows]).values())
-    assert told == [f"mine: {same}", f"mine: {same}", "mine: raw baseline, add"]
-    (alone,) = models(
-        [{"run_id": "r", "base_model": None, "backend": "oracle", "baseline": True, "command": None}]
-    ).values()
-    assert alone == "oracle"
+    assert named("/a/long/base", "caef-data eval --adapters out/one/ckpt/ --task add") == "long/base with one/ckpt"
+    assert named("org/base", "caef-data eval --adapters='my ckpts/one'") == "org/base with my ckpts/one"
+    assert named("base", "caef-data eval --adapters ckpt", baseline=True) == "base"
+    assert named(None, None) == "oracle"
 
 
 def test_runs_have_colours_of_their_own_on_light_and_on_dark() -> None:

@@ -29,9 +29,8 @@ def listed() -> str:
 
 @pytest.fixture(scope="module")
 def database(results: Path) -> Any:
-    opened = Database(results)
-    yield opened
-    opened.close()
+    with Database(results) as opened:
+        yield opened
 
 
 def answer(database: Database, question: str) -> list[dict[str, Any]]:

@@ -12,7 +12,8 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 from ...atomic import put
@@ -22,16 +23,14 @@ from ..compare import in_short
 from ..problems import RAW
 from ..query import Database
 from . import captions
-from .captions import cause_title, cut, left_out, models, symbols, titles
-from .charts import library, specs, style
-from .queries import Count, Key, Numbers, Panel, Row, key_of, read_numbers
+from .captions import cause_title, cut, in_words, left_out, percent, symbols
+from .charts import LETTERS, library, specs, style
+from .queries import Count, Key, Panel, Report, Row, key_of, read_report
 
 PARTS = Path(__file__).parent
 LONGEST = 6000  # characters of a prompt or an answer
-NAME = 200  # characters of a name
 MAX_CAUSES = 40
 ENOUGH = 10  # failed problems from which on a chart of them says something
-CAPTIONS = ("percent", "percents", "good_up_to", "change", "difference", "outcome", "written")
 
 
 def report(results: str, runs: Sequence[str], out: str) -> None:
@@ -48,28 +47,22 @@ def report(results: str, runs: Sequence[str], out: str) -> None:
     """
     path = Path(out)
     if not path.name or path.is_dir() or "://" in out:
-        raise UserError(
-            "a report is a file on this machine",
-            where=f"--out {printable_path(out)}",
-            allowed="a file name, such as report.html",
-        )
-    database = Database(Path(results))
-    try:
-        numbers = read_numbers(database, runs)
-    finally:
-        database.close()
-    page = render(numbers).encode()
+        what, where = "a report is a file on this machine", f"--out {printable_path(out)}"
+        raise UserError(what, where=where, allowed="a file name, such as report.html")
+    with Database(Path(results)) as database:
+        read = read_report(database, runs)
+    page = render(read).encode()
     with telling_of_full_disk(printable_path(out), "make room and run the same command again, or choose another --out"):
         put(path, page, f"{os.getpid()}-")
     size = f"{len(page) / 1e6:.1f} MB" if len(page) >= 1e6 else f"{len(page) / 1e3:.0f} kB"
-    num = len(numbers.runs)
-    print(f"{printable_path(out)}: {num} run{'s' * (num > 1)}, {len(numbers.panels)} tasks and modes, {size}")
-    for why, command in left_out(numbers):
+    num = len(read.runs)
+    print(f"{printable_path(out)}: {num} run{'s' * (num > 1)}, {len(read.panels)} tasks and modes, {size}")
+    for why, command in left_out(read):
         print(why, command)
     print(f"open it:  {'open' if os.uname().sysname == 'Darwin' else 'xdg-open'} {shell_quoted(out)}")
 
 
-def render(numbers: Numbers) -> str:
+def render(report: Report) -> str:
     """Return the page.
 
     Raises:
@@ -80,13 +73,6 @@ def render(numbers: Numbers) -> str:
         from markupsafe import Markup
     except ImportError:
         raise UserError("a report needs jinja2", next_step="pip install 'caef-data[report]'") from None
-    # Base models, which are bad at all of it, come last.
-    worst_first = sorted(enumerate(numbers.panels), key=lambda one: (one[1].mode == RAW, one[1].worst))
-    compared = _compared(numbers.panels)
-    tasks: dict[tuple[str, str], list[Panel]] = {}
-    for panel in numbers.panels:
-        tasks.setdefault((panel.split, panel.task), []).append(panel)
-    letters = {run["run_id"]: "ABCDEFGHIJ"[place] for place, run in enumerate(numbers.runs)}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(PARTS),
         autoescape=True,
@@ -100,32 +86,29 @@ def render(numbers: Numbers) -> str:
         Markup((PARTS / name).read_text(encoding="utf-8"))  # noqa: S704  our own
         for name in ("script.js", "style.css", "notice.txt")
     )
-    return environment.get_template("page.html").render(
-        numbers=numbers,
+    letters = {run["run_id"]: letter for run, letter in zip(report.runs, LETTERS, strict=False)}
+    compared = _compared(report.panels)
+    # Base models, which are bad at all of it, come last.
+    worst_first = sorted(enumerate(report.panels), key=lambda item: (item[1].mode == RAW, item[1].worst))
+    return environment.get_template("page.html", globals=vars(captions)).render(
+        report=report,
         letters=letters,
-        tasks=tasks,
-        styles={letter: style(place) for place, letter in enumerate(letters.values())},
+        tasks=[list(panels) for _, panels in groupby(report.panels, lambda panel: panel.key[:2])],
+        styles={letter: style(letter) for letter in letters.values()},
         maps=worst_first,
         lengths=[(place, compared[place]) for place, _ in worst_first if place in compared],
-        totals={(*panel.key, run): total for panel in numbers.panels for run, total in panel.totals.items()},
-        causes=causes(numbers),
-        data=_packed(json.dumps(_data(numbers, letters, compared))),
+        totals={(*panel.key, run): total for panel in report.panels for run, total in panel.totals.items()},
+        causes=causes(report),
+        data=_packed(json.dumps(_data(report, letters, compared))),
         library=_packed(drawing),
         script=script,
         css=css,
         notice=notice,
         policy=_policy(drawing, script),
-        **{name: getattr(captions, name) for name in CAPTIONS},
         in_short=in_short,
-        Count=Count,
-        left_out=left_out(numbers),
-        titles=titles(numbers.runs),
-        models=models(numbers.runs),
-        base=RAW,
         most=MAX_CAUSES,
         enough=ENOUGH,
-        whole=lambda text: [symbols(line) for line in cut(text or "", LONGEST).split("\n")],
-        name=lambda text: cut(str(text), NAME),
+        lines=lambda text: [symbols(line) for line in cut(text or "", LONGEST).split("\n")],
         meanings={name: meaning for name, (_, meaning) in RESULTS["runs"].items()},
     )
 
@@ -145,15 +128,15 @@ def _policy(*scripts: str) -> str:
 
 def _compared(panels: list[Panel]) -> dict[int, Panel]:
     """Return panels by their places, those of base models with the whole process: both lead from question to answer."""
-    kept = dict(enumerate(panels))
-    processes = {(panel.split, panel.task): place for place, panel in kept.items() if panel.mode == "process"}
+    compared = dict(enumerate(panels))
+    processes = {(panel.split, panel.task): place for place, panel in compared.items() if panel.mode == "process"}
     for place, panel in enumerate(panels):
         if panel.mode == RAW and (process := processes.get((panel.split, panel.task))) is not None:
-            kept[process] = replace(panels[process], classes={**panels[process].classes, **kept.pop(place).classes})
-    return kept
+            compared[process] = replace(panels[process], classes=panels[process].classes | compared.pop(place).classes)
+    return compared
 
 
-def _data(numbers: Numbers, letters: dict[str, str], compared: dict[int, Panel]) -> Row:
+def _data(report: Report, letters: dict[str, str], compared: dict[int, Panel]) -> Row:
     """Return what the page's script draws; counts stand in a table, which the cells of all maps point into."""
     counts: dict[Count, int] = {}
 
@@ -161,16 +144,18 @@ def _data(numbers: Numbers, letters: dict[str, str], compared: dict[int, Panel])
         """Return a count's place in the table; -1 is a class that the dataset does not have."""
         return -1 if count is None else counts.setdefault(Count(count.n, count.correct), len(counts))
 
-    def drawn(panel: Panel, beside: Panel) -> Row:
-        known = {lengths for classes in panel.classes.values() for lengths in classes}
-        all_a, all_b = sorted({a for a, _ in known}), sorted({b for _, b in known})
-        return {
-            "title": symbols(cut(f"{panel.task} {panel.mode}", NAME)),
+    panels: dict[Key, Row] = {}
+    for place, panel in enumerate(report.panels):
+        beside = compared.get(place, panel)
+        classes = {lengths for own in panel.classes.values() for lengths in own}
+        all_a, all_b = sorted({a for a, _ in classes}), sorted({b for _, b in classes})
+        panels[panel.key] = {
+            "title": symbols(cut(f"{panel.task} {panel.mode}")),
             "a": all_a,
             "b": all_b,
             "cells": {
-                letters[run]: [place_of(classes.get((a, b))) for a in all_a for b in all_b]
-                for run, classes in panel.classes.items()
+                letters[run]: [place_of(own.get((a, b))) for a in all_a for b in all_b]
+                for run, own in panel.classes.items()
             },
             "totals": {letters[run]: place_of(total) for run, total in beside.totals.items()},
             "lengths": {
@@ -180,52 +165,33 @@ def _data(numbers: Numbers, letters: dict[str, str], compared: dict[int, Panel])
             "changes": {},
             "tenths": {letters[run]: problems for run, problems in panel.tenths.items()},
         }
-
-    panels: dict[Key, Row] = {one.key: drawn(one, compared.get(place, one)) for place, one in enumerate(numbers.panels)}
     places = {key: place for place, key in enumerate(panels)}
-    for gain in numbers.gains:
+    for gain in report.gains:
         new, old = letters[gain["run_id"]], letters[gain["old_run"]]
         before = places[gain["split"], gain["task"], gain["old_mode"]]
         panels[key_of(gain)]["changes"][f"{new}−{old}"] = [new, before, old]
-    runs = list(letters.values())
     return {
-        "runs": runs,
-        "colours": {letter: style(place)["colours"] for place, letter in enumerate(runs)},
+        "runs": list(letters.values()),
+        "colours": {letter: style(letter)["colours"] for letter in letters.values()},
         "counts": [
-            [one.n, one.correct, one.accuracy, *(one.interval or (None, None))]
-            + [captions.percent(one), captions.in_words(one)]
+            [one.n, one.correct, one.accuracy, *(one.interval or (None, None)), percent(one), in_words(one)]
             for one in counts
         ],
         "panels": list(panels.values()),
-        "specs": specs(tuple(runs)),
+        "specs": specs(),
     }
 
 
-@dataclass
-class Cause:
-    """Where failed problems first went wrong: how many by run, task and mode, and examples."""
+def causes(report: Report) -> list[Row]:
+    """Return the causes of failed problems, each with its ``rows`` of how many by run, task and mode, and examples.
 
-    title: str
-    baseline: bool
-    rows: list[Row] = field(default_factory=list)
-    examples: list[Row] = field(default_factory=list)
-
-    @property
-    def total(self) -> int:
-        """All problems that failed for it."""
-        return sum(row["problems"] for row in self.rows)
-
-
-def causes(numbers: Numbers) -> list[Cause]:
-    """Return the causes of failed problems, the most frequent first, those of base models last."""
-    found: dict[str, Cause] = {}
-
-    def of(row: Row) -> Cause:
-        title = cause_title(row)
-        return found.setdefault(title, Cause(title, row["mode"] == RAW))
-
-    for row in numbers.causes:
-        of(row).rows.append(row)
-    for row in sorted(numbers.examples, key=lambda row: row["place"]):
-        of(row).examples.append(row)
-    return sorted(found.values(), key=lambda cause: (cause.baseline, -cause.total, cause.title))
+    The most frequent come first, those of base models last.
+    """
+    causes: dict[str, Row] = {}
+    for kind, rows in (("rows", report.causes), ("examples", report.examples)):
+        for row in rows:
+            new = {"title": cause_title(row), "baseline": row["mode"] == RAW, "rows": [], "examples": []}
+            causes.setdefault(new["title"], new)[kind].append(row)
+    for cause in causes.values():
+        cause["total"] = sum(row["problems"] for row in cause["rows"])
+    return sorted(causes.values(), key=lambda cause: (cause["baseline"], -cause["total"], cause["title"]))

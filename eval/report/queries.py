@@ -15,7 +15,7 @@ from ..tables import wilson
 
 MAX_RUNS = 10  # more cannot be told apart in one chart
 MAX_EXAMPLES, EXAMPLES_EACH = 60, 3  # failures shown: in all; of a cause in a run's task and mode
-ORDER = {mode: place for place, mode in enumerate((*MODES, RAW))}
+MODE_ORDER = {mode: place for place, mode in enumerate((*MODES, RAW))}
 
 # Variants and dialects of a class are counted together, splits are not: training rows say nothing about a model.
 CLASSES = """
@@ -47,7 +47,7 @@ WITH ranked AS (
     FROM ranked GROUP BY same HAVING min(place) <= {each}
     ORDER BY bool_and(baseline), min(place), min(digits), same LIMIT {limit}
 )
-SELECT DISTINCT ON (same) few.found, few.place, failures.* FROM few
+SELECT DISTINCT ON (same) few.place, few.found, failures.* FROM few
 JOIN failures ON same = hash(split, task, a, b, adapter, state, prompt, expected, text)
 WHERE run_id IN ({runs}) ORDER BY ALL
 """
@@ -84,7 +84,7 @@ Key = tuple[str, str, str]  # split, task, mode
 
 @dataclass(frozen=True)
 class Count:
-    """Problems right of those evaluated, with the 95% Wilson interval."""
+    """Problems right of those evaluated; of a rollout also those with the final answer right."""
 
     n: int
     correct: int
@@ -152,17 +152,18 @@ class Panel:
 
     def lengths(self, run: str) -> dict[int, Count]:
         """Return the counts of a run by the digits of the longer operand."""
-        found: dict[int, Count] = {}
-        for lengths, count in sorted(self.classes.get(run, {}).items(), key=lambda one: max(one[0])):
-            found[max(lengths)] = found.get(max(lengths), Count(0, 0)) + count
-        return found
+        counts: dict[int, Count] = {}
+        for lengths, count in sorted(self.classes.get(run, {}).items(), key=lambda item: max(item[0])):
+            counts[max(lengths)] = counts.get(max(lengths), Count(0, 0)) + count
+        return counts
 
 
 @dataclass(frozen=True)
-class Numbers:
+class Report:
     """Everything that a report says; runs are rows of the table runs, the others rows of the queries above.
 
     Args:
+        gains: each with the counts ``old`` and ``new``, of the problems in common where these are known (``pairs``).
         causes: where failed problems first went wrong.
         unfinished: runs that have no accuracies yet.
         older: how many finished runs are left out.
@@ -177,7 +178,7 @@ class Numbers:
     older: int = 0
 
 
-def read_numbers(database: Database, wanted: Sequence[str]) -> Numbers:
+def read_report(database: Database, wanted: Sequence[str]) -> Report:
     """Read what a report of some runs says.
 
     Args:
@@ -188,62 +189,59 @@ def read_numbers(database: Database, wanted: Sequence[str]) -> Numbers:
     Raises:
         UserError: a run is unknown, ambiguous or has no tables yet, or more are named than a chart can hold.
     """
-    known = list(database.each(RUNS))
-    runs, older = _chosen(known, wanted)
-    names = {"runs": ", ".join(f"'{run['run_id']}'" for run in runs), "raw": RAW}
-    panels: dict[Key, Panel] = {}
-    for row in database.each(CLASSES.format(**names)):
-        classes = panels.setdefault(key_of(row), Panel(*key_of(row))).classes.setdefault(row["run_id"], {})
-        classes[row["len_a"], row["len_b"]] = Count(row["n"], row["correct"], row["final"])
-    for row in list(database.each(TENTHS.format(**names))):
-        if panel := panels.get(key_of(row)):
-            panel.tenths.setdefault(row["run_id"], [0] * 10)[row["tenth"]] = row["problems"]
-    return Numbers(
-        runs,
-        [panels[key] for key in sorted(panels, key=_place)],
-        _gains(database, list(database.each(GAINS.format(**names)))),
-        list(database.each(CAUSES.format(**names))),
-        list(database.each(EXAMPLES.format(**names, each=EXAMPLES_EACH, limit=MAX_EXAMPLES))),
-        [] if wanted else [run for run in known if run["status"] != "finished"],
-        older,
-    )
-
-
-def _chosen(runs: list[Row], wanted: Sequence[str]) -> tuple[list[Row], int]:
-    """Return the runs to report in the order of their start, and how many were left out."""
-    finished = [run for run in runs if run["status"] == "finished"]
-    if not wanted and finished:
-        return finished[-MAX_RUNS:], len(finished[:-MAX_RUNS])
+    every = list(database.each(RUNS))
+    finished = [run for run in every if run["status"] == "finished"]
     if not finished:
         raise UserError(
             "no evaluation here is finished",
-            where=", ".join(run["run_id"] for run in runs[-3:]) or None,
-            next_step=suggested(runs[-1]["command"], "eval", "caef-data eval") if runs else "caef-data eval",
+            where=", ".join(run["run_id"] for run in every[-3:]) or None,
+            next_step=suggested(every[-1]["command"] if every else None, "eval", "caef-data eval"),
         )
-    ids = {find_run(one, runs, "--run")["run_id"] for one in wanted}
+    ids = {find_run(word, every, "--run")["run_id"] for word in wanted}
     if len(ids) > MAX_RUNS:
         raise UserError(f"{len(ids)} runs are too many to tell apart", allowed=f"at most {MAX_RUNS} --run")
-    return [run for run in finished if run["run_id"] in ids], 0
+    runs = [run for run in finished if run["run_id"] in ids] or finished[-MAX_RUNS:]
+
+    def rows(query: str) -> list[Row]:
+        names = ", ".join(f"'{run['run_id']}'" for run in runs)
+        return list(database.each(query.format(runs=names, raw=RAW, each=EXAMPLES_EACH, limit=MAX_EXAMPLES)))
+
+    panels: dict[Key, Panel] = {}
+    for row in rows(CLASSES):
+        classes = panels.setdefault(key_of(row), Panel(*key_of(row))).classes.setdefault(row["run_id"], {})
+        classes[row["len_a"], row["len_b"]] = Count(row["n"], row["correct"], row["final"])
+    for row in rows(TENTHS):
+        if panel := panels.get(key_of(row)):
+            panel.tenths.setdefault(row["run_id"], [0] * 10)[row["tenth"]] = row["problems"]
+    return Report(
+        runs,
+        [panels[key] for key in sorted(panels, key=_place)],
+        sorted(_with_pairs(database, rows(GAINS)), key=lambda gain: _place(key_of(gain))),
+        rows(CAUSES),
+        rows(EXAMPLES),
+        [] if wanted else [run for run in every if run["status"] != "finished"],
+        0 if wanted else len(finished) - len(runs),
+    )
 
 
-def _gains(database: Database, gains: list[Row]) -> list[Row]:
-    """Return gains in their order, each with its ``pairs`` and counted over these; over shared classes without any."""
-    found = read_pairs(database, {(gain["old_run"], gain["run_id"]) for gain in gains})
+def _with_pairs(database: Database, gains: list[Row]) -> list[Row]:
+    """Return gains with their pairs and the counts of these; without pairs, over the shared classes."""
+    comparisons = read_pairs(database, {(gain["old_run"], gain["run_id"]) for gain in gains})
     for gain in gains:
-        wanted = (gain["task"], gain["split"], gain["old_mode"], gain["mode"])
-        both = found[gain["old_run"], gain["run_id"]]
-        pairs = next((one.total for one in both if (one.task, one.split, one.mode_a, one.mode_b) == wanted), None)
-        gain["pairs"] = pairs
-        if pairs is not None:
-            gain |= {"old_n": pairs.n, "n": pairs.n}
-            gain |= {"old_correct": pairs.both_right + pairs.lost, "correct": pairs.both_right + pairs.gained}
-    return sorted(gains, key=lambda row: _place(key_of(row)))
+        wanted = {"task": gain["task"], "split": gain["split"], "mode_a": gain["old_mode"], "mode_b": gain["mode"]}
+        both = comparisons[gain["old_run"], gain["run_id"]]
+        gain["pairs"] = next((row for row in both if wanted.items() <= row.items()), None)
+        gain |= {"old": Count(gain["old_n"], gain["old_correct"]), "new": Count(gain["n"], gain["correct"])}
+        if pairs := gain["pairs"]:
+            gain["old"] = Count(pairs["n"], pairs["both_right"] + pairs["lost"])
+            gain["new"] = Count(pairs["n"], pairs["both_right"] + pairs["gained"])
+    return gains
 
 
 def _place(key: Key) -> tuple[Any, ...]:
     """Return where a panel stands: test before other splits, modes in their usual order."""
     split, task, mode = key
-    return split != "test", split, task, ORDER.get(mode, len(ORDER)), mode
+    return split != "test", split, task, MODE_ORDER.get(mode, len(MODE_ORDER)), mode
 
 
 def key_of(row: Row) -> Key:
