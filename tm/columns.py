@@ -16,6 +16,7 @@ U64 = NDArray[np.uint64]
 I64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
+SPARE = 12  # bytes behind a column's texts: whoever reads so many from any place stays inside
 LIMB = 8  # digits a limb: products of two limbs stay below 10**16, so 1,800 of them add up inside a uint64
 
 
@@ -60,7 +61,7 @@ class Number:
         return np.where(inside, digits, np.uint8(0))
 
     def is_zero(self) -> Bool:
-        return np.asarray(self.planes.max(axis=0, initial=0) == 0)
+        return (self.length == 1) & (self.planes[0] == 0)
 
     def integers(self) -> list[int]:
         return [int(text) for text in self.decimals()]
@@ -72,16 +73,21 @@ class Number:
 
     @cached_property
     def tape(self) -> U8:
-        """The tapes ``|d|d|d``, units first, one row of 2 * width bytes after the other (see ``cells``)."""
-        tape = np.full((len(self), self.width, 2), ord("|"), np.uint8)
-        np.add(self.planes.T, np.uint8(48), out=tape[:, :, 1])
-        return tape.reshape(-1)
+        """The tapes ``|d|d|d``, units first, one row of 2 * width bytes after the other; then ``SPARE`` bytes."""
+        cells = np.zeros(self.planes.size + SPARE // 2, "<u2")  # two bytes a cell: the bar, then the digit
+        digits = cells[: self.planes.size].reshape(self.planes.shape[::-1])
+        digits[:] = np.ascontiguousarray(self.planes.T)
+        digits <<= 8
+        digits += ord("0") << 8 | ord("|")
+        return cells.view(np.uint8)
 
     @cached_property
     def reading(self) -> U8:
-        """The digits in reading order, right-aligned in rows of ``width`` bytes, zero padded on the left."""
-        digits = np.empty((len(self), self.width), np.uint8)
-        return np.add(self.planes[::-1].T, np.uint8(48), out=digits).reshape(-1)
+        """The digits in reading order, right-aligned in rows of ``width`` bytes, zeros on the left; ``SPARE`` bytes."""
+        digits = np.zeros(self.planes.size + SPARE, np.uint8)
+        digits[: self.planes.size].reshape(self.planes.shape[::-1])[:] = self.planes[::-1].T
+        digits += ord("0")
+        return digits
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,38 +155,31 @@ def stacked(numbers: Sequence[Number]) -> Number:
     return Number(planes, np.concatenate([number.length for number in numbers]))
 
 
-def add(x: Number, y: Number) -> tuple[Number, U8]:
+def add(x: Number, y: Number) -> tuple[Number, Bool]:
     """Return x + y and the carries, shape (width + 1, n): plane k is the carry into digit k."""
     width = max(x.width, y.width)
-    a, b = widen(x.planes, width), widen(y.planes, width)
-    total = np.empty((width + 1, len(x)), np.uint8)
-    carry = np.zeros((width + 1, len(x)), np.uint8)
-    for k in range(width):
-        digit = total[k]
-        np.add(a[k], b[k], out=digit)
-        digit += carry[k]
-        over = carry[k + 1]
-        np.greater_equal(digit, 10, out=over.view(np.bool_))
-        digit -= over * np.uint8(10)
+    total = np.zeros((width + 1, len(x)), np.uint8)
+    total[: x.width] = x.planes
+    total[: y.width] += y.planes
+    carry = np.zeros((width + 1, len(x)), np.bool_)
+    for digit, into, over in zip(total, carry, carry[1:], strict=False):
+        digit += into.view(np.uint8)
+        np.greater_equal(digit, 10, out=over)
     total[width] = carry[width]
+    total[:width] -= carry[1:].view(np.uint8) * np.uint8(10)
     longest = np.maximum(x.length, y.length)
-    grown = carry[longest, np.arange(len(x))]
-    return Number(total, longest + grown.astype(np.int64)), carry
+    return Number(total, longest + carry[longest, np.arange(len(x))]), carry
 
 
 def subtract(x: Number, y: Number) -> Number:
     """Return x - y; every x must be at least y."""
-    b = widen(y.planes, x.width)
-    difference = np.empty_like(x.planes)
-    borrow = np.zeros(len(x), np.uint8)
-    for k in range(x.width):
-        digit = x.planes[k] + np.uint8(10)
-        digit -= b[k]
-        digit -= borrow
-        borrow = (digit < 10).view(np.uint8)
-        digit -= np.uint8(10)
-        digit += borrow * np.uint8(10)
-        difference[k] = digit
+    difference = x.planes + np.uint8(10)
+    difference[: y.width] -= y.planes[: x.width]
+    borrow = np.zeros((x.width + 1, len(x)), np.bool_)
+    for digit, into, over in zip(difference, borrow, borrow[1:], strict=False):
+        digit -= into.view(np.uint8)
+        np.less(digit, 10, out=over)
+    difference -= ~borrow[1:] * np.uint8(10)
     return Number(difference, length_of(difference, x.length))
 
 
@@ -188,13 +187,11 @@ def compare(x: Number, y: Number) -> NDArray[np.int8]:
     """Return -1, 0 or 1 a row: the sign of x - y."""
     sign = np.sign(x.length - y.length).astype(np.int8)
     rows = np.flatnonzero(sign == 0)
-    if len(rows):
-        a, b = x.take(rows).planes, y.take(rows).planes
-        same_length = np.zeros(len(rows), np.int8)
-        for k in range(len(a)):
-            np.copyto(same_length, 1, where=a[k] > b[k])
-            np.copyto(same_length, -1, where=a[k] < b[k])
-        sign[rows] = same_length
+    place = x.length[rows] - 1
+    while len(rows):
+        sign[rows] = step = np.sign(x.planes[place, rows].view(np.int8) - y.planes[place, rows].view(np.int8))
+        same = (step == 0) & (place > 0)
+        rows, place = rows[same], place[same] - 1
     return sign
 
 
@@ -227,7 +224,8 @@ def multiply(x: Number, y: Number) -> Number:
         digits[:, d] = rest - above * np.uint32(10)
         rest = above
     planes = digits.reshape(-1, len(x))
-    return Number(planes[:width], length_of(planes, x.length + y.length))
+    most = np.where(x.is_zero() | y.is_zero(), 1, x.length + y.length)
+    return Number(planes[:width], length_of(planes, most))
 
 
 def _limbs(planes: U8) -> U64:

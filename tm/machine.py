@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from ..errors import UserError, did_you_mean, quoted
 from .classes import OperandDistribution, StepRule, Variant, first_and_last
-from .columns import I64, Operands
+from .columns import I64, SPARE, Operands
 from .render import Field, RowGroup, TapeSlice, render, string_array
 
 Dialect = Literal["consistent", "published"]
@@ -337,7 +337,8 @@ class SteppedBatch(Batch):
     def answer(self) -> Field:
         answers = [str(self.machine.answer(a, b)) for a, b in self.pairs]
         size = np.array([len(answer) for answer in answers], np.int64)
-        return TapeSlice(np.frombuffer("".join(answers).encode(), np.uint8), np.cumsum(size) - size, size)
+        flat = "".join([*answers, " " * SPARE]).encode()
+        return TapeSlice(np.frombuffer(flat, np.uint8), np.cumsum(size) - size, size)
 
     def _transitions(self, rows: Rows) -> list[Transition]:
         places: list[tuple[int, int]] = list(zip(rows.expression.tolist(), rows.index.tolist(), strict=True))

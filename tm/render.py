@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from .columns import I64, U8, Number
+from .columns import I64, SPARE, U8, Number
 
-INLINE = 12  # bytes that an Arrow view holds itself
+INLINE = SPARE  # bytes that an Arrow view holds itself
 CHUNK = 4096  # rows whose views are made at once: they stay in the processor's cache
 TABLE_LIMIT = 4096  # neighbouring choices are joined into one table up to this many strings
 Words = NDArray[np.uint32]
@@ -63,7 +63,7 @@ class Choice:
 
 @dataclass(frozen=True, eq=False)
 class TapeSlice:
-    """A stretch of a byte buffer a row: ``size`` bytes from ``offset``."""
+    """A stretch of a byte buffer a row: ``size`` bytes from ``offset``; ``SPARE`` bytes follow the last one."""
 
     buffer: U8
     offset: I64
@@ -168,6 +168,7 @@ def _table(strings: tuple[str, ...]) -> tuple[Words, U8]:
     return views, np.frombuffer(b"".join(encoded), np.uint8)
 
 
+_TEXT = np.dtype((np.void, INLINE))
 Buffers = dict[int, tuple[int, U8]]  # what the views of one batch point into, each with its number, by its id
 
 
@@ -175,31 +176,27 @@ def _number(buffers: Buffers, buffer: U8) -> int:
     return buffers.setdefault(id(buffer), (len(buffers), buffer))[0]
 
 
-def _write(views: Words, piece: Field, buffers: Buffers) -> None:
-    """Write the views of one piece, shape (m, 4). Slices up to 12 bytes must be inlined, others point at a buffer."""
+def _write(views: Words, at: int, piece: Field, buffers: Buffers) -> None:
+    """Write the views of piece ``at`` of each row, shape (m, pieces, 4).
+
+    Slices of up to 12 bytes must be inlined, others point at a buffer.
+    """
+    own = views[:, at]
     if isinstance(piece, Choice):
         table, text = _table(piece.strings)
         if (table[:, 0] > INLINE).any():
             table = table.copy()
             table[table[:, 0] > INLINE, 2] = _number(buffers, text)
         # A view as one 16-byte number: numpy gathers those in one go.
-        views.view(np.complex128)[:, 0] = table.view(np.complex128)[:, 0].take(piece.index)
+        own.view(np.complex128)[:, 0] = table.view(np.complex128)[:, 0].take(piece.index)
         return
-    views[:, 0] = piece.size
-    views[:, 2] = _number(buffers, piece.buffer)
-    views[:, 3] = piece.offset
+    own[:, 0] = piece.size
+    own[:, 2] = _number(buffers, piece.buffer)
+    own[:, 3] = piece.offset
     short = np.flatnonzero(piece.size <= INLINE)
-    if len(short):
-        window = min(INLINE, len(piece.buffer))
-        # The last offsets would read past the buffer: their window starts earlier and is shifted into place.
-        start = np.minimum(piece.offset[short], len(piece.buffer) - window)
-        text = np.lib.stride_tricks.sliding_window_view(piece.buffer, window)[start]
-        late = np.flatnonzero(start < piece.offset[short])
-        for row in late.tolist():
-            text[row] = np.roll(text[row], -int(piece.offset[short[row]] - start[row]))
-        inline = np.zeros((len(short), INLINE), np.uint8)
-        inline[:, :window] = text
-        views[short, 1:] = inline.view(np.uint32)
+    if len(short):  # the same with 12 bytes: from any place of the buffer to the end of the view
+        texts = np.ndarray(len(piece.buffer) - INLINE + 1, _TEXT, piece.buffer, strides=1)
+        np.ndarray(len(views), _TEXT, views, 16 * at + 4, views.strides[0])[short] = texts[piece.offset[short]]
 
 
 def _rows(piece: Field, start: int) -> Field:
@@ -232,7 +229,7 @@ def render(blocks: Iterable[RowGroup], num_rows: int) -> pa.Array:
             part = mine[: len(rows)]
             part[:, len(block.pieces) :] = 0
             for at, piece in enumerate(block.pieces):
-                _write(part[:, at], _rows(piece, start), buffers)
+                _write(part, at, _rows(piece, start), buffers)
             views.reshape(-1).view(whole_row)[rows] = part.reshape(-1).view(whole_row)
     memory = [None, *map(pa.py_buffer, (views, *(buffer for _, buffer in buffers.values())))]
     slices = pa.Array.from_buffers(pa.binary_view(), num_rows * width, memory)
