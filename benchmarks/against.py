@@ -7,6 +7,8 @@
 Both run under this interpreter with its packages, each from its own tree; nothing is installed. Each verifies a
 dataset that it has built itself, since a dataset names the versions of its rules, and evaluates the tiny model of this
 checkout on such a dataset: all tasks, all modes, on the CPU. ``build`` is processor time, with one worker;
+``bookkeeping`` and ``memory`` are of a whole evaluation by a backend that knows every answer, ``first_call`` is the
+time from the start of such a command to its first request;
 ``own`` renders one-step rows of the machine that the README of 0.1.0 had, in one process, without writing them. The
 other checkout's numbers come first in the details.
 """
@@ -47,11 +49,27 @@ for at in range(0, len(numbers), 1000):
     rows += config.render(numbers[at : at + 1000]).num_rows
 print(rows / (time.perf_counter() - start))
 """
+INSTANT = """
+import runpy, sys, time
+from caef_data.eval.backends.oracle import OracleBackend
+def answer(self, adapter, prompt, expected):
+    if self.__dict__.setdefault("first", True):
+        self.first = False
+        print("first call", time.time(), file=sys.stderr)
+    return expected
+OracleBackend.answer = answer
+runpy.run_module("caef_data", run_name="__main__", alter_sys=True)
+"""
 GOALS = {
     "build": Goal("`build paper`, processor time: here / there", 1.1, 0.85),
     "own": Goal("a user's own machine, rows/s: here / there", 15, 50, least=True),
     "verify": Goal("`verify`: rows/s here / there, start-up included", 0.8, 1.2, least=True),
     "eval": Goal("`eval` of the tiny dataset, whole command: seconds there / here", 1, 1.3, least=True),
+    "bookkeeping": Goal("`eval` of a million calls with an instant backend: seconds here / there", 0.5, 0.25),
+    "memory": Goal("peak memory of that", 400, 300, "MB"),
+    "first_call": Goal(
+        "from `eval` typed to the first call, 20,000 additions: seconds there / here", 4, 10, least=True
+    ),
 }
 
 
@@ -153,9 +171,59 @@ def evaluate(trees: Sequence[Tree], small: bool, repeat: int) -> Result:
     return compared("eval", runs, "all tasks and modes" if not small else "a few rows")
 
 
-def compared(key: str, runs: dict[str, list[float]], note: str) -> Result:
+def bookkeeping(trees: Sequence[Tree], small: bool, repeat: int) -> Result:
+    """Evaluate one-step rows of the train split."""
+    runs = instant(trees, small, repeat, "one_step", "train")
+    found = compared("bookkeeping", runs["seconds"], "one-step rows of the train split")
+    return found._replace(measured=1 / found.measured)
+
+
+def memory(trees: Sequence[Tree], small: bool, repeat: int) -> Result:
+    """Evaluate the same rows."""
+    runs = instant(trees, small, repeat, "one_step", "train")["memory"]
+    return compared("memory", runs, "resident", "MB")._replace(measured=median(runs["here"]))
+
+
+def first_call(trees: Sequence[Tree], small: bool, repeat: int) -> Result:
+    """Evaluate whole runs of the test split."""
+    return compared("first_call", instant(trees, small, repeat, "executor", "test")["first"], "whole runs")
+
+
+def instant(
+    trees: Sequence[Tree], small: bool, repeat: int, mode: str, split: str
+) -> dict[str, dict[str, list[float]]]:
+    """Return seconds, peak memory in MB and seconds to the first call of evaluations whose backend knows all."""
+    runs: dict[str, dict[str, list[float]]] = {
+        kind: {"there": [], "here": []} for kind in ("seconds", "memory", "first")
+    }
+    words = ["eval", "--backend", "oracle", "--task", "add", "--mode", mode, "--split", split, "--data", "additions"]
+    for tree in trees:
+        if not (tree.folder / "additions").exists():
+            span = ["--max", "3"] if small else ["--max", "100", "--num", "20"]
+            tree.command("build", "--task", "add", "--min", "1", *span, "--out", "additions")
+    for _ in range(repeat):
+        for name, tree in zip(("there", "here"), trees, strict=True):
+            with tempfile.TemporaryDirectory() as out, tempfile.TemporaryFile("w+") as log:
+                start = time.time()
+                run = [sys.executable, "-c", INSTANT, *words, "--out", out]
+                process = subprocess.Popen(run, cwd=tree.folder, env=tree.env, stdout=log, stderr=log)
+                _, status, used = os.wait4(process.pid, 0)
+                seconds = time.time() - start
+                log.seek(0)
+                said = log.read()
+            if status:
+                raise SystemExit(f"{tree.folder}: {' '.join(words)} failed:\n{said}")
+            first = float(said.partition("first call ")[2].split()[0]) - start
+            for kind, value in (("seconds", seconds), ("memory", used.ru_maxrss / 1024), ("first", first)):
+                runs[kind][name].append(value)
+    return runs
+
+
+def compared(key: str, runs: dict[str, list[float]], note: str, unit: str = "s") -> Result:
     ratio = median(runs["there"]) / median(runs["here"])
-    return Result(key, ratio, "; ".join([note, *(f"{name} {spread(times)}" for name, times in runs.items())]), runs)
+    return Result(
+        key, ratio, "; ".join([note, *(f"{name} {spread(found, unit)}" for name, found in runs.items())]), runs
+    )
 
 
 def main() -> None:
@@ -166,13 +234,15 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="small data, to try the script")
     parser.add_argument("--json", type=Path, help="write the results there too")
     chosen = parser.parse_args()
-    parts, results = {"build": build, "own": own, "verify": verify, "eval": evaluate}, list[Result]()
+    parts = {"build": build, "own": own, "verify": verify, "eval": evaluate}
+    parts |= {"bookkeeping": bookkeeping, "memory": memory, "first_call": first_call}
+    results = list[Result]()
     with tempfile.TemporaryDirectory(prefix="caef-bench-") as folder:
         places = (chosen.other.resolve(), Path(folder) / "there"), (ROOT, Path(folder) / "here")
         trees = [Tree(*place) for place in places]
         for key in chosen.only:
             results.append(parts[key](trees, chosen.small, max(1, chosen.repeat)))
-            print(f"{key}: {number(results[-1].measured, 'x')}; {results[-1].detail}", file=sys.stderr)
+            print(f"{key}: {number(results[-1].measured, GOALS[key].unit)}; {results[-1].detail}", file=sys.stderr)
     print(f"{table(results, GOALS)}\n\n{machine()}; medians of {chosen.repeat} runs (min..max), in turn.")
     if chosen.json:
         rows = [GOALS[r.key]._asdict() | r._asdict() | {"reached": r.reached(GOALS[r.key])} for r in results]

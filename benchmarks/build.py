@@ -100,8 +100,8 @@ class Result(NamedTuple):
         return "must" if sign * shown <= sign * goal.must else "missed"
 
 
-def spread(values: Sequence[float]) -> str:
-    return f"{median(values):.3g} ({min(values):.3g}..{max(values):.3g}) s"
+def spread(values: Sequence[float], unit: str = "s") -> str:
+    return f"{median(values):.3g} ({min(values):.3g}..{max(values):.3g}) {unit}"
 
 
 class Bench:

@@ -47,8 +47,9 @@ def test_the_gpu_script(tmp_path: Path) -> None:
 
 
 def test_against_another_checkout() -> None:
-    words = ["--small", "--repeat", "1", "--only", "own", "verify"]
+    words = ["--small", "--repeat", "1", "--only", "own", "verify", "memory", "first_call"]
     command = [sys.executable, str(ROOT / "benchmarks" / "against.py"), str(ROOT), *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=ENV)
     assert done.returncode == 0, done.stderr
     assert "rows/s here / there" in done.stdout and "own machine" in done.stdout and " x | " in done.stdout
+    assert " MB | " in done.stdout and "to the first call" in done.stdout
