@@ -38,8 +38,8 @@ from build import Goal, Result, machine, number, peak_of, spread, table
 from transformers import LlamaConfig, LlamaForCausalLM
 from winners import END, PAD, Texts, Winners, make_tokenizer
 
+from caef_data.eval.backends.local import TransformersBackend
 from caef_data.eval.backends.tokens import load_tokenizers
-from caef_data.eval.backends.transformers import TransformersBackend
 from caef_data.eval.calls import BASE, GenerateRequest, ScoreRequest
 from caef_data.tm import align_in, transition, transitions
 

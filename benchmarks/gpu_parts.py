@@ -28,8 +28,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM
 
 from caef_data.eval.backends import model as model_module
+from caef_data.eval.backends.local import TransformersBackend
 from caef_data.eval.backends.tokens import load_tokenizers
-from caef_data.eval.backends.transformers import TransformersBackend
 from caef_data.eval.calls import GenerateRequest, Score, ScoreRequest
 
 ADAPTER = "executors/add"

@@ -12,9 +12,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from caef_data.eval.backends import transformers as backend_module
-from caef_data.eval.backends.decoding import LOOK_EVERY
-from caef_data.eval.backends.transformers import TransformersBackend
+from caef_data.eval.backends import local as backend_module
+from caef_data.eval.backends.greedy import LOOK_EVERY
+from caef_data.eval.backends.local import TransformersBackend
 from caef_data.eval.calls import BASE
 
 PAD, END = 0, 1
@@ -65,7 +65,7 @@ class Winners:
                 self.of_given[(*given, *right[:known])] = winners[known:]
 
     def score(self, model: Any, rows: Any) -> Any:
-        winners = model.send(np.array([token for row in rows for token in self.of_prompt[tuple(row.given)]]))
+        winners = model.send(np.array([token for row in rows for token in self.of_prompt[tuple(row.prompt_ids)]]))
         self.next = lambda: winners
         return self.plain_score(model, rows)
 

@@ -32,7 +32,7 @@ from .sources import checkpoint_folder, problem_folder
 from .tables import RunTables, read_runs, results_folder, run_id
 
 if TYPE_CHECKING:
-    from .adapters import Checkpoint
+    from .checkpoint import Checkpoint
 
 VERSION = 2  # of the rules of judging; changes the id of every run
 IDENTIFYING = ("alone", "strategy", "backend", "endpoint", "template", "joined", "near_ties")  # settings, beside others
@@ -79,7 +79,7 @@ def prepare(settings: EvalSettings, say: Say = lambda line: None) -> Session:
     Raises:
         UserError: something is missing, damaged or does not fit; the message says what to do.
     """
-    from .adapters import find_adapters
+    from .checkpoint import find_adapters
 
     folder, data = problem_folder(settings, say)
     manifest = folder.manifest()

@@ -13,7 +13,7 @@ from caef_data.pipelines.declaration import load_declaration
 from caef_data.pipelines.plan import make_plan
 
 if TYPE_CHECKING:
-    from caef_data.eval.backends.openai import OpenAIBackend
+    from caef_data.eval.backends.server import OpenAIBackend
     from caef_data.eval.backends.tokens import Tokens
     from caef_data.tests.hub.side import Side
     from caef_data.tests.s3_server import S3Server
@@ -136,7 +136,7 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> Iterator["FakeVLLM"]:
 @pytest.fixture
 def vllm_backend(vllm: "FakeVLLM", vllm_tokens: "Tokens") -> Iterator["OpenAIBackend"]:
     """Give the backend that asks this server."""
-    from caef_data.eval.backends.openai import OpenAIBackend
+    from caef_data.eval.backends.server import OpenAIBackend
     from caef_data.eval.calls import BASE
     from caef_data.tests.vllm_server import ADAPTERS, of_all
 

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,8 +11,8 @@ pytest.importorskip("tokenizers")
 from safetensors.numpy import save_file
 
 from caef_data.errors import UserError
-from caef_data.eval.adapters import read_adapter
-from caef_data.tests.checkpoints import lora_config, write_adapter, write_json
+from caef_data.eval.checkpoint import read_adapter
+from caef_data.tests.checkpoints import write_adapter
 
 
 @pytest.fixture
@@ -26,28 +25,6 @@ def refused(folder: Path, words: str) -> str:
         read_adapter(folder)
     assert "PosixPath" not in str(raised.value) and str(folder) in str(raised.value)
     return str(raised.value)
-
-
-@pytest.mark.parametrize(
-    "mapping",
-    [
-        {"base_model_class": "LlamaForCausalLM", "parent_library": "transformers.models.llama.modeling_llama"},
-        {"base_model_class": "PeftModel", "parent_library": "peft.peft_model"},
-        None,
-    ],
-)
-def test_the_class_that_peft_writes_where_a_config_names_no_task(folder: Path, mapping: Any) -> None:
-    write_json(folder / "adapter_config.json", lora_config(task_type=None, auto_mapping=mapping))
-    assert len(read_adapter(folder).sha256) == 64
-
-
-@pytest.mark.parametrize(
-    "mapping",
-    [{"base_model_class": "M", "parent_library": "evil.module"}, {"parent_library": "transformers_evil"}, "x"],
-)
-def test_a_class_of_another_library(folder: Path, mapping: Any) -> None:
-    write_json(folder / "adapter_config.json", lora_config(auto_mapping=mapping))
-    refused(folder, "names code of .* which is never run")
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b'{"r": 1}}', b'{"a": ' * 100_000])

@@ -17,8 +17,7 @@ pytest.importorskip("tokenizers")
 from safetensors.numpy import load_file, save_file
 
 from caef_data.errors import UserError
-from caef_data.eval.adapters import fetch, find_adapters, task_of
-from caef_data.eval.base_model import HUB_NAME, read_base
+from caef_data.eval.checkpoint import HUB_NAME, fetch, find_adapters, read_base, task_of
 from caef_data.eval.problems import MODES, RAW, needed, whole_runs
 from caef_data.tests.checkpoints import lora_config, write_adapter, write_base, write_checkpoint, write_json
 from caef_data.tm import tasks
@@ -68,7 +67,7 @@ def test_hashes_follow_the_content_alone(ckpt: Path, tmp_path: Path) -> None:
 
 
 def test_nothing_heavy_is_imported(ckpt: Path) -> None:
-    code = f"import sys; from caef_data.eval.adapters import find_adapters; find_adapters({str(ckpt)!r}, None)\n"
+    code = f"import sys; from caef_data.eval.checkpoint import find_adapters; find_adapters({str(ckpt)!r}, None)\n"
     code += "print(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert not {"torch", "transformers", "peft", "huggingface_hub"} & set(done.stdout.split())
@@ -359,7 +358,7 @@ def test_a_base_on_the_hub(ckpt: Path, hub: Path) -> None:
     assert (found.base, found.base_sha256) == (f"user/tiny@{COMMIT}", None)
     assert find_adapters(None, "user/tiny").base == found.base
     here = fetch(found)
-    assert here.base == hub and here.base_sha256 == read_base(ckpt / "base").sha256
+    assert here.base == hub and here.base_sha256 == read_base(ckpt / "base")
     assert fetch(here) is not None and fetch(here).base == hub
 
 

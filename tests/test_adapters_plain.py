@@ -34,9 +34,9 @@ from peft import (
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from caef_data.errors import UserError
+from caef_data.eval.backends.local import TransformersBackend
 from caef_data.eval.backends.model import Model
 from caef_data.eval.backends.tokens import load_tokenizers
-from caef_data.eval.backends.transformers import TransformersBackend
 from caef_data.eval.calls import GenerateRequest, ScoreRequest
 from caef_data.tests.plain import plain_answers
 from caef_data.tests.small_model import END, learn, make_tokenizer, save

@@ -17,9 +17,9 @@ torch = pytest.importorskip("torch", reason="a model needs torch, transformers a
 pytest.importorskip("peft", reason="a model needs torch, transformers and peft")
 
 from caef_data.errors import UserError  # noqa: E402
+from caef_data.eval.backends.local import TransformersBackend  # noqa: E402
 from caef_data.eval.backends.rows import NEAR  # noqa: E402
 from caef_data.eval.backends.tokens import load_tokenizers  # noqa: E402
-from caef_data.eval.backends.transformers import TransformersBackend  # noqa: E402
 from caef_data.eval.calls import GenerateRequest, ScoreRequest  # noqa: E402
 from caef_data.tests.architectures import TABLE, make_prompts, write_model  # noqa: E402
 from caef_data.tests.plain import plain_greedy  # noqa: E402

@@ -11,7 +11,7 @@ pytest.importorskip("transformers")
 
 from caef_data.errors import UserError
 from caef_data.eval.backends.endpoint import base_url
-from caef_data.eval.backends.openai import OpenAIBackend
+from caef_data.eval.backends.server import OpenAIBackend
 from caef_data.eval.backends.tokens import Tokens
 from caef_data.eval.calls import BASE, SLACK, GenerateRequest, Generation, Score, ScoreRequest
 from caef_data.tests.checkpoints import END

@@ -19,11 +19,11 @@ from transformers import (
 )
 
 from caef_data.errors import UserError
-from caef_data.eval.backends import transformers as module
-from caef_data.eval.backends.decoding import LOOK_EVERY
+from caef_data.eval.backends import local as module
 from caef_data.eval.backends.device import find_device
+from caef_data.eval.backends.greedy import LOOK_EVERY
+from caef_data.eval.backends.local import TransformersBackend
 from caef_data.eval.backends.tokens import load_tokenizers
-from caef_data.eval.backends.transformers import TransformersBackend
 from caef_data.eval.calls import BASE, SLACK, GenerateRequest, Generation, Score, ScoreRequest
 from caef_data.tests.small_model import learn, make_model, make_texts, make_tokenizer, save
 
@@ -474,5 +474,5 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_device("auto") == find_device("cuda") == torch.device("cuda:1")
     assert find_device("cuda:0") == torch.device("cuda:0")
     monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(UserError, match="no device cuda:2: this machine has 2 GPUs"):
+    with pytest.raises(UserError, match="no device 'cuda:2': this machine has 2 GPUs"):
         find_device("auto")

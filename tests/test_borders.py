@@ -14,8 +14,8 @@ pytest.importorskip("peft", reason="a model needs torch, transformers and peft")
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers  # noqa: E402
 from transformers import PreTrainedTokenizerFast  # noqa: E402
 
+from caef_data.eval.backends.local import TransformersBackend  # noqa: E402
 from caef_data.eval.backends.tokens import NO_WORD, Tokens, answers_like, load_tokenizers  # noqa: E402
-from caef_data.eval.backends.transformers import TransformersBackend  # noqa: E402
 from caef_data.eval.calls import BASE, GenerateRequest, Score, ScoreRequest  # noqa: E402
 from caef_data.tests.plain import plain_greedy  # noqa: E402
 from caef_data.tests.small_model import learn, make_model, save  # noqa: E402

@@ -138,8 +138,8 @@ def test_a_real_model_is_judged_as_it_decodes(real: tuple[Path, Path, Any], tmp_
     """By every strategy, rows right and wrong: the texts that transformers and peft write row by row."""
     import torch
 
+    from caef_data.eval.backends.local import TransformersBackend
     from caef_data.eval.backends.tokens import load_tokenizers
-    from caef_data.eval.backends.transformers import TransformersBackend
     from caef_data.tests.evaluating import judge
     from caef_data.tests.plain import plain_greedy
 

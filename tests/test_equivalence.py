@@ -16,8 +16,8 @@ pytest.importorskip("peft", reason="a model needs torch, transformers and peft")
 
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
+from caef_data.eval.backends.local import TransformersBackend  # noqa: E402
 from caef_data.eval.backends.tokens import load_tokenizers  # noqa: E402
-from caef_data.eval.backends.transformers import TransformersBackend  # noqa: E402
 from caef_data.eval.calls import ScoreRequest  # noqa: E402
 from caef_data.eval.problems import WALKED  # noqa: E402
 from caef_data.eval.results import ResultStore  # noqa: E402

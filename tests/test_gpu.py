@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
+from caef_data.eval.backends.local import TransformersBackend
 from caef_data.eval.backends.tokens import load_tokenizers
-from caef_data.eval.backends.transformers import TransformersBackend
 from caef_data.eval.calls import BASE, GenerateRequest, Generation, Score, ScoreRequest
 from caef_data.eval.problems import MODES
 from caef_data.eval.settings import STRATEGIES

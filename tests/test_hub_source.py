@@ -69,7 +69,7 @@ def adapters_of(text: str) -> list[Any]:
     from pathlib import Path
 
     from caef_data.errors import UserError
-    from caef_data.eval.adapters import find_adapters
+    from caef_data.eval.checkpoint import find_adapters
     from caef_data.eval.sources import checkpoint_folder
 
     said: list[str] = []
@@ -84,7 +84,7 @@ def adapters_of(text: str) -> list[Any]:
 
 def base_of(text: str) -> list[str]:
     """Run in the client: find a base model and fetch it."""
-    from caef_data.eval.adapters import fetch, find_adapters
+    from caef_data.eval.checkpoint import fetch, find_adapters
 
     found = find_adapters(None, text)
     here = fetch(found)

@@ -48,7 +48,7 @@ MAY_IMPORT = {  # parts of the package -> (other parts, third-party packages) th
 HEAVY = {"torch", "transformers", "peft", "ray", "datasets", "duckdb", "matplotlib", "huggingface_hub", "openai"}
 HEAVY |= {"fsspec", "s3fs", "jinja2", "vl_convert"}
 # One stage in several files, which nothing else imports at its top: heavy packages may stand at theirs.
-BACKEND = ("decoding", "device", "load", "model", "scoring", "transformers")
+BACKEND = ("device", "greedy", "load", "local", "model")
 STAGE = {f"eval/backends/{name}.py" for name in BACKEND}
 PLACES = ("*.py", "tm/**/*.py", "schemas/**/*.py", "pipelines/**/*.py", "eval/**/*.py")
 MODULES = sorted(path.relative_to(ROOT) for place in PLACES for path in ROOT.glob(place))

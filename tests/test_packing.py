@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caef_data.eval.backends.scoring import FILL, fit
+from caef_data.eval.backends.greedy import FILL, fit
 
 SIZES = st.lists(st.tuples(st.integers(1, 2000), st.integers(1, 900)), min_size=1, max_size=60)
 

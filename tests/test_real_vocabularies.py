@@ -98,8 +98,8 @@ def decoded(base: Path, adapter: Path) -> list[bool]:
 
 def judged(base: Path, adapter: Path, **options: Any) -> list[bool]:
     """Return which rows evaluation counts as right, by both strategies, which agree."""
+    from caef_data.eval.backends.local import TransformersBackend
     from caef_data.eval.backends.tokens import load_tokenizers
-    from caef_data.eval.backends.transformers import TransformersBackend
     from caef_data.eval.calls import GenerateRequest, ScoreRequest
 
     name, found = "aligners/equal", equal_rows()

@@ -116,7 +116,7 @@ def test_a_model_trained_through_a_template_is_judged_through_it(tmp_path: Path)
     import torch
     from transformers import GenerationConfig
 
-    from caef_data.eval.backends.transformers import TransformersBackend
+    from caef_data.eval.backends.local import TransformersBackend
     from caef_data.eval.calls import BASE, GenerateRequest, ScoreRequest
     from caef_data.tests.small_model import learn, make_model, make_texts, save
 

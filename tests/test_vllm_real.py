@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from caef_data.eval.backends.openai import OpenAIBackend
+from caef_data.eval.backends.server import OpenAIBackend
 from caef_data.eval.backends.tokens import load_tokenizer
 from caef_data.eval.calls import BASE, GenerateRequest, ScoreRequest
 from caef_data.eval.session import Session, prepare
@@ -74,7 +74,7 @@ def url(ckpt: Path) -> Iterator[str]:
 
 
 def test_verdicts_are_those_of_the_transformers_backend(ckpt: Path, url: str) -> None:
-    from caef_data.eval.backends.transformers import TransformersBackend
+    from caef_data.eval.backends.local import TransformersBackend
 
     folders = {name: ckpt / name for name in ADAPTERS}
     there = OpenAIBackend(url, [*ADAPTERS, BASE], of_all(load_tokenizer(ckpt / "base")), folders=folders)

@@ -199,7 +199,7 @@ def of_all(tokens: Any) -> dict[str, Any]:
 
 def record(checkpoint: Path, url: str) -> dict[str, Any]:
     """Ask a real server through the backend; return all that passed, and what the backend made of it."""
-    from caef_data.eval.backends.openai import OpenAIBackend
+    from caef_data.eval.backends.server import OpenAIBackend
     from caef_data.eval.backends.tokens import load_tokenizer
 
     relay = Relay(url)

@@ -13,7 +13,7 @@ from ..results import ResultStore
 from ..settings import EvalSettings
 
 if TYPE_CHECKING:
-    from ..adapters import Checkpoint
+    from ..checkpoint import Checkpoint
     from .tokens import Tokens
 
 Say = Callable[[str], object]
@@ -49,7 +49,7 @@ def make_backend(
 
 
 def _model(settings: EvalSettings, checkpoint: Checkpoint, store: ResultStore, say: Say) -> Backend:
-    from ..adapters import fetch
+    from ..checkpoint import fetch
     from .tokens import load_tokenizers
 
     remote = settings.backend == "openai"
@@ -69,12 +69,12 @@ def _model(settings: EvalSettings, checkpoint: Checkpoint, store: ResultStore, s
     for line in _differences(tokens, calls):
         say(line)
     if remote:
-        from .openai import OpenAIBackend
+        from .server import OpenAIBackend
 
         return OpenAIBackend(
             settings.endpoint or "", store.adapters, tokens, folders=folders, near_ties=settings.near_ties
         )
-    from .transformers import TransformersBackend
+    from .local import TransformersBackend
 
     return TransformersBackend(
         base,

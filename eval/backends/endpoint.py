@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     import httpx2
 
 KEY = "OPENAI_API_KEY"  # the environment variable that holds a server's key
+GUIDE = "docs/vllm.md"
 CONNECT = 10.0  # seconds until a server must have taken a connection
 TIMEOUT = 1200.0  # seconds of silence: a request may wait behind many others
 SAY_EVERY = 5.0  # seconds between lines about requests that are tried again
 MAX_ANSWER = 2**27  # bytes; the scores of a token take about 300
-GUIDE = "docs/vllm.md"
 
 
 def base_url(endpoint: str) -> str:
@@ -29,26 +29,29 @@ def base_url(endpoint: str) -> str:
     Raises:
         UserError: this is no address of a server.
     """
-    allowed = "http://localhost:8000, or https://host/v1"
     try:
         parts = urlsplit(endpoint)
-        host = (parts.hostname, parts.port)  # looking at the port checks it
-    except ValueError as error:
-        raise UserError(f"this is no address: {quoted(error, 80)}", where="--endpoint", allowed=allowed) from error
-    if parts.username or parts.password:
+        good = parts.scheme in ("http", "https") and parts.hostname and not parts.query and not parts.fragment
+        good = good and parts.port != 0  # looking at the port checks it
+    except ValueError:
+        good = False
+    if good and (parts.username or parts.password):
         raise UserError(
             "the address holds a name or password, which tables and messages would show",
             where="--endpoint",
             next_step=f"put the key into the environment variable {KEY}",
         )
-    if parts.scheme not in ("http", "https") or not host[0] or parts.query or parts.fragment:
-        raise UserError(f"{quoted(endpoint)} is no address of a server", where="--endpoint", allowed=allowed)
-    path = parts.path.rstrip("/")
-    return f"{parts.scheme}://{parts.netloc}{path if path.endswith('/v1') else path + '/v1'}"
+    if not good:
+        raise UserError(
+            f"{quoted(endpoint)} is no address of a server",
+            where="--endpoint",
+            allowed="http://localhost:8000, or https://host/v1",
+        )
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/').removesuffix('/v1')}/v1"
 
 
 class Endpoint:
-    """One server.
+    """One server: requests to it are tried again where that may help, and each refusal is explained in a line.
 
     Args:
         endpoint: its address, with or without ``/v1``.
@@ -66,7 +69,7 @@ class Endpoint:
 
         self.url, self.timeout = base_url(endpoint), timeout
         self._key = os.environ.get(KEY, "").strip()
-        if not (self._key.isascii() and self._key.isprintable()) or " " in self._key:
+        if not re.fullmatch("[!-~]*", self._key):
             raise UserError("the key for the server holds characters that no key has", where=KEY)
         try:
             self._client = httpx2.Client(
@@ -78,7 +81,7 @@ class Endpoint:
             what = f"the environment asks for connections that cannot be made: {quoted(error, 200)}"
             raise UserError(what, where="HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE, SSL_CERT_DIR") from error
         self._retries = Retries("the same command", self._say, self.scrub)
-        self._lock, self._said = threading.Lock(), -SAY_EVERY
+        self._said = -SAY_EVERY
 
     def close(self) -> None:
         """Close all connections."""
@@ -93,10 +96,10 @@ class Endpoint:
         import httpx2
 
         try:
-            found = json.loads(self._exchange("GET", self.url.removesuffix("/v1") + "/version"))["version"]
-            return found if isinstance(found, str) and found.isprintable() and len(found) < 100 else ""
+            found = json.loads(self._exchange(self.url.removesuffix("/v1") + "/version", None))["version"]
         except (UserError, httpx2.HTTPError, ValueError, LookupError, TypeError, RecursionError):
             return ""
+        return found if isinstance(found, str) and found.isprintable() and len(found) < 100 else ""
 
     def ask(self, what: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the object that the server gives for a path, or in answer to an object.
@@ -106,11 +109,11 @@ class Endpoint:
         """
         import httpx2
 
-        url, method = self.url + path, "GET" if body is None else "POST"
+        url = self.url + path
         try:
-            found = json.loads(self._retries("asking the server", lambda: self._exchange(method, url, body)))
+            found = json.loads(self._retries("asking the server", lambda: self._exchange(url, body)))
         except httpx2.HTTPStatusError as error:
-            raise self._explained(what, url, error.response) from None
+            raise self._refused(what, url, error.response) from None
         except UserError as error:
             raise UserError(
                 error.what,
@@ -118,24 +121,22 @@ class Endpoint:
                 next_step=f"see the server's log, start it again ({GUIDE}); the same command goes on where it stopped",
             ) from None
         except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, RecursionError) as error:
-            told = f"the server's answer cannot be understood: {type(error).__name__} {self._quoted(str(error))}"
-            raise UserError(told, where=url, next_step="is this a server with OpenAI's protocol?") from None
+            found = f"{type(error).__name__} {error}"
         if not isinstance(found, dict):
-            raise UserError("the server's answer is no JSON object", where=url)
+            raise UserError(
+                f"the server's answer is no JSON object: {quoted(self.scrub(str(found)), 300)}",
+                where=url,
+                next_step="is this a server with OpenAI's protocol?",
+            )
         return found
 
-    def _exchange(self, method: str, url: str, body: dict[str, Any] | None = None) -> bytes:
-        """Return what a server answers.
-
-        Raises:
-            UserError: it says nothing in time, or without end.
-            HTTPError: it cannot be reached, or refuses.
-        """
+    def _exchange(self, url: str, body: dict[str, Any] | None) -> bytes:
+        """Return what the server answers; raises httpx2's ``HTTPError`` where it cannot be reached, or refuses."""
         import httpx2
 
         content = bytearray()
         try:
-            with self._client.stream(method, url, json=body) as response:
+            with self._client.stream("GET" if body is None else "POST", url, json=body) as response:
                 if not response.is_success:
                     response.read()  # its text is told
                     response.raise_for_status()
@@ -147,38 +148,33 @@ class Endpoint:
             raise UserError(f"the server answered nothing within {self.timeout:,.0f} s") from None
         return bytes(content)
 
-    def _explained(self, what: str, url: str, response: httpx2.Response) -> UserError:
-        """Return what a refusal means."""
-        status, said = response.status_code, self._quoted(_message(response))
-        if status == 400:
-            hint = "is its base model the one of --base-model? is its --max-model-len enough?"
-            return UserError(f"the server refuses {what}: {said}", where=self.url, next_step=f"{hint} see {GUIDE}")
-        if status in (401, 403):
+    def _refused(self, what: str, url: str, response: httpx2.Response) -> UserError:
+        if response.status_code in (401, 403):
             return UserError(
-                f"the server does not accept the key (HTTP {status})" if self._key else "the server wants a key",
+                f"the server does not accept the key (HTTP {response.status_code})"
+                if self._key
+                else "the server wants a key",
                 where=url,
                 next_step=f"put the one it was started with into the environment variable {KEY}",
             )
-        return UserError(f"the server refuses (HTTP {status}): {said}", where=url, next_step=f"see {GUIDE}")
-
-    def _quoted(self, text: str) -> str:
-        return quoted(self.scrub(text), 300)
+        return UserError(
+            f"the server refuses {what} (HTTP {response.status_code}): {quoted(self.scrub(_message(response)), 300)}",
+            where=url,
+            next_step=f"is its base model the one of --base-model? is its --max-model-len enough? see {GUIDE}",
+        )
 
     def _say(self, text: str) -> None:
         """Print a line about a wait; requests that wait for the same reason together are one line."""
-        with self._lock:
-            now = time.monotonic()
-            if now - self._said < SAY_EVERY:
-                return
-            self._said = now
-        print(f"{printable_path(self.url)}: {text}", file=sys.stderr, flush=True)
+        if time.monotonic() - self._said >= SAY_EVERY:
+            self._said = time.monotonic()
+            print(f"{printable_path(self.url)}: {text}", file=sys.stderr, flush=True)
 
 
 def _message(response: httpx2.Response) -> str:
     """Return what a server says about a refusal, in one of the forms there are."""
     try:
-        found = response.json()
-    except (ValueError, RecursionError):
+        said = response.json()
+        said = said.get("error", said)
+        return str(said.get("message", said) if isinstance(said, dict) else said)
+    except (ValueError, AttributeError, RecursionError):
         return response.text
-    error = found.get("error", found) if isinstance(found, dict) else found
-    return str(error.get("message", error) if isinstance(error, dict) else error)

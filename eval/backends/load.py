@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import re
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,8 +25,7 @@ from ...errors import UserError, printable_path, quoted
 from ..files import CONFIG, WEIGHTS, read_json, shapes_in
 
 T = TypeVar("T")
-PREFIX = "base_model.model."  # before the name of a module of the base model
-PROBE = (5, 7, 11, 3, 2, 13, 17, 19)  # tokens, modulo the vocabulary, that ``check_causal`` shows a model
+PROBE = (5, 7, 11, 3, 2, 13, 17, 19)  # tokens, modulo the vocabulary, that ``_check_causal`` shows a model
 SAME, ABOUT = 1e-4, 0.02  # logits are equal that differ so much of the largest one: in float32, in half precision
 # Kinds of adapters that peft calls with more than tokens, beside those that put virtual tokens before the prompt.
 NEVER = {"ADAPTION_PROMPT", "POLY", "SHADOW", "XLORA", "aLoRA"}
@@ -43,7 +42,7 @@ OUT_OF_MEMORY = (
 
 
 def load_base(base: Path | str, dtype: torch.dtype, device: torch.device, attention: str | None) -> Any:
-    """Load a causal language model from safetensors; no code of its own is run.
+    """Load a causal language model from safetensors.
 
     Raises:
         UserError: it cannot be loaded, lacks weights, holds NaN or infinity, or sees what follows.
@@ -53,12 +52,7 @@ def load_base(base: Path | str, dtype: torch.dtype, device: torch.device, attent
     with _loading("the base model", base):
         config = AutoConfig.from_pretrained(str(base), **options)
         if config.is_encoder_decoder:
-            raise UserError(
-                f"the base model is an encoder-decoder ({config.model_type})",
-                where=printable_path(base),
-                allowed="models that continue a text",
-                next_step="name another one with --base-model",
-            )
+            raise _refused("the base model", base, f"is an encoder-decoder ({config.model_type})")
         net, info = AutoModelForCausalLM.from_pretrained(
             str(base),
             dtype=dtype,
@@ -68,14 +62,11 @@ def load_base(base: Path | str, dtype: torch.dtype, device: torch.device, attent
             output_loading_info=True,
             **options,
         )
-    if info["missing_keys"]:
-        raise UserError(
-            f"the base model lacks weights: {quoted(', '.join(sorted(info['missing_keys'])), 200)}",
-            where=printable_path(base),
-        )
+    if missing := info["missing_keys"]:
+        raise _refused("the base model", base, f"lacks weights: {quoted(', '.join(sorted(missing)), 200)}")
     net.eval().requires_grad_(False)
-    check_finite(net, "the base model", base)
-    check_causal(net, "the base model", base)
+    _check_finite(net, "the base model", base)
+    _check_causal(net, "the base model", base)
     return net
 
 
@@ -93,29 +84,30 @@ def load_adapter(net: Any, name: str, folder: Path) -> Any:
     """
     what = f"the adapter {name}"
     with _loading(what, folder):
-        config = _read_config(what, folder)
+        config = _adapter_config(what, folder)
         held = shapes_in(folder / WEIGHTS)
-        tree = share(net, _overwritten(net, config, held))
-        _grow(tree, held)
+        shapes = {_base_name(key): shape for key, shape in held.items()}
+        tree = _share(net, _overwritten(net, config, held))
+        for embedding in (tree.get_input_embeddings(), tree.get_output_embeddings()):
+            place = next((place for place, module in tree.named_modules() if module is embedding), None)
+            words, *_ = shapes.get(f"{place}.weight", embedding.weight.shape)
+            if words != embedding.weight.shape[0]:  # the adapter's vocabulary has grown
+                tree.resize_token_embeddings(words, mean_resizing=False)
         kind = MODEL_TYPE_TO_PEFT_MODEL_MAPPING.get(config.task_type, PeftModel)
         # Weights in the base model's dtype: float32 ones would turn every activation to float32 and back.
         model = kind(tree, config, autocast_adapter_dtype=False)
-        device = str(net.device)
-        found = model.load_adapter(str(folder), "default", torch_device=device, autocast_adapter_dtype=False)
-    left = _not_used(folder / WEIGHTS, found.unexpected_keys)
-    for key in [*found.missing_keys, *left]:
-        raise UserError(
-            f"{what} does not fit the base model: only one of them has {quoted(key, 120)}",
-            where=printable_path(folder),
-            next_step="name the base model that it was trained on with --base-model",
-        )
+        loaded = model.load_adapter(str(folder), "default", torch_device=str(net.device), autocast_adapter_dtype=False)
+    for key in [*loaded.missing_keys, *_not_used(folder / WEIGHTS, loaded.unexpected_keys)]:
+        next_step = "name the base model that it was trained on with --base-model"
+        told = f"does not fit the base model: only one of them has {quoted(key, 120)}"
+        raise _refused(what, folder, told, next_step)
     model.eval()
-    check_finite(tree, what, folder, known={weight.data_ptr() for weight in net.parameters()})
-    check_causal(tree, what, folder, whole=model)
+    _check_finite(tree, what, folder, known={weight.data_ptr() for weight in net.parameters()})
+    _check_causal(tree, what, folder, whole=model)
     return tree
 
 
-def share(net: Any, own: Collection[int] = ()) -> Any:
+def _share(net: Any, own: Collection[int]) -> Any:
     """Return a copy of a model that shares its weights and buffers; ``own``: ids of weights that are copied, too."""
     memo: dict[int, Any] = {id(buffer): buffer for buffer in net.buffers()}
     for weight in net.parameters():
@@ -126,24 +118,21 @@ def share(net: Any, own: Collection[int] = ()) -> Any:
     return copy.deepcopy(net, memo)
 
 
-def _read_config(what: str, folder: Path) -> Any:
+def _adapter_config(what: str, folder: Path) -> Any:
     """Return an adapter's configuration, if it is of a kind that is evaluated."""
     config = PeftConfig.from_pretrained(str(folder))
     begun = str(getattr(config, "init_lora_weights", None) or "").lower()
     kind = "aLoRA" if getattr(config, "alora_invocation_tokens", None) else getattr(config.peft_type, "value", "?")
-    lost, next_step = begun.startswith(LOST), None
-    unknown = [
-        name
-        for name, value in read_json(folder / CONFIG).items()
-        if value and not hasattr(config, name) and name != "runtime_config"
-    ]
+    settings = {name for name, value in read_json(folder / CONFIG).items() if value} - {"runtime_config"}
+    unknown = sorted(name for name in settings if not hasattr(config, name))
+    next_step = "train a LoRA, or another adapter that changes modules of the model alone"
     if config.is_prompt_learning:
         odd = f"is of kind {kind}: it puts virtual tokens before the prompt"
     elif kind in NEVER:
         odd = f"is of kind {kind}: it needs more than the tokens of prompt and answer"
     elif config.task_type not in (None, "CAUSAL_LM"):
         odd = f"is trained for {quoted(config.task_type)}, not to continue a text"
-    elif lost:
+    elif begun.startswith(LOST):
         odd = f"began as {quoted(begun)}, which cannot be repeated: the base model that it belongs to is lost"
         next_step = "save it with path_initial_model_for_weight_conversion, as peft's guide to its kind says"
     elif unknown:
@@ -152,8 +141,7 @@ def _read_config(what: str, folder: Path) -> Any:
     else:
         config.inference_mode = True
         return config
-    allowed = "LoRA, and other adapters that change modules of the model"
-    raise UserError(f"{what} {odd}", where=printable_path(folder), allowed=allowed, next_step=next_step)
+    raise _refused(what, folder, odd, next_step)
 
 
 def _overwritten(net: Any, config: Any, held: Collection[str]) -> set[int]:
@@ -162,10 +150,14 @@ def _overwritten(net: Any, config: Any, held: Collection[str]) -> set[int]:
         return {id(weight) for weight in net.parameters()}
     weights = dict(net.named_parameters(remove_duplicate=False))
     saved = tuple(f".{module}." for module in getattr(config, "modules_to_save", None) or ())
-    named = ((key, _base_name(key)) for key in held)
-    # A whole module is loaded beside the base model's own, which the file may hold, too.
-    beside = {key for key, name in named if ".original_module." not in key and any(one in f".{name}" for one in saved)}
-    return {id(weights[name]) for key in held if key not in beside and (name := _base_name(key)) in weights}
+    own = set()
+    for key in held:
+        name = _base_name(key)
+        # A whole module is loaded beside the base model's own, which the file may hold, too.
+        beside = ".original_module." not in key and any(module in f".{name}" for module in saved)
+        if name in weights and not beside:
+            own.add(id(weights[name]))
+    return own
 
 
 def _not_used(path: Path, keys: Collection[str]) -> list[str]:
@@ -183,46 +175,32 @@ def _not_used(path: Path, keys: Collection[str]) -> list[str]:
 
 def _base_name(key: str) -> str:
     """Return what a weight of an adapter's file is called in the base model, if it is one of its weights."""
-    return re.sub(r"\.(base_layer|original_module|token_adapter)(?=\.)", "", key.removeprefix(PREFIX))
+    return re.sub(r"\.(base_layer|original_module|token_adapter)(?=\.)", "", key.removeprefix("base_model.model."))
 
 
-def _grow(tree: Any, held: Mapping[str, tuple[int, ...]]) -> None:
-    """Give a tree as many words as the embeddings in an adapter's file have."""
-    shapes = {_base_name(key): shape for key, shape in held.items()}
-    for embedding in (tree.get_input_embeddings(), tree.get_output_embeddings()):
-        name = next((name for name, module in tree.named_modules() if module is embedding), None)
-        words, *_ = shapes.get(f"{name}.weight", embedding.weight.shape)
-        if words != embedding.weight.shape[0]:
-            tree.resize_token_embeddings(words, mean_resizing=False)
-
-
-def check_finite(net: Any, what: str, where: Path | str, known: Collection[int] = ()) -> None:
+def _check_finite(net: Any, what: str, where: Path | str, known: Collection[int] = ()) -> None:
     """Refuse weights that hold NaN or infinity; ``known``: addresses of weights that have been looked at before."""
     for name, weight in net.named_parameters():
         if weight.data_ptr() in known or not weight.is_floating_point() or not weight.numel():
             continue
         wide = weight if weight.element_size() > 1 else weight.float()
         if not all(bound.isfinite() for bound in torch.aminmax(wide)):
-            raise UserError(
-                f"the weight {quoted(name, 120)} of {what} holds NaN or infinity",
-                where=printable_path(where),
-                next_step="its training went wrong: take an earlier checkpoint of it, or --dtype float32",
-            )
+            next_step = "its training went wrong: take an earlier checkpoint of it, or --dtype float32"
+            raise _refused(what, where, f"holds NaN or infinity in the weight {quoted(name, 120)}", next_step)
 
 
-def check_causal(net: Any, what: str, where: Path | str, whole: Any = None) -> None:
+def _check_causal(net: Any, what: str, where: Path | str, whole: Any = None) -> None:
     """Refuse a model that looks ahead: what it says of a token must not depend on those that follow.
 
     ``whole`` is the same model as peft calls it, which must say the same.
     """
     words = net.get_input_embeddings().weight.shape[0]
     ids = torch.tensor([PROBE], device=net.device) % words
-    changed = ids.clone()
     half = ids.shape[1] // 2
-    changed[:, half:] = (changed[:, half:] + 1) % words
+    changed = torch.cat([ids[:, :half], (ids[:, half:] + 1) % words], 1)
     with _loading(what, where), torch.inference_mode():
-        first, second = (net(input_ids=one, use_cache=False).logits for one in (ids, changed))
-        third = None if whole is None else whole(input_ids=ids, use_cache=False).logits
+        first, second = (net(input_ids=tokens, use_cache=False).logits for tokens in (ids, changed))
+        called = first if whole is None else whole(input_ids=ids, use_cache=False).logits
     exact = net.dtype in (torch.float32, torch.float64)
     least = (SAME if exact else ABOUT) * first.abs().max()
     # In half precision, experts that later tokens choose change the last digits of earlier ones; attention that says
@@ -231,24 +209,25 @@ def check_causal(net: Any, what: str, where: Path | str, whole: Any = None) -> N
     text_alone = net.config.get_text_config() is net.config  # there are no images, which are looked at whole
     allowed = 0.0 if ahead and text_alone and not exact else least
     if (first - second)[:, :half].abs().max() > allowed:
-        raise UserError(
-            f"{what} looks ahead: what it says of a token depends on those that follow ({net.config.model_type})",
-            where=printable_path(where),
-            allowed="causal language models, which continue a text",
-            next_step="name another one with --base-model",
-        )
-    if third is not None and (third.shape != first.shape or (third - first).abs().max() > least):
-        raise UserError(
-            f"{what} is more than changed modules: peft itself gives it other inputs",
-            where=printable_path(where),
-            allowed="adapters that change modules, such as LoRA",
-        )
+        told = f"what it says of a token depends on those that follow ({net.config.model_type}), it is not causal"
+        raise _refused(what, where, f"looks ahead: {told}")
+    if called.shape != first.shape or (called - first).abs().max() > least:
+        raise _refused(what, where, "is more than changed modules: peft itself gives it other inputs")
 
 
-def sums(net: Any) -> list[float]:
-    """Return the sum of each weight of a model, which tells whether one was written to."""
-    found: list[float] = torch.stack([weight.sum(dtype=torch.float64) for weight in net.parameters()]).tolist()
-    return found
+def _refused(what: str, where: Path | str, odd: str, next_step: str | None = None) -> UserError:
+    return UserError(
+        f"{what} {odd}",
+        where=printable_path(where),
+        allowed="causal language models, and adapters that change their modules, such as LoRA",
+        next_step=next_step or "name another one",
+    )
+
+
+def weight_sums(net: Any) -> list[float]:
+    """Return the sum of each weight, which tells whether one was written to."""
+    sums: list[float] = torch.stack([weight.sum(dtype=torch.float64) for weight in net.parameters()]).tolist()
+    return sums
 
 
 @contextmanager
@@ -268,7 +247,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def _loading(what: str, where: Path | str) -> Iterator[None]:
-    """Refuse whatever a library makes of a damaged folder, or of a model that needs more than tokens.
+    """Refuse whatever a library raises at a damaged folder, or at a model that needs more than tokens.
 
     Raises:
         UserError: the libraries raise something.

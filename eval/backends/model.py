@@ -14,13 +14,13 @@ from ...errors import UserError, did_you_mean, quoted
 from ...pipelines.memory import keep_freed_memory
 from ..calls import BASE
 from .device import find_device, find_dtype
-from .load import load_adapter, load_base, sums, unless_full
+from .load import load_adapter, load_base, unless_full, weight_sums
 
 LONGER = ("linear", "dynamic", "yarn")  # kinds of rope whose factor says how much longer a row may be
 
 
 class Model:
-    """A causal language model with adapters; each is a tree of modules of its own, and stays while memory lasts.
+    """A causal language model with adapters, each of which stays while memory lasts.
 
     Args:
         base: folder, or name on the Hub, of the base model.
@@ -57,11 +57,11 @@ class Model:
         if self.base is None:
             raise self._no_room("the base model")
         self.trees: dict[str, Any] = {}
-        self.sums = sums(self.base)
+        self.sums = weight_sums(self.base)
+        config = self.base.config.get_text_config()
         # Falcon's alibi is computed from a mask of positions.
-        plain = not getattr(self.base.config.get_text_config(), "alibi", False)
-        self.takes_whole_masks: bool = self.base.config._attn_implementation == "sdpa" and plain
-        self.max_positions = _max_positions(self.base.config.get_text_config())
+        self.takes_whole_masks = self.base.config._attn_implementation == "sdpa" and not getattr(config, "alibi", False)
+        self.max_positions = _max_positions(config)
         for adapter in (*adapters, BASE):  # what does not fit is found before anything is asked
             self.use(adapter)
 
@@ -79,20 +79,21 @@ class Model:
 
     def _tree(self, adapter: str, folder: Path) -> Any:
         """Return the base model with an adapter; others make room for it where memory runs out."""
-        if adapter not in self.trees:
-            tree = unless_full(load_adapter, self.base, adapter, folder)
-            if tree is None:
-                if not self.trees:
-                    raise self._no_room(f"the adapter {adapter}")
-                self.net = self.base
-                self.trees.clear()
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
-                return self._tree(adapter, folder)
-            if sums(self.base) != self.sums:
-                raise AssertionError(f"loading the adapter {adapter} has changed the base model")
-            self.trees[adapter] = tree
-        return self.trees[adapter]
+        if adapter in self.trees:
+            return self.trees[adapter]
+        tree = unless_full(load_adapter, self.base, adapter, folder)
+        if tree is None:
+            if not self.trees:
+                raise self._no_room(f"the adapter {adapter}")
+            self.net = self.base
+            self.trees.clear()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            return self._tree(adapter, folder)
+        if weight_sums(self.base) != self.sums:
+            raise AssertionError(f"loading the adapter {adapter} has changed the base model")
+        self.trees[adapter] = tree
+        return tree
 
     def _no_room(self, what: str) -> UserError:
         return UserError(

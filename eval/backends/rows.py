@@ -1,10 +1,10 @@
-"""Questions in tokens, and what the tokens that a model gives say of the answer: what all backends share."""
+"""Requests in tokens, and what the tokens that a model gives say of the answer: what all backends share."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
+from math import inf, isfinite
 from typing import NamedTuple
 
 from ..calls import SLACK, GenerateRequest, Generation, Score
@@ -18,71 +18,75 @@ NEAR = {"float32": 1e-3, "float16": 0.25, "bfloat16": 1.0}
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A question in tokens."""
+    """A request in tokens."""
 
-    index: int  # of the question
-    question: GenerateRequest
+    index: int  # of the request
+    request: GenerateRequest
     tokens: Tokens
-    given: list[int]  # what the model reads
-    expected: list[int]  # the right answer, without the end
-    target: str  # what these tokens must be: the right answer, and before it what ``given`` lacks of the prompt
-    exact: bool  # they are it; where not, only decoding can tell
+    prompt_ids: list[int]
+    answer_ids: list[int]  # of the right answer, without the end
+    target: str  # the right answer's text, and before it what ``prompt_ids`` lack of the prompt
+    exact: bool  # ``answer_ids`` are this text; where not, only decoding can tell
     merges: bool  # the tokenizer merges the end of the prompt with the answer
-    known: int  # how many of the expected tokens the model is given when it decodes
+    num_given_tokens: int  # so many of ``answer_ids`` are given to the model when it decodes
     limit: int  # tokens to decode, at most
-    least: float = float("inf")  # smallest lead of the known tokens
+    given_margin: float = inf  # smallest lead of the given tokens
     alone: bool = False  # it shares no batch
+    pass_margin: float | None = None  # of the forward pass, where there was one
 
     @property
     def length(self) -> int:
         """Number of tokens of the prompt and the right answer."""
-        return len(self.given) + len(self.expected)
+        return len(self.prompt_ids) + len(self.answer_ids)
 
     @property
-    def begun(self) -> list[int]:
+    def decode_from(self) -> list[int]:
         """The tokens that decoding begins with."""
-        return self.given + self.expected[: self.known]
-
-    def may_become_right(self, answer: Sequence[int]) -> bool:
-        """Tell whether a right answer can begin with some tokens; the end token stands for the answer's end."""
-        ended = bool(answer) and answer[-1] == self.tokens.end
-        text = self.tokens.text(self.given, answer[:-1] if ended else answer)
-        if ended or not self.tokens.words.issuperset(answer):
-            return text == self.target
-        # The bytes of one character may lie in several tokens.
-        return self.target.startswith(text.rstrip(NO_WORD))
-
-    def gave_up(self, given: Sequence[int]) -> bool:
-        """Tell whether decoding gave up, after these tokens, on what may still become the right answer in more."""
-        ended = bool(given) and given[-1] == self.tokens.end
-        return self.question.certain and not ended and self.may_become_right([*self.expected[: self.known], *given])
+        return self.prompt_ids + self.answer_ids[: self.num_given_tokens]
 
     @property
     def most(self) -> int:
         """Number of tokens that the right answer can take, whatever they are."""
         return len(self.target.encode()) + SLACK
 
-    def answer(self, given: Sequence[int], *, margin: float | None, near: float) -> Generation:
+    def may_become_right(self, answer: Sequence[int]) -> bool:
+        """Tell whether a right answer can begin with these tokens."""
+        ended = bool(answer) and answer[-1] == self.tokens.end
+        text = self.tokens.text(self.prompt_ids, answer[:-1] if ended else answer)
+        if ended or not self.tokens.words.issuperset(answer):
+            return text == self.target
+        # The bytes of one character may lie in several tokens.
+        return self.target.startswith(text.rstrip(NO_WORD))
+
+    def stopped_early(self, decoded: Sequence[int]) -> bool:
+        """Tell whether decoding gave up on what may still become the right answer in more tokens."""
+        if not self.request.certain or (decoded and decoded[-1] == self.tokens.end):
+            return False
+        return self.may_become_right([*self.answer_ids[: self.num_given_tokens], *decoded])
+
+    def generation(self, decoded: Sequence[int], *, margin: float | None, near: float) -> Generation:
         """Return the answer that decoding gave.
 
         Args:
-            given: the tokens decoded, with the end token where it came.
+            decoded: the tokens, with the end token where it came.
             margin: their smallest lead over the next best ones; None where unknown.
             near: leads below this are near ties.
         """
-        ended = bool(given) and given[-1] == self.tokens.end
-        whole = [*self.expected[: self.known], *(given[:-1] if ended else given)]
-        text, piece = self.tokens.text(self.given, whole), self.target[: len(self.target) - len(self.question.expected)]
+        ended = bool(decoded) and decoded[-1] == self.tokens.end
+        whole = [*self.answer_ids[: self.num_given_tokens], *(decoded[:-1] if ended else decoded)]
+        text = self.tokens.text(self.prompt_ids, whole)
+        piece = self.target.removesuffix(self.request.expected)
         # What does not go on with the prompt is no answer to it, whatever it says.
-        text = text[len(piece) :] if text.startswith(piece) else NO_WORD + text
-        least = None if margin is None else min(margin, self.least) if self.known else margin
-        found = Generation.to(self.given, self.expected, whole, text=text, ended=ended, decoded=len(given))
-        return replace(found, margin=least, near_tie=least is not None and least < near, merges=self.merges)
+        text = text.removeprefix(piece) if text.startswith(piece) else NO_WORD + text
+        if margin is not None and self.num_given_tokens:
+            margin = min(margin, self.given_margin)
+        found = Generation.to(self.prompt_ids, self.answer_ids, whole, text=text, ended=ended, decoded=len(decoded))
+        return replace(found, margin=margin, near_tie=margin is not None and margin < near, merges=self.merges)
 
-    def verdict(self, answer: Generation, margin: float | None = None) -> Score:
-        """Return the verdict that a decoded answer gives; ``margin``: of the forward pass, where there was one."""
-        right = answer.ended and answer.text == self.question.expected
-        missed = margin if margin is not None and margin <= 0 else None
+    def score(self, answer: Generation) -> Score:
+        """Return the score of a decoded answer."""
+        right = answer.ended and answer.text == self.request.expected
+        missed = self.pass_margin if self.pass_margin is not None and self.pass_margin <= 0 else None
         return Score(
             right,
             None if right else answer.at,
@@ -95,45 +99,51 @@ class Row:
         )
 
 
-def spell_rows(tokens: Tokens, questions: Sequence[GenerateRequest], indices: Sequence[int]) -> Iterator[Row]:
-    """Yield some of all questions in tokens, whatever a model can take."""
-    chosen = [questions[index] for index in indices]
-    spelled = tokens.spell([one.prompt for one in chosen], [one.expected for one in chosen])
-    for index, question, one in zip(indices, chosen, spelled, strict=True):
-        target = one.piece + question.expected
-        exact = tokens.text(one.given, one.answer) == target
-        known = min(question.known, len(one.answer)) if exact else 0
-        limit = len(one.answer) - known + SLACK
-        yield Row(index, question, tokens, one.given, one.answer, target, exact, one.merges, known, limit)
+def make_rows(tokens: Tokens, requests: Sequence[GenerateRequest], indices: Sequence[int]) -> Iterator[Row]:
+    """Yield some of all requests in tokens, whatever a model can take."""
+    chosen = [requests[index] for index in indices]
+    spelled = tokens.spell([request.prompt for request in chosen], [request.expected for request in chosen])
+    for index, request, (prompt_ids, answer_ids, piece, merges) in zip(indices, chosen, spelled, strict=True):
+        target = piece + request.expected
+        exact = tokens.text(prompt_ids, answer_ids) == target
+        given = min(request.known, len(answer_ids)) if exact else 0
+        limit = len(answer_ids) - given + SLACK
+        yield Row(index, request, tokens, prompt_ids, answer_ids, target, exact, merges, given, limit)
 
 
-class Found(NamedTuple):
-    """What a forward pass over a question and its right answer found."""
+class PassResult(NamedTuple):
+    """What a forward pass over a prompt and its right answer tells."""
 
-    first: int  # index of the first token of the right answer that is not the likeliest; more than there are if all are
+    first_wrong: int  # index of the first token that is not the likeliest one; more than there are if all are
     top: int  # the likeliest token there
     margin: float  # smallest lead of a right token over the best other one, up to the first wrong one: that is negative
-    before: float  # the same, without the wrong one
+    margin_before: float  # the same, without the wrong one
     closest: float  # smallest distance of the likeliest token from the next one, up to the first wrong one
 
 
-def judge(row: Row, found: Found, near: float, *, alone: bool) -> Score | Row:
-    """Return the verdict of a forward pass; where only decoding can tell, the row as it is to be decoded.
+def judge(row: Row, result: PassResult, near: float, *, alone: bool) -> Score | Row:
+    """Return the score that a forward pass gives; where only decoding can tell, the row as it is to be decoded.
 
     Args:
-        row: the question.
-        found: what the pass found.
+        row: the request.
+        result: what the pass tells.
         near: distances below this are near ties.
         alone: near ties are decoded alone; else the pass judges them too.
     """
-    size = len(row.expected) + 1
-    right, close = found.first >= size, found.closest < near
+    size, first_wrong = len(row.answer_ids) + 1, result.first_wrong
+    right, close = first_wrong >= size, result.closest < near
     if close and alone:
-        return replace(row, alone=True)
+        return replace(row, alone=True, pass_margin=result.margin)
     if not row.exact:
-        return row
-    if not right and row.may_become_right([*row.expected[: found.first], found.top]):
-        return replace(row, known=found.first, limit=row.limit - found.first, least=found.before)
-    margin = found.margin if isfinite(found.margin) else None
-    at = None if right else found.first
-    return Score(right, at, margin, len(row.given) + size, size, None, close, row.merges)
+        return replace(row, pass_margin=result.margin)
+    if not right and row.may_become_right([*row.answer_ids[:first_wrong], result.top]):
+        return replace(
+            row,
+            num_given_tokens=first_wrong,
+            limit=row.limit - first_wrong,
+            given_margin=result.margin_before,
+            pass_margin=result.margin,
+        )
+    margin = result.margin if isfinite(result.margin) else None
+    at = None if right else first_wrong
+    return Score(right, at, margin, len(row.prompt_ids) + size, size, None, close, row.merges)

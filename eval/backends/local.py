@@ -6,22 +6,22 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
+from itertools import chain, pairwise
 from math import inf, isnan
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from ...errors import UserError, quoted
 from ..calls import BASE, Backend, GenerateRequest, Generation, Score, ScoreRequest
-from .decoding import Decoded, decode_alone, decode_batch, longest_alike, takes_rows
+from .greedy import Decoded, Scores, decode_alone, decode_batch, fit, longest_alike, score, takes_rows
 from .load import quiet, unless_full
 from .model import Model
-from .rows import NEAR, Row, judge, spell_rows
-from .scoring import FILL, Scores, fit, score
+from .rows import NEAR, Row, judge, make_rows
 from .tokens import Tokens
 
-CHUNK = 256  # questions tokenised at once: while the device computes, but for the first
+CHUNK = 256  # requests tokenised at once: while the device computes, but for the first
 LOGITS = {"cpu": 2**27, "cuda": 2**30}  # elements of the logits of one batch, at most: 2 GB in bfloat16 on a GPU
 BATCH_TOKENS = {"cpu": 2048, "cuda": 16_384}  # on a CPU, larger batches than this leave the processor's caches
 # What configurations call the number of experts among which a router chooses.
@@ -76,13 +76,11 @@ class TransformersBackend(Backend):
         self.dtype = str(self.model.dtype).removeprefix("torch.")
         self.near, self.near_alone = NEAR[self.dtype], near_ties == "alone"
         config = self.model.net.config.get_text_config()
-        self.room = self.model.max_positions
         self.takes_rows = takes_rows(config)
         # Rounding makes routers choose other experts, which changes logits by more than a near tie.
-        experts = (
-            self.dtype != "float32" and self.near_alone and any((getattr(config, one, 0) or 0) > 1 for one in EXPERTS)
-        )
-        self.longest_shared = 0.0 if experts else longest_alike(self.model.net)
+        routed = any((getattr(config, name, 0) or 0) > 1 for name in EXPERTS)
+        apart = routed and self.near_alone and self.dtype != "float32"
+        self.longest_shared = 0.0 if apart else longest_alike(self.model.net)
 
     def provenance(self) -> dict[str, object]:
         return {
@@ -105,63 +103,57 @@ class TransformersBackend(Backend):
             UserError: a row is longer than the model can be, or does not fit into memory alone.
         """
         self.model.use(adapter)
-        questions = [GenerateRequest(call.prompt, call.completion) for call in calls]
+        requests = [GenerateRequest(call.prompt, call.completion) for call in calls]
         doubtful: list[Row] = []
-        margins: dict[int, float] = {}
-        ahead: tuple[list[Row], Scores] | None = None
-
-        def verdicts(batch: list[Row], scores: Scores) -> Iterator[tuple[int, Score]]:
-            for row, found in zip(batch, scores.read(), strict=True):
-                if not found.closest >= 0:
-                    raise _not_finite(adapter, row)
-                verdict = judge(row, found, self.near, alone=self.near_alone)
-                if isinstance(verdict, Score):
-                    yield row.index, verdict
-                else:
-                    doubtful.append(verdict)
-                    margins[row.index] = found.margin
-
-        for batch, scores in self._batches(self._passes(adapter, questions, doubtful), "pass", self._score):
-            if ahead is not None:  # read while the device computes the next batch
-                yield list(verdicts(*ahead))
-            ahead = batch, scores
-        if ahead is not None:
-            yield list(verdicts(*ahead))
+        passes = self._batches(self._sharing(adapter, requests, doubtful), "pass", self._score)
+        # A batch is read while the device computes the next one.
+        for (batch, scores), _ in pairwise(chain[Any](passes, [None])):
+            yield self._judged(adapter, batch, scores, doubtful)
         for answers in self._answers(adapter, doubtful):
-            yield [(row.index, row.verdict(answer, margins.get(row.index))) for row, answer in answers]
+            yield [(row.index, row.score(answer)) for row, answer in answers]
 
     def decode_batches(self, adapter: str, asks: Sequence[GenerateRequest]) -> Iterator[list[tuple[int, Generation]]]:
-        """Decode greedily.
-
-        Raises:
-            UserError: a row is longer than the model can be, or does not fit into memory alone.
-        """
+        """Decode greedily; raises as ``verify_batches``."""
         self.model.use(adapter)
         rows = [row for chunk in self._rows(adapter, asks) for row in chunk]
         yield [(row.index, Generation("", False)) for row in rows if row.limit < 1]
         for answers in self._answers(adapter, [row for row in rows if row.limit > 0]):
             yield [(row.index, answer) for row, answer in answers]
 
-    def _passes(self, adapter: str, questions: Sequence[GenerateRequest], rest: list[Row]) -> Iterator[list[Row]]:
-        """Yield the rows that a forward pass can judge, and add the others to the rest."""
-        for rows in self._rows(adapter, questions):
+    def _sharing(self, adapter: str, requests: Sequence[GenerateRequest], rest: list[Row]) -> Iterator[list[Row]]:
+        """Yield the rows that a forward pass can judge, longest first, and add the others to the rest."""
+        for rows in self._rows(adapter, requests):
             rest += [replace(row, alone=True) for row in rows if row.length > self.longest_shared]
             yield sorted((row for row in rows if row.length <= self.longest_shared), key=lambda row: -row.length)
+
+    def _judged(self, adapter: str, batch: list[Row], scores: Scores, doubtful: list[Row]) -> list[tuple[int, Score]]:
+        """Return the verdicts of a pass, and add rows to the doubtful ones where only decoding can tell."""
+        verdicts = []
+        for row, result in zip(batch, scores.read(), strict=True):
+            if not result.closest >= 0:
+                raise _not_finite(adapter, row)
+            judged = judge(row, result, self.near, alone=self.near_alone)
+            if isinstance(judged, Score):
+                verdicts.append((row.index, judged))
+            else:
+                doubtful.append(judged)
+        return verdicts
 
     def _answers(self, adapter: str, rows: Iterable[Row]) -> Iterator[list[tuple[Row, Generation]]]:
         """Decode rows: in batches what batches can decode, alone the rest."""
         apart: list[Row] = []
         together: list[Row] = []
         for row in rows:
-            shares = self.takes_rows and not row.alone and len(row.begun) + row.limit - 1 <= self.longest_shared
+            longest = len(row.decode_from) + row.limit - 1
+            shares = self.takes_rows and not row.alone and longest <= self.longest_shared
             (together if shares else apart).append(row)
         # Rows that end together make good batches; how much they are given matters less.
         together.sort(key=lambda row: -row.limit)
-        for batch, answers in self._batches(iter([together]), "cache", self._decode):
+        for batch, decoded in self._batches(iter([together]), "cache", self._decode):
             good = []
-            for row, found in zip(batch, answers, strict=True):
-                answer = self._answer(adapter, row, found)
-                if (answer.near_tie and self.near_alone) or row.gave_up(found.tokens):
+            for row, found in zip(batch, decoded, strict=True):
+                answer = self._generation(adapter, row, found)
+                if (answer.near_tie and self.near_alone) or row.stopped_early(found.tokens):
                     apart.append(row)
                 else:
                     good.append((row, answer))
@@ -169,34 +161,33 @@ class TransformersBackend(Backend):
         for row in apart:
             yield [(row, self._alone(adapter, row))]
 
-    def _answer(self, adapter: str, row: Row, found: Decoded) -> Generation:
+    def _generation(self, adapter: str, row: Row, found: Decoded) -> Generation:
         if isnan(found.margin):
             raise _not_finite(adapter, row)
-        return row.answer(found.tokens, margin=found.margin, near=self.near)
+        return row.generation(found.tokens, margin=found.margin, near=self.near)
 
     def _alone(self, adapter: str, row: Row) -> Generation:
         """Decode a row from its prompt, as the library does it; what may become right may take more tokens."""
-        row = replace(row, known=0, limit=row.known + row.limit)
-        most = row.most if self.room is None else min(row.most, self.room - len(row.given) + 1)
+        row = replace(row, num_given_tokens=0, limit=row.num_given_tokens + row.limit)
+        room = self.model.max_positions
+        most = row.most if room is None else min(row.most, room - len(row.prompt_ids) + 1)
         while True:
             [(_, [found])] = self._batches(iter([[row]]), "alone", self._generate)
             self.stats["decoded"] += len(found.tokens)
             self.stats["alone"] += 1
-            answer = self._answer(adapter, row, found)
-            if row.limit >= most or not row.gave_up(found.tokens):
+            answer = self._generation(adapter, row, found)
+            if row.limit >= most or not row.stopped_early(found.tokens):
                 return answer
             row = replace(row, limit=most)
 
-    def _generate(self, batch: list[Row]) -> list[Decoded]:
-        with torch.inference_mode(), quiet():
-            return [decode_alone(self.model, row.given, row.limit, row.tokens.end) for row in batch]
+    # Rows
 
-    def _rows(self, adapter: str, questions: Sequence[GenerateRequest]) -> Iterator[list[Row]]:
-        """Tokenise questions, those with the longest texts first."""
-        order = sorted(range(len(questions)), key=lambda i: -len(questions[i].prompt) - len(questions[i].expected))
+    def _rows(self, adapter: str, requests: Sequence[GenerateRequest]) -> Iterator[list[Row]]:
+        """Tokenise requests, those with the longest texts first."""
+        order = sorted(range(len(requests)), key=lambda i: -len(requests[i].prompt) - len(requests[i].expected))
         for start in range(0, len(order), CHUNK):
-            chosen = order[start : start + CHUNK]
-            yield [self._fitting(row) for row in spell_rows(self.tokens[adapter], questions, chosen)]
+            rows = make_rows(self.tokens[adapter], requests, order[start : start + CHUNK])
+            yield [self._fitting(row) for row in rows]
 
     def _fitting(self, row: Row) -> Row:
         """Return a row with as many tokens to decode as the model has positions.
@@ -204,14 +195,14 @@ class TransformersBackend(Backend):
         Raises:
             UserError: the right answer is too long, or the model lacks tokens of it.
         """
-        where = quoted(row.question.prompt)
-        if max(*row.given, *row.expected, row.tokens.end) >= self.model.vocabulary:
+        where = quoted(row.request.prompt)
+        if max(*row.prompt_ids, *row.answer_ids, row.tokens.end) >= self.model.vocabulary:
             words = f"{self.model.vocabulary:,}"
             raise UserError(f"the tokenizer has tokens that the model lacks: it knows {words}", where=where)
-        room = self.room
+        room = self.model.max_positions
         if room is None:
             return row
-        if row.length > room and row.question.certain:
+        if row.length > room and row.request.certain:
             raise UserError(
                 f"a row of {row.length:,} tokens is longer than the model can be",
                 where=where,
@@ -219,7 +210,9 @@ class TransformersBackend(Backend):
                 next_step="evaluate shorter operands, or a model with more positions",
             )
         # The last token decoded takes no position.
-        return replace(row, limit=min(row.limit, room - len(row.begun) + 1))
+        return replace(row, limit=min(row.limit, room - len(row.decode_from) + 1))
+
+    # Batches
 
     def _batches(
         self, chunks: Iterator[list[Row]], kind: str, work: Callable[[list[Row]], Result]
@@ -244,13 +237,13 @@ class TransformersBackend(Backend):
         if kind == "alone":
             return len(waiting)
         if kind == "cache":
-            return fit(((len(row.begun) + row.limit, 1) for row in waiting), tokens=self.budget[kind], fill=0)
-        sizes = ((row.length, len(row.expected) + 1) for row in waiting)
+            return fit(((len(row.decode_from) + row.limit, 1) for row in waiting), tokens=self.budget[kind], fill=0)
+        sizes = ((row.length, len(row.answer_ids) + 1) for row in waiting)
         positions = LOGITS[self.model.device.type] // self.model.vocabulary
-        return fit(sizes, tokens=self.budget[kind], projected=positions, fill=FILL)
+        return fit(sizes, tokens=self.budget[kind], projected=positions)
 
     def _halve(self, batch: list[Row], kind: str) -> None:
-        longest = max(row.length if kind == "pass" else len(row.begun) + row.limit for row in batch)
+        longest = max(row.length if kind == "pass" else len(row.decode_from) + row.limit for row in batch)
         if len(batch) == 1:
             raise UserError(
                 f"memory ran out on a single row of {longest:,} tokens",
@@ -270,16 +263,21 @@ class TransformersBackend(Backend):
 
     def _decode(self, batch: list[Row]) -> list[Decoded]:
         limits, stop = [row.limit for row in batch], self.near if self.near_alone else -inf
+        prompts, end = [row.decode_from for row in batch], batch[0].tokens.end
         with torch.inference_mode():
-            answers, steps = decode_batch(self.model, [row.begun for row in batch], limits, batch[0].tokens.end, stop)
+            answers, steps = decode_batch(self.model, prompts, limits, end, stop)
         self.stats["steps"] += steps
         self.stats["decoded"] += sum(len(answer.tokens) for answer in answers)
         return answers
+
+    def _generate(self, batch: list[Row]) -> list[Decoded]:
+        with torch.inference_mode(), quiet():
+            return [decode_alone(self.model, row.prompt_ids, row.limit, row.tokens.end) for row in batch]
 
 
 def _not_finite(adapter: str, row: Row) -> UserError:
     return UserError(
         f"{f'the adapter {adapter}' if adapter != BASE else 'the base model'} gives logits that are not finite",
-        where=f"a row of {row.length:,} tokens: {quoted(row.question.prompt)}",
+        where=f"a row of {row.length:,} tokens: {quoted(row.request.prompt)}",
         next_step="--dtype float32; if that fails too, its weights are damaged",
     )

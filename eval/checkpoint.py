@@ -1,0 +1,358 @@
+"""A base model with adapters: where they lie, which there are, whether their files are whole. Nothing is loaded.
+
+executors/<task>/       adapter_config.json, adapter_model.safetensors
+aligners/<task>/        the same
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError, did_you_mean, printable_path, quoted
+from ..pipelines.hub_source import HubFiles, HubPlace, Say, download, local_or_hub, look_up
+from ..tm import machine, tasks
+from .files import (
+    CHAT_TEMPLATE,
+    CONFIG,
+    TOKENIZER,
+    VOCABULARIES,
+    WEIGHTS,
+    hash_of,
+    pickled,
+    read_json,
+    readable,
+    shapes_in,
+)
+from .problems import aligner, executor
+
+LONG_NAMES = {"addition": "add", "subtraction": "sub", "multiplication": "mul", "division": "div"}
+KINDS = {"executors": executor, "aligners": aligner}
+KIND_OF_MODE = {"one_step": "executors", "executor": "executors", "aligner_in": "aligners", "aligner_out": "aligners"}
+LAYOUT = "executors/<task>/ and aligners/<task>/, each with an adapter as peft saves it"
+TRAINED = re.compile(r"checkpoint-(\d+)")  # what trainers call the states that they save on the way
+HUB_NAME = re.compile(r"[\w][\w.-]*(/[\w.-]+)?", re.ASCII)
+INDEX, SINGLE, MODEL = "model.safetensors.index.json", "model.safetensors", "config.json"
+WANTED = (".json", ".txt", ".model", ".jinja")  # of a Hub repository, beside weights
+KERNEL = re.compile(r"_?(attn|experts)_implementation(_internal)?")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter on disk, its files found.
+
+    Args:
+        path: its folder.
+        sha256: hash of its configuration, weights and tokenizer.
+        base: the base model that its configuration names; None if it names none.
+        revision: the version of the base model that its configuration names, if any.
+    """
+
+    path: Path
+    sha256: str
+    base: str | None
+    revision: str | None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A base model with adapters.
+
+    Args:
+        base: the base model's folder; or, on the Hub, its name and commit: ``user/name@commit``.
+        base_sha256: hash of its configuration, tokenizer and weights; None where they are elsewhere.
+        base_files: its files on the Hub, where it is there.
+        adapters: adapters by name, such as ``executors/add``.
+    """
+
+    base: Path | str
+    base_sha256: str | None
+    base_files: HubFiles | None
+    adapters: Mapping[str, Adapter]
+
+
+def find_adapters(
+    folder: str | Path | None,
+    base_model: str | None,
+    *,
+    weights: bool = True,
+    task: Collection[str] = (),
+    mode: Collection[str] = (),
+    say: Say = lambda line: None,
+) -> Checkpoint:
+    """Find base model and adapters; a base model on the Hub is looked up, and fetched later.
+
+    Args:
+        folder: the checkpoint folder, or that of one adapter; None for a base model alone.
+        base_model: folder or Hub name of the base model; by default the one that the adapters' configurations name.
+        weights: the base model's weights are needed here, too; not where a server has them.
+        task: what one adapter is for, where its folder's name does not say.
+        mode: whether it is an executor or an aligner, where its folder does not say.
+        say: is told what the user should know of where models come from.
+
+    Raises:
+        UserError: something is missing, damaged, or of a kind that is not read; says where, and what would do.
+    """
+    root = None if folder is None else Path(os.path.expanduser(folder))
+    adapters = {}
+    for name, path in sorted(_adapter_folders(root, task, mode).items()) if root is not None else ():
+        latest = _latest(path)
+        if latest != path:
+            say(f"{name}: {printable_path(latest.name)}, the latest, is used")
+        adapters[name] = read_adapter(latest)
+    place = _named_base(adapters, root) if base_model is None else _chosen_base(base_model, say)
+    if isinstance(place, Path):
+        return Checkpoint(place, read_base(place, weights=weights), None, adapters)
+    files = look_up(place, say)
+    return Checkpoint(f"{place.name}@{files.place.revision}", None, files, adapters)
+
+
+def fetch(checkpoint: Checkpoint, *, weights: bool = True, say: Say = lambda line: None) -> Checkpoint:
+    """Return the same checkpoint with the base model on this machine: one on the Hub is downloaded, and checked.
+
+    Raises:
+        UserError: the download fails, or a file is refused.
+    """
+    if checkpoint.base_files is None:
+        return checkpoint
+    wanted = (*WANTED, *([".safetensors"] if weights else []))
+    folder = download(checkpoint.base_files, lambda path: "/" not in path and path.endswith(wanted), say)
+    return replace(checkpoint, base=folder, base_sha256=read_base(folder, weights=weights), base_files=None)
+
+
+# Adapters
+
+
+def task_of(name: str) -> str | None:
+    """Return the task that a folder's name means: ``add``, ``addition``, ``Greater-Than`` ...; None for no task."""
+    plain = name.lower().replace("-", "_")
+    plain = LONG_NAMES.get(plain, plain)
+    return plain if plain in tasks() else None
+
+
+def read_adapter(path: Path) -> Adapter:
+    """Return an adapter whose files are there and can be read.
+
+    Raises:
+        UserError: a file is missing, damaged or of a kind that is not read.
+    """
+    if not (path / WEIGHTS).is_file() and (refusal := pickled(path, printable_path(path.name))):
+        raise refusal
+    for name in (CONFIG, WEIGHTS):
+        if not (path / name).is_file():
+            raise UserError(
+                f"there is no {name} in {printable_path(path.name)}{', which is empty' * (not any(path.iterdir()))}",
+                where=printable_path(path),
+                allowed=f"{CONFIG} and {WEIGHTS}, as peft's save_pretrained writes them",
+                next_step="remove the folder, or put both there",
+            )
+    config = read_json(path / CONFIG)
+    if not shapes_in(path / WEIGHTS):
+        raise UserError(
+            "the adapter holds no weight", where=printable_path(path / WEIGHTS), next_step="save it with peft again"
+        )
+    base, revision = (
+        value if isinstance(value := config.get(key), str) and value else None
+        for key in ("base_model_name_or_path", "revision")
+    )
+    tokenizer = [name for name in (*TOKENIZER, CHAT_TEMPLATE) if (path / name).is_file()]
+    return Adapter(path, hash_of(path, [CONFIG, WEIGHTS, *tokenizer]), base, revision)
+
+
+def _latest(path: Path) -> Path:
+    """Return an adapter's folder: of a trainer's states in it, the latest, where it holds no adapter itself."""
+    if (path / CONFIG).is_file() or (path / WEIGHTS).is_file():
+        return path
+    with readable(path):
+        steps = {int(match[1]): state for state in path.iterdir() if (match := TRAINED.fullmatch(state.name))}
+    return next((steps[step] for step in sorted(steps, reverse=True) if (steps[step] / CONFIG).is_file()), path)
+
+
+def _adapter_folders(root: Path, wanted: Collection[str], modes: Collection[str]) -> dict[str, Path]:
+    """Return the folder of each adapter by its name.
+
+    Raises:
+        UserError: there are none, a folder's name is no task's, or two mean the same.
+    """
+    found: dict[str, Path] = {}
+    with readable(root):
+        if not root.is_dir():
+            raise UserError(
+                "there is no such checkpoint folder", where=printable_path(root), next_step="look at --adapters"
+            )
+        for kind, name_of in KINDS.items():
+            for path in sorted((root / kind).iterdir()) if (root / kind).is_dir() else ():
+                if (task := _task_at(path)) is None:
+                    continue
+                if (name := name_of(task)) in found:
+                    raise UserError(
+                        f"two folders hold the adapter {name}: {found[name].name} and {path.name}",
+                        where=printable_path(root / kind),
+                        next_step="remove one of them",
+                    )
+                found[name] = path
+        if found:
+            return found
+        if (_latest(root) / CONFIG).is_file():
+            return {_name_of(root, wanted, modes): root}
+        inside = [path for path in sorted(root.iterdir()) if any((path / kind).is_dir() for kind in KINDS)]
+        raise UserError(
+            "there are no adapters in this folder",
+            where=printable_path(root),
+            allowed=LAYOUT,
+            next_step=f"did you mean --adapters {printable_path(inside[0])}?"
+            if inside
+            else "name another folder with --adapters; a whole model: --model",
+        )
+
+
+def _name_of(path: Path, wanted: Collection[str], modes: Collection[str]) -> str:
+    """Return the name of the one adapter that a folder holds; refuse one that does not tell."""
+    whole = path.resolve()
+    kinds = {whole.parent.name} & KINDS.keys() or {KIND_OF_MODE[mode] for mode in modes if mode in KIND_OF_MODE}
+    named = task_of(whole.name)
+    chosen = {named} if named else set(wanted)
+    if len(kinds) == len(chosen) == 1:
+        return KINDS[kinds.pop()](chosen.pop())
+    raise UserError(
+        "this folder is one adapter, and does not say what it is for",
+        where=printable_path(path),
+        allowed=f"a folder named after a task in {' or '.join(KINDS)}, or one task and kind",
+        next_step="add --task sub"
+        if len(chosen) != 1
+        else "add --mode one_step (an executor) or --mode aligner_in (an aligner)",
+    )
+
+
+def _task_at(path: Path) -> str | None:
+    """Return the task of an adapter's folder; None for what is no adapter."""
+    task = task_of(path.name)
+    if path.is_symlink() and not path.exists():
+        raise UserError(f"{printable_path(path.name)} is a link that leads nowhere", where=printable_path(path.parent))
+    if path.name.startswith(".") or not path.is_dir() or (task is None and not (_latest(path) / CONFIG).is_file()):
+        return None
+    if task is None:
+        known = [*tasks(), *LONG_NAMES]
+        raise UserError(
+            f"no task is called {quoted(path.name)}{did_you_mean(path.name.lower(), known)}",
+            where=printable_path(path.parent),
+            allowed=", ".join(known),
+        )
+    if path.parent.name == "aligners" and not machine(task).has_raw:
+        raise UserError(f"{task} has no raw text, and so no aligner", where=printable_path(path))
+    return task
+
+
+# The base model
+
+
+def _chosen_base(option: str, say: Say) -> Path | HubPlace:
+    """Return the folder or Hub repository that the user named."""
+    place = local_or_hub(option, "model", "--base-model", say)
+    if isinstance(place, Path) and HUB_NAME.fullmatch(option) and not os.path.lexists(place):
+        return HubPlace("model", option, option="--base-model")  # an old one, with a name of one part
+    if isinstance(place, Path) and not os.path.isdir(place):
+        raise UserError(
+            f"there is no base model {printable_path(option)}",
+            where="--base-model",
+            allowed="a folder with config.json, tokenizer and weights, or a name on the Hub",
+        )
+    return place
+
+
+def _named_base(adapters: Mapping[str, Adapter], root: Path | None) -> Path | HubPlace:
+    """Return the folder or Hub repository that the configurations of adapters name: all the same."""
+    named: dict[Path | HubPlace, str] = {}
+    for name, adapter in adapters.items():
+        named.setdefault(_base_of(adapter, root), name)
+    if len(named) != 1:
+        told = [
+            f"{name}: {printable_path(place.name if isinstance(place, HubPlace) else place)}"
+            for place, name in named.items()
+        ]
+        raise UserError(
+            f"the adapters name {len(named) or 'no'} base models{': ' * bool(told)}{'; '.join(told[:3])}",
+            where=printable_path(str(root)),
+            allowed="one base model for all",
+            next_step="name it with --base-model",
+        )
+    return next(iter(named))
+
+
+def _base_of(adapter: Adapter, root: Path | None) -> Path | HubPlace:
+    base = adapter.base
+    # Beside the adapter; then from where the user stands, as the libraries that wrote the path see it.
+    for folder in (adapter.path / base, (root or adapter.path) / base, Path(base)) if base is not None else ():
+        if os.path.isfile(folder / MODEL):  # os.path: a name may be too long for a file's, which is an error to pathlib
+            return folder.resolve()
+    if base is not None and HUB_NAME.fullmatch(base):
+        return HubPlace("model", base, adapter.revision, option="the base model that the adapters name")
+    raise UserError(
+        "this adapter's configuration names no base model"
+        if base is None
+        else f"the base model that this adapter's configuration names is not here: {printable_path(base)}",
+        where=printable_path(adapter.path / CONFIG),
+        next_step="say where it is with --base-model",
+    )
+
+
+def read_base(folder: Path, *, weights: bool = True) -> str:
+    """Look at a base model's folder: configuration, tokenizer and weights are there, and no code is asked for.
+
+    Returns:
+        A hash of them.
+
+    Raises:
+        UserError: a file is missing, damaged or of a kind that is not read, or names code to run.
+    """
+    config = read_json(folder / MODEL)
+    names = [name for name in (*TOKENIZER, CHAT_TEMPLATE) if (folder / name).is_file()]
+    if not set(names) & set(VOCABULARIES):
+        raise UserError(
+            "the base model has no tokenizer", where=printable_path(folder), allowed=", ".join(VOCABULARIES)
+        )
+    # Its repository's code would be run. What auto_map names is not run unless it is trusted, and nothing is.
+    for name, value in _settings_in(config):
+        if KERNEL.fullmatch(name) and "/" in str(value):
+            raise UserError(
+                f"{name} of the base model's configuration is {quoted(value)}, which may be code of its own",
+                where=printable_path(folder),
+                next_step=f"take {name} out of its configuration",
+            )
+    if (folder / CONFIG).exists():  # the transformers library would load it with the model, unasked
+        raise UserError(
+            "an adapter lies in the base model's folder",
+            where=printable_path(folder / CONFIG),
+            next_step="put it under executors/ or aligners/, or take it away",
+        )
+    return hash_of(folder, [MODEL, *names, *(_weight_files(folder) if weights else [])])
+
+
+def _settings_in(config: Any) -> Iterator[tuple[str, Any]]:
+    """Yield name and value of every setting of a configuration, at any depth."""
+    if isinstance(config, dict):
+        yield from config.items()
+    for value in config.values() if isinstance(config, dict) else config:
+        if isinstance(value, dict | list):
+            yield from _settings_in(value)
+
+
+def _weight_files(folder: Path) -> list[str]:
+    """Return the names of the files that hold the weights, as transformers would choose them."""
+    names = [SINGLE]
+    if not (folder / SINGLE).is_file():
+        if not (folder / INDEX).is_file():
+            raise pickled(folder, "the base model") or UserError(
+                "the base model has no weights", where=printable_path(folder), allowed=f"{SINGLE}, or {INDEX}"
+            )
+        held = read_json(folder / INDEX).get("weight_map")
+        names = sorted({str(name) for name in held.values()}) if isinstance(held, dict) else []
+        if not names or not all(re.fullmatch(r"[\w.-]+\.safetensors", name) for name in names):
+            raise UserError(f"{INDEX} names no files of this folder", where=printable_path(folder))
+    for name in names:
+        shapes_in(folder / name)
+    return names
