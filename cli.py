@@ -206,7 +206,7 @@ def tokens(
     quiet: Quiet = False,
 ) -> None:
     """Count the tokens of rows under a real tokenizer: means, longest, rows that a trainer's limit would cut."""
-    from .eval.token_console import print_tokens
+    from .eval.token_counts import print_tokens
 
     print_tokens(source, tokenizer, config or [], split or [], stage=stage, rows=rows, as_json=as_json)
 

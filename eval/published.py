@@ -11,7 +11,6 @@ import io
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,6 +30,8 @@ from ..tm import machine, operands
 from ..tm.columns import Number, Operands
 from ..tm.expression import parse_raw
 from ..tm.machine import Dialect
+
+Pairs = tuple[tuple[str, str], ...]  # operands of expressions
 
 FOLDERS = {"addition": "add", "subtraction": "sub", "multiplication": "mul", "division": "div"}
 FOLDERS |= {name: name for name in ("add", "sub", "mul", "div", "equal", "greater_than", "less_than")}
@@ -59,41 +60,22 @@ def raw_files(paths: Iterable[str], split: str, where: str) -> dict[str, tuple[s
     for path in sorted(paths):
         above, _, name = path.rpartition("/")
         root, _, folder = above.rpartition("/")
-        named = FILE.fullmatch(name)
-        if named is not None and folder in FOLDERS:
+        if folder in FOLDERS and (named := FILE.fullmatch(name)):
             found.setdefault(root, {})[path] = (FOLDERS[folder], named[1])
     if len(found) > 1:
-        listed = ", ".join(printable_path(root or ".") for root in sorted(found)[:5])
         raise UserError(
-            f"raw files are in several folders: {listed}",
+            f"raw files are in several folders: {', '.join(printable_path(root or '.') for root in sorted(found)[:5])}",
             where=printable_path(where),
             next_step=f"name one of them: --data {printable_path(where.rstrip('/'))}/{printable_path(max(found))}",
         )
     held = next(iter(found.values()), {})
     own = {path: named for path, named in held.items() if named[1] == split}
     if held and not own:
-        there = ", ".join(sorted({named for _, named in held.values()}))
+        splits = ", ".join(sorted({named for _, named in held.values()}))
         raise UserError(
-            f"there are no raw files of split {split}", where=printable_path(where), allowed=f"--split {there}"
+            f"there are no raw files of split {split}", where=printable_path(where), allowed=f"--split {splits}"
         )
     return own
-
-
-@dataclass
-class _Rows:
-    """The expressions of one task and split, and what became of the rows.
-
-    Args:
-        pairs: operands, each once.
-        left_out: rows that are no expression of the task, or whose answer is wrong: how many.
-        example: one of them, and why.
-        repeated: rows that say again what another one said.
-    """
-
-    pairs: dict[tuple[str, str], None] = field(default_factory=dict)
-    left_out: int = 0
-    example: str = ""
-    repeated: int = 0
 
 
 class PublishedFolder(Folder):
@@ -110,77 +92,75 @@ class PublishedFolder(Folder):
 
     def __init__(self, path: Path, files: dict[str, tuple[str, str]], say: Say) -> None:
         super().__init__(path)
-        self.rows: dict[tuple[str, str], _Rows] = {}
-        for name, (task, split) in files.items():
-            self._read(name, task, self.rows.setdefault((task, split), _Rows()))
-        for (task, split), rows in self.rows.items():
-            total = len(rows.pairs) + rows.repeated + rows.left_out
-            if rows.left_out:
-                say(f"{task} {split}: {rows.left_out:,} of {total:,} rows are left out, such as {rows.example}")
-            if rows.repeated:
-                say(f"{task} {split}: {rows.repeated:,} of {total:,} rows repeat an expression; each is asked once")
-            if long := len(rows.pairs) - len(self._expressions(task, split, "full")):
-                say(f"{task} {split}: not asked whole: {long:,} of {total:,}, which take over {MAX_STEPS:,} steps")
-        self._manifest = self._described()
-
-    def _read(self, name: str, task: str, rows: _Rows) -> None:
-        with super().open(name) as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                try:
-                    prompt, response = _texts(line)
-                    named, a, b = parse_raw(prompt)
-                    if named != task:
-                        raise ValueError(f"{quoted(prompt)} is no question of {task}")
-                except (ValueError, UserError, RecursionError) as error:
-                    why = error.what if isinstance(error, UserError) else str(error)
-                    raise UserError(
-                        f"this is no row of a published raw file: {why}",
-                        where=f"{self.where(name)}, line {number}",
-                        allowed='{"prompt": "12+9=", "response": "21"}',
-                    ) from error
-                try:
-                    found, x, y = operands(task, a, b)
-                    answer = str(found.answer(x, y))
-                    why = "" if response == answer else f"the answer is {quoted(answer, 120)}"
-                except UserError as error:
-                    why = error.what
-                if why:
-                    rows.left_out += 1
-                    rows.example = rows.example or f"{quoted(prompt + response, 120)} ({name}, line {number}): {why}"
-                elif (a, b) in rows.pairs:
-                    rows.repeated += 1
-                else:
-                    rows.pairs[a, b] = None
-
-    def _expressions(self, task: str, split: str, view: str) -> list[tuple[str, str]]:
-        """Return the operands of a view's rows."""
-        pairs, found = list(self.rows[task, split].pairs), machine(task)
-        if view != "full":
-            return pairs
-        return [(a, b) for a, b in pairs if found.num_steps(int(a), int(b)) <= MAX_STEPS]
-
-    def _described(self) -> dict[str, Any]:
+        self._views: dict[str, Pairs] = {}  # the expressions of each shard, by its path
+        by_split: dict[tuple[str, str], list[str]] = {}
+        for name, task_and_split in files.items():
+            by_split.setdefault(task_and_split, []).append(name)
         configs: dict[str, dict[str, Any]] = {}
         digests = []
-        for (task, split), rows in sorted(self.rows.items()):
-            told = "\n".join([DIALECT, task, *(f"{a} {b}" for a, b in rows.pairs)])
-            identity = hashlib.sha256(told.encode()).hexdigest()
+        for (task, split), names in sorted(by_split.items()):
+            pairs = self._read(names, task, f"{task} {split}", say)
+            identity = _sha256([DIALECT, task, *(f"{a} {b}" for a, b in pairs)])
             digests.append(f"{split} {identity}")
-            for view in ("one_step", "full", "aligner", "raw") if rows.pairs else ():
-                count = len(self._expressions(task, split, view))
-                path = f"{task}-{view}/{split}-00000-of-00001.parquet"
-                shard = {"path": path, "rows": count, "bytes": 0, "sha256": identity, "chars": {}}
-                held = {"identity": identity, "rows": count, "expressions": count, "shards": [shard]}
-                if count:
+            short = tuple((a, b) for a, b in pairs if machine(task).num_steps(int(a), int(b)) <= MAX_STEPS)
+            for view, own in (("one_step", pairs), ("full", short), ("aligner", pairs), ("raw", pairs)):
+                if own:
+                    name = f"{task}-{view}/{split}-00000-of-00001.parquet"
+                    self._views[name] = own
+                    shard = {"path": name, "rows": len(own), "bytes": 0, "sha256": identity, "chars": {}}
+                    held = {"identity": identity, "rows": len(own), "expressions": len(own), "shards": [shard]}
                     configs.setdefault(f"{task}-{view}", {})[split] = held
         if not configs:
             raise UserError("the raw files here hold no row that can be asked", where=printable_path(self.name))
-        identity = hashlib.sha256("\n".join(digests).encode()).hexdigest()
-        held_tasks = sorted({task for task, _ in self.rows})
-        tasks = {task: {"settings": {"dialect": DIALECT}, "identity": identity} for task in held_tasks}
-        return {"format": FORMAT, "identity": identity, "tasks": tasks, "configs": configs}
+        identity = _sha256(digests)
+        tasks = {task: {"settings": {"dialect": DIALECT}, "identity": identity} for task, _ in sorted(by_split)}
+        self._manifest = {"format": FORMAT, "identity": identity, "tasks": tasks, "configs": configs}
+
+    def _read(self, names: list[str], task: str, what: str, say: Say) -> Pairs:
+        """Return the expressions of files of a task, each once; say what is left out, and what is not asked whole."""
+        pairs: dict[tuple[str, str], None] = {}
+        odd: list[str] = []
+        total = 0
+        for name in names:
+            with super().open(name) as file:
+                lines = [(number, line) for number, line in enumerate(file, 1) if line.strip()]
+            total += len(lines)
+            for number, line in lines:
+                prompt, response, (a, b) = self._row(line, task, f"{self.where(name)}, line {number}")
+                if fault := _fault(task, a, b, response):
+                    odd.append(f"{quoted(prompt + response, 120)} ({name}, line {number}): {fault}")
+                else:
+                    pairs[a, b] = None
+        if odd:
+            say(f"{what}: {len(odd):,} of {total:,} rows are left out, such as {odd[0]}")
+        if repeated := total - len(odd) - len(pairs):
+            say(f"{what}: {repeated:,} of {total:,} rows repeat an expression; each is asked once")
+        if long := sum(machine(task).num_steps(int(a), int(b)) > MAX_STEPS for a, b in pairs):
+            say(f"{what}: not asked whole: {long:,} of {total:,}, which take over {MAX_STEPS:,} steps")
+        return tuple(pairs)
+
+    def _row(self, line: bytes, task: str, where: str) -> tuple[str, str, tuple[str, str]]:
+        """Return prompt, response and operands of a row."""
+        try:
+            row = json.loads(line.decode("utf-8"))
+            prompt, response = row["prompt"], row["response"]
+            if not isinstance(prompt, str) or not isinstance(response, str):
+                raise TypeError
+            named, a, b = parse_raw(prompt)
+            if named == task:
+                return prompt, response, (a, b)
+            fault = f"{quoted(prompt)} is no question of {task}"
+        except (LookupError, TypeError):
+            fault = "prompt and response are not two texts"
+        except (ValueError, RecursionError) as error:
+            fault = str(error)
+        except UserError as error:
+            fault = error.what
+        raise UserError(
+            f"this is no row of a published raw file: {fault}",
+            where=where,
+            allowed='{"prompt": "12+9=", "response": "21"}',
+        )
 
     def manifest(self) -> dict[str, Any]:
         return self._manifest
@@ -194,29 +174,28 @@ class PublishedFolder(Folder):
         Raises:
             FileNotFoundError: there are none.
         """
-        config, _, name = path.partition("/")
-        task, _, view = config.rpartition("-")
-        split = name.partition("-")[0]
-        if split not in self._manifest["configs"].get(config, {}):
+        if path not in self._views:
             raise FileNotFoundError(path)
-        return io.BytesIO(_parquet(task, view, tuple(self._expressions(task, split, view))))
+        task, _, view = path.partition("/")[0].rpartition("-")
+        return io.BytesIO(_parquet(task, view, self._views[path]))
 
 
-def _texts(line: bytes) -> tuple[str, str]:
-    """Return prompt and response of a row.
+def _sha256(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
-    Raises:
-        ValueError: it has none.
-    """
-    row = json.loads(line.decode("utf-8"))
-    texts = [row.get(name) for name in ("prompt", "response")] if isinstance(row, dict) else []
-    if len(texts) != 2 or not all(isinstance(text, str) for text in texts):
-        raise ValueError("prompt and response are not two texts")
-    return str(texts[0]), str(texts[1])
+
+def _fault(task: str, a: str, b: str, response: str) -> str:
+    """Return why an expression is left out; an empty text where it is not."""
+    try:
+        owner, x, y = operands(task, a, b)
+    except UserError as error:
+        return error.what
+    answer = str(owner.answer(x, y))
+    return "" if response == answer else f"the answer is {quoted(answer, 120)}"
 
 
 @lru_cache(maxsize=8)  # problems and classes are read one after the other
-def _parquet(task: str, view: str, pairs: tuple[tuple[str, str], ...]) -> bytes:
+def _parquet(task: str, view: str, pairs: Pairs) -> bytes:
     """Return the rows of a view of some expressions, in their order by blocks, as a Parquet file."""
     schema = row_schema("raw" if view == "full" else view)
     if view == "full":
@@ -228,14 +207,17 @@ def _parquet(task: str, view: str, pairs: tuple[tuple[str, str], ...]) -> bytes:
     return sink.getvalue()
 
 
-def _block(task: str, view: str, pairs: tuple[tuple[str, str], ...]) -> pa.RecordBatch:
-    found = machine(task)
+def _block(task: str, view: str, pairs: Pairs) -> pa.RecordBatch:
     whole = Operands(Number.of([a for a, _ in pairs]), Number.of([b for _, b in pairs]))
-    names = [_variant(task, whole, row) for row in range(len(pairs))]
+    names = []  # of the part of its class that each expression belongs to
+    for row in range(len(pairs)):
+        own = Operands(whole.a.take(np.array([row])), whole.second.take(np.array([row])))
+        parts = class_parts(machine(task), int(own.a.length[0]), int(own.second.length[0]))
+        names.append(next(name for name, _, law in parts if law.holds(own)[0]))
     variants = tuple(dict.fromkeys(names))
     return render_rows(
         Work(
-            task=found.name,
+            task=task,
             view="raw" if view == "full" else view,
             dialect=DIALECT,
             all_steps=False,
@@ -246,11 +228,3 @@ def _block(task: str, view: str, pairs: tuple[tuple[str, str], ...]) -> pa.Recor
             variants=variants,
         )
     )
-
-
-def _variant(task: str, whole: Operands, row: int) -> str:
-    """Return the part of its class that an expression belongs to."""
-    at = np.array([row])
-    one = Operands(whole.a.take(at), whole.second.take(at))
-    parts = class_parts(machine(task), int(one.a.length[0]), int(one.second.length[0]))
-    return next(name for name, _, law in parts if law.holds(one)[0])

@@ -35,10 +35,10 @@ class Template:
 
 
 def check_template(text: str) -> None:
-    """Refuse what can be no template.
+    """Refuse a text that is not ``chat``, and has not one ``{prompt}``, or two ``{completion}`` or one before it.
 
     Raises:
-        UserError: it is not ``chat``, and has not one ``{prompt}``, or has two ``{completion}`` or one before it.
+        UserError: it can be no template.
     """
     before, found, after = text.partition(PROMPT)
     if text != CHAT and (not found or PROMPT in after or COMPLETION in before or after.count(COMPLETION) > 1):
@@ -67,35 +67,24 @@ def read_template(text: str | None, tokenizer: Any) -> Template:
 
 
 def _chat(tokenizer: Any) -> Template:
-    """Split what the chat template makes of a prompt and an answer.
-
-    Raises:
-        UserError: there is none, it fails, or it does not keep their text, as some trim white space.
-    """
-    where, own = "the tokenizer's chat template", f"write the text that training used: --template '...{PROMPT}...'"
-    if "strftime_now" in str(tokenizer.chat_template):
-        raise UserError("it writes today's date: what is asked would change with the day", where=where, next_step=own)
-    question = {"role": "user", "content": _PROBE}
+    """Split what the chat template makes of a prompt and an answer; some trim white space, which is refused."""
+    question, answer = {"role": "user", "content": _PROBE}, {"role": "assistant", "content": _ANSWER}
+    asked = told = ""
     try:
         asked = tokenizer.apply_chat_template([question], tokenize=False, add_generation_prompt=True)
-        told = tokenizer.apply_chat_template([question, {"role": "assistant", "content": _ANSWER}], tokenize=False)
+        told = tokenizer.apply_chat_template([question, answer], tokenize=False)
+        fault = None if "strftime_now" not in str(tokenizer.chat_template) else "it writes today's date"
     except Exception as error:  # there is none, or it raises whatever its author thought of
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(
-            f"there is none that takes a user's message: {quoted(reason, 200)}", where=where, next_step=own
-        ) from error
+        fault = f"there is none that takes a user's message: {quoted(str(error).strip().partition(chr(10))[0], 200)}"
     before, kept, after = asked.partition(_PROBE)
-    if not kept:
-        raise UserError(
-            f"it changes a prompt's text: {quoted(_PROBE)} becomes {quoted(asked, 300)}", where=where, next_step=own
-        )
-    if not told.startswith(asked + _ANSWER):
-        raise UserError(
-            "an answer written after its generation prompt is not the text that training saw: "
-            f"{quoted(told[len(asked) - len(after) :], 300)} instead of {quoted(after + _ANSWER, 300)}",
-            where=where,
-            next_step=own,
-        )
+    if fault is None and not kept:
+        fault = f"it changes a prompt's text: {quoted(_PROBE)} becomes {quoted(asked, 300)}"
+    elif fault is None and not told.startswith(asked + _ANSWER):
+        asks, saw = quoted(after + _ANSWER, 300), quoted(told[len(asked) - len(after) :], 300)
+        fault = f"an answer behind its generation prompt, {asks}, is not the text that training saw: {saw}"
+    if fault is not None:
+        next_step = f"write the text that training used: --template '...{PROMPT}...'"
+        raise UserError(fault, where="the tokenizer's chat template", next_step=next_step)
     return Template(before, after, _end(told[len(asked + _ANSWER) :], tokenizer), whole=True)
 
 

@@ -10,8 +10,7 @@ from ..errors import UserError, did_you_mean, printable_path, quoted
 from ..tm import machine
 from ..tm import tasks as all_tasks
 from .backends.tokens import Tokens, load_tokenizer
-from .problems import needed
-from .settings import CHOICES
+from .problems import MODES, needed
 from .token_counts import built
 
 EVERY_TASK = ("one_step", "executor")  # modes that every task has; the others need a raw text
@@ -40,7 +39,16 @@ def tokenize_row(
     """
     # What a tokenizer lets its users change is a part of the key: another end token must not go unseen.
     tokens = _tokens(tokenizer, template, tokenizer.eos_token, len(tokenizer), str(tokenizer.chat_template))
+    return _row(tokens, prompt, completion)
+
+
+def _row(tokens: Tokens, prompt: str, completion: str) -> tuple[list[int], list[int]]:
     return tokens.prompts([prompt])[0], [*tokens.completions([completion])[0], tokens.end]
+
+
+@lru_cache(maxsize=8)  # a vocabulary is looked through once, not at every row
+def _tokens(tokenizer: Any, template: str | None, *_: object) -> Tokens:
+    return Tokens(tokenizer, template)
 
 
 def needed_adapters(tasks: Sequence[str], modes: Sequence[str]) -> list[str]:
@@ -53,19 +61,15 @@ def needed_adapters(tasks: Sequence[str], modes: Sequence[str]) -> list[str]:
     Raises:
         UserError: there is no such task or mode.
     """
-    known = CHOICES["mode"]
     for mode in modes:
-        if mode not in known:
+        if mode not in MODES:
             raise UserError(
-                f"there is no mode {quoted(mode)}{did_you_mean(mode[:60], known)}", allowed=", ".join(known)
+                f"there is no mode {quoted(mode)}{did_you_mean(mode[:60], MODES)}", allowed=", ".join(MODES)
             )
-    pairs = [
-        (task, mode)
-        for task in (all_tasks() if not tasks or "all" in tasks else tasks)
-        for mode in modes or known
-        if machine(task).has_raw or mode in EVERY_TASK
-    ]
-    return sorted({name for task, mode in pairs for name in needed(task, mode)})
+    chosen = all_tasks() if not tasks or "all" in tasks else tasks
+    pairs = ((task, mode) for task in chosen for mode in modes or MODES)
+    asked = [(task, mode) for task, mode in pairs if machine(task).has_raw or mode in EVERY_TASK]
+    return sorted({name for task, mode in asked for name in needed(task, mode)})
 
 
 def around_rows(name: str, rows: Iterable[tuple[str, str]]) -> tuple[str, str]:
@@ -82,9 +86,7 @@ def around_rows(name: str, rows: Iterable[tuple[str, str]]) -> tuple[str, str]:
     begin = tokens.tokenizer.decode(tokens.start, skip_special_tokens=False)
     end = tokens.tokenizer.convert_ids_to_tokens(tokens.end)
     for prompt, completion in rows:
-        apart = [tokens.prompts([prompt])[0], [*tokens.completions([completion])[0], tokens.end]]
-        told = tokens.encode([begin + prompt, completion + end])
-        if told != apart:
+        if tuple(tokens.encode([begin + prompt, completion + end])) != _row(tokens, prompt, completion):
             raise UserError(
                 f"a tool that tokenises {quoted(completion)} by itself gets other tokens than follow a prompt",
                 where=printable_path(name),
@@ -92,11 +94,6 @@ def around_rows(name: str, rows: Iterable[tuple[str, str]]) -> tuple[str, str]:
                 next_step="train on the tokens of caef_data.tokenize_row instead (docs/training.md)",
             )
     return begin, end
-
-
-@lru_cache(maxsize=8)  # a vocabulary is looked through once, not at every row
-def _tokens(tokenizer: Any, template: str | None, *_: object) -> Tokens:
-    return Tokens(tokenizer, template)
 
 
 def sample(directory: str, configs: Sequence[str], splits: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from os.path import commonprefix
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import UserError, quoted
@@ -52,28 +51,19 @@ def _model(settings: EvalSettings, checkpoint: Checkpoint, store: ResultStore, s
     from ..checkpoint import fetch
     from .tokens import load_tokenizers
 
-    remote = settings.backend == "openai"
-    folders: dict[str, Path | None] = {
-        name: adapter.path for name, adapter in checkpoint.adapters.items() if name in store.adapters
-    }
-    if settings.alone:  # the base model is asked under every name
-        folders = dict.fromkeys(store.adapters)
-    missing = sorted(set(store.adapters) - {BASE, *folders})
-    if missing:
+    wanted, remote, near_ties = store.adapters, settings.backend == "openai", settings.near_ties
+    # The base model alone is asked under every name.
+    paths = {name: adapter.path for name, adapter in checkpoint.adapters.items()}
+    folders = {name: None if settings.alone else paths.get(name) for name in wanted if name != BASE}
+    if missing := sorted(name for name, folder in folders.items() if folder is None and not settings.alone):
         raise UserError(f"there is no {', no '.join(missing)}", where=settings.adapters)
     base = fetch(checkpoint, weights=not remote, say=say).base
     tokens = load_tokenizers(base, folders, settings.template, joined=settings.joined)
-    calls = {adapter: list(sample(store, adapter)) for adapter in store.adapters}
-    for adapter, tried in calls.items():
-        check_spelling(tokens[adapter], tried)
-    for line in _differences(tokens, calls):
-        say(line)
+    _check_tokens(tokens, {adapter: list(sample(store, adapter)) for adapter in wanted}, say)
     if remote:
         from .server import OpenAIBackend
 
-        return OpenAIBackend(
-            settings.endpoint or "", store.adapters, tokens, folders=folders, near_ties=settings.near_ties
-        )
+        return OpenAIBackend(settings.endpoint or "", wanted, tokens, folders=folders, near_ties=near_ties)
     from .local import TransformersBackend
 
     return TransformersBackend(
@@ -83,27 +73,23 @@ def _model(settings: EvalSettings, checkpoint: Checkpoint, store: ResultStore, s
         batch_tokens=settings.batch_tokens,
         dtype=settings.dtype,
         device=settings.device,
-        near_ties=settings.near_ties,
+        near_ties=near_ties,
     )
 
 
-def _differences(tokens: Mapping[str, Tokens], calls: Mapping[str, Iterable[ScoreRequest]]) -> list[str]:
-    """Return a line for each kind of disagreement between adapters' tokenizers and the base model's."""
+def _check_tokens(tokens: Mapping[str, Tokens], calls: Mapping[str, list[ScoreRequest]], say: Say) -> None:
+    """Refuse tokenizers that cannot spell these calls; say which disagree with the base model's."""
     from .tokens import differences
 
-    names: dict[str, list[str]] = {}
+    told: dict[str, list[str]] = {}
     for adapter, tried in calls.items():
+        check_spelling(tokens[adapter], tried)
         texts = [text for call in tried for text in (call.prompt, call.completion)]
-        found = differences(tokens[adapter], tokens[BASE], texts)
-        if found:
-            names.setdefault("; ".join(found), []).append(adapter)
-    return [
-        f"{', '.join(sorted(adapters))}: the tokenizer in the adapter's folder is used; beside the base model's: {what}"
-        for what, adapters in names.items()
-    ]
-
-
-# Whether a tokenizer can spell the texts of an evaluation
+        if what := "; ".join(differences(tokens[adapter], tokens[BASE], texts)):
+            told.setdefault(what, []).append(adapter)
+    for what, adapters in told.items():
+        names = ", ".join(sorted(adapters))
+        say(f"{names}: the tokenizer in the adapter's folder is used; beside the base model's: {what}")
 
 
 def sample(store: ResultStore, adapter: str) -> Iterator[ScoreRequest]:
@@ -120,11 +106,7 @@ def sample(store: ResultStore, adapter: str) -> Iterator[ScoreRequest]:
 
 
 def check_spelling(tokens: Tokens, calls: Iterable[ScoreRequest]) -> None:
-    """Check that texts come back from their tokens unchanged, without unknown ones, none of them the end.
-
-    Args:
-        tokens: the tokenizer.
-        calls: prompts and completions to try.
+    """Check that prompts and completions come back from their tokens unchanged, without unknown ones or the end.
 
     Raises:
         UserError: one of them does not come back; names the first characters that fail.
@@ -133,34 +115,26 @@ def check_spelling(tokens: Tokens, calls: Iterable[ScoreRequest]) -> None:
     prompts = tokens.encode([call.prompt for call in tried])
     completions = tokens.encode([call.completion for call in tried])
     for call, prompt, completion in zip(tried, prompts, completions, strict=True):
-        _check(tokens, call.prompt, prompt, [])
-        _check(tokens, call.completion, completion, prompt)
+        for text, spelled, before in ((call.prompt, prompt, []), (call.completion, completion, prompt)):
+            if fault := _fault(tokens, text, spelled, before):
+                raise UserError(
+                    f"the tokenizer cannot spell the machines' texts: it {fault}",
+                    where=tokens.where,
+                    allowed="a tokenizer that gives texts back unchanged, such as the byte-level ones of most models",
+                    next_step="take the tokenizer that the adapter was trained with: it belongs into its folder",
+                )
 
 
-def _check(tokens: Tokens, text: str, spelled: list[int], before: list[int]) -> None:
+def _fault(tokens: Tokens, text: str, spelled: list[int], before: list[int]) -> str | None:
+    """Return what is wrong with the tokens of a text behind others; None where nothing is."""
     if tokens.end in spelled:
-        raise _unspeakable(tokens, f"takes a part of {quoted(text)} for the end of the text")
+        return f"takes a part of {quoted(text)} for the end of the text"
     if tokens.unknown is not None and tokens.unknown in spelled:
-        raise _unspeakable(tokens, f"does not know {_first_unknown(tokens, text)} in {quoted(text)}")
+        unknown = next((letter for letter in text if tokens.unknown in tokens.encode([letter])[0]), None)
+        return f"does not know {'a part' if unknown is None else quoted(unknown)} in {quoted(text)}"
     back = tokens.text(before, spelled)
-    if back != text:
-        at = len(commonprefix([back, text]))
-        given, wanted = quoted(back[at : at + 12]), quoted(text[at : at + 12])
-        what = f"gives {given} back for {wanted}, which follows {quoted(text[:at])}"
-        raise _unspeakable(tokens, what)
-
-
-def _first_unknown(tokens: Tokens, text: str) -> str:
-    alone = next((one for one in text if tokens.unknown in tokens.encode([one])[0]), None)
-    return "a part" if alone is None else quoted(alone)
-
-
-def _unspeakable(tokens: Tokens, what: str) -> UserError:
-    from .tokens import OWN
-
-    return UserError(
-        f"the tokenizer cannot spell the machines' texts: it {what}",
-        where=tokens.where,
-        allowed="a tokenizer that gives every text back unchanged, such as the byte-level ones of most models",
-        next_step=OWN,
-    )
+    if back == text:
+        return None
+    at = len(commonprefix([back, text]))
+    given, wanted = quoted(back[at : at + 12]), quoted(text[at : at + 12])
+    return f"gives {given} back for {wanted}, which follows {quoted(text[:at])}"

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from hashlib import sha256
 from os.path import commonprefix
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...errors import UserError, printable_path, quoted
 from ..calls import BASE
-from ..files import CHAT_TEMPLATE, TOKENIZER
+from ..files import CHAT_TEMPLATE, TOKENIZER, hash_of
 from ..template import read_template
 
 _PROBE = "ADD, q0"
@@ -45,6 +44,7 @@ class Tokens:
     Attributes:
         start: tokens that stand before a prompt's text, such as one for the beginning of text.
         end: the token that must follow a completion: the end-of-text token, or what the template ends answers with.
+        lead: what SentencePiece tokenizers put before a text, and is no part of it.
         words: the tokens that stand for a text.
         unknown: the token of what has none; None where there is no such token.
 
@@ -54,59 +54,55 @@ class Tokens:
 
     def __init__(self, tokenizer: Any, template: str | None = None, *, joined: bool = False) -> None:
         self.tokenizer, self.joined = tokenizer, joined
+        self.where = printable_path(str(tokenizer.name_or_path))
+        self._borders: dict[tuple[str, str], bool] = {}
         with refusing(self.where, "cannot be used"):
             self.template = read_template(template, tokenizer)
-            self._probe()
+            self.end = self._find_end()
+            self.words = frozenset(tokenizer.get_vocab().values())
+            self.unknown: int | None = tokenizer.unk_token_id
+            self.start = self._find_start()
+            self.lead = self._behind(self.encode(["\n"])[0], self.encode([_PROBE])[0]).removesuffix(_PROBE)
 
-    @property
-    def where(self) -> str:
-        """Where the tokenizer comes from, for messages."""
-        return printable_path(str(self.tokenizer.name_or_path))
-
-    def _probe(self) -> None:
-        """Find what stands around texts.
-
-        Raises:
-            UserError: there is no end, or something else stands behind every text.
-        """
-        tokenizer = self.tokenizer
-        end = self.template.end or tokenizer.eos_token
-        if end is None:
+    def _find_end(self) -> int:
+        end = self.template.end or self.tokenizer.eos_token
+        number: int | None = None if end is None else self.tokenizer.convert_tokens_to_ids(end)
+        if number is None or self.tokenizer.convert_ids_to_tokens(number) != end:
             raise UserError(
-                "the tokenizer has no end-of-text token: nothing would tell where an answer ends",
+                f"the tokenizer has no end-of-text token{'' if end is None else f' {quoted(end)}'}: nothing would tell"
+                " where an answer ends",
                 where=self.where,
                 next_step='name one in its tokenizer_config.json: "eos_token": ...',
             )
-        self.end: int = tokenizer.convert_tokens_to_ids(end)
-        if self.end is None or tokenizer.convert_ids_to_tokens(self.end) != end:
-            raise UserError(f"the end-of-text token {quoted(end)} is no token of the tokenizer", where=self.where)
+        return number
+
+    def _find_start(self) -> list[int]:
+        """Return the tokens before every text.
+
+        Raises:
+            UserError: something else than the end stands behind every text, or tokens are drawn by chance.
+        """
+        tokenizer = self.tokenizer
         if chance := getattr(getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None), "dropout", None):
             raise UserError(
                 f"the tokenizer spells a text otherwise each time: its dropout is {chance:g}",
                 where=self.where,
                 next_step='set it in tokenizer.json: "dropout": null',
             )
-        self.words = frozenset(tokenizer.get_vocab().values())
-        self.unknown: int | None = tokenizer.unk_token_id
-        plain, [whole] = self.encode([_PROBE])[0], tokenizer([_PROBE], verbose=False)["input_ids"]
-        at = next((i for i in range(len(whole)) if whole[i : i + len(plain)] == plain), len(whole))
-        behind = whole[at + len(plain) :]
-        if at == len(whole) or not {self.end, tokenizer.eos_token_id}.issuperset(behind):
+        [plain], [whole] = self.encode([_PROBE]), tokenizer([_PROBE], verbose=False)["input_ids"]
+        at = next((i for i in range(len(whole)) if whole[i : i + len(plain)] == plain), None)
+        if at is None or not {self.end, tokenizer.eos_token_id}.issuperset(whole[at + len(plain) :]):
             # A model asked through the library would read them before its answer.
+            made = quoted(self.decode([whole])[0])
             raise UserError(
-                f"the tokenizer does not end a text at its end: it makes {quoted(self._decode(whole))} of {_PROBE!r}",
+                f"the tokenizer does not end a text at its end: it makes {made} of {_PROBE!r}",
                 where=self.where,
                 allowed="tokenizers that put nothing behind a text but its end",
                 next_step=OWN,
             )
-        self.start: list[int] = whole[:at]
+        start: list[int] = whole[:at]
         opening = self.encode([self.template.render(_PROBE)])[0]
-        if self.template.whole or opening[: len(self.start)] == self.start:  # the template brings them itself
-            self.start = []
-        # SentencePiece tokenizers put a space before a text of its own, which is no part of it.
-        before = self.encode(["\n"])[0]
-        self.lead = self._behind(before, plain).removesuffix(_PROBE)
-        self._borders: dict[tuple[str, str], bool] = {}
+        return [] if self.template.whole or opening[:at] == start else start  # the template brings them itself
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the tokens of each text, without any before or after it."""
@@ -116,6 +112,14 @@ class Tokens:
         with refusing(self.where, "fails"):
             # Not verbose: that a text is longer than a model takes is told elsewhere, of the model that is asked.
             found: list[list[int]] = self.tokenizer(list(texts), **plain, verbose=False)["input_ids"]
+        return found
+
+    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """Return the text of each row of tokens."""
+        with refusing(self.where, "fails"):
+            found: list[str] = self.tokenizer.batch_decode(
+                [list(row) for row in rows], skip_special_tokens=False, clean_up_tokenization_spaces=False
+            )
         return found
 
     def prompts(self, texts: Sequence[str]) -> list[list[int]]:
@@ -142,7 +146,7 @@ class Tokens:
         plain = self.encode(texts)
         if not self.lead:
             return plain
-        before = self.encode(["\n"])[0]
+        [before] = self.encode(["\n"])
         behind = self.encode([f"\n{text}" for text in texts])
         return [
             tokens[len(before) :] if tokens[: len(before)] == before else alone
@@ -150,18 +154,12 @@ class Tokens:
         ]
 
     def spell(self, prompts: Sequence[str], completions: Sequence[str]) -> list[Spelled]:
-        """Return prompts and completions in tokens, as decoding would come upon them.
-
-        Raises:
-            UserError: a prompt has no token: there is nothing to continue.
-        """
-        found = zip(
-            self.prompts(prompts), self.completions(completions), self.merging(prompts, completions), strict=True
-        )
-        spelled = [Spelled(given, answer, "", merges) for given, answer, merges in found]
+        """Return prompts and completions in tokens, as decoding would come upon them; raises as ``prompts``."""
+        parts = (self.prompts(prompts), self.completions(completions), self.merging(prompts, completions))
+        spelled = [Spelled(given, answer, "", merges) for given, answer, merges in zip(*parts, strict=True)]
         if not self.joined:
             return spelled
-        return [self._back(*one) for one in zip(spelled, prompts, completions, strict=True)]
+        return [self._back(*row) for row in zip(spelled, prompts, completions, strict=True)]
 
     def merging(self, prompts: Sequence[str], completions: Sequence[str]) -> list[bool]:
         """Tell which completions the tokenizer merges with the end of their prompts, read as one text.
@@ -172,28 +170,27 @@ class Tokens:
             (self.template.render(prompt)[-AROUND:], answer[:AROUND])
             for prompt, answer in zip(prompts, completions, strict=True)
         ]
-        new = list(set(pairs) - self._borders.keys())
-        if len(self._borders) + len(new) > MOST_BORDERS:
+        if len(self._borders) + len(pairs) > MOST_BORDERS:
             self._borders.clear()
-            new = list(set(pairs))
+        new = list(set(pairs) - self._borders.keys())
         alone, both = self.encode([tail for tail, _ in new]), self.encode([tail + head for tail, head in new])
-        for pair, one, two in zip(new, alone, both, strict=True):
-            self._borders[pair] = two[: len(one)] != one
+        for pair, prompt, whole in zip(new, alone, both, strict=True):
+            self._borders[pair] = whole[: len(prompt)] != prompt
         return [self._borders[pair] for pair in pairs]
 
-    def _back(self, found: Spelled, prompt: str, completion: str) -> Spelled:
+    def _back(self, row: Spelled, prompt: str, completion: str) -> Spelled:
         """Return a question whose end is left to the model, as far as some answer of its kind merges with it.
 
         Where it stops must not tell which answer is right: of that one only its kind is looked at.
         """
-        own, text = found.given, self.template.render(prompt)
+        own, text = row.given, self.template.render(prompt)
         [whole, *tried] = self.encode([text + answer for answer in (completion, *answers_like(prompt, completion))])
         kept = max(1, min(len(commonprefix([own, self.start + tokens])) for tokens in tried))
         if kept == len(own):
-            return found
+            return row
         whole = self.start + whole
-        answer = whole[kept:] if whole[:kept] == own[:kept] else own[kept:] + found.answer
-        return Spelled(own[:kept], answer, self._behind(own[:kept][-1:], own[kept:]), found.merges)
+        answer = whole[kept:] if whole[:kept] == own[:kept] else own[kept:] + row.answer
+        return Spelled(own[:kept], answer, self._behind(own[:kept][-1:], own[kept:]), row.merges)
 
     def text(self, prompt: Sequence[int], answer: Sequence[int]) -> str:
         """Return the text of an answer's tokens, exactly: leading and trailing white space, special tokens and all.
@@ -212,19 +209,8 @@ class Tokens:
 
     def _behind(self, prompt: Sequence[int], answer: Sequence[int]) -> str:
         """Return what the answer adds to the prompt: decoded alone, many an answer would lose its leading space."""
-        before, both = self._decode(prompt), self._decode([*prompt, *answer])
-        return both[len(before) :] if both.startswith(before) else self._decode(answer)
-
-    def _decode(self, tokens: Sequence[int]) -> str:
-        return self.decode([tokens])[0]
-
-    def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        """Return the text of each row of tokens."""
-        with refusing(self.where, "fails"):
-            found: list[str] = self.tokenizer.batch_decode(
-                [list(row) for row in rows], skip_special_tokens=False, clean_up_tokenization_spaces=False
-            )
-        return found
+        before, both = self.decode([prompt, [*prompt, *answer]])
+        return both[len(before) :] if both.startswith(before) else self.decode([answer])[0]
 
 
 def answers_like(prompt: str, completion: str) -> tuple[str, ...]:
@@ -300,47 +286,33 @@ def load_tokenizers(
     Raises:
         UserError: a tokenizer is damaged, or has no end-of-text token.
     """
-    known: dict[frozenset[tuple[str, str]], Tokens] = {}
-
-    def load(folder: Path | str) -> Tokens:
-        files = _files(Path(folder))
-        if files not in known:
-            known[files] = load_tokenizer(folder, template, joined=joined)
-        return known[files]
-
-    found = {BASE: load(base)}
-    for name, folder in adapters.items():
-        own = folder is not None and any(file != CHAT_TEMPLATE for file, _ in _files(folder))
-        found[name] = load(folder) if folder is not None and own else found[BASE]
+    loaded: dict[str, Tokens] = {}
+    found: dict[str, Tokens] = {}
+    for name, folder in {BASE: base, **adapters}.items():
+        files = [] if folder is None else [file for file in TOKENIZER if (Path(folder) / file).is_file()]
+        if folder is None or (name != BASE and not files):
+            found[name] = found[BASE]
+            continue
+        if (Path(folder) / CHAT_TEMPLATE).is_file():
+            files.append(CHAT_TEMPLATE)
+        key = hash_of(Path(folder), files)
+        if key not in loaded:
+            loaded[key] = load_tokenizer(folder, template, joined=joined)
+        found[name] = loaded[key]
     return found
-
-
-def _files(folder: Path) -> frozenset[tuple[str, str]]:
-    """Return the tokenizer files of a folder, each with its hash."""
-    paths = (folder / name for name in (*TOKENIZER, CHAT_TEMPLATE))
-    return frozenset((path.name, sha256(path.read_bytes()).hexdigest()) for path in paths if path.is_file())
 
 
 def differences(tokens: Tokens, base: Tokens, texts: Sequence[str]) -> list[str]:
     """Return in words where an adapter's tokenizer disagrees with the base model's on these texts."""
     if tokens is base:
         return []
-    own, its = tokens.tokenizer.eos_token, base.tokenizer.eos_token
-    words, others = tokens.tokenizer.get_vocab(), base.tokenizer.get_vocab()
-    pairs = zip(tokens.prompts(texts), base.prompts(texts), strict=True)
-    kinds = {
-        "it has {} of its own": sorted(words.keys() - others.keys()),
-        "it lacks {}": sorted(others.keys() - words.keys()),
-        "{} tokens have other numbers": sorted(
-            one for one in words.keys() & others.keys() if words[one] != others[one]
-        ),
-        f"other tokens for {{}} of {len(texts):,} texts tried": [
-            text for text, (one, two) in zip(texts, pairs, strict=True) if one != two
-        ],
-    }
-    ends = (
-        [f"an answer ends with {quoted(own)} instead of {quoted(its)}"] if (own, tokens.end) != (its, base.end) else []
-    )
-    return ends + [
-        f"{what.format(f'{len(which):,}')}, such as {quoted(which[0])}" for what, which in kinds.items() if which
-    ]
+    told = []
+    if tokens.end != base.end or tokens.tokenizer.eos_token != base.tokenizer.eos_token:
+        own, its = quoted(tokens.tokenizer.eos_token), quoted(base.tokenizer.eos_token)
+        told.append(f"an answer ends with {own} instead of {its}")
+    if words := sorted({word for word, _ in tokens.tokenizer.get_vocab().items() ^ base.tokenizer.get_vocab().items()}):
+        told.append(f"{len(words):,} words have other numbers or none, such as {quoted(words[0])}")
+    pairs = zip(texts, tokens.prompts(texts), base.prompts(texts), strict=True)
+    if changed := [text for text, own_ids, its_ids in pairs if own_ids != its_ids]:
+        told.append(f"other tokens for {len(changed):,} of {len(texts):,} texts tried, such as {quoted(changed[0])}")
+    return told
