@@ -17,7 +17,7 @@ from .pipelines.declaration import declaration_of, load_declaration
 from .pipelines.hub_source import dataset_here
 from .pipelines.plan import Plan, make_plan
 from .pipelines.settings import Declaration
-from .pipelines.store_folder import open_folder
+from .pipelines.store import open_folder
 from .pipelines.verify import Report
 from .pipelines.verify import verify as verify_folder
 

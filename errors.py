@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _WORD = r"(?:[\w@%+=:,./-]|'[^']*'|\"'\")+"  # as shlex.quote writes it: nothing in it means anything to a shell
@@ -28,18 +29,11 @@ class UserError(Exception):
         self, what: str, *, where: str | None = None, allowed: str | None = None, next_step: str | None = None
     ) -> None:
         self.what, self.where, self.allowed, self.next_step = what, where, allowed, next_step
-        parts = [what]
-        parts += [f"  where:   {where}"] if where else []
-        parts += [f"  allowed: {allowed}"] if allowed else []
-        parts += [f"  next:    {next_step}"] if next_step else []
-        super().__init__("\n".join(parts))
+        more = (("  where:   ", where), ("  allowed: ", allowed), ("  next:    ", next_step))
+        super().__init__("\n".join([what, *(f"{name}{text}" for name, text in more if text)]))
 
     def __reduce__(self) -> tuple[object, ...]:  # errors cross process borders
-        return (_rebuild, (self.what, self.where, self.allowed, self.next_step))
-
-
-def _rebuild(what: str, where: str | None, allowed: str | None, next_step: str | None) -> UserError:
-    return UserError(what, where=where, allowed=allowed, next_step=next_step)
+        return partial(type(self), where=self.where, allowed=self.allowed, next_step=self.next_step), (self.what,)
 
 
 def quoted(text: object, width: int = 60) -> str:

@@ -20,12 +20,11 @@ from typing import Any
 from caef_data.pipelines import ray_engine
 from caef_data.pipelines.build import EngineChoice, build
 from caef_data.pipelines.declaration import from_flags, load_declaration
-from caef_data.pipelines.engine import Engine, packed
+from caef_data.pipelines.engine import Engine, packed, write_shard
 from caef_data.pipelines.folder import Folder
 from caef_data.pipelines.manifest import ShardRecord
 from caef_data.pipelines.plan import Plan, make_plan
 from caef_data.pipelines.settings import Declaration
-from caef_data.pipelines.shard import write_shard
 
 Measured = dict[str, Any]
 

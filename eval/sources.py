@@ -16,7 +16,7 @@ from ..errors import UserError, printable_path
 from ..pipelines.folder import Folder
 from ..pipelines.hub_source import HubFiles, HubPlace, Say, download, is_parquet, local_or_hub, look_up
 from ..pipelines.manifest import CARD, MANIFEST
-from ..pipelines.store_folder import open_folder
+from ..pipelines.store import open_folder
 from ..tm import tasks
 from .files import CONFIG, read_json
 from .problems import VIEWS

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from ..atomic import TEMPORARY, aside, place
 from ..errors import UserError, printable_path
-from ..pipelines.shard import LEVEL
+from ..pipelines.engine import LEVEL
 from ..schemas import RESULTS, part_schema
 
 RUN_ID = re.compile(r"[0-9a-f]{16}")

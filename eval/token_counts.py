@@ -15,14 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import UserError, did_you_mean, printable_path, quoted
-from ..pipelines.console import _table
 from ..pipelines.declaration import load_declaration, shipped_declarations
 from ..pipelines.export_rows import COLUMNS, Style, damaged, opened, select
 from ..pipelines.hub_source import Say, dataset_here
 from ..pipelines.plan import Config, make_plan
 from ..pipelines.settings import Declaration
-from ..pipelines.store_folder import open_folder
-from ..pipelines.terminal import Bar, open_console, print_table
+from ..pipelines.store import open_folder
+from ..pipelines.terminal import Bar, new_table, open_console, print_table
 
 if TYPE_CHECKING:
     from .backends.tokens import Tokens
@@ -229,7 +228,7 @@ def _print(counts: Sequence[Counts], tokenizer: str, costs: dict[str, float]) ->
     by_config = {name: _total(parts, sum(part.rows for part in parts)) for name, parts in splits.items()}
     told = {name: entry.as_json() for name, entry in by_config.items()}
     lengths = [most for most in LENGTHS if any(entry["over"][str(most)] for entry in told.values())]
-    table = _table("rows", "mean", "longest", "a digit", *(f">{most:,}" for most in lengths), first=("config",))
+    table = new_table("rows", "mean", "longest", "a digit", *(f">{most:,}" for most in lengths), first=("config",))
     for name, row in told.items():
         over = [f"{row['over'][str(most)] / max(row['counted'], 1):.1%}" for most in lengths]
         mean, longest, per_digit = f"{row['mean']:,.0f}", f"{row['longest']:,}", f"{row['per_digit']:.1f}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -13,13 +13,13 @@ from typing import Any
 
 from ..errors import UserError, did_you_mean, printable_path, quoted, shell_quoted, telling_of_full_disk
 from .card import renewed_card, replaceable_card
-from .engine import Engine, Task, run_tasks
-from .folder import Folder
+from .declaration import rebuild_command, rebuild_commands, shipped_declarations
+from .engine import Engine, run_tasks
+from .folder import Folder, task_of
 from .manifest import FORMAT, ShardRecord, shard_records
 from .plan import Config, Plan
-from .ray_engine import ray_engine
 from .settings import DATA_KEYS, Declaration, TaskSettings, digest
-from .store_folder import open_folder
+from .store import open_folder
 from .versions import built_with, rules
 from .workers import default_workers
 
@@ -45,11 +45,8 @@ class EngineChoice:
 
     def __post_init__(self) -> None:
         if self.name not in ENGINES:
-            raise UserError(
-                f"there is no engine {quoted(self.name)}{did_you_mean(self.name, ENGINES)}",
-                where="--engine",
-                allowed=", ".join(ENGINES),
-            )
+            what = f"there is no engine {quoted(self.name)}{did_you_mean(self.name, ENGINES)}"
+            raise UserError(what, where="--engine", allowed=", ".join(ENGINES))
         if self.ray_address is not None and self.name != "ray":
             raise UserError("--ray-address is for builds on Ray", next_step="add --engine ray, or leave it out")
 
@@ -66,12 +63,14 @@ class EngineChoice:
         """
         if self.name == "local":
             return nullcontext(partial(run_tasks, workers=self.workers or default_workers()))
+        from .ray_engine import ray_engine
+
         return ray_engine(self.ray_address, self.workers)
 
 
 @dataclass(frozen=True)
 class ConfigResult:
-    """What became of one config: its rows and bytes, and the seconds its shards took together."""
+    """What became of one config: its rows and bytes, the seconds its shards took together, shards built and kept."""
 
     name: str
     split: str
@@ -92,7 +91,7 @@ def build(
     *,
     workers: int | None = None,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = lambda config, record, kept: None,
     engine: Engine | None = None,
 ) -> list[ConfigResult]:
     """Build a plan into a folder, or finish an earlier build of it.
@@ -110,59 +109,61 @@ def build(
     """
     folder = open_folder(out)
     folder.check_ours()
-    run = engine or partial(run_tasks, workers=workers or default_workers())
     go_on = "make room and run the same command again: finished shards are kept"
     with folder.lock(), telling_of_full_disk(printable_path(out), go_on):
-        return _build(plan, folder, run, overwrite, progress or (lambda *_: None))
+        return _build(
+            plan, folder, engine or partial(run_tasks, workers=workers or default_workers()), overwrite, progress
+        )
 
 
 def _build(plan: Plan, folder: Folder, engine: Engine, overwrite: bool, progress: Progress) -> list[ConfigResult]:
-    wanted = _notes(plan)
+    paths = {
+        (number, shard): config.shard_path(shard)
+        for number, config in enumerate(plan.configs)
+        for shard in range(config.num_shards)
+    }
+    wanted = _notes(plan, list(paths.values()))
     resuming = _resumes(wanted, folder, overwrite)
     tasks = {*wanted["tasks"], *folder.unfinished().get("tasks", {})}
     replaceable = replaceable_card(folder.manifest(), folder)
     manifest = _agreed(plan, folder, overwrite, replaceable)
     known = shard_records(manifest) | (folder.finished() if resuming else {})
     folder.sweep(known, tasks)
-    every = [(at, shard, path) for at, config in enumerate(plan.configs) for shard, path in enumerate(_paths(config))]
-    records = {path: known[path] for _, _, path in every if path in known and folder.holds(known[path])}
+    records = {path: known[path] for path in paths.values() if path in known and folder.holds(known[path])}
     kept = frozenset(records)
-    todo = [(at, shard) for at, shard, path in every if path not in kept]
-    _check_space(plan, folder, todo)
+    todo = [task for task, path in paths.items() if path not in kept]
+    folder.check_space(sum(plan.configs[number].disk / plan.configs[number].num_shards for number, _ in todo))
     folder.begin(wanted, resuming=resuming)
-    for at, _, path in every:
+    for (number, _), path in paths.items():
         if path in kept:
-            progress(plan.configs[at], records[path], True)
+            progress(plan.configs[number], records[path], True)
     seconds = [0.0] * len(plan.configs)
     last = time.perf_counter()
     try:
         with closing(engine(plan.configs, todo, folder)) as running:  # its workers end with this block
-            for (at, _), record in running:
+            for (number, _), record in running:
                 folder.note(record)
                 records[record.path] = record
                 now = time.perf_counter()
-                seconds[at], last = seconds[at] + now - last, now
-                progress(plan.configs[at], record, False)
+                seconds[number], last = seconds[number] + now - last, now
+                progress(plan.configs[number], record, False)
     except BaseException:
         folder.sweep_aside()  # killed workers left what they were writing
         raise
-    finished = _manifest(plan, manifest, records)
+    by_config = [[records[config.shard_path(shard)] for shard in range(config.num_shards)] for config in plan.configs]
+    finished = _manifest(plan, manifest, by_config)
     folder.write(finished, renewed_card(finished, folder, replaceable))
     folder.forget()
     results = []
-    for config, spent in zip(plan.configs, seconds, strict=True):
-        own, num_kept = [records[path] for path in _paths(config)], sum(path in kept for path in _paths(config))
-        rows, size = sum(record.rows for record in own), sum(record.bytes for record in own)
-        counts = (len(config.population.classes), rows, size)
-        results.append(ConfigResult(config.name, config.split, *counts, spent, len(own) - num_kept, num_kept))
+    for config, own, spent in zip(plan.configs, by_config, seconds, strict=True):
+        num_kept = sum(record.path in kept for record in own)
+        sizes = (sum(record.rows for record in own), sum(record.bytes for record in own))
+        classes = len(config.population.classes)
+        results.append(ConfigResult(config.name, config.split, classes, *sizes, spent, len(own) - num_kept, num_kept))
     return results
 
 
-def _paths(config: Config) -> list[str]:
-    return [config.shard_path(shard) for shard in range(config.num_shards)]
-
-
-def _notes(plan: Plan) -> dict[str, Any]:
+def _notes(plan: Plan, paths: Sequence[str]) -> dict[str, Any]:
     """Return what a half-built folder says about its build."""
     source = plan.declaration.source
     return {
@@ -170,35 +171,32 @@ def _notes(plan: Plan) -> dict[str, Any]:
         "source": source and Path(source).name,  # the folder it lay in is nobody else's concern
         "versions": rules(),
         "tasks": _task_notes(plan),
-        "shards": [path for config in plan.configs for path in _paths(config)],
+        "shards": paths,
     }
 
 
-def again_in(line: str, path: str | Path) -> str:
-    """Return a command line with the folder that it is about."""
-    return f"{line} --out {shell_quoted(path)}"
+def _task_notes(plan: Plan) -> dict[str, dict[str, Any]]:
+    return {
+        settings.task: {"settings": settings.to_dict(), "identity": settings.identity()}
+        for settings in plan.declaration.tasks
+    }
+
+
+def build_commands(declaration: Declaration, path: str | Path, more: str = "") -> str:
+    """Return the commands that build a declaration into a folder."""
+    return " && ".join(f"{line} --out {shell_quoted(path)}{more}" for line in rebuild_commands(declaration))
 
 
 def resumed(unfinished: dict[str, Any], path: str | Path) -> str:
     """Return the command that goes on with an unfinished build, spelled out from what its plan file holds."""
-    from .declaration import rebuild_commands, shipped_declarations
-
     source = unfinished.get("source") or ""
-    if source not in shipped_declarations() and not source.endswith(".toml"):
-        source = ""
+    ours = source in shipped_declarations() or source.endswith(".toml")
     try:
         tasks = tuple(TaskSettings.of(task["settings"]) for task in unfinished["tasks"].values())
-        declaration = Declaration(name="declaration", tasks=tasks, source=source or None)
+        declaration = Declaration(name="declaration", tasks=tasks, source=source if ours else None)
     except UserError:
         return "the command that began it, with the version of caef-data that it was begun with"
-    return " && ".join(again_in(line, path) for line in rebuild_commands(declaration))
-
-
-def command(plan: Plan) -> str:
-    """Return the command that builds the plan again."""
-    from .declaration import rebuild_command
-
-    return rebuild_command(plan.declaration)
+    return build_commands(declaration, path)
 
 
 def _resumes(wanted: dict[str, Any], folder: Folder, overwrite: bool) -> bool:
@@ -241,9 +239,9 @@ def _agreed(plan: Plan, folder: Folder, overwrite: bool, replaceable: str | None
                 where=printable_path(folder.name),
                 next_step="add --overwrite to replace it, or choose another folder with --out",
             )
-        manifest["tasks"].pop(settings.task)
-        for name in [name for name in manifest["configs"] if name.rpartition("-")[0] == settings.task]:
-            manifest["configs"].pop(name)
+        del manifest["tasks"][settings.task]
+        configs = manifest["configs"]
+        manifest["configs"] = {name: splits for name, splits in configs.items() if task_of(name) != settings.task}
         # The manifest forgets a task before its shards go, so that it never names what is not there.
         manifest["identity"] = _identity(manifest["configs"])
         folder.write(manifest, renewed_card(manifest, folder, replaceable))
@@ -251,45 +249,34 @@ def _agreed(plan: Plan, folder: Folder, overwrite: bool, replaceable: str | None
 
 
 def _differences(settings: dict[str, Any], there: dict[str, Any]) -> str:
-    old = there.get("settings", {})
+    old = there["settings"]
     changed = [
-        f"{key} {_brief(old.get(key))} -> {_brief(value)}"
+        f"{key} {old.get(key)} -> {value}"
         for key, value in settings.items()
         if key in DATA_KEYS and old.get(key) != value
     ]
     return ", ".join(changed) or "built by another version of caef-data"
 
 
-def _brief(value: object) -> str:
-    """Return the value of a setting for a message: what a file holds may be anything."""
-    return str(value) if value is None or isinstance(value, int) or str(value).isalnum() else quoted(value)
-
-
-def _check_space(plan: Plan, folder: Folder, todo: list[Task]) -> None:
-    needed = sum(plan.configs[at].disk / plan.configs[at].num_shards for at, _ in todo)
-    free = folder.free()
-    if free is not None and needed > free:
-        raise UserError(
-            f"the build needs about {needed / 1e6:,.1f} MB of disk, {free / 1e6:,.1f} MB are free",
-            where=printable_path(folder.name),
-            next_step="make room, choose another folder with --out, or build less (caef-data plan shows the sizes)",
-        )
-
-
-def _manifest(plan: Plan, manifest: dict[str, Any], records: dict[str, ShardRecord]) -> dict[str, Any]:
-    again = command(plan)
-    tasks = {**manifest.get("tasks", {}), **_task_notes(plan)}
+def _manifest(plan: Plan, manifest: dict[str, Any], records: list[list[ShardRecord]]) -> dict[str, Any]:
+    again = rebuild_command(plan.declaration)
     configs = {name: dict(splits) for name, splits in manifest.get("configs", {}).items()}
-    for config in plan.configs:
-        own = [records[path] for path in _paths(config)]
+    for config, own in zip(plan.configs, records, strict=True):
+        rows = sum(record.rows for record in own)
         configs.setdefault(config.name, {})[config.split] = {
             "identity": config.identity,
             "command": again,
             "classes": len(config.population.classes),
             "expressions": len(config.population),
-            "rows": sum(record.rows for record in own),
+            "rows": rows,
             "bytes": sum(record.bytes for record in own),
-            "chars": _chars(own),
+            "chars": {
+                text: {
+                    "mean": round(sum(record.chars[text][0] for record in own) / rows, 1),
+                    "max": max(record.chars[text][1] for record in own),
+                }
+                for text in ("prompt", "completion")
+            },
             "shards": [asdict(record) for record in own],
         }
     repo = plan.declaration.repo or manifest.get("repo")
@@ -300,7 +287,7 @@ def _manifest(plan: Plan, manifest: dict[str, Any], records: dict[str, ShardReco
         "versions": rules(),
         "built_with": packages,
         "identity": _identity(configs),
-        "tasks": tasks,
+        "tasks": {**manifest.get("tasks", {}), **_task_notes(plan)},
         "configs": configs,
         **({"repo": repo} if repo else {}),  # where `caef-data push` takes it
     }
@@ -308,21 +295,3 @@ def _manifest(plan: Plan, manifest: dict[str, Any], records: dict[str, ShardReco
 
 def _identity(configs: dict[str, Any]) -> str:
     return digest(sorted(split["identity"] for splits in configs.values() for split in splits.values()))
-
-
-def _task_notes(plan: Plan) -> dict[str, dict[str, Any]]:
-    return {
-        settings.task: {"settings": settings.to_dict(), "identity": settings.identity()}
-        for settings in plan.declaration.tasks
-    }
-
-
-def _chars(records: list[ShardRecord]) -> dict[str, dict[str, float]]:
-    rows = sum(record.rows for record in records)
-    return {
-        name: {
-            "mean": round(sum(record.chars[name][0] for record in records) / rows, 1),
-            "max": max(record.chars[name][1] for record in records),
-        }
-        for name in ("prompt", "completion")
-    }

@@ -31,8 +31,7 @@ from .export_rows import LAYOUTS, Part, Style, damaged, opened, recipe, row_text
 from .folder import Folder
 from .manifest import CONFIG, ShardRecord, WrongError, check_identity, check_split, json_bytes, understood
 from .settings import SPLITS, digest
-from .store import split_url
-from .store_folder import open_folder
+from .store import open_folder, split_url
 from .workers import default_workers
 
 VERSION = 1  # of export.json
@@ -265,19 +264,19 @@ def export_with_progress(
     directory: str, out: str, style: Style, configs: Sequence[str], splits: Sequence[str], overwrite: bool
 ) -> None:
     """Export, with progress on stderr and a summary on stdout."""
-    from .console import _Progress, _size, _table
-    from .terminal import open_console, print_table
+    from .console import ShardMeter
+    from .terminal import new_table, open_console, print_table, size_text
 
     start = time.perf_counter()
     rows = sum(part.rows for part in select(open_folder(directory), configs, splits))
-    progress = _Progress("exporting", rows, open_console(stderr=True))
-    with progress.bar:
+    progress = ShardMeter(open_console(stderr=True), "exporting", rows)
+    with progress:
         made = export(directory, out, style, configs=configs, splits=splits, overwrite=overwrite, progress=progress)
-    console, table = open_console(), _table("rows", "files", "size")
+    console, table = open_console(), new_table("rows", "files", "size")
     for pair, entry in made.items():
-        table.add_row(*pair, f"{entry['rows']:,}", f"{len(entry['files']):,}", _size(entry["bytes"]))
+        table.add_row(*pair, f"{entry['rows']:,}", f"{len(entry['files']):,}", size_text(entry["bytes"]))
     print_table(console, table)
-    target, size = target_folder(out), _size(sum(entry["bytes"] for entry in made.values()))
+    target, size = target_folder(out), size_text(sum(entry["bytes"] for entry in made.values()))
     config, split = min(made, key=lambda pair: not pair[0].endswith("-one_step"))
     files = json.dumps(f"{target / config / split}/*.{LAYOUTS[style.format].suffix}")
     lines = [f"{rows:,} rows, {size} in {printable_path(out)} after {time.perf_counter() - start:,.1f} s"]

@@ -76,8 +76,8 @@ class Folder:
 
     def read(self, path: str) -> bytes | None:
         """Return the bytes of a small file; None where there is none."""
-        whole = self.path / path
-        return whole.read_bytes() if whole.exists() else None
+        file = self.path / path
+        return file.read_bytes() if file.exists() else None
 
     def open(self, path: str) -> AbstractContextManager[BinaryIO]:
         """Open a file for reading, until the block ends; raises ``OSError`` where there is none."""
@@ -93,11 +93,8 @@ class Folder:
 
     def sizes(self, under: str = "") -> dict[str, int]:
         """Return the bytes of every file, by path, of those below a folder if one is given."""
-        found = {}
-        for folder, _, names in os.walk(self.path / under):  # links to folders are none of ours, and not followed
-            for path in (Path(folder, name) for name in names):
-                found[path.relative_to(self.path).as_posix()] = path.lstat().st_size
-        return found
+        files = [Path(place, name) for place, _, names in os.walk(self.path / under) for name in names]
+        return {file.relative_to(self.path).as_posix(): file.lstat().st_size for file in files}
 
     def put(self, path: str, content: bytes) -> None:
         """Write a small file in one step."""
@@ -117,13 +114,12 @@ class Folder:
         self._tidy(source)
 
     def remove(self, paths: Iterable[str]) -> None:
-        """Remove files; those that are not there are none the worse for it."""
+        """Remove files, where they are there, and the folders that they were the last ones of."""
         for path in list(paths):
             (self.path / path).unlink(missing_ok=True)
             self._tidy(path)
 
     def _tidy(self, path: str) -> None:
-        """Remove the folders that a file was the last one of."""
         with suppress(OSError):
             for parent in Path(path).parents[:-1]:
                 (self.path / parent).rmdir()
@@ -140,17 +136,19 @@ class Folder:
 
     def check_ours(self) -> None:
         """Refuse a file, and a folder that holds something, but no dataset of ours."""
-        state, known = self.path / STATE, {Path(PLAN).name, Path(FINISHED).name}
+        state = self.path / STATE
         if state.is_symlink():
             self.check_links()
-        if self.path.exists() and not self.path.is_dir():
-            raise UserError(
-                "this is a file, not a folder", where=printable_path(self.path), next_step="choose another --out"
-            )
-        noted = state.is_dir() and all(
-            path.name in known or path.name.startswith(TEMPORARY) for path in state.iterdir()
+        if not self.path.is_dir():
+            if self.path.exists():
+                where = printable_path(self.path)
+                raise UserError("this is a file, not a folder", where=where, next_step="choose another --out")
+            return
+        notes = {Path(PLAN).name, Path(FINISHED).name}
+        begun = state.is_dir() and all(
+            file.name in notes or file.name.startswith(TEMPORARY) for file in state.iterdir()
         )
-        if self.path.is_dir() and any(self.path.iterdir()) and not noted and not (self.path / MANIFEST).exists():
+        if not begun and not (self.path / MANIFEST).exists() and any(self.path.iterdir()):
             raise self.not_ours()
 
     def not_ours(self) -> UserError:
@@ -164,13 +162,12 @@ class Folder:
 
     def check_links(self) -> None:
         """Refuse a folder where links stand in the places of our own folders: what lies behind them is not ours."""
-        found = [folder for folder in self.path.glob("*") if folder.name == STATE or CONFIG.fullmatch(folder.name)]
-        found += (self.path / STATE).rglob("*") if not (self.path / STATE).is_symlink() else []
-        for path in found:
-            if path.is_symlink():
+        own = [file for file in self.path.glob("*") if file.name == STATE or CONFIG.fullmatch(file.name)]
+        for file in (*own, *(self.path / STATE).glob("*")):
+            if file.is_symlink():
                 raise UserError(
                     "this is a link, and what it leads to is left alone",
-                    where=printable_path(path),
+                    where=printable_path(file),
                     next_step="remove the link, or choose another folder",
                 )
 
@@ -178,8 +175,7 @@ class Folder:
     def lock(self, *, shared: bool = False) -> Iterator[None]:
         """Hold the folder for one build, or with others who only read it.
 
-        The lock is on the folder itself: nothing is left over when a build is killed. Workers do not inherit it, the
-        file is closed when they are started.
+        The lock is on the folder itself: nothing is left over when a build is killed. Workers do not inherit it.
         """
         created = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
@@ -202,9 +198,15 @@ class Folder:
                 self.path.rmdir()
             os.close(handle)
 
-    def free(self) -> int | None:
-        """Return the bytes that can still be written; None where that is unknown."""
-        return shutil.disk_usage(self.path).free
+    def check_space(self, needed: float) -> None:
+        """Refuse a disk with less room than so many bytes."""
+        free = shutil.disk_usage(self.path).free
+        if needed > free:
+            raise UserError(
+                f"the build needs about {needed / 1e6:,.1f} MB of disk, {free / 1e6:,.1f} MB are free",
+                where=printable_path(self.path),
+                next_step="make room, choose another folder with --out, or build less (caef-data plan shows the sizes)",
+            )
 
     def on_disk(self) -> AbstractContextManager[Path]:
         """Yield where the dataset lies on this machine: the folder itself, or a copy that goes with the block."""
@@ -242,8 +244,16 @@ class Folder:
         finished shards stay where the build is ``resuming``: they are the new plan's too.
         """
         if not resuming:
-            self.remove(path for path in self.sizes(STATE) if path != PLAN)
+            self._remove_notes()
         self.put(PLAN, json_bytes(plan))
+
+    def forget(self) -> None:
+        """Remove the notes of a build whose manifest is written; the plan, which says whose they are, goes last."""
+        self._remove_notes()
+        self.remove([PLAN])
+
+    def _remove_notes(self) -> None:
+        self.remove(path for path in self.sizes(STATE) if path != PLAN)
 
     def note(self, record: ShardRecord) -> None:
         """Note a finished shard."""
@@ -260,21 +270,14 @@ class Folder:
         """Return the records of the unfinished build's finished shards, by path."""
         records = {}
         for text in self.notes():
-            try:
+            with suppress(ValueError, RecursionError):  # a killed build may cut its last line short
                 record = shard_record(json.loads(text))
-            except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-                continue  # the last line of a killed build may be cut short: its shard is made anew
-            records[record.path] = record
+                records[record.path] = record
         return records
 
     def holds(self, record: ShardRecord) -> bool:
         """Tell whether a shard is there as a build of ours left it."""
         return self.equals(record.path, record.bytes, record.sha256)
-
-    def forget(self) -> None:
-        """Remove the notes of an unfinished build; the manifest is written."""
-        self.remove(path for path in self.sizes(STATE) if path != PLAN)
-        self.remove([PLAN])  # the last one: it says what the others are
 
     def sweep(self, keep: Container[str], tasks: Container[str]) -> None:
         """Remove what killed and replaced builds of these tasks left: files aside, and shards except those to keep.
@@ -282,10 +285,9 @@ class Folder:
         Nothing else is touched, not even a file with a shard's name that stands under another task.
         """
         self.sweep_aside()
-        found = [path for path in self.sizes() if is_shard(path) and task_of(path) in tasks]
-        self.remove(path for path in found if path not in keep)
+        self.remove(path for path in self.sizes() if is_shard(path) and task_of(path) in tasks and path not in keep)
         for config in self.path.iterdir():  # a build that was killed may have made the folder, and nothing in it
-            if CONFIG.fullmatch(config.name) and task_of(config.name) in tasks and not config.is_symlink():
+            if CONFIG.fullmatch(config.name) and task_of(config.name) in tasks:
                 with suppress(OSError):
                     config.rmdir()
 

@@ -1,37 +1,36 @@
 """The Ray engine: shards as tasks on the nodes of a cluster, which all see the folder.
 
 A task writes its shard and puts it in its place; the driver, the process that the user started, collects the records,
-and writes notes, card and manifest. Whatever a lost worker or node was doing is done again elsewhere.
+and writes notes, card and manifest. Whatever a lost worker or node was doing Ray does again elsewhere.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import sys
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
+from itertools import islice
 from typing import Any
 
 from ..errors import UserError, printable_path, quoted
-from .engine import Engine, Shards, Task, packed, unpacked
+from .engine import Engine, Shards, Task, packed, unpacked, write_shard
 from .folder import Folder
 from .manifest import PLAN, ShardRecord
 from .plan import Config
-from .shard import write_shard
-from .versions import SAMPLING_VERSION, SPLIT_VERSION, TEXT_VERSION, built_with
+from .versions import built_with, rules
 
 Job = Any  # a reference to what every task needs, the same for all: it is sent to a node once
 
-WORKER_LOSSES = 3  # a shard may lose its worker or its node so often before Ray gives it back
-NODE_LOSSES = 10  # and be given to Ray again so often: nodes that can be taken away at any time are no fault of its own
+LOSSES = 10  # a shard may lose its worker or its node so often: nodes may be taken away, that is no fault of its own
 AHEAD = 2  # tasks given to Ray for each processor: one that is free does not wait for this process
 SILENCE = 60.0  # seconds without a finished shard before a line says what the cluster has
 GRACE = 10.0  # seconds for the last tasks to end by themselves, where they cannot be stopped
-HEAD = 4096  # bytes of a build's notes, with its command and its identity
+HEAD = 4096  # bytes of a build's notes, with its command and its identity; the list of shards behind may be long
 CONNECT = 10.0  # seconds for a cluster to answer; Ray itself tries for five minutes
 
 
@@ -52,10 +51,8 @@ def ray_engine(address: str | None = None, workers: int | None = None) -> Iterat
     try:
         import ray
     except ModuleNotFoundError as error:
-        raise UserError(
-            f"builds on Ray need the package {error.name}, which is not installed",
-            next_step="pip install 'caef-data[ray]'",
-        ) from None
+        what = f"builds on Ray need the package {error.name}, which is not installed"
+        raise UserError(what, next_step="pip install 'caef-data[ray]'") from None
     ours = not ray.is_initialized()
     try:
         if ours:
@@ -79,10 +76,8 @@ def _join(address: str | None) -> None:
     try:
         if "://" in named:
             raise ValueError("this process must run on a node of the cluster, there is no Ray client here")
-        found = _head(address)
-        if found is not None:
-            host, _, port = found.rpartition(":")
-            socket.create_connection((host.strip("[]"), int(port)), CONNECT).close()
+        if port := re.fullmatch(r"\[?(.*?)\]?:(\d{1,5})", named):
+            socket.create_connection((port[1], int(port[2])), CONNECT).close()
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError, OverflowError) as error:
         raise UserError(
@@ -92,16 +87,6 @@ def _join(address: str | None) -> None:
             next_step="run this on a node of a running cluster (`ray start`, `ray status`), or with --ray-address local"
             " on this machine alone; `ray stop` forgets a cluster that crashed here",
         ) from error
-
-
-def _head(address: str | None) -> str | None:
-    """Return host and port of a cluster's head, as ``ray.init`` finds it, to ask without its five minutes."""
-    try:
-        from ray._private.services import canonicalize_bootstrap_address
-    except ImportError:  # this name is not Ray's promise
-        return None
-    found: str | None = canonicalize_bootstrap_address(address)
-    return found
 
 
 def run_on_ray(
@@ -124,86 +109,59 @@ def run_on_ray(
 
     folder = folder.absolute()
     job = ray.put((_versions(), _plan(folder), packed(configs, folder)))
-    remote = ray.remote(num_cpus=1, max_retries=WORKER_LOSSES)(_task())
-    queue, lost = deque(tasks), Counter[Task]()
+    remote = ray.remote(num_cpus=1, max_retries=LOSSES)(_task())
+    queue = iter(tasks)
     waiting: dict[Any, Task] = {}
     try:
-        while queue or waiting:
-            while queue and len(waiting) < (workers or _num_ahead()):
-                task = queue.popleft()
-                waiting[remote.remote([job], task)] = task
-            for done in _finished(waiting):
+        while True:
+            # Clusters grow and shrink, some from nothing.
+            most = workers or max(4, int(AHEAD * ray.cluster_resources().get("CPU", 0)))
+            waiting |= {remote.remote([job], task): task for task in islice(queue, max(0, most - len(waiting)))}
+            if not waiting:
+                break
+            for done in _finished(list(waiting)):
                 task = waiting.pop(done)
-                record = _record(done, configs[task[0]].shard_path(task[1]), last=lost[task] == NODE_LOSSES)
-                if record is None:
-                    lost[task] += 1
-                    queue.append(task)
-                else:
-                    yield task, record
+                yield task, _record(done, configs[task[0]].shard_path(task[1]))
     finally:
-        _stop(waiting, leave)
+        # What tasks were writing is removed when they have ended. ``ray.cancel`` is not used: in Ray 2.60 it now and
+        # then ends this process, where a task ends at the same moment.
+        if waiting and leave:
+            ray.shutdown()  # the cluster ends the workers of a driver that left
+        elif waiting:
+            ray.wait(list(waiting), num_returns=len(waiting), timeout=GRACE)
     folder.sweep_aside()  # what lost workers were writing
 
 
-def _num_ahead() -> int:
-    """Return the number of tasks to give to Ray at a time; clusters grow and shrink, some from nothing."""
-    import ray
-
-    return max(4, int(AHEAD * ray.cluster_resources().get("CPU", 0)))
-
-
-def _finished(waiting: Iterable[Any]) -> list[Any]:
+def _finished(waiting: list[Any]) -> list[Any]:
     """Return the tasks that are done, once there is one."""
     import ray
 
-    refs = list(waiting)
-    while not ray.wait(refs, num_returns=1, timeout=SILENCE)[0]:
+    while not ray.wait(waiting, num_returns=1, timeout=SILENCE)[0]:
         there, free = ray.cluster_resources().get("CPU", 0), ray.available_resources().get("CPU", 0)
         line = f"no shard was finished for {SILENCE:.0f} s; the cluster has {there:.0f} processors, {free:.0f} are idle"
         print(line, file=sys.stderr)
-    return list(ray.wait(refs, num_returns=len(refs), timeout=0)[0])
+    return list(ray.wait(waiting, num_returns=len(waiting), timeout=0)[0])
 
 
-def _record(done: Any, path: str, *, last: bool) -> ShardRecord | None:
-    """Return what a task returned; None where its node died and another may try.
-
-    Raises:
-        UserError: the cluster cannot make this shard.
-        Exception: what the task raised.
-    """
+def _record(done: Any, path: str) -> ShardRecord:
+    """Return what a task returned, or raise what it raised; ``UserError`` where the cluster cannot make this shard."""
     import ray
-    from ray.exceptions import NodeDiedError, RayError, RayTaskError
+    from ray.exceptions import RayError, RayTaskError
 
     try:
-        found: ShardRecord | str = ray.get(done)
+        record: ShardRecord | str = ray.get(done)
     except RayTaskError as error:
         raise error.cause from error
     except RayError as error:
-        if isinstance(error, NodeDiedError) and not last:
-            return None
         raise UserError(
             f"a shard was given up, its workers were lost again and again: {quoted(str(error), 300)}",
             where=path,
             next_step="run the same command again, finished shards are kept; where memory ran out, with fewer"
             " processors a node (`ray start --num-cpus`) or fewer --workers",
         ) from error
-    if isinstance(found, str):
-        raise UserError(found, next_step="install the same version of caef-data on every node")
-    return found
-
-
-def _stop(waiting: Iterable[Any], leave: bool) -> None:
-    """End the tasks under way, so that what they were writing can be removed.
-
-    ``ray.cancel`` is not used: in Ray 2.60 it now and then ends this process, where a task ends at the same moment.
-    """
-    import ray
-
-    left = list(waiting)
-    if left and leave:
-        ray.shutdown()  # the cluster ends the workers of a driver that left
-    elif left:
-        ray.wait(left, num_returns=len(left), timeout=GRACE)
+    if isinstance(record, str):
+        raise UserError(record, next_step="install the same version of caef-data on every node")
+    return record
 
 
 # In the workers
@@ -260,26 +218,26 @@ def _unpacked(job: Job) -> tuple[Sequence[Config], Folder, bytes | None]:
 
 def _versions() -> dict[str, str | int]:
     """Return all that two nodes must agree on to make the same bytes."""
-    return {**built_with(), "text": TEXT_VERSION, "split": SPLIT_VERSION, "sampling": SAMPLING_VERSION}
+    return {**built_with(), **rules()}
 
 
 def _check(folder: Folder, plan: bytes | None) -> None:
-    found = _plan(folder)
-    if found is None:
+    there, node = _plan(folder), socket.gethostname()
+    if there is None:
         raise UserError(
-            f"the node {socket.gethostname()} does not see {printable_path(folder.name)}",
+            f"the node {node} does not see {printable_path(folder.name)}",
             next_step="choose a folder with --out that all nodes see under this name, or a URL (s3://bucket/prefix)",
         )
-    if found != plan:
+    if there != plan:
         raise UserError(
-            f"the node {socket.gethostname()} sees another build in this folder",
+            f"the node {node} sees another build in this folder",
             where=printable_path(folder.name),
             next_step="run the same command again; finished shards are kept",
         )
 
 
 def _plan(folder: Folder) -> bytes | None:
-    """Return what tells the build under way from others: the head of its notes. Their list of shards may be long."""
+    """Return what tells the build under way from others: the head of its notes."""
     try:
         with folder.open(PLAN) as file:
             return file.read(HEAD)

@@ -1,16 +1,22 @@
-"""URLs of stores: which ones can hold a dataset, how fsspec connects to them, and what their errors mean."""
+"""A dataset folder on an object store, through fsspec; and which folder a path or a URL means."""
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+import sys
+import tempfile
+from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
 
+from ..atomic import sha256_of
 from ..errors import FULL, UserError, printable_path, quoted
+from .folder import Folder, task_of
+from .manifest import CARD, MANIFEST, PLAN, STATE, ShardRecord, is_shard, json_bytes
 
 T = TypeVar("T")
 
@@ -23,9 +29,31 @@ INSTALL = {
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.:-]*)://(.*)", re.DOTALL)
 SLIP = re.compile(r"(s3a?|gs|gcs|az|abfss?|file|hf):(/?[^/].*)?", re.DOTALL | re.IGNORECASE)
 NOT_IN_PATHS = re.compile(r"[?*\[\]#\\]|::|[^ -~\u00a0-\U0010ffff]")  # queries, wildcards, chains, controls
-NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound"}
-WRONG_CHECKSUM = {"FlexibleChecksumError", "ChecksumError"}
+CREDENTIALS = (
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; for another server than Amazon's"
+    " AWS_ENDPOINT_URL too"
+)
+ADVICE = {
+    "NoSuchBucket": "create the bucket first",
+    "AccessDenied": "check whose credentials are in use, and what they may do in this place",
+    **dict.fromkeys(("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"), CREDENTIALS),
+}
+WRONG_CHECKSUM = ("FlexibleChecksumError", "ChecksumError")
 AT_ONCE = 8  # requests under way at a time
+NOTES = f"{STATE}/shards"  # an object a finished shard: nothing can be appended to one
+BLOCK, WHOLE = 1 << 20, 16 << 20  # bytes that a reader fetches at least, of some rows and of all
+
+
+def open_folder(name: str | os.PathLike[str]) -> Folder:
+    """Return the dataset folder of a path or of an fsspec URL (``s3://bucket/prefix``).
+
+    Raises:
+        UserError: this cannot be the name of a folder, or of a place on a store.
+    """
+    url = split_url(os.fspath(name))
+    if url is None:
+        return Folder(Path(name))
+    return Folder(Path(url[1])) if url[0] == "file" else StoreFolder("://".join(url))
 
 
 def split_url(name: str) -> tuple[str, str] | None:
@@ -34,14 +62,12 @@ def split_url(name: str) -> tuple[str, str] | None:
     Raises:
         UserError: it is a URL, but of no store that keeps what a dataset needs; or it holds a password.
     """
+    where = printable_path(name)
     match = URL.fullmatch(name)
     if match is None:
         if slip := SLIP.fullmatch(name):
-            raise UserError(
-                "this is neither a URL nor the name of a folder here",
-                where=printable_path(name),
-                allowed=f"{slip[1].lower()}://... with two slashes; ./{printable_path(name)} for a folder of this name",
-            )
+            allowed = f"{slip[1].lower()}://... with two slashes; ./{where} for a folder of this name"
+            raise UserError("this is neither a URL nor the name of a folder here", where=where, allowed=allowed)
         return None
     kind, rest = match[1].lower(), match[2]
     user, at, _ = rest.partition("/")[0].rpartition("@")
@@ -51,107 +77,64 @@ def split_url(name: str) -> tuple[str, str] | None:
             where=f"{kind}://***@...",
             next_step="leave them out: they are taken from where the store's own tools take them (AWS_PROFILE, ...)",
         )
-    if kind == "hf":
-        raise UserError(
-            "the Hub can be read here, not written or built into",
-            where=printable_path(name),
-            allowed="verify, info and eval --data read hf://datasets/user/name",
-            next_step="build into a folder, then: caef-data push DIR --repo user/name",
-        )
     if kind != "file" and kind not in INSTALL:
         raise UserError(
             f"{quoted(match[1])} is no kind of store that can hold a dataset",
-            where=printable_path(name),
-            allowed="a folder, or a URL: s3://bucket/prefix, gs://..., az://..., file:///...",
+            where=where,
+            allowed="a folder, or a URL: s3://bucket/prefix, gs://..., az://..., file:///...;"
+            " hf://datasets/user/name for verify, info and eval --data alone",
+            next_step="to write to the Hub: caef-data push DIR --repo user/name" if kind == "hf" else None,
         )
     parts = rest.rstrip("/").split("/")
-    if kind == "file":
-        if not rest.startswith("/") or not any(parts):
-            raise UserError("this URL names no folder", where=printable_path(name), allowed="file:///a/folder")
-    elif NOT_IN_PATHS.search(rest) or any(part in ("", ".", "..") for part in parts):
-        raise UserError(
-            "this cannot be the URL of a folder",
-            where=printable_path(name),
-            allowed=f"{kind}://bucket/prefix, without ? * [ ] # \\ :: and empty parts",
-        )
+    if kind == "file" and not (rest.startswith("/") and any(parts)):
+        raise UserError("this URL names no folder", where=where, allowed="file:///a/folder")
+    if kind != "file" and (NOT_IN_PATHS.search(rest) or any(part in ("", ".", "..") for part in parts)):
+        allowed = f"{kind}://bucket/prefix, without ? * [ ] # \\ :: and empty parts"
+        raise UserError("this cannot be the URL of a folder", where=where, allowed=allowed)
     return kind, "/".join(parts)
 
 
-def connect(url: str) -> Any:
-    """Return fsspec's file system below a URL of a store.
-
-    Where the store is, who may write and how often a request is made again follows from the usual places of the store's
-    own client: ``AWS_*``, its configuration files, fsspec's. Listings are not kept: others write, too.
-
-    Raises:
-        UserError: a package is not installed, or nobody can be connected to.
-    """
-    kind = url.partition(":")[0]
-    try:
-        import fsspec
-        from fsspec.implementations.dirfs import DirFileSystem
-
-        with told("connecting to", url, url):
-            fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
-    except ImportError:
-        raise UserError(f"a package that {kind}:// needs is not installed", next_step=INSTALL[kind]) from None
-    return DirFileSystem(path, fs)
-
-
-class Damaged(UserError):
+class DamagedError(UserError):
     """What was read is not what was written, as a checksum tells that the store keeps."""
 
 
 @contextmanager
-def told(doing: str, where: str, store: str) -> Iterator[None]:
-    """Raise what the user should know of an error of a store's client; texts of a server are not repeated.
-
-    Args:
-        doing: what is being done.
-        where: the object.
-        store: the store's URL.
+def _told(doing: str, where: str) -> Iterator[None]:
+    """Raise what the user should know of an error of a store's client, whose texts may hold what must not be shown.
 
     Raises:
         FileNotFoundError: there is no such object to be read.
-        Damaged: a checksum is wrong.
-        UserError: anything else: the clients' errors are of many packages, and may hold what must not be shown.
+        DamagedError: a checksum is wrong.
+        UserError: anything else but a full disk, which is this machine's.
     """
-    what, kind = f"{doing} {printable_path(where)}", store.partition(":")[0]
     try:
         yield
     except (UserError, ImportError):
         raise
     except Exception as error:
-        code, names = _code(error), {type(one).__name__ for one in _chain(error)}
-        if code == "NoSuchBucket":
-            raise UserError(
-                "there is no such bucket", where=printable_path(store), next_step="create it first"
-            ) from None
-        if isinstance(error, FileNotFoundError) and doing != "writing":
+        reason = _reason(error)
+        missing = isinstance(error, FileNotFoundError) and reason != "NoSuchBucket" and doing != "writing"
+        if missing or (isinstance(error, OSError) and error.errno in FULL):
             raise
-        if isinstance(error, FileNotFoundError):
-            why = "the bucket, or the file that is to be put there, does not exist"
-            raise UserError(f"{what} failed: {why}") from None
-        if names & WRONG_CHECKSUM:
-            raise Damaged(f"{what}: its checksum is wrong", next_step="run the same command again") from None
-        if names & NO_CREDENTIALS:
-            raise UserError(
-                f"no credentials for {kind}:// were found",
-                where=printable_path(store),
-                next_step="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE;"
-                " for another server than Amazon's AWS_ENDPOINT_URL too",
-            ) from None
-        if isinstance(error, OSError) and error.errno in FULL:
-            room = "make room and run the same command again"
-            raise UserError(f"{what} failed: the disk is full", next_step=room) from None
-        if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.EROFS:
-            raise UserError(
-                f"{what} is not allowed ({code or _plain(error)})",
-                next_step="check whose credentials are in use, and what they may do in this place",
-            ) from None
-        raise UserError(
-            f"{what} failed: {code or _plain(error)}", next_step="run the same command again: it goes on"
-        ) from None
+        kind = DamagedError if reason in WRONG_CHECKSUM else UserError
+        denied = "AccessDenied" if isinstance(error, PermissionError) else reason
+        advice = ADVICE.get(denied, "run the same command again: it goes on")
+        raise kind(f"{doing} {printable_path(where)} failed: {reason}", next_step=advice) from None
+
+
+def _reason(error: BaseException) -> str:
+    """Return S3's name of an error, such as AccessDenied; else that of its class."""
+    errors = [error]
+    while cause := errors[-1].__cause__ or errors[-1].__context__:
+        errors.append(cause)
+    codes = [getattr(one, "response", {}).get("Error", {}).get("Code") for one in errors if _answered(one)]
+    names = [type(one).__name__ for one in errors]
+    known = [name for name in names if name in ADVICE or name in WRONG_CHECKSUM]
+    return next((code for code in codes if re.fullmatch(r"\w{1,60}", str(code))), [*known, names[0]][0])
+
+
+def _answered(error: BaseException) -> bool:
+    return isinstance(getattr(error, "response", None), dict)
 
 
 def at_once(work: Callable[[T], Any], items: Iterable[T], count: int = AT_ONCE) -> Iterator[Any]:
@@ -162,30 +145,179 @@ def at_once(work: Callable[[T], Any], items: Iterable[T], count: int = AT_ONCE) 
             while not running.done():  # Ctrl-C does not end a wait without a limit: polars' handler has it restarted
                 wait([running], 0.5)
             yield running.result()
-    except BaseException as error:
-        # Ctrl-C does not wait for what is under way; the process ends.
-        pool.shutdown(wait=isinstance(error, Exception), cancel_futures=True)
-        raise
-    pool.shutdown()
+    finally:  # Ctrl-C does not wait for what is under way; the process ends
+        pool.shutdown(wait=isinstance(sys.exception(), Exception | None), cancel_futures=True)
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+class StoreFolder(Folder):
+    """A folder on an object store: the same files, by the same rules, where nothing can be locked or renamed.
 
+    An object appears whole or not at all, so a worker that has rendered a shard puts it where it belongs by itself.
+    Whether a finished shard is still there is told from its size in the store's listing: what it holds was hashed while
+    it was written, and a build that goes on does not load gigabytes to hash them again. ``caef-data verify`` does.
 
-def _code(error: BaseException) -> str | None:
-    """Return S3's name of an error, such as AccessDenied."""
-    for one in _chain(error):
-        response = getattr(one, "response", None)
-        code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
-        if isinstance(code, str):
-            return code if re.fullmatch(r"\w{1,60}", code) else quoted(code)
-    return None
+    Where the store is, who may write and how often a request is made again follows from the usual places of the store's
+    own client: ``AWS_*``, its configuration files, fsspec's.
 
+    Args:
+        url: ``s3://bucket/prefix``, or that of another store.
+    """
 
-def _plain(error: Exception) -> str:
-    """Return the kind of an error, and the system's own text where it is the system's."""
-    number = error.errno if isinstance(error, OSError) and error.filename is not None else None
-    return f"{type(error).__name__}{f', {os.strerror(number)}' if number else ''}"
+    local = False
+
+    def __init__(self, url: str) -> None:
+        self.name = url
+        self._connection: Any = None  # every process makes its own
+        self._listing: dict[str, int] = {}  # as the build began
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_connection": None, "_listing": {}}
+
+    def absolute(self) -> Folder:
+        return self
+
+    @contextmanager
+    def _store(self, doing: str, path: str = "") -> Iterator[Any]:
+        """Yield fsspec's file system below the URL. Listings are not kept: others write, too."""
+        with _told(doing, f"{self.name}/{path}".rstrip("/")):
+            if self._connection is None:
+                kind = self.name.partition(":")[0]
+                try:
+                    import fsspec
+                    from fsspec.implementations.dirfs import DirFileSystem
+
+                    fs, place = fsspec.core.url_to_fs(self.name, use_listings_cache=False)
+                except ImportError:
+                    what = f"a package that {kind}:// needs is not installed"
+                    raise UserError(what, next_step=INSTALL[kind]) from None
+                self._connection = DirFileSystem(place, fs)
+            yield self._connection
+
+    # Files
+
+    def read(self, path: str) -> bytes | None:
+        with suppress(FileNotFoundError), self._store("reading", path) as store:
+            return bytes(store.cat_file(path))
+        return None
+
+    @contextmanager
+    def open(self, path: str, block: int = BLOCK) -> Iterator[BinaryIO]:
+        with self._store("reading", path) as store:
+            file = store.open(path, "rb", block_size=block)
+        with file:
+            try:
+                yield file
+            except (ValueError, LookupError, TypeError):  # the reader's, of what the file holds
+                raise
+            except Exception as error:
+                if isinstance(error, OSError) and error.errno is None:  # Arrow's own
+                    raise
+                with self._store("reading", path):
+                    raise
+
+    def equals(self, path: str, size: int, sha256: str) -> bool:
+        with suppress(DamagedError, FileNotFoundError), self.open(path, WHOLE) as file:
+            return file.seek(0, os.SEEK_END) == size and sha256_of(file) == sha256
+        return False
+
+    def sizes(self, under: str = "") -> dict[str, int]:
+        with suppress(FileNotFoundError), self._store("listing", under) as store:
+            objects: dict[str, Any] = store.find(under, detail=True)
+            # What is the place itself, or an empty object that marks a folder, is no file in it.
+            return {path: int(info["size"] or 0) for path, info in objects.items() if path and not path.endswith("/")}
+        return {}
+
+    def put(self, path: str, content: bytes) -> None:
+        with self._store("writing", path) as store:
+            store.pipe_file(path, content)
+
+    def send(self, source: Path, path: str) -> None:
+        with self._store("writing", path) as store:
+            store.put_file(str(source), path)
+
+    def move(self, source: str, target: str) -> None:
+        with self._store("writing", target) as store:
+            store.cp_file(source, target)
+        self.remove([source])
+
+    def remove(self, paths: Iterable[str]) -> None:
+        def remove(path: str) -> None:
+            with suppress(FileNotFoundError), self._store("removing", path) as store:
+                store.rm_file(path)
+
+        list(at_once(remove, paths))
+
+    @contextmanager
+    def new_file(self, path: str) -> Iterator[BinaryIO]:
+        """Write a temporary file of this machine, which has no name, then put it where it belongs in one step.
+
+        Raises:
+            UserError: there is no room for the file, or the store refuses it.
+        """
+        try:
+            with tempfile.TemporaryFile() as file:
+                yield file
+                file.seek(0)
+                content = file.read()
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            raise UserError(
+                "there is no room for temporary files, of about 100 MB for every worker",
+                where=printable_path(tempfile.gettempdir()),
+                next_step="make room, or set TMPDIR; then run the same command again: finished shards are kept",
+            ) from error
+        self.put(path, content)
+
+    def place(self, path: str) -> None:
+        """Do nothing: it is there."""
+
+    # The whole folder
+
+    def check_ours(self) -> None:
+        if self.read(MANIFEST) is None and self.read(PLAN) is None:
+            with suppress(FileNotFoundError), self._store("listing") as store:
+                if any(name.strip("/") for name in store.ls("", detail=False)):
+                    raise self.not_ours()
+
+    @contextmanager
+    def lock(self, *, shared: bool = False) -> Iterator[None]:
+        """Hold nothing: a store has no locks."""
+        yield
+
+    def check_space(self, needed: float) -> None:
+        """Do nothing: a store does not tell."""
+
+    @contextmanager
+    def on_disk(self) -> Iterator[Path]:
+        if not self.manifest():
+            missing = f"there is no finished dataset here: {MANIFEST}, written last, is missing"
+            raise UserError(missing, where=printable_path(self.name))
+        with tempfile.TemporaryDirectory(prefix="caef-data-") as name:
+
+            def fetch(path: str) -> None:
+                file = Path(name, path)
+                file.parent.mkdir(exist_ok=True)
+                with self._store("reading", path) as store:
+                    store.get_file(path, str(file))
+
+            list(at_once(fetch, [path for path in self.sizes() if is_shard(path) or path in (MANIFEST, CARD)]))
+            yield Path(name)
+
+    # Notes of a build under way
+
+    def note(self, record: ShardRecord) -> None:
+        self.put(f"{NOTES}/{record.path}.json", json_bytes(asdict(record)))
+
+    def notes(self) -> Iterable[bytes]:
+        return (text for text in at_once(self.read, self.sizes(NOTES)) if text is not None)
+
+    def holds(self, record: ShardRecord) -> bool:
+        return self._listing.get(record.path) == record.bytes
+
+    def sweep(self, keep: Container[str], tasks: Container[str]) -> None:
+        self._listing = self.sizes()
+        self.remove(path for path in self._listing if is_shard(path) and task_of(path) in tasks and path not in keep)
+
+    def sweep_aside(self) -> None:
+        """Do nothing: what a killed worker was writing never appears."""

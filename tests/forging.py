@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from caef_data.pipelines.card import card
 from caef_data.pipelines.manifest import json_bytes
 from caef_data.pipelines.settings import TaskSettings, digest
-from caef_data.pipelines.store_folder import open_folder
+from caef_data.pipelines.store import open_folder
 
 Rows = list[dict[str, Any]]
 Change = Callable[[Rows], Rows]

@@ -11,7 +11,7 @@ import psutil
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.plan import make_plan
-from caef_data.pipelines.store_folder import open_folder
+from caef_data.pipelines.store import open_folder
 from caef_data.tests.hub.client import Client, client_env, escapes
 from caef_data.tests.hub.server import HubServer
 from caef_data.tests.hub.wire import Record

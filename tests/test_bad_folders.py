@@ -10,7 +10,7 @@ from caef_data.errors import UserError
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.plan import Plan, make_plan
-from caef_data.pipelines.store_folder import open_folder
+from caef_data.pipelines.store import open_folder
 from caef_data.pipelines.verify import verify
 from caef_data.tests.commands import call, everything
 

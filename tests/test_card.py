@@ -20,7 +20,7 @@ from caef_data.pipelines.card_text import format_text
 from caef_data.pipelines.declaration import from_flags, load_declaration
 from caef_data.pipelines.manifest import json_bytes, manifest_from
 from caef_data.pipelines.plan import make_plan
-from caef_data.pipelines.store_folder import open_folder
+from caef_data.pipelines.store import open_folder
 from caef_data.schemas import VIEW_TEXT
 from caef_data.tm import tasks
 

@@ -6,7 +6,7 @@ import tracemalloc
 import pytest
 
 from caef_data.errors import UserError
-from caef_data.pipelines import console, plan
+from caef_data.pipelines import plan, terminal
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.plan import Plan, make_plan
 from caef_data.pipelines.sampling import classes, enumerate_small
@@ -68,7 +68,7 @@ def test_memory_of_a_plan_does_not_follow_the_digits_that_it_looks_at() -> None:
 
 
 def test_a_long_plan_tells_what_it_is_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(console, "LINE_EVERY", 0)
+    monkeypatch.setattr(terminal, "LINE_EVERY", 0)
     code, output = call("plan", "--task", "mul", "--max", 3, "--num", 3)
     assert code == 0
     assert "planning mul train, " in output

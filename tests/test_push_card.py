@@ -12,7 +12,7 @@ from caef_data.pipelines.card_merge import Card
 from caef_data.pipelines.folder import Folder
 from caef_data.pipelines.manifest import json_bytes
 from caef_data.pipelines.push.card import _newer
-from caef_data.pipelines.store_folder import open_folder
+from caef_data.pipelines.store import open_folder
 from caef_data.tests.commands import call, contents
 from caef_data.tests.pushing import UPLOADS, WRITES, Side, make_folder
 

@@ -134,7 +134,7 @@ import s3fs
 from caef_data.cli import main
 from caef_data.pipelines.folder import Folder
 from caef_data.pipelines.push import store as _, console as _
-from caef_data.pipelines.store_folder import StoreFolder
+from caef_data.pipelines.store import StoreFolder
 
 pyarrow.set_cpu_count(1)
 lock, counts, dies = threading.Lock(), 0, 0
@@ -303,7 +303,7 @@ def test_without_permission_nothing_moves(s3: "S3Server", small: Path, large: Pa
     s3.faults.append(Fault(kind, 403, times=1))
     code, output = call("push", large, "--to", URL)
     assert code == 2
-    assert "is not allowed (AccessDenied)" in output
+    assert "failed: AccessDenied" in output
     assert SECRET not in output
     assert visible(s3.objects(PREFIX)) == before
     assert set(s3.objects(f"{PREFIX}.caef/").values()) <= {b""}
@@ -322,7 +322,7 @@ def test_what_is_refused(s3: "S3Server", small: Path, large: Path, tmp_path: Pat
     refused(small, "s3://bucket/app", "this place holds something else")
     s3.put("building/.caef/plan.json", b"{}")
     refused(small, "s3://bucket/building", "an unfinished build lies there")
-    refused(small, "s3://no-bucket/place", "no such bucket")
+    refused(small, "s3://no-bucket/place", "create the bucket")
     refused(small, "s3://key:pass-word@bucket/x", "user name or password")
     refused(URL, small, "push takes a folder on this machine")
     damaged = Path(shutil.copytree(small, tmp_path / "damaged"))

@@ -23,11 +23,11 @@ from caef_data.errors import UserError
 from caef_data.pipelines import ray_engine as engine_module
 from caef_data.pipelines.build import ConfigResult, EngineChoice, build
 from caef_data.pipelines.declaration import from_flags
+from caef_data.pipelines.engine import write_shard
 from caef_data.pipelines.folder import Folder
 from caef_data.pipelines.manifest import ShardRecord
 from caef_data.pipelines.plan import Config, Plan, make_plan
 from caef_data.pipelines.ray_engine import ray_engine
-from caef_data.pipelines.shard import write_shard
 from caef_data.tests.commands import contents
 from caef_data.tm.machine import _REGISTRY
 
@@ -133,11 +133,8 @@ def test_a_relative_folder_on_the_cluster_holds_the_same_bytes(
     assert not ray.is_initialized()
 
 
-def test_a_node_that_dies_loses_nothing(
-    cluster: Any, local: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
-) -> None:
+def test_a_node_that_dies_loses_nothing(cluster: Any, local: dict[str, bytes], tmp_path: Path, capfd: Any) -> None:
     (node,) = cluster.worker_nodes
-    monkeypatch.setattr(engine_module, "WORKER_LOSSES", 0)  # Ray gives up at once: the build must not
     out = tmp_path / "data"
     killer = Killer(node, out, lambda worker: cluster.remove_node(node, allow_graceful=False))
     build_on(cluster.address, out, plan_of(), killer)
@@ -283,7 +280,7 @@ def test_errors_come_back_as_they_were_raised(
     error: type[Exception],
     message: str,
 ) -> None:
-    monkeypatch.setattr(engine_module, "WORKER_LOSSES", 0)
+    monkeypatch.setattr(engine_module, "LOSSES", 0)
     plan = own(fault)
     with pytest.raises(error, match=message) as raised:
         build_on(cluster.address, tmp_path / "data", plan)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from ...errors import UserError, did_you_mean, quoted
-from ...pipelines.memory import keep_freed_memory
+from ...pipelines.workers import keep_freed_memory
 from ..calls import BASE
 from .device import find_device, find_dtype
 from .load import load_adapter, load_base, unless_full, weight_sums

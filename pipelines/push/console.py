@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ...errors import UserError, printable_path, shell_quoted
-from ..console import _size
-from ..terminal import open_console, print_table
+from ..terminal import open_console, print_table, size_text
 from .dataset import Pushed
 from .progress import Progress
 
@@ -86,7 +85,7 @@ def _print_pushed(pushed: Pushed, command: str, console: Console) -> None:
     for name in ("files", "number", "size"):
         table.add_column(name, justify="left" if name == "files" else "right", no_wrap=True)
     for name, files in (("new", changes.new), ("changed", changes.changed), ("unchanged", changes.unchanged)):
-        table.add_row(name, f"{len(files):,}", _size(sum(file.bytes for file in files)))
+        table.add_row(name, f"{len(files):,}", size_text(sum(file.bytes for file in files)))
     table.add_row("deleted", f"{len(changes.deleted):,}", "")
     for name, paths in (
         ("new", [file.path for file in changes.new]),
@@ -101,7 +100,7 @@ def _print_pushed(pushed: Pushed, command: str, console: Console) -> None:
     if pushed.dry_run:
         console.print(f"nothing was changed at {printable_path(pushed.place)}; push it with: {command}", soft_wrap=True)
         return
-    moved = f"{len(changes.moved):,} files, {_size(changes.bytes)} moved"
+    moved = f"{len(changes.moved):,} files, {size_text(changes.bytes)} moved"
     notes = "".join(f", {name} {printable_path(text)}" for name, text in pushed.notes.items())
     for line in (moved, f"{printable_path(pushed.place)}{notes}", f"load it: {pushed.load}"):
         console.print(line, soft_wrap=True)

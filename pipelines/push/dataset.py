@@ -13,7 +13,7 @@ from ..build import resumed
 from ..card import Loads, card, renewed_card, replaceable_card
 from ..folder import Folder
 from ..manifest import CARD, MANIFEST, is_shard, json_bytes, manifest_from
-from ..store_folder import open_folder
+from ..store import open_folder
 from ..verify_manifest import check_files, read_manifest
 from ..verify_report import remove
 from .progress import Progress

@@ -18,7 +18,7 @@ from ...errors import UserError, printable_path, quoted
 from ..card import first_split, from_folder
 from ..manifest import CARD, MANIFEST
 from ..settings import REPO
-from ..store_folder import open_folder
+from ..store import open_folder
 from .card import settled
 from .dataset import Changes, Dataset, File, Pushed, compare, listed, manifest_there, open_dataset
 from .hub_calls import HubCalls

@@ -9,8 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from ...errors import printable_path
-from ..console import LINE_EVERY, _size
-from ..terminal import Bar
+from ..terminal import LINE_EVERY, Bar, size_text
 
 
 class Progress:
@@ -37,8 +36,8 @@ class Progress:
 
     def check(self, done: int, total: int) -> None:
         """Tell how many bytes of the folder are checked, and how many there are."""
-        self.bar.update(self.task, completed=done, total=total, rate=_size(done))
-        self._line(f"checked {_size(done)} of {_size(total)}")
+        self.bar.update(self.task, completed=done, total=total, rate=size_text(done))
+        self._line(f"checked {size_text(done)} of {size_text(total)}")
 
     def begin(self, files: int, size: int) -> None:
         """Tell how many files are going to be moved, and their bytes."""
@@ -52,7 +51,7 @@ class Progress:
         rate = self.bytes / max(time.perf_counter() - self.start, 1e-6) / 1e6
         done = f"{self.files:,} of {self.total_files:,} files, {rate:,.1f} MB/s"
         self.bar.update(self.task, completed=self.bytes, description=printable_path(path), rate=done)
-        self._line(f"{printable_path(path)}: {_size(self.bytes)} of {_size(self.total)}, {done}")
+        self._line(f"{printable_path(path)}: {size_text(self.bytes)} of {size_text(self.total)}, {done}")
 
     def _line(self, text: str) -> None:
         """Say it where there is no bar, now and then."""

@@ -16,8 +16,7 @@ from ...errors import UserError, printable_path, telling_of_full_disk
 from ..card import first_split, loads_from
 from ..folder import Folder
 from ..manifest import CARD, MANIFEST, PLAN, STATE, manifest_from, shard_records
-from ..store import at_once
-from ..store_folder import open_folder
+from ..store import at_once, open_folder
 from .card import settled
 from .dataset import Changes, Dataset, File, Pushed, compare, listed, manifest_there, open_dataset
 from .progress import Progress
