@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import UserError, quoted, shell_quoted
-from .pipelines.build import ConfigResult, EngineChoice
+from .pipelines.build import ConfigResult, choose_engine
 from .pipelines.build import build as build_plan
 from .pipelines.declaration import declaration_of, load_declaration
 from .pipelines.hub_source import dataset_here
@@ -79,7 +79,7 @@ def build(
         UserError: the declaration is refused, the folder is not ours, is being built into, holds other settings, or the
             disk is full.
     """
-    with EngineChoice(engine, workers, ray_address).start() as run:
+    with choose_engine(engine, workers, ray_address) as run:
         return build_plan(plan(declaration, **settings), out, overwrite=overwrite, engine=run)
 
 

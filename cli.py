@@ -15,6 +15,8 @@ from .options import (
     Directory,
     Engine,
     Json,
+    Names,
+    Number,
     Quiet,
     RayAddress,
     Readable,
@@ -22,10 +24,12 @@ from .options import (
     Splits,
     Stage,
     Tasks,
+    Text,
     Workers,
     known_tasks,
     number,
     of_declaration,
+    option,
     several,
 )
 from .process import run_and_leave, run_telling_errors
@@ -46,22 +50,19 @@ app = typer.Typer(
 @of_declaration
 def build(
     declared: "Declaration",
-    out: Annotated[
-        str, typer.Option("--out", "-o", metavar="DIR", help="Dataset folder, or s3://bucket/prefix.")
-    ] = "data",
+    out: Annotated[str, option("Dataset folder, or s3://bucket/prefix.", "--out", "-o", metavar="DIR")] = "data",
     workers: Workers = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Build tasks again that the folder holds with other settings.")
+        bool, option("Build tasks again that the folder holds with other settings.", "--overwrite")
     ] = False,
     engine: Engine = "local",
     ray_address: RayAddress = None,
     quiet: Quiet = False,
 ) -> None:
     """Build a dataset: --task sub --min 1 --max 100 --num 20, or a declaration such as paper."""
-    from .pipelines.build import EngineChoice
     from .pipelines.console import build_with_progress
 
-    build_with_progress(declared, out, overwrite, EngineChoice(engine, workers, ray_address))
+    build_with_progress(declared, out, overwrite, engine, workers, ray_address)
 
 
 @app.command()
@@ -74,23 +75,24 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Show what a build would write, in rows, bytes and seconds; writes nothing."""
-    from .pipelines.build import EngineChoice
+    from .pipelines.build import choose_engine
     from .pipelines.console import print_plan
 
-    print_plan(declared, EngineChoice(engine, workers, ray_address).workers, as_json)
+    choose_engine(engine, workers, ray_address)  # refuses what a build would refuse
+    print_plan(declared, workers, as_json)
 
 
 @app.command(context_settings={"ignore_unknown_options": True})
 def show(
     words: Annotated[
-        list[str] | None,
+        Names,
         typer.Argument(
             metavar="EXPRESSION...", help='Such as "47819-12345="; operands with --task; - for lines of standard input.'
         ),
     ] = None,
-    task: Annotated[str | None, typer.Option("--task", help="Task of bare operands: --task left_mask 45321.")] = None,
-    dialect: Annotated[str, typer.Option("--dialect", help="consistent or published.")] = "consistent",
-    nested: Annotated[bool, typer.Option("--nested", help="Show the traces of called machines too.")] = False,
+    task: Annotated[Text, option("Task of bare operands: --task left_mask 45321.", "--task")] = None,
+    dialect: Annotated[str, option("consistent or published.", "--dialect")] = "consistent",
+    nested: Annotated[bool, option("Show the traces of called machines too.", "--nested")] = False,
     max_steps: Annotated[int, typer.Option("--max-steps", min=1, help="Longest trace that --json prints.")] = 10_000,
     as_json: Json = False,
 ) -> None:
@@ -109,9 +111,7 @@ def show(
 @app.command()
 def verify(
     directory: Readable = "data",
-    fraction: Annotated[
-        float, typer.Option("--fraction", help="Part of the rows to compute again: 0.1 for a tenth.")
-    ] = 1.0,
+    fraction: Annotated[float, option("Part of the rows to compute again: 0.1 for a tenth.", "--fraction")] = 1.0,
     workers: Workers = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -134,12 +134,12 @@ def info(directory: Readable = "data", as_json: Json = False) -> None:
 def push(
     directory: Directory = "data",
     repo: Annotated[
-        str | None, typer.Option("--repo", metavar="USER/NAME", help="Dataset repository on the Hub; made if missing.")
+        Text, option("Dataset repository on the Hub; made if missing.", "--repo", metavar="USER/NAME")
     ] = None,
-    to: Annotated[str | None, typer.Option("--to", metavar="URL", help="A store instead: s3://bucket/prefix.")] = None,
-    revision: Annotated[str, typer.Option("--revision", metavar="BRANCH", help="Branch of the repository.")] = "main",
-    private: Annotated[bool, typer.Option("--private", help="Make the repository a private one.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change; change nothing.")] = False,
+    to: Annotated[Text, option("A store instead: s3://bucket/prefix.", "--to", metavar="URL")] = None,
+    revision: Annotated[str, option("Branch of the repository.", "--revision", metavar="BRANCH")] = "main",
+    private: Annotated[bool, option("Make the repository a private one.", "--private")] = False,
+    dry_run: Annotated[bool, option("Show what would change; change nothing.", "--dry-run")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -156,22 +156,20 @@ def export(
     directory: Directory = "data",
     form: Annotated[
         str,
-        typer.Option(
+        option(
+            "jsonl (prompt, completion), alpaca (instruction, input, output: LLaMA-Factory) or chat (messages).",
             "--format",
-            help="jsonl (prompt, completion), alpaca (instruction, input, output: LLaMA-Factory) or chat (messages).",
         ),
     ] = "jsonl",
     stage: Stage = "second",
     config: Configs = None,
     split: Splits = None,
     tokenizer: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODEL", help="Write the tokens that begin and end a text of this model into the rows (alpaca)."
-        ),
+        Text,
+        option("Write the tokens that begin and end a text of this model into the rows (alpaca).", metavar="MODEL"),
     ] = None,
-    out: Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="The folder to export to.")] = "export",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another export in this folder.")] = False,
+    out: Annotated[str, option("The folder to export to.", "--out", "-o", metavar="DIR")] = "export",
+    overwrite: Annotated[bool, option("Replace another export in this folder.", "--overwrite")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Export a dataset's rows as JSON files for other training tools."""
@@ -193,13 +191,13 @@ def tokens(
         typer.Argument(metavar="[DIR|DECLARATION]", help="A dataset folder; or paper, smoke, stress, a .toml file."),
     ] = "data",
     tokenizer: Annotated[
-        str, typer.Option("--tokenizer", metavar="MODEL", help="Folder or Hub name of a model or tokenizer.")
+        str, option("Folder or Hub name of a model or tokenizer.", "--tokenizer", metavar="MODEL")
     ] = ...,  # type: ignore[assignment]
     config: Configs = None,
     split: Splits = None,
     stage: Stage = "second",
     rows: Annotated[
-        int | None,
+        Number,
         typer.Option("--rows", min=1, help="Rows of each split to count. Default: all; 1,000 of a declaration's."),
     ] = None,
     as_json: Json = False,
@@ -214,7 +212,7 @@ def tokens(
 @app.command()
 def adapters(
     task: Tasks = None,
-    mode: Annotated[list[str] | None, several(f"{', '.join(MODES)}. Default: all.", *MODES)] = None,
+    mode: Annotated[Names, several(f"{', '.join(MODES)}. Default: all.", *MODES)] = None,
 ) -> None:
     """List the adapters that an evaluation of a task needs, to know what to train."""
     from .eval.training import needed_adapters
@@ -227,64 +225,48 @@ def adapters(
 def evaluate(
     context: typer.Context,
     declaration: Annotated[
-        str | None, typer.Argument(help="A .toml file with a table named eval; options change what it says.")
+        Text, typer.Argument(help="A .toml file with a table named eval; options change what it says.")
     ] = None,
     adapters: Annotated[
-        str | None,
-        typer.Option(
+        Text,
+        option(
+            "Folder with executors/<task>/ and aligners/<task>/, or of one adapter; or user/name on the Hub.",
             metavar="DIR",
-            help="Folder with executors/<task>/ and aligners/<task>/, or of one adapter; or user/name on the Hub.",
         ),
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Folder or Hub name of a whole model, asked in place of every adapter.")
-    ] = None,
-    base_model: Annotated[
-        str | None, typer.Option(help="Folder or Hub name. Default: the one that the adapters name.")
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Dataset folder, raw files, or user/name. Default: data.")
-    ] = None,
-    task: Annotated[list[str] | None, several("Task. Default: all that have adapters.", known=known_tasks)] = None,
-    mode: Annotated[
-        list[str] | None, several(f"{', '.join(MODES)}. Default: all that adapters and rows allow.", *MODES)
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="train, test or stress. Default: test.")] = None,
-    strategy: Annotated[str | None, typer.Option(help="verify, generate or rollout. Default: verify.")] = None,
+    model: Annotated[Text, option("Folder or Hub name of a whole model, asked in place of every adapter.")] = None,
+    base_model: Annotated[Text, option("Folder or Hub name. Default: the one that the adapters name.")] = None,
+    data: Annotated[Text, option("Dataset folder, raw files, or user/name. Default: data.", metavar="DIR")] = None,
+    task: Annotated[Names, several("Task. Default: all that have adapters.", known=known_tasks)] = None,
+    mode: Annotated[Names, several(f"{', '.join(MODES)}. Default: all that adapters and rows allow.", *MODES)] = None,
+    split: Annotated[Text, option("train, test or stress. Default: test.")] = None,
+    strategy: Annotated[Text, option("verify, generate or rollout. Default: verify.")] = None,
     template: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TEXT", help="What training put around prompts: chat, or a text with {prompt}. Default: nothing."
-        ),
+        Text,
+        option("What training put around prompts: chat, or a text with {prompt}. Default: nothing.", metavar="TEXT"),
     ] = None,
     joined: Annotated[
-        bool | None, typer.Option("--joined", help="The adapters were trained on prompt and completion as one text.")
+        bool | None, option("The adapters were trained on prompt and completion as one text.", "--joined")
     ] = None,
     near_ties: Annotated[
-        str | None,
-        typer.Option(help="Where rounding could decide a token: alone decodes the row by itself, count does not."),
+        Text,
+        option("Where rounding could decide a token: alone decodes the row by itself, count does not."),
     ] = None,
-    batch_tokens: Annotated[int | None, number("Most tokens of a batch. Default: as suits the device.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16. Default: auto.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 ... Default: auto.")] = None,
+    batch_tokens: Annotated[Number, number("Most tokens of a batch. Default: as suits the device.")] = None,
+    dtype: Annotated[Text, option("auto, float32, bfloat16 or float16. Default: auto.")] = None,
+    device: Annotated[Text, option("auto, cpu, cuda, cuda:1 ... Default: auto.")] = None,
     backend: Annotated[
-        str | None,
-        typer.Option(help="transformers (default); openai: a vLLM server; oracle: the machines themselves."),
+        Text,
+        option("transformers (default); openai: a vLLM server; oracle: the machines themselves."),
     ] = None,
-    endpoint: Annotated[str | None, typer.Option(metavar="URL", help="The server of --backend openai.")] = None,
-    limit: Annotated[
-        int | None, number("Expressions of each task, the same in all modes and runs. Default: all.")
-    ] = None,
+    endpoint: Annotated[Text, option("The server of --backend openai.", metavar="URL")] = None,
+    limit: Annotated[Number, number("Expressions of each task, the same in all modes and runs. Default: all.")] = None,
     baseline: Annotated[
-        bool | None, typer.Option("--baseline", help="Ask the base model alone: raw question, raw answer.")
+        bool | None, option("Ask the base model alone: raw question, raw answer.", "--baseline")
     ] = None,
-    out: Annotated[
-        str | None, typer.Option("--out", "-o", metavar="DIR", help="Folder of result tables. Default: results.")
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="A name for the run, for report and compare. The newest run has it.")
-    ] = None,
-    as_json: Annotated[bool | None, typer.Option("--json", help="Print the accuracies as JSON, for programs.")] = None,
+    out: Annotated[Text, option("Folder of result tables. Default: results.", "--out", "-o", metavar="DIR")] = None,
+    name: Annotated[Text, option("A name for the run, for report and compare. The newest run has it.")] = None,
+    as_json: Annotated[bool | None, option("Print the accuracies as JSON, for programs.", "--json")] = None,
     quiet: Quiet = False,
 ) -> None:
     """Evaluate adapters on a built dataset: --adapters ckpt/; writes result tables."""
@@ -297,10 +279,10 @@ def evaluate(
 
 @app.command()
 def query(
-    sql: Annotated[str | None, typer.Argument(metavar="[SQL]", help="Statements. Default: a prompt.")] = None,
+    sql: Annotated[Text, typer.Argument(metavar="[SQL]", help="Statements. Default: a prompt.")] = None,
     results: Results = "results",
-    form: Annotated[str, typer.Option("--format", help="table, csv, json or md.")] = "table",
-    list_tables: Annotated[bool, typer.Option("--tables", help="List the tables and their columns.")] = False,
+    form: Annotated[str, option("table, csv, json or md.", "--format")] = "table",
+    list_tables: Annotated[bool, option("List the tables and their columns.", "--tables")] = False,
 ) -> None:
     """Ask the result tables in SQL: "SELECT * FROM class_accuracy ORDER BY accuracy LIMIT 10"."""
     from .eval.query_console import print_tables, query
@@ -314,11 +296,11 @@ def query(
 @app.command()
 def report(
     runs: Annotated[
-        list[str] | None,
-        typer.Option("--run", metavar="RUN", help="A run's name, its id, or how that begins; repeats. Default: all."),
+        Names,
+        option("A run's name, its id, or how that begins; repeats. Default: all.", "--run", metavar="RUN"),
     ] = None,
     results: Results = "results",
-    out: Annotated[str, typer.Option("--out", "-o", metavar="FILE", help="The page to write.")] = "report.html",
+    out: Annotated[str, option("The page to write.", "--out", "-o", metavar="FILE")] = "report.html",
 ) -> None:
     """Write the results as one HTML page: accuracy by class and length, comparison of runs, failures."""
     from .eval.report.page import report

@@ -53,12 +53,20 @@ def _quiet(wanted: bool) -> None:
     set_quiet(wanted)
 
 
+def option(help: str, *names: str, metavar: str | None = None) -> Any:
+    """Return an option, of its parameter's name if it is given no other."""
+    return typer.Option(*names, help=help, metavar=metavar)
+
+
 def number(help: str) -> Any:
     """Return an option that takes a whole number."""
     return typer.Option(parser=_integer, metavar="N", help=help)
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Text = str | None
+Number = int | None
+Names = list[str] | None
+Json = Annotated[bool, option("Print JSON, for programs.", "--json")]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", callback=_quiet, help="Print results and errors, no progress and no notes.")
 ]
@@ -69,73 +77,61 @@ Readable = Annotated[
         metavar="[DIR]", help="A dataset folder, s3://bucket/prefix, or hf://datasets/user/name, @revision behind it."
     ),
 ]
-Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes. Default: all processors.")]
-Engine = Annotated[str, typer.Option("--engine", help="local, or ray: on the nodes of a Ray cluster.")]
+Workers = Annotated[Number, typer.Option("--workers", min=1, help="Processes. Default: all processors.")]
+Engine = Annotated[str, option("local, or ray: on the nodes of a Ray cluster.", "--engine")]
 RayAddress = Annotated[
     str | None,
-    typer.Option(
-        "--ray-address",
-        metavar="ADDRESS",
-        help="The cluster: host:port of its head, auto or local. Default: $RAY_ADDRESS.",
+    option(
+        "The cluster: host:port of its head, auto or local. Default: $RAY_ADDRESS.", "--ray-address", metavar="ADDRESS"
     ),
 ]
-Tasks = Annotated[list[str] | None, several("Task; all for every one.", known=known_tasks)]
-Configs = Annotated[list[str] | None, several("Part of the dataset, such as sub-one_step. Default: all.")]
-Splits = Annotated[list[str] | None, several("train, test or stress. Default: all.", *SPLITS)]
-Stage = Annotated[str, typer.Option(help="first puts the instruction before each prompt; second leaves it out.")]
-Results = Annotated[str, typer.Option("--results", metavar="DIR", help="The folder of result tables.")]
+Tasks = Annotated[Names, several("Task; all for every one.", known=known_tasks)]
+Configs = Annotated[Names, several("Part of the dataset, such as sub-one_step. Default: all.")]
+Splits = Annotated[Names, several("train, test or stress. Default: all.", *SPLITS)]
+Stage = Annotated[str, option("first puts the instruction before each prompt; second leaves it out.")]
+Results = Annotated[str, option("The folder of result tables.", "--results", metavar="DIR")]
 
 
 def _declared(
     declaration: Annotated[
-        str | None, typer.Argument(help="A declaration: paper, smoke, stress, or a path to a .toml file.")
+        Text, typer.Argument(help="A declaration: paper, smoke, stress, or a path to a .toml file.")
     ] = None,
     task: Tasks = None,
-    min: Annotated[int | None, number("Smallest length of operands, in digits. Default: 1.")] = None,
-    max: Annotated[int | None, number("Largest length of operands, in digits. Default: 100.")] = None,
+    min: Annotated[Number, number("Smallest length of operands, in digits. Default: 1.")] = None,
+    max: Annotated[Number, number("Largest length of operands, in digits. Default: 100.")] = None,
     num: Annotated[
-        int | None,
+        Number,
         number("Train expressions of each class (each pair of operand lengths), before balancing. Default: 20."),
     ] = None,
     num_test: Annotated[
-        int | None, number("Test expressions of each class. Default: a tenth of --num, at least 1.")
+        Number, number("Test expressions of each class. Default: a tenth of --num, 1 at least.")
     ] = None,
-    split: Annotated[list[str] | None, several("train, test or stress. Default: train and test.", *SPLITS)] = None,
-    view: Annotated[
-        list[str] | None, several(f"What a row is: {', '.join(VIEWS)}. Default: as suits the split.", *VIEWS)
-    ] = None,
-    seed: Annotated[int | None, number("Seed of the sampling. Default: 42.")] = None,
-    dialect: Annotated[
-        str | None, typer.Option(help="consistent, or published: the published text, mistakes included.")
-    ] = None,
-    steps: Annotated[
-        str | None, typer.Option(help="Steps of a run that become one_step rows: sampled (default) or all.")
-    ] = None,
+    split: Annotated[Names, several("train, test or stress. Default: train and test.", *SPLITS)] = None,
+    view: Annotated[Names, several(f"What a row is: {', '.join(VIEWS)}. Default: as suits the split.", *VIEWS)] = None,
+    seed: Annotated[Number, number("Seed of the sampling. Default: 42.")] = None,
+    dialect: Annotated[Text, option("consistent, or published: the published text, mistakes included.")] = None,
+    steps: Annotated[Text, option("Steps of a run that become one_step rows: sampled (default) or all.")] = None,
     balance: Annotated[
         bool | None,
-        typer.Option(
+        option(
+            "Give some classes more or less than --num, as README's table says. Default: balance.",
             "--balance/--no-balance",
-            help="Give some classes more or less than --num, as README's table says. Default: balance.",
         ),
     ] = None,
     max_steps: Annotated[
-        int | None, number("Longest run, in steps, that a full, scratchpad or commands row holds. Default: 10000.")
+        Number, number("Longest run, in steps, that a full, scratchpad or commands row holds. Default: 10000.")
     ] = None,
-    rows_per_shard: Annotated[
-        int | None, number("Most rows of a file. Default: what about 100 MB of text hold.")
-    ] = None,
-) -> dict[str, Any]:
-    """Take what names a declaration, or spells it out."""
-    return locals()
-
-
-def _load(declaration: str | None, task: list[str] | None, split: Any, view: Any, **settings: Any) -> "Declaration":
+    rows_per_shard: Annotated[Number, number("Most rows of a file. Default: what about 100 MB of text hold.")] = None,
+) -> "Declaration":
     """Return the declaration that a command line names or spells out."""
+    given = {name: value for name, value in locals().items() if name != "declaration"}
     from .pipelines.declaration import from_flags, load_declaration
 
-    given = {"task": task, "split": split, "view": view, **settings}
     if declaration is None:
-        return from_flags(task or [], splits=split, views=view, **settings)
+        settings = {
+            {"split": "splits", "view": "views"}.get(name, name): given[name] for name in given if name != "task"
+        }
+        return from_flags(task or [], **settings)
     for name, value in given.items():
         if value not in (None, []):
             raise UserError(
@@ -148,12 +144,12 @@ def _load(declaration: str | None, task: list[str] | None, split: Any, view: Any
 
 def of_declaration(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the arguments and options of ``_declared`` in place of its first parameter."""
-    shared = inspect.signature(_declared, eval_str=False).parameters
+    shared = inspect.signature(_declared).parameters
     own = list(inspect.signature(command).parameters.values())[1:]
 
     @functools.wraps(command)
     def whole(**given: Any) -> None:
-        command(_load(**_declared(**{name: given.pop(name) for name in shared})), **given)
+        command(_declared(**{name: given.pop(name) for name in shared}), **given)
 
     parameters = [*shared.values(), *own]
     whole.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

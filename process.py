@@ -60,17 +60,12 @@ def _check_process() -> None:
     Raises:
         UserError: it has no standard output, or stands in no folder.
     """
-    if None in (sys.stdin, sys.stdout, sys.stderr):  # else the next file that is opened takes its place
-        for number in range(3):
-            try:
-                os.fstat(number)
-            except OSError:
-                os.dup2(os.open(os.devnull, os.O_RDWR), number)
-    closed = sys.stdout is None
-    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")
-    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")
-    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")
-    if closed:
+    missing = [name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None]
+    for name in missing:  # in their order, each takes the number that is free; else the next file that is opened does
+        stream = open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8")
+        os.set_inheritable(stream.fileno(), True)
+        setattr(sys, name, stream)
+    if "stdout" in missing:
         raise UserError("standard output is closed", next_step="end the command with > FILE, or > /dev/null")
     try:
         os.getcwd()

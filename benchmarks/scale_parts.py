@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from caef_data.pipelines import ray_engine
-from caef_data.pipelines.build import EngineChoice, build
+from caef_data.pipelines.build import build, choose_engine
 from caef_data.pipelines.declaration import from_flags, load_declaration
 from caef_data.pipelines.engine import Engine, packed, write_shard
 from caef_data.pipelines.folder import Folder
@@ -40,7 +40,7 @@ def work(name: str, longest: int) -> Plan:
 def started(name: str, workers: int) -> Iterator[Engine]:
     """Start an engine; Ray on a cluster of this machine that has ``workers`` processors."""
     if name == "local":
-        with EngineChoice(name, workers).start() as engine:
+        with choose_engine(name, workers) as engine:
             yield engine
         return
     ray_engine.keep_quiet()
@@ -48,7 +48,7 @@ def started(name: str, workers: int) -> Iterator[Engine]:
 
     ray.init(address="local", num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
-        with EngineChoice(name).start() as engine:
+        with choose_engine(name) as engine:
             yield engine
     finally:
         ray.shutdown()

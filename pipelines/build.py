@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -26,9 +25,10 @@ from .workers import default_workers
 ENGINES = ("local", "ray")
 
 
-@dataclass(frozen=True)
-class EngineChoice:
-    """What runs a build's shards.
+def choose_engine(
+    name: str = "local", workers: int | None = None, ray_address: str | None = None
+) -> AbstractContextManager[Engine]:
+    """Return what runs a build's shards, for the time of a block.
 
     Args:
         name: ``local`` or ``ray``.
@@ -36,36 +36,18 @@ class EngineChoice:
         ray_address: the cluster, see ``ray_engine``.
 
     Raises:
-        UserError: there is no such engine, or it takes no address.
+        UserError: there is no such engine, or it takes no address; as the block begins, Ray cannot be used.
     """
-
-    name: str = "local"
-    workers: int | None = None
-    ray_address: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.name not in ENGINES:
-            what = f"there is no engine {quoted(self.name)}{did_you_mean(self.name, ENGINES)}"
-            raise UserError(what, where="--engine", allowed=", ".join(ENGINES))
-        if self.ray_address is not None and self.name != "ray":
-            raise UserError("--ray-address is for builds on Ray", next_step="add --engine ray, or leave it out")
-
-    def arguments(self) -> str:
-        """Return what a command line needs to choose it again: nothing for the local one."""
-        address = f" --ray-address {shlex.quote(self.ray_address)}" if self.ray_address else ""
-        return "" if self.name == "local" else f" --engine {self.name}{address}"
-
-    def start(self) -> AbstractContextManager[Engine]:
-        """Return the engine for the time of a block.
-
-        Raises:
-            UserError: Ray is not installed, or the cluster cannot be joined.
-        """
-        if self.name == "local":
-            return nullcontext(partial(run_tasks, workers=self.workers or default_workers()))
+    if name not in ENGINES:
+        what = f"there is no engine {quoted(name)}{did_you_mean(name, ENGINES)}"
+        raise UserError(what, where="--engine", allowed=", ".join(ENGINES))
+    if name == "ray":
         from .ray_engine import ray_engine
 
-        return ray_engine(self.ray_address, self.workers)
+        return ray_engine(ray_address, workers)
+    if ray_address is not None:
+        raise UserError("--ray-address is for builds on Ray", next_step="add --engine ray, or leave it out")
+    return nullcontext(partial(run_tasks, workers=workers or default_workers()))
 
 
 @dataclass(frozen=True)

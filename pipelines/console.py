@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from rich.console import Console
 
 from ..errors import UserError, printable_path, shell_quoted
-from .build import EngineChoice, build, build_commands, resumed
+from .build import build, build_commands, choose_engine, resumed
 from .card import commands, loads_from
 from .declaration import rebuild_command
 from .folder import task_of
@@ -62,22 +62,25 @@ def _planned(declaration: Declaration) -> Plan:
         )
 
 
-def build_with_progress(declaration: Declaration, out: str, overwrite: bool, choice: EngineChoice) -> None:
+def build_with_progress(
+    declaration: Declaration, out: str, overwrite: bool, engine: str, workers: int | None, ray_address: str | None
+) -> None:
     """Build, with progress on stderr and a summary table on stdout."""
     log, console = open_console(stderr=True), open_console()
     open_folder(out).check_ours()
     meter = whole = Meter(log, "building")
     try:
-        with choice.start() as engine:
+        with choose_engine(engine, workers, ray_address) as run:
             plan = _planned(declaration)
             for note in plan.notes:
                 log.print(note)
             meter = ShardMeter(log, "building", sum(config.rows for config in plan.configs))
             with meter:
-                results = build(plan, out, overwrite=overwrite, progress=meter, engine=engine)
+                results = build(plan, out, overwrite=overwrite, progress=meter, engine=run)
     except KeyboardInterrupt:
         kept = meter.shards if isinstance(meter, ShardMeter) else 0
-        again = build_commands(declaration, out, choice.arguments())
+        address = f" --ray-address {shell_quoted(ray_address)}" if ray_address else ""
+        again = build_commands(declaration, out, "" if engine == "local" else f" --engine {engine}{address}")
         log.print(f"stopped: {kept} finished shards are kept in {printable_path(out)}; go on with: {again}")
         sys.exit(130)
     _print_configs(

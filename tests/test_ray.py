@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from caef_data.cli import app
 from caef_data.errors import UserError
 from caef_data.pipelines import ray_engine as engine_module
-from caef_data.pipelines.build import ConfigResult, EngineChoice, build
+from caef_data.pipelines.build import ConfigResult, build, choose_engine
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.engine import write_shard
 from caef_data.pipelines.folder import Folder
@@ -343,10 +343,10 @@ def test_a_cluster_that_cannot_be_joined(address: str, message: str, tmp_path: P
 
 def test_choices_that_make_no_sense(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="did you mean 'ray'"):
-        EngineChoice("rai")
+        choose_engine("rai")
     with pytest.raises(UserError, match="--ray-address is for builds on Ray"):
-        EngineChoice("local", None, "auto")
+        choose_engine("local", None, "auto")
     monkeypatch.setitem(sys.modules, "ray", None)
     assert CliRunner().invoke(app, ["plan", "--task", "add", "--max", "2", "--engine", "ray"]).exit_code == 0
-    with pytest.raises(UserError, match=r"pip install 'caef-data\[ray\]'"), EngineChoice("ray").start():
+    with pytest.raises(UserError, match=r"pip install 'caef-data\[ray\]'"), choose_engine("ray"):
         pass
