@@ -138,10 +138,9 @@ def _build(plan: Plan, folder: Folder, engine: Engine, overwrite: bool, progress
     folder.forget()
     results = []
     for config, own, spent in zip(plan.configs, by_config, seconds, strict=True):
-        num_kept = sum(record.path in kept for record in own)
-        sizes = (sum(record.rows for record in own), sum(record.bytes for record in own))
-        classes = len(config.population.classes)
-        results.append(ConfigResult(config.name, config.split, classes, *sizes, spent, len(own) - num_kept, num_kept))
+        entry, num_kept = finished["configs"][config.name][config.split], sum(record.path in kept for record in own)
+        counts = (entry["classes"], entry["rows"], entry["bytes"], spent, len(own) - num_kept, num_kept)
+        results.append(ConfigResult(config.name, config.split, *counts))
     return results
 
 

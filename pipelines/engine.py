@@ -180,9 +180,6 @@ def _keep_memory(block: int = 0) -> None:
     """Have a worker reuse its memory, block after block: a tenth of the time was page faults.
 
     Blocks of very many expressions, raw rows, hand large columns back at once: 50 MB less a worker, for 7% more time.
-
-    Args:
-        block: the expressions of a block.
     """
     keep_freed_memory(256 << 20, below=(4 if block > MANY else 32) << 20)
 

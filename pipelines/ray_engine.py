@@ -94,16 +94,7 @@ def run_on_ray(
 ) -> Shards:
     """Yield every task with the record of its shard, in its place, as they finish; this process has joined a cluster.
 
-    Args:
-        configs: what is built.
-        tasks: the shards to make.
-        folder: where they go.
-        workers: shards made at once at most; by default as many as the cluster has processors.
-        leave: leave the cluster when the build is stopped: that ends its tasks at once.
-
-    Raises:
-        UserError: a node lacks what it needs, or a shard was lost too often.
-        OSError: a shard could not be written.
+    Where the build is stopped this process can ``leave`` a cluster that it has joined: that ends its tasks at once.
     """
     import ray
 
