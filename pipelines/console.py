@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -22,6 +23,8 @@ from .settings import SPLITS, Declaration
 from .store import open_folder
 from .terminal import Meter, new_table, open_console, print_table, size_text
 from .workers import default_workers
+
+Row = tuple[Any, ...]  # config, split, and a count for each column
 
 LISTED = 30  # configs with a line each; of more than these, tasks
 
@@ -68,7 +71,7 @@ def build_with_progress(
     """Build, with progress on stderr and a summary table on stdout."""
     log, console = open_console(stderr=True), open_console()
     open_folder(out).check_ours()
-    meter = whole = Meter(log, "building")
+    start, meter = time.perf_counter(), None
     try:
         with choose_engine(engine, workers, ray_address) as run:
             plan = _planned(declaration)
@@ -78,47 +81,34 @@ def build_with_progress(
             with meter:
                 results = build(plan, out, overwrite=overwrite, progress=meter, engine=run)
     except KeyboardInterrupt:
-        kept = meter.shards if isinstance(meter, ShardMeter) else 0
+        kept = meter.shards if meter else 0
         address = f" --ray-address {shell_quoted(ray_address)}" if ray_address else ""
         again = build_commands(declaration, out, "" if engine == "local" else f" --engine {engine}{address}")
         log.print(f"stopped: {kept} finished shards are kept in {printable_path(out)}; go on with: {again}")
         sys.exit(130)
-    _print_configs(
-        console,
-        [
-            {
-                "config": result.name,
-                "split": result.split,
-                "classes": result.classes,
-                "rows": result.rows,
-                "size": result.bytes,
-                "seconds": result.seconds if result.built else 0,
-            }
-            for result in results
-        ],
-    )
-    rows, size = sum(result.rows for result in results), sum(result.bytes for result in results)
-    console.print(f"{rows:,} rows, {size_text(size)} in {printable_path(out)} after {whole.seconds:,.1f} s")
+    built = [
+        (one.name, one.split, one.classes, one.rows, one.bytes, one.seconds if one.built else 0.0) for one in results
+    ]
+    _print_configs(console, ("classes", "rows", "size", "seconds"), built)
+    rows, size, spent = sum(one.rows for one in results), sum(one.bytes for one in results), time.perf_counter() - start
+    console.print(f"{rows:,} rows, {size_text(size)} in {printable_path(out)} after {spent:,.1f} s")
     console.print(f"check it: caef-data verify {shell_quoted(out)}")
     console.print(f"read it:  {loads_from(out)(results[0].name, results[0].split)}")
 
 
-def _print_configs(console: Console, configs: Sequence[dict[str, Any]], most: float = LISTED) -> None:
-    """Print a table of configs, its columns named by their keys: a line for each, for each task where they are many."""
-    names = ["config", "split"]
+def _print_configs(console: Console, columns: Sequence[str], configs: Sequence[Row], most: float = LISTED) -> None:
+    """Print a table of configs: a line for each, for each task where they are many."""
+    names, lines = ["config", "split"], [(row[:2], row[2:]) for row in configs]
     if len(configs) > most:
-        names = ["task"]
-        configs = [_task_row(task, list(own)) for task, own in groupby(configs, lambda row: task_of(row["config"]))]
-    counts = [name for name in configs[0] if name not in names]
-    table = new_table(*counts, first=names)
-    for row in configs:
-        table.add_row(*(row[name] for name in names), *(_cell(name, row[name]) for name in counts))
+        of_configs = sum(name in ("classes", "expressions") for name in columns)  # they do not add up
+        names, columns, lines = ["task"], ["configs", *columns[of_configs:]], []
+        for task, group in groupby(configs, lambda row: task_of(row[0])):
+            own = [row[2 + of_configs :] for row in group]
+            lines.append(((task,), (len(own), *map(sum, zip(*own, strict=True)))))
+    table = new_table(*columns, first=names)
+    for name, counts in lines:
+        table.add_row(*name, *map(_cell, columns, counts))
     print_table(console, table)
-
-
-def _task_row(task: str, configs: list[dict[str, Any]]) -> dict[str, Any]:
-    sums = [name for name in configs[0] if name in ("rows", "size", "seconds", "shards")]
-    return {"task": task, "configs": len(configs), **{name: sum(row[name] for row in configs) for name in sums}}
 
 
 def _cell(name: str, value: float) -> str:
@@ -153,8 +143,9 @@ def print_plan(declaration: Declaration, workers: int | None, as_json: bool) -> 
         print(json.dumps({**about, **sums, "notes": list(plan.notes)}, indent=1))
         return
     console = open_console()
-    shown = ("config", "split", "classes", "expressions", "rows", "disk_bytes", "shards")
-    _print_configs(console, [{name.replace("disk_bytes", "size"): one[name] for name in shown} for one in configs])
+    columns = ("classes", "expressions", "rows", "size", "shards")
+    keys = ("config", "split", "classes", "expressions", "rows", "disk_bytes", "shards")
+    _print_configs(console, columns, [tuple(config[key] for key in keys) for config in configs])
     more = "" if len(configs) <= LISTED else "; --json lists each config"
     console.print(
         f"about {rows:,} rows, {size_text(text)} of text, {size_text(disk)} on disk,"
@@ -209,13 +200,12 @@ def print_info(directory: str, as_json: bool) -> None:
     console = open_console()
     if manifest:
         configs = [
-            {"config": name, "split": split}
-            | {key: splits[split][key] for key in ("classes", "expressions", "rows")}
-            | {"size": splits[split]["bytes"], "shards": len(splits[split]["shards"])}
+            (name, split, own["classes"], own["expressions"], own["rows"], own["bytes"], len(own["shards"]))
             for name, splits in sorted(manifest["configs"].items())
-            for split in sorted(splits, key=SPLITS.index)
+            for split, own in sorted(splits.items(), key=lambda item: SPLITS.index(item[0]))
         ]
-        _print_configs(console, configs, most=float("inf"))
+        columns = ("classes", "expressions", "rows", "size", "shards")
+        _print_configs(console, columns, configs, most=float("inf"))
         numbers = ", ".join(f"{name} {number}" for name, number in sorted(manifest["versions"].items()))
         built = ", ".join(f"{name} {version}" for name, version in sorted(manifest["built_with"].items()))
         console.print(f"identity {manifest['identity']}; rules: {numbers}; built with {built}")
