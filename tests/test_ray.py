@@ -329,7 +329,7 @@ def test_a_worker_that_was_forgotten_places_nothing(tmp_path: Path) -> None:
     [
         ("127.0.0.1:1", "refused"),
         ("nonsense", "Invalid address"),
-        ("127.0.0.1:x", "invalid literal"),
+        ("127.0.0.1:x", "Unable to parse port"),
         ("ray://127.0.0.1:10001", "must run on a node"),
     ],
 )
