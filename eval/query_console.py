@@ -20,7 +20,7 @@ from typing import Any, TextIO
 
 from rich.console import Console
 from rich.measure import Measurement
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from ..errors import UserError, did_you_mean, quoted
@@ -29,6 +29,7 @@ from .query import Answer, Database, visible
 
 ROWS, CELL = 100, 60  # rows of a table, characters of a value
 ROWS_UPRIGHT, CELL_UPRIGHT = 20, 500  # of a table that is too wide: each row is shown as lines of name and value
+MORE = "--format csv prints all"
 BANNER = f"""\
 SQL over {", ".join(RESULTS)}. A statement ends with a semicolon and may span lines; Ctrl-C cancels it.
 Reads only: SELECT, EXPLAIN, SUMMARIZE, DESCRIBE. The command .tables tells what the columns mean, .exit leaves."""
@@ -44,12 +45,13 @@ def query(sql: str | None, results: str, form: str) -> None:
             unless it cannot even be parsed or is not allowed.
     """
     _check_form(form)
-    if sql is None and sys.stdin.isatty():
-        with suppress(ImportError):
-            import readline  # noqa: F401  line editing, and the lines of this session
-        _Prompt(results, form).interact(BANNER, exitmsg="")
-    else:
-        _answer(results, sys.stdin.read() if sql is None else sql, form)
+    with Database(Path(results)) as database:
+        if sql is not None or not sys.stdin.isatty():
+            _answer(database, sys.stdin.read() if sql is None else sql, form)
+            return
+    with suppress(ImportError):
+        import readline  # noqa: F401  line editing, and the lines of this session
+    _Prompt(results, form).interact(BANNER, exitmsg="")
 
 
 def _check_form(form: str) -> None:
@@ -58,12 +60,11 @@ def _check_form(form: str) -> None:
         raise UserError(what, where="--format", allowed=", ".join(FORMS))
 
 
-def _answer(results: str, sql: str, form: str) -> None:
-    with Database(Path(results)) as database:
-        for statement in database.statements(sql):
-            plan = statement.type.name == "EXPLAIN" and form == "table"
-            (_plan if plan else FORMS[form])(database.run(statement), sys.stdout)
-            sys.stdout.flush()
+def _answer(database: Database, sql: str, form: str) -> None:
+    for statement in database.statements(sql):
+        plan = statement.type.name == "EXPLAIN" and form == "table"
+        (_plan if plan else FORMS[form])(database.run(statement), sys.stdout)
+        sys.stdout.flush()
 
 
 class _Prompt(InteractiveConsole):
@@ -76,23 +77,24 @@ class _Prompt(InteractiveConsole):
 
     def runsource(self, source: str, filename: str = "", symbol: str = "") -> bool:
         """Answer a whole text; tell whether more lines have to come."""
-        word = source.strip().removesuffix(";")
-        if word in (".exit", "exit", ".quit", "quit", "\\q"):
+        text = source.strip()
+        if text.removesuffix(";") in (".exit", "exit", ".quit", "quit", "\\q"):
             sys.exit()
-        if word == ".tables":
+        if text == ".tables":
             print_tables(self.form, sys.stdout)
-        elif word and not source.rstrip().endswith(";"):
-            return True
-        elif word:
+        elif not text.endswith(";"):
+            return bool(text)
+        else:
             try:
-                _answer(self.results, source, self.form)
+                with Database(Path(self.results)) as database:  # evaluations may have gone on
+                    _answer(database, source, self.form)
             except UserError as error:
                 print(f"error: {error}", file=sys.stderr)
         return False
 
 
 def print_tables(form: str, out: TextIO) -> None:
-    """Print the views and their columns, each with its type and meaning.
+    """Print the tables and their columns, each with its type and meaning.
 
     Raises:
         UserError: there is no such form.
@@ -100,21 +102,22 @@ def print_tables(form: str, out: TextIO) -> None:
     import duckdb
 
     _check_form(form)
-    rows = []
-    for table, columns in RESULTS.items():
+    columns: dict[str, list[tuple[str, ...]]] = {}
+    for table, meanings in RESULTS.items():
         view = duckdb.from_arrow(result_schema(table).empty_table())
-        rows += [(table, *cell, columns[cell[0]][1]) for cell in zip(view.columns, map(str, view.types), strict=True)]
+        kinds = zip(view.columns, view.types, strict=True)
+        columns[table] = [(name, str(kind), meanings[name][1]) for name, kind in kinds]
     if form in ("csv", "json"):
-        FORMS[form](Answer(["view", "column", "type", "meaning"], iter(rows)), out)
+        rows = ((table, *row) for table, own in columns.items() for row in own)
+        FORMS[form](Answer(["view", "column", "type", "meaning"], rows), out)
         return
-    for table, text in RESULT_TEXT.items():
-        own = [row[1:] for row in rows if row[0] == table]
+    for table, own in columns.items():
         if form == "md":
-            out.write(f"### {table}\n\n{text}\n\n")
+            out.write(f"### {table}\n\n{RESULT_TEXT[table]}\n\n")
             _markdown(Answer(["column", "type", "meaning"], iter(own)), out)
         else:
-            _console(out).print(f"{table}: {text}", _grid(own), sep="\n")
-        out.write("\n" if table != list(RESULT_TEXT)[-1] else "")
+            _console(out).print(f"{table}: {RESULT_TEXT[table]}", _grid(own), sep="\n")
+        out.write("\n")
 
 
 def _console(out: TextIO) -> Console:
@@ -122,13 +125,12 @@ def _console(out: TextIO) -> Console:
 
 
 def _grid(rows: Iterable[tuple[str, ...]]) -> Table:
-    """Return rows as lines: all of a row but the last stands in columns."""
+    """Return rows whose last column takes what width is left."""
     grid = Table.grid(padding=(0, 2, 0, 0))
     for row in rows:
         grid.add_row(*map(Text, row))
-    for column in grid.columns[:-1]:
-        column.no_wrap = True
-    grid.columns[-1].overflow = "fold"
+    for column in grid.columns:
+        column.no_wrap, column.overflow = column is not grid.columns[-1], "fold"
     return grid
 
 
@@ -140,30 +142,25 @@ def _plan(answer: Answer, out: TextIO) -> None:
 
 def _table(answer: Answer, out: TextIO) -> None:
     """Print a table; one that is too wide as a list of rows."""
-    console, names = _console(out), list(map(visible, answer.names))
-    rows = list(islice(answer.rows, ROWS + 1))
-    texts = [list(map(_cell, row)) for row in rows[:ROWS]]
-    table = Table(*names)
-    for column, values in zip(table.columns, zip(*rows, strict=True) if rows else (), strict=False):
-        column.no_wrap = True
-        numeric = all(isinstance(value, int | float | Decimal | None) for value in values)
-        column.justify = "right" if numeric else "left"
+    console, rows, longest = _console(out), list(islice(answer.rows, ROWS + 1)), CELL
+    texts = [[_cell(value) for value in row] for row in rows[:ROWS]]
+    table = Table(*(Column(visible(name), no_wrap=True) for name in answer.names))
     for row in texts:
         table.add_row(*(Text(_cut(text, CELL)) for text in row))
-    longest = CELL
+    for column, values in zip(table.columns, zip(*rows, strict=True), strict=False):
+        if all(isinstance(value, int | float | Decimal | None) for value in values):
+            column.justify = "right"
     if Measurement.get(console, console.options.update(width=10**6), table).maximum <= console.width:
         console.print(table)
     else:
-        longest, texts = CELL_UPRIGHT, texts[:ROWS_UPRIGHT]
+        texts, longest = texts[:ROWS_UPRIGHT], CELL_UPRIGHT
         for number, row in enumerate(texts, 1):
-            console.print(f"row {number}", style="bold")
-            console.print(_grid(("", name, _cut(text, longest)) for name, text in zip(names, row, strict=True)))
-    more = "--format csv prints all"
-    plural = "" if len(texts) == 1 else "s"
-    shown = f"the first {len(texts)} rows; {more}" if len(rows) > len(texts) else f"{len(texts)} row{plural}"
-    console.print(shown, soft_wrap=True)
+            cells = zip(map(visible, answer.names), row, strict=True)
+            console.print(f"row {number}", _grid(("", name, _cut(text, longest)) for name, text in cells), sep="\n")
+    shown = f"{len(texts)} row{'' if len(texts) == 1 else 's'}"
+    console.print(f"the first {shown}; {MORE}" if len(rows) > len(texts) else shown, soft_wrap=True)
     if any(len(text) > longest for row in texts for text in row):
-        console.print(f"long values are cut; {more}", soft_wrap=True)
+        console.print(f"long values are cut; {MORE}", soft_wrap=True)
 
 
 def _cut(text: str, length: int) -> str:
@@ -172,9 +169,9 @@ def _cut(text: str, length: int) -> str:
 
 def _cell(value: object) -> str:
     """Return a value as a person reads it."""
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return "NULL" if value is None else visible(_text(value)[: 2 * CELL_UPRIGHT])
+    if value is None:
+        return "NULL"
+    return f"{value:.6g}" if isinstance(value, float) else visible(_text(value)[: 2 * CELL_UPRIGHT])
 
 
 def _text(value: object) -> str:

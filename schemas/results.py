@@ -10,10 +10,10 @@ from functools import cache
 
 import pyarrow as pa
 
-_TEXT, _WHOLE, _SHORT, _REAL, _YES = pa.string(), pa.int64(), pa.int16(), pa.float64(), pa.bool_()
-_NAMES, _TIME = pa.list_(pa.string()), pa.timestamp("us")
+from .rows import Columns, described
 
-Columns = dict[str, tuple[pa.DataType, str]]
+_TEXT, _WHOLE, _INT, _SHORT, _REAL, _YES = pa.string(), pa.int64(), pa.int32(), pa.int16(), pa.float64(), pa.bool_()
+_NAMES, _TIME = pa.list_(pa.string()), pa.timestamp("us")
 
 RUN_ID: Columns = {
     "run_id": (_TEXT, "The evaluation, 16 hexadecimal digits: the same settings on the same data have the same.")
@@ -42,10 +42,7 @@ RUNS: Columns = {
     "tasks": (_NAMES, "The tasks evaluated."),
     "modes": (_NAMES, "The modes evaluated."),
     "splits": (_NAMES, "The splits evaluated."),
-    "strategy": (
-        _TEXT,
-        "How answers were judged: verify (a forward pass), generate (decoding), rollout (in sequence).",
-    ),
+    "strategy": (_TEXT, "How answers were judged: verify (forward pass), generate (decoding), rollout (in turn)."),
     "template": (_TEXT, "The text around each prompt: chat, or a text with {prompt}; null for the bare prompt."),
     "backend": (_TEXT, "What answered: transformers, openai or oracle."),
     "baseline": (_YES, "The base model alone answered raw questions, without adapters."),
@@ -53,23 +50,12 @@ RUNS: Columns = {
     "device": (_TEXT, "What computed: cpu, cuda, an address."),
     "dtype": (_TEXT, "Number format of the weights: float32, bfloat16; null where unknown."),
     "joined": (_YES, "Adapters were asked as training on prompt and completion as one text asks: --joined."),
-    "merged_borders": (
-        _WHOLE,
-        "Number of calls whose prompt's end the tokenizer merges with the right answer, read as one text; null until"
-        " finished.",
-    ),
-    "near_tie_rule": (
-        _TEXT,
-        "alone: a call with a near tie was decoded alone, as plain greedy decoding does it; count: it was judged with"
-        " its batch, whose shape may have decided it.",
-    ),
+    "merged_borders": (_WHOLE, "Calls whose prompt and answer, as one text, share a token; null until finished."),
+    "near_tie_rule": (_TEXT, "alone: calls with a near tie were decoded alone; count: their batch may have decided."),
     "near_tie_below": (_REAL, "A token that leads the next one by less than this, in logits, is a near tie."),
     "near_ties": (_WHOLE, "Number of calls with a near tie; null until finished."),
     "batch_tokens": (_WHOLE, "Tokens that a batch may hold; null where the backend batches by itself."),
-    "max_problems": (
-        _WHOLE,
-        "--limit: at most so many expressions of each task, the same in every mode; null for all.",
-    ),
+    "max_problems": (_WHOLE, "--limit: at most so many expressions of each task; null for all."),
     "rules": (_WHOLE, "Version of the rules of judging and choosing problems; null for caef-data 0.1.0, whose is 1."),
     "caef_data": (_TEXT, "Version of caef-data."),
     "torch": (_TEXT, "Version of torch; null where it was not used."),
@@ -91,16 +77,10 @@ CALLS: Columns = {
     "task": (_TEXT, "The machine or task that the adapter is for: a run of sub makes calls of reflection, too."),
     "kind": (_TEXT, "executor, aligner_in, aligner_out or raw."),
     "state": (_TEXT, "The machine's state in the prompt; null for aligners and raw questions."),
-    "correct": (
-        _YES,
-        "Greedy decoding gives exactly the right answer and then ends; where decoded is false, told by a forward pass.",
-    ),
-    "tokens": (pa.int32(), "Tokens of prompt, right answer and end; null where unknown."),
-    "completion_tokens": (pa.int32(), "Tokens of the right answer and end; null where unknown."),
-    "first_wrong_token": (
-        pa.int32(),
-        "0-based index of the right answer's first token that the model does not give; null if correct or unknown.",
-    ),
+    "correct": (_YES, "Greedy decoding gives exactly the right answer and ends; a forward pass tells unless decoded."),
+    "tokens": (_INT, "Tokens of prompt, right answer and end; null where unknown."),
+    "completion_tokens": (_INT, "Tokens of the right answer and end; null where unknown."),
+    "first_wrong_token": (_INT, "0-based index of the answer's first token not given; null if correct or unknown."),
     "margin": (
         pa.float32(),
         "Smallest lead, in logits, of a right token over the best other one, up to the first wrong one; negative if"
@@ -120,14 +100,10 @@ CLASS_ACCURACY: Columns = {
     "accuracy": (_REAL, "correct / n; null where n is 0."),
     "low": (_REAL, "Lower end of the accuracy's 95% Wilson interval; null where n is 0."),
     "high": (_REAL, "Upper end of it; null where n is 0."),
-    "final_correct": (
-        _WHOLE,
-        "Number of problems with the final answer right, even if a step was not; null unless the strategy is rollout.",
-    ),
+    "final_correct": (_WHOLE, "Problems with the final answer right, even if a step was not; null without rollout."),
     "correct_stripped": (
         _WHOLE,
-        "Number of problems with every call right up to white space at both ends of answers, as the published"
-        " evaluation counts.",
+        "Problems right up to white space around answers: the published evaluation counts so.",
     ),
     "near_ties": (_WHOLE, "Number of problems with a near tie in one of their calls."),
 }
@@ -139,10 +115,7 @@ PROBLEMS: Columns = {
     **RUN_ID,
     **CLASS,
     **OPERANDS,
-    "asked_step": (
-        _WHOLE,
-        "0-based index of a one_step problem's transition in its run; null in other modes, or 2^63.",
-    ),
+    "asked_step": (_WHOLE, "0-based index of a one_step problem's transition; null in other modes, or from 2^63."),
     "num_calls": (_WHOLE, "Number of calls of the problem."),
     "correct": (_YES, "Every call of the problem is right."),
     "correct_stripped": (_YES, "Every call is right up to white space at both ends of answers."),
@@ -161,12 +134,8 @@ FAILURES: Columns = {
     "prompt": (_TEXT, "What the model read."),
     "expected": (_TEXT, "The right answer."),
     "text": (_TEXT, "What the model answered."),
-    "first_wrong_token": (pa.int32(), "0-based index of the right answer's first token that the model did not give."),
-    "first_wrong_char": (
-        pa.int32(),
-        "0-based index of the first character in which text and expected differ; the shorter one's length where the"
-        " other goes on.",
-    ),
+    "first_wrong_token": (_INT, "0-based index of the right answer's first token that the model did not give."),
+    "first_wrong_char": (_INT, "0-based index of the first character in which text and expected differ."),
 }
 RESULTS: dict[str, Columns] = {
     "runs": RUNS,
@@ -191,16 +160,9 @@ def result_schema(table: str) -> pa.Schema:
     Raises:
         KeyError: there is no such table.
     """
-    columns = RESULTS[table].items()
-    return pa.schema([pa.field(name, kind, metadata={"description": text}) for name, (kind, text) in columns])
+    return described(RESULTS[table])
 
 
-@cache
 def part_schema(table: str) -> pa.Schema:
-    """Return the schema of a result table's files: the run's id is in the folder's name instead.
-
-    Raises:
-        KeyError: there is no such table.
-    """
-    whole = result_schema(table)
-    return whole.remove(whole.get_field_index("run_id"))
+    """Return the schema of a result table's files: the run's id is in the folder's name instead."""
+    return result_schema(table).remove(0)

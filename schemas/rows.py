@@ -7,7 +7,9 @@ import pyarrow as pa
 _NAME = pa.dictionary(pa.int16(), pa.string())
 _OPERAND = pa.dictionary(pa.int32(), pa.string())
 
-COMMON: dict[str, tuple[pa.DataType, str]] = {
+Columns = dict[str, tuple[pa.DataType, str]]  # name: type, meaning
+
+COMMON: Columns = {
     "task": (
         _NAME,
         "The task: add, sub, mul, div, equal, greater_than, less_than, reflection, left_mask or your own.",
@@ -24,18 +26,18 @@ COMMON: dict[str, tuple[pa.DataType, str]] = {
     "completion": (pa.string(), "What the model must answer; the trainer adds its end-of-text token."),
     "instruction": (_NAME, "Description of the machine; the first training stage puts it before the prompt."),
 }
-STEP: dict[str, tuple[pa.DataType, str]] = {
+STEP: Columns = {
     "step": (pa.int64(), "0-based index of the transition; null where it does not fit 64 bits."),
     "n_steps": (pa.int64(), "Transitions of the whole run; null where they do not fit 64 bits."),
     "state": (_NAME, "The machine's state in the prompt."),
     "next_state": (_NAME, "The machine's state in the completion."),
     "call": (_NAME, "The task that the completion calls; null where it calls none."),
 }
-TRACE: dict[str, tuple[pa.DataType, str]] = {
+TRACE: Columns = {
     "n_steps": (pa.int64(), "Transitions of the run."),
     "trace": (pa.list_(pa.string()), "The completions in order; the last one equals the completion."),
 }
-DIRECTION: dict[str, tuple[pa.DataType, str]] = {
+DIRECTION: Columns = {
     "direction": (_NAME, "in: raw text to initial entry; out: halting entry to raw text with its result."),
 }
 VIEW_TEXT = {
@@ -46,7 +48,7 @@ VIEW_TEXT = {
     "scratchpad": "The initial entry, and every later entry in one completion.",
     "commands": "The initial entry, and only the command line of every later entry, then the halting entry.",
 }
-COLUMNS: dict[str, dict[str, tuple[pa.DataType, str]]] = {
+COLUMNS: dict[str, Columns] = {
     "one_step": {**COMMON, **STEP},
     "full": {**COMMON, **TRACE},
     "aligner": {**COMMON, **DIRECTION},
@@ -56,13 +58,16 @@ COLUMNS: dict[str, dict[str, tuple[pa.DataType, str]]] = {
 }
 
 
+def described(columns: Columns) -> pa.Schema:
+    """Return the Arrow schema of columns; every field carries its description as metadata."""
+    return pa.schema([pa.field(name, kind, metadata={"description": text}) for name, (kind, text) in columns.items()])
+
+
 @cache
 def row_schema(view: str) -> pa.Schema:
-    """Return the Arrow schema of a view; every field carries its description as metadata.
+    """Return the Arrow schema of a view.
 
     Raises:
         KeyError: there is no such view.
     """
-    return pa.schema(
-        [pa.field(name, kind, metadata={"description": text}) for name, (kind, text) in COLUMNS[view].items()]
-    )
+    return described(COLUMNS[view])

@@ -28,8 +28,7 @@ from caef_data.eval.report.captions import (
     title,
     written,
 )
-from caef_data.eval.report.charts import COLOURS
-from caef_data.eval.report.page import render
+from caef_data.eval.report.page import LETTERS, PARTS, render
 from caef_data.eval.report.queries import Count, Panel, Report
 from caef_data.eval.tables import RunTables, run_id
 from caef_data.schemas import RESULTS
@@ -365,7 +364,7 @@ def test_what_cannot_be_reported_is_refused(tmp_path: Path, results: Path, monke
     for package in ("jinja2", "vl_convert"):
         with monkeypatch.context() as without:
             without.setitem(sys.modules, package, None)
-            from caef_data.eval.report.charts import library
+            from caef_data.eval.report.page import library
 
             library.cache_clear()
             said = refused("--results", results, "--out", tmp_path / "x")
@@ -504,9 +503,12 @@ def test_runs_have_colours_of_their_own_on_light_and_on_dark() -> None:
         linear = [one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in parts]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
-    assert all(1.05 / (light(one) + 0.05) >= 3 for one, _ in COLOURS)
-    assert all((light(one) + 0.05) / (light("#1b1d23") + 0.05) >= 3 for _, one in COLOURS)
-    assert len({one for pair in COLOURS for one in pair}) == 2 * len(COLOURS) == 16
+    rule = r"^\.run\.(\w) { --light: (#\w{6}); --dark: (#\w{6});(?: border-style: (\w+);)? }$"
+    runs = re.findall(rule, (PARTS / "style.css").read_text("utf-8"), re.MULTILINE)
+    assert "".join(letter for letter, *_ in runs) == LETTERS and len({tuple(drawn) for _, *drawn in runs}) == 10
+    assert all(1.05 / (light(on_light) + 0.05) >= 3 for _, on_light, _, _ in runs)
+    assert all((light(on_dark) + 0.05) / (light("#1b1d23") + 0.05) >= 3 for _, _, on_dark, _ in runs)
+    assert len({colour for _, *pair, border in runs for colour in pair if not border}) == 16
 
 
 def test_difference_marks_the_first_wrong_character() -> None:

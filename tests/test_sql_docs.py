@@ -24,7 +24,7 @@ FIRST, SECOND, ROLLED = (run.id for run in RUNS[:3])
 def listed() -> str:
     out = io.StringIO()
     print_tables("md", out)
-    return LIST.sub(lambda found: f"{found[1]}\n{out.getvalue()}\n{found[2]}", TEXT)
+    return LIST.sub(lambda found: f"{found[1]}\n{out.getvalue()}{found[2]}", TEXT)
 
 
 @pytest.fixture(scope="module")

@@ -78,7 +78,7 @@ def model(run: Row) -> str:
 
 def title(run: Row) -> str:
     """Return what a run was, behind its name or model: "base: process, 7 tasks, up to 150 expressions each"."""
-    modes = sorted(run["modes"] or (), key=lambda mode: (MODE_ORDER.get(mode, len(MODE_ORDER)), mode))
+    modes = sorted(run["modes"] or (), key=lambda mode: ([*MODE_ORDER, mode].index(mode), mode))
     parts = [_listed(modes, "modes") + " baseline" * bool(run["baseline"]), _listed(run["tasks"] or (), "tasks")]
     if run["max_problems"]:
         parts.append(f"up to {run['max_problems']:,} expressions each")

@@ -13,8 +13,10 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from ...atomic import put
 from ...errors import UserError, printable_path, shell_quoted, telling_of_full_disk
@@ -24,10 +26,10 @@ from ..problems import RAW
 from ..query import Database
 from . import captions
 from .captions import cause_title, cut, in_words, left_out, percent, symbols
-from .charts import LETTERS, library, specs, style
 from .queries import Count, Key, Panel, Report, Row, key_of, read_report
 
 PARTS = Path(__file__).parent
+LETTERS = "ABCDEFGHIJ"  # of runs; style.css and charts.json give each a colour, a point and a dash
 LONGEST = 6000  # characters of a prompt or an answer
 MAX_CAUSES = 40
 ENOUGH = 10  # failed problems from which on a chart of them says something
@@ -94,7 +96,6 @@ def render(report: Report) -> str:
         report=report,
         letters=letters,
         tasks=[list(panels) for _, panels in groupby(report.panels, lambda panel: panel.key[:2])],
-        styles={letter: style(letter) for letter in letters.values()},
         maps=worst_first,
         lengths=[(place, compared[place]) for place, _ in worst_first if place in compared],
         totals={(*panel.key, run): total for panel in report.panels for run, total in panel.totals.items()},
@@ -111,6 +112,28 @@ def render(report: Report) -> str:
         lines=lambda text: [symbols(line) for line in cut(text or "", LONGEST).split("\n")],
         meanings={name: meaning for name, (_, meaning) in RESULTS["runs"].items()},
     )
+
+
+@cache
+def library() -> str:
+    """Return the script that draws the charts; it defines ``vegaEmbed``."""
+    script: str = _converter().javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return script
+
+
+@cache
+def specs() -> dict[str, Any]:
+    """Return the Vega specifications of the charts, compiled from charts.json; the page fills in their data."""
+    charts = json.loads((PARTS / "charts.json").read_text(encoding="utf-8"))
+    return {name: _converter().vegalite_to_vega(spec, vl_version="6.4") for name, spec in charts.items()}
+
+
+def _converter() -> Any:
+    try:
+        import vl_convert
+    except ImportError:
+        raise UserError("charts need vl-convert-python", next_step="pip install 'caef-data[report]'") from None
+    return vl_convert
 
 
 def _packed(text: str) -> str:
@@ -172,7 +195,6 @@ def _data(report: Report, letters: dict[str, str], compared: dict[int, Panel]) -
         panels[key_of(gain)]["changes"][f"{new}−{old}"] = [new, before, old]
     return {
         "runs": list(letters.values()),
-        "colours": {letter: style(letter)["colours"] for letter in letters.values()},
         "counts": [
             [one.n, one.correct, one.accuracy, *(one.interval or (None, None)), percent(one), in_words(one)]
             for one in counts

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import itemgetter
 from typing import Any
 
 from ...errors import UserError, suggested
@@ -15,24 +16,23 @@ from ..tables import wilson
 
 MAX_RUNS = 10  # more cannot be told apart in one chart
 MAX_EXAMPLES, EXAMPLES_EACH = 60, 3  # failures shown: in all; of a cause in a run's task and mode
-MODE_ORDER = {mode: place for place, mode in enumerate((*MODES, RAW))}
+MODE_ORDER = (*MODES, RAW)
 
-# Variants and dialects of a class are counted together, splits are not: training rows say nothing about a model.
+# test stands before other splits. Variants and dialects of a class are counted together, splits are not: training rows
+# say nothing about a model.
 CLASSES = """
-SELECT split, task, mode, array_position([{runs}], run_id) AS place, run_id, len_a, len_b,
+SELECT split, task, mode, run_id, len_a, len_b,
     sum(n)::BIGINT AS n, sum(correct)::BIGINT AS correct, sum(final_correct)::BIGINT AS final
-FROM class_accuracy WHERE run_id IN ({runs})
-GROUP BY ALL ORDER BY ALL
+FROM class_accuracy WHERE run_id IN ({runs}) GROUP BY ALL
 """
 TENTHS = """
 SELECT split, task, mode, run_id, greatest(0, least(10 * step // num_calls, 9))::INTEGER AS tenth, count(*) AS problems
-FROM failures WHERE num_calls > 1 AND run_id IN ({runs})
-GROUP BY ALL ORDER BY ALL
+FROM failures WHERE num_calls > 1 AND run_id IN ({runs}) GROUP BY ALL
 """
 # A failed problem counts where it first went wrong; of how many problems says its panel.
 CAUSES = """
-SELECT adapter, state, split, task, mode, array_position([{runs}], run_id) AS place, run_id, count(*) AS problems
-FROM failures WHERE run_id IN ({runs}) GROUP BY ALL ORDER BY ALL
+SELECT adapter, state, split, task, mode, run_id, count(*) AS problems
+FROM failures WHERE run_id IN ({runs}) GROUP BY ALL
 """
 # The shortest of each cause, run, task and mode. Runs that failed alike are one example: models err in the same places.
 EXAMPLES = """
@@ -75,11 +75,16 @@ QUALIFY row_number() OVER (
     ORDER BY other_mode AND any_value(ran.base_model IS NOT DISTINCT FROM present.base_model) DESC,
         count(*) DESC, array_position([{runs}], old.run_id)
 ) = 1
-ORDER BY array_position([{runs}], new.run_id)
+"""
+ORDERED = """
+SELECT * FROM ({query})
+ORDER BY split <> 'test', split, task, array_position([{modes}], mode), mode, array_position([{runs}], run_id),
+    COLUMNS(*)
 """
 
 Row = dict[str, Any]
 Key = tuple[str, str, str]  # split, task, mode
+key_of = itemgetter("split", "task", "mode")
 
 
 @dataclass(frozen=True)
@@ -203,8 +208,9 @@ def read_report(database: Database, wanted: Sequence[str]) -> Report:
     runs = [run for run in finished if run["run_id"] in ids] or finished[-MAX_RUNS:]
 
     def rows(query: str) -> list[Row]:
-        names = ", ".join(f"'{run['run_id']}'" for run in runs)
-        return list(database.each(query.format(runs=names, raw=RAW, each=EXAMPLES_EACH, limit=MAX_EXAMPLES)))
+        names = {"runs": str([run["run_id"] for run in runs])[1:-1], "modes": str(MODE_ORDER)[1:-1], "raw": RAW}
+        asked = query.format(**names, each=EXAMPLES_EACH, limit=MAX_EXAMPLES)
+        return list(database.each(asked if query is EXAMPLES else ORDERED.format(**names, query=asked)))
 
     panels: dict[Key, Panel] = {}
     for row in rows(CLASSES):
@@ -215,8 +221,8 @@ def read_report(database: Database, wanted: Sequence[str]) -> Report:
             panel.tenths.setdefault(row["run_id"], [0] * 10)[row["tenth"]] = row["problems"]
     return Report(
         runs,
-        [panels[key] for key in sorted(panels, key=_place)],
-        sorted(_with_pairs(database, rows(GAINS)), key=lambda gain: _place(key_of(gain))),
+        list(panels.values()),
+        _with_pairs(database, rows(GAINS)),
         rows(CAUSES),
         rows(EXAMPLES),
         [] if wanted else [run for run in every if run["status"] != "finished"],
@@ -236,14 +242,3 @@ def _with_pairs(database: Database, gains: list[Row]) -> list[Row]:
             gain["old"] = Count(pairs["n"], pairs["both_right"] + pairs["lost"])
             gain["new"] = Count(pairs["n"], pairs["both_right"] + pairs["gained"])
     return gains
-
-
-def _place(key: Key) -> tuple[Any, ...]:
-    """Return where a panel stands: test before other splits, modes in their usual order."""
-    split, task, mode = key
-    return split != "test", split, task, MODE_ORDER.get(mode, len(MODE_ORDER)), mode
-
-
-def key_of(row: Row) -> Key:
-    """Return of which panel a row is."""
-    return row["split"], row["task"], row["mode"]

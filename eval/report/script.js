@@ -28,7 +28,7 @@
     : { ink: "#15171c", soft: "#5a5f6b", line: "#d9dbe1", ground: "#ffffff", none: "#d5d7dd" });
   const plural = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
   const named = (run) => (data.runs.length > 1 ? `run ${run}, ` : "");
-  const runColour = (run) => data.colours[run][isDark() ? 1 : 0];
+  const runColour = (run) => getComputedStyle(document.querySelector(`.run.${run}`)).getPropertyValue(isDark() ? "--dark" : "--light");
   const colour = (bins, value) => bins.find(([end]) => value < end)[isDark() ? 2 : 1];
 
   function inkOn(fill) {
