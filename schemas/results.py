@@ -145,11 +145,11 @@ RESULTS: dict[str, Columns] = {
     "failures": FAILURES,
 }
 RESULT_TEXT = {
-    "runs": "One evaluation a row: what was evaluated, on what, and how fast.",
-    "calls": "One distinct model call a row: right or wrong, and by how much.",
-    "class_accuracy": "One equivalence class of a task, mode and split a row: how many of its problems are right.",
-    "problems": "One problem of a run a row, right or wrong: two runs are compared problem by problem.",
-    "failures": "One failed problem a row, with its first failing call.",
+    "runs": "Each row is one evaluation: what was evaluated, on what, and how fast.",
+    "calls": "Each row is one distinct model call: right or wrong, and by how much.",
+    "class_accuracy": "Each row is one equivalence class of a task, mode and split: how many of its problems are right.",
+    "problems": "Each row is one problem of a run, right or wrong: two runs are compared problem by problem.",
+    "failures": "Each row is one failed problem, with its first failing call.",
 }
 
 

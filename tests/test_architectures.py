@@ -1,6 +1,6 @@
 """Every architecture is judged as plain greedy decoding judges it, or refused by name: whatever strategy and budget.
 
-``python tests/test_architectures.py`` runs the whole product and writes docs/architectures.md anew.
+``python tests/test_architectures.py`` runs the whole product and writes docs/tested-models.md anew.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from caef_data.tests.architectures import TABLE, make_prompts, write_model  # no
 from caef_data.tests.plain import plain_greedy  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "architectures.md"
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "tested-models.md"
 NAME = "executors/add"
 MOST = 30  # tokens of an answer
 BUDGETS = (16, 150, 400, 4096)

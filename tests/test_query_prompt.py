@@ -32,7 +32,7 @@ def test_the_prompt(results: Path, tmp_path: Path, leaving: str) -> None:
     terminal.until("did you mean 'accuracy'")
     terminal.send("DROP VIEW runs;\n.tables\n")
     terminal.until("DROP is refused")
-    terminal.until("One failed problem a row")
+    terminal.until("Each row is one failed problem")
     terminal.until("first_wrong_char")
     terminal.until("query> ")
     terminal.send("SELECT half\n")
