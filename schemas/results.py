@@ -147,7 +147,7 @@ RESULTS: dict[str, Columns] = {
 RESULT_TEXT = {
     "runs": "Each row is one evaluation: what was evaluated, on what, and how fast.",
     "calls": "Each row is one distinct model call: right or wrong, and by how much.",
-    "class_accuracy": "Each row is one equivalence class of a task, mode and split: how many of its problems are right.",
+    "class_accuracy": "Each row is one class of a task, mode and split: how many of its problems are right.",
     "problems": "Each row is one problem of a run, right or wrong: two runs are compared problem by problem.",
     "failures": "Each row is one failed problem, with its first failing call.",
 }
