@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from os.path import commonprefix
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..pipelines.folder import Folder
-from ..tm.render import int_array
 from .limit import READ
 from .problems import PROBLEMS, shards
 from .results import ResultStore
@@ -33,14 +30,14 @@ OUTCOMES = (
     ) WHERE step IS NOT NULL""",
     "CREATE INDEX failed ON outcomes (request) WHERE request IS NOT NULL",
 )
-ANSWERED = """
-SELECT id, number AS call, correct, tokens, completion_tokens,
+CALLS = """
+SELECT id, id - 1 AS call, correct, tokens, completion_tokens,
     iif(correct, NULL, first_wrong_token) AS first_wrong_token, margin, decoded, near_tie, text
-FROM requests WHERE id >= ? AND id < ? AND correct IS NOT NULL ORDER BY id
+FROM own WHERE correct IS NOT NULL
 """
-FAILED = """
-SELECT problem, request, step, num_calls, number AS call, text, first_wrong_token
-FROM outcomes JOIN requests ON id = request WHERE request >= ? AND request < ? ORDER BY problem
+FAILURES = """
+SELECT problem, id, step, num_calls, id - 1 AS call, text, first_wrong_token
+FROM own JOIN outcomes ON request = id ORDER BY problem
 """
 JUDGED = """
 SELECT num_calls, step AS first_wrong_step, step IS NULL AS "right", right_stripped, near_tie, correct AS final_right
@@ -69,55 +66,41 @@ def write_tables(tables: RunTables, store: ResultStore, folder: Folder) -> pa.Ta
     return accuracy
 
 
-def _calls(store: ResultStore, adapter: str) -> Iterator[dict[str, Any]]:
-    for number in store.batches(adapter):
-        found = store.columns(ANSWERED, *store.span(number))
-        ids = np.array(found.pop("id"), np.int64)
-        if not len(ids):  # rollouts that fail ask no more
-            continue
-        batch = store.batch(number)
-        asked = batch.table.take(int_array(ids - batch.first))
-        flags = {name: _flags(found[name]) for name in ("correct", "decoded", "near_tie")}
-        names = ("adapter", "prompt", "completion")
-        told = pc.binary_join_element_wise(*(asked.column(name).cast(pa.binary()) for name in names), b"\0")
-        texts = {"prompt": asked.column("prompt"), "expected": asked.column("completion")}
-        nothing = pa.nulls(len(ids), pa.string())
+def _calls(store: ResultStore, adapter: str) -> Iterator[dict[str, pa.ChunkedArray]]:
+    for requests in store.requests(adapter, CALLS):
+        columns = dict(zip(requests.column_names, requests.columns, strict=True))
+        del columns["id"]
+        columns["expected"] = columns.pop("completion")
+        names = ("adapter", "prompt", "expected")
+        told = pc.binary_join_element_wise(*(columns[name].cast(pa.binary()) for name in names), b"\0")
+        columns["key"] = pa.array([key_of(text) for text in told.to_pylist()])
+        for name in names[1:]:
+            columns[name] = pc.if_else(columns["correct"].cast(pa.bool_()), pa.scalar(None, pa.string()), columns[name])
+        yield columns
+
+
+def _failures(store: ResultStore, adapter: str) -> Iterator[dict[str, pa.ChunkedArray]]:
+    for requests in store.requests(adapter, FAILURES):
+        problems = store.problems_at(requests.column("problem").to_numpy())
+        texts = zip(*(requests.column(name).to_pylist() for name in ("text", "completion")), strict=True)
+        same = [None if text is None else len(commonprefix([text, expected])) for text, expected in texts]
+        names = ("step", "num_calls", "call", "text", "first_wrong_token", "adapter", "kind", "state", "prompt")
         yield {
-            **found,
-            **flags,
-            "key": [key_of(text) for text in told.to_pylist()],
-            **{name: asked.column(name) for name in ("adapter", "task", "kind", "state")},
-            **{name: pc.if_else(flags["correct"], nothing, column) for name, column in texts.items()},
+            **{name: problems.column(name) for name in (*CLASS, "a", "b")},
+            **{name: requests.column(name) for name in names},
+            "expected": requests.column("completion"),
+            "first_wrong_char": pa.array(same, pa.int64()),
         }
 
 
-def _failures(store: ResultStore, adapter: str) -> Iterator[dict[str, Any]]:
-    for number in store.batches(adapter):
-        found = store.columns(FAILED, *store.span(number))
-        requests, problems = (np.array(found.pop(name), np.int64) for name in ("request", "problem"))
-        if not len(problems):
-            continue
-        batch, own = store.batch(number), store.problems_at(problems)
-        asked = batch.table.take(int_array(requests - batch.first))
-        both = zip(found["text"], asked.column("completion").to_pylist(), strict=True)
+def _problems(store: ResultStore) -> Iterator[dict[str, pa.ChunkedArray]]:
+    for first, problems in store.problems():
+        judged = store.table(JUDGED, first, first + len(problems))
         yield {
-            **found,
-            **{name: own.column(name) for name in (*CLASS, "a", "b")},
-            **{name: asked.column(name) for name in ("adapter", "kind", "state", "prompt")},
-            "expected": asked.column("completion"),
-            "first_wrong_char": [None if text is None else len(commonprefix([text, right])) for text, right in both],
-        }
-
-
-def _problems(store: ResultStore) -> Iterator[dict[str, Any]]:
-    for first, table in store.problems():
-        found = store.columns(JUDGED, first, first + len(table))
-        yield {
-            **{name: table.column(name) for name in table.column_names},
-            "num_calls": found["num_calls"],
-            "correct": _flags(found["right"]),
-            "correct_stripped": _flags(found["right_stripped"]),
-            "first_wrong_step": found["first_wrong_step"],
+            **dict(zip(problems.column_names, problems.columns, strict=True)),
+            **{name: judged.column(name) for name in ("num_calls", "first_wrong_step")},
+            "correct": judged.column("right"),
+            "correct_stripped": judged.column("right_stripped"),
         }
 
 
@@ -126,16 +109,12 @@ def _outcomes(store: ResultStore) -> pa.RecordBatchReader:
     schema = pa.schema([*(PROBLEMS.field(name) for name in CLASS), *((name, pa.bool_()) for name in told)])
 
     def found() -> Iterator[pa.RecordBatch]:
-        for first, table in store.problems():
-            judged = store.columns(JUDGED, first, first + len(table))
-            columns = [*table.select(CLASS).columns, *(_flags(judged[name]) for name in told)]
-            yield from pa.table(columns, schema=schema).to_batches()
+        for first, problems in store.problems():
+            judged = store.table(JUDGED, first, first + len(problems)).select(told)
+            columns = [*problems.select(CLASS).columns, *judged.columns]
+            yield from pa.table(columns, [*CLASS, *told]).cast(schema).to_batches()
 
     return pa.RecordBatchReader.from_batches(schema, found())
-
-
-def _flags(values: list[int | None]) -> pa.Array:
-    return pa.array(values, pa.int8()).cast(pa.bool_())
 
 
 def _classes(store: ResultStore, folder: Folder) -> pa.Table:

@@ -7,7 +7,7 @@ another column of expressions. No transition is made in Python.
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise
@@ -22,7 +22,7 @@ from ..pipelines.folder import Folder
 from ..pipelines.verify_rows import Known
 from ..tm import machine
 from ..tm.columns import I64, Number, Operands
-from ..tm.machine import HALT, Dialect
+from ..tm.machine import Dialect
 from ..tm.render import RowGroup, Template, int_array, render, string_array
 from .calls import BASE
 from .limit import choose_expressions
@@ -289,47 +289,3 @@ def operands_of(initial: str) -> tuple[int, int]:
     """Return the operands that a machine's initial state line holds; 0 for a second one that is not there."""
     found = [int(tape[::-1].replace("|", "")) for tape in _TAPE.findall(initial)]
     return found[0], found[1] if len(found) > 1 else 0
-
-
-Walk = Generator[tuple[str, str], str, str | None]  # asks (adapter, prompt), is sent the answer, returns the last text
-
-
-def walk(task: str, mode: str, prompt: str) -> Walk:
-    """Run a problem on whatever a model answers: each step is asked about the model's own text.
-
-    Args:
-        task: the task.
-        mode: executor (``prompt`` is the initial entry) or process (it is the raw question); the others ask once.
-        prompt: the first prompt.
-
-    Returns:
-        The last text, or None where an answer could not be continued.
-    """
-    if mode == "executor":
-        return (yield from _run(task, prompt))
-    if mode == "process":
-        entry = yield aligner(task), prompt
-        halted = yield from _run(task, entry)
-        return None if halted is None else (yield aligner(task), halted)
-    raise ValueError(f"mode {mode} asks once")
-
-
-def _run(task: str, entry: str) -> Generator[tuple[str, str], str, str | None]:
-    """Run one machine from an entry to its halting entry; the caller bounds how often it is asked."""
-    while True:
-        answer = yield executor(task), entry
-        lines = answer.split("\n")
-        if len(lines) < 2:
-            return None
-        if lines[1] == HALT:
-            return answer
-        if "[CALL]" not in lines[1]:
-            entry = answer
-            continue
-        called = lines[2].partition(",")[0].lower() if len(lines) == 4 else ""
-        if not called:
-            return None
-        halted = yield from _run(called, f"{lines[2]}\n{lines[3]}\n")
-        if halted is None:
-            return None
-        entry = f"{lines[0]}\n{lines[1]}\n{halted.removesuffix(chr(10))}\n"

@@ -1,10 +1,9 @@
 """What an evaluation has to do and what it knows so far, in one SQLite file: problems, requests, answers.
 
-    requests  one row a distinct request; what the model answered, null until it has
+    requests  one row a distinct request, numbered as they are first made; what the model answered, null until it has
     steps     which request a problem makes in which step; kept as ``spans`` of requests that follow one another
-    texts     adapter by adapter, the texts of ``BATCH`` requests in a row: request ``id`` is row ``id % BATCH`` of
-              batch ``id // BATCH``
-    problems  what ``BATCH`` problems in a row are
+    texts     in batches, what the requests to an adapter are: ``id`` and the columns ``problems.REQUESTS``
+    problems  in batches, what problems are: the columns ``problems.PROBLEMS``
     finals    of rollouts: whether a problem's last text was right
 
 What is left to ask is a query, ``correct IS NULL``: a stopped evaluation goes on from the file alone. Each of several
@@ -19,25 +18,25 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..errors import UserError, printable_path
 from ..tm.columns import I64
 from ..tm.render import int_array
-from . import plan
-from .calls import Generation, Score, ScoreRequest
-from .plan import PlanWriter, unpack
-from .problems import PROBLEMS, Problems
+from .calls import Generation, Score
+from .problems import Problems
 
-VERSION = 4  # of the file's tables
+VERSION = 5  # of the file's tables
+BATCH = 4096  # requests that are read, and sorted by length, at once
 PAUSE = 0.05  # seconds between commits, each of which waits for the disk: batches of a model take longer
 CACHE = 32  # MB of the file that are held in memory
 FULL = ("SQLITE_FULL", "SQLITE_IOERR_WRITE")  # a limit on files, or on the user's share, is the second
@@ -46,6 +45,23 @@ ANSWER = (
     "correct, stripped, failed, decoded, first_wrong_token, margin, tokens, completion_tokens, near_tie, merges, text,"
     " ended"
 )
+# ``key`` tells requests apart while the plan is made; nothing else reads it, so another version may hash otherwise.
+TABLES = (
+    """TABLE requests (
+        id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, batch INTEGER NOT NULL,
+        correct INTEGER, stripped INTEGER, failed INTEGER, decoded INTEGER, first_wrong_token INTEGER, margin REAL,
+        tokens INTEGER, completion_tokens INTEGER, near_tie INTEGER, merges INTEGER, text TEXT, ended INTEGER
+    )""",
+    """TABLE spans (
+        problem INTEGER, step INTEGER, request INTEGER, count INTEGER, PRIMARY KEY (problem, step)
+    ) WITHOUT ROWID""",
+    """VIEW steps AS SELECT problem, step + id - request AS step, requests.*
+    FROM spans CROSS JOIN requests WHERE id >= request AND id < request + count""",
+    "TABLE texts (batch INTEGER PRIMARY KEY, adapter TEXT, first INTEGER, last INTEGER, requests BLOB NOT NULL)",
+    "TABLE problems (first INTEGER PRIMARY KEY, problems BLOB NOT NULL)",
+    "TABLE finals (problem INTEGER PRIMARY KEY, correct INTEGER NOT NULL)",
+)
+OWN = "WITH own AS (SELECT * FROM requests WHERE batch = ? AND id BETWEEN ? AND ?)"  # the requests of one batch
 SCORED = """
 UPDATE requests SET correct = ?, stripped = ?1, failed = NOT ?1, decoded = 0, first_wrong_token = ?, margin = ?,
     tokens = nullif(?, 0), completion_tokens = nullif(?, 0), near_tie = ?, merges = ?
@@ -75,40 +91,6 @@ TAKEN = (
     "DELETE FROM news",
     "DELETE FROM ended",
 )
-# A problem's requests that failed the forward pass or had none, in windows of 1, 2, 4 ... of them: of the first window
-# with one that is wrong still, those that are not decoded. What is decoded in the end depends on no stop or process.
-_WINDOW = " ".join(f"WHEN place < {2 << window} THEN {window}" for window in range(40))
-FIRST_WRONG = f"""
-WITH numbered AS (
-    SELECT problem, id, decoded IS 1 AS decoded, stripped IS NOT 1 AS wrong,
-        row_number() OVER (PARTITION BY problem ORDER BY step) AS place
-    FROM steps WHERE failed IS NOT 0
-), windows AS (SELECT *, CASE {_WINDOW} END AS window FROM numbered)
-SELECT DISTINCT id FROM windows
-JOIN (SELECT problem, min(window) AS window FROM windows WHERE wrong GROUP BY problem) USING (problem, window)
-WHERE NOT decoded ORDER BY id
-"""
-
-
-@dataclass(frozen=True, eq=False)
-class RequestBatch:
-    """Requests to one adapter.
-
-    Args:
-        adapter: the adapter.
-        first: the id of the first one; the others follow.
-        table: the columns ``problems.REQUESTS``.
-    """
-
-    adapter: str
-    first: int
-    table: pa.Table
-
-    def calls(self, ids: Sequence[int]) -> list[ScoreRequest]:
-        """Return some of them, as a backend is asked them."""
-        rows = self.table.take(pa.array([id - self.first for id in ids], pa.int64()))
-        texts = (rows.column(name).to_pylist() for name in ("prompt", "completion"))
-        return [ScoreRequest(self.adapter, prompt, completion) for prompt, completion in zip(*texts, strict=True)]
 
 
 def file_name(rank: int) -> str:
@@ -135,13 +117,13 @@ class ResultStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()  # an error of the system's, where that is not allowed
         with self._errors():
-            self.planned = self.resumed = self._opened()
+            self.planned = self.resumed = self._open()
             if not self.planned and path.stat().st_size:  # damaged, or of another version
                 self.base.close()
                 path.unlink()
-                self._opened()
+                self._open()
 
-    def _opened(self) -> bool:
+    def _open(self) -> bool:
         """Open the file and hold it; tell whether it is whole and says what there is to do."""
         uri = self.path.absolute().as_uri()
         self.base = sqlite3.connect(uri, timeout=0, isolation_level=None, uri=True, check_same_thread=False)
@@ -166,10 +148,9 @@ class ResultStore:
             yield
         except sqlite3.DatabaseError as error:
             name = getattr(error, "sqlite_errorname", "")
-            if name in FULL:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path)) from error
-            if name.startswith("SQLITE_IOERR"):
-                raise OSError(errno.EIO, os.strerror(errno.EIO), str(self.path)) from error
+            if name.startswith((*FULL, "SQLITE_IOERR")):
+                number = errno.ENOSPC if name in FULL else errno.EIO
+                raise OSError(number, os.strerror(number), str(self.path)) from error
             busy = name.startswith("SQLITE_BUSY")
             raise UserError(
                 "this run is being evaluated by another process" if busy else f"what is known of this run: {error}",
@@ -182,12 +163,12 @@ class ResultStore:
         with self._errors():
             return self.base.execute(sql, values)
 
-    def columns(self, sql: str, *values: object) -> dict[str, list[Any]]:
-        """Return what a query finds, column by column."""
+    def table(self, sql: str, *values: object) -> pa.Table:
+        """Return what a query finds."""
         cursor = self.execute(sql, *values)
         names = [name for name, *_ in cursor.description]
         columns = list(zip(*cursor.fetchall(), strict=True)) or [()] * len(names)
-        return {name: list(column) for name, column in zip(names, columns, strict=True)}
+        return pa.table([pa.array(column) for column in columns], names)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -211,16 +192,53 @@ class ResultStore:
         try:
             with self._errors():
                 self.base.execute("BEGIN EXCLUSIVE")
-                writer = PlanWriter(self.base)
+                for line in TABLES:
+                    self.base.execute(f"CREATE {line}")
+                first = 0
                 for some in problems:
-                    writer.add(some)
-                writer.finish()
+                    self._add(some, first)
+                    first += len(some)
                 self.base.execute(f"PRAGMA user_version = {VERSION}")
                 self.base.execute("COMMIT")
         except BaseException:
             self.remove()
             raise
         self.planned = True
+
+    def _add(self, some: Problems, first: int) -> None:
+        """Write problems, the first of which has this number, and those of their requests that are new."""
+        ids = self._identified(some.requests)[some.steps]
+        begins = np.append(True, np.diff(ids) != 1)
+        begins[some.starts[:-1]] = True
+        places = np.flatnonzero(begins)
+        problem = np.searchsorted(some.starts, places, side="right") - 1
+        spans = (problem + first, places - some.starts[problem], ids[places], np.diff(places, append=len(ids)))
+        rows = zip(*(column.tolist() for column in spans), strict=True)
+        self.base.executemany("INSERT INTO spans VALUES (?, ?, ?, ?)", rows)
+        self.base.execute("INSERT INTO problems VALUES (?, ?)", (first, pack(some.table)))
+
+    def _identified(self, requests: pa.Table) -> I64:
+        """Return the ids of requests; write those that are new."""
+        adapters = requests.column("adapter").combine_chunks().dictionary_encode()
+        last, batch = self._count("SELECT max(id) FROM requests"), self._count("SELECT max(batch) + 1 FROM texts")
+        batches = adapters.indices.to_numpy() + batch
+        keys, before = keys_of(requests), self.base.total_changes
+        rows = zip(keys, batches.tolist(), strict=True)
+        self.base.executemany("INSERT OR IGNORE INTO requests (key, batch) VALUES (?, ?)", rows)
+        if self.base.total_changes - before == len(keys):
+            ids = last + 1 + np.arange(len(keys))
+        else:
+            find = "SELECT id FROM requests WHERE key = ?"
+            ids = np.array([self.base.execute(find, (key,)).fetchone()[0] for key in keys], np.int64)
+        _, first = np.unique(ids, return_index=True)
+        first = first[ids[first] > last]
+        for code, adapter in enumerate(adapters.dictionary.to_pylist()):
+            own = first[batches[first] == batch + code]
+            if len(own):
+                texts = requests.take(int_array(own)).append_column("id", int_array(ids[own]))
+                row = (batch + code, adapter, int(ids[own[0]]), int(ids[own[-1]]), pack(texts))
+                self.base.execute("INSERT INTO texts VALUES (?, ?, ?, ?, ?)", row)
+        return ids
 
     @cached_property
     def adapters(self) -> list[str]:
@@ -235,66 +253,57 @@ class ResultStore:
     @cached_property
     def num_problems(self) -> int:
         """Number of problems."""
-        return self._count("SELECT ifnull(max(problem) + 1, 0) FROM spans")
+        return self._count("SELECT max(problem) + 1 FROM spans")
 
     @cached_property
     def num_repeated(self) -> int:
         """Number of requests that need no evaluation of their own: another problem makes the same one."""
-        return self._count("SELECT ifnull(sum(count), 0) FROM spans") - self.num_requests
+        return self._count("SELECT sum(count) FROM spans") - self.num_requests
 
-    def _count(self, sql: str, *values: object) -> int:
-        return int(self.execute(sql, *values).fetchone()[0])
+    def _count(self, sql: str) -> int:
+        return int(self.execute(sql).fetchone()[0] or 0)
 
-    def batches(self, adapter: str) -> list[int]:
-        """Return the numbers of the batches of an adapter's requests."""
-        found = self.execute("SELECT batch FROM texts WHERE adapter = ? ORDER BY batch", adapter)
-        return [batch for (batch,) in found]
+    def requests(self, adapter: str, sql: str) -> Iterator[pa.Table]:
+        """Yield requests to an adapter, about ``BATCH`` at once: what they are, and what a query finds of them.
 
-    def span(self, batch: int) -> tuple[int, int]:
-        """Return the id of a batch's first request, and the one behind its last."""
-        return batch * plan.BATCH, (batch + 1) * plan.BATCH
-
-    def batch_of(self, request: int) -> int:
-        """Return the number of a request's batch."""
-        return request // plan.BATCH
-
-    def batch(self, batch: int) -> RequestBatch:
-        """Return a batch of requests."""
-        adapter, packed = self.execute("SELECT adapter, requests FROM texts WHERE batch = ?", batch).fetchone()
-        return RequestBatch(adapter, batch * plan.BATCH, unpack(packed))
+        Args:
+            adapter: the adapter.
+            sql: finds ``id`` and more in ``own``, the table requests with those of one batch alone.
+        """
+        tables: list[pa.Table] = []
+        batches = self.execute("SELECT batch, first, last FROM texts WHERE adapter = ? ORDER BY batch", adapter)
+        for batch in batches.fetchall():
+            found = self.table(f"{OWN} {sql}", *batch)
+            if not len(found):
+                continue
+            [(packed,)] = self.execute("SELECT requests FROM texts WHERE batch = ?", batch[0])
+            texts = unpack(packed)
+            rows = np.searchsorted(texts.column("id"), found.column("id"))
+            asked = texts.drop_columns("id").take(int_array(rows))
+            tables.append(pa.table([*found.columns, *asked.columns], [*found.column_names, *asked.column_names]))
+            if sum(map(len, tables)) >= BATCH:
+                yield pa.concat_tables(tables, promote_options="permissive")
+                tables = []
+        if tables:
+            yield pa.concat_tables(tables, promote_options="permissive")
 
     def problems(self) -> Iterator[tuple[int, pa.Table]]:
         """Yield the number of a problem, and what it and those that follow are, with the columns ``PROBLEMS``."""
-        for batch, packed in self.execute("SELECT batch, problems FROM problems ORDER BY batch"):
-            yield batch * plan.BATCH, unpack(packed)
+        for first, packed in self.execute("SELECT first, problems FROM problems ORDER BY first"):
+            yield first, unpack(packed)
 
-    def problems_at(self, places: I64) -> pa.Table:
-        """Return what some problems are, by their numbers, ascending."""
-        found = [PROBLEMS.empty_table()]
-        for batch in np.unique(places // plan.BATCH).tolist():
-            (packed,) = self.execute("SELECT problems FROM problems WHERE batch = ?", batch).fetchone()
-            found.append(unpack(packed).take(int_array(places[places // plan.BATCH == batch] - batch * plan.BATCH)))
-        return pa.concat_tables(found)
+    def problems_at(self, numbers: I64) -> pa.Table:
+        """Return what some problems are, by their numbers."""
+        firsts = np.array(self.execute("SELECT first FROM problems ORDER BY first").fetchall()).ravel()
+        batches = np.searchsorted(firsts, numbers, side="right") - 1
+        order, found = np.argsort(batches, kind="stable"), []
+        for batch in np.unique(batches).tolist():
+            first = int(firsts[batch])
+            [(packed,)] = self.execute("SELECT problems FROM problems WHERE first = ?", first)
+            found.append(unpack(packed).take(int_array(numbers[batches == batch] - first)))
+        return pa.concat_tables(found).take(int_array(np.argsort(order)))
 
     # What is known
-
-    def unanswered(self, batch: int) -> list[int]:
-        """Return the ids of a batch's requests that have no answer yet."""
-        sql = "SELECT id FROM requests WHERE id >= ? AND id < ? AND correct IS NULL"
-        return [id for (id,) in self.execute(sql, *self.span(batch))]
-
-    def proved(self, batch: RequestBatch) -> dict[int, int]:
-        """Return how many tokens of the right answer are proved, of a batch's requests that fail behind them."""
-        sql = "SELECT id, first_wrong_token FROM requests WHERE id >= ? AND id < ? AND first_wrong_token > 0"
-        return dict(self.execute(sql, *self.span(self.batch_of(batch.first))))
-
-    def first_wrong(self) -> list[int]:
-        """Return the requests to decode next, of each problem whose first wrong one is not known.
-
-        A request that fails the forward pass can still be right, in another tokenisation or up to white space at its
-        ends; then the next one counts.
-        """
-        return [id for (id,) in self.execute(FIRST_WRONG)]
 
     def record_score(self, request: int, score: Score) -> None:
         """Take what a forward pass found."""
@@ -337,12 +346,8 @@ class ResultStore:
     def counts(self) -> tuple[int, int, int]:
         """Return how many requests are answered, how many of them right, and their tokens."""
         found = self.execute("SELECT count(correct), ifnull(sum(correct), 0), ifnull(sum(tokens), 0) FROM requests")
-        known, right, tokens = found.fetchone()
-        return known, right, tokens
-
-    def count(self, flag: str) -> int:
-        """Return of how many requests a flag, ``near_tie`` or ``merges``, is set."""
-        return self._count(f"SELECT count(*) FROM requests WHERE {flag}")
+        answered, correct, tokens = found.fetchone()
+        return answered, correct, tokens
 
     def answer(self, request: int) -> tuple[bool, Generation] | None:
         """Return whether the decoded answer to a request is right, and the answer; None where there is none."""
@@ -370,3 +375,24 @@ class ResultStore:
         for line in TAKEN:
             self.execute(line)
         self.execute("COMMIT")
+
+
+def keys_of(requests: pa.Table) -> list[bytes]:
+    """Return a 128-bit hash of each request's adapter, prompt and right answer."""
+    texts = pc.binary_join_element_wise(*(requests.column(name) for name in ("adapter", "prompt", "completion")), "\0")
+    column = pl.Series(texts)
+    both = np.stack([column.hash(seed).to_numpy() for seed in (1, 2)], axis=1).tobytes()
+    return [both[start : start + 16] for start in range(0, len(both), 16)]
+
+
+def pack(table: pa.Table) -> bytes:
+    """Return a table as compressed bytes."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(table.combine_chunks())
+    return bytes(sink.getvalue())
+
+
+def unpack(packed: bytes) -> pa.Table:
+    """Return a table from its compressed bytes."""
+    return pa.ipc.open_stream(packed).read_all()

@@ -2,22 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
 
+from ..tm.machine import HALT
 from .calls import Backend, GenerateRequest, Generation
-from .problems import WALKED, Problems, Walk, walk, whole_runs
+from .problems import WALKED, aligner, executor, whole_runs
 from .results import ResultStore
 from .score import Progress, Rank
 
 AT_ONCE = 100_000  # requests of the problems in lock-step: their right answers are held in memory
-# Problems whose end is not known, and how many requests a perfect model is asked.
+# Problems whose end is not known.
 OPEN = """
-SELECT problem, sum(count) FROM spans WHERE problem >= ? AND problem < ? AND problem NOT IN (SELECT problem FROM finals)
-GROUP BY problem ORDER BY problem
+SELECT DISTINCT problem FROM spans WHERE problem >= ? AND problem < ? AND problem NOT IN (SELECT problem FROM finals)
 """
+Walk = Generator[tuple[str, str], str, str | None]  # asks (adapter, prompt), is sent the answer, returns the last text
+
+
+def walk(task: str, mode: str, prompt: str) -> Walk:
+    """Run a problem on whatever a model answers: each step is asked about the model's own text.
+
+    Args:
+        task: the task.
+        mode: executor (``prompt`` is the initial entry) or process (it is the raw question).
+        prompt: the first prompt.
+
+    Returns:
+        The last text, or None where an answer could not be continued.
+    """
+    if mode == "executor":
+        return (yield from _run_machine(task, prompt))
+    entry = yield aligner(task), prompt
+    halted = yield from _run_machine(task, entry)
+    return None if halted is None else (yield aligner(task), halted)
+
+
+def _run_machine(task: str, entry: str) -> Walk:
+    """Run one machine from an entry to its halting entry; the caller bounds how often it is asked."""
+    while True:
+        answer = yield executor(task), entry
+        lines = answer.split("\n")
+        if len(lines) < 2:
+            return None
+        if lines[1] == HALT:
+            return answer
+        if "[CALL]" not in lines[1]:
+            entry = answer
+            continue
+        called = lines[2].partition(",")[0].lower() if len(lines) == 4 else ""
+        if not called:
+            return None
+        halted = yield from _run_machine(called, f"{lines[2]}\n{lines[3]}\n")
+        if halted is None:
+            return None
+        entry = f"{lines[0]}\n{lines[1]}\n{halted.removesuffix(chr(10))}\n"
 
 
 @dataclass
@@ -28,7 +68,6 @@ class _Run:
         requests: ids of the requests that a perfect model is asked.
         completions: the right answers to them.
         walk: what turns answers into questions.
-        longest: the longest of the right answers.
         ask: adapter and prompt of the next question; None at the end.
     """
 
@@ -36,8 +75,7 @@ class _Run:
     requests: list[int]
     completions: list[str]
     walk: Walk
-    longest: str
-    ask: tuple[str, str] | None = None
+    ask: tuple[str, str] | None
     asked: int = 0
     on_track: bool = True
     final: str | None = None
@@ -49,8 +87,8 @@ class _Run:
 
     def feed(self, answer: Generation) -> None:
         """Take the answer to the last question."""
-        right = self.completions[self.asked] if self.on_track else None
-        self.on_track &= answer.ended and answer.text == right
+        expected = self.completions[self.asked] if self.on_track else None
+        self.on_track &= answer.ended and answer.text == expected
         self.asked += 1
         self.ask = None
         if not answer.ended or self.asked > 2 * len(self.requests) + 8:  # it rambles, or goes round in circles
@@ -61,6 +99,18 @@ class _Run:
             self.final = end.value
         except RecursionError:  # calls within calls, without end
             pass
+
+    def catch_up(self, store: ResultStore, answers: dict[tuple[str, str], Generation]) -> None:
+        """Take the answers that are known already, until it asks something new or ends."""
+        while self.ask is not None:
+            request = self.request
+            if request is None and self.ask in answers:
+                self.feed(answers[self.ask])
+            elif request is not None and (known := store.answer(request)) is not None:
+                correct, answer = known
+                self.feed(Generation(self.completions[self.asked], True) if correct else answer)
+            else:
+                return
 
 
 def roll_out(store: ResultStore, backend: Backend, *, rank: Rank, progress: Progress) -> None:
@@ -75,63 +125,43 @@ def roll_out(store: ResultStore, backend: Backend, *, rank: Rank, progress: Prog
         rank: this process.
         progress: called after every batch.
     """
-    for problems in _groups(store, rank):
-        runs = _begun(store, problems)
-        _lock_step(store, backend, runs, progress)
-        store.commit([(run.problem, run.final == run.completions[-1]) for run in runs])
+    runs: list[_Run] = []
+    held = 0
+    for run in _open_runs(store, rank):
+        runs.append(run)
+        held += len(run.requests)
+        if held >= AT_ONCE:
+            _lock_step(store, backend, runs, progress)
+            runs, held = [], 0
+    _lock_step(store, backend, runs, progress)
 
 
-def _groups(store: ResultStore, rank: Rank) -> Iterator[dict[int, pa.Table]]:
-    """Yield the problems to roll out, some at once, by their numbers."""
-    group: dict[int, pa.Table] = {}
-    total = 0
-    for first, table in store.problems():
-        walked = {first + row for row, mode in enumerate(table.column("mode").to_pylist()) if mode in WALKED}
-        if not walked:
+def _open_runs(store: ResultStore, rank: Rank) -> Iterator[_Run]:
+    """Yield the runs whose ends are not known, each with its first question."""
+    for first, table in store.problems():  # each of one task and mode
+        task, mode, split = (table.column(name)[0].as_py() for name in ("task", "mode", "split"))
+        found = store.execute(f"{OPEN} AND {rank.own('problem')}", first, first + len(table))
+        numbers = [problem for (problem,) in found]
+        if mode not in WALKED or not numbers:
             continue
-        for problem, count in store.execute(OPEN, first, first + len(table)).fetchall():
-            if problem in walked and rank.own([problem]):
-                group[problem] = table.slice(problem - first, 1)
-                total += count
-                if total >= AT_ONCE:
-                    yield group
-                    group, total = {}, 0
-    if group:
-        yield group
-
-
-def _begun(store: ResultStore, problems: dict[int, pa.Table]) -> list[_Run]:
-    """Return the runs of some problems, each with its first question."""
-    rows = pa.concat_tables(problems.values())
-    jobs = zip(*(rows.column(name).to_pylist() for name in ("task", "mode", "split")), strict=True)
-    places: dict[tuple[str, str, str], list[int]] = {}
-    for row, job in enumerate(jobs):
-        places.setdefault(job, []).append(row)
-    numbers, runs = list(problems), []
-    for (task, mode, split), own in places.items():
-        number = (numbers[row] for row in own)
-        for some in whole_runs(task, mode, split, rows.take(pa.array(own))):
-            runs += [_begin(store, next(number), some, row, task, mode) for row in range(len(some))]
-    return sorted(runs, key=lambda run: run.problem)
-
-
-def _begin(store: ResultStore, problem: int, some: Problems, row: int, task: str, mode: str) -> _Run:
-    steps = some.requests.take(pa.array(some.steps[some.starts[row] : some.starts[row + 1]]))
-    completions = steps.column("completion").to_pylist()
-    found = store.execute("SELECT id FROM steps WHERE problem = ? ORDER BY step", problem)
-    walking = walk(task, mode, steps.column("prompt")[0].as_py())
-    run = _Run(problem, [request for (request,) in found], completions, walking, max(completions, key=len))
-    run.ask = next(run.walk)
-    return run
+        rows = table.take(pa.array([problem - first for problem in numbers]))
+        number = iter(numbers)
+        for some in whole_runs(task, mode, split, rows):
+            for start, end in zip(some.starts, some.starts[1:], strict=False):
+                steps, problem = some.requests.take(pa.array(some.steps[start:end])), next(number)
+                asked = store.execute("SELECT id FROM steps WHERE problem = ? ORDER BY step", problem)
+                walking = walk(task, mode, steps.column("prompt")[0].as_py())
+                completions = steps.column("completion").to_pylist()
+                yield _Run(problem, [id for (id,) in asked], completions, walking, next(walking))
 
 
 def _lock_step(store: ResultStore, backend: Backend, runs: list[_Run], progress: Progress) -> None:
     """Roll out some problems to their ends."""
-    given: dict[tuple[str, str], Generation] = {}
+    answers: dict[tuple[str, str], Generation] = {}
     waiting = runs
     while waiting:
         for run in waiting:
-            _catch_up(run, store, given)
+            run.catch_up(store, answers)
         # A model's own text may call a machine whose adapter there is not.
         waiting = [run for run in waiting if run.ask is not None and run.ask[0] in store.adapters]
         for adapter, asks in _questions(waiting).items():
@@ -140,11 +170,12 @@ def _lock_step(store: ResultStore, backend: Backend, runs: list[_Run], progress:
                 for index, answer in results:
                     prompt, request = keys[index]
                     if request is None:
-                        given[adapter, prompt] = answer
+                        answers[adapter, prompt] = answer
                     else:
                         store.record_generation(request, asks[prompt, request].expected, answer, rolled_out=True)
                 store.save()
                 progress(store)
+    store.commit([(run.problem, run.final == run.completions[-1]) for run in runs])
 
 
 def _questions(runs: list[_Run]) -> dict[str, dict[tuple[str, int | None], GenerateRequest]]:
@@ -160,19 +191,8 @@ def _questions(runs: list[_Run]) -> dict[str, dict[tuple[str, int | None], Gener
         asks = questions.setdefault(adapter, {})
         if request is not None:
             asks[prompt, request] = GenerateRequest(prompt, run.completions[run.asked])
-        elif (prompt, None) not in asks or len(asks[prompt, None].expected) < len(prompt + run.longest):
-            asks[prompt, None] = GenerateRequest(prompt, prompt + run.longest, certain=False)
+            continue
+        length_like = prompt + max(run.completions, key=len)
+        if (prompt, None) not in asks or len(asks[prompt, None].expected) < len(length_like):
+            asks[prompt, None] = GenerateRequest(prompt, length_like, certain=False)
     return questions
-
-
-def _catch_up(run: _Run, store: ResultStore, given: dict[tuple[str, str], Generation]) -> None:
-    """Feed a run the answers that are known already, until it asks something new or ends."""
-    while run.ask is not None:
-        request = run.request
-        if request is None and run.ask in given:
-            run.feed(given[run.ask])
-        elif request is not None and (found := store.answer(request)) is not None:
-            correct, answer = found
-            run.feed(Generation(run.completions[run.asked], True) if correct else answer)
-        else:
-            return

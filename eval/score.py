@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from .calls import Backend, GenerateRequest
-from .results import RequestBatch, ResultStore, file_name
+import pyarrow as pa
+
+from .calls import Backend, GenerateRequest, ScoreRequest
+from .results import ResultStore, file_name
 
 Progress = Callable[[ResultStore], None]
+# A problem's requests that failed the forward pass or had none, in windows of 1, 2, 4 ... of them: of the first window
+# with one that is wrong still, those that are not decoded. What is decoded in the end depends on no stop or process.
+# A request that fails the forward pass can still be right, in another tokenisation or up to white space at its ends.
+_WINDOW = " ".join(f"WHEN place < {2 << window} THEN {window}" for window in range(40))
+FIRST_WRONG = f"""
+INSERT INTO first_wrong WITH numbered AS (
+    SELECT problem, id, decoded IS 1 AS decoded, stripped IS NOT 1 AS wrong,
+        row_number() OVER (PARTITION BY problem ORDER BY step) AS place
+    FROM steps WHERE failed IS NOT 0
+), windows AS (SELECT *, CASE {_WINDOW} END AS window FROM numbered)
+SELECT DISTINCT id FROM windows
+JOIN (SELECT problem, min(window) AS window FROM windows WHERE wrong GROUP BY problem) USING (problem, window)
+WHERE NOT decoded
+"""
 
 
 @dataclass(frozen=True)
@@ -25,9 +41,9 @@ class Rank:
     world_size: int = 1
     wait: Callable[[], None] = lambda: None
 
-    def own(self, ids: Sequence[int]) -> list[int]:
-        """Return the requests, or problems, that are this process' to do."""
-        return [id for id in ids if id % self.world_size == self.rank]
+    def own(self, column: str) -> str:
+        """Return the condition, in SQL, that a request or problem is this process' to do."""
+        return f"{column} % {self.world_size} = {self.rank}"
 
     def meet(self, store: ResultStore) -> None:
         """Wait for the other processes, and take what they know."""
@@ -52,23 +68,13 @@ def evaluate(store: ResultStore, backend: Backend, *, verify: bool, rank: Rank, 
         rank: this process.
         progress: called after every batch.
     """
+    unanswered = f"SELECT id, 0 AS given FROM own WHERE correct IS NULL AND {rank.own('id')}"
     for adapter in store.adapters:
-        for number in store.batches(adapter):
-            ids = rank.own(store.unanswered(number))
-            if not ids:
-                continue
-            batch = store.batch(number)
-            if not verify:
-                decode(store, backend, batch, ids, progress)
-                continue
-            calls = batch.calls(ids)
-            for results in backend.verify_batches(adapter, calls):
-                for index, score in results:
-                    store.record_score(ids[index], score)
-                    if score.answer is not None:
-                        store.record_generation(ids[index], calls[index].completion, score.answer)
-                store.save()
-                progress(store)
+        for requests in store.requests(adapter, unanswered):
+            if verify:
+                _score(store, backend, adapter, requests, progress)
+            else:
+                _decode(store, backend, adapter, requests, progress)
     if verify:
         decode_first_wrong(store, backend, rank, progress)
 
@@ -77,24 +83,42 @@ def decode_first_wrong(store: ResultStore, backend: Backend, rank: Rank, progres
     """Decode, of each problem, the first request that fails, and those before it that fail by white space alone."""
     while True:
         rank.meet(store)
-        ids = store.first_wrong()
-        if not ids:
+        store.execute("CREATE TEMP TABLE IF NOT EXISTS first_wrong (request INTEGER PRIMARY KEY)")
+        store.execute("DELETE FROM first_wrong")
+        if not store.execute(FIRST_WRONG).rowcount:
             return
-        mine: dict[int, list[int]] = {}
-        for id in rank.own(ids):
-            mine.setdefault(store.batch_of(id), []).append(id)
-        for number in (number for adapter in store.adapters for number in store.batches(adapter) if number in mine):
-            decode(store, backend, store.batch(number), mine[number], progress)
+        # Decoding begins behind the tokens that a forward pass has proved.
+        given = "SELECT id, ifnull(first_wrong_token, 0) AS given FROM own"
+        for adapter in store.adapters:
+            own = f"{given} WHERE id IN (SELECT request FROM first_wrong) AND {rank.own('id')}"
+            for requests in store.requests(adapter, own):
+                _decode(store, backend, adapter, requests, progress)
 
 
-def decode(store: ResultStore, backend: Backend, batch: RequestBatch, ids: list[int], progress: Progress) -> None:
-    """Decode the answers to some requests of a batch, from behind the tokens that a forward pass has proved."""
-    calls, proved = batch.calls(ids), store.proved(batch)
-    asks = [
-        GenerateRequest(call.prompt, call.completion, proved.get(id, 0)) for id, call in zip(ids, calls, strict=True)
-    ]
-    for results in backend.decode_batches(batch.adapter, asks):
-        for index, answer in results:
-            store.record_generation(ids[index], calls[index].completion, answer)
+def _score(store: ResultStore, backend: Backend, adapter: str, requests: pa.Table, progress: Progress) -> None:
+    ids, calls = requests.column("id").to_pylist(), calls_of(adapter, requests)
+    for results in backend.verify_batches(adapter, calls):
+        for index, score in results:
+            store.record_score(ids[index], score)
+            if score.answer is not None:
+                store.record_generation(ids[index], calls[index].completion, score.answer)
         store.save()
         progress(store)
+
+
+def _decode(store: ResultStore, backend: Backend, adapter: str, requests: pa.Table, progress: Progress) -> None:
+    ids, prompts, completions, given = (
+        requests.column(name).to_pylist() for name in ("id", "prompt", "completion", "given")
+    )
+    asks = [GenerateRequest(*ask) for ask in zip(prompts, completions, given, strict=True)]
+    for results in backend.decode_batches(adapter, asks):
+        for index, answer in results:
+            store.record_generation(ids[index], completions[index], answer)
+        store.save()
+        progress(store)
+
+
+def calls_of(adapter: str, requests: pa.Table) -> list[ScoreRequest]:
+    """Return requests as a backend is asked them."""
+    texts = (requests.column(name).to_pylist() for name in ("prompt", "completion"))
+    return [ScoreRequest(adapter, prompt, completion) for prompt, completion in zip(*texts, strict=True)]

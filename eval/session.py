@@ -38,6 +38,7 @@ VERSION = 2  # of the rules of judging; changes the id of every run
 IDENTIFYING = ("alone", "strategy", "backend", "endpoint", "template", "joined", "near_ties")  # settings, beside others
 WORK = ".work"  # under the results folder: what unfinished runs know so far
 OLD = ("agenda", "kept")  # where earlier versions put that
+DOUBTS = "SELECT count(*) FILTER (WHERE near_tie), count(*) FILTER (WHERE merges) FROM requests"
 EVERY = 10.0  # seconds between notes of the time spent
 
 
@@ -272,7 +273,7 @@ def run(
         return None
     check_unchanged(session, store)
     calls, right, tokens = store.counts()
-    doubts = {"near_ties": store.count("near_tie"), "merged_borders": store.count("merges")}
+    doubts = dict(zip(("near_ties", "merged_borders"), store.execute(DOUBTS).fetchone(), strict=True))
     accuracy = write_tables(session.tables, store, session.folder)
     seconds = before + time.monotonic() - began
     row |= {"calls": calls, "tokens": tokens or None, "seconds": seconds, "calls_per_second": calls / seconds, **doubts}

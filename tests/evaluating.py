@@ -17,7 +17,7 @@ from caef_data.eval.calls import Backend, GenerateRequest, Generation, Score, Sc
 from caef_data.eval.problems import MODES, Problems, executor, operands_of, read_problems
 from caef_data.eval.results import ResultStore, file_name
 from caef_data.eval.rollout import roll_out
-from caef_data.eval.score import Rank, decode_first_wrong, evaluate
+from caef_data.eval.score import Rank, calls_of, decode_first_wrong, evaluate
 from caef_data.eval.session import Session, opened, plan, run
 from caef_data.eval.settings import EvalSettings
 from caef_data.pipelines.build import build
@@ -146,15 +146,15 @@ class Judged:
         sql = (
             "SELECT ifnull(correct, -1) AS correct, ifnull(stripped, 0) AS stripped, ifnull(decoded, 0) AS decoded,"
             " ifnull(first_wrong_token, -1) AS at, ifnull(tokens, 0) AS tokens, text,"
-            " ifnull(completion_tokens, 0) AS completion_tokens FROM requests ORDER BY number"
+            " ifnull(completion_tokens, 0) AS completion_tokens FROM requests ORDER BY id"
         )
-        found = store.columns(sql)
+        found = store.table(sql).to_pydict()
         names = ("correct", "stripped", "decoded", "at", "tokens", "completion_tokens")
         self.correct, self.stripped, self.decoded, self.at, self.tokens, self.completion_tokens = (
             np.array(found[name]) for name in names
         )
         self.texts = {number: text for number, text in enumerate(found["text"]) if text is not None}
-        steps = store.columns("SELECT problem, number FROM steps ORDER BY problem, step")
+        steps = store.table("SELECT problem, id - 1 AS number FROM steps ORDER BY problem, step").to_pydict()
         self.flat = np.array(steps["number"])
         self.starts = np.append(0, np.cumsum(np.bincount(steps["problem"])))
         self.problems = pa.concat_tables(table for _, table in store.problems())
@@ -207,8 +207,8 @@ def model_of(session: Session, say: Any = lambda line: None) -> Callable[[Result
 
 def requests_of(store: ResultStore) -> list[ScoreRequest]:
     """Return all requests, adapter by adapter."""
-    batches = [store.batch(number) for adapter in store.adapters for number in store.batches(adapter)]
-    return [call for batch in batches for call in batch.calls(range(batch.first, batch.first + len(batch.table)))]
+    parts = ((adapter, part) for adapter in store.adapters for part in store.requests(adapter, "SELECT id FROM own"))
+    return [call for adapter, part in parts for call in calls_of(adapter, part)]
 
 
 def tables_of(session: Session) -> dict[str, list[dict[str, Any]]]:

@@ -13,11 +13,12 @@ import pytest
 
 from caef_data import tm
 from caef_data.errors import UserError
-from caef_data.eval import plan as plan_module
 from caef_data.eval import problems as problems_module
+from caef_data.eval import results as results_module
 from caef_data.eval.backends.oracle import OracleBackend
 from caef_data.eval.calls import GenerateRequest, Generation, Score, ScoreRequest
-from caef_data.eval.problems import MODES, RAW, Problems, walk, whole_runs
+from caef_data.eval.problems import MODES, RAW, Problems, whole_runs
+from caef_data.eval.rollout import walk
 from caef_data.eval.session import prepare
 from caef_data.pipelines.folder import Folder
 from caef_data.tests.commands import call
@@ -44,7 +45,7 @@ def test_tables_do_not_depend_on_how_many_calls_are_held_at_once(
 ) -> None:
     whole = prepare(settings(data, tmp_path / "whole", limit=8, strategy=strategy))
     finish(whole, Counting())
-    monkeypatch.setattr(plan_module, "BATCH", 30)  # as an evaluation of many thousand problems: many batches
+    monkeypatch.setattr(results_module, "BATCH", 30)  # as an evaluation of many thousand problems: many batches
     monkeypatch.setattr(problems_module, "TOGETHER", 100)
     parts = prepare(settings(data, tmp_path / "parts", limit=8, strategy=strategy))
     finish(parts, Counting())

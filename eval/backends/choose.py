@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ...errors import UserError, quoted
 from ..calls import BASE, Backend, ScoreRequest
 from ..results import ResultStore
+from ..score import calls_of
 from ..settings import EvalSettings
 
 if TYPE_CHECKING:
@@ -94,15 +95,15 @@ def _check_tokens(tokens: Mapping[str, Tokens], calls: Mapping[str, list[ScoreRe
 
 def sample(store: ResultStore, adapter: str) -> Iterator[ScoreRequest]:
     """Yield calls of an adapter, of every machine state."""
-    batches = store.batches(adapter)
-    for place in sorted({at * (len(batches) - 1) // (BATCHES - 1) for at in range(BATCHES)}):
-        batch = store.batch(batches[place])
-        kinds, states, prompts = (batch.table.column(name).to_pylist() for name in ("kind", "state", "prompt"))
+    batches = [batch for (batch,) in store.execute("SELECT batch FROM texts WHERE adapter = ? ORDER BY batch", adapter)]
+    chosen = {batches[place * (len(batches) - 1) // (BATCHES - 1)] for place in range(BATCHES)}
+    for requests in store.requests(adapter, f"SELECT id FROM own WHERE batch IN ({', '.join(map(str, chosen))})"):
+        kinds, states, prompts = (requests.column(name).to_pylist() for name in ("kind", "state", "prompt"))
         places = range(len(prompts))
         of_states = dict(zip(zip(kinds, states, strict=True), places, strict=True))
-        longest = max(places, key=lambda at: len(prompts[at]))
-        chosen = sorted({longest, *of_states.values(), *places[:: max(1, len(places) // SAMPLES)]})
-        yield from batch.calls([batch.first + at for at in chosen])
+        longest = max(places, key=lambda place: len(prompts[place]))
+        rows = sorted({longest, *of_states.values(), *places[:: max(1, len(places) // SAMPLES)]})
+        yield from calls_of(adapter, requests.take(rows))
 
 
 def check_spelling(tokens: Tokens, calls: Iterable[ScoreRequest]) -> None:
