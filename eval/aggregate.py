@@ -31,12 +31,12 @@ OUTCOMES = (
     "CREATE INDEX failed ON outcomes (request) WHERE request IS NOT NULL",
 )
 CALLS = """
-SELECT id, id - 1 AS call, correct, tokens, completion_tokens,
+SELECT id, number AS call, correct, tokens, completion_tokens,
     iif(correct, NULL, first_wrong_token) AS first_wrong_token, margin, decoded, near_tie, text
 FROM own WHERE correct IS NOT NULL
 """
 FAILURES = """
-SELECT problem, id, step, num_calls, id - 1 AS call, text, first_wrong_token
+SELECT problem, id, step, num_calls, number AS call, text, first_wrong_token
 FROM own JOIN outcomes ON request = id ORDER BY problem
 """
 JUDGED = """

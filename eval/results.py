@@ -1,8 +1,9 @@
 """What an evaluation has to do and what it knows so far, in one SQLite file: problems, requests, answers.
 
-    requests  one row a distinct request, numbered as they are first made; what the model answered, null until it has
+    requests  one row a distinct request, with its ``number`` in the order in which they are first made; what the model
+              answered, null until it has
     steps     which request a problem makes in which step; kept as ``spans`` of requests that follow one another
-    texts     in batches, what the requests to an adapter are: ``id`` and the columns ``problems.REQUESTS``
+    texts     in batches to one adapter, what requests are: the columns ``problems.REQUESTS``
     problems  in batches, what problems are: the columns ``problems.PROBLEMS``
     finals    of rollouts: whether a problem's last text was right
 
@@ -28,6 +29,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from ..errors import UserError, printable_path
 from ..tm.columns import I64
@@ -45,10 +47,9 @@ ANSWER = (
     "correct, stripped, failed, decoded, first_wrong_token, margin, tokens, completion_tokens, near_tie, merges, text,"
     " ended"
 )
-# ``key`` tells requests apart while the plan is made; nothing else reads it, so another version may hash otherwise.
 TABLES = (
     """TABLE requests (
-        id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, batch INTEGER NOT NULL,
+        id INTEGER PRIMARY KEY, number INTEGER NOT NULL,
         correct INTEGER, stripped INTEGER, failed INTEGER, decoded INTEGER, first_wrong_token INTEGER, margin REAL,
         tokens INTEGER, completion_tokens INTEGER, near_tie INTEGER, merges INTEGER, text TEXT, ended INTEGER
     )""",
@@ -57,11 +58,11 @@ TABLES = (
     ) WITHOUT ROWID""",
     """VIEW steps AS SELECT problem, step + id - request AS step, requests.*
     FROM spans CROSS JOIN requests WHERE id >= request AND id < request + count""",
-    "TABLE texts (batch INTEGER PRIMARY KEY, adapter TEXT, first INTEGER, last INTEGER, requests BLOB NOT NULL)",
+    "TABLE texts (first INTEGER PRIMARY KEY, adapter TEXT NOT NULL, count INTEGER, requests BLOB NOT NULL)",
     "TABLE problems (first INTEGER PRIMARY KEY, problems BLOB NOT NULL)",
     "TABLE finals (problem INTEGER PRIMARY KEY, correct INTEGER NOT NULL)",
 )
-OWN = "WITH own AS (SELECT * FROM requests WHERE batch = ? AND id BETWEEN ? AND ?)"  # the requests of one batch
+OWN = "WITH own AS (SELECT * FROM requests WHERE id >= ? AND id < ?)"  # the requests of one batch
 SCORED = """
 UPDATE requests SET correct = ?, stripped = ?1, failed = NOT ?1, decoded = 0, first_wrong_token = ?, margin = ?,
     tokens = nullif(?, 0), completion_tokens = nullif(?, 0), near_tie = ?, merges = ?
@@ -182,22 +183,13 @@ class ResultStore:
     # What there is to do
 
     def plan(self, problems: Iterable[Problems]) -> None:
-        """Write down what there is to do, in one step.
-
-        A request that several problems make is written once: LESS_THAN(1,3) is asked once.
-
-        Raises:
-            OSError: the disk is full or cannot be written; nothing is left behind.
-        """
+        """Write down what there is to do, in one step; of a plan that fails nothing is left behind."""
         try:
             with self._errors():
                 self.base.execute("BEGIN EXCLUSIVE")
-                for line in TABLES:
-                    self.base.execute(f"CREATE {line}")
-                first = 0
+                writer = _PlanWriter(self.base)
                 for some in problems:
-                    self._add(some, first)
-                    first += len(some)
+                    writer.add(some)
                 self.base.execute(f"PRAGMA user_version = {VERSION}")
                 self.base.execute("COMMIT")
         except BaseException:
@@ -205,45 +197,10 @@ class ResultStore:
             raise
         self.planned = True
 
-    def _add(self, some: Problems, first: int) -> None:
-        """Write problems, the first of which has this number, and those of their requests that are new."""
-        ids = self._identified(some.requests)[some.steps]
-        begins = np.append(True, np.diff(ids) != 1)
-        begins[some.starts[:-1]] = True
-        places = np.flatnonzero(begins)
-        problem = np.searchsorted(some.starts, places, side="right") - 1
-        spans = (problem + first, places - some.starts[problem], ids[places], np.diff(places, append=len(ids)))
-        rows = zip(*(column.tolist() for column in spans), strict=True)
-        self.base.executemany("INSERT INTO spans VALUES (?, ?, ?, ?)", rows)
-        self.base.execute("INSERT INTO problems VALUES (?, ?)", (first, pack(some.table)))
-
-    def _identified(self, requests: pa.Table) -> I64:
-        """Return the ids of requests; write those that are new."""
-        adapters = requests.column("adapter").combine_chunks().dictionary_encode()
-        last, batch = self._count("SELECT max(id) FROM requests"), self._count("SELECT max(batch) + 1 FROM texts")
-        batches = adapters.indices.to_numpy() + batch
-        keys, before = keys_of(requests), self.base.total_changes
-        rows = zip(keys, batches.tolist(), strict=True)
-        self.base.executemany("INSERT OR IGNORE INTO requests (key, batch) VALUES (?, ?)", rows)
-        if self.base.total_changes - before == len(keys):
-            ids = last + 1 + np.arange(len(keys))
-        else:
-            find = "SELECT id FROM requests WHERE key = ?"
-            ids = np.array([self.base.execute(find, (key,)).fetchone()[0] for key in keys], np.int64)
-        _, first = np.unique(ids, return_index=True)
-        first = first[ids[first] > last]
-        for code, adapter in enumerate(adapters.dictionary.to_pylist()):
-            own = first[batches[first] == batch + code]
-            if len(own):
-                texts = requests.take(int_array(own)).append_column("id", int_array(ids[own]))
-                row = (batch + code, adapter, int(ids[own[0]]), int(ids[own[-1]]), pack(texts))
-                self.base.execute("INSERT INTO texts VALUES (?, ?, ?, ?, ?)", row)
-        return ids
-
     @cached_property
     def adapters(self) -> list[str]:
         """The adapters that are asked, in the order in which they are first needed."""
-        return [name for (name,) in self.execute("SELECT adapter FROM texts GROUP BY adapter ORDER BY min(batch)")]
+        return [name for (name,) in self.execute("SELECT adapter FROM texts GROUP BY adapter ORDER BY min(first)")]
 
     @cached_property
     def num_requests(self) -> int:
@@ -271,15 +228,13 @@ class ResultStore:
             sql: finds ``id`` and more in ``own``, the table requests with those of one batch alone.
         """
         tables: list[pa.Table] = []
-        batches = self.execute("SELECT batch, first, last FROM texts WHERE adapter = ? ORDER BY batch", adapter)
-        for batch in batches.fetchall():
-            found = self.table(f"{OWN} {sql}", *batch)
+        batches = self.execute("SELECT first, first + count FROM texts WHERE adapter = ? ORDER BY first", adapter)
+        for first, end in batches.fetchall():
+            found = self.table(f"{OWN} {sql}", first, end)
             if not len(found):
                 continue
-            [(packed,)] = self.execute("SELECT requests FROM texts WHERE batch = ?", batch[0])
-            texts = unpack(packed)
-            rows = np.searchsorted(texts.column("id"), found.column("id"))
-            asked = texts.drop_columns("id").take(int_array(rows))
+            [(packed,)] = self.execute("SELECT requests FROM texts WHERE first = ?", first)
+            asked = unpack(packed).take(pc.subtract(found.column("id"), first))
             tables.append(pa.table([*found.columns, *asked.columns], [*found.column_names, *asked.column_names]))
             if sum(map(len, tables)) >= BATCH:
                 yield pa.concat_tables(tables, promote_options="permissive")
@@ -356,12 +311,7 @@ class ResultStore:
         return None if found is None else (bool(found[0]), Generation(found[1] or "", bool(found[2])))
 
     def read(self, other: Path, *, held: bool = True) -> None:
-        """Read the answers in another process's file; ``take`` takes them over.
-
-        Args:
-            other: the file.
-            held: the process holds it, and does not write meanwhile.
-        """
+        """Read the answers in another process's file, which it holds and does not write; ``take`` takes them over."""
         self.execute("ATTACH ? AS other", other.absolute().as_uri() + "?immutable=1" * held)
         try:
             for line in NEWS:
@@ -377,12 +327,58 @@ class ResultStore:
         self.execute("COMMIT")
 
 
-def keys_of(requests: pa.Table) -> list[bytes]:
+class _PlanWriter:
+    """Writes problems, and each request once; what tells requests apart it holds in memory, 24 bytes each."""
+
+    def __init__(self, base: sqlite3.Connection) -> None:
+        self.base = base
+        self.num_problems = 0
+        self.keys, self.ids = np.empty(0, "S16"), np.empty(0, np.int64)  # of requests, sorted by key
+        for line in TABLES:
+            base.execute(f"CREATE {line}")
+
+    def add(self, some: Problems) -> None:
+        ids = self._identified(some.requests)[some.steps]
+        begins = np.append(True, np.diff(ids) != 1)
+        begins[some.starts[:-1]] = True
+        places = np.flatnonzero(begins)
+        problem = np.searchsorted(some.starts, places, side="right") - 1
+        steps, counts = places - some.starts[problem], np.diff(places, append=len(ids))
+        self._insert("spans", problem + self.num_problems, steps, ids[places], counts)
+        self.base.execute("INSERT INTO problems VALUES (?, ?)", (self.num_problems, pack(some.table)))
+        self.num_problems += len(some)
+
+    def _identified(self, requests: pa.Table) -> I64:
+        """Return the ids of requests; write those that are new, adapter by adapter."""
+        keys, first, inverse = np.unique(keys_of(requests), return_index=True, return_inverse=True)
+        places = np.searchsorted(self.keys, keys)
+        new = np.flatnonzero(np.append(self.keys, b"")[places] != keys)
+        ids = np.append(self.ids, -1)[places]
+        adapters = requests.column("adapter").combine_chunks().dictionary_encode()
+        codes = adapters.indices.to_numpy()[first[new]]
+        order = np.lexsort([first[new], codes])
+        ids[new[order]] = own = len(self.ids) + np.arange(len(new))
+        self._insert("requests (id, number)", own, len(self.ids) + np.argsort(np.argsort(first[new]))[order])
+        for code, adapter in enumerate(adapters.dictionary.to_pylist()):
+            mine = np.flatnonzero(codes[order] == code)
+            for part in (mine[start : start + BATCH] for start in range(0, len(mine), BATCH)):
+                texts = pack(requests.take(int_array(first[new[order[part]]])))
+                row = (int(own[part[0]]), adapter, len(part), texts)
+                self.base.execute("INSERT INTO texts VALUES (?, ?, ?, ?)", row)
+        self.keys = np.insert(self.keys, places[new], keys[new])
+        self.ids = np.insert(self.ids, places[new], ids[new])
+        return ids[inverse]
+
+    def _insert(self, table: str, *columns: I64) -> None:
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        self.base.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(columns))})", rows)
+
+
+def keys_of(requests: pa.Table) -> NDArray[np.bytes_]:
     """Return a 128-bit hash of each request's adapter, prompt and right answer."""
     texts = pc.binary_join_element_wise(*(requests.column(name) for name in ("adapter", "prompt", "completion")), "\0")
     column = pl.Series(texts)
-    both = np.stack([column.hash(seed).to_numpy() for seed in (1, 2)], axis=1).tobytes()
-    return [both[start : start + 16] for start in range(0, len(both), 16)]
+    return np.stack([column.hash(seed).to_numpy() for seed in (1, 2)], axis=1).view("S16").ravel()
 
 
 def pack(table: pa.Table) -> bytes:

@@ -146,7 +146,7 @@ class Judged:
         sql = (
             "SELECT ifnull(correct, -1) AS correct, ifnull(stripped, 0) AS stripped, ifnull(decoded, 0) AS decoded,"
             " ifnull(first_wrong_token, -1) AS at, ifnull(tokens, 0) AS tokens, text,"
-            " ifnull(completion_tokens, 0) AS completion_tokens FROM requests ORDER BY id"
+            " ifnull(completion_tokens, 0) AS completion_tokens FROM requests ORDER BY number"
         )
         found = store.table(sql).to_pydict()
         names = ("correct", "stripped", "decoded", "at", "tokens", "completion_tokens")
@@ -154,7 +154,7 @@ class Judged:
             np.array(found[name]) for name in names
         )
         self.texts = {number: text for number, text in enumerate(found["text"]) if text is not None}
-        steps = store.table("SELECT problem, id - 1 AS number FROM steps ORDER BY problem, step").to_pydict()
+        steps = store.table("SELECT problem, number FROM steps ORDER BY problem, step").to_pydict()
         self.flat = np.array(steps["number"])
         self.starts = np.append(0, np.cumsum(np.bincount(steps["problem"])))
         self.problems = pa.concat_tables(table for _, table in store.problems())

@@ -95,9 +95,10 @@ def _check_tokens(tokens: Mapping[str, Tokens], calls: Mapping[str, list[ScoreRe
 
 def sample(store: ResultStore, adapter: str) -> Iterator[ScoreRequest]:
     """Yield calls of an adapter, of every machine state."""
-    batches = [batch for (batch,) in store.execute("SELECT batch FROM texts WHERE adapter = ? ORDER BY batch", adapter)]
-    chosen = {batches[place * (len(batches) - 1) // (BATCHES - 1)] for place in range(BATCHES)}
-    for requests in store.requests(adapter, f"SELECT id FROM own WHERE batch IN ({', '.join(map(str, chosen))})"):
+    firsts = [first for (first,) in store.execute("SELECT first FROM texts WHERE adapter = ? ORDER BY first", adapter)]
+    chosen = {firsts[place * (len(firsts) - 1) // (BATCHES - 1)] for place in range(BATCHES)}
+    of_chosen = f"SELECT id FROM own WHERE (SELECT min(id) FROM own) IN ({', '.join(map(str, chosen))})"
+    for requests in store.requests(adapter, of_chosen):
         kinds, states, prompts = (requests.column(name).to_pylist() for name in ("kind", "state", "prompt"))
         places = range(len(prompts))
         of_states = dict(zip(zip(kinds, states, strict=True), places, strict=True))
