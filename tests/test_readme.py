@@ -92,7 +92,7 @@ def test_everything_works_from_top_to_bottom(
 def recipe(target: str, **variables: str) -> list[str]:
     """Return what ``make`` would run for a target where nothing is installed yet."""
     settings = {"VENV": "/nowhere/.venv", **variables}
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "ARGS"))}
     result = subprocess.run(
         ["make", "-n", target, *(f"{name}={value}" for name, value in settings.items())],
         cwd=ROOT,
