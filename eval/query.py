@@ -52,7 +52,7 @@ REFUSED_FUNCTIONS = {"json_serialize_plan", "json_execute_serialized_sql", "writ
 CHUNK = 256  # rows fetched at once
 LESS = "ask for fewer rows (WHERE, LIMIT) or columns, not SELECT *"
 POLL = 0.05  # seconds between looks whether Ctrl-C was pressed
-_EXPLAIN = re.compile(r"\s*EXPLAIN\b(\s+ANALYZE\b)?(\s*\([\w\s,]*\))?", re.IGNORECASE)
+_EXPLAIN = re.compile(r"(\s|--[^\n]*\n)*EXPLAIN\b(\s+ANALYZE\b)?(\s*\([\w\s,]*\))?", re.IGNORECASE)
 _UNKNOWN = re.compile(r'(?:Table with name|Referenced column|have a column named) "?([^\s"]+)')
 _UNREADABLE = re.compile(r"reading the stream registered as '(\w+)' failed")
 
@@ -169,9 +169,9 @@ class Database:
 
     def _check(self, sql: str, kind: str) -> None:
         """Refuse a statement that does more than read the tables."""
-        explain = _EXPLAIN.match(sql) if kind == "EXPLAIN" else None
-        options = "skip_null := true, skip_empty := true, skip_default := true"
+        explain = _EXPLAIN.match(sql) if kind == "EXPLAIN" else None  # a comment in it could hide what is explained
         selected = sql[explain.end() :] if explain else sql
+        options = "skip_null := true, skip_empty := true, skip_default := true"
         row = self.connection.execute(f"SELECT json_serialize_sql(?, {options})", [selected]).fetchone()
         try:
             tree = json.loads(row[0] if row else "", object_hook=partial(_check_node, sql))

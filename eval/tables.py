@@ -9,9 +9,8 @@ import hashlib
 import math
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -42,11 +41,10 @@ def results_folder(name: str | Path) -> Path:
     Raises:
         UserError: its name is no text.
     """
-    try:
-        str(Path(name).absolute()).encode()
-    except UnicodeEncodeError:
+    absolute = str(Path(name).absolute())
+    if absolute.encode(errors="replace").decode() != absolute:
         what = "result tables need a folder whose name is UTF-8 text"
-        raise UserError(what, where=printable_path(name), next_step="choose another one") from None
+        raise UserError(what, where=printable_path(name), next_step="choose another one")
     return Path(name)
 
 
@@ -61,11 +59,7 @@ def run_id(identity: str) -> str:
 
 
 def key_of(request: bytes) -> str:
-    """Return the 128-bit hash that a request has in every run, as 32 hexadecimal digits.
-
-    Args:
-        request: adapter, prompt and right answer, joined by zeros.
-    """
+    """Return the 128-bit hash (hex) that adapter, prompt and right answer, joined by zeros, have in every run."""
     return hashlib.blake2b(request, digest_size=16).hexdigest()
 
 
@@ -80,10 +74,6 @@ class RunTables:
 
     results: Path
     run_id: str
-
-    def __post_init__(self) -> None:
-        if not RUN_ID.fullmatch(self.run_id):
-            raise ValueError(f"not the id of a run: {self.run_id!r}")
 
     def folder(self, table: str) -> Path:
         """Return the folder of the run's parts of a table."""
@@ -210,33 +200,28 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
 
 
 def read_whole(path: Path) -> pa.Table | None:
-    """Return the rows of a Parquet file with checksums; None where there is none, or a damaged one.
-
-    Raises:
-        OSError: the file cannot be read for another reason.
-    """
+    """Return the rows of a Parquet file with checksums; None where there is none, or a damaged one."""
     groups: list[pa.Table] = []
-    whole = count_whole(path, groups) is not None
-    return pa.concat_tables(groups) if whole else None
+    return pa.concat_tables(groups) if count_whole(path, groups.append) is not None else None
 
 
-def count_whole(path: Path, groups: list[pa.Table] | None = None) -> int | None:
+def count_whole(path: Path, take: Callable[[pa.Table], None] = lambda rows: None) -> int | None:
     """Return the number of rows of a Parquet file with checksums; None where there is none, or a damaged one.
 
     Args:
         path: the file.
-        groups: gets the file's row groups, and before them an empty table; without it one is held in memory at once.
+        take: is given one row group after the other, and before them an empty table.
 
     Raises:
         OSError: the file cannot be read for another reason.
     """
     try:
         with open(path, "rb") as source, pq.ParquetFile(source, page_checksum_verification=True) as file:
+            take(file.schema_arrow.empty_table())
             count = 0
-            for rows in chain([file.schema_arrow.empty_table()], map(file.read_row_group, range(file.num_row_groups))):
+            for rows in map(file.read_row_group, range(file.num_row_groups)):
+                take(rows)
                 count += len(rows)
-                if groups is not None:
-                    groups.append(rows)
             # Checksums cover the pages, not what the file says of them: a flipped bit there can make a group empty.
             return count if count == file.metadata.num_rows else None
     except FileNotFoundError:

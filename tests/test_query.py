@@ -137,6 +137,7 @@ def test_the_settings_hold(database: Database) -> None:
     [
         *("FROM runs", "TABLE runs", "VALUES (1), (2)", "SHOW TABLES", "SHOW runs", "DESCRIBE calls", "SUMMARIZE runs"),
         *("DESCRIBE SELECT 1", "EXPLAIN SELECT 1", "EXPLAIN ANALYZE FROM calls", "explain(format json) select 1"),
+        "-- a plan\nEXPLAIN SELECT 1",
         "WITH a AS (SELECT 1 AS i), b AS MATERIALIZED (FROM a) SELECT * FROM b UNION ALL BY NAME FROM a ORDER BY ALL;",
         "WITH RECURSIVE t(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM t WHERE i < 5) SELECT sum(i) FROM t",
         "PIVOT class_accuracy ON task IN ('add', 'sub') USING avg(accuracy) GROUP BY len_a",

@@ -104,15 +104,14 @@ def outcome(run: str, panels: Sequence[Panel]) -> str:
 
 def left_out(report: Report) -> list[tuple[str, str]]:
     """Return which runs are left out and why, each with the command that helps; of unfinished ones the newest few."""
-    told = []
-    if report.older:
-        runs = f"{report.older} older run{'s' * (report.older > 1)}"
-        told.append((f"{runs} left out; name runs with:", "caef-data report --run ID"))
+    num, more, told = report.older, len(report.unfinished[:-FEW]), []
+    if num:
+        told.append((f"{num} older run{'s' * (num > 1)} left out; name runs with:", "caef-data report --run ID"))
     for run in report.unfinished[-FEW:]:
         how = "evaluate anew, by today's rules, with" if run["rules"] is None else "go on with"  # 0.1.0 stopped it
         why = f"1 run left out: {run['run_id'][:8]} is not finished; {how}:"
         told.append((why, suggested(run["command"], "eval", "caef-data eval")))
-    if more := len(report.unfinished[:-FEW]):
+    if more:
         told.append((f"{more} more not finished; list them with:", 'caef-data query "FROM runs"'))
     return told
 

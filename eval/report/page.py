@@ -56,9 +56,8 @@ def report(results: str, runs: Sequence[str], out: str) -> None:
     page = render(read).encode()
     with telling_of_full_disk(printable_path(out), "make room and run the same command again, or choose another --out"):
         put(path, page, f"{os.getpid()}-")
-    size = f"{len(page) / 1e6:.1f} MB" if len(page) >= 1e6 else f"{len(page) / 1e3:.0f} kB"
-    num = len(read.runs)
-    print(f"{printable_path(out)}: {num} run{'s' * (num > 1)}, {len(read.panels)} tasks and modes, {size}")
+    num, panels, size = len(read.runs), len(read.panels), len(page) / 1e6
+    print(f"{printable_path(out)}: {num} run{'s' * (num > 1)}, {panels} tasks and modes, {size:.1f} MB")
     for why, command in left_out(read):
         print(why, command)
     print(f"open it:  {'open' if os.uname().sysname == 'Darwin' else 'xdg-open'} {shell_quoted(out)}")
