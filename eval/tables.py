@@ -49,11 +49,7 @@ def results_folder(name: str | Path) -> Path:
 
 
 def run_id(identity: str) -> str:
-    """Return the id of the run with this identity.
-
-    Sixteen hexadecimal digits, the first one a letter: readers that guess the type of a folder's name take others for
-    numbers.
-    """
+    """Return the id of the run with this identity: 16 hex digits, a letter first, or readers take some for numbers."""
     digest = hashlib.sha256(identity.encode()).hexdigest()
     return "abcdef"[int(digest[16], 16) % 6] + digest[1:16]
 
@@ -65,12 +61,7 @@ def key_of(request: bytes) -> str:
 
 @dataclass(frozen=True)
 class RunTables:
-    """The result tables of one run.
-
-    Args:
-        results: the folder of all results.
-        run_id: 16 hexadecimal digits.
-    """
+    """The result tables of one run, in the folder of all results."""
 
     results: Path
     run_id: str
@@ -88,13 +79,12 @@ class RunTables:
         return sorted(path.stem for path in self.folder(table).glob("[!.]*.parquet"))
 
     def write_part(self, table: str, part: str, chunks: Iterable[Chunk]) -> None:
-        """Write a part in one step; a part of this name is replaced.
+        """Write a part in one step, over one of this name.
 
         Args:
             table: the name of a table.
             part: a file name without its ending.
-            chunks: the rows, some at a time: columns by name, equally long, or Arrow data. Columns left out are null.
-                One chunk is held in memory at once.
+            chunks: the rows, of which one chunk is held in memory at once. Columns left out are null.
 
         Raises:
             KeyError: a chunk has a column that the table has not.
@@ -121,11 +111,7 @@ class RunTables:
         return next(iter(table.to_pylist(maps_as_pydicts="strict")), None) if table is not None else None
 
     def read_finished(self) -> dict[str, Any] | None:
-        """Return the run's row if it is finished and every table is whole; None otherwise.
-
-        A part that is missing leaves too few rows: there is a call and a problem for each that was counted, and a
-        failure for each problem that is not right.
-        """
+        """Return the run's row if it is finished and every table is whole, with all its rows; None otherwise."""
         row, classes = self.read_run(), self.read_classes()
         if row is None or row["status"] != "finished" or classes is None:
             return None
@@ -160,7 +146,7 @@ def part_files(results: Path, table: str) -> list[tuple[str, Path]]:
 
 
 def read_runs(results: Path) -> list[dict[str, Any]]:
-    """Return the rows of the table runs with their ids, finished or not, of any version; the damaged are left out."""
+    """Return the rows of the table runs with their ids, of any version; the damaged are left out."""
     rows = {run: RunTables(results, run).read_run() for run, _ in part_files(results, "runs")}
     return [{"run_id": run, **row} for run, row in rows.items() if row is not None]
 
@@ -186,10 +172,9 @@ def class_accuracy(outcomes: pa.Table | pa.RecordBatchReader, classes: pa.Table 
 
 
 def wilson(correct: int, n: int) -> tuple[float, float]:
-    """Return the 95% Wilson interval of an accuracy; 0 to 1 where n is 0.
+    """Return the 95% Wilson interval of an accuracy, which is good near 0 and 1 and for small n; 0 to 1 where n is 0.
 
-    Of all binomial intervals it behaves best at accuracies near 0 and 1 and for small n. Its ends are 0 and 1 exactly
-    where no problem, or every one, is right; sums of rounded numbers miss that.
+    Its ends are 0 and 1 exactly where no problem, or every one, is right; sums of rounded numbers miss that.
     """
     if not n:
         return 0.0, 1.0
@@ -200,17 +185,15 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
 
 
 def read_whole(path: Path) -> pa.Table | None:
-    """Return the rows of a Parquet file with checksums; None where there is none, or a damaged one."""
+    """Return the rows of a Parquet file; None where there is none, or a damaged one."""
     groups: list[pa.Table] = []
     return pa.concat_tables(groups) if count_whole(path, groups.append) is not None else None
 
 
 def count_whole(path: Path, take: Callable[[pa.Table], None] = lambda rows: None) -> int | None:
-    """Return the number of rows of a Parquet file with checksums; None where there is none, or a damaged one.
+    """Return the number of rows of a Parquet file; None where there is none, or a damaged one.
 
-    Args:
-        path: the file.
-        take: is given one row group after the other, and before them an empty table.
+    ``take`` is given an empty table, and then one row group after the other.
 
     Raises:
         OSError: the file cannot be read for another reason.
