@@ -112,11 +112,7 @@ def find_adapters(
 
 
 def fetch(checkpoint: Checkpoint, *, weights: bool = True, say: Say = lambda line: None) -> Checkpoint:
-    """Return the same checkpoint with the base model on this machine: one on the Hub is downloaded, and checked.
-
-    Raises:
-        UserError: the download fails, or a file is refused.
-    """
+    """Return the same checkpoint with the base model on this machine: one on the Hub is downloaded, and checked."""
     if checkpoint.base_files is None:
         return checkpoint
     wanted = (*WANTED, *([".safetensors"] if weights else []))
@@ -135,11 +131,7 @@ def task_of(name: str) -> str | None:
 
 
 def read_adapter(path: Path) -> Adapter:
-    """Return an adapter whose files are there and can be read.
-
-    Raises:
-        UserError: a file is missing, damaged or of a kind that is not read.
-    """
+    """Return an adapter whose files are there and can be read; else raise ``UserError``."""
     if not (path / WEIGHTS).is_file() and (refusal := pickled(path, printable_path(path.name))):
         raise refusal
     for name in (CONFIG, WEIGHTS):
@@ -173,11 +165,7 @@ def _latest(path: Path) -> Path:
 
 
 def _adapter_folders(root: Path, wanted: Collection[str], modes: Collection[str]) -> dict[str, Path]:
-    """Return the folder of each adapter by its name.
-
-    Raises:
-        UserError: there are none, a folder's name is no task's, or two mean the same.
-    """
+    """Return the folder of each adapter by its name; refuse where there are none, or two mean the same."""
     found: dict[str, Path] = {}
     with readable(root):
         if not root.is_dir():
@@ -199,14 +187,11 @@ def _adapter_folders(root: Path, wanted: Collection[str], modes: Collection[str]
             return found
         if (_latest(root) / CONFIG).is_file():
             return {_name_of(root, wanted, modes): root}
-        inside = [path for path in sorted(root.iterdir()) if any((path / kind).is_dir() for kind in KINDS)]
         raise UserError(
             "there are no adapters in this folder",
             where=printable_path(root),
             allowed=LAYOUT,
-            next_step=f"did you mean --adapters {printable_path(inside[0])}?"
-            if inside
-            else "name another folder with --adapters; a whole model: --model",
+            next_step="name another folder with --adapters; a whole model: --model",
         )
 
 
@@ -301,10 +286,7 @@ def _base_of(adapter: Adapter, root: Path | None) -> Path | HubPlace:
 
 
 def read_base(folder: Path, *, weights: bool = True) -> str:
-    """Look at a base model's folder: configuration, tokenizer and weights are there, and no code is asked for.
-
-    Returns:
-        A hash of them.
+    """Return a hash of a base model's configuration, tokenizer and weights.
 
     Raises:
         UserError: a file is missing, damaged or of a kind that is not read, or names code to run.

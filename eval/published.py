@@ -43,15 +43,7 @@ WHOLE = ["task", "a", "b", "len_a", "len_b", "variant"]  # what is read of a run
 
 
 def raw_files(paths: Iterable[str], split: str, where: str) -> dict[str, tuple[str, str]]:
-    """Find the raw files of a split among paths.
-
-    Args:
-        paths: paths below a folder or repository, with slashes.
-        split: train or test.
-        where: its name, for messages.
-
-    Returns:
-        Their paths, each with its task and split; none where there are no raw files at all.
+    """Return the raw files of a split among the paths below a folder, each with its task and split; maybe none.
 
     Raises:
         UserError: several folders hold such files; or there are some, but none of this split.
@@ -169,11 +161,7 @@ class PublishedFolder(Folder):
         return True  # rows are made from what was read
 
     def open(self, path: str) -> BinaryIO:
-        """Open the rows of a split of a view as a Parquet file.
-
-        Raises:
-            FileNotFoundError: there are none.
-        """
+        """Open the rows of a split of a view as a Parquet file."""
         if path not in self._views:
             raise FileNotFoundError(path)
         task, _, view = path.partition("/")[0].rpartition("-")

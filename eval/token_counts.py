@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -41,47 +40,6 @@ class Source:
     split: str
     rows: int
     batches: Callable[[], Iterator[pa.RecordBatch]]
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Tokens of the rows of one split of a config, of which the first ones are looked at.
-
-    Args:
-        config: its name.
-        split: its name.
-        rows: of the split.
-        lengths: tokens of prompt, completion and end token of each row looked at.
-        digits: of the operands of these rows, in all.
-        unspelled: rows whose text does not come back from its tokens.
-        merged: rows of which tokens would span the border, were prompt and completion tokenised as one text.
-    """
-
-    config: str
-    split: str
-    rows: int
-    lengths: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    digits: int = 0
-    unspelled: int = 0
-    merged: int = 0
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the counts for programs."""
-        counted, tokens = len(self.lengths), int(self.lengths.sum())
-        return {
-            **{name: getattr(self, name) for name in ("config", "split", "rows", "unspelled", "merged")},
-            "counted": counted,
-            "mean": tokens / max(counted, 1),
-            "longest": int(self.lengths.max(initial=0)),
-            "per_digit": tokens / max(self.digits, 1),
-            "over": {str(most): int((self.lengths > most).sum()) for most in LENGTHS},
-        }
-
-
-def _total(counts: Sequence[Counts], rows: int) -> Counts:
-    """Return the counts of the rows of all, so many."""
-    sums = {name: sum(getattr(part, name) for part in counts) for name in ("digits", "unspelled", "merged")}
-    return replace(counts[0], rows=rows, lengths=np.concatenate([part.lengths for part in counts]), **sums)
 
 
 def built(directory: str, configs: Sequence[str], splits: Sequence[str], say: Say) -> list[Source]:
@@ -136,7 +94,9 @@ def planned(declaration: Declaration, configs: Sequence[str], splits: Sequence[s
     ]
 
 
-def count(tokens: Tokens, source: Source, *, stage: str, most: int | None, told: Callable[[int], object]) -> Counts:
+def count(
+    tokens: Tokens, source: Source, *, stage: str, most: int | None, told: Callable[[int], object]
+) -> pl.DataFrame:
     """Count the tokens of rows.
 
     Args:
@@ -145,36 +105,58 @@ def count(tokens: Tokens, source: Source, *, stage: str, most: int | None, told:
         stage: ``first`` puts each row's instruction before its prompt, ``second`` leaves it out.
         most: rows to look at, the first ones, which are a fair sample: rows are shuffled; None for all.
         told: called with the number of rows of each batch counted.
+
+    Returns:
+        Of each row the config and split, ``length``: tokens of prompt, completion and end token; ``digits`` of its
+        operands; ``unspelled``: its text does not come back from its tokens; ``merged``: a token would span the border,
+        were prompt and completion tokenised as one text.
     """
-    counts, left = [Counts(source.config, source.split, source.rows)], source.rows if most is None else most
+    frames, left = [], source.rows if most is None else most
     for whole in source.batches():
         for start in range(0, whole.num_rows if left else 0, BATCH):
             batch = whole.slice(start, min(BATCH, left))
-            counts.append(replace(counts[0], **_counted(tokens, batch, stage)))
+            frames.append(_counted(tokens, batch, stage))
             left -= batch.num_rows
             told(batch.num_rows)
         if not left:
             break
-    return _total(counts, source.rows)
+    return pl.concat(frames).with_columns(config=pl.lit(source.config), split=pl.lit(source.split))
 
 
-def _counted(tokens: Tokens, batch: pa.RecordBatch, stage: str) -> dict[str, Any]:
-    """Return what ``Counts`` tells of a batch."""
-    instructions, questions, answers = (batch.column(name).to_pylist() for name in COLUMNS["first"])
+def _counted(tokens: Tokens, batch: pa.RecordBatch, stage: str) -> pl.DataFrame:
+    instructions, prompts, answers = (batch.column(name).to_pylist() for name in COLUMNS["first"])
     if stage == "first":
-        questions = [first + text for first, text in zip(instructions, questions, strict=True)]
-    spelled = [
-        prompt + completion
-        for prompt, completion in zip(tokens.prompts(questions), tokens.completions(answers), strict=True)
-    ]
-    texts = tokens.decode([row[len(tokens.start) :] for row in spelled])
-    wanted = zip(texts, questions, answers, strict=True)
-    return {
-        "lengths": np.array([len(row) + 1 for row in spelled], np.int64),
-        "digits": sum(int(pa.compute.sum(batch.column(name)).as_py() or 0) for name in ("len_a", "len_b")),
-        "unspelled": sum(text.removeprefix(tokens.lead) != question + answer for text, question, answer in wanted),
-        "merged": sum(tokens.merging(questions, answers)),
-    }
+        prompts = [instruction + prompt for instruction, prompt in zip(instructions, prompts, strict=True)]
+    parts = zip(tokens.prompts(prompts), tokens.completions(answers), strict=True)
+    spelled = [prompt + answer for prompt, answer in parts]
+    back = tokens.decode([row[len(tokens.start) :] for row in spelled])
+    texts = zip(back, prompts, answers, strict=True)
+    digits = pl.DataFrame(batch.select(["len_a", "len_b"])).sum_horizontal()
+    return pl.DataFrame(
+        {
+            "length": pl.Series([len(row) + 1 for row in spelled], dtype=pl.Int32),
+            "digits": digits.cast(pl.Int32),
+            "unspelled": [text.removeprefix(tokens.lead) != prompt + answer for text, prompt, answer in texts],
+            "merged": tokens.merging(prompts, answers),
+        }
+    )
+
+
+def summary(rows: pl.DataFrame, *by: str) -> list[dict[str, Any]]:
+    """Return for each group of rows their number, means, sums, and how many are longer than each of ``LENGTHS``."""
+    length = pl.col("length")
+    return (
+        rows.group_by(by, maintain_order=True)
+        .agg(
+            pl.sum("unspelled", "merged"),
+            counted=pl.len(),
+            mean=length.mean(),
+            longest=length.max(),
+            per_digit=length.sum() / pl.sum("digits"),
+            over=pl.struct((length > most).sum().alias(str(most)) for most in LENGTHS),
+        )
+        .to_dicts()
+    )
 
 
 def print_tokens(
@@ -209,44 +191,43 @@ def print_tokens(
     with Bar(console=log, disable=not log.is_terminal) as bar:
         task = bar.add_task("counting", total=sum(min(part.rows, rows or part.rows) for part in sources))
         advance = partial(bar.advance, task)
-        counts = [count(tokens, part, stage=stage, most=rows, told=advance) for part in sources]
+        rows_counted = pl.concat(count(tokens, part, stage=stage, most=rows, told=advance) for part in sources)
     tape, number = tokens.encode(["".join(f"|{digit}" for digit in DIGITS), DIGITS])
     costs = {"tape": len(tape) / len(DIGITS), "number": len(number) / len(DIGITS)}
     if as_json:
-        told = [entry.as_json() for entry in counts]
-        print(json.dumps({"tokenizer": tokenizer, "stage": stage, "tokens_a_digit": costs, "configs": told}))
+        totals = {(part.config, part.split): part.rows for part in sources}
+        told = summary(rows_counted, "config", "split")
+        configs_json = [{**row, "rows": totals[row["config"], row["split"]]} for row in told]
+        print(json.dumps({"tokenizer": tokenizer, "stage": stage, "tokens_a_digit": costs, "configs": configs_json}))
     else:
-        _print(counts, tokenizer, costs)
+        whole = len(rows_counted) >= sum(part.rows for part in sources)
+        _print(summary(rows_counted, "config"), tokenizer, costs, whole=whole)
 
 
-def _print(counts: Sequence[Counts], tokenizer: str, costs: dict[str, float]) -> None:
+def _print(configs: Sequence[dict[str, Any]], tokenizer: str, costs: dict[str, float], *, whole: bool) -> None:
     """Print a line for each config, its splits together, and what there is to know of all."""
     console = open_console()
-    splits: dict[str, list[Counts]] = {}
-    for entry in counts:
-        splits.setdefault(entry.config, []).append(entry)
-    by_config = {name: _total(parts, sum(part.rows for part in parts)) for name, parts in splits.items()}
-    told = {name: entry.as_json() for name, entry in by_config.items()}
-    lengths = [most for most in LENGTHS if any(entry["over"][str(most)] for entry in told.values())]
-    table = new_table("rows", "mean", "longest", "a digit", *(f">{most:,}" for most in lengths), first=("config",))
-    for name, row in told.items():
-        over = [f"{row['over'][str(most)] / max(row['counted'], 1):.1%}" for most in lengths]
-        mean, longest, per_digit = f"{row['mean']:,.0f}", f"{row['longest']:,}", f"{row['per_digit']:.1f}"
-        table.add_row(name, f"{row['counted']:,}", mean, longest, per_digit, *over)
+    lengths = [most for most in map(str, LENGTHS) if any(row["over"][most] for row in configs)]
+    headings = [f">{int(most):,}" for most in lengths]
+    table = new_table("rows", "mean", "longest", "a digit", *headings, first=("config",))
+    for row in configs:
+        over = [f"{row['over'][most] / row['counted']:.1%}" for most in lengths]
+        mean, per_digit = f"{row['mean']:,.0f}", f"{row['per_digit']:.1f}"
+        table.add_row(row["config"], f"{row['counted']:,}", mean, f"{row['longest']:,}", per_digit, *over)
     print_table(console, table)
     lines = [
         f"tokens of prompt, completion and end token in {printable_path(tokenizer)}:"
         f" a digit costs {costs['tape']:.2f} on a tape, {costs['number']:.2f} in a number"
     ]
-    if any(row["counted"] < row["rows"] for row in told.values()):
+    if not whole:
         lines.append("of a sample of the rows: the longest of all may be longer")
-    unspelled = sum(entry.unspelled for entry in counts)
+    unspelled = sum(row["unspelled"] for row in configs)
     lines.append(
         f"{unspelled:,} rows do not come back from their tokens: this tokenizer cannot spell them"
         if unspelled
         else "every text comes back from its tokens unchanged"
     )
-    if merged := ", ".join(f"{entry.merged:,} rows of {name}" for name, entry in by_config.items() if entry.merged):
+    if merged := ", ".join(f"{row['merged']:,} rows of {row['config']}" for row in configs if row["merged"]):
         lines.append(
             "were prompt and completion tokenised as one text, a token would span their border in"
             f" {merged}: train on tokens apart (docs/training.md)"

@@ -154,7 +154,7 @@ def test_a_base_model_of_no_numbers_is_refused(base: Path, bad: float) -> None:
     weights = load_file(base / "model.safetensors")
     weights["model.layers.1.mlp.up_proj.weight"][3, 4] = bad
     save_file(weights, base / "model.safetensors", {"format": "pt"})
-    with pytest.raises(UserError, match=r"base model holds NaN or infinity in .*'model.layers.1.mlp.up_proj.weight'"):
+    with pytest.raises(UserError, match="the base model gives logits that are not finite"):
         Model(base, {}, device="cpu")
 
 
@@ -162,7 +162,7 @@ def test_numbers_that_a_format_cannot_hold_are_refused(base: Path) -> None:
     weights = load_file(base / "model.safetensors")
     weights["model.norm.weight"][0] = 1e6
     save_file(weights, base / "model.safetensors", {"format": "pt"})
-    with pytest.raises(UserError, match=r"the base model holds NaN or infinity in the weight 'model.norm.weight'"):
+    with pytest.raises(UserError, match="the base model gives logits that are not finite"):
         Model(base, {}, device="cpu", dtype="float16")
 
 
@@ -335,12 +335,6 @@ def test_a_base_model_that_finds_no_memory(base: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("caef_data.eval.backends.load.AutoModelForCausalLM.from_pretrained", load)
     with pytest.raises(UserError, match="memory ran out while the base model was loaded"):
         Model(base, {}, device="cpu")
-
-
-def test_an_unknown_adapter_is_refused(base: Path, tmp_path: Path) -> None:
-    model = Model(base, {"bad": adapter(tmp_path / "bad")}, device="cpu")
-    with pytest.raises(UserError, match=r"there is no adapter 'bed' \(did you mean 'bad'\?\)"):
-        model.use("bed")
 
 
 def test_unknown_number_formats_are_refused(base: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf, isnan, nan
 from typing import Any
@@ -46,28 +46,10 @@ def fit(sizes: Iterable[tuple[int, int]], *, tokens: int, projected: float = inf
 # One forward pass over prompts and their right answers
 
 
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """Scores under way: the device may still be computing them."""
-
-    results: torch.Tensor  # shape (5, rows): what ``PassResult`` holds; ``closest`` is -1 where a logit is not finite
-    done: torch.cuda.Event | None  # tells when they have come from a GPU
-
-    def read(self) -> list[PassResult]:
-        """Wait for the scores; return those of each row."""
-        if self.done is not None:
-            self.done.synchronize()
-        return [PassResult(int(first), int(top), *rest) for first, top, *rest in self.results.T.tolist()]
-
-
-def score(model: Model, rows: Sequence[Row]) -> Scores:
-    """Start scoring rows; returns before a GPU is done.
+def score(model: Model, rows: Sequence[Row]) -> Callable[[], list[PassResult]]:
+    """Start scoring rows, before a GPU is done; return what waits for the results of each row.
 
     Rows are padded on the right, where causal attention cannot see it: no mask is needed, which keeps attention fast.
-
-    Args:
-        model: with its adapter switched on.
-        rows: requests of at least one token.
     """
     width = max(row.length for row in rows)
     ids = np.zeros((len(rows), width), np.int64)
@@ -82,25 +64,26 @@ def score(model: Model, rows: Sequence[Row]) -> Scores:
     with torch.inference_mode():
         logits = model.logits(model.send(ids), sent[0], use_cache=False)
         results = _judge(logits, sent[1], sent[2], sent[3], len(rows))
-    if model.device.type != "cuda":
-        return Scores(results, None)
-    results = results.to("cpu", non_blocking=True)
-    done = torch.cuda.Event()
-    done.record(torch.cuda.current_stream(model.device))
-    return Scores(results, done)
+    done = None
+    if model.device.type == "cuda":
+        results, done = results.to("cpu", non_blocking=True), torch.cuda.Event()
+        done.record(torch.cuda.current_stream(model.device))
+
+    def read() -> list[PassResult]:
+        if done is not None:
+            done.synchronize()
+        return [PassResult(int(first), int(top), *rest) for first, top, *rest in results.T.tolist()]
+
+    return read
 
 
 def _judge(
     logits: torch.Tensor, targets: torch.Tensor, owner: torch.Tensor, which: torch.Tensor, rows: int
 ) -> torch.Tensor:
-    """Return what ``Scores.results`` holds; the logits are spoilt.
+    """Return what ``PassResult`` holds, shape (5, rows); ``closest`` is -1 where a logit is not finite.
 
-    Args:
-        logits: shape (n, vocabulary).
-        targets: the right token at each position, shape (n,).
-        owner: the row of each position, shape (n,).
-        which: the index of the right token in its row, shape (n,).
-        rows: number of rows.
+    The logits, shape (n, vocabulary), are spoilt.
+    ``targets`` are the right tokens at the n positions, ``owner`` their rows, ``which`` their places in these.
     """
     right = logits.gather(1, targets[:, None])[:, 0]
     best, other = logits.scatter_(1, targets[:, None], -torch.inf).max(1)
@@ -154,14 +137,7 @@ class _Leads(LogitsProcessor):  # type: ignore[misc]
 
 
 def decode_alone(model: Model, prompt_ids: Sequence[int], limit: int, end: int) -> Decoded:
-    """Decode one row as users of the library do, without a batch and without padding, in inference mode.
-
-    Args:
-        model: with its adapter switched on.
-        prompt_ids: tokens of the row, at least one.
-        limit: tokens to decode, at most.
-        end: the token that ends an answer.
-    """
+    """Decode one row, so many tokens at most, as users of the library do: without a batch and without padding."""
     settings = GenerationConfig(do_sample=False, max_new_tokens=limit, eos_token_id=end, pad_token_id=end)
     model.net.generation_config = settings  # what the model's own one says would fill the gaps
     ids, noted = torch.tensor([list(prompt_ids)], device=model.device), _Leads()
@@ -179,7 +155,7 @@ def decode_alone(model: Model, prompt_ids: Sequence[int], limit: int, end: int) 
 def decode_batch(
     model: Model, prompts: Sequence[Sequence[int]], limits: Sequence[int], end: int, stop_below: float = -inf
 ) -> tuple[list[Decoded], int]:
-    """Decode rows together, in inference mode; of equal logits the lowest token wins.
+    """Decode rows together; of equal logits the lowest token wins. Return what came for each, and the forward passes.
 
     Args:
         model: with its adapter switched on.
@@ -187,9 +163,6 @@ def decode_batch(
         limits: tokens to decode for each row, at least one.
         end: the token that ends an answer.
         stop_below: a row whose token leads by less than this is left where it is.
-
-    Returns:
-        What came for each row; and the number of forward passes.
     """
     width = max(map(len, prompts))
     padded_ids, stands = np.zeros((2, len(prompts), width), np.int64)

@@ -41,11 +41,11 @@ OUT_OF_MEMORY = (
 )
 
 
-def load_base(base: Path | str, dtype: torch.dtype, device: torch.device, attention: str | None) -> Any:
+def load_base(base: Path | str, dtype: torch.dtype, device: torch.device) -> Any:
     """Load a causal language model from safetensors.
 
     Raises:
-        UserError: it cannot be loaded, lacks weights, holds NaN or infinity, or sees what follows.
+        UserError: it cannot be loaded, lacks weights, or sees what follows.
         RuntimeError: memory ran out.
     """
     options = {"trust_remote_code": False, "local_files_only": Path(base).is_dir()}
@@ -57,7 +57,6 @@ def load_base(base: Path | str, dtype: torch.dtype, device: torch.device, attent
             str(base),
             dtype=dtype,
             device_map=None if device.type == "cpu" else str(device),
-            attn_implementation=attention,
             use_safetensors=True,
             output_loading_info=True,
             **options,
@@ -65,18 +64,12 @@ def load_base(base: Path | str, dtype: torch.dtype, device: torch.device, attent
     if missing := info["missing_keys"]:
         raise _refused("the base model", base, f"lacks weights: {quoted(', '.join(sorted(missing)), 200)}")
     net.eval().requires_grad_(False)
-    _check_finite(net, "the base model", base)
     _check_causal(net, "the base model", base)
     return net
 
 
 def load_adapter(net: Any, name: str, folder: Path) -> Any:
     """Return the base model with an adapter: a tree of its own, which shares the weights that the adapter leaves alone.
-
-    Args:
-        net: the base model, which stays as it is.
-        name: the adapter's name, for messages.
-        folder: what peft's ``save_pretrained`` wrote.
 
     Raises:
         UserError: the adapter is damaged, does not fit the base model, or is of a kind that is not evaluated.
@@ -98,11 +91,8 @@ def load_adapter(net: Any, name: str, folder: Path) -> Any:
         model = kind(tree, config, autocast_adapter_dtype=False)
         loaded = model.load_adapter(str(folder), "default", torch_device=str(net.device), autocast_adapter_dtype=False)
     for key in [*loaded.missing_keys, *_not_used(folder / WEIGHTS, loaded.unexpected_keys)]:
-        next_step = "name the base model that it was trained on with --base-model"
-        told = f"does not fit the base model: only one of them has {quoted(key, 120)}"
-        raise _refused(what, folder, told, next_step)
+        raise _refused(what, folder, f"does not fit the base model: only one of them has {quoted(key, 120)}")
     model.eval()
-    _check_finite(tree, what, folder, known={weight.data_ptr() for weight in net.parameters()})
     _check_causal(tree, what, folder, whole=model)
     return tree
 
@@ -125,23 +115,20 @@ def _adapter_config(what: str, folder: Path) -> Any:
     kind = "aLoRA" if getattr(config, "alora_invocation_tokens", None) else getattr(config.peft_type, "value", "?")
     settings = {name for name, value in read_json(folder / CONFIG).items() if value} - {"runtime_config"}
     unknown = sorted(name for name in settings if not hasattr(config, name))
-    next_step = "train a LoRA, or another adapter that changes modules of the model alone"
-    if config.is_prompt_learning:
-        odd = f"is of kind {kind}: it puts virtual tokens before the prompt"
-    elif kind in NEVER:
-        odd = f"is of kind {kind}: it needs more than the tokens of prompt and answer"
-    elif config.task_type not in (None, "CAUSAL_LM"):
-        odd = f"is trained for {quoted(config.task_type)}, not to continue a text"
-    elif begun.startswith(LOST):
-        odd = f"began as {quoted(begun)}, which cannot be repeated: the base model that it belongs to is lost"
-        next_step = "save it with path_initial_model_for_weight_conversion, as peft's guide to its kind says"
-    elif unknown:
-        odd = f"has the setting {quoted(unknown[0])}, which this version of peft does not know"
-        next_step = "pip install -U peft"
-    else:
-        config.inference_mode = True
-        return config
-    raise _refused(what, folder, odd, next_step)
+    faults = (
+        (config.is_prompt_learning or kind in NEVER, f"is of kind {kind}: it needs more than the tokens of a row"),
+        (config.task_type not in (None, "CAUSAL_LM"), f"is trained for {quoted(config.task_type)}, not for CAUSAL_LM"),
+        (
+            begun.startswith(LOST),
+            f"began as {quoted(begun)}, which cannot be repeated: convert it as peft's guide says",
+        ),
+        (bool(unknown), f"has the setting {quoted(', '.join(unknown))}, which this version of peft does not know"),
+    )
+    for wrong, fault in faults:
+        if wrong:
+            raise _refused(what, folder, fault)
+    config.inference_mode = True
+    return config
 
 
 def _overwritten(net: Any, config: Any, held: Collection[str]) -> set[int]:
@@ -178,19 +165,8 @@ def _base_name(key: str) -> str:
     return re.sub(r"\.(base_layer|original_module|token_adapter)(?=\.)", "", key.removeprefix("base_model.model."))
 
 
-def _check_finite(net: Any, what: str, where: Path | str, known: Collection[int] = ()) -> None:
-    """Refuse weights that hold NaN or infinity; ``known``: addresses of weights that have been looked at before."""
-    for name, weight in net.named_parameters():
-        if weight.data_ptr() in known or not weight.is_floating_point() or not weight.numel():
-            continue
-        wide = weight if weight.element_size() > 1 else weight.float()
-        if not all(bound.isfinite() for bound in torch.aminmax(wide)):
-            next_step = "its training went wrong: take an earlier checkpoint of it, or --dtype float32"
-            raise _refused(what, where, f"holds NaN or infinity in the weight {quoted(name, 120)}", next_step)
-
-
 def _check_causal(net: Any, what: str, where: Path | str, whole: Any = None) -> None:
-    """Refuse a model that looks ahead: what it says of a token must not depend on those that follow.
+    """Refuse a model that looks ahead: what it says of a token must be finite, and not depend on those that follow.
 
     ``whole`` is the same model as peft calls it, which must say the same.
     """
@@ -201,6 +177,8 @@ def _check_causal(net: Any, what: str, where: Path | str, whole: Any = None) -> 
     with _loading(what, where), torch.inference_mode():
         first, second = (net(input_ids=tokens, use_cache=False).logits for tokens in (ids, changed))
         called = first if whole is None else whole(input_ids=ids, use_cache=False).logits
+    if not (first.isfinite().all() and called.isfinite().all()):
+        raise _refused(what, where, "gives logits that are not finite: its weights are damaged, or --dtype too narrow")
     exact = net.dtype in (torch.float32, torch.float64)
     least = (SAME if exact else ABOUT) * first.abs().max()
     # In half precision, experts that later tokens choose change the last digits of earlier ones; attention that says
@@ -215,12 +193,12 @@ def _check_causal(net: Any, what: str, where: Path | str, whole: Any = None) -> 
         raise _refused(what, where, "is more than changed modules: peft itself gives it other inputs")
 
 
-def _refused(what: str, where: Path | str, odd: str, next_step: str | None = None) -> UserError:
+def _refused(what: str, where: Path | str, fault: str) -> UserError:
     return UserError(
-        f"{what} {odd}",
+        f"{what} {fault}",
         where=printable_path(where),
-        allowed="causal language models, and adapters that change their modules, such as LoRA",
-        next_step=next_step or "name another one",
+        allowed="a causal language model, and adapters trained on it that change its modules, such as LoRA",
+        next_step="name the base model that adapters were trained on with --base-model, or other adapters",
     )
 
 
@@ -247,12 +225,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def _loading(what: str, where: Path | str) -> Iterator[None]:
-    """Refuse whatever a library raises at a damaged folder, or at a model that needs more than tokens.
-
-    Raises:
-        UserError: the libraries raise something.
-        RuntimeError: memory ran out, which is nobody's fault.
-    """
+    """Refuse whatever a library raises at a damaged folder, but for lack of memory, which is nobody's fault."""
     try:
         with quiet():
             yield

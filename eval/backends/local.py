@@ -15,10 +15,10 @@ import torch
 
 from ...errors import UserError, quoted
 from ..calls import BASE, Backend, GenerateRequest, Generation, Score, ScoreRequest
-from .greedy import Decoded, Scores, decode_alone, decode_batch, fit, longest_alike, score, takes_rows
+from .greedy import Decoded, decode_alone, decode_batch, fit, longest_alike, score, takes_rows
 from .load import quiet, unless_full
 from .model import Model
-from .rows import NEAR, Row, judge, make_rows
+from .rows import NEAR, PassResult, Row, judge, make_rows
 from .tokens import Tokens
 
 CHUNK = 256  # requests tokenised at once: while the device computes, but for the first
@@ -42,7 +42,6 @@ class TransformersBackend(Backend):
             many. Halved when memory runs out. None for what suits the device.
         dtype: float32, bfloat16, float16 or auto.
         device: cpu, cuda, cuda:1 ... or auto.
-        attention: an attention implementation of transformers, or auto.
         near_ties: what becomes of rows in which a token leads the next one by so little that the shape of a batch could
             decide: alone decodes them one by one, count only marks them.
 
@@ -65,11 +64,10 @@ class TransformersBackend(Backend):
         batch_tokens: int | None = None,
         dtype: str = "auto",
         device: str = "auto",
-        attention: str = "auto",
         near_ties: str = "alone",
     ) -> None:
         self.tokens = tokens
-        self.model = Model(base_model, adapters, dtype=dtype, device=device, attention=attention)
+        self.model = Model(base_model, adapters, dtype=dtype, device=device)
         self.batch_tokens = batch_tokens or BATCH_TOKENS[self.model.device.type]
         self.budget = {"pass": self.batch_tokens, "cache": CACHED * self.batch_tokens}
         self.stats: Counter[str] = Counter()
@@ -97,23 +95,18 @@ class TransformersBackend(Backend):
             torch.cuda.empty_cache()
 
     def verify_batches(self, adapter: str, calls: Sequence[ScoreRequest]) -> Iterator[list[tuple[int, Score]]]:
-        """Tell of each call whether greedy decoding gives its completion.
-
-        Raises:
-            UserError: a row is longer than the model can be, or does not fit into memory alone.
-        """
+        """Score calls; a row longer than the model can be, or too large for memory, raises ``UserError``."""
         self.model.use(adapter)
         requests = [GenerateRequest(call.prompt, call.completion) for call in calls]
         doubtful: list[Row] = []
         passes = self._batches(self._sharing(adapter, requests, doubtful), "pass", self._score)
         # A batch is read while the device computes the next one.
-        for (batch, scores), _ in pairwise(chain[Any](passes, [None])):
-            yield self._judged(adapter, batch, scores, doubtful)
+        for (batch, results), _ in pairwise(chain[Any](passes, [None])):
+            yield self._judged(adapter, batch, results(), doubtful)
         for answers in self._answers(adapter, doubtful):
             yield [(row.index, row.score(answer)) for row, answer in answers]
 
     def decode_batches(self, adapter: str, asks: Sequence[GenerateRequest]) -> Iterator[list[tuple[int, Generation]]]:
-        """Decode greedily; raises as ``verify_batches``."""
         self.model.use(adapter)
         rows = [row for chunk in self._rows(adapter, asks) for row in chunk]
         yield [(row.index, Generation("", False)) for row in rows if row.limit < 1]
@@ -126,10 +119,12 @@ class TransformersBackend(Backend):
             rest += [replace(row, alone=True) for row in rows if row.length > self.longest_shared]
             yield sorted((row for row in rows if row.length <= self.longest_shared), key=lambda row: -row.length)
 
-    def _judged(self, adapter: str, batch: list[Row], scores: Scores, doubtful: list[Row]) -> list[tuple[int, Score]]:
+    def _judged(
+        self, adapter: str, batch: list[Row], results: list[PassResult], doubtful: list[Row]
+    ) -> list[tuple[int, Score]]:
         """Return the verdicts of a pass, and add rows to the doubtful ones where only decoding can tell."""
         verdicts = []
-        for row, result in zip(batch, scores.read(), strict=True):
+        for row, result in zip(batch, results, strict=True):
             if not result.closest >= 0:
                 raise _not_finite(adapter, row)
             judged = judge(row, result, self.near, alone=self.near_alone)
@@ -172,7 +167,9 @@ class TransformersBackend(Backend):
         room = self.model.max_positions
         most = row.most if room is None else min(row.most, room - len(row.prompt_ids) + 1)
         while True:
-            [(_, [found])] = self._batches(iter([[row]]), "alone", self._generate)
+            found = unless_full(self._generate, row)
+            if found is None:
+                raise self._no_room(row, "cache")
             self.stats["decoded"] += len(found.tokens)
             self.stats["alone"] += 1
             answer = self._generation(adapter, row, found)
@@ -190,11 +187,7 @@ class TransformersBackend(Backend):
             yield [self._fitting(row) for row in rows]
 
     def _fitting(self, row: Row) -> Row:
-        """Return a row with as many tokens to decode as the model has positions.
-
-        Raises:
-            UserError: the right answer is too long, or the model lacks tokens of it.
-        """
+        """Return a row with as many tokens to decode as the model has positions."""
         where = quoted(row.request.prompt)
         if max(*row.prompt_ids, *row.answer_ids, row.tokens.end) >= self.model.vocabulary:
             words = f"{self.model.vocabulary:,}"
@@ -227,39 +220,40 @@ class TransformersBackend(Backend):
                 return
             batch = [waiting.popleft() for _ in range(taken)]
             result = unless_full(work, batch)
-            if result is None:
-                self._halve(batch, kind)
-                waiting.extendleft(reversed(batch))
-            else:
+            if result is not None:
                 yield batch, result
+                continue
+            if len(batch) == 1:
+                raise self._no_room(batch[0], kind)
+            computed = len(batch) * max(self._width(row, kind) for row in batch)
+            self.budget[kind] = max(1, min(self.budget[kind], computed) // 2)
+            waiting.extendleft(reversed(batch))
+            if self.model.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _width(self, row: Row, kind: str) -> int:
+        return row.length if kind == "pass" else len(row.decode_from) + row.limit
 
     def _fit(self, waiting: deque[Row], kind: str) -> int:
-        if kind == "alone":
-            return len(waiting)
         if kind == "cache":
-            return fit(((len(row.decode_from) + row.limit, 1) for row in waiting), tokens=self.budget[kind], fill=0)
+            return fit(((self._width(row, kind), 1) for row in waiting), tokens=self.budget[kind], fill=0)
         sizes = ((row.length, len(row.answer_ids) + 1) for row in waiting)
         positions = LOGITS[self.model.device.type] // self.model.vocabulary
         return fit(sizes, tokens=self.budget[kind], projected=positions)
 
-    def _halve(self, batch: list[Row], kind: str) -> None:
-        longest = max(row.length if kind == "pass" else len(row.decode_from) + row.limit for row in batch)
-        if len(batch) == 1:
-            raise UserError(
-                f"memory ran out on a single row of {longest:,} tokens",
-                where=str(self.model.device),
-                next_step="--dtype bfloat16, a smaller model, a GPU with more memory, or shorter operands",
-            )
-        self.budget[kind] = max(1, min(self.budget[kind], longest * len(batch)) // 2)
-        if self.model.device.type == "cuda":
-            torch.cuda.empty_cache()
+    def _no_room(self, row: Row, kind: str) -> UserError:
+        return UserError(
+            f"memory ran out on a single row of {self._width(row, kind):,} tokens",
+            where=str(self.model.device),
+            next_step="--dtype bfloat16, a smaller model, a GPU with more memory, or shorter operands",
+        )
 
-    def _score(self, batch: list[Row]) -> Scores:
-        scores = score(self.model, batch)
+    def _score(self, batch: list[Row]) -> Callable[[], list[PassResult]]:
+        results = score(self.model, batch)
         self.stats["batches"] += 1
         self.stats["tokens"] += sum(row.length for row in batch)
         self.stats["computed"] += len(batch) * max(row.length for row in batch)
-        return scores
+        return results
 
     def _decode(self, batch: list[Row]) -> list[Decoded]:
         limits, stop = [row.limit for row in batch], self.near if self.near_alone else -inf
@@ -270,9 +264,9 @@ class TransformersBackend(Backend):
         self.stats["decoded"] += sum(len(answer.tokens) for answer in answers)
         return answers
 
-    def _generate(self, batch: list[Row]) -> list[Decoded]:
+    def _generate(self, row: Row) -> Decoded:
         with torch.inference_mode(), quiet():
-            return [decode_alone(self.model, row.prompt_ids, row.limit, row.tokens.end) for row in batch]
+            return decode_alone(self.model, row.prompt_ids, row.limit, row.tokens.end)
 
 
 def _not_finite(adapter: str, row: Row) -> UserError:

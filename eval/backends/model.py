@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ...errors import UserError, did_you_mean, quoted
+from ...errors import UserError
 from ...pipelines.workers import keep_freed_memory
 from ..calls import BASE
 from .device import find_device, find_dtype
@@ -27,7 +27,6 @@ class Model:
         adapters: folder of each adapter by its name; None where the base model itself answers under that name.
         dtype: float32, bfloat16, float16, or auto: bfloat16 on a GPU that has it, float32 otherwise.
         device: cpu, cuda, cuda:1 ..., or auto: the GPU of this process (LOCAL_RANK, which torchrun sets), else the CPU.
-        attention: an attention implementation of transformers (sdpa, flash_attention_2, eager ...), or auto.
 
     Attributes:
         net: the model that answers: the base model, or that with the adapter in use.
@@ -39,21 +38,14 @@ class Model:
     """
 
     def __init__(
-        self,
-        base: Path | str,
-        adapters: Mapping[str, Path | None],
-        *,
-        dtype: str = "auto",
-        device: str = "auto",
-        attention: str = "auto",
+        self, base: Path | str, adapters: Mapping[str, Path | None], *, dtype: str = "auto", device: str = "auto"
     ) -> None:
         self.adapters = adapters
         self.device = find_device(device)
         self.dtype = find_dtype(dtype, self.device)
         if self.device.type == "cpu":  # the tensors of each layer go and come again: a sixth of the time
             keep_freed_memory(1 << 30, below=32 << 20)
-        chosen = None if attention == "auto" else attention
-        self.base: Any = unless_full(load_base, base, self.dtype, self.device, chosen)
+        self.base: Any = unless_full(load_base, base, self.dtype, self.device)
         if self.base is None:
             raise self._no_room("the base model")
         self.trees: dict[str, Any] = {}
@@ -66,13 +58,7 @@ class Model:
             self.use(adapter)
 
     def use(self, adapter: str) -> None:
-        """Switch to an adapter, or to the base model alone.
-
-        Raises:
-            UserError: the adapter cannot be loaded, or does not fit the base model.
-        """
-        if adapter != BASE and adapter not in self.adapters:
-            raise UserError(f"there is no adapter {quoted(adapter)}{did_you_mean(adapter, self.adapters)}")
+        """Switch to an adapter, or to the base model alone."""
         folder = None if adapter == BASE else self.adapters[adapter]
         self.net: Any = self.base if folder is None else self._tree(adapter, folder)
         self.vocabulary: int = self.net.get_input_embeddings().weight.shape[0]
@@ -108,15 +94,12 @@ class Model:
         return tensor if self.device.type == "cpu" else tensor.pin_memory().to(self.device, non_blocking=True)
 
     def logits(self, ids: torch.Tensor, index: torch.Tensor, **options: Any) -> torch.Tensor:
-        """Return the logits at some positions; only these go through the vocabulary projection.
+        """Return the logits at some positions, shape (n, vocabulary): only these go through the vocabulary projection.
 
         Args:
             ids: tokens, shape (rows, width).
             index: positions in the flattened ids, shape (n,).
             options: attention_mask, position_ids, past_key_values ... of the model's forward pass.
-
-        Returns:
-            Shape (n, vocabulary), in the model's dtype.
         """
 
         def gather(_: torch.nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:

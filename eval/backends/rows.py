@@ -65,13 +65,7 @@ class Row:
         return self.may_become_right([*self.answer_ids[: self.num_given_tokens], *decoded])
 
     def generation(self, decoded: Sequence[int], *, margin: float | None, near: float) -> Generation:
-        """Return the answer that decoding gave.
-
-        Args:
-            decoded: the tokens, with the end token where it came.
-            margin: their smallest lead over the next best ones; None where unknown.
-            near: leads below this are near ties.
-        """
+        """Return the answer that decoded tokens are, whose smallest lead over the next best ones is ``margin``."""
         ended = bool(decoded) and decoded[-1] == self.tokens.end
         whole = [*self.answer_ids[: self.num_given_tokens], *(decoded[:-1] if ended else decoded)]
         text = self.tokens.text(self.prompt_ids, whole)
@@ -124,11 +118,7 @@ class PassResult(NamedTuple):
 def judge(row: Row, result: PassResult, near: float, *, alone: bool) -> Score | Row:
     """Return the score that a forward pass gives; where only decoding can tell, the row as it is to be decoded.
 
-    Args:
-        row: the request.
-        result: what the pass tells.
-        near: distances below this are near ties.
-        alone: near ties are decoded alone; else the pass judges them too.
+    Distances below ``near`` are near ties: decoded ``alone``, or else judged by the pass, too.
     """
     size, first_wrong = len(row.answer_ids) + 1, result.first_wrong
     right, close = first_wrong >= size, result.closest < near

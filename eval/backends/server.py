@@ -86,15 +86,10 @@ class OpenAIBackend(Backend):
         self.endpoint.close()
 
     def verify_batches(self, adapter: str, calls: Sequence[ScoreRequest]) -> Iterator[list[tuple[int, Score]]]:
-        """Tell of each call whether greedy decoding gives its completion.
-
-        Raises:
-            UserError: the server cannot be reached, refuses, or answers nonsense.
-        """
+        """Score calls; a server that cannot be reached, refuses, or answers nonsense raises ``UserError``."""
         yield from self._each(adapter, [GenerateRequest(call.prompt, call.completion) for call in calls], self._score)
 
     def decode_batches(self, adapter: str, asks: Sequence[GenerateRequest]) -> Iterator[list[tuple[int, Generation]]]:
-        """Decode greedily; raises as ``verify_batches``."""
         yield from self._each(adapter, asks, self._generation)
 
     def _each(
@@ -180,11 +175,7 @@ class OpenAIBackend(Backend):
 
 
 def _lead(scored: Mapping[str, Any], own: str) -> tuple[float, int, float]:
-    """Return by how much a token leads the best other one, which one that is, and by how much it leads the next.
-
-    Raises:
-        LookupError, TypeError, ValueError: a score is missing, or no number.
-    """
+    """Return by how much a token leads the best other one, which one that is, and by how much it leads the next."""
     logprobs = {token: entry["logprob"] for token, entry in scored.items()}
     if not all(type(logprob) in (int, float) and abs(logprob) < WORST for logprob in logprobs.values()):
         raise ValueError
@@ -212,11 +203,7 @@ def _plain(name: str) -> str:
 def _served(
     cards: list[dict[str, Any]], wanted: Sequence[str], folders: Mapping[str, Path | None], url: str
 ) -> dict[str, str]:
-    """Return the server's name of each adapter.
-
-    Raises:
-        UserError: it does not serve one, or several models could be meant.
-    """
+    """Return the server's name of each adapter; refuse where it does not serve one, or several could be meant."""
     ids = [card["id"] for card in cards]
     bases = [card for card in cards if card.get("parent") is None]
     models, missing = {}, []

@@ -77,11 +77,7 @@ class Tokens:
         return number
 
     def _find_start(self) -> list[int]:
-        """Return the tokens before every text.
-
-        Raises:
-            UserError: something else than the end stands behind every text, or tokens are drawn by chance.
-        """
+        """Return the tokens before every text; refuse more than the end behind it, and tokens drawn by chance."""
         tokenizer = self.tokenizer
         if chance := getattr(getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None), "dropout", None):
             raise UserError(
@@ -123,11 +119,7 @@ class Tokens:
         return found
 
     def prompts(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the tokens of each prompt as the model reads it: in its template, behind ``start``.
-
-        Raises:
-            UserError: a prompt has no token: there is nothing to continue.
-        """
+        """Return the tokens of each prompt as the model reads it: in its template, behind ``start``; at least one."""
         found = [self.start + tokens for tokens in self.encode([self.template.render(text) for text in texts])]
         if not all(found):
             raise UserError(
@@ -223,11 +215,7 @@ def answers_like(prompt: str, completion: str) -> tuple[str, ...]:
 
 
 def load_tokenizer(folder: Path | str, template: str | None = None, *, joined: bool = False) -> Tokens:
-    """Load the tokenizer of a model's folder or name on the Hub; no code of its own is run. The rest as ``Tokens``.
-
-    Raises:
-        UserError: there is none, it is damaged, or it has no end-of-text token.
-    """
+    """Load the tokenizer of a model's folder or name on the Hub; no code of its own is run. The rest as ``Tokens``."""
     from transformers import AutoTokenizer
 
     with _silent(), refusing(printable_path(str(folder)), "cannot be loaded"):
@@ -240,11 +228,7 @@ def load_tokenizer(folder: Path | str, template: str | None = None, *, joined: b
 
 @contextmanager
 def refusing(where: str, fails: str) -> Iterator[None]:
-    """Turn whatever a tokenizer's library raises at a damaged one into a message: that the tokenizer ``fails``.
-
-    Raises:
-        UserError: the library raises something, also a panic of its compiled part, which is no ``Exception``.
-    """
+    """Turn whatever a tokenizer's library raises, its compiled part's panics too, into a ``UserError``."""
     try:
         yield
     except UserError:
@@ -282,9 +266,6 @@ def load_tokenizers(
     Returns:
         The tokenizer of each adapter: its own where its folder holds tokenizer files, else the base model's, which
         also stands under ``BASE``. Equal files are loaded once.
-
-    Raises:
-        UserError: a tokenizer is damaged, or has no end-of-text token.
     """
     loaded: dict[str, Tokens] = {}
     found: dict[str, Tokens] = {}
