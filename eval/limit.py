@@ -27,9 +27,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..pipelines.folder import Folder
-from ..pipelines.sampling.random import U64, splitmix64, text_key
+from ..pipelines.sampling.random import splitmix64, text_key
 from ..pipelines.sampling.split import digit_sums
-from ..tm.columns import I64, Number
+from ..tm.columns import I64, U64, Number
 from .shards import batches, check_columns, expression_keys
 
 RULE = 1  # version of this choice; stands in the identity of every run with a limit

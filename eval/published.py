@@ -25,6 +25,7 @@ from ..pipelines.hub_source import Say
 from ..pipelines.manifest import FORMAT, ShardRecord
 from ..pipelines.rows import Work, render_rows
 from ..pipelines.sampling.laws import class_parts
+from ..pipelines.settings import TaskSettings
 from ..schemas import row_schema
 from ..tm import machine, operands
 from ..tm.columns import Number, Operands
@@ -205,12 +206,8 @@ def _block(task: str, view: str, pairs: Pairs) -> pa.RecordBatch:
     variants = tuple(dict.fromkeys(names))
     return render_rows(
         Work(
-            task=task,
+            settings=TaskSettings(task=task, dialect=DIALECT, seed=0),
             view="raw" if view == "full" else view,
-            dialect=DIALECT,
-            all_steps=False,
-            max_steps=MAX_STEPS,
-            seed=0,
             operands=whole,
             variant=np.array([variants.index(name) for name in names], np.int64),
             variants=variants,

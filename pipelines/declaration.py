@@ -2,15 +2,13 @@
 
 import re
 import shlex
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, did_you_mean, quoted
+from ..errors import UserError, did_you_mean, printable_path, quoted
 from .settings import (
-    DEFAULTS,
     HEADER,
     KEYS,
     MAX_LEN,
@@ -43,11 +41,11 @@ def load_declaration(name_or_path: str) -> Declaration:
     """
     names = shipped_declarations()
     if name_or_path in names:
-        text = (SHIPPED / f"{name_or_path}.toml").read_text("utf-8")
-        return parse_declaration(text, f"{name_or_path}.toml", source=name_or_path)
+        file = f"{name_or_path}.toml"
+        return parse_declaration((SHIPPED / file).read_text("utf-8"), file, source=name_or_path)
     if name_or_path.endswith(".toml"):
-        shown = name_or_path if name_or_path.isprintable() and len(name_or_path) < 300 else quoted(name_or_path)
-        return parse_declaration(_read(Path(name_or_path), shown), shown, source=name_or_path)
+        file = printable_path(name_or_path)
+        return parse_declaration(_read(Path(name_or_path), file), file, source=name_or_path)
     is_task = name_or_path in task_names()
     raise UserError(
         f"there is no declaration {quoted(name_or_path)}{did_you_mean(name_or_path[:60], names)}",
@@ -56,19 +54,18 @@ def load_declaration(name_or_path: str) -> Declaration:
     )
 
 
-def _read(path: Path, shown: str) -> str:
+def _read(path: Path, file: str) -> str:
     """Return the text of a file that may be anything, also a pipe, a folder or a film."""
-    allowed = f"a TOML file in UTF-8 of up to {MAX_BYTES:,} bytes, or one of " + ", ".join(shipped_declarations())
     try:
         if path.is_file() and path.stat().st_size <= MAX_BYTES:
             return path.read_bytes().decode("utf-8-sig")
         problem = "is too large" if path.is_file() else "is not a file" if path.exists() else "does not exist"
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        shown, problem = f"{shown}, line {line},", "is not UTF-8 text"
+    except UnicodeDecodeError:
+        problem = "is not UTF-8 text"
     except (OSError, ValueError) as error:  # ValueError: a NUL byte or a lone surrogate in the path
         problem = f"cannot be read: {getattr(error, 'strerror', None) or 'not a path'}"
-    raise UserError(f"the declaration {shown} {problem}", allowed=allowed)
+    allowed = f"a TOML file in UTF-8 of up to {MAX_BYTES:,} bytes, or one of {', '.join(shipped_declarations())}"
+    raise UserError(f"the declaration {file} {problem}", allowed=allowed)
 
 
 def parse_declaration(text: str, file: str = "declaration", *, source: str | None = None) -> Declaration:
@@ -77,6 +74,8 @@ def parse_declaration(text: str, file: str = "declaration", *, source: str | Non
     Raises:
         UserError: TOML that is none, or a declaration that is refused.
     """
+    import tomllib  # inside: options need none
+
     try:
         values = tomllib.loads(text)
     except RecursionError:
@@ -111,10 +110,10 @@ def declaration_of(
         UserError: a value that is refused.
     """
     values = {key: value for key, value in values.items() if key != "eval"}  # what `caef-data eval` reads itself
-    top = Spelling(file=file, lines=_of(values, lines[0]))
+    top = Spelling(file=file, lines=_lines_of(values, lines[0]))
     check_keys(values, (*HEADER, *KEYS), top)
     defaults = {key: value for key, value in values.items() if key in KEYS and key != "task"}
-    for key, value in defaults.items():  # also one that every task overrides must make sense
+    for key, value in defaults.items():  # one that every task overrides must make sense, too
         check_field(TaskSettings, key, value, top)
     tables = values.get("task")
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
@@ -122,7 +121,7 @@ def declaration_of(
     tasks: list[TaskSettings] = []
     for number, table in enumerate(tables, 1):
         own = lines[number] if len(lines) == len(tables) + 1 else {}  # else a text holds what looks like a table
-        spelling = replace(top, lines={**top.lines, **_of(table, own)})
+        spelling = replace(top, lines={**top.lines, **_lines_of(table, own)})
         names = _names(table.get("task"), spelling)
         tasks += [TaskSettings.of({**defaults, **table, "task": name}, spelling) for name in names]
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source or "").stem).strip("-._")[:96] or "declaration"
@@ -137,20 +136,20 @@ def _key_lines(text: str) -> list[dict[str, int]]:
     several lines as well, and gets line 0, which is not named.
     """
     keys: dict[str, int] = {}
-    found = [keys]
+    tables = [keys]
     for number, line in enumerate(text.split("\n"), 1):
         if header := _TABLE.match(line):
             keys = {"": number}
             if header[1] == "[[" and header[3] == "task":
-                found.append(keys)
+                tables.append(keys)
             else:
-                found[0].setdefault(header[3], number)
+                tables[0].setdefault(header[3], number)
         elif key := _KEY.match(line):
             keys[key[2]] = 0 if key[2] in keys else number
-    return found
+    return tables
 
 
-def _of(table: Mapping[str, object], lines: Mapping[str, int]) -> dict[str, int]:
+def _lines_of(table: Mapping[str, object], lines: Mapping[str, int]) -> dict[str, int]:
     return {key: line for key, line in lines.items() if key in table or not key}
 
 
@@ -171,8 +170,8 @@ def from_flags(tasks: Sequence[str], **settings: object) -> Declaration:
         UserError: a value that is refused; the message names the option.
     """
     given = {key: value for key, value in settings.items() if value is not None and value not in ([], ())}
+    check_keys(given, [key for key in KEYS if key not in ("task", "max_len")], Spelling(options={}))
     spelling = Spelling(options={**given, "task": list(tasks)})
-    check_keys(given, [key for key in KEYS if key not in ("task", "max_len")], spelling)  # a file holds max_len
     names = _names(list(tasks), spelling)
     title = "all" if set(names) == set(task_names()) else "-".join(names)[:96].strip("-")
     made = tuple(TaskSettings.of({**given, "task": name}, spelling) for name in names)
@@ -184,10 +183,9 @@ def rebuild_commands(declaration: Declaration) -> list[str]:
 
     Tasks with their own settings and no file need one command each; they add to the same folder.
     """
-    if declaration.source is not None:
-        file = Path(declaration.source).name  # the folder it lay in is nobody else's concern
-        plain = "".join(letter if letter.isprintable() else "?" for letter in file)
-        return [f"caef-data build {shlex.quote(plain)}"]
+    if declaration.source is not None:  # the folder it lay in is nobody else's concern
+        file = "".join(letter if letter.isprintable() else "?" for letter in Path(declaration.source).name)
+        return [f"caef-data build {shlex.quote(file)}"]
     if any(settings.max > MAX_LEN for settings in declaration.tasks):
         return [f"caef-data build {declaration.name}.toml"]  # only a file may raise the ceiling
     groups: dict[str, list[str]] = {}
@@ -207,10 +205,6 @@ def rebuild_command(declaration: Declaration) -> str:
 def _options(settings: TaskSettings) -> str:
     """Return the lengths, the number and whatever differs from the defaults, as options."""
     values = settings.to_dict()
-    defaults = {**DEFAULTS, "num_test": max(1, settings.num // 10), "splits": ["train", "test"]}
-    always = ("min", "max", "num")
-    return " ".join(
-        as_option(key, value)
-        for key, value in values.items()
-        if key not in ("task", "max_len") and (key in always or value != defaults[key])
-    )
+    usual = TaskSettings(task=settings.task, num=settings.num).to_dict()
+    given = [key for key in KEYS[1:] if key in ("min", "max", "num") or values[key] != usual[key]]
+    return " ".join(as_option(key, values[key]) for key in given if key != "max_len")

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..errors import UserError
 from ..tm import machine
-from ..tm.columns import I64, Operands
+from ..tm.columns import I64, U64, Operands
 from .rows import Work, planned_rows, render_rows
 from .sampling.classes import TOGETHER, ClassSampler, Wanted, class_cells, merged, short_run_cells
 from .sampling.enumerate_small import MOST_LISTED, Told, resolve, too_many
-from .sampling.random import U64, splitmix64, text_key
+from .sampling.random import splitmix64, text_key
 from .sampling.split import PAIR, expression_hash
 from .settings import Declaration, TaskSettings
 
@@ -30,6 +32,8 @@ RUN_VIEWS = ("full", "scratchpad", "commands")  # they write whole runs
 DISK_RATIO = {"one_step": 0.24, "aligner": 0.38, "raw": 0.9, "full": 0.07, "scratchpad": 0.055, "commands": 0.1}
 FOOTER = 4000  # bytes of a shard that describe the rest, about
 TEXT_RATE = 130e6  # bytes of text a second and worker, measured; only for the time that plan prints
+
+Draw = Callable[[ClassSampler, I64], tuple[Operands, I64]]  # ``ClassSampler.operands``, or what keeps them
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,14 +60,22 @@ class ExpressionSet:
         return tuple(name for cells, _ in self.parts for name in cells.names)
 
     @cached_property
+    def classes(self) -> dict[tuple[int, int], int]:
+        """Number of expressions of each class (len a, len b)."""
+        total: Counter[tuple[int, int]] = Counter()
+        for cells, kept in self.parts:
+            total.update(cells.classes(kept))
+        return dict(total)
+
+    @cached_property
     def sample(self) -> tuple[I64, Operands, I64]:
-        """A few expressions from all over the population, as (numbers, operands, variant)."""
+        """A few expressions from all over the set, as (numbers, operands, variant)."""
         numbers = np.unique(np.linspace(0, len(self) - 1, min(SAMPLE, len(self))).astype(np.int64))
         return numbers, *self.operands(numbers)
 
-    def operands(self, numbers: I64) -> tuple[Operands, I64]:
+    def operands(self, numbers: I64, draw: Draw = ClassSampler.operands) -> tuple[Operands, I64]:
         """Return the expressions of these numbers, and the index of each one's variant in ``names``."""
-        found: list[tuple[I64, Operands]] = []
+        drawn: list[tuple[I64, Operands]] = []
         variant = np.zeros(len(numbers), np.int64)
         start = named = 0
         for (cells, kept), size in zip(self.parts, self.sizes, strict=True):
@@ -71,20 +83,11 @@ class ExpressionSet:
             for rows in np.split(every, range(DRAWN, len(every), DRAWN)):
                 if len(rows):
                     own = numbers[rows] - start
-                    operands, law = cells.operands(own if kept is None else kept[own])
-                    found.append((rows, operands))
-                    variant[rows] = law + named
+                    operands, which = draw(cells, own if kept is None else kept[own])
+                    drawn.append((rows, operands))
+                    variant[rows] = which + named
             start, named = start + size, named + len(cells.names)
-        return merged(found, len(numbers)), variant
-
-    @cached_property
-    def classes(self) -> dict[tuple[int, int], int]:
-        """Number of expressions of each class (len a, len b)."""
-        total: dict[tuple[int, int], int] = {}
-        for cells, kept in self.parts:
-            for pair, count in cells.classes(kept).items():
-                total[pair] = total.get(pair, 0) + count
-        return total
+        return merged(drawn, len(numbers)), variant
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +101,6 @@ class Config:
         population: its expressions.
         rows: rows expected, from a rendered sample.
         text: bytes of prompts, completions and traces expected.
-        num_shards: shards; a power of two unless ``rows_per_shard`` asks otherwise.
-        block: expressions rendered at once.
     """
 
     settings: TaskSettings
@@ -108,8 +109,6 @@ class Config:
     population: ExpressionSet
     rows: int
     text: int
-    num_shards: int
-    block: int
 
     @property
     def name(self) -> str:
@@ -120,6 +119,19 @@ class Config:
     def identity(self) -> str:
         """Identity of the rows."""
         return self.settings.config_identity(self.view, self.split)
+
+    @property
+    def num_shards(self) -> int:
+        """Shards: as ``rows_per_shard`` asks, or a power of two, so that 2, 4 or 8 readers get the same share each."""
+        if self.settings.rows_per_shard is not None:
+            return max(1, min(-(-self.rows // self.settings.rows_per_shard), len(self.population)))
+        least = max(-(-self.text // SHARD_TEXT), min(EVEN_SHARDS, -(-self.text // SMALL_SHARD)))
+        return int(min(2 ** max(0, (least - 1).bit_length()), MOST_SHARDS))
+
+    @property
+    def block(self) -> int:
+        """Expressions rendered at once."""
+        return max(16, BLOCK_TEXT * len(self.population) // max(self.text, 1))
 
     @property
     def disk(self) -> int:
@@ -147,27 +159,15 @@ class Config:
 
     def render(self, numbers: I64) -> pa.RecordBatch:
         """Return the rows of these expressions."""
-        operands, variant = self.population.operands(numbers)
-        return render_rows(self.work(operands, variant))
+        return render_rows(self.work(*self.population.operands(numbers)))
 
-    def planned(self, numbers: I64) -> pa.RecordBatch:
+    def planned(self, numbers: I64, draw: Draw = ClassSampler.operands) -> pa.RecordBatch:
         """Return what tells the rows of these expressions apart, without their texts: see ``rows.planned_rows``."""
-        return planned_rows(self.work(*self.population.operands(numbers)))
+        return planned_rows(self.work(*self.population.operands(numbers, draw)))
 
     def work(self, operands: Operands, variant: I64) -> Work:
         """Return the work of rendering these expressions."""
-        own = self.settings
-        return Work(
-            own.task,
-            self.view,
-            own.dialect,
-            own.steps == "all",
-            own.max_steps,
-            own.seed,
-            operands,
-            variant,
-            self.population.names,
-        )
+        return Work(self.settings, self.view, operands, variant, self.population.names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,8 +194,8 @@ def make_plan(declaration: Declaration, told: Told = lambda text: None) -> Plan:
         notes += machine(settings.task).notes()
         notes += [f"{settings.task}: {view} is left out, the task has no raw text" for view in settings.left_out()]
         for split in settings.splits:
-            found, left_out = split_configs(settings, split, settings.views_of(split), told)
-            configs += found
+            own, left_out = split_configs(settings, split, settings.views_of(split), told)
+            configs += own
             notes += left_out
     if not configs:
         raise UserError("this declaration builds no rows at all", next_step="raise --max, --num or --num-test")
@@ -206,85 +206,75 @@ def split_configs(
     settings: TaskSettings, split: str, views: Iterable[str], told: Told = lambda text: None
 ) -> tuple[list[Config], list[str]]:
     """Return the configs of a task's split, in the order of the views, and notes on what is left out."""
-    populations = _Populations(settings, split, told)
+    expressions = _SplitExpressions(settings, split, told)
     configs, notes = [], []
     for view in views:
         told(f"{settings.task} {split} {view}")
-        population = populations.of(view)
+        population = expressions.of(view)
         if len(population):
             configs.append(_config(settings, view, split, population))
         else:
             notes.append(f"{settings.task}-{view}: the split {split} has no rows and is not written")
-    return configs, notes + populations.notes
+    return configs, notes + expressions.notes
 
 
-class _Populations:
+class _SplitExpressions:
     """The expressions of one split of a task, view by view."""
 
     def __init__(self, settings: TaskSettings, split: str, told: Told) -> None:
         self.settings, self.split, self.told = settings, split, told
         self.machine = machine(settings.task)
         self.notes: list[str] = []
-        self._cells: dict[str, ClassSampler] = {}
-        self._populations: dict[str, ExpressionSet] = {}
 
     def of(self, view: str) -> ExpressionSet:
         """Return the expressions of a view."""
-        halting = bool(self.halting)
-        runs = view in RUN_VIEWS
-        kind = "halting" if runs and halting else "short" if runs else "classes"
-        if halting and view in ("aligner", "raw"):
-            kind = "both"
-        if kind not in self._populations:
-            if kind == "both":
-                extra = (self.cells("halting"), self._new())
-                self._populations[kind] = ExpressionSet(((self.cells("classes"), None), extra))
-            else:
-                self._populations[kind] = ExpressionSet(((self.cells(kind), None),))
-        return self._populations[kind]
-
-    def cells(self, kind: str) -> ClassSampler:
-        """Return the cells of the classes, those of the classes whose runs are short enough, or the halting ones."""
-        if kind not in self._cells:
-            wanted = self.halting if kind == "halting" else self.classes
-            short = self._short(wanted) if kind == "short" else wanted
-            same = kind == "short" and len(short) == len(wanted)
-            self._cells[kind] = self.cells("classes") if same else resolve(self.settings, self.split, short, self.told)
-        return self._cells[kind]
+        if self.halting is None:
+            return self.short if view in RUN_VIEWS else self.classes
+        return self.halting if view in RUN_VIEWS else self.classes if view == "one_step" else self.with_halting
 
     @cached_property
-    def classes(self) -> Wanted:
-        """The cells asked for."""
+    def wanted(self) -> Wanted:
+        """The cells of the classes."""
         return class_cells(self.settings, self.split)
 
     @cached_property
-    def halting(self) -> Wanted:
-        """The extra cells of expressions that halt soon, asked for."""
-        return short_run_cells(self.settings, self.split) if self.split != "stress" else []
+    def classes(self) -> ExpressionSet:
+        """Those of the classes."""
+        return self._resolved(self.wanted)
 
-    def _short(self, wanted: Wanted) -> Wanted:
-        most = self.settings.max_steps
-        longest = max((max(cell[:2]) for cell in wanted), default=1)
-        if self.machine.max_num_steps(longest, longest) <= most >= self.machine.max_num_steps(longest, 1):
-            return wanted
-        short = [cell for cell in wanted if self.machine.max_num_steps(cell[0], cell[1]) <= most]
-        if len(short) < len(wanted):
-            self.notes.append(
-                f"{self.settings.task}: {len(wanted) - len(short):,} of {len(wanted):,} {self.split} cells have runs"
-                f" of more than {most:,} transitions: these are not written whole (--max-steps)"
-            )
-        return short
+    @cached_property
+    def halting(self) -> ExpressionSet | None:
+        """The extra expressions that halt soon, of a task whose other runs are long."""
+        wanted = short_run_cells(self.settings, self.split) if self.split != "stress" else []
+        return self._resolved(wanted) if wanted else None
 
-    def _new(self) -> I64:
-        """Return the numbers of the halting expressions that the classes do not hold already."""
-        classes, halting = self.cells("classes"), self.cells("halting")
+    @cached_property
+    def short(self) -> ExpressionSet:
+        """Those of the classes whose runs are short enough to be written whole."""
+        most, num_cells = self.settings.max_steps, len(self.wanted)
+        short = [cell for cell in self.wanted if self.machine.max_num_steps(*cell[:2]) <= most]
+        if len(short) == num_cells:
+            return self.classes
+        self.notes.append(
+            f"{self.settings.task}: {num_cells - len(short):,} of {num_cells:,} {self.split} cells have runs"
+            f" of more than {most:,} transitions: these are not written whole (--max-steps)"
+        )
+        return self._resolved(short)
+
+    @cached_property
+    def with_halting(self) -> ExpressionSet:
+        """Those of the classes, and the halting ones that these do not hold already."""
+        (classes, _), (halting, _) = (*self.classes.parts, *(self.halting or self.classes).parts)
         if halting.num_expressions > MOST_LISTED:
             raise too_many(self.settings, self.split, halting.num_expressions)
         pairs, hashes = self._looked_at(halting, np.arange(halting.num_expressions))
         shared = np.flatnonzero(np.isin(classes.len_a * PAIR + classes.len_b, pairs))
         runs = [np.arange(n) + start for start, n in zip(classes.start[shared], classes.count[shared], strict=True)]
-        _, known = self._looked_at(classes, np.concatenate([np.empty(0, np.int64), *runs]))
-        return np.flatnonzero(~np.isin(hashes, known))
+        _, held = self._looked_at(classes, np.concatenate([np.empty(0, np.int64), *runs]))
+        return ExpressionSet(((classes, None), (halting, np.flatnonzero(~np.isin(hashes, held)))))
+
+    def _resolved(self, wanted: Wanted) -> ExpressionSet:
+        return ExpressionSet(((resolve(self.settings, self.split, wanted, self.told), None),))
 
     def _looked_at(self, cells: ClassSampler, numbers: I64) -> tuple[I64, U64]:
         """Return the pairs of lengths that occur among some expressions, and the hash of each, some at a time."""
@@ -299,43 +289,23 @@ class _Populations:
 
 
 def _config(settings: TaskSettings, view: str, split: str, population: ExpressionSet) -> Config:
+    numbers, operands, variant = population.sample
+    batch = render_rows(Work(settings, view, operands, variant, population.names))
+    texts = [text_bytes(batch[name]) for name in ("prompt", "completion", "trace") if name in batch.schema.names]
     total = len(population)
-    sample, operands, variant = population.sample
-    draft = Config(settings, view, split, population, 0, 0, 1, 1)
-    batch = render_rows(draft.work(operands, variant))
-    text = sum(
-        text_bytes(batch.column(name)) for name in ("prompt", "completion", "trace") if name in batch.schema.names
-    )
-    rows, text = batch.num_rows * total // len(sample), text * total // len(sample)
-    return Config(
-        settings,
-        view,
-        split,
-        population,
-        rows,
-        text,
-        _num_shards(settings, rows, text, total),
-        max(16, BLOCK_TEXT * total // max(text, 1)),
-    )
+    rows, text = batch.num_rows * total // len(numbers), sum(texts) * total // len(numbers)
+    config = Config(settings, view, split, population, rows, text)
+    if config.num_shards > MOST_SHARDS:
+        raise UserError(
+            f"{settings.task}: {rows:,} rows in shards of {settings.rows_per_shard:,} are {config.num_shards:,} shards",
+            where="rows_per_shard (--rows-per-shard)",
+            allowed=f"at most {MOST_SHARDS:,} shards: {-(-rows // MOST_SHARDS):,} rows a shard or more",
+        )
+    return config
 
 
 def text_bytes(column: pa.Array) -> int:
     """Return the bytes of text of a string column, or of a column of lists of strings."""
     if pa.types.is_list(column.type):
         column = column.flatten()
-    return int(pa.compute.sum(pa.compute.binary_length(column)).as_py() or 0)
-
-
-def _num_shards(settings: TaskSettings, rows: int, text: int, expressions: int) -> int:
-    """Return the number of shards: a power of two, so that 2, 4 or 8 readers or workers get the same share each."""
-    if settings.rows_per_shard is not None:
-        asked = max(1, min(-(-rows // settings.rows_per_shard), expressions))
-        if asked > MOST_SHARDS:
-            raise UserError(
-                f"{settings.task}: {rows:,} rows in shards of {settings.rows_per_shard:,} are {asked:,} shards",
-                where="rows_per_shard (--rows-per-shard)",
-                allowed=f"at most {MOST_SHARDS:,} shards: {-(-rows // MOST_SHARDS):,} rows a shard or more",
-            )
-        return asked
-    least = max(-(-text // SHARD_TEXT), min(EVEN_SHARDS, -(-text // SMALL_SHARD)))
-    return int(min(2 ** max(0, (least - 1).bit_length()), MOST_SHARDS))
+    return int(pc.sum(pc.binary_length(column)).as_py() or 0)

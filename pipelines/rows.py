@@ -2,20 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute  # noqa: F401  (binds pa.compute)
 
 from ..schemas import row_schema
 from ..tm import machine
-from ..tm.columns import I64, Number, Operands
+from ..tm.columns import I64, U64, Number, Operands
 from ..tm.instructions import instruction
-from ..tm.machine import Batch, Dialect, Machine, Rows
+from ..tm.machine import Batch, Rows
 from ..tm.render import RowGroup, Template, decimal, int_array, render, string_array
-from .sampling.random import U64, splitmix64, text_key
+from .sampling.random import splitmix64, text_key
 from .sampling.split import expression_hash
 from .sampling.steps import sampled_rows
+from .settings import TaskSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,34 +24,52 @@ class Work:
     """One block: expressions of a task and how their rows are wanted.
 
     Args:
-        task: the task.
+        settings: the task, its dialect, and which steps are kept.
         view: the view.
-        dialect: the dialect of composers' prompts.
-        all_steps: keep every transition in one_step.
-        max_steps: longest run that is written whole.
-        seed: seed of the steps kept and of the order of rows.
         operands: the expressions.
         variant: index of each expression's variant in ``variants``.
         variants: the variants' names.
     """
 
-    task: str
+    settings: TaskSettings
     view: str
-    dialect: Dialect
-    all_steps: bool
-    max_steps: int
-    seed: int
     operands: Operands
     variant: I64
     variants: tuple[str, ...]
 
+    @cached_property
+    def batch(self) -> Batch:
+        """The expressions as columns of their machine."""
+        return machine(self.settings.task).batch(self.operands, self.settings.dialect)
+
+    @cached_property
+    def key(self) -> U64:
+        """The key of each expression's draws."""
+        salt = text_key(f"rows {self.settings.seed} {self.settings.task}")
+        return splitmix64(expression_hash(self.batch.machine, self.operands) + np.uint64(salt))
+
+    def shuffled(self, expressions: I64) -> I64:
+        """Return a shuffle of rows that depends on their expressions alone."""
+        turn = np.arange(len(expressions), dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        return np.argsort(splitmix64(self.key[expressions] + turn), kind="stable")
+
+    def steps(self) -> Rows:
+        """Return the transitions that are kept, in their order."""
+        rows = self.batch.every() if self.settings.steps == "all" else sampled_rows(self.batch, self.key)
+        return self.batch.take(rows, self.shuffled(rows.expression))
+
+    def both_ways(self) -> tuple[I64, I64]:
+        """Return each aligner row's expression, and the row's place among all inputs followed by all outputs."""
+        expressions = np.tile(self.batch.all, 2)
+        order = self.shuffled(expressions)
+        return expressions[order], order
+
 
 def render_rows(work: Work) -> pa.RecordBatch:
     """Return the rows of a block, shuffled, with the columns of ``schemas.row_schema(work.view)``."""
-    found, batch, key = _opened(work)
-    e, own = _VIEWS[work.view](found, batch, work, key)
+    expressions, own = _VIEWS[work.view](work)
     schema = row_schema(work.view)
-    columns = {**_common(found, work, e), **own}
+    columns = {**_common(work, expressions), **own}
     return pa.record_batch([columns[name] for name in schema.names], schema=schema)
 
 
@@ -60,65 +79,51 @@ def planned_rows(work: Work) -> pa.RecordBatch:
     Columns: a, b, variant; one_step adds step, and ``far``: the prompt where the step does not fit 64 bits, null
     elsewhere; aligner adds direction.
     """
-    found, batch, key = _opened(work)
     own: dict[str, pa.Array] = {}
     if work.view == "one_step":
-        rows = _steps(batch, work, key)
-        e, steps = rows.expression, batch.steps(rows)
-        own = {"step": _counts(steps), "far": pa.nulls(len(e), pa.string())}
+        rows = work.steps()
+        expressions, steps = rows.expression, work.batch.steps(rows)
+        own = {"step": _counts(steps), "far": pa.nulls(len(rows), pa.string())}
         beyond = steps < 0
         if beyond.any():
-            prompts = batch.prompts(batch.take(rows, np.flatnonzero(beyond))).text
+            prompts = work.batch.prompts(work.batch.take(rows, np.flatnonzero(beyond))).text
             own["far"] = prompts.take(int_array(np.cumsum(beyond) - 1, beyond))
     elif work.view == "aligner":
-        e, order = _both_ways(len(work.operands), key)
-        own = {"direction": _directions(order, len(work.operands))}
+        expressions, order = work.both_ways()
+        own = {"direction": _directions(work, order)}
     else:
-        e = _order(len(work.operands), key, batch.all)
-    common = _common(found, work, e)
+        expressions = work.shuffled(work.batch.all)
+    common = _common(work, expressions)
     columns = {name: common[name] for name in ("a", "b", "variant")} | own
     return pa.record_batch(list(columns.values()), names=list(columns))
 
 
-def _opened(work: Work) -> tuple[Machine, Batch, U64]:
-    """Return the machine, the expressions as its columns, and the key of each expression's draws."""
-    found = machine(work.task)
-    key = splitmix64(expression_hash(found, work.operands) + np.uint64(text_key(f"rows {work.seed} {work.task}")))
-    return found, found.batch(work.operands, work.dialect), key
-
-
-def _order(size: int, key: U64, e: I64) -> I64:
-    """Return a shuffle of rows that depends on their expressions alone."""
-    turn = np.arange(size, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    return np.argsort(splitmix64(key[e] + turn), kind="stable")
-
-
-def _common(found: Machine, work: Work, e: I64) -> dict[str, pa.Array]:
-    operands, num_rows = work.operands, len(e)
+def _common(work: Work, expressions: I64) -> dict[str, pa.Array]:
+    operands, num_rows = work.operands, len(expressions)
     b, len_b = pa.nulls(num_rows, row_schema(work.view).field("b").type), np.zeros(num_rows, np.int16)
     if operands.b is not None:
-        b = _repeated(operands.b, e)
-        len_b = operands.b.length[e].astype(np.int16)
+        b = _repeated(operands.b, expressions)
+        len_b = operands.b.length[expressions].astype(np.int16)
     return {
-        "task": _constant(found.name, num_rows),
-        "a": _repeated(operands.a, e),
+        "task": _constant(work.settings.task, num_rows),
+        "a": _repeated(operands.a, expressions),
         "b": b,
-        "len_a": int_array(operands.a.length[e].astype(np.int16)),
+        "len_a": int_array(operands.a.length[expressions].astype(np.int16)),
         "len_b": int_array(len_b),
-        "variant": _named(work.variant[e], work.variants),
-        "instruction": _constant(instruction(found, work.view), num_rows),
+        "variant": _named(work.variant[expressions], work.variants),
+        "instruction": _constant(instruction(work.batch.machine, work.view), num_rows),
     }
 
 
-def _repeated(number: Number, e: I64) -> pa.DictionaryArray:
-    """Return the decimal strings of the numbers at ``e``, dictionary-encoded.
+def _repeated(number: Number, expressions: I64) -> pa.DictionaryArray:
+    """Return the decimal strings of the numbers of these expressions, dictionary-encoded.
 
     The dictionary's values must be distinct: Parquet's writer quietly writes plain strings otherwise.
     """
     rows = np.arange(len(number))
     texts = render([RowGroup(rows, Template("{x}"), {"x": decimal(number, rows)})], len(rows)).dictionary_encode()
     indices = np.frombuffer(texts.indices.buffers()[1], np.int32)
-    return pa.DictionaryArray.from_arrays(int_array(indices[e]), texts.dictionary)
+    return pa.DictionaryArray.from_arrays(int_array(indices[expressions]), texts.dictionary)
 
 
 def _constant(text: str, num_rows: int) -> pa.DictionaryArray:
@@ -127,9 +132,9 @@ def _constant(text: str, num_rows: int) -> pa.DictionaryArray:
 
 def _named(index: I64, names: Sequence[str | None]) -> pa.DictionaryArray:
     """Return a column of few names; None becomes null."""
-    known = list(dict.fromkeys(name for name in names if name is not None)) or [""]
-    code = np.array([known.index(name) if name is not None else -1 for name in names], np.int16)[index]
-    return pa.DictionaryArray.from_arrays(int_array(code, code >= 0), string_array(known))
+    distinct = list(dict.fromkeys(name for name in names if name is not None)) or [""]
+    code = np.array([distinct.index(name) if name is not None else -1 for name in names], np.int16)[index]
+    return pa.DictionaryArray.from_arrays(int_array(code, code >= 0), string_array(distinct))
 
 
 def _counts(values: I64) -> pa.Array:
@@ -137,11 +142,11 @@ def _counts(values: I64) -> pa.Array:
     return int_array(values, values >= 0)
 
 
-View = tuple[I64, dict[str, pa.Array]]
+View = tuple[I64, dict[str, pa.Array]]  # the expression of each row, and the view's own columns
 
 
-def _one_step(found: Machine, batch: Batch, work: Work, key: U64) -> View:
-    rows = _steps(batch, work, key)
+def _one_step(work: Work) -> View:
+    batch, rows = work.batch, work.steps()
     prompts, completions = batch.prompts(rows), batch.completions(rows)
     return rows.expression, {
         "prompt": prompts.text,
@@ -154,97 +159,79 @@ def _one_step(found: Machine, batch: Batch, work: Work, key: U64) -> View:
     }
 
 
-def _steps(batch: Batch, work: Work, key: U64) -> Rows:
-    """Return the transitions that are kept, in their order."""
-    rows = batch.every() if work.all_steps else sampled_rows(batch, key)
-    return batch.take(rows, _order(len(rows), key, rows.expression))
+def _traces(work: Work) -> pa.ListArray:
+    """Return the completions of whole runs, a list a run."""
+    steps = work.batch.num_steps
+    if not ((steps >= 0) & (steps <= work.settings.max_steps)).all():
+        raise ValueError(f"{work.settings.task}: a run of more than {work.settings.max_steps} transitions was planned")
+    completions = work.batch.completions(work.batch.every()).text
+    ends = np.concatenate([[0], np.cumsum(steps)])
+    return pa.ListArray.from_arrays(int_array(ends.astype(np.int32)), completions)
 
 
-def _runs(found: Machine, batch: Batch, work: Work) -> tuple[I64, Rows, I64]:
-    """Return the expressions whose runs are written whole, their transitions, and where each run begins."""
-    steps = batch.num_steps
-    kept = (steps >= 0) & (steps <= work.max_steps)
-    if not kept.all():
-        # Only runs that halt are walked: the batch is rendered for these alone.
-        raise ValueError(f"{found.name}: a run of more than {work.max_steps} transitions was planned")
-    rows = batch.every()
-    return np.arange(len(steps)), rows, np.concatenate([[0], np.cumsum(steps)])
-
-
-def _full(found: Machine, batch: Batch, work: Work, key: U64) -> View:
-    e, rows, ends = _runs(found, batch, work)
-    order = _order(len(e), key, e)
-    at = int_array(order)
-    completions = batch.completions(rows).text
-    trace = pa.ListArray.from_arrays(int_array(ends.astype(np.int32)), completions).take(at)
+def _full(work: Work) -> View:
+    order = work.shuffled(work.batch.all)
+    rows = int_array(order)
     return order, {
-        "prompt": batch.initial().take(at),
-        "completion": batch.halted().take(at),
-        "n_steps": int_array(batch.num_steps[order]),
-        "trace": trace,
+        "trace": _traces(work).take(rows),
+        "prompt": work.batch.initial().take(rows),
+        "completion": work.batch.halted().take(rows),
+        "n_steps": int_array(work.batch.num_steps[order]),
     }
 
 
-def _joined(shorten: Callable[[str], str]) -> Callable[[Machine, Batch, Work, U64], View]:
-    def view(found: Machine, batch: Batch, work: Work, key: U64) -> View:
-        e, rows, ends = _runs(found, batch, work)
-        order = _order(len(e), key, e)
-        at = int_array(order)
-        entries = batch.completions(rows).text.to_pylist()
-        texts = []
+def _joined(shortened: Callable[[str], str]) -> Callable[[Work], View]:
+    """Return the view whose completion is all entries of the trace, each but the last one shortened."""
+
+    def view(work: Work) -> View:
+        order = work.shuffled(work.batch.all)
+        rows, texts = int_array(order), []
+        traces = _traces(work)
         for row in order.tolist():
-            own = [entry.removesuffix("\n") for entry in entries[ends[row] : ends[row + 1]]]
-            texts.append("\n".join([*(shorten(entry) for entry in own[:-1]), own[-1]]) + "\n")
-        return order, {
-            "prompt": batch.initial().take(at),
-            "completion": string_array(texts),
-        }
+            *entries, last = (entry.removesuffix("\n") for entry in traces[row].as_py())
+            texts.append("\n".join([*map(shortened, entries), last]) + "\n")
+        return order, {"prompt": work.batch.initial().take(rows), "completion": string_array(texts)}
 
     return view
 
 
-def _aligner(found: Machine, batch: Batch, work: Work, key: U64) -> View:
-    num = len(work.operands)
-    question, solved = _question(found, batch), _question(found, batch, "{answer}")
-    e, order = _both_ways(num, key)
-    at = int_array(order)
-    return e, {
-        "prompt": pa.concat_arrays([question, batch.halted()]).take(at),
-        "completion": pa.concat_arrays([batch.initial(), solved]).take(at),
-        "direction": _directions(order, num),
+def _aligner(work: Work) -> View:
+    expressions, order = work.both_ways()
+    rows, batch = int_array(order), work.batch
+    return expressions, {
+        "prompt": pa.concat_arrays([_question(work), batch.halted()]).take(rows),
+        "completion": pa.concat_arrays([batch.initial(), _question(work, "{answer}")]).take(rows),
+        "direction": _directions(work, order),
     }
 
 
-def _both_ways(num: int, key: U64) -> tuple[I64, I64]:
-    """Return the expression of each aligner row, and the row's place among all inputs, followed by all outputs."""
-    e = np.tile(np.arange(num), 2)
-    order = _order(2 * num, key, e)
-    return e[order], order
+def _directions(work: Work, order: I64) -> pa.Array:
+    return _named((order >= len(work.operands)).astype(np.int64), ("in", "out"))
 
 
-def _directions(order: I64, num: int) -> pa.Array:
-    return _named((order >= num).astype(np.int64), ("in", "out"))
+def _raw(work: Work) -> View:
+    order = work.shuffled(work.batch.all)
+    rows = int_array(order)
+    return order, {"prompt": _question(work).take(rows), "completion": _text(work, "{answer}").take(rows)}
 
 
-def _raw_view(found: Machine, batch: Batch, work: Work, key: U64) -> View:
-    order = _order(len(work.operands), key, batch.all)
-    answers = render([RowGroup(batch.all, Template("{answer}"), {"answer": batch.answer()})], len(order))
-    at = int_array(order)
-    return order, {"prompt": _question(found, batch).take(at), "completion": answers.take(at)}
+def _question(work: Work, answer: str = "") -> pa.Array:
+    """Return the raw texts, followed by an answer where the template asks for it."""
+    return _text(work, f"{{a}}{work.batch.machine.sign}{{b}}={answer}")
 
 
-def _question(found: Machine, batch: Batch, answer: str = "") -> pa.Array:
-    """Return the raw texts of a batch, followed by an answer where the template asks for it."""
-    a, b = batch.operands.a, batch.operands.second
-    parts = {"a": decimal(a, batch.all), "b": decimal(b, batch.all), "answer": batch.answer()}
-    return render([RowGroup(batch.all, Template(f"{{a}}{found.sign}{{b}}={answer}"), parts)], len(batch.all))
+def _text(work: Work, template: str) -> pa.Array:
+    """Return a template of ``a``, ``b`` and ``answer`` for every expression."""
+    batch = work.batch
+    fields = {"a": decimal(work.operands.a, batch.all), "b": decimal(work.operands.second, batch.all)}
+    return render([RowGroup(batch.all, Template(template), {**fields, "answer": batch.answer()})], len(batch.all))
 
 
-_VIEWS: dict[str, Callable[[Machine, Batch, Work, U64], View]] = {
+_VIEWS: dict[str, Callable[[Work], View]] = {
     "one_step": _one_step,
     "full": _full,
     "aligner": _aligner,
-    "raw": _raw_view,
+    "raw": _raw,
     "scratchpad": _joined(lambda entry: entry),
     "commands": _joined(lambda entry: entry.split("\n")[1]),
 }

@@ -5,11 +5,10 @@ import json
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, InitVar, dataclass, field, fields
+from dataclasses import InitVar, dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -69,7 +68,7 @@ def literal(value: object) -> str:
 
 @dataclass(frozen=True)
 class Spelling:
-    """How the reader wrote settings, for messages: as fields, as options, or as keys of a TOML file."""
+    """How the user wrote settings, for messages: as fields, as options, or as keys of a TOML file."""
 
     options: Mapping[str, object] | None = None
     """The settings that were given as options of the command line."""
@@ -86,17 +85,17 @@ class Spelling:
         """Return a setting with a value, as one would write it."""
         return f"{key} = {literal(value)}" if self.options is None else as_option(key, value)
 
-    def where(self, *keys: str) -> str | None:
-        """Return the place of those of some settings that were given."""
+    def refusal(self, what: str, *keys: str, allowed: str, advice: str | None = None) -> UserError:
+        """Return the error for settings that are refused; it names the place of those that were given."""
+        return UserError(what, where=self._where(keys), allowed=allowed, next_step=advice)
+
+    def _where(self, keys: Sequence[str]) -> str | None:
         if self.options is not None:
-            return " ".join(as_option(key, self.options[key]) for key in keys if key in self.options) or None
+            given = [as_option(key, self.options[key]) for key in keys if key in self.options]
+            return " ".join(given) or None
         lines = {self.lines[key] for key in keys if key in self.lines} or {self.lines.get("", 0)}
         numbers = " and ".join(str(line) for line in sorted(lines) if line)
         return f"{self.file}, line{'s' * (len(lines) > 1)} {numbers}" if numbers else self.file
-
-    def refusal(self, what: str, *keys: str, allowed: str | None = None, advice: str | None = None) -> UserError:
-        """Return the error for settings that are refused."""
-        return UserError(what, where=self.where(*keys), allowed=allowed, next_step=advice)
 
 
 PLAIN = Spelling()
@@ -159,21 +158,16 @@ class TaskSettings:
         check_keys(values, KEYS, spelling)
         return cls(**{"task": None, **values}, spelling=spelling)
 
-    @property
-    def has_raw(self) -> bool:
-        """Whether the task has a raw text, and so the aligner and raw views."""
-        from .. import tm
-
-        return bool(tm.machine(self.task).has_raw)
-
     def views_of(self, split: str) -> tuple[str, ...]:
         """Return the views built for ``split``, in canonical order; none if it is not asked for."""
-        return tuple(view for view in self._asked(split) if self.has_raw or view not in RAW_VIEWS)
+        return tuple(view for view in self._asked(split) if view not in self.left_out())
 
     def left_out(self) -> tuple[str, ...]:
         """Return the views that are asked for, by default or by name, and that this task does not have."""
+        from .. import tm
+
         asked = {view for split in self.splits for view in self._asked(split)}
-        return tuple(view for view in RAW_VIEWS if view in asked and not self.has_raw)
+        return () if tm.machine(self.task).has_raw else tuple(view for view in RAW_VIEWS if view in asked)
 
     def configs(self) -> tuple[tuple[str, str], ...]:
         """Return every (view, split) to build."""
@@ -193,20 +187,15 @@ class TaskSettings:
         Views and splits stay out, so that more of them can be added to the same folder. ``rules`` are the versions of
         the rules that the rows follow, those of this caef-data by default.
         """
-        values = self.to_dict()
-        return digest({
-            "settings": {key: values[key] for key in DATA_KEYS},
-            "versions": dict(rules or versions.rules()),
-            **_own_machine(self.task),
-        })  # fmt: skip
+        values = {key: value for key, value in self.to_dict().items() if key in DATA_KEYS}
+        return digest({"settings": values, "versions": dict(rules or versions.rules()), **_own_machine(self.task)})
 
     def config_identity(self, view: str, split: str, rules: Mapping[str, int] | None = None) -> str:
         """Return the identity of one view of one split of this task."""
         return digest({"task": self.identity(rules), "view": view, "split": split})
 
 
-KEYS = tuple(one.name for one in fields(TaskSettings))
-DEFAULTS = {one.name: one.default for one in fields(TaskSettings) if one.default is not MISSING}
+KEYS = tuple(setting.name for setting in fields(TaskSettings))
 # Views and splits choose among what an identity covers, and max_len leaves every row as it is; a new setting changes
 # the data, and with it every identity, unless it is named here.
 DATA_KEYS = tuple(key for key in KEYS if key not in ("splits", "views", "max_len"))
@@ -256,44 +245,42 @@ HEADER = ("name", "description", "repo")  # the keys of a declaration that belon
 
 
 @cache
-def _hints(owner: type) -> dict[str, Any]:
+def _types(owner: type) -> dict[str, Any]:
     return get_type_hints(owner, include_extras=True)
 
 
 def check_field(owner: type, key: str, value: object, spelling: Spelling) -> object:
     """Return the value of a field as its type has it, words in canonical order, or say what is wrong with it."""
-    hint = _hints(owner)[key]
+    kind = _types(owner)[key]
+    allowed, words = _allowed(kind)
+    wrong = value
     try:
-        right = msgspec.convert(value, hint)
+        checked = msgspec.convert(value, kind)
+        if not isinstance(checked, tuple):
+            return checked
+        if checked and len(set(checked)) == len(checked):
+            return tuple(word for word in words if word in checked)
+        allowed += ", each at most once"
     except (msgspec.ValidationError, ValueError):  # ValueError: a number too long for msgspec's own message
-        allowed, words = _allowed(hint)
-        wrong = [word for word in value if word not in words] if isinstance(value, list | tuple) else []
-        worst = wrong[0] if wrong else value
-        near = did_you_mean(worst[:60], words) if isinstance(worst, str) else ""
-        what = f"{'holds' if wrong else 'is'} {literal(worst)}{near}"
-        raise spelling.refusal(f"{spelling.name(key)} {what}", key, allowed=allowed) from None
-    if not isinstance(right, tuple):
-        return right
-    if not right or len(set(right)) < len(right):
-        allowed = f"{_allowed(hint)[0]}, each at most once"
-        raise spelling.refusal(f"{spelling.name(key)} is {literal(right)}", key, allowed=allowed)
-    return tuple(word for word in {"splits": SPLITS, "views": VIEWS}[key] if word in right)
+        if isinstance(value, list | tuple):
+            wrong = next((word for word in value if word not in words), value)
+    near = did_you_mean(wrong[:60], words) if isinstance(wrong, str) else ""
+    verb = "is" if wrong is value else "holds"
+    raise spelling.refusal(f"{spelling.name(key)} {verb} {literal(wrong)}{near}", key, allowed=allowed)
 
 
-def _allowed(hint: Any) -> tuple[str, tuple[str, ...]]:
+def _allowed(kind: Any) -> tuple[str, tuple[str, ...]]:
     """Return what a type allows, in words, and the words themselves that it allows, if any."""
-    kind, parts = get_origin(hint), get_args(hint)
-    if kind in (Union, UnionType):  # the other is None
-        return _allowed(parts[0])
-    if kind is Literal:
-        return ", ".join(parts), parts
-    if kind is tuple:
-        known, words = _allowed(parts[0])
-        return f'a list such as ["{words[0]}"], of {known}', words
-    if kind is not Annotated:
+    if kind is bool:
         return "true or false", ()
-    meta = parts[1]
-    return meta.description or f"a whole number from {meta.ge:,}" + (f" to {meta.le:,}" if meta.le else ""), ()
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return ", ".join(parts), parts
+    if origin is Annotated:
+        meta = parts[1]
+        return meta.description or f"a whole number from {meta.ge:,}" + (f" to {meta.le:,}" if meta.le else ""), ()
+    allowed, words = _allowed(parts[0])  # of a tuple of words, or beside None
+    return (f'a list such as ["{words[0]}"], of {allowed}' if origin is tuple else allowed), words
 
 
 def task_names() -> tuple[str, ...]:
@@ -308,8 +295,7 @@ def check_task(value: object, spelling: Spelling) -> str:
     names, given = task_names(), value if isinstance(value, str) else ""
     if ALIASES.get(given, given) in names:
         return ALIASES.get(given, given)
-    near = did_you_mean(given[:60], (*names, *ALIASES, "all"))
-    name = spelling.name("task")
+    name, near = spelling.name("task"), did_you_mean(given[:60], (*names, *ALIASES, "all"))
     raise spelling.refusal(
         f"no {name} is given" if value is None else f"{name} is {literal(value)}, which is no task{near}",
         "task",
@@ -322,31 +308,38 @@ def check_keys(values: Iterable[str], known: Sequence[str], spelling: Spelling) 
     """Refuse a key that no setting has, with the nearest one that exists."""
     for key in values:
         if key not in known:
-            name, names = spelling.name(key), [spelling.name(one) for one in known]
+            name, names = spelling.name(key), [spelling.name(setting) for setting in known]
             what = f"unknown setting {quoted(name)}{did_you_mean(name[:60], names)}"
             advice = f"{', '.join(HEADER)} stand above the first [[task]]" if key in HEADER else None
-            where = spelling.where(key) if spelling.options is None else "the command line"
-            raise UserError(what, where=where, allowed=", ".join(names), next_step=advice)
+            raise spelling.refusal(what, key, allowed=", ".join(names), advice=advice)
 
 
 def _check_together(values: TaskSettings, spelling: Spelling) -> None:
     """Refuse settings that contradict each other."""
-    name, low, high, ceiling = spelling.name, values.min, values.max, values.max_len
+    name, high = spelling.name, values.max
+    if high > values.max_len:
+        longer = f"set max_len = {literal(high)} in a declaration, if such lengths are meant: caef-data build my.toml"
+        raise spelling.refusal(
+            f"{name('max')} is {literal(high)} digits, above the ceiling of {values.max_len:,}",
+            "max",
+            allowed=f"1 to {values.max_len:,}",
+            advice=longer if high <= RAISED_MAX_LEN else None,
+        )
+    if values.min > high:
+        raise spelling.refusal(
+            f"{name('min')} is {literal(values.min)}, larger than {spelling.setting('max', high)}",
+            *("min", "max"),
+            allowed=f"{name('min')} from 1 to {high}",
+            advice=f"lower {name('min')} or raise {name('max')}",
+        )
     held_out = " and ".join(split for split in values.splits if split != "train")
-    if high > ceiling:
-        what = f"{name('max')} is {literal(high)} digits, above the ceiling of {ceiling:,}"
-        longer = f"set max_len = {high} in a declaration, if operands that long are meant: caef-data build my.toml"
-        advice = longer if high <= RAISED_MAX_LEN else None
-        raise spelling.refusal(what, "max", allowed=f"1 to {ceiling:,}", advice=advice)
-    if low > high:
-        what = f"{name('min')} is {literal(low)}, larger than {spelling.setting('max', high)}"
-        advice = f"lower {name('min')} or raise {name('max')}"
-        raise spelling.refusal(what, "min", "max", allowed=f"{name('min')} from 1 to {high}", advice=advice)
     if values.num_test == 0 and held_out:
-        what = f"{name('num_test')} is 0, but the {held_out} split is asked for"
-        allowed = f"{name('num_test')} from 1, or no other split than train"
-        advice = f"use {spelling.setting('splits', ('train',))}"
-        raise spelling.refusal(what, "num_test", "splits", allowed=allowed, advice=advice)
+        raise spelling.refusal(
+            f"{name('num_test')} is 0, but the {held_out} split is asked for",
+            *("num_test", "splits"),
+            allowed=f"{name('num_test')} from 1, or no other split than train",
+            advice=f"use {spelling.setting('splits', ('train',))}",
+        )
 
 
 def _check_all_steps(values: TaskSettings, spelling: Spelling) -> None:
@@ -362,12 +355,12 @@ def _check_all_steps(values: TaskSettings, spelling: Spelling) -> None:
     if needed <= limit:
         return
     fits = low - 1 + bisect_right(range(low, values.max), limit, key=longest)  # longest() grows with the length
-    what = f"{values.task} with {setting('steps', 'all')} has runs of {literal(needed)} transitions"
     allowed = f"{spelling.name('max')} up to {fits}" if fits >= low else f"no length from {low} digits on"
     advice = [setting("max", fits)] * (fits >= low) + [setting("steps", "sampled")]
     advice += [setting("max_steps", needed)] * (needed <= MAX_STEPS)
     raise spelling.refusal(
-        f"{what}, more than {setting('max_steps', limit)}",
+        f"{values.task} with {setting('steps', 'all')} has runs of {literal(needed)} transitions, more than"
+        f" {setting('max_steps', limit)}",
         *("steps", "max", "max_steps"),
         allowed=f"{allowed} with {setting('min', low)} and these steps",
         advice="use " + ", or ".join(advice),

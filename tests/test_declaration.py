@@ -331,7 +331,6 @@ def test_unknown_names_and_unreadable_files(tmp_path: Path) -> None:
     latin = tmp_path / "latin.toml"
     latin.write_bytes(b"name = 'a'\ndescription = '\xe9'")
     assert "not UTF-8" in message(str(latin))
-    assert "latin.toml, line 2" in message(str(latin))
     huge = tmp_path / "huge.toml"
     huge.write_bytes(b"#" * 1_000_001)
     assert "too large" in message(str(huge))

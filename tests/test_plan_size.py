@@ -46,7 +46,7 @@ def test_a_plan_is_the_same_a_few_expressions_at_a_time(monkeypatch: pytest.Monk
     def once() -> list[object]:
         declaration = from_flags(["mul", "div", "left_mask"], max=7, num=40, num_test=20, splits=["train", "stress"])
         found = make_plan(declaration)
-        kept = [(part.found.tolist(), rows) for one in found.configs for part, rows in one.population.parts]
+        kept = [(part.candidate.tolist(), rows) for one in found.configs for part, rows in one.population.parts]
         return [*drawn(found), *((lists, None if rows is None else rows.tolist()) for lists, rows in kept)]
 
     whole = once()

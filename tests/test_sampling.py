@@ -11,6 +11,7 @@ import pytest
 from caef_data.pipelines.plan import make_plan
 from caef_data.pipelines.sampling.classes import ClassSampler, class_cells, short_run_cells
 from caef_data.pipelines.sampling.enumerate_small import resolve
+from caef_data.pipelines.sampling.laws import law
 from caef_data.pipelines.sampling.split import sides
 from caef_data.pipelines.settings import Declaration, TaskSettings
 from caef_data.tm import machine
@@ -196,6 +197,14 @@ def test_variants_share_a_class_as_declared_and_are_what_they_are_called(task: s
                 assert abs(names[name] - names.total() * share / total) < 1
         else:
             assert len(names) == 1
+
+
+def test_variants_that_share_a_law_keep_their_names() -> None:
+    wanted = [(5, 5, "short", law("free"), 3), (6, 6, "long", law("free"), 3)]
+    cells = resolve(settings("add", 5, 6, 3), "train", wanted)
+    operands, variant = cells.operands(np.arange(6))
+    assert [cells.names[code] for code in variant.tolist()] == ["short"] * 3 + ["long"] * 3
+    assert operands.a.length.tolist() == [5] * 3 + [6] * 3
 
 
 @pytest.mark.parametrize("task", ["equal", "greater_than", "less_than"])

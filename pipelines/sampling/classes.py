@@ -14,27 +14,14 @@ import numpy as np
 
 from ...tm import machine
 from ...tm.classes import OperandDistribution
-from ...tm.columns import I64, Bool, Number, Operands
+from ...tm.columns import I64, U64, Bool, Number, Operands
 from ...tm.machine import Machine
 from ..settings import TaskSettings
 from ..versions import SAMPLING_VERSION
-from .index_space import GROUP, INDEX_DIGITS, TRIES, fits, index_number, index_places
-from .index_space import candidates as drawn
-from .laws import class_parts
-from .laws import law as law_of
-from .random import U64, splitmix64, text_key
-from .split import (
-    CUT,
-    PAIR,
-    SIDES,
-    SMALL,
-    STRESS_CUT,
-    digit_keys,
-    digit_sums,
-    expression_hash,
-    hash_of_sums,
-    side_codes,
-)
+from .index_space import GROUP, INDEX_DIGITS, TRIES, IndexSpace, index_digits
+from .laws import class_parts, law
+from .random import splitmix64, text_key
+from .split import CUT, PAIR, SMALL, STRESS_CUT, digit_keys, digit_sums, hash_of_sums, on_side
 from .stress import families
 
 TOGETHER = 20_000  # expressions whose digits are looked at together
@@ -49,28 +36,29 @@ class ClassSampler:
         task: name of the task.
         split: train, test or stress.
         seed: seed of the sampling.
-        laws: the laws that occur.
-        names: the variant of each law.
-        law: index of each cell's law.
+        distributions: the distributions that occur.
+        names: the variant of each distribution.
+        which: index of each cell's distribution.
         len_a: digits of a.
         len_b: digits of b, 0 for one operand.
         count: expressions of each cell, those that really exist.
-        scanned: whether a cell's expressions are listed in ``found``, from ``first`` on.
-        found: candidate numbers of the expressions of scanned cells.
+        listed: whether a cell's expressions are listed in ``candidate``, from ``first`` on.
+        first: see ``listed``.
+        candidate: candidate numbers of the expressions of listed cells.
     """
 
     task: str
     split: str
     seed: int
-    laws: tuple[OperandDistribution, ...]
+    distributions: tuple[OperandDistribution, ...]
     names: tuple[str, ...]
-    law: I64
+    which: I64
     len_a: I64
     len_b: I64
     count: I64
-    scanned: Bool
+    listed: Bool
     first: I64
-    found: U64
+    candidate: U64
 
     @cached_property
     def machine(self) -> Machine:
@@ -87,6 +75,24 @@ class ClassSampler:
     def num_expressions(self) -> int:
         """Expressions of the split."""
         return int(self.count.sum())
+
+    @cached_property
+    def keys(self) -> U64:
+        """A 64-bit key of each cell."""
+        names = self.names
+        texts = [f"{self.seed} {self.task} {name} {names[:number].count(name)}" for number, name in enumerate(names)]
+        base = np.array([text_key(f"cell {SAMPLING_VERSION} {text}") for text in texts], np.uint64)
+        lengths = (self.len_a.astype(np.uint64) << np.uint64(32)) + self.len_b.astype(np.uint64)
+        return splitmix64(base[self.which] + splitmix64(lengths))
+
+    @cached_property
+    def indexed(self) -> Bool:
+        """Whether each cell's candidates are numbered as a whole, so that none comes twice."""
+        indexed = np.zeros(len(self.which), np.bool_)
+        for which in range(len(self.distributions)):
+            cells = np.flatnonzero(self.which == which)
+            indexed[cells] = self.space(which, cells).fits
+        return indexed
 
     def classes(self, numbers: I64 | None = None) -> dict[tuple[int, int], int]:
         """Return how many expressions each class (len a, len b) has, of these numbers or of all."""
@@ -108,139 +114,99 @@ class ClassSampler:
             operands, _ = self.operands(numbers[start : start + TOGETHER])
             yield operands.a.length, operands.second.length, np.ones(len(operands), np.int64)
 
-    @cached_property
-    def keys(self) -> U64:
-        """A 64-bit key of each cell."""
-        return cell_keys(self.task, self.seed, self.names, self.law, self.len_a, self.len_b)
-
     def of(self, numbers: I64) -> tuple[I64, I64]:
         """Return the cell of each expression number, and the expression's number in its cell."""
         cell = np.searchsorted(self.start, numbers, "right") - 1
         return cell, numbers - self.start[cell]
 
-    @cached_property
-    def indexed(self) -> Bool:
-        """Whether each cell's candidates are numbered as a whole, so that none comes twice."""
-        indexed = np.zeros(len(self.law), np.bool_)
-        for at, one in enumerate(self.laws):
-            mine = np.flatnonzero(self.law == at)
-            indexed[mine] = fits(one, self.len_a[mine], self.len_b[mine])
-        return indexed
-
     def operands(self, numbers: I64) -> tuple[Operands, I64]:
         """Return the expressions of these numbers, and the index of each one's variant in ``names``."""
         cell, index = self.of(numbers)
-        law, parts = self.law[cell], list[tuple[I64, Operands]]()
-        kind = 4 * law + 2 * self.scanned[cell] + self.indexed[cell]
-        for one in np.unique(kind).tolist():
-            rows = np.flatnonzero(kind == one)
-            own, indexed = cell[rows], bool(one & 1)
-            if one & 2:
-                counter = self.found[self.first[own] + index[rows]]
-                parts.append((rows, self.candidates(one // 4, own, counter, indexed)[0]))
+        variant, parts = self.which[cell], list[tuple[I64, Operands]]()
+        kinds = 4 * variant + 2 * self.listed[cell] + self.indexed[cell]
+        for kind in np.unique(kinds).tolist():
+            rows = np.flatnonzero(kinds == kind)
+            which, cells, indexed = kind // 4, cell[rows], bool(kind & 1)
+            if kind & 2:
+                counter = self.candidate[self.first[cells] + index[rows]]
+                parts.append((rows, self.candidates(which, cells, counter, indexed)[0]))
             else:
-                parts.append((rows, self._first_on_side(one // 4, own, index[rows], indexed)))
-        return merged(parts, len(numbers)), law
+                parts.append((rows, self._first_on_side(which, cells, index[rows], indexed)))
+        return merged(parts, len(numbers)), variant
 
-    def candidates(self, law: int, cell: I64, counter: U64, indexed: bool) -> tuple[Operands, Bool]:
+    def space(self, which: int, cells: I64) -> IndexSpace:
+        """Return the index space of cells of one distribution."""
+        return IndexSpace(self.distributions[which], self.len_a[cells], self.len_b[cells])
+
+    def candidates(self, which: int, cells: I64, counter: U64, indexed: bool) -> tuple[Operands, Bool]:
         """Return candidates and which of them are expressions of their cell (on any side)."""
-        one = self.laws[law]
-        lengths = self.len_a[cell], self.len_b[cell]
-        draw = drawn(one, self.keys[cell], counter, *lengths, indexed=indexed)
-        return one.shape(draw)
+        drawn = self.space(which, cells).candidates(self.keys[cells], counter, indexed=indexed)
+        return self.distributions[which].shape(drawn)
 
-    def _first_on_side(self, law: int, cell: I64, index: I64, indexed: bool) -> Operands:
-        """Return the first candidate of each expression that lies on the split's side."""
+    def _first_on_side(self, which: int, cells: I64, index: I64, indexed: bool) -> Operands:
+        """Return the first candidate of each expression that lies on the split's side.
+
+        What the distribution refuses (a < b, say) its group's other candidates hardly mend, so the next group's first
+        one follows; what lies on another side is followed by its neighbour.
+        """
         parts: list[tuple[I64, Operands]] = []
-        todo = np.arange(len(cell))
-        attempt, stride = np.zeros(len(cell), np.int64), np.ones(len(cell), np.int64)
-        rare = self.split == "test" and not indexed and type(self.laws[law]).shape is OperandDistribution.shape
+        todo = np.arange(len(cells))
+        attempt, refused_before = np.zeros(len(cells), np.int64), np.zeros(len(cells), np.bool_)
+        plain = type(self.distributions[which]).shape is OperandDistribution.shape
+        rare = self.split == "test" and plain and not indexed
         jump = 1 if indexed else GROUP
-        together = 1 if rare or self.split == "train" else AHEAD  # has no say in what is found
+        together = 1 if rare or self.split == "train" else AHEAD  # how many has no say in what is found
         while len(todo):
             if rare:  # most candidates of a test split fall through: look for the next likely ones first
-                attempt[todo] = self._likely(law, cell[todo], index[todo], attempt[todo])
+                attempt[todo] = self._likely(which, cells[todo], index[todo], attempt[todo])
             if (attempt[todo] >= TRIES).any():
                 raise RuntimeError(f"{self.task}: no expression of {self.split} in {TRIES} candidates")
-            rows = np.repeat(todo, together)
-            tried = attempt[todo][:, None] + np.arange(together) * stride[todo][:, None]
-            number = (index[rows] * TRIES + tried.reshape(-1)).astype(np.uint64)
-            operands, lawful = self.candidates(law, cell[rows], number, indexed)
-            placed = (lawful & on_side(self.machine, operands, self.split)).reshape(-1, together)
-            # One after the other: what the law refuses (a < b, say) its group's other candidates hardly mend, so the
-            # next group's first one follows; what lies on another side is followed by its neighbour.
+            tried = (index[todo] * TRIES + attempt[todo])[:, None] + np.arange(together)
+            rows = np.repeat(cells[todo], together)
+            operands, lawful = self.candidates(which, rows, tried.reshape(-1).astype(np.uint64), indexed)
+            chosen = (lawful & on_side(self.machine, operands, self.split)).reshape(-1, together)
             refused = ~lawful.reshape(-1, together)
-            by_groups = stride[todo] > 1
-            ends = np.where(by_groups[:, None], ~refused, placed | refused)
+            ends = chosen | refused
             first = np.where(ends.any(axis=1), ends.argmax(axis=1), together)
-            last = np.minimum(first, together - 1)
-            here = np.arange(len(todo))
-            done = placed[here, last]
+            here, last = np.arange(len(todo)), np.minimum(first, together - 1)
+            done, refused_now = chosen[here, last], refused[here, last]
             if together == 1 and done.all() and not parts:
                 return operands
             parts.append((todo[done], operands.take(np.flatnonzero(done) * together + last[done])))
-            reached = attempt[todo] + first * stride[todo]
-            to_group = np.where(by_groups, first == together, (first < together) & refused[here, last])
-            onward = np.where(by_groups & ~to_group, reached + 1, reached)
-            attempt[todo] = np.where(to_group & ~by_groups, (reached // jump + 1) * jump, onward)
-            stride[todo] = np.where(to_group, jump, 1)
+            reached = attempt[todo] + first
+            # Of likely ones the second refused in a row is followed by the one a group further on.
+            following = np.where(refused_before[todo] & (first == 0), reached, reached // jump * jump) + jump
+            attempt[todo] = np.where(refused_now, following, reached)
+            refused_before[todo] = refused_now
             todo = todo[~done]
-            together = 1 if rare else AHEAD
-        return merged(parts, len(cell))
+        return merged(parts, len(cells))
 
-    def _likely(self, law: int, cell: I64, index: I64, attempt: I64) -> I64:
+    def _likely(self, which: int, cells: I64, index: I64, attempt: I64) -> I64:
         """Return the first attempt from ``attempt`` on whose hash is one of the test split.
 
         The attempts of a group differ in their index digits only, so the hash's sums differ by these alone. What is
         found is a suggestion, the next group's first attempt where there is none: the candidate is drawn and checked.
         """
-        one, keys = self.laws[law], self.keys[cell]
-        len_a, len_b = self.len_a[cell], self.len_b[cell]
+        space, keys = self.space(which, cells), self.keys[cells]
         group = attempt // GROUP * GROUP
         counter = (index * TRIES + group).astype(np.uint64)
-        blank = drawn(one, keys, counter, len_a, len_b, indexed=False, blank=True)
-        operands, _ = one.shape(blank)
-        sum_a = digit_sums(operands.a)
-        sum_b = None if operands.b is None else digit_sums(operands.b)
-        in_a = index_places(one, len_a)[:, None]
-        place = np.arange(INDEX_DIGITS)
-        table = digit_keys(INDEX_DIGITS)
-        zero = np.uint64(0)
-        weight_a = np.where(place < in_a, table, zero)
-        weight_b = np.where(place >= in_a, table[np.maximum(place - in_a, 0)], zero)
-        found, todo = attempt.copy(), np.arange(len(cell))
+        blank, _ = self.distributions[which].shape(space.candidates(keys, counter, indexed=False, blank=True))
+        in_a, place, table = space.index_digits_in_a, np.arange(INDEX_DIGITS)[:, None], digit_keys(INDEX_DIGITS)
+        weights = table[:, None] * (place < in_a), table[np.maximum(place - in_a, 0)] * (place >= in_a)
+        sums = [digit_sums(number) for number in blank.numbers]
+        likely, todo = attempt.copy(), np.arange(len(cells))
         while len(todo):
-            rows = np.repeat(todo, AHEAD)
-            tried = (found[todo][:, None] + np.arange(AHEAD)).reshape(-1)
-            low = index_number(counter[rows] + (tried - group[rows]).astype(np.uint64), keys[rows])
-            a = sum_a[rows]
-            b = None if sum_b is None else sum_b[rows]
-            for k in range(INDEX_DIGITS):
-                above = low // np.uint64(10)
-                digit = low - above * np.uint64(10)
-                low = above
-                a += digit * weight_a[rows, k]
-                if b is not None:
-                    b += digit * weight_b[rows, k]
-            hashes = hash_of_sums(self.machine, a, b).reshape(len(todo), AHEAD)
-            likely = (hashes < np.uint64(CUT)) & (hashes >= np.uint64(STRESS_CUT))
-            hit = likely.any(axis=1)
-            found[todo] += np.where(hit, likely.argmax(axis=1), AHEAD)
-            todo = todo[~hit & (found[todo] < group[todo] + GROUP)]
-        return np.minimum(found, group + GROUP)
-
-
-def on_side(found: Machine, operands: Operands, split: str) -> Bool:
-    """Tell which expressions stand in a split."""
-    return side_codes(found, operands, expression_hash(found, operands)) == SIDES.index(split)
-
-
-def cell_keys(task: str, seed: int, names: tuple[str, ...], law: I64, len_a: I64, len_b: I64) -> U64:
-    """Return a 64-bit key of each cell."""
-    texts = [f"cell {SAMPLING_VERSION} {seed} {task} {name} {names[:at].count(name)}" for at, name in enumerate(names)]
-    base = np.array([text_key(text) for text in texts], np.uint64)
-    lengths = (len_a.astype(np.uint64) << np.uint64(32)) + len_b.astype(np.uint64)
-    return splitmix64(base[law] + splitmix64(lengths))
+            tried = (index * TRIES + likely)[todo][:, None] + np.arange(AHEAD)
+            digits = index_digits(tried.reshape(-1).astype(np.uint64), np.repeat(keys[todo], AHEAD))
+            digits = digits.reshape(INDEX_DIGITS, -1, AHEAD)
+            added = [(digits * weight[:, todo, None]).sum(axis=0) for weight in weights[: len(sums)]]
+            own = [total[todo][:, None] + more for total, more in zip(sums, added, strict=True)]
+            hashes = hash_of_sums(self.machine, *own)
+            in_test = (hashes < np.uint64(CUT)) & (hashes >= np.uint64(STRESS_CUT))
+            hit = in_test.any(axis=1)
+            likely[todo] += np.where(hit, in_test.argmax(axis=1), AHEAD)
+            todo = todo[~hit & (likely[todo] < group[todo] + GROUP)]
+        return np.minimum(likely, group + GROUP)
 
 
 def merged(parts: list[tuple[I64, Operands]], num_rows: int) -> Operands:
@@ -249,8 +215,7 @@ def merged(parts: list[tuple[I64, Operands]], num_rows: int) -> Operands:
         return parts[0][1]
 
     def column(numbers: list[Number]) -> Number:
-        width = max((number.width for number in numbers), default=1)
-        planes = np.zeros((width, num_rows), np.uint8)
+        planes = np.zeros((max((number.width for number in numbers), default=1), num_rows), np.uint8)
         length = np.ones(num_rows, np.int64)
         for (rows, _), number in zip(parts, numbers, strict=True):
             planes[: number.width, rows] = number.planes
@@ -263,31 +228,31 @@ def merged(parts: list[tuple[I64, Operands]], num_rows: int) -> Operands:
     return Operands(a, column([operands.second for _, operands in parts]))
 
 
-Wanted = list[tuple[int, int, str, OperandDistribution, int]]  # len a, len b, variant, law, count
+Wanted = list[tuple[int, int, str, OperandDistribution, int]]  # len a, len b, variant, its distribution, count
 
 
 def class_cells(settings: TaskSettings, split: str) -> Wanted:
     """Return the cells of a split's classes with the counts that are asked for."""
-    found = machine(settings.task)
+    own = machine(settings.task)
     wanted: Wanted = []
-    span = settings.max - settings.min + 1
-    for len_a, len_b in found.classes(settings.min, settings.max):
+    for len_a, len_b in own.classes(settings.min, settings.max):
+        variants = list(class_parts(own, len_a, len_b))
         if split == "stress":
-            small = all(law.size(len_a, len_b) <= SMALL for _, _, law in class_parts(found, len_a, len_b))
-            for family in families(found):
+            small = all(part.size(len_a, len_b) <= SMALL for _, _, part in variants)
+            for family in families(own):
                 if family.applies(len_a, len_b) and (family.reserved or not small):
                     wanted.append((len_a, len_b, family.name, family, settings.num_test))
             continue
-        balanced = found.count(len_a, len_b, settings.num, span) if settings.balance else settings.num
+        num, span = settings.num, settings.max - settings.min + 1
+        balanced = own.count(len_a, len_b, num, span) if settings.balance else num
         if balanced <= 0:
             continue
         left = balanced if split == "train" else settings.num_test
-        variants = list(class_parts(found, len_a, len_b))
         shares = sum(share for _, share, _ in variants)
-        for name, share, law in variants:  # each rounded up out of what the earlier ones have left
-            own = -(-left * share // shares)
-            wanted.append((len_a, len_b, name, law, own))
-            left, shares = left - own, shares - share
+        for name, share, part in variants:  # each rounded up out of what the earlier ones have left
+            count = -(-left * share // shares)
+            wanted.append((len_a, len_b, name, part, count))
+            left, shares = left - count, shares - share
     return wanted
 
 
@@ -295,4 +260,4 @@ def short_run_cells(settings: TaskSettings, split: str) -> Wanted:
     """Return the cells of the extra expressions that halt soon (of mul and div)."""
     num = settings.num if split == "train" else settings.num_test
     runs = machine(settings.task).short_runs(settings.min, settings.max, num)
-    return [(len_a, len_b, "halts_soon", law_of(law), count) for len_a, len_b, count, law in runs]
+    return [(len_a, len_b, "halts_soon", law(named), count) for len_a, len_b, count, named in runs]

@@ -10,9 +10,21 @@ import numpy as np
 
 from ...errors import UserError, did_you_mean, quoted
 from ...tm import columns
-from ...tm.classes import Coordinates, OperandDistribution, Variant
-from ...tm.columns import Bool, Number, Operands
+from ...tm.classes import Coordinates, OperandDistribution
+from ...tm.columns import I64, U8, Bool, Number, Operands
 from ...tm.machine import Machine
+
+
+class Bent(OperandDistribution):
+    """Free digits bent towards a property, which ``holds`` tells."""
+
+    def bend(self, draw: Coordinates) -> Operands:
+        """Return the operands of some coordinates."""
+        return Operands(draw.a, draw.b)
+
+    def shape(self, draw: Coordinates) -> tuple[Operands, Bool]:
+        operands = self.bend(draw)
+        return operands, self.holds(operands)
 
 
 class NonzeroB(OperandDistribution):
@@ -22,14 +34,14 @@ class NonzeroB(OperandDistribution):
         return ~operands.second.is_zero()
 
 
-class EqualOperands(OperandDistribution):
+class EqualOperands(Bent):
     """a free, b the same."""
 
     def lengths(self, len_a: int, len_b: int) -> tuple[int, int]:
         return len_a, 0
 
-    def shape(self, draw: Coordinates) -> tuple[Operands, Bool]:
-        return Operands(draw.a, draw.a), _all(draw)
+    def bend(self, draw: Coordinates) -> Operands:
+        return Operands(draw.a, draw.a)
 
     def holds(self, operands: Operands) -> Bool:
         return columns.equal(operands.a, operands.second)
@@ -45,7 +57,7 @@ class Related(OperandDistribution):
         return np.isin(columns.compare(operands.a, operands.second), self.signs)
 
 
-class SmallB(OperandDistribution):
+class SmallB(Bent):
     """a is free, b one of a few small numbers: the run of mul halts soon."""
 
     def __init__(self, lowest: int, count: int) -> None:
@@ -57,8 +69,8 @@ class SmallB(OperandDistribution):
     def selector(self, len_a: int, len_b: int) -> tuple[int, int]:
         return self.lowest, self.count
 
-    def shape(self, draw: Coordinates) -> tuple[Operands, Bool]:
-        return Operands(draw.a, _two_digits(draw.selector)), _all(draw)
+    def bend(self, draw: Coordinates) -> Operands:
+        return Operands(draw.a, _two_digits(draw.selector))
 
 
 class Quotients(OperandDistribution):
@@ -86,7 +98,7 @@ class Quotients(OperandDistribution):
         return Operands(columns.add(multiple, remainder)[0], b), columns.compare(remainder, b) < 0
 
 
-class Complemented(OperandDistribution):
+class Complemented(Bent):
     """a is all nines, b is free and does not begin with 9 where it is as long as a."""
 
     def lengths(self, len_a: int, len_b: int) -> tuple[int, int]:
@@ -95,9 +107,8 @@ class Complemented(OperandDistribution):
     def size(self, len_a: int, len_b: int) -> int:
         return super().size(len_a, len_b) - (10 ** (len_b - 1) if len_a == len_b else 0)
 
-    def shape(self, draw: Coordinates) -> tuple[Operands, Bool]:
-        operands = Operands(columns.nines(draw.len_a), draw.b)
-        return operands, self.holds(operands)
+    def bend(self, draw: Coordinates) -> Operands:
+        return Operands(columns.nines(draw.len_a), draw.b)
 
     def holds(self, operands: Operands) -> Bool:
         return ~_begins_with_nine(operands)
@@ -114,12 +125,11 @@ class LeadingNines(Complemented):
     def size(self, len_a: int, len_b: int) -> int:
         return 10 ** (len_b - 1)
 
-    def shape(self, draw: Coordinates) -> tuple[Operands, Bool]:
-        drawn = draw.b
-        place = np.arange(drawn.width)[:, None]
-        replaced = (place >= drawn.length - draw.selector) & (place < drawn.length)
-        b = Number(np.where(replaced, np.uint8(9), drawn.planes), drawn.length)
-        return Operands(columns.nines(draw.len_a), b), _all(draw)
+    def bend(self, draw: Coordinates) -> Operands:
+        place = np.arange(draw.b.width)[:, None]
+        replaced = (place >= draw.b.length - draw.selector) & (place < draw.b.length)
+        b = Number(np.where(replaced, np.uint8(9), draw.b.planes), draw.b.length)
+        return Operands(columns.nines(draw.len_a), b)
 
     def holds(self, operands: Operands) -> Bool:
         return _begins_with_nine(operands)
@@ -135,7 +145,7 @@ class SecondDigit(OperandDistribution):
         return (operands.a.length == 1) | (_second_digit(operands.a) != 0)
 
 
-class InnerZeros(OperandDistribution):
+class InnerZeros(Bent):
     """a is free but for zeros after its first digit, their number uniform: left_mask's result is shorter still."""
 
     injective = False
@@ -146,33 +156,26 @@ class InnerZeros(OperandDistribution):
     def size(self, len_a: int, len_b: int) -> int:
         return 9 * 10 ** (len_a - 2)
 
-    def shape(self, draw: Coordinates) -> tuple[Operands, Bool]:
-        drawn = draw.a
-        place = np.arange(drawn.width)[:, None]
-        top = drawn.length - 1
+    def bend(self, draw: Coordinates) -> Operands:
+        place, top = np.arange(draw.a.width)[:, None], draw.a.length - 1
         kept = (place == top) | (place < top - draw.selector)
-        return Operands(Number(drawn.planes * kept.view(np.uint8), drawn.length), None), _all(draw)
+        return Operands(Number(draw.a.planes * kept, draw.a.length), None)
 
     def holds(self, operands: Operands) -> Bool:
         return (operands.a.length > 1) & (_second_digit(operands.a) == 0)
 
 
-def _all(draw: Coordinates) -> Bool:
-    return np.ones(len(draw.selector), np.bool_)
-
-
-def _two_digits(values: columns.I64) -> Number:
+def _two_digits(values: I64) -> Number:
     return Number(np.stack([values % 10, values // 10]).astype(np.uint8))
 
 
 def _begins_with_nine(operands: Operands) -> Bool:
     """Tell where b is as long as a, which is all nines, and begins with 9."""
     b = operands.second
-    first = b.digit(np.arange(len(b)), b.length - 1)
-    return (first == 9) & (b.length == operands.a.length)
+    return (b.digit(np.arange(len(b)), b.length - 1) == 9) & (b.length == operands.a.length)
 
 
-def _second_digit(number: Number) -> columns.U8:
+def _second_digit(number: Number) -> U8:
     """Return the digit after the first one (the only one where there is one)."""
     return number.digit(np.arange(len(number)), np.maximum(number.length - 2, 0))
 
@@ -209,6 +212,5 @@ def law(named: str | OperandDistribution) -> OperandDistribution:
 
 def class_parts(machine: Machine, len_a: int, len_b: int) -> Iterator[tuple[str, int, OperandDistribution]]:
     """Yield (name, share, distribution) of the disjoint parts of a class."""
-    variant: Variant
     for variant in machine.variants(len_a, len_b):
         yield variant.name, variant.share, law(variant.law)

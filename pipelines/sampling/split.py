@@ -16,14 +16,15 @@ from collections.abc import Sequence
 from functools import cache, lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...tm import machine
 from ...tm.classes import OperandDistribution
-from ...tm.columns import I64, Number, Operands
+from ...tm.columns import I64, U64, Bool, Number, Operands
 from ...tm.machine import Machine
-from .index_space import coordinates, sizes
+from .index_space import IndexSpace
 from .laws import class_parts
-from .random import U64, splitmix64, splitmix64_int, text_key
+from .random import splitmix64, splitmix64_int, text_key
 from .stress import reserved
 
 SIDES = ("train", "test", "stress")
@@ -40,11 +41,11 @@ _PIECES = 3  # of 22 bits: a sum of 1,000 digits times a piece is exact in a flo
 @cache
 def digit_keys(width: int) -> U64:
     """Return K_0 .. K_(width - 1)."""
-    return np.array([splitmix64_int(2026 + k) | 1 for k in range(width)], np.uint64)
+    return splitmix64(np.arange(2026, 2026 + width, dtype=np.uint64)) | np.uint64(1)
 
 
 @cache
-def _weights(width: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def _weights(width: int) -> NDArray[np.float64]:
     keys = digit_keys(width)
     pieces = [(keys >> np.uint64(22 * piece)) & np.uint64(0x3FFFFF) for piece in range(_PIECES)]
     return np.stack(pieces).astype(np.float64)
@@ -63,58 +64,62 @@ def digit_sums(number: Number) -> U64:
     return total
 
 
-def hash_of_sums(found: Machine, a: U64, b: U64 | None) -> U64:
+def hash_of_sums(own: Machine, a: U64, b: U64 | None = None) -> U64:
     """Return the 64-bit hash of expressions with these digit sums."""
     first = splitmix64(a)
     second = np.zeros_like(first) if b is None else splitmix64(b)
-    if found.commutative:
+    if own.commutative:
         first, second = np.minimum(first, second), np.maximum(first, second)
-    return splitmix64(first + splitmix64(second + np.uint64(text_key(found.name))))
+    return splitmix64(first + splitmix64(second + np.uint64(text_key(own.name))))
 
 
-def expression_hash(found: Machine, operands: Operands) -> U64:
+def expression_hash(own: Machine, operands: Operands) -> U64:
     """Return the 64-bit hash of each expression, shape (n,)."""
-    return hash_of_sums(found, digit_sums(operands.a), None if operands.b is None else digit_sums(operands.b))
+    return hash_of_sums(own, *(digit_sums(number) for number in operands.numbers))
 
 
-def side_codes(found: Machine, operands: Operands, hashes: U64) -> I64:
+def side_codes(own: Machine, operands: Operands) -> I64:
     """Return the side of each expression as an index into ``SIDES``, shape (n,)."""
+    hashes = expression_hash(own, operands)
     cut, stress_cut = np.full(len(operands), CUT, np.uint64), np.full(len(operands), STRESS_CUT, np.uint64)
-    len_b = np.zeros_like(operands.a.length) if operands.b is None else operands.b.length
-    pairs = operands.a.length * PAIR + len_b
+    pairs = operands.a.length * PAIR
+    if operands.b is not None:
+        pairs = pairs + operands.b.length
     for pair in np.unique(pairs).tolist():
-        cuts = _cuts(found, pair // PAIR, pair % PAIR)
-        if cuts:
+        if cuts := _cuts(own, pair // PAIR, pair % PAIR):
             rows = np.flatnonzero(pairs == pair)
-            own = operands.take(rows)
-            for law, low in cuts:
-                mine = rows[law.holds(own)]
+            some = operands.take(rows)
+            for part, low in cuts:
+                mine = rows[part.holds(some)]
                 cut[mine], stress_cut[mine] = low, 0
     side = np.where(hashes < cut, TEST, TRAIN)
     return np.where(reserved(operands) | (hashes < stress_cut), STRESS, side)
 
 
+def on_side(own: Machine, operands: Operands, split: str) -> Bool:
+    """Tell which expressions stand in a split."""
+    return side_codes(own, operands) == SIDES.index(split)
+
+
 @lru_cache(maxsize=1 << 18)
-def _cuts(found: Machine, len_a: int, len_b: int) -> tuple[tuple[OperandDistribution, int], ...]:
-    """Return the laws of a class's parts of up to 1,000 expressions, with the first hash above the lowest tenth."""
+def _cuts(own: Machine, len_a: int, len_b: int) -> tuple[tuple[OperandDistribution, int], ...]:
+    """Return the parts of a class of up to 1,000 expressions, each with the first hash above its lowest tenth."""
     small = []
-    for _, _, law in class_parts(found, len_a, len_b):
-        if law.size(len_a, len_b) <= SMALL:
-            operands = every(law, len_a, len_b)
-            small.append((law, np.unique(expression_hash(found, operands)[~reserved(operands)])))
+    for _, _, part in class_parts(own, len_a, len_b):
+        if part.size(len_a, len_b) <= SMALL:
+            operands = every(part, len_a, len_b)
+            small.append((part, np.unique(expression_hash(own, operands)[~reserved(operands)])))
     if small and all(len(hashes) < 10 for _, hashes in small):  # together they may be ten (reflection of one digit)
         pooled = np.unique(np.concatenate([hashes for _, hashes in small]))
-        small = [(law, pooled) for law, _ in small]
-    return tuple((law, int(hashes[len(hashes) // 10]) if len(hashes) >= 10 else 0) for law, hashes in small)
+        small = [(part, pooled) for part, _ in small]
+    return tuple((part, int(hashes[len(hashes) // 10]) if len(hashes) >= 10 else 0) for part, hashes in small)
 
 
-def every(law: OperandDistribution, len_a: int, len_b: int) -> Operands:
-    """Return every expression of a small part of a class, some more than once where the law is not injective."""
-    len_a_column, len_b_column = np.array([len_a]), np.array([len_b])
-    total = int(sizes(law, len_a_column, len_b_column).prod())
-    rows = np.arange(total, dtype=np.uint64)
-    draw = coordinates(law, rows, np.full(total, len_a), np.full(total, len_b))
-    operands, kept = law.shape(draw)
+def every(part: OperandDistribution, len_a: int, len_b: int) -> Operands:
+    """Return every expression of a small part of a class, some more than once where it is not injective."""
+    total = int(IndexSpace(part, np.array([len_a]), np.array([len_b])).size[0])
+    space = IndexSpace(part, np.full(total, len_a), np.full(total, len_b))
+    operands, kept = part.shape(space.coordinates(np.arange(total, dtype=np.uint64)))
     return operands.take(np.flatnonzero(kept))
 
 
@@ -128,8 +133,6 @@ def sides(task: str, a: Sequence[str], b: Sequence[str | None]) -> list[str]:
     """
     if not len(a):
         return []
-    found = machine(task)
-    second = None if found.unary else Number.of([text for text in b if text is not None])
-    operands = Operands(Number.of(a), second)
-    codes = side_codes(found, operands, expression_hash(found, operands))
-    return [SIDES[code] for code in codes.tolist()]
+    own = machine(task)
+    second = None if own.unary else Number.of([text for text in b if text is not None])
+    return [SIDES[code] for code in side_codes(own, Operands(Number.of(a), second)).tolist()]

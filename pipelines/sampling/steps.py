@@ -5,17 +5,15 @@ bit from one processor to the next, rows must not.
 """
 
 from collections.abc import Iterator
-from decimal import Decimal, localcontext
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...tm.classes import Place, StepRule
-from ...tm.columns import I64, Bool, Number, Operands, compare, length_of, stacked, widen
+from ...tm.columns import I64, U64, Bool, Number, Operands, compare, length_of, stacked, widen
 from ...tm.composer import CallBatch, Places
 from ...tm.machine import Batch, Rows, walk_rows
-from .random import U64, digit_planes, random_below, random_u64
+from .random import digit_planes, random_below, random_u64
 
 LOOP_KEEP_ALL = 10  # a composer's runs of at most this many transitions keep all of them
 LOOP_RANDOM = 3  # rows kept of a longer one beside the first and the last: one uniform, the others log-uniform
@@ -37,19 +35,15 @@ def _of_walks(num_steps: I64, operands: Operands, rule: StepRule, key: U64) -> R
     all_of = walk_rows(num_steps[kept])
     origins = {"first": np.zeros_like(rest), "len_a": operands.a.length[rest], "end": num_steps[rest]}
 
-    def steps(place: Place) -> I64:
+    def step(place: Place) -> I64:
         origin, offset = place
         return origins[origin] + offset
 
-    expressions, indices = [kept[all_of.expression]], [all_of.index]
-    for fixed in rule.fixed:
-        expressions.append(rest)
-        indices.append(steps(fixed))
-    for at, (low, high, count) in enumerate(rule.ranges):
-        for chosen, here in _distinct(steps(low), steps(high), count, key[rest], at):
-            expressions.append(rest[here])
-            indices.append(chosen[here])
-    return Rows(np.concatenate(expressions), np.concatenate(indices))
+    parts = [(kept[all_of.expression], all_of.index), *((rest, step(place)) for place in rule.fixed)]
+    for salt, (low, high, count) in enumerate(rule.ranges):
+        drawn = _distinct(step(low), step(high), count, key[rest], salt)
+        parts += [(rest[here], chosen[here]) for chosen, here in drawn]
+    return Rows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def _distinct(low: I64, high: I64, count: int, key: U64, salt: int) -> Iterator[tuple[I64, Bool]]:
@@ -82,57 +76,60 @@ def _of_loops(batch: CallBatch, key: U64) -> Rows:
         (rest, np.full(len(rest), machine.leaves), limit),
         *((rest, at, turn) for at, turn in _random_places(key[rest], limit, len(machine.calls))),
     ]
-    index = Places(np.concatenate([at for _, at, _ in parts]), stacked([turn for *_, turn in parts]))
-    return Rows(np.concatenate([part[0] for part in parts]), index)
+    expressions, ats, turns = zip(*parts, strict=True)
+    return Rows(np.concatenate(expressions), Places(np.concatenate(ats), stacked(turns)))
 
 
 def _random_places(key: U64, limit: Number, calls: int) -> list[tuple[I64, Number]]:
     """Draw distinct places before the last turn: one uniform, the others uniform in the turn's logarithm."""
     drawn: list[tuple[I64, Number]] = []
     for j in range(LOOP_RANDOM):
-        at, length = np.zeros(len(key), np.int64), np.ones(len(key), np.int64)
-        planes = np.zeros((limit.width, len(key)), np.uint8)
-        again, attempt = np.arange(len(key)), 0
-        while len(again):
-            salt = random_u64(key[again], 1000 * j + attempt)
-            low = limit.take(again)
-            found = uniform(low, salt) if j == 0 else log_uniform(low, salt)
-            planes[:, again] = widen(found.planes, limit.width)
-            length[again] = found.length
-            at[again] = random_below(random_u64(salt, 1), np.full(len(again), calls)).astype(np.int64)
-            repeats = np.zeros(len(again), np.bool_)
+        at, turn = np.zeros(len(key), np.int64), _zeros(limit)
+        todo, attempt = np.arange(len(key)), 0
+        while len(todo):
+            salt = random_u64(key[todo], 1000 * j + attempt)
+            _put(turn, todo, (log_uniform if j else uniform)(limit.take(todo), salt))
+            at[todo] = random_below(random_u64(salt, 1), np.full(len(todo), calls)).astype(np.int64)
+            repeats = np.zeros(len(todo), np.bool_)
             for earlier_at, earlier in drawn:
-                same = (earlier.planes[:, again] == planes[: earlier.width, again]).all(axis=0)
-                repeats |= same & (at[again] == earlier_at[again])
-            again, attempt = again[repeats], attempt + 1
-        drawn.append((at, Number(planes, length)))
+                same = (earlier.planes[:, todo] == turn.planes[:, todo]).all(axis=0)
+                repeats |= same & (at[todo] == earlier_at[todo])
+            todo, attempt = todo[repeats], attempt + 1
+        drawn.append((at, turn))
     return drawn
+
+
+def _zeros(like: Number) -> Number:
+    return Number(np.zeros_like(like.planes), np.ones_like(like.length))
+
+
+def _put(numbers: Number, rows: I64, values: Number) -> None:
+    """Put values at rows of a wider column."""
+    numbers.planes[:, rows] = widen(values.planes, numbers.width)
+    numbers.length[rows] = values.length
 
 
 def uniform(limit: Number, key: U64) -> Number:
     """Return integers of [1, limit), shape (n,); every limit must be at least 2."""
-    planes = np.zeros((limit.width, len(key)), np.uint8)
-    length = limit.length.copy()
-    again = np.arange(len(key))
-    attempt = 0
-    while len(again):
-        high = limit.take(again)
-        drawn = digit_planes(random_u64(key[again], 2 * attempt + 2), high.width)
-        drawn *= np.arange(high.width)[:, None] < high.length
-        top = (high.length - 1, np.arange(len(again)))
-        first = random_below(random_u64(key[again], 2 * attempt + 3), high.planes[top].astype(np.int64) + 1)
-        drawn[top] = first.astype(np.uint8)
-        planes[:, again] = widen(drawn, limit.width)
-        found = Number(drawn, length_of(drawn, high.length))
-        length[again] = found.length
-        again = again[(compare(found, high) >= 0) | found.is_zero()]
-        attempt += 1
-    return Number(planes, length)
+    drawn, todo, attempt = _zeros(limit), np.arange(len(key)), 0
+    while len(todo):
+        high = limit.take(todo)
+        planes = digit_planes(random_u64(key[todo], 2 * attempt + 2), high.width)
+        planes *= np.arange(high.width)[:, None] < high.length
+        first = (high.length - 1, np.arange(len(todo)))
+        word = random_u64(key[todo], 2 * attempt + 3)
+        planes[first] = random_below(word, high.planes[first].astype(np.int64) + 1).astype(np.uint8)
+        values = Number(planes, length_of(planes, high.length))
+        _put(drawn, todo, values)
+        todo, attempt = todo[(compare(values, high) >= 0) | values.is_zero()], attempt + 1
+    return drawn
 
 
 @cache
-def _powers() -> NDArray[np.int64]:
+def _powers() -> I64:
     """Return 10**(LEADING - 1 + j / PARTS) rounded down, j = 0..PARTS."""
+    from decimal import Decimal, localcontext  # inside: only the runs of mul and div need it
+
     with localcontext() as context:
         context.prec = 60
         ratio = Decimal(10) ** (Decimal(1) / PARTS)
@@ -157,23 +154,15 @@ def log_uniform(limit: Number, key: U64) -> Number:
     between = ((exponent & np.uint64(0xFFFFFFFF)) >> np.uint64(12)).astype(np.int64)
     low, high = _powers()[entry % PARTS], _powers()[entry % PARTS + 1]
     mantissa = low + ((high - low) * (between >> 4) >> 16)
-    drawn = _assembled(mantissa, entry // PARTS + 1, limit.width, key)
-    over = compare(drawn, limit) >= 0  # only where the table's rounding meets the limit itself
-    planes, length = drawn.planes, drawn.length
+    # Leading digits from the mantissa, random ones below.
+    length = entry // PARTS + 1
+    planes = digit_planes(random_u64(key, 2), limit.width)
+    planes *= np.arange(limit.width)[:, None] < length
+    for back in range(1, LEADING + 1):
+        here = np.flatnonzero(length >= back)
+        planes[length[here] - back, here] = mantissa[here] // 10 ** (LEADING - back) % 10
+    over = compare(Number(planes, length), limit) >= 0  # only where the table's rounding meets the limit itself
     planes[:, over] = 0
     planes[0, over] = 1
     length[over] = 1
     return Number(planes, length)
-
-
-def _assembled(mantissa: I64, length: I64, width: int, key: U64) -> Number:
-    """Return numbers of the given lengths: leading digits from the mantissa, random ones below."""
-    planes = digit_planes(random_u64(key, 2), width)
-    planes *= np.arange(width)[:, None] < length
-    rows = np.arange(len(key))
-    for back in range(1, LEADING + 1):
-        place = length - back
-        here = place >= 0
-        digit = mantissa // 10 ** (LEADING - back) % 10
-        planes[place[here], rows[here]] = digit[here].astype(np.uint8)
-    return Number(planes, length.copy())

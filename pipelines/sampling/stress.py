@@ -6,14 +6,15 @@ import numpy as np
 
 from ...errors import UserError, did_you_mean, quoted
 from ...tm import columns
-from ...tm.classes import Coordinates, OperandDistribution
+from ...tm.classes import Coordinates
 from ...tm.columns import I64, U8, Bool, Number, Operands
 from ...tm.machine import Machine
+from .laws import Bent, EqualOperands
 
 RESERVED_FROM = 3  # digits: shorter neighbours of powers of ten are too large a part of their classes to be set apart
 
 
-class Family(OperandDistribution):
+class Family(Bent):
     """A family of expressions; its name is the ``variant`` of its rows.
 
     Class attributes:
@@ -27,34 +28,6 @@ class Family(OperandDistribution):
     def applies(self, len_a: int, len_b: int) -> bool:
         """Tell whether a class can hold members (the classes of a task with one operand have len_b = 0)."""
         return True
-
-    def shape(self, draw: Coordinates) -> tuple[Operands, Bool]:
-        operands = self.bend(draw)
-        return operands, self.holds(operands)
-
-    def bend(self, draw: Coordinates) -> Operands:
-        """Return candidates: free digits bent towards the family's property."""
-        return Operands(draw.a, draw.b)
-
-
-class PowersOfTen(Family):
-    """Each operand is 10**k or a neighbour of one (99..9, 10..0, 10..1)."""
-
-    name = "power_of_ten"
-    reserved = True
-
-    def lengths(self, len_a: int, len_b: int) -> tuple[int, int]:
-        return 0, 0
-
-    def selector(self, len_a: int, len_b: int) -> tuple[int, int]:
-        return 0, 9
-
-    def bend(self, draw: Coordinates) -> Operands:
-        b = landmark(draw.selector // 3, draw.len_b) if draw.len_b.any() else None
-        return Operands(landmark(draw.selector % 3, draw.len_a), b)
-
-    def holds(self, operands: Operands) -> Bool:
-        return reserved(operands, 1) & ~_all_nines(operands)
 
 
 class AllNines(Family):
@@ -70,26 +43,43 @@ class AllNines(Family):
         return Operands(columns.nines(draw.len_a), columns.nines(draw.len_b) if draw.len_b.any() else None)
 
     def holds(self, operands: Operands) -> Bool:
-        return _all_nines(operands)
+        nines = [number.planes.sum(axis=0, dtype=np.int64) == 9 * number.length for number in operands.numbers]
+        return np.logical_and.reduce(nines)
 
 
-class EqualPair(Family):
+class PowersOfTen(AllNines):
+    """Each operand is 10**k or a neighbour of one (99..9, 10..0, 10..1)."""
+
+    name = "power_of_ten"
+
+    def selector(self, len_a: int, len_b: int) -> tuple[int, int]:
+        return 0, 9
+
+    def bend(self, draw: Coordinates) -> Operands:
+        b = _landmark(draw.selector // 3, draw.len_b) if draw.len_b.any() else None
+        return Operands(_landmark(draw.selector % 3, draw.len_a), b)
+
+    def holds(self, operands: Operands) -> Bool:
+        return reserved(operands, 1) & ~super().holds(operands)
+
+
+class PowersB(PowersOfTen):
+    """b is a power of ten or a neighbour of one (a is all nines)."""
+
+    def selector(self, len_a: int, len_b: int) -> tuple[int, int]:
+        return 0, 3
+
+    def bend(self, draw: Coordinates) -> Operands:
+        return Operands(columns.nines(draw.len_a), _landmark(draw.selector, draw.len_b))
+
+
+class EqualPair(EqualOperands, Family):
     """Both operands are the same number."""
 
     name = "equal_operands"
 
     def applies(self, len_a: int, len_b: int) -> bool:
         return len_a == len_b
-
-    def lengths(self, len_a: int, len_b: int) -> tuple[int, int]:
-        return len_a, 0
-
-    def bend(self, draw: Coordinates) -> Operands:
-        a = draw.a
-        return Operands(a, a)
-
-    def holds(self, operands: Operands) -> Bool:
-        return columns.equal(operands.a, operands.second)
 
 
 class OneDigitApart(EqualPair):
@@ -101,22 +91,17 @@ class OneDigitApart(EqualPair):
     def selector(self, len_a: int, len_b: int) -> tuple[int, int]:
         return 1, 9
 
-    def _place(self, length: I64) -> I64:
-        return length - 1 if self.highest else np.zeros_like(length)
+    def _digit(self, a: Number) -> tuple[I64, I64]:
+        return (a.length - 1 if self.highest else np.zeros_like(a.length)), np.arange(len(a))
 
     def bend(self, draw: Coordinates) -> Operands:
-        a = draw.a
-        rows, place = np.arange(len(a)), self._place(a.length)
-        planes = a.planes.copy()
-        planes[place, rows] = (planes[place, rows] + draw.selector) % 10
-        return Operands(a, Number(planes))
+        planes, digit = draw.a.planes.copy(), self._digit(draw.a)
+        planes[digit] = (planes[digit] + draw.selector) % 10
+        return Operands(draw.a, Number(planes))
 
     def holds(self, operands: Operands) -> Bool:
-        a, b = operands.a, operands.second
-        width = max(a.width, b.width)
-        apart = columns.widen(a.planes, width) != columns.widen(b.planes, width)
-        here: Bool = apart[self._place(a.length), np.arange(len(a))]
-        return here & (apart.sum(axis=0) == 1) & (a.length == b.length)
+        apart = _apart(operands)
+        return apart[self._digit(operands.a)] & (apart.sum(axis=0) == 1) & _as_long(operands)
 
 
 class CarryChain(Family):
@@ -125,15 +110,14 @@ class CarryChain(Family):
     name = "carry_chain"
 
     def bend(self, draw: Coordinates) -> Operands:
-        a, b = _wide(draw)
-        low, place = b.copy(), np.arange(a.shape[0])[:, None]
+        a, b, place = _drawn(draw)
         inside_a, inside_b = place < draw.len_a, place < draw.len_b
         low = np.where(inside_a & inside_b, np.uint8(9) - a, np.uint8(9))
         a = np.where(inside_a & ~inside_b, np.uint8(9), a)
         # units: at least ten together; a's own are 1 at least
         a[0] = np.maximum(a[0], 1)
         low[0] = np.minimum(np.uint8(10) - a[0] + b[0] % a[0], 9)
-        return Operands(_cut(a, draw.len_a), _cut(low, draw.len_b))
+        return _cut(draw, a, low)
 
     def holds(self, operands: Operands) -> Bool:
         _, carry = columns.add(operands.a, operands.second)
@@ -148,12 +132,10 @@ class LongerResult(Family):
     name = "longer_result"
 
     def bend(self, draw: Coordinates) -> Operands:
-        a, b = _wide(draw)
+        a, b, place = _drawn(draw)
         # Above the shorter operand the longer one is nines, so that the carry of its first digit reaches the end.
-        place = np.arange(a.shape[0])[:, None]
-        a = np.where((place >= draw.len_b) & (place < draw.len_a), np.uint8(9), a)
-        b = np.where((place >= draw.len_a) & (place < draw.len_b), np.uint8(9), b)
-        return Operands(_cut(a, draw.len_a), _cut(b, draw.len_b))
+        a, b = np.where(place >= draw.len_b, np.uint8(9), a), np.where(place >= draw.len_a, np.uint8(9), b)
+        return _cut(draw, a, b)
 
     def holds(self, operands: Operands) -> Bool:
         total, _ = columns.add(operands.a, operands.second)
@@ -169,22 +151,20 @@ class BorrowChain(Family):
         return len_a >= max(len_b, 2)
 
     def bend(self, draw: Coordinates) -> Operands:
-        a, b = _wide(draw)
-        place, top = np.arange(a.shape[0])[:, None], draw.len_a - 1
+        a, b, place = _drawn(draw)
+        first = (draw.len_a - 1, np.arange(len(draw.len_a)))
         b = np.where(place < draw.len_b, b, np.uint8(0))
-        bent = np.where(place < top, b, a)
+        bent = np.where(place < first[0], b, a)
         bent[0] = np.minimum(a[0], 8)
         b[0] = bent[0] + 1 + b[0] % (np.uint8(9) - bent[0])
-        rows = np.arange(len(top))
-        bent[top, rows] = np.maximum(b[top, rows] + 1, 1)
-        return Operands(_cut(bent, draw.len_a), _cut(b, draw.len_b))
+        bent[first] = np.maximum(b[first] + 1, 1)
+        return _cut(draw, bent, b)
 
     def holds(self, operands: Operands) -> Bool:
-        a, width = operands.a, operands.a.width
-        b = columns.widen(operands.second.planes, width)
+        a, b = operands.a, columns.widen(operands.second.planes, operands.a.width)
         borrow = np.zeros(len(a), np.bool_)
         runs = columns.compare(a, operands.second) >= 0
-        for k in range(width):
+        for k in range(a.width):
             borrow = a.planes[k].astype(np.int8) < b[k] + borrow.astype(np.int8)
             runs &= borrow | (k >= a.length - 1)
         return runs & _proper(operands)
@@ -199,22 +179,18 @@ class ShorterResult(Family):
         return len_a == len_b and len_a >= 2
 
     def bend(self, draw: Coordinates) -> Operands:
-        a, b = _wide(draw)
-        upper = np.arange(a.shape[0])[:, None] >= draw.len_a // 2
-        b = np.where(upper, a, b)
-        first, second = _cut(a, draw.len_a), _cut(b, draw.len_b)
-        swap = columns.compare(first, second) < 0
-        x = np.where(swap, second.planes, first.planes)
-        y = np.where(swap, first.planes, second.planes)
-        return Operands(Number(x, draw.len_a), Number(y, draw.len_b))
+        a, b, place = _drawn(draw)
+        bent = _cut(draw, a, np.where(place >= draw.len_a // 2, a, b))
+        first, second = bent.a.planes, bent.second.planes
+        swap = columns.compare(bent.a, bent.second) < 0
+        larger, smaller = np.where(swap, second, first), np.where(swap, first, second)
+        return Operands(Number(larger, draw.len_a), Number(smaller, draw.len_b))
 
     def holds(self, operands: Operands) -> Bool:
-        a, b = operands.a, operands.second
-        width = max(a.width, b.width)
-        upper = np.arange(width)[:, None] >= a.length // 2
-        apart = columns.widen(a.planes, width) != columns.widen(b.planes, width)
-        larger = columns.compare(a, b) > 0
-        return ~(apart & upper).any(axis=0) & (a.length == b.length) & (a.length > 1) & larger
+        a, apart = operands.a, _apart(operands)
+        upper = np.arange(len(apart))[:, None] >= a.length // 2
+        larger = columns.compare(a, operands.second) > 0
+        return ~(apart & upper).any(axis=0) & _as_long(operands) & (a.length > 1) & larger
 
 
 class UpperHalf(Family):
@@ -231,82 +207,63 @@ class UpperHalf(Family):
     def lengths(self, len_a: int, len_b: int) -> tuple[int, int]:
         return (0, len_b) if self.of_b else (len_a, 0)
 
+    def _upper(self, number: Number) -> Bool:
+        place = np.arange(number.width)[:, None]
+        return (place >= number.length // 2) & (place < number.length - (not self.of_b))
+
     def bend(self, draw: Coordinates) -> Operands:
         number = draw.b if self.of_b else draw.a
-        place = np.arange(number.width)[:, None]
-        upper = (place >= number.length // 2) & (place < number.length - (not self.of_b))
-        bent = Number(np.where(upper, np.uint8(self.digit), number.planes), number.length)
+        bent = Number(np.where(self._upper(number), np.uint8(self.digit), number.planes), number.length)
         return Operands(columns.nines(draw.len_a), bent) if self.of_b else Operands(bent, None)
 
     def holds(self, operands: Operands) -> Bool:
         number = operands.second if self.of_b else operands.a
-        place = np.arange(number.width)[:, None]
-        upper = (place >= number.length // 2) & (place < number.length - (not self.of_b))
-        return (~upper | (number.planes == self.digit)).all(axis=0) & (number.length >= 3)
+        return (~self._upper(number) | (number.planes == self.digit)).all(axis=0) & (number.length >= 3)
 
 
-class NinesB(AllNines):
-    """b is all nines (a is anyway)."""
-
-
-class PowersB(PowersOfTen):
-    """b is a power of ten or a neighbour of one (a is all nines)."""
-
-    def selector(self, len_a: int, len_b: int) -> tuple[int, int]:
-        return 0, 3
-
-    def bend(self, draw: Coordinates) -> Operands:
-        return Operands(columns.nines(draw.len_a), landmark(draw.selector, draw.len_b))
-
-
-def landmark(which: I64, length: I64) -> Number:
+def _landmark(which: I64, length: I64) -> Number:
     """Return 10**(length - 1) (which = 0), its successor (1), or 10**length - 1 (2)."""
     nines = columns.nines(length)
     planes = np.zeros_like(nines.planes)
-    rows = np.arange(len(length))
-    planes[length - 1, rows] = 1
+    planes[length - 1, np.arange(len(length))] = 1
     planes[0] += which == 1
     return Number(np.where(which == 2, nines.planes, planes), length)
 
 
-def near_power(number: Number, shortest: int) -> Bool:
+def _near_power(number: Number, shortest: int) -> Bool:
     """Tell which numbers of at least ``shortest`` digits are 10**k, 10**k + 1 or 10**k - 1."""
-    found = np.zeros(len(number), np.bool_)
-    # Their digits add up to 1, 2 or 9 a digit: few other numbers do, and only these are compared digit by digit.
-    total = number.planes.sum(axis=0, dtype=np.int64)
-    rows = np.flatnonzero(((total <= 2) | (total == 9 * number.length)) & (number.length >= shortest))
-    if len(rows):
-        few = number.take(rows)
-        for which in range(3):
-            same = landmark(np.full(len(rows), which), few.length).planes == few.planes
-            found[rows] |= same.all(axis=0)
-    return found
+    total, length, units = number.planes.sum(axis=0, dtype=np.int64), number.length, number.planes[0]
+    nines = total == 9 * length
+    first_is_one = number.planes[length - 1, np.arange(len(number))] == 1
+    power = first_is_one & (total == 1 + ((units == 1) & (length > 1)))
+    return (length >= shortest) & (nines | power | ((length == 1) & (total == 2)))
 
 
 def reserved(operands: Operands, shortest: int = RESERVED_FROM) -> Bool:
     """Tell which expressions have powers of ten, their neighbours or nines for operands: set apart for stress."""
-    near = near_power(operands.a, shortest)
-    return near if operands.b is None else near & near_power(operands.b, shortest)
+    return np.logical_and.reduce([_near_power(number, shortest) for number in operands.numbers])
 
 
-def _all_nines(operands: Operands) -> Bool:
-    found = np.ones(len(operands), np.bool_)
-    for number in operands.numbers:
-        found &= number.planes.sum(axis=0, dtype=np.int64) == 9 * number.length
-    return found
+def _drawn(draw: Coordinates) -> tuple[U8, U8, I64]:
+    """Return the drawn digits of both operands with as many planes, and a column of their places."""
+    width = max(draw.a.width, draw.b.width)
+    return columns.widen(draw.a.planes, width), columns.widen(draw.b.planes, width), np.arange(width)[:, None]
 
 
-def _wide(draw: Coordinates) -> tuple[U8, U8]:
-    """Return the drawn digits of both operands with as many planes."""
-    a, b = draw.a, draw.b
-    width = max(a.width, b.width)
-    return columns.widen(a.planes, width), columns.widen(b.planes, width)
+def _cut(draw: Coordinates, a: U8, b: U8) -> Operands:
+    """Return the digits below the lengths of a and b; a leading 0 is left for ``holds`` to refuse."""
+    place = np.arange(len(a))[:, None]
+    return Operands(Number(a * (place < draw.len_a), draw.len_a), Number(b * (place < draw.len_b), draw.len_b))
 
 
-def _cut(planes: U8, length: I64) -> Number:
-    """Return the digits below each length; a leading 0 is left for ``holds`` to refuse."""
-    inside = np.arange(planes.shape[0])[:, None] < length
-    return Number(np.where(inside, planes, np.uint8(0)), length)
+def _apart(operands: Operands) -> Bool:
+    """Tell which digits of a and b differ, shape (width, n)."""
+    width = max(number.width for number in operands.numbers)
+    return columns.widen(operands.a.planes, width) != columns.widen(operands.second.planes, width)
+
+
+def _as_long(operands: Operands) -> Bool:
+    return operands.a.length == operands.second.length
 
 
 def _proper(operands: Operands) -> Bool:
@@ -329,7 +286,7 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
     "pairs": _PAIRS,
     "addition": (*_PAIRS, CarryChain(), LongerResult()),
     "subtraction": (*_PAIRS, BorrowChain(), ShorterResult()),
-    "complement": (NinesB(), PowersB(), UpperHalf(9, of_b=True)),
+    "complement": (AllNines(), PowersB(), UpperHalf(9, of_b=True)),
     "mask": (AllNines(), PowersOfTen(), UpperHalf(0, of_b=False)),
 }
 
