@@ -90,11 +90,7 @@ class Retries:
         self.again, self._say, self._scrub = again, say, scrub
 
     def __call__(self, what: str, work: Callable[[], T]) -> T:
-        """Run an idempotent step, again after errors that are likely to pass.
-
-        Args:
-            what: names the step in messages.
-            work: the step; it may have run before, to its end even, with an answer that was lost.
+        """Run a step that may have run before, to its end even, with an answer that was lost.
 
         Raises:
             UserError: it failed ``ATTEMPTS`` times.

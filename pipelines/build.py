@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -114,7 +115,7 @@ def _build(plan: Plan, folder: Folder, engine: Engine, overwrite: bool, progress
     records = {path: known[path] for path in paths.values() if path in known and folder.holds(known[path])}
     kept = frozenset(records)
     todo = [task for task, path in paths.items() if path not in kept]
-    folder.check_space(sum(plan.configs[number].disk / plan.configs[number].num_shards for number, _ in todo))
+    _check_space(folder, sum(plan.configs[number].disk / plan.configs[number].num_shards for number, _ in todo))
     folder.begin(wanted, resuming=resuming)
     for (number, _), path in paths.items():
         if path in kept:
@@ -142,6 +143,16 @@ def _build(plan: Plan, folder: Folder, engine: Engine, overwrite: bool, progress
         counts = (entry["classes"], entry["rows"], entry["bytes"], spent, len(own) - num_kept, num_kept)
         results.append(ConfigResult(config.name, config.split, *counts))
     return results
+
+
+def _check_space(folder: Folder, needed: float) -> None:
+    free = shutil.disk_usage(folder.path).free if folder.local else needed  # a store does not tell
+    if needed > free:
+        raise UserError(
+            f"the build needs about {needed / 1e6:,.1f} MB of disk, {free / 1e6:,.1f} MB are free",
+            where=printable_path(folder.name),
+            next_step="make room, choose another folder with --out, or build less (caef-data plan shows the sizes)",
+        )
 
 
 def _notes(plan: Plan, paths: Sequence[str]) -> dict[str, Any]:

@@ -198,16 +198,6 @@ class Folder:
                 self.path.rmdir()
             os.close(handle)
 
-    def check_space(self, needed: float) -> None:
-        """Refuse a disk with less room than so many bytes."""
-        free = shutil.disk_usage(self.path).free
-        if needed > free:
-            raise UserError(
-                f"the build needs about {needed / 1e6:,.1f} MB of disk, {free / 1e6:,.1f} MB are free",
-                where=printable_path(self.path),
-                next_step="make room, choose another folder with --out, or build less (caef-data plan shows the sizes)",
-            )
-
     def on_disk(self) -> AbstractContextManager[Path]:
         """Yield where the dataset lies on this machine: the folder itself, or a copy that goes with the block."""
         return nullcontext(self.path)

@@ -123,18 +123,16 @@ def _told(doing: str, where: str) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """Return S3's name of an error, such as AccessDenied; else that of its class."""
+    """Return S3's name of an error, such as AccessDenied; else that of a class."""
     errors = [error]
     while cause := errors[-1].__cause__ or errors[-1].__context__:
         errors.append(cause)
-    codes = [getattr(one, "response", {}).get("Error", {}).get("Code") for one in errors if _answered(one)]
+    for answer in (getattr(one, "response", None) for one in errors):
+        code = answer.get("Error", {}).get("Code") if isinstance(answer, dict) else None
+        if isinstance(code, str) and re.fullmatch(r"\w{1,60}", code):
+            return code
     names = [type(one).__name__ for one in errors]
-    known = [name for name in names if name in ADVICE or name in WRONG_CHECKSUM]
-    return next((code for code in codes if re.fullmatch(r"\w{1,60}", str(code))), [*known, names[0]][0])
-
-
-def _answered(error: BaseException) -> bool:
-    return isinstance(getattr(error, "response", None), dict)
+    return next((name for name in names if name in ADVICE or name in WRONG_CHECKSUM), names[0])
 
 
 def at_once(work: Callable[[T], Any], items: Iterable[T], count: int = AT_ONCE) -> Iterator[Any]:
@@ -284,9 +282,6 @@ class StoreFolder(Folder):
     def lock(self, *, shared: bool = False) -> Iterator[None]:
         """Hold nothing: a store has no locks."""
         yield
-
-    def check_space(self, needed: float) -> None:
-        """Do nothing: a store does not tell."""
 
     @contextmanager
     def on_disk(self) -> Iterator[Path]:
