@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from caef_data.errors import is_ours, suggested
-from caef_data.pipelines.build import _notes, build, resumed
+from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags, parse_declaration
 from caef_data.pipelines.manifest import is_shard, manifest_from, plan_from
 from caef_data.pipelines.plan import make_plan
@@ -232,9 +232,13 @@ def test_a_command_that_a_folder_holds_is_not_repeated(tmp_path: Path) -> None:
 
 
 def test_commands_of_two_settings_name_the_folder_twice(tmp_path: Path) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
     plan = make_plan(parse_declaration('[[task]]\ntask="add"\nmax=1\n[[task]]\ntask="sub"\nmax=2\n'))
-    notes = json.loads(json.dumps(_notes(plan)))
-    commands = resumed(notes, tmp_path).split(" && ")
+    with pytest.raises(KeyboardInterrupt):
+        build(plan, tmp_path, workers=1, progress=stop)
+    commands = call("info", tmp_path)[1].strip().rpartition("go on with: ")[2].split(" && ")
     assert [command.endswith(f"--out {tmp_path}") for command in commands] == [True, True]
 
 
