@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow.dataset as ds
 from pyarrow.fs import LocalFileSystem
@@ -57,13 +57,6 @@ _UNKNOWN = re.compile(r'(?:Table with name|Referenced column|have a column named
 _UNREADABLE = re.compile(r"reading the stream registered as '(\w+)' failed")
 
 Result = TypeVar("Result")
-
-
-class Answer(NamedTuple):
-    """What a statement gives: the columns' names, which need not differ, and rows, whose reading runs the statement."""
-
-    names: list[str]
-    rows: Iterator[tuple[Any, ...]]
 
 
 class Database:
@@ -124,8 +117,8 @@ class Database:
             raise UserError("there is no statement here", where=quoted(sql), next_step=advice)
         return statements
 
-    def run(self, statement: duckdb.Statement) -> Answer:
-        """Run a statement up to its first rows; the rest is made as it is read.
+    def run(self, statement: duckdb.Statement) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
+        """Return the columns' names, which need not differ, and rows, which the statement makes as they are read.
 
         Raises:
             UserError: it cannot be run; says why, and what the unknown name may have meant.
@@ -137,7 +130,7 @@ class Database:
                 yield from chunk
 
         started = self._work(partial(self.connection.execute, statement))
-        return Answer([column[0] for column in started.description], rows())
+        return [column[0] for column in started.description], rows()
 
     def each(self, sql: str) -> Iterator[dict[str, Any]]:
         """Yield the rows of one statement's answer by their columns; other statements have to wait for its end.
@@ -145,9 +138,9 @@ class Database:
         Raises:
             UserError: it is refused or cannot be run.
         """
-        answer = self.run(self.statements(sql)[0])
-        for row in answer.rows:
-            yield dict(zip(answer.names, row, strict=True))
+        names, rows = self.run(self.statements(sql)[0])
+        for row in rows:
+            yield dict(zip(names, row, strict=True))
 
     def _work(self, work: Callable[[], Result]) -> Result:
         """Let the database work; stop it where the user does."""

@@ -25,7 +25,7 @@ from rich.text import Text
 
 from ..errors import UserError, did_you_mean, quoted
 from ..schemas import RESULT_TEXT, RESULTS, result_schema
-from .query import Answer, Database, visible
+from .query import Database, visible
 
 ROWS, CELL = 100, 60  # rows of a table, characters of a value
 ROWS_UPRIGHT, CELL_UPRIGHT = 20, 500  # of a table that is too wide: each row is shown as lines of name and value
@@ -33,6 +33,7 @@ MORE = "--format csv prints all"
 BANNER = f"""\
 SQL over {", ".join(RESULTS)}. A statement ends with a semicolon and may span lines; Ctrl-C cancels it.
 Reads only: SELECT, EXPLAIN, SUMMARIZE, DESCRIBE. The command .tables tells what the columns mean, .exit leaves."""
+Rows = Iterable[tuple[Any, ...]]
 _SPECIAL = re.compile(r'[",\r\n]')
 _MARKDOWN = re.compile(r"[\\`*\[\]<>|~&]")
 
@@ -63,7 +64,7 @@ def _check_form(form: str) -> None:
 def _answer(database: Database, sql: str, form: str) -> None:
     for statement in database.statements(sql):
         plan = statement.type.name == "EXPLAIN" and form == "table"
-        (_plan if plan else FORMS[form])(database.run(statement), sys.stdout)
+        (_plan if plan else FORMS[form])(*database.run(statement), sys.stdout)
         sys.stdout.flush()
 
 
@@ -109,12 +110,12 @@ def print_tables(form: str, out: TextIO) -> None:
         columns[table] = [(name, str(kind), meanings[name][1]) for name, kind in kinds]
     if form in ("csv", "json"):
         rows = ((table, *row) for table, own in columns.items() for row in own)
-        FORMS[form](Answer(["view", "column", "type", "meaning"], rows), out)
+        FORMS[form](["view", "column", "type", "meaning"], rows, out)
         return
     for table, own in columns.items():
         if form == "md":
             out.write(f"### {table}\n\n{RESULT_TEXT[table]}\n\n")
-            _markdown(Answer(["column", "type", "meaning"], iter(own)), out)
+            _markdown(["column", "type", "meaning"], own, out)
         else:
             _console(out).print(f"{table}: {RESULT_TEXT[table]}", _grid(own), sep="\n")
         out.write("\n")
@@ -134,20 +135,20 @@ def _grid(rows: Iterable[tuple[str, ...]]) -> Table:
     return grid
 
 
-def _plan(answer: Answer, out: TextIO) -> None:
+def _plan(names: list[str], rows: Rows, out: TextIO) -> None:
     """Print a plan as DuckDB draws it."""
-    for row in answer.rows:
+    for row in rows:
         out.write(visible(str(row[-1]).rstrip("\n"), "\n") + "\n")
 
 
-def _table(answer: Answer, out: TextIO) -> None:
+def _table(names: list[str], rows: Rows, out: TextIO) -> None:
     """Print a table; one that is too wide as a list of rows."""
-    console, rows, longest = _console(out), list(islice(answer.rows, ROWS + 1)), CELL
-    texts = [[_cell(value) for value in row] for row in rows[:ROWS]]
-    table = Table(*(Column(visible(name), no_wrap=True) for name in answer.names))
+    console, first, longest = _console(out), list(islice(rows, ROWS + 1)), CELL
+    texts = [[_cell(value) for value in row] for row in first[:ROWS]]
+    table = Table(*(Column(visible(name), no_wrap=True) for name in names))
     for row in texts:
         table.add_row(*(Text(_cut(text, CELL)) for text in row))
-    for column, values in zip(table.columns, zip(*rows, strict=True), strict=False):
+    for column, values in zip(table.columns, zip(*first, strict=True), strict=False):
         if all(isinstance(value, int | float | Decimal | None) for value in values):
             column.justify = "right"
     if Measurement.get(console, console.options.update(width=10**6), table).maximum <= console.width:
@@ -155,10 +156,10 @@ def _table(answer: Answer, out: TextIO) -> None:
     else:
         texts, longest = texts[:ROWS_UPRIGHT], CELL_UPRIGHT
         for number, row in enumerate(texts, 1):
-            cells = zip(map(visible, answer.names), row, strict=True)
+            cells = zip(map(visible, names), row, strict=True)
             console.print(f"row {number}", _grid(("", name, _cut(text, longest)) for name, text in cells), sep="\n")
     shown = f"{len(texts)} row{'' if len(texts) == 1 else 's'}"
-    console.print(f"the first {shown}; {MORE}" if len(rows) > len(texts) else shown, soft_wrap=True)
+    console.print(f"the first {shown}; {MORE}" if len(first) > len(texts) else shown, soft_wrap=True)
     if any(len(text) > longest for row in texts for text in row):
         console.print(f"long values are cut; {MORE}", soft_wrap=True)
 
@@ -197,7 +198,7 @@ def _plain(value: object) -> Any:
     return _text(value)
 
 
-def _csv(answer: Answer, out: TextIO) -> None:
+def _csv(names: list[str], rows: Rows, out: TextIO) -> None:
     """Print CSV: a NULL is empty, an empty text is quoted. Only a terminal gets control characters escaped."""
 
     def field(value: object) -> str:
@@ -205,28 +206,28 @@ def _csv(answer: Answer, out: TextIO) -> None:
         bare = value is None or (text and not _SPECIAL.search(text))  # the library's writer quotes no empty text
         return text if bare else '"' + text.replace('"', '""') + '"'
 
-    for row in chain([answer.names], answer.rows):
+    for row in chain([names], rows):
         out.write(",".join(map(field, row)) + "\n")
 
 
-def _json(answer: Answer, out: TextIO) -> None:
+def _json(names: list[str], rows: Rows, out: TextIO) -> None:
     """Print an array with an object for every row, a line each."""
-    names: list[str] = []
-    for name in answer.names:  # an object has no two members of one name
+    members: list[str] = []
+    for name in names:  # an object has no two members of one name
         numbered = chain([name], (f"{name}_{number}" for number in count(1)))
-        names.append(next(one for one in numbered if one not in names))
+        members.append(next(one for one in numbered if one not in members))
     start = "[\n"
-    for row in answer.rows:
-        out.write(start + json.dumps(dict(zip(names, map(_plain, row), strict=True))))
+    for row in rows:
+        out.write(start + json.dumps(dict(zip(members, map(_plain, row), strict=True))))
         start = ",\n"
     out.write("\n]\n" if start != "[\n" else "[]\n")
 
 
-def _markdown(answer: Answer, out: TextIO) -> None:
+def _markdown(names: list[str], rows: Rows, out: TextIO) -> None:
     """Print a table for GitHub and others."""
-    for row in chain([answer.names, None], answer.rows):
+    for row in chain([names, None], rows):
         cells = ("" if value is None else _MARKDOWN.sub(r"\\\g<0>", visible(_text(value))) for value in row or ())
-        out.write(f"| {' | '.join(cells)} |\n" if row else "|" + " --- |" * len(answer.names) + "\n")
+        out.write(f"| {' | '.join(cells)} |\n" if row else "|" + " --- |" * len(names) + "\n")
 
 
 FORMS = {"table": _table, "csv": _csv, "json": _json, "md": _markdown}

@@ -15,9 +15,7 @@ from .rows import Columns, described
 _TEXT, _WHOLE, _INT, _SHORT, _REAL, _YES = pa.string(), pa.int64(), pa.int32(), pa.int16(), pa.float64(), pa.bool_()
 _NAMES, _TIME = pa.list_(pa.string()), pa.timestamp("us")
 
-RUN_ID: Columns = {
-    "run_id": (_TEXT, "The evaluation, 16 hexadecimal digits: the same settings on the same data have the same.")
-}
+RUN_ID = (_TEXT, "The evaluation, 16 hexadecimal digits: the same settings on the same data have the same.")
 CLASS: Columns = {
     "task": (_TEXT, "The task: add, sub, mul, div, equal, greater_than, less_than, reflection, left_mask or your own."),
     "mode": (_TEXT, "What a problem is: one_step, executor, aligner_in, aligner_out, process; raw for the baseline."),
@@ -28,7 +26,6 @@ CLASS: Columns = {
     "len_b": (_SHORT, "Number of digits of b; 0 for a task with one operand."),
 }
 RUNS: Columns = {
-    **RUN_ID,
     "name": (_TEXT, "The name that --name gave the run; of runs with one name, the newest is meant; null without."),
     "started": (_TIME, "When the evaluation began, UTC."),
     "finished": (_TIME, "When its tables were complete, UTC; null while they are not."),
@@ -70,7 +67,6 @@ RUNS: Columns = {
     "tokens_per_second": (_REAL, "Tokens a second; null until finished."),
 }
 CALLS: Columns = {
-    **RUN_ID,
     "call": (_WHOLE, "Number of the call in its run; each distinct call is made once."),
     "key": (_TEXT, "128-bit hash of adapter, prompt and right answer: the same call has it in every run."),
     "adapter": (_TEXT, "The adapter asked, such as executors/add or aligners/sub; empty for the base model alone."),
@@ -93,7 +89,6 @@ CALLS: Columns = {
     "expected": (_TEXT, "The right answer; null if correct."),
 }
 CLASS_ACCURACY: Columns = {
-    **RUN_ID,
     **CLASS,
     "n": (_WHOLE, "Number of problems evaluated; 0 where the dataset has the class and the run did not reach it."),
     "correct": (_WHOLE, "Number of problems with every call right."),
@@ -112,7 +107,6 @@ OPERANDS: Columns = {
     "b": (_TEXT, "Second operand, a decimal string; null for a task with one operand."),
 }
 PROBLEMS: Columns = {
-    **RUN_ID,
     **CLASS,
     **OPERANDS,
     "asked_step": (_WHOLE, "0-based index of a one_step problem's transition; null in other modes, or from 2^63."),
@@ -122,7 +116,6 @@ PROBLEMS: Columns = {
     "first_wrong_step": (_WHOLE, "0-based index of the first failing call among the problem's calls; null if correct."),
 }
 FAILURES: Columns = {
-    **RUN_ID,
     **CLASS,
     **OPERANDS,
     "step": (_WHOLE, "0-based index of the first failing call among the problem's calls, nested ones included."),
@@ -138,11 +131,11 @@ FAILURES: Columns = {
     "first_wrong_char": (_INT, "0-based index of the first character in which text and expected differ."),
 }
 RESULTS: dict[str, Columns] = {
-    "runs": RUNS,
-    "calls": CALLS,
-    "class_accuracy": CLASS_ACCURACY,
-    "problems": PROBLEMS,
-    "failures": FAILURES,
+    "runs": {"run_id": RUN_ID, **RUNS},
+    "calls": {"run_id": RUN_ID, **CALLS},
+    "class_accuracy": {"run_id": RUN_ID, **CLASS_ACCURACY},
+    "problems": {"run_id": RUN_ID, **PROBLEMS},
+    "failures": {"run_id": RUN_ID, **FAILURES},
 }
 RESULT_TEXT = {
     "runs": "Each row is one evaluation: what was evaluated, on what, and how fast.",

@@ -103,7 +103,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def rows(database: Database, sql: str) -> list[tuple[Any, ...]]:
     (statement,) = database.statements(sql)
-    return list(database.run(statement).rows)
+    return list(database.run(statement)[1])
 
 
 @pytest.mark.parametrize("sql", [*FILES.values(), *OTHERS.values()], ids=[*FILES, *OTHERS])
@@ -112,7 +112,7 @@ def test_whatever_does_not_only_read_is_refused(database: Database, elsewhere: P
     before = sorted(elsewhere.rglob("*"))
     with pytest.raises(UserError) as refused:
         for statement in database.statements(sql):
-            print(list(database.run(statement).rows))
+            print(list(database.run(statement)[1]))
     assert refused.value.allowed is not None or "does not exist" in refused.value.what
     assert sorted(elsewhere.rglob("*")) == before
     assert len(rows(database, "FROM runs")) == len(RUNS) and len(a_local_table) == 1

@@ -95,7 +95,7 @@ def test_a_big_answer_streams(tmp_path: Path) -> None:
         tables.write_part("calls", str(part), ({"call": list(range(500)), "prompt": text} for _ in range(20)))
     held, count, most = pa.total_allocated_bytes(), 0, 0
     with Database(tmp_path) as database:
-        for _ in database.run(database.statements("SELECT prompt, call FROM calls")[0]).rows:
+        for _ in database.each("SELECT prompt, call FROM calls"):
             count += 1
             most = max(most, pa.total_allocated_bytes() - held)
     assert count == 40_000

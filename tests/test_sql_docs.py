@@ -36,8 +36,8 @@ def database(results: Path) -> Any:
 def answer(database: Database, question: str) -> list[dict[str, Any]]:
     (name,) = (one for one in QUESTIONS if question in one)
     (statement,) = database.statements(QUESTIONS[name])
-    found = database.run(statement)
-    return [dict(zip(found.names, row, strict=True)) for row in found.rows]
+    names, rows = database.run(statement)
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def test_the_tables_are_listed_as_they_are() -> None:
@@ -76,7 +76,7 @@ def test_the_answers_are_right(database: Database) -> None:
         wrong[SECOND] += row["broken"] + row["still_wrong"]
     states = answer(database, "In which states")
     (counts,) = database.statements("SELECT run_id, count(*) FROM calls WHERE NOT correct GROUP BY ALL")
-    held = dict(database.run(counts).rows)
+    held = dict(database.run(counts)[1])
     assert {run: held[run] for run in wrong} == wrong and wrong[FIRST] > wrong[SECOND] > 0
     assert sum(row["wrong"] for row in states if row["run_id"] == SECOND) <= held[SECOND]
 
@@ -92,7 +92,7 @@ def test_intervals_of_the_document_are_those_of_the_table(database: Database) ->
         f"{joined.replace('length, n,', 'length, len_b, variant, n,')} ON d.run_id = t.run_id AND d.task = t.task"
         " AND d.mode = t.mode AND d.length = t.len_a AND d.len_b = t.len_b AND d.variant = t.variant"
     )
-    found = list(database.run(statement).rows)
+    found = list(database.run(statement)[1])
     assert len(found) > 50
     for low, high, wanted_low, wanted_high in found:
         assert (low, high) == pytest.approx((wanted_low, wanted_high), abs=1e-4)
