@@ -1,5 +1,6 @@
 """A report's numbers in words: accuracies, what a run was and how it came out, problems and texts for people.
 
+The page's template may call all of them.
 Texts come from results and may be anything: what does not print or turns the reading direction becomes a symbol.
 """
 
@@ -20,7 +21,9 @@ FEW_LENGTHS = 4  # which their chart shows at a glance
 GOOD, LONG_GOOD = 0.9, 0.99  # of a task; of every length up to one
 BEFORE, AFTER = 22, 44  # characters shown around the first wrong one, which a phone shows without scrolling
 END = "ends here"
-NAME = 200  # characters of a name
+NAME, LONGEST = 200, 6000  # characters of a name; of a prompt or an answer
+MAX_CAUSES = 40
+ENOUGH = 10  # failed problems from which on a chart of them says something
 PRINTED = {"-": "−", "*": "×"}
 SYMBOLS = {chr(code): chr(0x2400 + code) for code in range(32)} | {"\n": "↵", "\x7f": "␡"}  # Unicode's pictures
 
@@ -161,6 +164,11 @@ def cut(text: object, length: int = NAME) -> str:
     """Return the beginning of a long text, and how long it is."""
     whole = str(text)
     return whole if len(whole) <= length else f"{whole[:length]}… ({len(whole):,} characters)"
+
+
+def lines(text: str | None) -> list[str]:
+    """Return the lines of a text, which are many where it is long."""
+    return [symbols(line) for line in cut(text or "", LONGEST).split("\n")]
 
 
 def _listed(names: Sequence[str], kind: str) -> str:

@@ -30,9 +30,6 @@ from .queries import Count, Key, Panel, Report, Row, key_of, read_report
 
 PARTS = Path(__file__).parent
 LETTERS = "ABCDEFGHIJ"  # of runs; style.css and charts.json give each a colour, a point and a dash
-LONGEST = 6000  # characters of a prompt or an answer
-MAX_CAUSES = 40
-ENOUGH = 10  # failed problems from which on a chart of them says something
 
 
 def report(results: str, runs: Sequence[str], out: str) -> None:
@@ -71,9 +68,10 @@ def render(report: Report) -> str:
     """
     try:
         import jinja2
+        import vl_convert  # noqa: F401  below
         from markupsafe import Markup
-    except ImportError:
-        raise UserError("a report needs jinja2", next_step="pip install 'caef-data[report]'") from None
+    except ImportError as error:
+        raise UserError(f"a report needs {error.name}", next_step="pip install 'caef-data[report]'") from None
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(PARTS),
         autoescape=True,
@@ -106,9 +104,6 @@ def render(report: Report) -> str:
         notice=notice,
         policy=_policy(drawing, script),
         in_short=in_short,
-        most=MAX_CAUSES,
-        enough=ENOUGH,
-        lines=lambda text: [symbols(line) for line in cut(text or "", LONGEST).split("\n")],
         meanings={name: meaning for name, (_, meaning) in RESULTS["runs"].items()},
     )
 
@@ -116,23 +111,19 @@ def render(report: Report) -> str:
 @cache
 def library() -> str:
     """Return the script that draws the charts; it defines ``vegaEmbed``."""
-    script: str = _converter().javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    import vl_convert
+
+    script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     return script
 
 
 @cache
 def specs() -> dict[str, Any]:
     """Return the Vega specifications of the charts, compiled from charts.json; the page fills in their data."""
+    import vl_convert
+
     charts = json.loads((PARTS / "charts.json").read_text(encoding="utf-8"))
-    return {name: _converter().vegalite_to_vega(spec, vl_version="6.4") for name, spec in charts.items()}
-
-
-def _converter() -> Any:
-    try:
-        import vl_convert
-    except ImportError:
-        raise UserError("charts need vl-convert-python", next_step="pip install 'caef-data[report]'") from None
-    return vl_convert
+    return {name: vl_convert.vegalite_to_vega(spec, vl_version="6.4") for name, spec in charts.items()}
 
 
 def _packed(text: str) -> str:
