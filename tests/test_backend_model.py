@@ -149,6 +149,15 @@ def test_a_known_model_is_loaded_without_the_code_beside_it(base: Path) -> None:
     assert type(Model(base, {}, device="cpu").net).__name__ == "LlamaForCausalLM"
 
 
+def test_code_that_an_adapter_names_is_not_run(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "evil.py").write_text("raise SystemExit('code of the adapter was run')")
+    path = adapter(tmp_path / "add") / "adapter_config.json"
+    mapping = {"base_model_class": "M", "parent_library": "evil"}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "auto_mapping": mapping}))
+    assert Model(base, {"executors/add": path.parent}, device="cpu").trees
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_a_base_model_of_no_numbers_is_refused(base: Path, bad: float) -> None:
     weights = load_file(base / "model.safetensors")

@@ -220,9 +220,10 @@ def test_what_is_no_address(given: str) -> None:
         base_url(given)
 
 
-def test_a_password_in_the_address_is_refused_and_not_shown() -> None:
+@pytest.mark.parametrize("given", ["http://me:secret@host", "http://me:secret@host:99999", "me:secret@host"])
+def test_a_password_in_the_address_is_refused_and_not_shown(given: str) -> None:
     with pytest.raises(UserError) as raised:
-        base_url("http://me:secret@host")
+        base_url(given)
     assert "secret" not in str(raised.value) and "OPENAI_API_KEY" in str(raised.value)
 
 

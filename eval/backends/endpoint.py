@@ -29,19 +29,19 @@ def base_url(endpoint: str) -> str:
     Raises:
         UserError: this is no address of a server.
     """
-    try:
-        parts = urlsplit(endpoint)
-        good = parts.scheme in ("http", "https") and parts.hostname and not parts.query and not parts.fragment
-        good = good and parts.port != 0  # looking at the port checks it
-    except ValueError:
-        good = False
-    if good and (parts.username or parts.password):
+    if "@" in endpoint:
         raise UserError(
             "the address holds a name or password, which tables and messages would show",
             where="--endpoint",
             next_step=f"put the key into the environment variable {KEY}",
         )
-    if not good:
+    try:
+        parts = urlsplit(endpoint)
+        host = parts.hostname and parts.port != 0  # looking at the port checks it
+        valid = host and parts.scheme in ("http", "https") and not parts.query + parts.fragment
+    except ValueError:
+        valid = False
+    if not valid:
         raise UserError(
             f"{quoted(endpoint)} is no address of a server",
             where="--endpoint",
