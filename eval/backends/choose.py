@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from os.path import commonprefix
 from typing import TYPE_CHECKING
 
 from ...errors import UserError, quoted
+from ...pipelines.hub_source import Say
 from ..calls import BASE, Backend, ScoreRequest
 from ..results import ResultStore
 from ..score import calls_of
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
     from .tokens import Tokens
 
-Say = Callable[[str], object]
 SAMPLES = 64  # calls of each adapter and batch, beside one of each state and the longest
 BATCHES = 8  # of each adapter
 

@@ -177,7 +177,7 @@ def _check_causal(net: Any, what: str, where: Path | str, whole: Any = None) -> 
     with _loading(what, where), torch.inference_mode():
         first, second = (net(input_ids=tokens, use_cache=False).logits for tokens in (ids, changed))
         called = first if whole is None else whole(input_ids=ids, use_cache=False).logits
-    if not (first.isfinite().all() and called.isfinite().all()):
+    if not all(logits.amax(-1).isfinite().all() for logits in (first, second, called)):
         raise _refused(what, where, "gives logits that are not finite: its weights are damaged, or --dtype too narrow")
     exact = net.dtype in (torch.float32, torch.float64)
     least = (SAME if exact else ABOUT) * first.abs().max()
