@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 
@@ -66,8 +67,7 @@ class OperandDistribution:
 Law, Draw = OperandDistribution, Coordinates  # as machines of one's own have called them
 
 
-@dataclass(frozen=True)
-class Variant:
+class Variant(NamedTuple):
     """A part of a class, with its share of the class's count, and how its operands are distributed."""
 
     name: str

@@ -233,25 +233,24 @@ Wanted = list[tuple[int, int, str, OperandDistribution, int]]  # len a, len b, v
 
 def class_cells(settings: TaskSettings, split: str) -> Wanted:
     """Return the cells of a split's classes with the counts that are asked for."""
-    own = machine(settings.task)
+    own, num, span = machine(settings.task), settings.num, settings.max - settings.min + 1
     wanted: Wanted = []
     for len_a, len_b in own.classes(settings.min, settings.max):
-        variants = list(class_parts(own, len_a, len_b))
         if split == "stress":
-            small = all(part.size(len_a, len_b) <= SMALL for _, _, part in variants)
+            small = all(part.size(len_a, len_b) <= SMALL for _, _, part in class_parts(own, len_a, len_b))
             for family in families(own):
                 if family.applies(len_a, len_b) and (family.reserved or not small):
                     wanted.append((len_a, len_b, family.name, family, settings.num_test))
             continue
-        num, span = settings.num, settings.max - settings.min + 1
         balanced = own.count(len_a, len_b, num, span) if settings.balance else num
         if balanced <= 0:
             continue
         left = balanced if split == "train" else settings.num_test
-        shares = sum(share for _, share, _ in variants)
-        for name, share, part in variants:  # each rounded up out of what the earlier ones have left
+        variants = own.variants(len_a, len_b)
+        shares = sum([share for _, share, _ in variants])
+        for name, share, named in variants:  # each rounded up out of what the earlier ones have left
             count = -(-left * share // shares)
-            wanted.append((len_a, len_b, name, part, count))
+            wanted.append((len_a, len_b, name, law(named), count))
             left, shares = left - count, shares - share
     return wanted
 

@@ -205,12 +205,14 @@ def law(named: str | OperandDistribution) -> OperandDistribution:
     Raises:
         UserError: there is none of this name.
     """
-    if isinstance(named, str) and named not in LAWS:
+    if not isinstance(named, str):
+        return named
+    if named not in LAWS:
         raise UserError(f"there is no law {quoted(named)}{did_you_mean(named, LAWS)}", allowed=", ".join(LAWS))
-    return LAWS[named] if isinstance(named, str) else named
+    return LAWS[named]
 
 
 def class_parts(machine: Machine, len_a: int, len_b: int) -> Iterator[tuple[str, int, OperandDistribution]]:
     """Yield (name, share, distribution) of the disjoint parts of a class."""
-    for variant in machine.variants(len_a, len_b):
-        yield variant.name, variant.share, law(variant.law)
+    for name, share, named in machine.variants(len_a, len_b):
+        yield name, share, law(named)
