@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -205,12 +205,10 @@ class StoreFolder(Folder):
         with file:
             try:
                 yield file
-            except (ValueError, LookupError, TypeError):  # the reader's, of what the file holds
-                raise
             except Exception as error:
-                if isinstance(error, OSError) and error.errno is None:  # Arrow's own
-                    raise
-                with self._store("reading", path):
+                # The reader's own, of what the file holds; an OSError without a number is Arrow's.
+                own = isinstance(error, (ValueError, LookupError, TypeError)) or getattr(error, "errno", 0) is None
+                with nullcontext() if own else self._store("reading", path):
                     raise
 
     def equals(self, path: str, size: int, sha256: str) -> bool:
