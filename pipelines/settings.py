@@ -31,12 +31,12 @@ RAISED_MAX_LEN = 10_000  # one transition of 10,000 digits is some 80 kB of text
 MAX_STEPS = 10**6
 REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
-NAME_RULE = "1 to 96 letters, digits, '.', '_' or '-', a letter or digit first"
-Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,95}\Z", description=NAME_RULE)]
-TEXT_RULE = "text of up to 5,000 characters without control characters"
-PRINTABLE = "\\A[^\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]*\\Z"
-Text = Annotated[str, Meta(max_length=5_000, pattern=PRINTABLE, description=TEXT_RULE)]
+NAME = r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,95}\Z"
+PRINTABLE = "\\A[^\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]{0,5000}\\Z"
 ON_THE_HUB = rf"\A(?!.*(\.\.|--|\.git\Z)){REPO.pattern}(?<![._-])\Z"
+NAME_RULE = "1 to 96 letters, digits, '.', '_' or '-', a letter or digit first"
+Name = Annotated[str, Meta(pattern=NAME, description=NAME_RULE)]
+Text = Annotated[str, Meta(pattern=PRINTABLE, description="text of up to 5,000 characters without control characters")]
 Repository = Annotated[str, Meta(pattern=ON_THE_HUB, description="a repository on the Hub, user/name")]
 
 
@@ -87,15 +87,13 @@ class Spelling:
 
     def refusal(self, what: str, *keys: str, allowed: str, advice: str | None = None) -> UserError:
         """Return the error for settings that are refused; it names the place of those that were given."""
-        return UserError(what, where=self._where(keys), allowed=allowed, next_step=advice)
-
-    def _where(self, keys: Sequence[str]) -> str | None:
         if self.options is not None:
-            given = [as_option(key, self.options[key]) for key in keys if key in self.options]
-            return " ".join(given) or None
-        lines = {self.lines[key] for key in keys if key in self.lines} or {self.lines.get("", 0)}
-        numbers = " and ".join(str(line) for line in sorted(lines) if line)
-        return f"{self.file}, line{'s' * (len(lines) > 1)} {numbers}" if numbers else self.file
+            where = " ".join(as_option(key, self.options[key]) for key in keys if key in self.options) or None
+        else:
+            lines = {self.lines[key] for key in keys if key in self.lines} or {self.lines.get("", 0)}
+            numbers = " and ".join(str(line) for line in sorted(lines) if line)
+            where = f"{self.file}, line{'s' * (len(lines) > 1)} {numbers}" if numbers else self.file
+        return UserError(what, where=where, allowed=allowed, next_step=advice)
 
 
 PLAIN = Spelling()
@@ -227,8 +225,6 @@ class Declaration:
             check_field(type(self), key, getattr(self, key), spelling)
         object.__setattr__(self, "tasks", tuple(self.tasks))
         names = [task.task for task in self.tasks]
-        if not names:
-            raise UserError("a declaration needs at least one task", allowed=", ".join(task_names()))
         if twice := [name for number, name in enumerate(names) if name in names[:number]]:
             allowed = "each task once; all stands for every task, two ranges of one need two declarations"
             raise spelling.refusal(f"the task {twice[0]} is given twice", "task", allowed=allowed)
