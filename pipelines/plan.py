@@ -18,7 +18,7 @@ from .rows import Work, planned_rows, render_rows
 from .sampling.classes import TOGETHER, ClassSampler, Wanted, class_cells, merged, short_run_cells
 from .sampling.enumerate_small import MOST_LISTED, Told, resolve, too_many
 from .sampling.random import splitmix64, text_key
-from .sampling.split import PAIR, expression_hash
+from .sampling.split import PAIR, distinct, expression_hash
 from .settings import Declaration, TaskSettings
 
 SHARD_TEXT = 100_000_000  # bytes of text a shard holds at most, about
@@ -70,7 +70,7 @@ class ExpressionSet:
     @cached_property
     def sample(self) -> tuple[I64, Operands, I64]:
         """A few expressions from all over the set, as (numbers, operands, variant)."""
-        numbers = np.unique(np.linspace(0, len(self) - 1, min(SAMPLE, len(self))).astype(np.int64))
+        numbers = distinct(np.linspace(0, len(self) - 1, min(SAMPLE, len(self))).astype(np.int64))
         return numbers, *self.operands(numbers)
 
     def operands(self, numbers: I64, draw: Draw = ClassSampler.operands) -> tuple[Operands, I64]:
@@ -283,7 +283,7 @@ class _SplitExpressions:
         for start in range(0, len(numbers), TOGETHER):
             self.told(f"{self.settings.task} {self.split}, {start:,} of {len(numbers):,} expressions compared")
             operands, _ = cells.operands(numbers[start : start + TOGETHER])
-            pairs.update(np.unique(operands.a.length * PAIR + operands.second.length).tolist())
+            pairs.update(distinct(operands.a.length * PAIR + operands.second.length).tolist())
             hashes[start : start + TOGETHER] = expression_hash(self.machine, operands)
         return np.array(sorted(pairs), np.int64), hashes
 

@@ -21,7 +21,7 @@ from ..versions import SAMPLING_VERSION
 from .index_space import GROUP, INDEX_DIGITS, TRIES, IndexSpace, index_digits
 from .laws import class_parts, law
 from .random import splitmix64, text_key
-from .split import CUT, PAIR, SMALL, STRESS_CUT, digit_keys, digit_sums, hash_of_sums, on_side
+from .split import CUT, PAIR, SMALL, STRESS_CUT, digit_keys, digit_sums, distinct, hash_of_sums, on_side
 from .stress import families
 
 TOGETHER = 20_000  # expressions whose digits are looked at together
@@ -124,7 +124,7 @@ class ClassSampler:
         cell, index = self.of(numbers)
         variant, parts = self.which[cell], list[tuple[I64, Operands]]()
         kinds = 4 * variant + 2 * self.listed[cell] + self.indexed[cell]
-        for kind in np.unique(kinds).tolist():
+        for kind in distinct(kinds).tolist():
             rows = np.flatnonzero(kinds == kind)
             which, cells, indexed = kind // 4, cell[rows], bool(kind & 1)
             if kind & 2:

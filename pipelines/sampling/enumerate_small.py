@@ -13,7 +13,7 @@ from ..settings import TaskSettings
 from .classes import ClassSampler, Wanted
 from .index_space import GROUP, TRIES
 from .laws import law
-from .split import PAIR, on_side
+from .split import PAIR, distinct, on_side
 
 CHUNK = 50_000  # candidates of a cell looked at together
 DIGITS = 10_000_000  # digits of candidates held at once, about
@@ -186,7 +186,7 @@ def _filled(draft: ClassSampler, lists: dict[int, U64]) -> ClassSampler:
     missing = np.maximum(count - available, 0)
     count -= missing
     if draft.split != "stress":
-        for pair in np.unique(pairs[missing > 0]).tolist():
+        for pair in distinct(pairs[missing > 0]).tolist():
             cells = np.flatnonzero(pairs == pair)
             left = int(missing[cells].sum())
             for cell in cells.tolist():

@@ -54,7 +54,8 @@ class Related(OperandDistribution):
         self.signs = signs
 
     def holds(self, operands: Operands) -> Bool:
-        return np.isin(columns.compare(operands.a, operands.second), self.signs)
+        sign = columns.compare(operands.a, operands.second)
+        return np.logical_or.reduce([sign == allowed for allowed in self.signs])
 
 
 class SmallB(Bent):
