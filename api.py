@@ -121,11 +121,11 @@ def push(
     """
     from rich.console import Console
 
+    from .pipelines.push.dataset import Progress
     from .pipelines.push.hub import push_to_hub
-    from .pipelines.push.progress import Progress
 
     again = f"caef-data push {shell_quoted(folder)}"
-    with Progress(Console(quiet=True)) as progress:
+    with Progress(Console(quiet=True), "checking") as progress:
         return push_to_hub(
             str(folder), repo, revision, private=private, dry_run=dry_run, again=again, progress=progress
         )

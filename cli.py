@@ -144,7 +144,7 @@ def push(
     quiet: Quiet = False,
 ) -> None:
     """Push a dataset folder to the Hugging Face Hub, or to a store: checked before, and after."""
-    from .pipelines.push.console import push_with_progress
+    from .pipelines.push import push_with_progress
 
     push_with_progress(
         directory, repo=repo, to=to, revision=revision, private=private, dry_run=dry_run, as_json=as_json

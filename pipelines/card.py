@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib.resources import files
+from string import Template
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -14,21 +17,8 @@ import pyarrow.parquet as pq
 from ..errors import printable_path
 from ..schemas import COLUMNS, VIEW_TEXT
 from ..schemas.rows import COMMON
-from .card_merge import BEGIN, NO_TEXT, SAVE, Card, UnmarkedError, conflict, renewed
-from .card_merge import END as END_MARK
-from .card_text import (
-    ABOUT,
-    DIALECT_TEXT,
-    END,
-    FIRST_TEXTS,
-    READING,
-    REBUILT,
-    SPLITS_TEXT,
-    TITLE,
-    TRAINING,
-    YOURS,
-    format_text,
-)
+from ..tm import transition
+from .card_merge import BEGIN, END_MARK, Card, UnmarkedError, conflict, text_of, without_examples
 from .manifest import CARD
 from .settings import SPLITS, digest
 from .store import split_url
@@ -36,15 +26,18 @@ from .store import split_url
 if TYPE_CHECKING:
     from .folder import Folder
 
-SIZES: tuple[tuple[int, str], ...] = (
-    (1_000, "n<1K"),
-    (10_000, "1K<n<10K"),
-    (100_000, "10K<n<100K"),
-    (1_000_000, "100K<n<1M"),
-)
-SIZES += ((10**7, "1M<n<10M"), (10**8, "10M<n<100M"), (10**9, "100M<n<1B"), (10**10, "1B<n<10B"))
-TAGS = ("arithmetic", "math", "turing-machine", "caef", "length-generalization", "synthetic")
+SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "1B<n<10B", "10B<n<100B")
 TEXTS = ("prompt", "completion")
+REBUILT = "This dataset is being rebuilt."
+DIALECT_TEXT = {
+    "consistent": "Prompts of composers hold what the called machines really emit.",
+    "published": "The text of the published scripts, byte for byte; some prompts of `SUB` and `MUL` differ from that.",
+}
+_BLOCK = re.compile(rf"(?<=yours -->\n\n).*(?=^{END_MARK})", re.MULTILINE | re.DOTALL)
+_FIRST = {  # how the card of caef-data 0.1.0 differed: no marks, and nothing in its YAML that changes with the rows
+    rf"^{BEGIN}\n.*?\n|^{END_MARK}\n|^  version: .*?\n|^### Reading them\n.*?(?=^## Training)": "",
+    r"training\nadds it\. .*?`=E`\. ": "the trainer adds it. ",
+}
 
 Loads = Callable[[str, str], str]  # the Python call that loads a config and split
 
@@ -58,9 +51,9 @@ def loads_from(place: str) -> Loads:
     """Return what writes the call that loads a split from a path or a URL."""
     url = split_url(place)
     if url is not None and url[0] != "file":  # the library looks for a card in folders and on the Hub only
-        files = f"{url[0]}://{url[1]}"
+        root = f"{url[0]}://{url[1]}"
         return lambda config, split: (
-            f'load_dataset("parquet", data_files={json.dumps(f"{files}/{config}/{split}-*.parquet")}, split="train")'
+            f'load_dataset("parquet", data_files={json.dumps(f"{root}/{config}/{split}-*.parquet")}, split="train")'
         )
     return lambda config, split: from_folder(config, split, place if url is None else url[1])
 
@@ -73,36 +66,33 @@ def card(manifest: dict[str, Any], folder: Folder, loads: Loads = from_folder) -
         folder: where its shards can be read.
         loads: writes the call that loads a split of a config.
     """
-    configs = {name: manifest["configs"][name] for name in sorted(manifest["configs"])}
-    first = first_split(manifest)[0] if configs else ""
-    block = _facts(manifest, configs, folder, loads) if configs else f"{REBUILT}\n"
-    ours = f"{BEGIN}\n{YOURS}\n{block}{END_MARK}\n"
-    return "\n".join(["\n".join(_front_matter(configs, first, versions=True)), TITLE, ours, END])
+    text, splits = files(__package__).joinpath("card.md").read_text("utf-8"), _splits(manifest)
+    rows = sum(entry["rows"] for _, _, entry in splits)
+    values = {"size": SIZES[min(max(len(str(rows)) - 3, 0), len(SIZES) - 1)]}
+    if splits:
+        step, call, (config, split) = transition("add", 12, 9, 2), transition("sub", 12, 7, 1), first_split(manifest)
+        values |= {"configs": _configs(manifest), "holds": _holds(manifest), "load": loads(config, split)}
+        values |= {"entry": step.prompt, "after": step.completion, "prompt": call.prompt, "completion": call.completion}
+        values |= {"example": _example("A row of", config, split, manifest, folder)}
+        values |= {"views": _views(manifest, config, folder), "common": _columns(COMMON), **_provenance(manifest)}
+        values |= {"contents": "\n".join(_measures(*entry) for entry in splits)}
+    else:
+        text = _BLOCK.sub(f"{REBUILT}\n", text.replace("$configs\n", ""))
+    text = Template(text).substitute({name: value.rstrip("\n") for name, value in values.items()})
+    return re.sub(r"\n{3,}", "\n\n", text)
 
 
-def first_card(manifest: dict[str, Any], folder: Folder, loads: Loads = from_folder) -> str:
-    """Return the card that caef-data 0.1.0 wrote: no marks, and nothing in its YAML that changes with the rows."""
-    configs = {name: manifest["configs"][name] for name in sorted(manifest["configs"])}
-    if not configs:
-        return f"{REBUILT}\n"
-    front = "\n".join(_front_matter(configs, first_split(manifest)[0], versions=False))
-    facts = _facts(manifest, configs, folder, loads)
-    for here, first in FIRST_TEXTS.items():
-        facts = facts.replace(f"{here}\n", f"{first}\n" if first else "")
-    return "\n".join([front, TITLE, facts, END])
+def is_first_card(text: str, manifest: dict[str, Any], folder: Folder) -> bool:
+    """Tell whether a text is the card that caef-data 0.1.0 wrote for a manifest, edited by nobody."""
+    first = card(manifest, folder)
+    for today, then in _FIRST.items():
+        first = re.sub(today, then, first, flags=re.MULTILINE | re.DOTALL)
+    return text == f"{REBUILT}\n" or without_examples(text).split() == without_examples(first).split()
 
 
 def card_there(folder: Folder) -> str | None:
-    """Return the card that lies in a folder; None where there is none.
-
-    Raises:
-        UserError: it is no text.
-    """
-    content = folder.read(CARD)
-    try:
-        return None if content is None else content.decode("utf-8")
-    except UnicodeDecodeError:
-        raise conflict(NO_TEXT, folder.where(CARD), SAVE) from None
+    """Return the card that lies in a folder; None where there is none. Raises ``UserError`` where it is no text."""
+    return text_of(folder.read(CARD), folder.where(CARD))
 
 
 def replaceable_card(manifest: dict[str, Any], folder: Folder) -> str | None:
@@ -115,15 +105,14 @@ def replaceable_card(manifest: dict[str, Any], folder: Folder) -> str | None:
         UserError: there is one that cannot be renewed without losing what a person wrote.
     """
     text = card_there(folder)
-    if text is None:
-        return None
     try:
-        Card.of(text)
-        return None
+        if text is not None:
+            Card.of(text)
     except UnmarkedError as error:
-        if text in (f"{REBUILT}\n", first_card({"configs": {}, **manifest}, folder)):
-            return text
-        raise conflict(str(error), folder.where(CARD)) from None
+        if not is_first_card(text or "", {"configs": {}, **manifest}, folder):
+            raise conflict(str(error), folder.where(CARD)) from None
+        return text
+    return None
 
 
 def renewed_card(manifest: dict[str, Any], folder: Folder, replaceable: str | None, loads: Loads = from_folder) -> str:
@@ -132,39 +121,25 @@ def renewed_card(manifest: dict[str, Any], folder: Folder, replaceable: str | No
     if text is None or text == replaceable:
         return ours
     try:
-        return renewed(text, ours)
+        return Card.of(text).renewed(Card.of(ours))
     except UnmarkedError:
         return text  # edited since the build began: verify says what is wrong with it
 
 
-def _facts(manifest: dict[str, Any], configs: dict[str, Any], folder: Folder, loads: Loads) -> str:
-    """Return what a reader needs to know, all of it from the manifest and the rows."""
-    first = first_split(manifest)
-    parts = [
-        ABOUT.format(holds=_holds(manifest), load=loads(*first)),
-        "## What a row is\n",
-        _example("A row of", *first, configs, folder),
-        format_text(),
-        *_views(configs, first[0], folder),
-        READING,
-        TRAINING,
-        SPLITS_TEXT,
-        _contents(configs),
-        _provenance(manifest),
-    ]
-    return "\n".join(part for part in parts if part)
-
-
 def first_split(manifest: dict[str, Any]) -> tuple[str, str]:
     """Return the config and split that examples load."""
-    name = min(manifest["configs"], key=lambda one: (not one.endswith("-one_step"), one))
-    return name, next(split for split in SPLITS if split in manifest["configs"][name])
+    return min(_splits(manifest), key=lambda names: (not names[0].endswith("-one_step"), names[0]))[:2]
+
+
+def _splits(manifest: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    """Return config, split and what the manifest says of it, in the order of the card."""
+    configs = sorted(manifest["configs"].items())
+    return [(name, split, splits[split]) for name, splits in configs for split in SPLITS if split in splits]
 
 
 def commands(manifest: dict[str, Any]) -> list[str]:
     """Return the commands that built what a manifest names, each once."""
-    configs = [manifest["configs"][name] for name in sorted(manifest["configs"])]
-    return list(dict.fromkeys(split["command"] for splits in configs for split in splits.values()))
+    return list(dict.fromkeys(entry["command"] for _, _, entry in _splits(manifest)))
 
 
 def version(splits: dict[str, Any]) -> str:
@@ -178,31 +153,27 @@ def version(splits: dict[str, Any]) -> str:
     return f"0.0.{int(digest(files), 16)}"
 
 
-def _front_matter(configs: dict[str, Any], first: str, versions: bool) -> list[str]:
-    rows = sum(split["rows"] for splits in configs.values() for split in splits.values())
-    size = next((name for most, name in SIZES if rows < most), "10B<n<100B")
-    lines = ["---", "license: apache-2.0", "language:", "- en", "pretty_name: Arithmetic as Turing machines"]
-    lines += ["task_categories:", "- text-generation", "size_categories:", f"- {size}", "tags:"]
-    lines += [f"- {tag}" for tag in TAGS]
-    lines += ["configs:"] if configs else []
-    for name, splits in configs.items():
-        lines += [f"- config_name: {name}", *(["  default: true"] if name == first else [])]
-        lines += [f"  version: {version(splits)}"] if versions else []
-        lines.append("  data_files:")
-        for split in (one for one in SPLITS if one in splits):
-            lines += [f"  - split: {split}", f"    path: {name}/{split}-*.parquet"]
-    return [*lines, "---", ""]
+def _configs(manifest: dict[str, Any]) -> str:
+    """Return the part of the YAML by which the datasets library finds the rows."""
+    import yaml
+
+    configs: list[dict[str, Any]] = []
+    for name, splits in sorted(manifest["configs"].items()):
+        paths = [{"split": split, "path": f"{name}/{split}-*.parquet"} for split in SPLITS if split in splits]
+        default = {"default": True} if name == first_split(manifest)[0] else {}
+        configs.append({"config_name": name, **default, "version": version(splits), "data_files": paths})
+    return yaml.safe_dump({"configs": configs}, sort_keys=False)
 
 
 def _holds(manifest: dict[str, Any]) -> str:
     """Return a paragraph on how much of what is here."""
-    splits = [split for one in manifest["configs"].values() for split in one.values()]
+    entries = [entry for _, _, entry in _splits(manifest)]
     tasks = sorted({name.rpartition("-")[0] for name in manifest["configs"]})
     settings = [manifest["tasks"].get(task, {}).get("settings", {}) for task in tasks]
-    lengths = [one[key] for one in settings for key in ("min", "max") if isinstance(one.get(key), int)]
+    lengths = [own[key] for own in settings for key in ("min", "max") if isinstance(own.get(key), int)]
     operands = f", operands of {min(lengths):,} to {max(lengths):,} digits" if lengths else ""
     return _filled(
-        f"Here: {sum(split['rows'] for split in splits):,} rows ({_size(sum(split['bytes'] for split in splits))}) of"
+        f"Here: {sum(entry['rows'] for entry in entries):,} rows ({_size(sum(entry['bytes'] for entry in entries))}) of"
         f" {', '.join(f'`{task}`' for task in tasks)}{operands}."
         " A config is a task and a view, `<task>-<view>`."
     )
@@ -217,39 +188,33 @@ def _size(count: float) -> str:
     return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.1f} kB"
 
 
-def _contents(configs: dict[str, Any]) -> str:
-    lines = ["## Configs and sizes", ""]
-    lines += ["| config | split | classes | expressions | rows | size | prompt chars, mean / max | completion chars |"]
-    lines += ["|---|---|---:|---:|---:|---:|---:|---:|"]
-    for name, splits in configs.items():
-        for split in (one for one in SPLITS if one in splits):
-            own = splits[split]
-            sizes = [f"{own['chars'][text]['mean']:,.0f} / {own['chars'][text]['max']:,}" for text in TEXTS]
-            counts = " | ".join(f"{own[key]:,}" for key in ("classes", "expressions", "rows"))
-            lines.append(f"| {name} | {split} | {counts} | {_size(own['bytes'])} | {' | '.join(sizes)} |")
-    return "\n".join([*lines, ""])
+def _measures(name: str, split: str, entry: dict[str, Any]) -> str:
+    """Return a line of the table of sizes."""
+    cells = [name, split, *(f"{entry[key]:,}" for key in ("classes", "expressions", "rows")), _size(entry["bytes"])]
+    cells += [f"{entry['chars'][text]['mean']:,.0f} / {entry['chars'][text]['max']:,}" for text in TEXTS]
+    return f"| {' | '.join(cells)} |"
 
 
-def _views(configs: dict[str, Any], shown: str, folder: Folder) -> list[str]:
-    """Return a section a view, with a real row, and one on the columns that all views have."""
-    parts = ["## Views\n\nThe same runs, written in different ways. Every example is a row of this dataset.\n"]
+def _views(manifest: dict[str, Any], shown: str, folder: Folder) -> str:
+    """Return a section a view, with a real row."""
+    parts = []
     for view, text in VIEW_TEXT.items():
-        names = [name for name in configs if name.rpartition("-")[2] == view]
-        if names:
-            own = "".join(
-                f"- `{column}`: {meaning}\n" for column, (_, meaning) in COLUMNS[view].items() if column not in COMMON
-            )
-            parts += [f"### {view}\n\n{text}\n", own]
-            if names[-1] != shown:
-                split = next(one for one in SPLITS if one in configs[names[-1]])
-                parts.append(_example("From", names[-1], split, configs, folder))
-    columns = "".join(f"- `{column}`: {meaning}\n" for column, (_, meaning) in COMMON.items())
-    return [*parts, f"### Columns of all views\n\n{columns}"]
+        splits = {name: split for name, split, _ in reversed(_splits(manifest)) if name.rpartition("-")[2] == view}
+        if splits:
+            own = {column: meaning for column, meaning in COLUMNS[view].items() if column not in COMMON}
+            name, split = next(iter(splits.items()))
+            example = _example("From", name, split, manifest, folder) if name != shown else ""
+            parts += [f"### {view}\n\n{text}\n", _columns(own), example]
+    return "\n".join(filter(None, parts))
 
 
-def _example(words: str, name: str, split: str, configs: dict[str, Any], folder: Folder) -> str:
+def _columns(columns: Mapping[str, tuple[Any, str]]) -> str:
+    return "".join(f"- `{column}`: {meaning}\n" for column, (_, meaning) in columns.items())
+
+
+def _example(words: str, name: str, split: str, manifest: dict[str, Any], folder: Folder) -> str:
     """Return a short row of a split, all columns but the instruction and the trace; nothing where it cannot be read."""
-    row = _short_row(configs[name][split]["shards"][0]["path"], name.rpartition("-")[2], folder)
+    row = _short_row(manifest["configs"][name][split]["shards"][0]["path"], name.rpartition("-")[2], folder)
     if row is None:
         return ""
     values = ", ".join(f"{column} {row[column]}" for column in row if column not in TEXTS and row[column] is not None)
@@ -274,8 +239,9 @@ def _short_row(path: str, view: str, folder: Folder) -> dict[str, Any] | None:
         return None  # another task's shard, damaged since: no reason to fail this build
 
 
-def _provenance(manifest: dict[str, Any]) -> str:
-    lines = [f"## How it was built\n\nWith caef-data {manifest['caef_data']}, by\n"]
+def _provenance(manifest: dict[str, Any]) -> dict[str, str]:
+    """Return how it was built: the commands, a paragraph on versions, and the dialects."""
+    lines = []
     for command in commands(manifest):
         lines += [f"    {printable_path(command)}\n", *_declaration(command, manifest)]
     built = ", ".join(f"{name} {version}" for name, version in sorted(manifest["built_with"].items()))
@@ -283,15 +249,21 @@ def _provenance(manifest: dict[str, Any]) -> str:
     dialects: dict[str, list[str]] = {}
     for task, own in sorted(manifest["tasks"].items()):
         dialects.setdefault(str(own["settings"].get("dialect")), []).append(task)
-    about = (
+    told = [
+        _filled(f"Dialect {name}: {', '.join(own)}. {DIALECT_TEXT.get(name, '')}") for name, own in dialects.items()
+    ]
+    about = _filled(
         f"Identity `{manifest['identity']}`; versions of the rules: {numbers}; built with {built}. The same"
         " command gives the same rows on any machine, and with these versions the same bytes. `manifest.json` has"
         " the settings and, for every file, its rows, bytes and sha256. This checks them, re-executes every row and"
         " looks for leaks:"
     )
-    lines += [_filled(about), "    caef-data verify data\n"]
-    lines += [_filled(f"Dialect {one}: {', '.join(own)}. {DIALECT_TEXT.get(one, '')}") for one, own in dialects.items()]
-    return "\n".join(lines)
+    return {
+        "caef_data": manifest["caef_data"],
+        "commands": "\n".join(lines),
+        "about": about,
+        "dialects": "\n".join(told),
+    }
 
 
 def _declaration(command: str, manifest: dict[str, Any]) -> list[str]:
@@ -302,12 +274,7 @@ def _declaration(command: str, manifest: dict[str, Any]) -> list[str]:
         words = []
     if len(words) != 3 or not words[2].endswith(".toml"):
         return []
-    built = {
-        name.rpartition("-")[0]
-        for name, splits in manifest["configs"].items()
-        for split in splits.values()
-        if split["command"] == command
-    }
+    built = {name.rpartition("-")[0] for name, _, entry in _splits(manifest) if entry["command"] == command}
     lines = [f"where `{words[2]}` is\n", "```toml"]
     for task in sorted(built):
         settings = dict(sorted(manifest["tasks"].get(task, {}).get("settings", {}).items()))

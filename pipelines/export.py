@@ -15,10 +15,12 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from importlib.resources import files
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import pyarrow as pa
@@ -27,17 +29,16 @@ from ..atomic import put
 from ..errors import UserError, printable_path, quoted, shell_quoted, telling_of_full_disk
 from ..tm import machine, tasks
 from ..tm.instructions import instruction
-from .export_rows import LAYOUTS, Part, Style, damaged, opened, recipe, row_texts, select
+from .export_rows import LAYOUTS, Part, Style, damaged, opened, row_texts, select
 from .folder import Folder
 from .manifest import CONFIG, ShardRecord, WrongError, check_identity, check_split, json_bytes, understood
 from .settings import SPLITS, digest
-from .store import open_folder, split_url
+from .store import open_folder
 from .workers import default_workers
 
 VERSION = 1  # of export.json
 DONE, INFO, RECIPE, ASIDE = "export.json", "dataset_info.json", "llamafactory.yaml", ".writing"
 FILE = re.compile(r"\d{5}-of-\d{5}\.(jsonl|json)")
-FOREIGN = "this folder holds files that caef-data export did not write; it is left alone"
 ELSEWHERE = "choose another folder with --out"
 
 Progress = Callable[[Part, ShardRecord, bool], None]
@@ -71,39 +72,42 @@ def export(
     """
     source, target = open_folder(directory), target_folder(out)
     select(source, configs, splits)  # a folder that is not there shall not be locked: that would make it
-    with (
-        source.lock(shared=True),
-        telling_of_full_disk(printable_path(out), "make room and run the same command again"),
-    ):
+    full_disk = telling_of_full_disk(printable_path(out), "make room and run the same command again")
+    with source.lock(shared=True), full_disk:
         parts, manifest = select(source, configs, splits), source.manifest()
         kept = _kept(target, style, parts, overwrite)
-        aside = target / ASIDE
+        origin, aside = {key: manifest[key] for key in ("identity", "versions")}, target / ASIDE
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         try:
             made = _write_all(source, aside, style, parts, progress)
-        except BaseException:
+            _note(target, style, origin, kept)  # never names what goes now, and marks the folder as ours
+            for name in (INFO, RECIPE):
+                (target / name).unlink(missing_ok=True)
+            for folder in _split_folders(target):
+                if (folder.parent.name, folder.name) not in kept:
+                    shutil.rmtree(folder)
+            for config in filter(lambda path: CONFIG.fullmatch(path.name), target.iterdir()):
+                with suppress(OSError):  # a split is left in it
+                    config.rmdir()
+            for name, split in made:
+                (target / name).mkdir(exist_ok=True)
+                os.rename(aside / name / split, target / name / split)
+            if style.format == "alpaca":
+                _describe(target, style, parts, {**kept, **made})
+            _note(target, style, origin, {**kept, **made})
+        finally:
             shutil.rmtree(aside)
-            if any(target.iterdir()) and not (target / DONE).exists():
-                aside.mkdir()  # it still marks what an export that was killed left here as ours
-            raise
-        _make_room(target, kept)
-        for name, split in made:
-            (target / name).mkdir(exist_ok=True)
-            os.rename(aside / name / split, target / name / split)
-        origin = {key: manifest[key] for key in ("identity", "versions")}
-        _finish(target, style, parts, origin, dict(sorted({**kept, **made}.items())))
-        shutil.rmtree(aside)
     return made
 
 
 def target_folder(out: str) -> Path:
     """Return the folder to export to."""
-    url = split_url(out)
-    if url is not None and url[0] != "file":
+    folder = open_folder(out)
+    if not folder.local:
         advice = "export to a folder with --out, then copy it there"
         raise UserError("an export is written to a folder on this machine", where=printable_path(out), next_step=advice)
-    return Path(out if url is None else url[1])
+    return folder.path
 
 
 def _kept(target: Path, style: Style, parts: Sequence[Part], overwrite: bool) -> Entries:
@@ -116,12 +120,13 @@ def _kept(target: Path, style: Style, parts: Sequence[Part], overwrite: bool) ->
         raise UserError("this is a file, not a folder", where=printable_path(target), next_step=ELSEWHERE)
     if not target.is_dir() or not any(target.iterdir()):
         return {}
-    if not (target / DONE).exists() and not (target / ASIDE).is_dir():
-        raise UserError(FOREIGN, where=printable_path(target), next_step=ELSEWHERE)
-    for folder in _folders(target):  # tools read every file of a split's folder, whatever its name is
-        for path in folder.iterdir() if folder.name in SPLITS else ():
-            if path.is_dir() or not FILE.fullmatch(path.name):
-                raise UserError(FOREIGN, where=printable_path(path), next_step=f"move this file away, or {ELSEWHERE}")
+    ours = (target / DONE).exists() or (target / ASIDE).is_dir()
+    # Tools read every file of a split's folder, whatever its name is.
+    held = [path for folder in _split_folders(target) for path in folder.iterdir()] if ours else [target]
+    for path in held:
+        if path.is_dir() or not FILE.fullmatch(path.name):
+            what = "this folder holds files that caef-data export did not write; it is left alone"
+            raise UserError(what, where=printable_path(path), next_step=f"move them away, or {ELSEWHERE}")
     mark, kept = _read(target / DONE) if (target / DONE).exists() else (style.mark, {})
     other = ""
     if mark != style.mark:
@@ -136,11 +141,12 @@ def _kept(target: Path, style: Style, parts: Sequence[Part], overwrite: bool) ->
     return kept
 
 
-def _folders(target: Path) -> list[Path]:
-    """Return the folders of splits in an export and, after its splits, of each config; links are none of ours."""
-    configs = [path for path in target.iterdir() if CONFIG.fullmatch(path.name) and not path.is_symlink()]
-    found = [path for config in configs for path in (*(config / split for split in SPLITS), config)]
-    return [folder for folder in found if folder.is_dir() and not folder.is_symlink()]
+def _split_folders(target: Path) -> Iterator[Path]:
+    """Yield the folders of splits in an export; links are none of ours."""
+    for config in sorted(target.iterdir()):
+        for folder in (config / split for split in SPLITS) if CONFIG.fullmatch(config.name) else ():
+            if folder.is_dir() and not folder.is_symlink() and not config.is_symlink():
+                yield folder
 
 
 def _read(done: Path) -> tuple[dict[str, str], Entries]:
@@ -171,17 +177,17 @@ def _write_all(source: Folder, aside: Path, style: Style, parts: Sequence[Part],
     Threads do the work: reading Parquet, making JSON, hashing and writing hold no lock of Python's.
     """
     made: Entries = {}
-    files = []
+    jobs = []
     for part in parts:
         (aside / part.name / part.split).mkdir(parents=True)
         longest = {"longest": _longest(part, style)} if style.tokenizer else {}
         made[part.name, part.split] = {"identity": part.identity, "rows": 0, "bytes": 0, "files": [], **longest}
         for number, shard in enumerate(part.shards):
             name = f"{number:05d}-of-{len(part.shards):05d}.{LAYOUTS[style.format].suffix}"
-            files.append((part, shard, f"{part.name}/{part.split}/{name}"))
+            jobs.append((part, shard, f"{part.name}/{part.split}/{name}"))
     pool = ThreadPoolExecutor(default_workers())
     try:
-        for part, record in pool.map(lambda file: (file[0], _write(source, aside, style, *file[1:])), files):
+        for part, record in pool.map(lambda job: (job[0], _write(source, aside, style, *job[1:])), jobs):
             entry = made[part.name, part.split]
             entry["rows"], entry["bytes"] = entry["rows"] + record.rows, entry["bytes"] + record.bytes
             entry["files"].append({key: getattr(record, key) for key in ("path", "rows", "bytes", "sha256")})
@@ -212,52 +218,42 @@ def _write(source: Folder, aside: Path, style: Style, shard: ShardRecord, path: 
         return ShardRecord(path, rows, sink.tell(), sha256.hexdigest(), {})
 
 
-def _make_room(target: Path, kept: Entries) -> None:
-    """Remove what does not stay of an earlier export, once export.json does not name it any more."""
-    done = target / DONE
-    if kept:
-        put(done, json_bytes({**json.loads(done.read_bytes()), "configs": _nested(kept)}))
-    for name in (INFO, RECIPE, *(() if kept else (DONE,))):
-        (target / name).unlink(missing_ok=True)
-    for folder in _folders(target):
-        if folder.name not in SPLITS:
-            with suppress(OSError):  # a split is left in it
-                folder.rmdir()
-        elif (folder.parent.name, folder.name) not in kept:
-            shutil.rmtree(folder)
+def _note(target: Path, style: Style, origin: dict[str, Any], entries: Entries) -> None:
+    """Write export.json."""
+    from .. import __version__
 
-
-def _nested(entries: Entries) -> dict[str, dict[str, Any]]:
+    identity = digest([style.mark, sorted(entry["identity"] for entry in entries.values())])
+    own = {"version": VERSION, "caef_data": __version__, "identity": identity, "source": origin}
     configs: dict[str, dict[str, Any]] = {}
     for (name, split), entry in entries.items():
         configs.setdefault(name, {})[split] = entry
-    return configs
+    put(target / DONE, json_bytes({**style.mark, **own, "configs": configs}))
 
 
-def _finish(target: Path, style: Style, parts: Sequence[Part], origin: dict[str, Any], entries: Entries) -> None:
-    """Write what training tools read beside the rows, then export.json."""
-    from .. import __version__
-
-    if style.format == "alpaca":
-        columns = {"prompt": "instruction", "query": "input", "response": "output"}
-        about = {"formatting": "alpaca", "columns": columns}  # LLaMA-Factory reads all files of a folder
-        info = {f"{name}-{split}": {"file_name": f"{name}/{split}", **about} for name, split in entries}
-        put(target / INFO, json_bytes(info))
+def _describe(target: Path, style: Style, parts: Sequence[Part], entries: Entries) -> None:
+    """Write what LLaMA-Factory reads beside the rows."""
+    columns = {"prompt": "instruction", "query": "input", "response": "output"}
+    about = {"formatting": "alpaca", "columns": columns}  # it reads all files of a folder
+    put(
+        target / INFO,
+        json_bytes({f"{name}-{split}": {"file_name": f"{name}/{split}", **about} for name, split in entries}),
+    )
     if style.tokenizer:
         first = min(parts, key=lambda part: (part.split != "train", not part.name.endswith("-one_step")))
-        longest = max(entry["longest"] for entry in entries.values())
-        put(target / RECIPE, recipe(style.tokenizer, str(target), first, longest).encode())
-    identity = digest([style.mark, sorted(entry["identity"] for entry in entries.values())])
-    own = {"version": VERSION, "caef_data": __version__, "identity": identity, "source": origin}
-    put(target / DONE, json_bytes({**style.mark, **own, "configs": _nested(entries)}))
+        task, _, view = first.name.rpartition("-")
+        kind = {"one_step": "executors", "aligner": "aligners"}.get(view, view)
+        values = {"model": json.dumps(style.tokenizer), "folder": json.dumps(str(target)), "adapter": f"{kind}/{task}"}
+        values |= {"longest": max(entry["longest"] for entry in entries.values())}
+        recipe = Template(files(__package__).joinpath(RECIPE).read_text("utf-8"))
+        put(target / RECIPE, recipe.substitute(values, dataset=f"{first.name}-{first.split}").encode())
 
 
 def _longest(part: Part, style: Style) -> int:
     """Return the bytes of the longest row, or more: rows have no more tokens."""
     task, _, view = part.name.rpartition("-")
-    before = instruction(machine(task), view) if style.stage == "first" and task in tasks() else ""
+    more = instruction(machine(task), view) if style.stage == "first" and task in tasks() else ""
     texts = max(sum(most for _, most in shard.chars.values()) for shard in part.shards)
-    return texts + len(f"{before}{style.begin}{style.end}".encode())
+    return texts + len(f"{more}{style.begin}{style.end}".encode())
 
 
 def export_with_progress(
@@ -278,9 +274,9 @@ def export_with_progress(
     print_table(console, table)
     target, size = target_folder(out), size_text(sum(entry["bytes"] for entry in made.values()))
     config, split = min(made, key=lambda pair: not pair[0].endswith("-one_step"))
-    files = json.dumps(f"{target / config / split}/*.{LAYOUTS[style.format].suffix}")
+    paths = json.dumps(f"{target / config / split}/*.{LAYOUTS[style.format].suffix}")
     lines = [f"{rows:,} rows, {size} in {printable_path(out)} after {time.perf_counter() - start:,.1f} s"]
-    lines += [f'read it:  load_dataset("json", data_files={{"{split}": {files}}}, split="{split}")']
+    lines += [f'read it:  load_dataset("json", data_files={{"{split}": {paths}}}, split="{split}")']
     if style.tokenizer:
         lines += [f"train on it: llamafactory-cli train {shell_quoted(target / RECIPE)}"]
     elif style.format == "alpaca":

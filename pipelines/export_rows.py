@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,20 +45,22 @@ LAYOUTS = {
 class Style:
     """How rows are written.
 
+    Args:
+        format: ``jsonl``, ``alpaca`` or ``chat``.
+        stage: ``first`` puts each row's instruction before its prompt, ``second`` leaves it out.
+        tokenizer: the model whose tokens stand around rows, for alpaca: no template of LLaMA-Factory adds just these.
+        begin: text of the token before each prompt.
+        end: text of the token behind each completion.
+
     Raises:
         UserError: there is no such format or stage, or the format takes no text around rows.
     """
 
     format: str = "jsonl"
-    """jsonl, alpaca or chat."""
     stage: str = "second"
-    """``first`` puts each row's instruction before its prompt, ``second`` leaves it out."""
     tokenizer: str = ""
-    """The model whose tokens stand around rows, for alpaca: no template of LLaMA-Factory adds just these."""
     begin: str = ""
-    """Text of the token before each prompt."""
     end: str = ""
-    """Text of the token behind each completion."""
 
     def __post_init__(self) -> None:
         check_name("--format", self.format, LAYOUTS)
@@ -119,13 +120,12 @@ def select(source: Folder, configs: Sequence[str], splits: Sequence[str]) -> lis
     for name in splits:
         check_name("--split", name, SPLITS)
     names, wanted = sorted(set(configs) or known), [split for split in SPLITS if not splits or split in splits]
-    without = [name for name in names if not any(split in known[name] for split in wanted)]
+    without = [name for name in names if not known[name].keys() & wanted]
     if (configs and without) or without == names:
-        held = {split for name in without for split in known[name]}
         raise UserError(
             f"there is no split {' or '.join(wanted)} of {', '.join(without)} in {printable_path(source.name)}",
             where="--split",
-            allowed=", ".join(split for split in SPLITS if split in held),
+            allowed=", ".join(split for split in SPLITS if any(split in known[name] for name in without)),
         )
     return [
         Part(name, split, entry["identity"], tuple(shard_record(shard) for shard in entry["shards"]))
@@ -137,11 +137,7 @@ def select(source: Folder, configs: Sequence[str], splits: Sequence[str]) -> lis
 
 @contextmanager
 def opened(source: Folder, shard: ShardRecord) -> Iterator[BinaryIO]:
-    """Open a shard for reading, once its bytes are those that the manifest says.
-
-    Raises:
-        UserError: it is missing or differs.
-    """
+    """Open a shard for reading, once its bytes are those that the manifest says; else raise ``UserError``."""
     if not source.equals(shard.path, shard.bytes, shard.sha256):
         raise damaged(source, shard, "it is missing, or its sha256 is another one")
     with source.open(shard.path) as file:
@@ -189,32 +185,3 @@ def _json(text: pl.Expr) -> pl.Expr:
     Only structs can be encoded: what their encoding adds is taken off again. It was ten times as fast as ``json``.
     """
     return pl.struct(text.alias("")).struct.json_encode().str.strip_prefix('{"":').str.strip_suffix("}")
-
-
-def recipe(tokenizer: str, folder: str, part: Part, longest: int) -> str:
-    """Return the settings with which LLaMA-Factory trains on a split what evaluation asks, as YAML."""
-    task, _, view = part.name.rpartition("-")
-    kind = {"one_step": "executors", "aligner": "aligners"}.get(view, view)
-    return f"""\
-# Written by caef-data export. Train with: llamafactory-cli train FILE
-# The rows hold the tokens that begin and end a text, so the template adds nothing, and evaluation asks the bare prompt.
-model_name_or_path: {json.dumps(tokenizer)}
-dataset_dir: {json.dumps(folder)}
-dataset: {part.name}-{part.split}
-output_dir: ckpt/{kind}/{task}
-
-template: empty
-cutoff_len: {longest}  # no row is cut: none has more tokens
-train_on_prompt: false
-packing: false
-
-stage: sft
-do_train: true
-finetuning_type: lora
-lora_target: all
-lora_rank: 16
-lora_alpha: 32
-per_device_train_batch_size: 16
-learning_rate: 2.0e-4
-max_steps: 1000
-"""

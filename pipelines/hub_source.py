@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -209,10 +208,8 @@ def download(files: HubFiles, wanted: Callable[[str], bool], say: Say) -> Path:
         size = sum(files.sizes[path] for path in missing)
         if size >= LARGE:
             say(f"downloading {len(missing):,} files, {size / 1e6:,.1f} MB, of {place}")
-        patterns = _patterns(place.start, paths)
-        folder = snapshot_download(
-            **place.repo, revision=files.revision, local_files_only=files.offline, allow_patterns=patterns
-        )
+        which = {"allow_patterns": _patterns(place.start, paths), "revision": files.revision}
+        folder = snapshot_download(**place.repo, **which, local_files_only=files.offline)
     return Path(folder) / place.inside
 
 
@@ -252,33 +249,27 @@ def _explained(place: HubPlace) -> Iterator[None]:
 
     not_held = (errors.RevisionResolutionError, errors.CachedRepoTreeNotFoundError, errors.LocalEntryNotFoundError)
     silent = (*not_held, errors.OfflineModeIsEnabled, httpx2.TransportError)
-    no_folder = f"; and there is no folder {printable_path(place.name)} here" if place.short else ""
     try:
         yield
     except (*silent, httpx2.HTTPError, OSError, ValueError) as error:
-        known = isinstance(error, (*silent, httpx2.HTTPError))
-        if isinstance(error, OSError) and error.errno is not None and not known:
+        if getattr(error, "errno", None) is not None:
             raise  # the disk is full, the cache may not be written
-        if isinstance(error, silent) or getattr(getattr(error, "response", None), "status_code", 0) >= 500:
-            held = (
-                "holds only a part of it" if isinstance(error, errors.IncompleteSnapshotError) else "does not hold it"
-            )
-            raise UserError(
-                f"the Hub cannot be reached, and this machine's cache {held} it: {place}{no_folder}",
-                where=place.option,
-                next_step="look at the network (and at HF_HUB_OFFLINE), or name a folder",
-            ) from error
-        reasons = {
-            errors.GatedRepoError: "it is gated: ask its owners for access on its page on the Hub",
-            errors.RevisionNotFoundError: f"it has no revision {quoted(place.revision)}",
-            errors.RepositoryNotFoundError: f"there is none that you may see{no_folder}",
-            Exception: quoted(str(error).strip().partition("\n")[0], 200),
-        }
-        reason = next(reason for kind, reason in reasons.items() if isinstance(error, kind))
+        down = getattr(getattr(error, "response", None), "status_code", 0) >= 500
+        no_folder = f"; and there is no folder {printable_path(place.name)} here" if place.short else ""
+        reasons = (
+            (errors.IncompleteSnapshotError, "it cannot be reached, and this machine's cache holds only a part of it"),
+            (silent, f"it cannot be reached, and this machine's cache does not hold it{no_folder}"),
+            (errors.GatedRepoError, "it is gated: ask its owners for access on its page"),
+            (errors.RevisionNotFoundError, f"it has no revision {quoted(place.revision)}"),
+            (errors.RepositoryNotFoundError, f"there is none that you may see{no_folder}"),
+            (Exception, quoted(str(error).strip().partition("\n")[0], 200)),
+        )
+        reason = next(text for kind, text in reasons if isinstance(error, kind) or (down and kind is silent))
         raise UserError(
             f"the {place.kind} {place.name} cannot be had from the Hub: {reason}",
             where=place.option,
-            next_step="look at the spelling; for a private one: hf auth login (HF_TOKEN, if set, goes before it)",
+            next_step="look at the spelling and the network (HF_HUB_OFFLINE); log in where it is private: hf auth login"
+            " (HF_TOKEN, if set, goes before it); or name a folder",
         ) from error
 
 
@@ -308,4 +299,4 @@ def dataset_here(text: str, say: Say, *, shards: Callable[[str], bool]) -> str:
 
 def is_parquet(path: str) -> bool:
     """Tell whether a path inside a dataset is that of a Parquet file in a folder of its own."""
-    return fnmatchcase(path, "*/*.parquet") and path.count("/") == 1
+    return path.count("/") == 1 and path.endswith(".parquet")

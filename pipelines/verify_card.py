@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import UserError
-from .card import card, card_there, first_card
+from .card import card, card_there, is_first_card
 from .card_merge import OURS, Card, UnmarkedError, without_examples, without_place
 from .folder import Folder
 from .manifest import CARD
@@ -37,8 +37,7 @@ def check_card(directory: Path, manifest: dict[str, Any], damaged: bool) -> tupl
     except UnmarkedError as error:
         if by not in UNMARKED:
             return [_wrong(str(error))], []
-        first = without_examples(first_card(manifest, folder))
-        changed = "" if without_examples(text) == first else ", edited since"
+        changed = "" if is_first_card(text, manifest, folder) else ", edited since"
         return [], [f"{CARD} is a card of caef-data {by}{changed}: the next build into the folder renews it"]
     right, found = Card.of(ours), []
     for key in OURS:

@@ -190,20 +190,6 @@ def test_a_damaged_shard_is_named(copy: Path, tmp_path: Path) -> None:
     assert everything(out) == {}
 
 
-def test_what_a_kill_left_is_still_ours_after_a_failure(copy: Path, tmp_path: Path) -> None:
-    out = tmp_path / "export"
-    reference = fresh(copy, out)
-    (out / "export.json").unlink()
-    (out / ".writing").mkdir()
-    shard = sorted(copy.glob("left_mask-one_step/*.parquet"))[0]
-    whole = shard.read_bytes()
-    shard.unlink()
-    with pytest.raises(UserError, match="it is missing"):
-        export(str(copy), str(out), JSONL)
-    shard.write_bytes(whole)
-    assert fresh(copy, out) == reference
-
-
 def test_a_shard_that_the_manifest_describes_wrongly(copy: Path, tmp_path: Path) -> None:
     """Even when the sha256 agrees: a manifest can be written by anyone."""
     path = copy / "left_mask-one_step" / "test-00000-of-00001.parquet"

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from caef_data.pipelines.card import first_card, from_folder
-from caef_data.pipelines.card_merge import Card
+from caef_data.pipelines.card_merge import Card, newer
 from caef_data.pipelines.folder import Folder
 from caef_data.pipelines.manifest import json_bytes
-from caef_data.pipelines.push.card import _newer
 from caef_data.pipelines.store import open_folder
 from caef_data.tests.commands import call, contents
 from caef_data.tests.pushing import UPLOADS, WRITES, Side, make_folder
@@ -155,12 +153,16 @@ def test_what_a_new_repository_says_stays(side: Side, data: Path) -> None:
     assert remote.text.startswith("---\nlicense: cc0-1.0\n") and "# Soon\n" in remote.text
     assert "config_name: sub-one_step" in remote.text and remote.text.count("caef-data: begin") == 1
     assert remote.push(data)["changed"] == []
+    broken = side.hub.add_repo(side.new()).name
+    side.hub.commit(broken, {"README.md": b"---\nlicense: [\n---\n# Soon\n"})
+    done = side.run(data, "--repo", broken)
+    assert done.code == 2 and "the YAML at its top cannot be read" in done.err and "Traceback" not in done.err
 
 
 def test_a_card_of_0_1_0_is_replaced_unless_it_was_edited(side: Side, data: Path) -> None:
-    remote, manifest = Remote(side), open_folder(OLD).manifest()
+    remote = Remote(side)
     side.hub.add_repo(remote.repo)
-    first = first_card(manifest, open_folder(OLD), lambda *one: from_folder(*one, place=remote.repo))
+    first = (OLD / "README.md").read_text().replace("PATH_OR_REPO", remote.repo)
     files = {path.relative_to(OLD).as_posix(): path.read_bytes() for path in OLD.rglob("*") if path.is_file()}
     side.hub.commit(remote.repo, {**files, "README.md": first.encode()})
     assert "README.md" in remote.push(data)["changed"] and "caef-data: begin" in remote.text
@@ -246,16 +248,16 @@ def test_who_has_the_newer_card_where_both_wrote(built: Path, taken: bool) -> No
     both = changed(more, LICENCE)
     cards = {text: Card.of(text) for text in (first, more, removed, both)}
 
-    def newer(mine: str, theirs: str) -> Card | None:
-        return _newer(cards[mine], cards[theirs], cards[first], "0" * 16 if taken else None)
+    def last(mine: str, theirs: str) -> Card | None:
+        return newer(cards[mine], cards[theirs], cards[first], "0" * 16 if taken else None)
 
-    assert newer(first, both) is cards[both]  # nobody wrote here
-    assert newer(more, removed) is None  # what was removed there must not come back silently
+    assert last(first, both) is cards[both]  # nobody wrote here
+    assert last(more, removed) is None  # what was removed there must not come back silently
     with_licence = changed(more, ("on a Tuesday.", "on a Tuesday.\n\nAnd on a Friday."))
     cards[with_licence] = Card.of(with_licence)
-    assert newer(with_licence, more) is (None if taken else cards[with_licence])  # all that stands there stands here
-    assert newer(more, with_licence) is (None if taken else cards[with_licence])
-    assert newer(more, both) is None  # a line here is gone there
+    assert last(with_licence, more) is (None if taken else cards[with_licence])  # all that stands there stands here
+    assert last(more, with_licence) is (None if taken else cards[with_licence])
+    assert last(more, both) is None  # a line here is gone there
 
 
 @pytest.mark.parametrize("old", [False, True])

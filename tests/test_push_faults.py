@@ -74,7 +74,7 @@ def test_what_passes_is_tried_again_on_every_endpoint(side: Side, old: Path, dat
 
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_what_does_not_pass_stops_at_once_and_no_secret_shows(side: Side, old: Path, data: Path, status: int) -> None:
-    said = {401: "does not know this token", 403: "may not write to", 404: "that this token may see"}[status]
+    said = {401: "hf auth login", 403: "a token with the right to write", 404: "the spelling of --repo"}[status]
     names = FIRST + STORE[side.xet] + THEN
     for name in names:
         if (name, status) in {("refs", 404), ("delete-tag", 404)}:
@@ -118,11 +118,10 @@ def test_a_limit_ends_it_and_the_command_goes_on_later(lfs: Side, data: Path) ->
     assert not lfs.push(data, "--repo", repo).requests(*UPLOADS)  # all of that was there
 
 
-def test_the_words_of_the_client_show_once_and_escaped(lfs: Side, data: Path) -> None:
+def test_the_client_says_nothing_itself(lfs: Side, data: Path) -> None:
     lfs.hub.fault("tree", 503)
     done = lfs.push(data, "--repo", lfs.new(), forked=True)
-    said = [line for line in done.err.splitlines() if "Retrying in" in line or "thrown while requesting" in line]
-    assert len(said) == 2 and all(line.startswith("the Hub's client: '") for line in said)
+    assert "Retrying in" not in done.err and "thrown while requesting" not in done.err
 
 
 def test_retry_after_is_honoured(lfs: Side, data: Path) -> None:
@@ -153,20 +152,13 @@ def test_a_commit_of_somebody_else_meanwhile(lfs: Side, old: Path, data: Path) -
         lfs.hub.commit(repo, {"notes.txt": b"theirs", next(iter(shards(data))): b"damaged by them"})
 
     lfs.hub.fault("commit", "meanwhile", action=theirs)
-    done = lfs.push(data, "--repo", repo)
-    assert "has moved meanwhile" in done.err
-    assert lfs.shards(repo) == shards(data) and lfs.hub.files(repo)["notes.txt"] == b"theirs"
-
-
-def test_commits_of_others_without_end(lfs: Side, old: Path, data: Path) -> None:
-    repo, counts = over_old(lfs, old, data), iter(range(100))
-
-    def theirs() -> None:
-        lfs.hub.commit(repo, {"count.txt": str(next(counts)).encode()})
-
-    lfs.hub.fault("commit", "meanwhile", times=FOREVER, action=theirs)
     done = lfs.run(data, "--repo", repo)
-    assert done.code == 2 and "others keep pushing" in done.err and lfs.shards(repo) == shards(old)
+    assert done.code == 2 and "has moved meanwhile, by somebody else" in done.err and "push again" in done.err
+    assert identity(data) not in {
+        tag for tag, oid in lfs.tags(repo).items() if oid == lfs.hub.repos[repo].branches["main"]
+    }
+    lfs.push(data, "--repo", repo)
+    assert lfs.shards(repo) == shards(data) and lfs.hub.files(repo)["notes.txt"] == b"theirs"
 
 
 def test_main_goes_from_whole_to_whole(side: Side, old: Path, data: Path) -> None:
@@ -198,7 +190,7 @@ def test_no_room_on_the_hub_is_told(lfs: Side, data: Path) -> None:
     for status, message in ((402, "payment required"), (403, "Private repository storage limit reached")):
         lfs.hub.fault("lfs-batch", status, message=message)
         done = lfs.run(data, "--repo", lfs.new())
-        assert done.code == 2 and "no room left" in done.err and "settings/billing" in done.err and message in done.err
+        assert done.code == 2 and "settings/billing" in done.err and message in done.err
 
 
 def test_a_file_that_changes_meanwhile_is_not_pushed(lfs: Side, data: Path, tmp_path: Path) -> None:

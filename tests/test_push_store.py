@@ -133,7 +133,7 @@ import pyarrow
 import s3fs
 from caef_data.cli import main
 from caef_data.pipelines.folder import Folder
-from caef_data.pipelines.push import store as _, console as _
+from caef_data.pipelines.push import store as _
 from caef_data.pipelines.store import StoreFolder
 
 pyarrow.set_cpu_count(1)

@@ -1,1 +1,87 @@
 """Publishes a built folder: to the Hugging Face Hub, or to any store that fsspec reaches."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+
+from rich.console import Console
+
+from ...errors import UserError, printable_path, shell_quoted
+from ..terminal import new_table, open_console, print_table, size_text
+from .dataset import Progress, Pushed
+
+MAIN = "main"  # the branch that readers load from when they name none
+LISTED = 10  # files of each kind that a dry run names; the others are counted
+
+
+def push_with_progress(
+    directory: str, *, repo: str | None, to: str | None, revision: str, private: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Push a folder, with progress on stderr and a summary on stdout.
+
+    Args:
+        directory: the folder.
+        repo: a dataset repository of the Hub, ``user/name``; if None the one that the folder's manifest names.
+        to: push to this URL of a store, and not to the Hub.
+        revision: the branch of the repository.
+        private: make the repository private, if it has to be made.
+        dry_run: say what would change, and change nothing.
+        as_json: print the summary as JSON.
+
+    Raises:
+        UserError: the options do not fit together, a package is missing, or the push failed.
+    """
+    if to is not None and (repo is not None or private or revision != MAIN):
+        raise UserError(
+            "--to names a store; --repo, --revision and --private are about the Hub",
+            next_step="leave out --to, or the others",
+        )
+    options = {"--repo": repo, "--to": to, "--revision": revision if revision != MAIN else None}
+    named = [f"{option} {shlex.quote(printable_path(value))}" for option, value in options.items() if value]
+    command = " ".join([f"caef-data push {shell_quoted(directory)}", *named, *(["--private"] if private else [])])
+    again = f"{command} --dry-run" if dry_run else command
+    with Progress(open_console(stderr=True), "checking") as progress:
+        try:
+            if to is None:
+                from .hub import push_to_hub
+
+                pushed = push_to_hub(
+                    directory, repo, revision, private=private, dry_run=dry_run, again=again, progress=progress
+                )
+            else:
+                from .store import push_to_store
+
+                pushed = push_to_store(directory, to, dry_run=dry_run, again=again, progress=progress)
+        except ModuleNotFoundError as error:
+            what = f"this needs the package {error.name}, which is not installed"
+            raise UserError(what, next_step=f"pip install 'caef-data[{'s3' if to else 'hub'}]'") from error
+        except KeyboardInterrupt:
+            progress.bar.stop()
+            progress.console.print(f"stopped; go on with: {again}")
+            sys.exit(130)
+    if as_json:
+        print(json.dumps(pushed.to_json(), indent=1))
+    else:
+        _print_pushed(pushed, command, open_console())
+
+
+def _print_pushed(pushed: Pushed, command: str, console: Console) -> None:
+    """Print what a push did, or would do, and how to load it."""
+    table, place = new_table("number", "size", first=("files",)), printable_path(pushed.place)
+    for kind in ("new", "changed", "unchanged", "deleted"):
+        files = getattr(pushed.changes, kind)
+        table.add_row(kind, f"{len(files):,}", size_text(sum(file.bytes for file in files)))
+        lines = [printable_path(file.path) for file in files[:LISTED]]
+        lines += [f"... and {len(files) - LISTED:,} more"] if len(files) > LISTED else []
+        for line in lines if pushed.dry_run and kind != "unchanged" else ():
+            console.print(f"{kind:9}{line}")
+    print_table(console, table)
+    if pushed.dry_run:
+        console.print(f"nothing was changed at {place}; push it with: {command}")
+        return
+    notes = "".join(f", {name} {printable_path(text)}" for name, text in pushed.notes.items())
+    moved = f"{len(pushed.changes.moved):,} files, {size_text(pushed.changes.bytes)} moved"
+    for line in (moved, f"{place}{notes}", f"load it: {pushed.load}"):
+        console.print(line)

@@ -1,24 +1,42 @@
-"""What is pushed: a finished folder, every byte as the manifest says; how it differs from what is there; reports."""
+"""What is pushed: a finished folder, every byte as the manifest says; its card; how it differs from what is there."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from ...errors import UserError, printable_path, shell_quoted
 from ..build import resumed
-from ..card import Loads, card, renewed_card, replaceable_card
+from ..card import Loads, card, is_first_card, renewed_card, replaceable_card
+from ..card_merge import BEGIN, END_MARK, Card, UnmarkedError, conflict, newer, text_of
 from ..folder import Folder
-from ..manifest import CARD, MANIFEST, is_shard, json_bytes, manifest_from
+from ..manifest import CARD, MANIFEST, TAKEN, is_shard, json_bytes, manifest_from
 from ..store import open_folder
+from ..terminal import Meter, size_text
 from ..verify_manifest import check_files, read_manifest
-from ..verify_report import remove
-from .progress import Progress
 
 SHOWN = 5  # files that a message names
+
+
+class Progress(Meter):
+    """How far a push is, in bytes."""
+
+    bytes = total = 0
+
+    def begin(self, files: Iterable[File]) -> None:
+        """Tell which files are going to be read or moved."""
+        self.bytes, self.total = 0, sum(file.bytes for file in files)
+
+    def done(self, doing: str, file: File) -> None:
+        """Tell that a file is read, or has arrived."""
+        self.bytes += file.bytes
+        text, rate = f"{doing} {printable_path(file.path)}", f"{size_text(self.bytes)} of {size_text(self.total)}"
+        self.update(f"{text}: {rate}", description=text, completed=self.bytes, total=self.total, rate=rate)
 
 
 @dataclass(frozen=True)
@@ -39,7 +57,7 @@ class Dataset:
     shards: tuple[File, ...]  # in order of their paths
     card: str  # of the folder, with the call that loads from the target
     untouched: str  # the card as nobody has edited it
-    texts: dict[str, bytes]  # the bytes of the other files, card and then manifest, by path
+    texts: dict[str, bytes] = field(default_factory=dict)  # the bytes of the card, then of the manifest, by path
     notes: Mapping[str, str] = field(default_factory=dict)  # what there is to say of the card
 
     @property
@@ -53,6 +71,48 @@ class Dataset:
         texts = (File(path, len(text), hashlib.sha256(text).hexdigest()) for path, text in self.texts.items())
         return {file.path: file for file in (*self.shards, *texts)}
 
+    def with_card(self, text: str, taken: str | None, notes: Mapping[str, str]) -> Dataset:
+        """Return it with the card that shall lie at the target, and a manifest that notes where that is from."""
+        manifest = {key: value for key, value in self.manifest.items() if key != TAKEN}
+        manifest |= {TAKEN: taken} if taken else {}
+        return replace(self, texts={CARD: text.encode(), MANIFEST: json_bytes(manifest)}, notes=notes)
+
+    def settled(self, there: bytes | None, manifest_there: Mapping[str, Any], where: str) -> Dataset:
+        """Return the dataset with a card that keeps what was written in the one ``there``, at the target.
+
+        What is taken from the folder is noted in the manifest there, as a digest, so that a later push can tell who
+        has changed a card since; where it is not noted, nobody had written anything. ``where`` is for messages.
+
+        Raises:
+            UserError: a person changed the card here and there, or the one there holds no part of ours.
+        """
+        mine, base, taken = Card.of(self.card), Card.of(self.untouched), manifest_there.get(TAKEN)
+        own = mine.person if mine.person != base.person else None
+        text, keeps = text_of(there, where), {"card": "keeps what was written in it there"}
+        if text is None:
+            return self.with_card(self.card, own, {})
+        new = not (manifest_there or own or BEGIN in text or END_MARK in text)  # of a new repository
+        try:
+            theirs = Card.of(text.rstrip("\n") + f"\n\n{BEGIN}{END_MARK}\n" if new else text)
+        except UnmarkedError as error:
+            nowhere = Folder(Path(os.devnull))  # the rows that the card there shows are not at hand
+            if manifest_there and is_first_card(text, dict(manifest_there), nowhere):
+                return self.with_card(self.card, own, {})
+            raise conflict(str(error), where) from None
+        winner = theirs if new else newer(mine, theirs, base, taken)
+        if winner is theirs:
+            return self.with_card(theirs.renewed(mine), taken, keeps)
+        if winner is mine:
+            return self.with_card(self.card, own, {})
+        same = manifest_there.get("identity") == self.identity
+        raise conflict(
+            f"it was changed there, and the {CARD} of the folder as well",
+            where,
+            f"keep a copy of your {CARD}, put the one from there in its place"
+            f"{'' if same else ', build the folder again, which renews our part of it,'} and push; then write your"
+            " changes into it",
+        )
+
 
 @contextmanager
 def open_dataset(directory: str, loads: Loads, progress: Progress) -> Iterator[Dataset]:
@@ -62,47 +122,34 @@ def open_dataset(directory: str, loads: Loads, progress: Progress) -> Iterator[D
         UserError: it is no finished dataset, a build is writing into it, or it differs from its manifest: something is
             missing, left over, or has another sha256.
     """
-    folder = open_folder(directory)
+    folder, where = open_folder(directory), printable_path(directory)
     if not folder.local:
-        raise UserError("push takes a folder on this machine", where=printable_path(directory))
+        raise UserError("push takes a folder on this machine", where=where)
     if not folder.path.is_dir():
         read_manifest(folder.path)  # which says what is wrong
     with folder.lock(shared=True):
         if unfinished := folder.unfinished():
             again = resumed(unfinished, directory)
-            raise UserError("a build of this folder is not finished", where=printable_path(directory), next_step=again)
-        shards = _checked(folder, directory, progress)
+            raise UserError("a build of this folder is not finished", where=where, next_step=again)
+        found = read_manifest(folder.path)
+        shards = tuple(
+            sorted((File(one.path, one.bytes, one.sha256) for one in found.shards), key=lambda one: one.path)
+        )
+        off = [f"{printable_path(finding.path)} {finding.message}" for finding in check_files(folder.path, found)]
+        progress.begin(shards)
+        for shard in shards if not off else ():
+            if not folder.equals(shard.path, shard.bytes, shard.sha256):
+                off.append(f"{shard.path} is missing, or is not what the manifest says (size, sha256)")
+            progress.done("checked", shard)
+        if off or not shards:
+            raise UserError(
+                f"the folder differs from its manifest: {listed(off, '; ')}" if off else "this dataset has no shards",
+                where=where,
+                next_step=f"caef-data verify {shell_quoted(directory)}, which says what mends it",
+            )
         manifest = folder.manifest()
         mine = renewed_card(manifest, folder, replaceable_card(manifest, folder), loads)
-        texts = {CARD: mine.encode(), MANIFEST: json_bytes(manifest)}
-        yield Dataset(folder, manifest, shards, mine, card(manifest, folder, loads), texts)
-
-
-def _checked(folder: Folder, directory: str, progress: Progress) -> tuple[File, ...]:
-    """Return the shards of a folder, in order of their paths, once every byte is what the manifest says."""
-    manifest = read_manifest(folder.path)
-    if not manifest.shards:
-        raise UserError(
-            "this dataset has no shards", where=printable_path(directory), next_step="caef-data build --help"
-        )
-    findings = check_files(folder.path, manifest)
-    off = [f"{printable_path(finding.path)} {finding.message}" for finding in findings]
-    shards = tuple(File(one.path, one.bytes, one.sha256) for one in sorted(manifest.shards, key=lambda one: one.path))
-    done, total = 0, sum(shard.bytes for shard in shards)
-    for shard in shards if not off else ():
-        if not folder.equals(shard.path, shard.bytes, shard.sha256):
-            off.append(f"{shard.path} is missing, or is not what the manifest says (size, sha256)")
-        done += shard.bytes
-        progress.check(done, total)
-    if off:
-        foreign = [finding.path for finding in findings if finding.kind == "foreign"]
-        again = f"caef-data verify {shell_quoted(directory)}, then build it again: what is intact is kept"
-        raise UserError(
-            f"the folder differs from its manifest: {listed(off, '; ')}",
-            where=printable_path(directory),
-            next_step=remove(foreign) if len(foreign) == len(off) else again,
-        )
-    return shards
+        yield Dataset(folder, manifest, shards, mine, card(manifest, folder, loads)).with_card(mine, None, {})
 
 
 def listed(names: Sequence[str], mark: str = ", ") -> str:
@@ -130,7 +177,7 @@ class Changes:
     new: list[File]
     changed: list[File]
     unchanged: list[File]
-    deleted: list[str]
+    deleted: list[File]
 
     @property
     def moved(self) -> list[File]:
@@ -145,17 +192,22 @@ class Changes:
     @property
     def paths(self) -> list[str]:
         """The paths of all that differs."""
-        return [*(file.path for file in self.moved), *self.deleted]
+        return [file.path for file in (*self.moved, *self.deleted)]
 
 
-def compare(wanted: Mapping[str, File], there: Collection[str], same: Collection[str]) -> Changes:
+def compare(wanted: Mapping[str, File], there: Mapping[str, int], same: Collection[str]) -> Changes:
     """Compare a dataset with what lies at its target.
 
     Shards of ours that the dataset does not have are stale: they were left by an earlier, larger push, and would match
-    the patterns by which readers find a split's files. Nothing else is ever deleted. Paths in ``same`` hold the same
-    bytes.
+    the patterns by which readers find a split's files. Nothing else is ever deleted.
+
+    Args:
+        wanted: the files of the dataset, by path.
+        there: the bytes of the files at the target, by path.
+        same: paths that hold the same bytes.
     """
-    changes = Changes([], [], [], sorted(path for path in there if path not in wanted and is_shard(path)))
+    stale = [File(path, size, "") for path, size in sorted(there.items()) if path not in wanted and is_shard(path)]
+    changes = Changes([], [], [], stale)
     for path, file in wanted.items():
         kind = changes.new if path not in there else changes.unchanged if path in same else changes.changed
         kind.append(file)
@@ -174,14 +226,6 @@ class Pushed:
 
     def to_json(self) -> dict[str, Any]:
         """Return it for programs; files as paths, sizes in bytes."""
-        return {
-            "place": self.place,
-            "dry_run": self.dry_run,
-            **self.notes,
-            "new": [file.path for file in self.changes.new],
-            "changed": [file.path for file in self.changes.changed],
-            "deleted": self.changes.deleted,
-            "unchanged": len(self.changes.unchanged),
-            "bytes": self.changes.bytes,
-            "load": self.load,
-        }
+        paths = {name: [file.path for file in getattr(self.changes, name)] for name in ("new", "changed", "deleted")}
+        counts = {"unchanged": len(self.changes.unchanged), "bytes": self.changes.bytes}
+        return {"place": self.place, "dry_run": self.dry_run, **self.notes, **paths, **counts, "load": self.load}

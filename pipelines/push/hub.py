@@ -8,21 +8,22 @@ there before it acts, so that the same command goes on after a kill, a lost answ
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import UserError, printable_path, quoted
+from ...retry import Retries, chain, status_of, unknown_host
 from ..card import first_split, from_folder
 from ..manifest import CARD, MANIFEST
 from ..settings import REPO
 from ..store import open_folder
-from .card import settled
-from .dataset import Changes, Dataset, File, Pushed, compare, listed, manifest_there, open_dataset
-from .hub_calls import HubCalls
-from .progress import Progress
+from .dataset import Changes, Dataset, File, Progress, Pushed, compare, listed, manifest_there, open_dataset
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd
@@ -30,10 +31,12 @@ if TYPE_CHECKING:
 
 MAX_OPERATIONS = 25_000  # files that the Hub takes in one commit
 BATCH = 32  # files of one call that uploads; progress is shown after each
-ROUNDS = 5  # commits tried while others keep moving the branch
 MAIN = "main"
 OTHERS = frozenset({".gitattributes", CARD})  # what a new repository holds
 BRANCH = re.compile(r"(?!refs/)(?!.*(\.\.|//|/\.|\.lock(/|$)))[A-Za-z0-9_][\w./-]{0,99}(?<![./])", re.ASCII)
+QUERY = re.compile(r"(https?://[^\s'\"?]*)\?[^\s'\"]*")  # signed URLs carry the right to write in their query
+QUOTA = re.compile(r"quota|storage limit|payment", re.IGNORECASE)
+SETTINGS = "https://huggingface.co/settings"
 
 
 def push_to_hub(
@@ -52,8 +55,8 @@ def push_to_hub(
         UserError: the folder is not finished or damaged; there is no token, or it may not write; the repository holds
             something else; the Hub cannot be reached; or what arrived is not what was sent.
     """
-    named = open_folder(directory).manifest().get("repo", "")  # a damaged one is told first
-    name = str(repo or named)
+    manifest = open_folder(directory).manifest()  # a damaged one is told first
+    name = str(repo or manifest.get("repo", ""))
     if not name:
         raise UserError("push needs the name of a repository", next_step="add --repo user/name")
     if not REPO.fullmatch(name) or re.search(r"\.\.|--|[-.](/|$)|\.git$", name):
@@ -63,18 +66,97 @@ def push_to_hub(
         )
     if BRANCH.fullmatch(revision) is None:
         raise UserError(f"{quoted(revision)} cannot be a branch", allowed="letters, digits, _ . - and / inside")
-    hub = HubCalls(name, again, progress.say)
-    with open_dataset(directory, partial(from_folder, place=name), progress) as dataset, hub.quiet():
+    hub = HubCalls(name, again, progress.console.print)
+    with open_dataset(directory, partial(from_folder, place=name), progress) as dataset, _quiet():
         return _Push(hub, dataset, revision, progress).run(private, dry_run)
 
 
-@dataclass(frozen=True)
-class State:
-    """What a branch holds: its commit (None for a branch without one), its files by path; the repository's tags."""
+class HubCalls:
+    """Calls of huggingface_hub on one dataset repository: tried again where that may help, each refusal explained.
 
-    head: str | None
-    files: dict[str, RepoFile]
-    tags: dict[str, str]
+    Args:
+        name: the dataset repository, ``user/name``.
+        again: the command that goes on where this push stopped.
+        say: told of waits.
+
+    Raises:
+        UserError: there is no token, or it cannot be one.
+    """
+
+    def __init__(self, name: str, again: str, say: Callable[[str], None]) -> None:
+        from huggingface_hub import HfApi, get_token
+
+        self.name, self.again, self._token = name, again, get_token() or ""
+        if not re.fullmatch("[!-~]+", self._token):
+            held = "the token for the Hub holds characters that no token has"
+            next_step = f"make one that may write at {SETTINGS}/tokens, then: hf auth login, or set HF_TOKEN"
+            raise UserError(held if self._token else "there is no token for the Hub", next_step=next_step)
+        self.api = HfApi()
+        self.url = f"{self.api.endpoint}/datasets/{name}"
+        self._retries = Retries(again, say, self._scrub)
+
+    def __call__(self, what: str, call: Callable[..., Any], *, absent: Collection[int] = (), **options: Any) -> Any:
+        """Make an idempotent call about the repository, again after errors that are likely to pass.
+
+        Args:
+            what: names the step in messages.
+            call: a method of ``api``, or what takes the same first parameters.
+            absent: HTTP statuses for which there is no result: None is returned.
+            options: the call's other parameters.
+
+        Raises:
+            UserError: it failed; the text says why and what to do.
+        """
+        try:
+            return self._retries(what, partial(call, repo_id=self.name, repo_type="dataset", **options))
+        except UserError:
+            raise
+        except Exception as error:
+            if status_of(error) in absent:
+                return None
+            raise self._explained(what, error) from None  # nothing of the client's own text may surface in a traceback
+
+    def _explained(self, doing: str, error: Exception) -> UserError:
+        """Return what the user can do about an error that no waiting mends."""
+        status, errors = status_of(error), list(chain(error))
+        words = [getattr(one, "server_message", None) for one in errors]
+        said = quoted(self._scrub(str(next(filter(None, words), error)).strip()), 300)
+        token = f"take a token with the right to write ({SETTINGS}/tokens)"
+        advice = {
+            401: f"{token}: hf auth login; HF_TOKEN, if set, goes before it",
+            403: f"{token} to {self.name}",
+            404: "look at the spelling of --repo and --revision, and at what the token may reach",
+        }.get(status or 0, "mend that")
+        if status in (402, 413, 507) or (status == 403 and QUOTA.search(said)):
+            advice = f"make room, or change the plan at {SETTINGS}/billing"
+        elif any(type(one).__name__ == "OfflineModeIsEnabled" for one in errors):
+            advice = "unset HF_HUB_OFFLINE"
+        elif unknown_host(error):
+            advice = f"look at the network, and at HF_ENDPOINT: is {printable_path(self.api.endpoint)} right?"
+        what = f"the Hub refuses (HTTP {status}): {said}" if status else f"the Hub cannot be asked: {said}"
+        return UserError(what, where=f"{doing}, {self.name}", next_step=f"{advice}; then: {self.again}")
+
+    def _scrub(self, text: str) -> str:
+        """Return a text that others wrote without what gives access to the Hub."""
+        return QUERY.sub(r"\1", text.replace(self._token, "***"))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the client's bars, log and warnings off the terminal: they may hold secrets, and cut through our bar."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    logger, bars = logging.getLogger("huggingface_hub"), not are_progress_bars_disabled()
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    disable_progress_bars()
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logger.setLevel(level)
+        if bars:
+            enable_progress_bars()
 
 
 class _Push:
@@ -83,116 +165,87 @@ class _Push:
     def __init__(self, hub: HubCalls, dataset: Dataset, branch: str, progress: Progress) -> None:
         self.hub, self.api = hub, hub.api
         self.dataset, self.branch, self.progress = dataset, branch, progress
+        self.head: str | None = None  # the commit of the branch
+        self.there: dict[str, RepoFile] = {}  # its files, by path
+        self.tags: dict[str, str] = {}  # the commits of the repository's tags
 
     def run(self, private: bool, dry_run: bool) -> Pushed:
         """Push, or look only."""
-        state = self.prepare(private, dry_run)
-        self.settle(state)
-        first = changes = self.compare(state)
+        self.prepare(private, dry_run)
+        held = bool(self.there.keys() - OTHERS)
+        manifest = manifest_there(self.read(MANIFEST), self.hub.url, "--repo") if held else {}
+        where = f"{self.hub.url}/blob/{self.branch}/{CARD}"
+        self.dataset = self.dataset.settled(self.read(CARD), manifest, where)
+        changes, tag, notes = self.compare(self.there), self.dataset.identity, self.dataset.notes
         if len(changes.paths) > MAX_OPERATIONS:
             raise UserError(
                 f"this push has {len(changes.paths):,} files, the Hub takes {MAX_OPERATIONS:,} in one commit",
                 where=self.hub.url,
                 next_step="build with more --rows-per-shard, push fewer tasks to a repository, or push --to a store",
             )
-        tag, place = self.dataset.identity, self.hub.url + (f"/tree/{self.branch}" if self.branch != MAIN else "")
-        load = from_folder(*first_split(self.dataset.manifest), self.hub.name)
-        report = partial(Pushed, place, f'{load.removesuffix(")")}, revision="{tag}")', first)
-        if dry_run:
-            return report(dry_run=True, notes=self.dataset.notes)
-        self.progress.begin(len(changes.moved), changes.bytes)
-        for _ in range(ROUNDS):
+        if not dry_run:
             if changes.paths:
-                made = self.commit(changes, state.head)
-                state = self.look(self.branch) or state
-                if made != state.head:
-                    self.progress.say(f"{self.branch} has moved meanwhile; looking again")
-                    self.settle(state)
-                changes = self.compare(state)
-                if made == state.head and changes.paths:
-                    raise UserError(
-                        f"what arrived is not what was sent: {listed(list(map(printable_path, changes.paths)))}",
-                        where=f"{self.hub.url}, commit {printable_path(str(state.head))}; it is not tagged",
-                        next_step=f"push again: {self.hub.again}",
-                    )
-            if not changes.paths:
-                self.tag(tag, state, changed=bool(first.paths))
-                return report(dry_run=False, notes={"commit": str(state.head), "tag": tag, **self.dataset.notes})
-        raise UserError(
-            f"others keep pushing to {self.branch}: {ROUNDS} commits came too late",
-            where=self.hub.url,
-            next_step=f"when they are done: {self.hub.again}",
-        )
+                self.commit(changes)
+            self.tag(tag, changed=bool(changes.paths))
+            notes = {"commit": str(self.head), "tag": tag, **notes}
+        place = self.hub.url + (f"/tree/{self.branch}" if self.branch != MAIN else "")
+        load = from_folder(*first_split(self.dataset.manifest), self.hub.name).removesuffix(")")
+        return Pushed(place, f'{load}, revision="{tag}")', changes, dry_run, notes)
 
-    # What is there
-
-    def prepare(self, private: bool, dry_run: bool) -> State:
-        """Make the repository and the branch where they are missing; return what the branch holds, or would hold."""
-        state, branch = self.look(self.branch), self.branch
-        if state is None and dry_run:
-            return State(None, {}, {})
-        if state is None:
+    def prepare(self, private: bool, dry_run: bool) -> None:
+        """Make the repository and the branch where they are missing, and see whether the token may write there."""
+        branch = self.branch
+        if not self.look(branch):
+            if dry_run:
+                return
             self.hub("making the repository", self.api.create_repo, private=private or None, exist_ok=True)
-            state = self.look(branch)
+            self.look(branch)
         elif private and not self.hub("reading the repository", self.api.repo_info).private:
             raise UserError(
                 f"{self.hub.name} exists and is public",
                 next_step=f"make it private at {self.hub.url}/settings, or leave out --private",
             )
-        if (state is None or state.head is None) and branch != MAIN:
+        if self.head is None and branch != MAIN:
             if dry_run:
                 branch = MAIN
             else:
                 self.hub("making the branch", self.api.create_branch, branch=branch, exist_ok=True)
-            state = self.look(branch)
-        card = self.addition(self.dataset.files[CARD])
-        self.upload("testing the right to write", [card], branch)
-        return state or State(None, {}, {})
+            self.look(branch)
+        self.upload("testing the right to write", [self.addition(self.dataset.files[CARD])], branch)
 
-    def look(self, branch: str) -> State | None:
-        """Return what a branch holds; None where there is no repository that the token may see."""
+    def look(self, branch: str) -> bool:
+        """Note what a branch holds; tell whether there is a repository that the token may see."""
         refs = self.hub("reading the repository", self.api.list_repo_refs, absent={404})
-        if refs is None:
-            return None
-        head = next((one.target_commit for one in refs.branches if one.name == branch), None)
-        tags = {one.name: one.target_commit for one in refs.tags}
-        return State(head, self.files(head) if head is not None else {}, tags)
+        if refs is not None:
+            self.head = next((one.target_commit for one in refs.branches if one.name == branch), None)
+            self.there = self.files(self.head) if self.head is not None else {}
+            self.tags = {one.name: one.target_commit for one in refs.tags}
+        return refs is not None
 
     def files(self, commit: str) -> dict[str, RepoFile]:
-        """Return the files of a commit by path."""
         from huggingface_hub.hf_api import RepoFile
 
-        def read(**options: Any) -> dict[str, RepoFile]:
-            tree = self.api.list_repo_tree(**options)
-            return {node.path: node for node in tree if isinstance(node, RepoFile)}
+        def tree(**where: Any) -> list[Any]:
+            return list(self.api.list_repo_tree(**where, recursive=True))
 
-        return self.hub("listing the files", read, revision=commit, recursive=True)
+        nodes = self.hub("listing the files", tree, revision=commit)
+        return {node.path: node for node in nodes if isinstance(node, RepoFile)}
 
-    def settle(self, state: State) -> None:
-        """Keep what a person wrote in the card there; refuse a conflict, and a repository that holds something else."""
-        manifest = {}
-        if state.files.keys() - OTHERS:
-            manifest = manifest_there(self.read(MANIFEST, state), self.hub.url, "--repo")
-        card, where = self.read(CARD, state), f"{self.hub.url}/blob/{self.branch}/{CARD}"
-        self.dataset = settled(self.dataset, card, manifest, where)
-
-    def read(self, path: str, state: State) -> bytes | None:
-        """Return the bytes of a file; None where there is none."""
-        if path not in state.files:
+    def read(self, path: str) -> bytes | None:
+        """Return the bytes of a file there; None where there is none."""
+        if path not in self.there:
             return None
-        place = self.hub(f"reading {path}", self.api.hf_hub_download, filename=path, revision=state.head)
+        place = self.hub(f"reading {path}", self.api.hf_hub_download, filename=path, revision=self.head)
         return Path(place).read_bytes()
 
-    def compare(self, state: State) -> Changes:
-        """Compare the dataset with what a commit holds."""
-        same = {path for path, file in self.dataset.files.items() if self._same(file, state.files.get(path))}
-        return compare(self.dataset.files, state.files, same)
+    def compare(self, there: dict[str, RepoFile]) -> Changes:
+        files = self.dataset.files
+        same = {path for path, file in files.items() if path in there and self._same(file, there[path])}
+        return compare(files, {path: file.size for path, file in there.items()}, same)
 
-    def _same(self, file: File, there: RepoFile | None) -> bool:
-        if there is None or there.size != file.bytes:
-            return False
-        if there.lfs is not None:
-            return there.lfs.sha256 == file.sha256
+    def _same(self, file: File, there: RepoFile) -> bool:
+        if there.size != file.bytes or there.lfs is not None:
+            return there.lfs is not None and (there.size, there.lfs.sha256) == (file.bytes, file.sha256)
         content = self.dataset.texts.get(file.path) or self._local(file.path).read_bytes()  # a regular file is small
         git = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False)
         return there.blob_id == git.hexdigest()
@@ -200,49 +253,44 @@ class _Push:
     def _local(self, path: str) -> Path:
         return (self.dataset.folder.path / path).resolve()  # the client would take a leading ~ for somebody's home
 
-    # What is moved
-
-    def commit(self, changes: Changes, parent: str | None) -> str | None:
-        """Move what differs to the Hub, then make it the branch's next commit, and return that.
-
-        Returns:
-            None if the branch is no longer at ``parent``: by our commit, it may be, whose answer was lost.
-        """
+    def commit(self, changes: Changes) -> None:
+        """Move what differs to the Hub, make it the branch's next commit, and compare that with what was sent."""
         from huggingface_hub import CommitOperationDelete
 
+        self.progress.begin(changes.moved)
         additions: list[CommitOperationAdd] = []
         for start in range(0, len(changes.moved), BATCH):
             batch = changes.moved[start : start + BATCH]
-            adding = [self.addition(file) for file in batch]
+            additions += [self.addition(file) for file in batch]
             more = f" and {len(batch) - 1} more" if batch[1:] else ""
-            self.upload(f"uploading {batch[0].path}{more}", adding, self.branch)
-            additions += adding
+            self.upload(f"uploading {batch[0].path}{more}", additions[start:], self.branch)
             for file in batch:
-                self.progress.moved(file.path, file.bytes)
-        done = self.hub(
+                self.progress.done("uploaded", file)
+        made = self.hub(
             "the commit",
             self.api.create_commit,
-            operations=[*additions, *map(CommitOperationDelete, changes.deleted)],
+            operations=[*additions, *(CommitOperationDelete(file.path) for file in changes.deleted)],
             commit_message=f"caef-data {self.dataset.identity}",
             revision=self.branch,
-            parent_commit=parent,
-            absent={409, 412},  # tried again after a commit whose answer was lost, it does not fit its parent any more
+            parent_commit=self.head,
+            absent={409, 412},  # the branch has moved: by our own commit, it may be, whose answer was lost
         )
-        return None if done is None else str(done.oid)
+        self.look(self.branch)
+        if off := [printable_path(path) for path in self.compare(self.there).paths]:
+            ours = made is not None and made.oid == self.head
+            what = (
+                "what arrived is not what was sent" if ours else f"{self.branch} has moved meanwhile, by somebody else"
+            )
+            raise UserError(
+                f"{what}: {listed(off)}",
+                where=f"{self.hub.url}, commit {printable_path(str(self.head))}; it is not tagged",
+                next_step=f"push again: {self.hub.again}",
+            )
 
     def upload(self, what: str, additions: list[CommitOperationAdd], revision: str) -> None:
-        """Ask the Hub how it takes files, and move the bytes of large ones that it does not have.
-
-        Nobody sees them before a commit names them; and a token that may only read is refused.
-        """
-        self.hub(
-            what,
-            self.api.preupload_lfs_files,
-            additions=additions,
-            revision=revision,
-            gitignore_content="",  # one that lies there must not keep files out silently
-            free_memory=False,
-        )
+        """Move the bytes of large files that the Hub does not have; a token that may only read is refused."""
+        call = partial(self.api.preupload_lfs_files, additions=additions, revision=revision, free_memory=False)
+        self.hub(what, call, gitignore_content="")  # one that lies there must not keep files out silently
 
     def addition(self, file: File) -> CommitOperationAdd:
         """Return the operation that adds a file; refuse one that is no longer what the manifest says."""
@@ -254,23 +302,20 @@ class _Push:
                 return adding
         except (ValueError, OSError):
             pass
-        raise UserError(
-            "a file changed while it was being pushed",
-            where=printable_path(file.path),
-            next_step="caef-data verify, then push again",
-        )
+        what, next_step = "a file changed while it was being pushed", "caef-data verify, then push again"
+        raise UserError(what, where=printable_path(file.path), next_step=next_step)
 
-    def tag(self, tag: str, state: State, changed: bool) -> None:
+    def tag(self, tag: str, changed: bool) -> None:
         """Let a tag name the commit; one that names another commit with the same files stays there.
 
         So does one, unless this push ``changed`` something, at a commit where a person had not edited the card yet.
         """
-        there = state.tags.get(tag)
-        if there == state.head:
+        there = self.tags.get(tag)
+        if there == self.head:
             return
         if there is not None:
-            off = self.compare(State(there, self.files(there), {})).paths
+            off = self.compare(self.files(there)).paths
             if not off or (not changed and off == [CARD]):
                 return
             self.hub("the tag", self.api.delete_tag, tag=tag, absent={404})
-        self.hub("the tag", self.api.create_tag, tag=tag, revision=state.head, exist_ok=True)
+        self.hub("the tag", self.api.create_tag, tag=tag, revision=self.head, exist_ok=True)
