@@ -34,21 +34,13 @@ class UnmarkedError(ValueError):
 
 @dataclass(frozen=True)
 class Card:
-    """A card, cut into what is ours and what is a person's.
+    """A card, cut into what is ours and what is a person's."""
 
-    Args:
-        front: the YAML at the top, as it stands, by key; a comment is a key of its own.
-        values: the values of the YAML.
-        before: the text before our block.
-        block: our block without its marks.
-        after: the text that follows it.
-    """
-
-    front: tuple[tuple[str, str], ...]
-    values: dict[str, Any]
-    before: str
-    block: str
-    after: str
+    front: tuple[tuple[str, str], ...]  # the YAML at the top, as it stands, by key; a comment is a key of its own
+    values: dict[str, Any]  # of the YAML
+    before: str  # the text before our block
+    block: str  # without its marks
+    after: str  # the text that follows it
 
     @classmethod
     def of(cls, text: str) -> Card:

@@ -32,23 +32,14 @@ TIMEOUT = 30.0  # seconds that the Hub may take to say which commit a revision i
 
 @dataclass(frozen=True)
 class HubPlace:
-    """A repository of the Hub, or a folder in it.
-
-    Args:
-        kind: of the repository.
-        name: ``user/name``; old models have a name of one part.
-        revision: branch, tag or commit; None for the main branch.
-        inside: the folder; empty for all of it.
-        option: where the user named it, for messages.
-        short: it was named without ``hf://``, and could have been a folder.
-    """
+    """A repository of the Hub, or a folder in it."""
 
     kind: Kind
-    name: str
-    revision: str | None = None
-    inside: str = ""
-    option: str | None = None
-    short: bool = False
+    name: str  # user/name; old models have a name of one part
+    revision: str | None = None  # branch, tag or commit; None for the main branch
+    inside: str = ""  # the folder; empty for all of it
+    option: str | None = None  # where the user named it, for messages
+    short: bool = False  # it was named without hf://, and could have been a folder
 
     def __str__(self) -> str:
         revision = f"@{self.revision}" if self.revision else ""
@@ -67,19 +58,12 @@ class HubPlace:
 
 @dataclass(frozen=True)
 class HubFiles:
-    """The files of one commit that may be downloaded.
+    """The files of one commit that may be downloaded."""
 
-    Args:
-        place: the repository, with the commit as its revision.
-        revision: the commit, for the calls of the Hub's client.
-        sizes: bytes of each file below ``place.inside``, by its path from there.
-        offline: the Hub could not be reached: only what the cache holds can be had.
-    """
-
-    place: HubPlace
-    revision: ResolvedRevision
-    sizes: Mapping[str, int]
-    offline: bool
+    place: HubPlace  # with the commit as its revision
+    revision: ResolvedRevision  # the commit, for the calls of the Hub's client
+    sizes: Mapping[str, int]  # bytes of each file below the place, by its path from there
+    offline: bool  # the Hub could not be reached: only what the cache holds can be had
 
 
 def hub_place(text: str, kind: Kind, option: str | None = None) -> HubPlace | None:

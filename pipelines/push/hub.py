@@ -98,11 +98,7 @@ class HubCalls:
     def __call__(self, what: str, call: Callable[..., Any], *, absent: Collection[int] = (), **options: Any) -> Any:
         """Make an idempotent call about the repository, again after errors that are likely to pass.
 
-        Args:
-            what: names the step in messages.
-            call: a method of ``api``, or what takes the same first parameters.
-            absent: HTTP statuses for which there is no result: None is returned.
-            options: the call's other parameters.
+        ``what`` names the step in messages; None is returned for the HTTP statuses in ``absent``.
 
         Raises:
             UserError: it failed; the text says why and what to do.
