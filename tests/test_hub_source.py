@@ -227,7 +227,7 @@ def test_what_cannot_be_had_is_said_in_one_message(side: Side, data: Path, tmp_p
     assert done.code == 2 and "cannot be reached" in done.err, done.err
     for words in (["build", "--task", "add", "--max", 2, "--out"], ["export"], ["push", "--repo", "a/b"]):
         done = side.command(*words, "hf://datasets/user/name")
-        assert done.code == 2 and "the Hub can be read here" in done.err, done.err
+        assert done.code == 2 and "to write to the Hub: caef-data push" in done.err, done.err
 
 
 @pytest.mark.parametrize(
