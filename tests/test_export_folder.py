@@ -173,7 +173,7 @@ def test_a_manifest_cannot_name_other_files(copy: Path, tmp_path: Path, path: st
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest["configs"]["add-one_step"]["train"]["shards"][0]["path"] = path
     (copy / "manifest.json").write_text(json.dumps(manifest))
-    refused(copy, tmp_path / "export", "not the path of a file that belongs here")
+    refused(copy, tmp_path / "export", "manifest.json cannot be understood")
 
 
 def test_a_damaged_shard_is_named(copy: Path, tmp_path: Path) -> None:
