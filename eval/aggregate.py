@@ -48,10 +48,7 @@ FROM outcomes LEFT JOIN finals USING (problem) WHERE problem >= ? AND problem < 
 def write_tables(tables: RunTables, store: ResultStore, folder: Folder) -> pa.Table:
     """Write the tables of a run whose requests are all judged, all but runs; return class_accuracy.
 
-    Args:
-        tables: where they go.
-        store: what is known.
-        folder: the dataset, for the classes that no problem was taken from.
+    The dataset's folder tells the classes that no problem was taken from.
     """
     store.execute("BEGIN")  # and no end: what is only for the tables need not stay
     for line in OUTCOMES:

@@ -8,22 +8,17 @@ from dataclasses import dataclass, field
 from os.path import commonprefix
 from typing import Any, Self
 
+Tokens = Sequence[Any]  # or the characters of a text
 BASE = ""  # the adapter's name for the base model alone
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
-    """One question to a model, with its right answer.
+    """One question to a model, with its right answer."""
 
-    Args:
-        adapter: ``executors/add``, ``aligners/sub`` ...; ``BASE`` for the base model.
-        prompt: what the model reads.
-        completion: what it must answer, character by character, and then end.
-    """
-
-    adapter: str
+    adapter: str  # executors/add, aligners/sub ...; ``BASE`` for the base model
     prompt: str
-    completion: str
+    completion: str  # what it must answer, character by character, and then end
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +53,6 @@ class GenerateRequest:
     """A question whose answer is to be decoded.
 
     Args:
-        prompt: what the model reads.
         expected: the right answer or a text of about its length; decoding gives up ``SLACK`` tokens after its number.
         known: tokens of ``expected`` that greedy decoding is proved to begin with.
         certain: ``expected`` is the right answer; else it only tells a length, and an answer too long for the model is
@@ -108,16 +102,7 @@ class Generation:
         ended: bool,
         decoded: int,
     ) -> Self:
-        """Return the answer that some tokens are.
-
-        Args:
-            prompt: tokens of the question.
-            expected: tokens of the expected answer, without the end.
-            given: tokens of the answer, without the end.
-            text: the answer.
-            ended: the model ended it.
-            decoded: tokens decoded.
-        """
+        """Return the answer that the tokens ``given`` are, to a prompt with an expected answer in tokens; no ends."""
         at = None if ended and given == expected else len(commonprefix([list(given), list(expected)]))
         size = len(expected) + 1
         return cls(text, ended, decoded, at, len(prompt) + size, size)

@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from typing import Any
@@ -19,16 +19,15 @@ from rich.table import Table
 
 from ..errors import UserError, printable_path, quoted, shell_quoted, telling_of_full_disk
 from ..pipelines.terminal import Bar, open_console, print_table
-from .calls import BASE, Backend
+from .calls import BASE
 from .results import ResultStore
-from .score import Rank
+from .score import Progress, Rank
 from .session import Session, limit_notes, name_again, opened, plan, prepare, run, stopped_before
 from .settings import EvalSettings
 from .tables import wilson
 
 LINE_EVERY = 5.0  # seconds between progress lines where there is no terminal
 DRAW_EVERY = 0.1
-TOTALS = ("n", "correct", "correct_stripped", "final_correct")
 BEFORE = "it was evaluated before; nothing is asked again"
 
 
@@ -52,24 +51,34 @@ def evaluate(settings: EvalSettings, log: Console) -> tuple[Session, str | None]
     Raises:
         UserError: as ``session.prepare``, or the disk is full.
     """
-    first = os.environ.get("RANK", "0") == "0"  # of several processes, all of which prepare
-    session = prepare(settings, (lambda line: log.print(line, soft_wrap=True)) if first else (lambda line: None))
+    if os.environ.get("RANK", "0") != "0":  # of several processes, all of which prepare, the first one speaks
+        log = Console(quiet=True)
+
+    def say(line: str) -> None:
+        log.print(line, soft_wrap=True)
+
+    session = prepare(settings, say)
     rank = rank_of_process()
     if rank.rank:
         _evaluate(session, rank, log)
         return session, None
-    for note in session.jobs.notes:
-        log.print(note, soft_wrap=True)
+    for note in session.notes:
+        say(note)
     if old := stopped_before(session):
         why = "stopped under the rules of an earlier version, not resumed: the same command is a new run"
-        log.print(f"run{'s' * (len(old) > 1)} {', '.join(old)}: {why}", soft_wrap=True)
-    go_on = "make room and run the same command again: what was answered is kept"
-    with telling_of_full_disk(printable_path(session.settings.out), go_on):
+        say(f"run{'s' * (len(old) > 1)} {', '.join(old)}: {why}")
+    resuming = "make room and run the same command again: what was answered is kept"
+    with telling_of_full_disk(printable_path(settings.out), resuming):
         return session, _evaluate(session, rank, log)
 
 
 def _evaluate(session: Session, rank: Rank, log: Console) -> str:
     """Evaluate while no other command does; return what there is to say of it."""
+    from .backends.choose import make_backend
+
+    def say(line: str) -> None:
+        log.print(line, soft_wrap=True)
+
     tables = session.tables
     with opened(session, rank) as store:
         if store is None:
@@ -80,11 +89,12 @@ def _evaluate(session: Session, rank: Rank, log: Console) -> str:
             rank.wait()  # the others find no file
             return BEFORE
         if not rank.rank and (row := tables.read_run()) is not None and row["status"] == "finished":
-            log.print(f"tables of run {tables.run_id} are damaged or missing: it is evaluated again")
+            say(f"tables of run {tables.run_id} are damaged or missing: it is evaluated again")
         plan(session, store, rank)
-        if not rank.rank:
-            _say_plan(session, store, log)
-        with closing(_backend(session, store, rank, log)) as backend, _progress(store, rank, log) as progress:
+        for line in [] if rank.rank else _plan_lines(session, store):
+            say(line)
+        backend = make_backend(session.settings, session.checkpoint, store, say)
+        with closing(backend), _progress(store, rank, log) as progress:
             run(session, store, backend, rank, progress, command_line())
     return ""
 
@@ -117,36 +127,20 @@ def rank_of_process() -> Rank:
     return Rank(distributed.get_rank(), distributed.get_world_size(), distributed.barrier)
 
 
-def _backend(session: Session, store: ResultStore, rank: Rank, log: Console) -> Backend:
-    from .backends.choose import make_backend
-
-    def say(line: str) -> None:
-        if rank.rank == 0:
-            log.print(line, soft_wrap=True)
-
-    return make_backend(session.settings, session.checkpoint, store, say)
-
-
-def _say_plan(session: Session, store: ResultStore, log: Console) -> None:
-    what: dict[str, list[str]] = {}
-    for task, mode in session.jobs.pairs:
-        what.setdefault(mode, []).append(task)
-    for line in (*(f"{mode}: {', '.join(tasks)}" for mode, tasks in what.items()), *limit_notes(session)):
-        log.print(line, soft_wrap=True)
-    log.print(
-        f"{store.num_problems:,} problems, {store.num_requests:,} calls to {_asked(store.adapters)}"
-        f" ({store.num_repeated:,} repeated ones are asked once); run {session.tables.run_id}",
-        soft_wrap=True,
+def _plan_lines(session: Session, store: ResultStore) -> Iterator[str]:
+    for mode in dict.fromkeys(mode for _, mode in session.pairs):
+        yield f"{mode}: {', '.join(task for task, other in session.pairs if other == mode)}"
+    yield from limit_notes(session)
+    count = len(store.adapters)
+    asked = "the base model" if store.adapters == [BASE] else f"{count} adapter{'' if count == 1 else 's'}"
+    yield (
+        f"{store.num_problems:,} problems, {store.num_requests:,} calls to {asked}"
+        f" ({store.num_repeated:,} repeated ones are asked once); run {session.tables.run_id}"
     )
 
 
-def _asked(adapters: list[str]) -> str:
-    count = len(adapters)
-    return "the base model" if adapters == [BASE] else f"{count} adapter{'' if count == 1 else 's'}"
-
-
 @contextmanager
-def _progress(store: ResultStore, rank: Rank, log: Console) -> Iterator[Callable[[ResultStore], None]]:
+def _progress(store: ResultStore, rank: Rank, log: Console) -> Iterator[Progress]:
     """Show calls/s, tokens/s, the time left and the accuracy of the calls so far."""
     start = said = time.perf_counter()
     following = 0.0  # when to draw next
@@ -161,93 +155,91 @@ def _progress(store: ResultStore, rank: Rank, log: Console) -> Iterator[Callable
             now = time.perf_counter()
             if rank.rank or now < following:
                 return
-            known, right, tokens = store.counts()
-            spent = max(now - start, 1e-6)
-            done = min(before + (known - before) * rank.world_size, total)  # the others are as far, about
-            speed = (done - before) / spent
-            told = (f"{speed:,.1f} calls/s", f"{tokens / max(known, 1) * speed:,.0f} tokens/s")
-            rate = ", ".join([*told, f"{right / max(known, 1):.1%} right"])
+            answered, correct, tokens = store.counts()
+            done = min(before + (answered - before) * rank.world_size, total)  # the others are as far, about
+            speed = (done - before) / max(now - start, 1e-6)
+            each = max(answered, 1)
+            rate = f"{speed:,.1f} calls/s, {tokens / each * speed:,.0f} tokens/s, {correct / each:.1%} right"
             bar.update(task, completed=done, rate=rate)
             if not log.is_terminal and now - said >= LINE_EVERY:
-                said = now
-                left = (total - done) / max(speed, 1e-6)
+                said, left = now, (total - done) / max(speed, 1e-6)
                 log.print(f"{done:,} of {total:,} calls, {rate}, about {left:,.0f} s left", soft_wrap=True)
-            done_at = time.perf_counter()
-            following = done_at + max(DRAW_EVERY, 50 * (done_at - now))  # counting ten million calls takes a while
+            drawn = time.perf_counter()
+            following = drawn + max(DRAW_EVERY, 50 * (drawn - now))  # counting ten million calls takes a while
 
         yield progress
 
 
 def print_accuracy(session: Session, note: str) -> None:
     """Print the accuracies of a finished run, for people with what to do with its tables."""
-    console = open_console()
+    settings, run_id = session.settings, session.tables.run_id
     accuracy, row = session.tables.read_classes(), session.tables.read_run()
     if accuracy is None or row is None:  # just now
         raise UserError(
             "the tables of this run are gone, or damaged",
             where=printable_path(str(session.tables.results)),
-            next_step=f"remove the folders run_id={session.tables.run_id} there, and evaluate again",
+            next_step=f"remove the folders run_id={run_id} there, and evaluate again",
         )
-    if session.settings.as_json:
-        print(json.dumps(_json(session.tables.run_id, row, accuracy)))
+    counts = _counts(accuracy)
+    if settings.as_json:
+        said = {"run_id": run_id, **{name: row[name] for name in ("name", "calls", "seconds")}}
+        print(json.dumps({**said, "accuracy": counts, "notes": notes_of_borders(row)}))
         return
     table = Table()
     for name in ("task", "mode"):
         table.add_column(name, no_wrap=True)
-    rollout = session.settings.strategy == "rollout"
-    last = ["final answer right"] if rollout else []
-    for name in ("problems", "right", "stripped", "accuracy", "95% interval", *last):
+    rollout = settings.strategy == "rollout"
+    for name in ("problems", "right", "stripped", "accuracy", "95% interval", *["final answer right"] * rollout):
         table.add_column(name, justify="right")
-    for task, mode, n, correct, stripped, final in _totals(accuracy):
-        low, high = wilson(correct, n)
-        cells = [f"{n:,}", f"{correct:,}", f"{stripped:,}"]
-        cells += [f"{correct / n:.2%}" if n else "-", f"{low:.1%} - {high:.1%}" if n else "-"]
-        table.add_row(task, mode, *cells, *(["-" if final is None else f"{final:,}"] if rollout else []))
+    for each in counts:
+        known, final = each["n"] > 0, each["final_correct"]
+        cells = [f"{each[name]:,}" for name in ("n", "correct", "correct_stripped")]
+        cells += [f"{each['accuracy']:.2%}" if known else "-"]
+        cells += [f"{each['low']:.1%} - {each['high']:.1%}" if known else "-"]
+        table.add_row(each["task"], each["mode"], *cells, *["-" if final is None else f"{final:,}"] * rollout)
+    console = open_console()
     print_table(console, table)
-    speed = f"{row['calls']:,} calls in {row['seconds']:,.1f} s, {row['calls_per_second']:,.1f} calls/s"
     name = f" ({printable_path(row['name'])})" if row["name"] else ""
-    console.print(f"run {session.tables.run_id}{name}: {speed}{'; ' + note if note else ''}", soft_wrap=True)
-    for line in notes_of_borders(row):
-        console.print(line, soft_wrap=True)
-    results = "" if session.settings.out == "results" else f" --results {shell_quoted(session.settings.out)}"
+    speed = f"{row['calls']:,} calls in {row['seconds']:,.1f} s, {row['calls_per_second']:,.1f} calls/s"
+    results = "" if settings.out == "results" else f" --results {shell_quoted(settings.out)}"
     query = (
         "SELECT task, mode, len_a, len_b, n, accuracy FROM class_accuracy"
-        f" WHERE run_id = '{session.tables.run_id}' ORDER BY accuracy LIMIT 10"
+        f" WHERE run_id = '{run_id}' ORDER BY accuracy LIMIT 10"
     )
-    console.print(f'ask it:  caef-data query{results} "{query}"', soft_wrap=True)
-    console.print(f"see it:  caef-data report{results}", soft_wrap=True)
+    for line in (
+        f"run {run_id}{name}: {speed}{'; ' + note if note else ''}",
+        *notes_of_borders(row),
+        f'ask it:  caef-data query{results} "{query}"',
+        f"see it:  caef-data report{results}",
+    ):
+        console.print(line, soft_wrap=True)
 
 
-def _json(run_id: str, row: dict[str, Any], accuracy: pa.Table) -> dict[str, Any]:
-    """Return what a finished run says of itself, and each task and mode with its counts and 95% interval."""
-    classes = []
-    for task, mode, n, correct, stripped, final in _totals(accuracy):
+def _counts(accuracy: pa.Table) -> list[dict[str, Any]]:
+    """Return each task and mode with its counts, accuracy and 95% interval."""
+    names = ("n", "correct", "correct_stripped", "final_correct")
+    keys = ["task", "mode"]
+    summed = accuracy.group_by(keys, use_threads=False).aggregate([(name, "sum") for name in names])
+    counts = []
+    for row in summed.sort_by([(key, "ascending") for key in keys]).to_pylist():
+        n, correct = row["n_sum"], row["correct_sum"]
         low, high = wilson(correct, n) if n else (None, None)
-        counts = {"n": n, "correct": correct, "correct_stripped": stripped, "final_correct": final}
         rates = {"accuracy": correct / n if n else None, "low": low, "high": high}
-        classes.append({"task": task, "mode": mode, **counts, **rates})
-    said = {"run_id": run_id, **{name: row[name] for name in ("name", "calls", "seconds")}}
-    return {**said, "accuracy": classes, "notes": notes_of_borders(row)}
+        counts.append({**{key: row[key] for key in keys}, **{name: row[f"{name}_sum"] for name in names}, **rates})
+    return counts
 
 
 def notes_of_borders(row: dict[str, Any]) -> list[str]:
     """Return lines that say what makes verdicts of a finished run doubtful, or answers unlike what was trained."""
-    found, calls = [], f"of {row['calls']:,} calls"
+    notes, calls = [], f"of {row['calls']:,} calls"
     if row["merged_borders"] and not row["joined"]:
-        found.append(
+        notes.append(
             f"{row['merged_borders']:,} {calls}: the tokenizer merges the end of the prompt with the answer;"
             " adapters trained on joined text need --joined"
         )
     if row["near_ties"] and row["near_tie_rule"] == "count":
-        found.append(
+        notes.append(
             f"{row['near_ties']:,} {calls} have a near tie, which the shape of a batch may have decided:"
             " --near-ties alone decodes these alone"
         )
-    return found
-
-
-def _totals(accuracy: pa.Table) -> list[tuple[str, str, int, int, int, int | None]]:
-    keys = ["task", "mode"]
-    found = accuracy.group_by(keys, use_threads=False).aggregate([(name, "sum") for name in TOTALS])
-    rows = [(row["task"], row["mode"], *(row[f"{name}_sum"] for name in TOTALS)) for row in found.to_pylist()]
-    return sorted(rows)
+    return notes

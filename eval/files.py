@@ -80,17 +80,12 @@ def hash_of(folder: Path, names: Iterable[str]) -> str:
     """
     chosen = list(names)
     with ThreadPoolExecutor(HASHED_AT_ONCE) as pool:
-        digests = pool.map(sha256_of, [folder / name for name in chosen])
+        digests = pool.map(_sha256_of, [folder / name for name in chosen])
         told = "".join(f"{name} {digest}\n" for name, digest in zip(chosen, digests, strict=True))
     return hashlib.sha256(told.encode()).hexdigest()
 
 
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes.
-
-    Raises:
-        UserError: it cannot be read.
-    """
+def _sha256_of(path: Path) -> str:
     with readable(path), path.open("rb") as file:
         return atomic.sha256_of(file)
 

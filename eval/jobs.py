@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Container
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from typing import Any
 
 from ..errors import UserError, printable_path
 from ..pipelines.folder import Folder
+from ..pipelines.manifest import shard_record
 from ..tm import machine
 from ..tm import tasks as all_tasks
 from .limit import choosing_configs
-from .problems import MODES, RAW, VIEWS
+from .problems import MODES, RAW, VIEWS, aligner, executor
 from .settings import EvalSettings
 
-
-@dataclass(frozen=True)
-class Jobs:
-    """What is evaluated.
-
-    Args:
-        pairs: tasks and modes.
-        notes: lines that say what is left out, and why.
-    """
-
-    pairs: tuple[tuple[str, str], ...]
-    notes: tuple[str, ...]
+TaskModes = tuple[tuple[str, str], ...]
 
 
-def choose(
+def task_modes(
     settings: EvalSettings,
     manifest: dict[str, Any],
-    adapters: Container[str] | None,
+    adapters: Collection[str] | None,
     needed: Callable[[str, str], Collection[str]],
-) -> Jobs:
-    """Choose tasks and modes.
+) -> tuple[TaskModes, list[str]]:
+    """Choose tasks and modes; return them, and lines that say what is left out, and why.
 
     Args:
         settings: what was asked for.
@@ -46,63 +35,46 @@ def choose(
     Raises:
         UserError: nothing is left to evaluate; the message says why.
     """
-    modes = (RAW,) if settings.baseline else settings.mode or MODES
-    pairs, notes = [], []
-    absent = []
-    for task in settings.task or all_tasks():
-        if adapters is not None and not settings.task and not settings.baseline and not _any_adapter(task, adapters):
-            continue
-        if not settings.task and task not in manifest["tasks"]:
-            absent.append(task)
-            continue
-        for mode in modes:
-            why = _obstacle(task, mode, settings.split, manifest, adapters, needed)
+    chosen, notes = [], []
+    tasks = list(settings.task or all_tasks())
+    if adapters is not None and not settings.task and not settings.baseline:
+        tasks = [task for task in tasks if executor(task) in adapters or aligner(task) in adapters]
+    absent = [task for task in tasks if not settings.task and task not in manifest["tasks"]]
+    for task in (task for task in tasks if task not in absent):
+        for mode in (RAW,) if settings.baseline else settings.mode or MODES:
+            why = _obstacle(task, mode, settings.split, manifest)
+            missing = [] if why or adapters is None or mode == RAW else sorted({*needed(task, mode)} - {*adapters})
+            if missing:
+                why = f"there is no {', no '.join(missing)}"
             if why is None:
-                pairs.append((task, mode))
+                chosen.append((task, mode))
             elif settings.mode or settings.baseline or machine(task).has_raw or mode in ("one_step", "executor"):
                 notes.append(f"{task} {mode} is left out: {why}")
     if absent:
         notes.append(f"{', '.join(absent)}: the dataset has no rows of {'it' if len(absent) == 1 else 'them'}")
-    if not pairs:
+    if not chosen:
         why = "; ".join(notes[:2]) or "no adapter of any task was found"
-        more = f"; and {len(notes) - 2} more" if len(notes) > 2 else ""
+        data, more = printable_path(settings.data), f"; and {len(notes) - 2} more" if len(notes) > 2 else ""
         raise UserError(
             f"nothing can be evaluated: {why}{more}",
             where=", ".join(printable_path(place) for place in (settings.adapters, settings.data) if place),
-            allowed=f"adapters in executors/<task>/ and aligners/<task>/; {printable_path(settings.data)} holds"
+            allowed=f"adapters in executors/<task>/ and aligners/<task>/; {data} holds"
             f" {', '.join(sorted(manifest['tasks'])) or 'nothing'}",
             next_step="name another dataset with --data, or another --task or --mode;"
-            f" caef-data info {printable_path(settings.data)} shows what is there",
+            f" caef-data info {data} shows what is there",
         )
-    return Jobs(tuple(pairs), tuple(notes))
+    return tuple(chosen), notes
 
 
-def _any_adapter(task: str, adapters: Container[str]) -> bool:
-    return f"executors/{task}" in adapters or f"aligners/{task}" in adapters
-
-
-def _obstacle(
-    task: str,
-    mode: str,
-    split: str,
-    manifest: dict[str, Any],
-    adapters: Container[str] | None,
-    needed: Callable[[str, str], Collection[str]],
-) -> str | None:
-    """Return why a task cannot be evaluated in a mode, None where it can."""
+def _obstacle(task: str, mode: str, split: str, manifest: dict[str, Any]) -> str | None:
+    """Return why a task cannot be evaluated in a mode, whatever adapters there are; None where it can."""
     if mode not in ("one_step", "executor") and not machine(task).has_raw:
         return "it has no raw text"
     config = f"{task}-{VIEWS[mode]}"
-    if split not in manifest["configs"].get(config, {}):
-        return f"the dataset has no {split} rows of {config}"
-    if adapters is not None and mode != RAW:
-        missing = sorted(name for name in needed(task, mode) if name not in adapters)
-        if missing:
-            return f"there is no {', no '.join(missing)}"
-    return None
+    return None if split in manifest["configs"].get(config, {}) else f"the dataset has no {split} rows of {config}"
 
 
-def check_rows(folder: Folder, pairs: tuple[tuple[str, str], ...], split: str, limited: bool) -> dict[str, str]:
+def check_rows(folder: Folder, pairs: TaskModes, split: str, limited: bool) -> dict[str, str]:
     """Check the shards that the problems come from, byte for byte; return a hash of each config's that are used.
 
     Where a limit chooses among the expressions of several views, that is all of these.
@@ -110,10 +82,7 @@ def check_rows(folder: Folder, pairs: tuple[tuple[str, str], ...], split: str, l
     Raises:
         UserError: a shard is missing or damaged.
     """
-    from ..pipelines.manifest import shard_record
-
-    manifest = folder.manifest()
-    identities = {}
+    manifest, identities = folder.manifest(), {}
     configs = {f"{task}-{VIEWS[mode]}" for task, mode in pairs}
     if limited:
         configs |= {config for task, _ in pairs for config in choosing_configs(folder, task, split)}

@@ -16,38 +16,25 @@ results mean: see ``RULE``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..pipelines.folder import Folder
 from ..pipelines.sampling.random import splitmix64, text_key
 from ..pipelines.sampling.split import digit_sums
-from ..tm.columns import I64, U64, Number
-from .shards import batches, check_columns, expression_keys
+from ..tm.columns import U64, Number
+from .shards import batches, expression_keys
 
 RULE = 1  # version of this choice; stands in the identity of every run with a limit
 WHOLE = ("full", "aligner", "raw")  # views of whole expressions; a class's variant is told by the first one held
 CHOOSING = (*WHOLE, "one_step")  # the views that any mode takes its problems from
-# One row an expression: its class, and in ``views`` a bit for each view that has rows of it.
-EXPRESSIONS = """
-SELECT a, coalesce(b, '') AS b, any_value(len_a) AS len_a, any_value(len_b) AS len_b,
-    arg_min(variant, place) AS variant, bit_or(1 << place) AS views
-FROM ({held}) GROUP BY ALL
-"""
 READ = 65_536  # rows of these columns at once
-HELD = pa.schema(
-    [
-        *[pa.field(name, pa.string()) for name in ("a", "b", "variant")],
-        *[pa.field(name, pa.int16()) for name in ("len_a", "len_b")],
-    ]
-)
+EXPRESSION, CLASS = ("a", "b"), ("len_a", "len_b", "variant")
 
 
 @dataclass(frozen=True)
@@ -79,59 +66,41 @@ def choose_expressions(folder: Folder, task: str, split: str, limit: int) -> Cho
         split: train, test or stress.
         limit: how many expressions.
     """
-    views = [config.rpartition("-")[2] for config in choosing_configs(folder, task, split)]
-    found = _expressions(folder, task, split, views)
-    held = found.column("views").to_numpy()
-    bits = {view: 1 << CHOOSING.index(view) for view in views}
-    whole = sum(bits[view] for view in views if view in WHOLE)
-    everywhere = held & sum(bits.values()) == sum(bits.values())
-    shared = held & whole == whole if whole else everywhere
-    hashes = _hashes(task, found)
+    configs = choosing_configs(folder, task, split)
+    views = [config.rpartition("-")[2] for config in configs]
+    frames = [_expressions(folder, config, split, view) for config, view in zip(configs, views, strict=True)]
+    found = pl.concat(frames, how="diagonal").group_by(EXPRESSION, maintain_order=True)
+    held = found.agg(pl.first(*CLASS), *(pl.col(view).any() for view in views))
+    whole = [view for view in views if view in WHOLE] or views
+    held = held.with_columns(everywhere=pl.all_horizontal(views), whole=pl.all_horizontal(whole))
+    held = held.with_columns(pl.Series("hash", _hashes(task, held)))
+    place = pl.col("hash").rank("ordinal").over("everywhere", *CLASS)
     keys: dict[str, pa.Array] = {}
     for view in views:
-        own = held & bits[view] > 0
-        rows = np.flatnonzero(own & shared if view in WHOLE and shared.any() else own)
-        rows = rows[_in_order(found.take(rows), ~everywhere[rows], hashes[rows])[:limit]]
-        keys[view] = expression_keys(found.column("a").take(rows), found.column("b").take(rows))
-    return Chosen(keys, _note(task, split, limit, keys, int(everywhere.sum())))
+        own = held.filter(view)
+        if view in WHOLE and held["whole"].any():
+            own = own.filter("whole")
+        taken = own.sort(~pl.col("everywhere"), place, "hash").head(limit).to_arrow()
+        keys[view] = expression_keys(taken.column("a"), taken.column("b"))
+    return Chosen(keys, _note(task, split, limit, keys, int(held["everywhere"].sum())))
 
 
-def _expressions(folder: Folder, task: str, split: str, views: list[str]) -> pa.Table:
-    import duckdb
-
-    with duckdb.connect(":memory:", config={"temp_directory": ""}) as database:
-        for view in views:
-            shards = folder.manifest()["configs"][f"{task}-{view}"][split]["shards"]
-            for shard in shards:  # here: what DuckDB reads from tells it what is wrong, not us
-                check_columns(folder, shard["path"], HELD.names)
-            database.register(view, pa.RecordBatchReader.from_batches(HELD, _batches(folder, shards)))
-        parts = [f'SELECT *, {CHOOSING.index(view)} AS place FROM "{view}"' for view in views]
-        return database.sql(EXPRESSIONS.format(held=" UNION ALL ".join(parts))).to_arrow_table().combine_chunks()
-
-
-def _batches(folder: Folder, shards: list[dict[str, Any]]) -> Iterator[pa.RecordBatch]:
-    for shard in shards:
-        for batch in batches(folder, shard["path"], HELD.names, READ):
-            yield from pa.Table.from_batches([batch]).cast(HELD).to_batches()
+def _expressions(folder: Folder, config: str, split: str, view: str) -> pl.DataFrame:
+    """Return each expression of a config once, with its class, and that the view holds it."""
+    texts = {name: pl.String for name in ("a", "b", "variant")}
+    kinds = pl.Schema({**texts, "len_a": pl.Int16, "len_b": pl.Int16})
+    found = [kinds.to_frame()]
+    for shard in folder.manifest()["configs"][config][split]["shards"]:
+        for batch in batches(folder, shard["path"], list(kinds), READ):
+            rows = pl.DataFrame(pl.from_arrow(batch)).cast(kinds)
+            found.append(rows.unique(EXPRESSION))
+    return pl.concat(found).unique(EXPRESSION).with_columns(pl.lit(True).alias(view), pl.col("b").fill_null(""))
 
 
-def _hashes(task: str, found: pa.Table) -> U64:
-    first, second = (splitmix64(digit_sums(Number.of(found.column(name).to_pylist()))) for name in ("a", "b"))
-    second[pc.equal(found.column("b"), "").to_numpy()] = 0
+def _hashes(task: str, held: pl.DataFrame) -> U64:
+    first, second = (splitmix64(digit_sums(Number.of(held[name].to_list()))) for name in EXPRESSION)
+    second[(held["b"] == "").to_numpy()] = 0
     return splitmix64(first + splitmix64(second + np.uint64(text_key(f"problems {task}"))))
-
-
-def _in_order(found: pa.Table, later: npt.NDArray[np.bool_], hashes: U64) -> I64:
-    """Return the rows in the order in which they are taken; those that are ``later`` after all others."""
-    variants = found.column("variant").combine_chunks().dictionary_encode().indices.to_numpy()
-    parts = [later, found.column("len_a").to_numpy(), found.column("len_b").to_numpy(), variants]
-    order = np.lexsort([hashes, *parts[::-1]])
-    sorted_parts = np.stack([part[order] for part in parts])
-    begins = np.append(True, (sorted_parts[:, 1:] != sorted_parts[:, :-1]).any(axis=0))[: len(order)]
-    places = np.arange(len(order))
-    rounds = np.empty_like(places)
-    rounds[order] = places - np.maximum.accumulate(np.where(begins, places, 0))
-    return np.lexsort([hashes, rounds, later])
 
 
 def _note(task: str, split: str, limit: int, keys: Mapping[str, pa.Array], common: int) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -17,12 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import UserError, printable_path
 from ..pipelines.folder import Folder
 from ..pipelines.verify_rows import Known
 from ..tm import machine
 from ..tm.columns import I64, Number, Operands
-from ..tm.machine import Dialect
 from ..tm.render import RowGroup, Template, int_array, render, string_array
 from .calls import BASE
 from .limit import choose_expressions
@@ -93,12 +91,12 @@ def needed(task: str, mode: str) -> frozenset[str]:
     if mode in DIRECTIONS:
         return frozenset({aligner(task)})
     a, b = machine(task).example
-    [found] = whole_runs(task, mode, "test", pa.table({"a": [a], "b": [None if machine(task).unary else b]}))
-    return frozenset(found.requests.column("adapter").to_pylist())
+    [example] = whole_runs(task, mode, "test", pa.table({"a": [a], "b": [None if machine(task).unary else b]}))
+    return frozenset(example.requests.column("adapter").to_pylist())
 
 
 def read_problems(folder: Folder, task: str, mode: str, split: str, limit: int | None) -> Iterator[Problems]:
-    """Yield the problems of a task in a mode, in the order of the rows.
+    """Yield the problems of a task in a mode, which the dataset has rows of, in the order of the rows.
 
     Args:
         folder: a built dataset.
@@ -108,79 +106,51 @@ def read_problems(folder: Folder, task: str, mode: str, split: str, limit: int |
         limit: those of so many expressions, at most (``limit.py``); None for all.
 
     Raises:
-        UserError: the folder does not hold these rows, or they are not what the machine gives.
+        UserError: the rows are not what the machine gives.
     """
-    paths = shards(folder, task, mode, split)
-    chosen = None if limit is None else choose_expressions(folder, task, split, limit).keys[VIEWS[mode]]
+    view, known = VIEWS[mode], Known()
+    chosen = None if limit is None else choose_expressions(folder, task, split, limit).keys[view]
     dialect = folder.manifest()["tasks"][task]["settings"]["dialect"]
-    for rows in _rows(folder, paths, task, mode, dialect, chosen):
-        if mode in WALKED:
-            yield from whole_runs(task, mode, split, rows)
-        elif len(rows):
-            yield _single(task, mode, split, rows, dialect)
-
-
-def shards(folder: Folder, task: str, mode: str, split: str) -> list[str]:
-    """Return the paths of the shards that hold the problems of a task in a mode.
-
-    Raises:
-        UserError: the folder does not hold these rows; says how to build them.
-    """
-    config = f"{task}-{VIEWS[mode]}"
-    held = folder.manifest()["configs"].get(config, {}).get(split)
-    if held is None:
-        raise UserError(
-            f"the dataset has no {split} rows of {config}, which mode {mode} takes its problems from",
-            where=printable_path(folder.name),
-            next_step=f"build it with --task {task} --view {VIEWS[mode]} --split {split} into a folder of its own",
-        )
-    return [shard["path"] for shard in held["shards"]]
-
-
-def _rows(
-    folder: Folder, paths: list[str], task: str, mode: str, dialect: Dialect, chosen: pa.Array | None
-) -> Iterator[pa.Table]:
-    columns = ["variant", "a", "b", "len_a", "len_b"]
-    columns += [] if mode in WALKED else ["prompt", "completion"]
+    columns = ["variant", "a", "b", "len_a", "len_b", *([] if mode in WALKED else ["prompt", "completion"])]
     columns += OF_STEPS if mode == "one_step" else ["direction"] if mode in DIRECTIONS else []
-    known: Known = {}
-    for path in paths:
+    for path in shards(folder, task, mode, split):
         for batch in batches(folder, path, columns):
             if chosen is not None:
-                keys = expression_keys(batch.column("a"), batch.column("b"))
-                batch = batch.filter(pc.is_in(keys, value_set=chosen))
-            if why := wrong_row(task, VIEWS[mode], dialect, batch, known):
+                batch = batch.filter(pc.is_in(expression_keys(batch.column("a"), batch.column("b")), chosen))
+            if why := wrong_row(task, view, dialect, batch, known):
                 raise refused(folder, path, why)
             if mode in DIRECTIONS:
                 batch = batch.filter(pc.equal(batch.column("direction"), DIRECTIONS[mode]))
-            yield pa.Table.from_batches([batch])
+            rows = pa.Table.from_batches([batch])
+            if mode in WALKED:
+                yield from whole_runs(task, mode, split, rows)
+            elif len(rows):
+                yield _single(task, mode, split, rows, dialect)
+
+
+def shards(folder: Folder, task: str, mode: str, split: str) -> list[str]:
+    """Return the paths of the shards that hold the problems of a task in a mode."""
+    return [shard["path"] for shard in folder.manifest()["configs"][f"{task}-{VIEWS[mode]}"][split]["shards"]]
 
 
 def _described(rows: pa.Table, task: str, mode: str, split: str, dialect: str) -> pa.Table:
     """Return the columns ``PROBLEMS`` of rows; what the rows do not hold is null."""
     given = {"task": task, "mode": mode, "split": split, "dialect": dialect}
-    columns = [
-        pa.repeat(given[name], len(rows))
-        if name in given
-        else rows.column(source).cast(PROBLEMS.field(name).type)
-        if (source := {"asked_step": "step"}.get(name, name)) in rows.column_names
-        else pa.nulls(len(rows), PROBLEMS.field(name).type)
-        for name in PROBLEMS.names
-    ]
-    return pa.table(columns, schema=PROBLEMS)
+    columns = {name: pa.repeat(value, len(rows)) for name, value in given.items()}
+    columns |= {name: rows.column(name) for name in PROBLEMS.names if name in rows.column_names and name not in given}
+    if "step" in rows.column_names:
+        columns["asked_step"] = rows.column("step")
+    absent = pa.nulls(len(rows))
+    return pa.table([columns.get(name, absent) for name in PROBLEMS.names], PROBLEMS.names).cast(PROBLEMS)
 
 
 def _single(task: str, mode: str, split: str, rows: pa.Table, dialect: str) -> Problems:
     """Return the problems of rows that are one request each."""
-    adapter, kind, state = aligner(task), mode, pa.nulls(len(rows), pa.string())
+    adapter, kind, state = (BASE if mode == RAW else aligner(task)), mode, pa.nulls(len(rows))
     if mode == "one_step":
         adapter, kind, state = executor(task), "executor", rows.column("state")
-    elif mode == RAW:
-        adapter, dialect = BASE, "consistent"
-    else:
-        dialect = "consistent"
     requests = _requests(adapter, task, kind, state, rows.column("prompt"), rows.column("completion"))
-    table = _described(rows, task, mode, split, dialect)
+    table = _described(rows, task, mode, split, dialect if mode == "one_step" else "consistent")
     return Problems(table, np.arange(len(rows) + 1), np.arange(len(rows)), requests)
 
 
@@ -208,18 +178,18 @@ def whole_runs(task: str, mode: str, split: str, rows: pa.Table) -> Iterator[Pro
         yield _block(task, mode, table.slice(start, end - start), whole.rows(slice(start, end)))
 
 
-@dataclass(eq=False)
 class _Pool:
     """Requests as they are rendered, run by run."""
 
-    tables: list[pa.Table] = field(default_factory=list)
-    count: int = 0
+    def __init__(self) -> None:
+        self.tables: list[pa.Table] = []
+        self.count = 0
 
-    def add(self, requests: pa.Table) -> I64:
-        """Take requests; return their rows in the pool."""
-        self.tables.append(requests)
-        self.count += len(requests)
-        return np.arange(self.count - len(requests), self.count)
+    def add(self, *columns: Any) -> I64:
+        """Take the columns of requests; return their rows in the pool."""
+        self.tables.append(_requests(*columns))
+        self.count += len(self.tables[-1])
+        return np.arange(self.count - len(self.tables[-1]), self.count)
 
 
 def _block(task: str, mode: str, table: pa.Table, operands: Operands) -> Problems:
@@ -230,10 +200,10 @@ def _block(task: str, mode: str, table: pa.Table, operands: Operands) -> Problem
         question = pc.binary_join_element_wise(table.column("a"), table.column("b"), machine(task).sign)
         question = pc.binary_join_element_wise(question, "=", "")
         answer = render([RowGroup(batch.all, Template("{answer}"), {"answer": batch.answer()})], num)
-        nothing, name = pa.nulls(num, pa.string()), aligner(task)
-        first = pool.add(_requests(name, task, "aligner_in", nothing, question, batch.initial()))
         solved = pc.binary_join_element_wise(question, answer, "")
-        last = pool.add(_requests(name, task, "aligner_out", nothing, batch.halted(), solved))
+        none = pa.nulls(num)
+        first = pool.add(aligner(task), task, "aligner_in", none, question, batch.initial())
+        last = pool.add(aligner(task), task, "aligner_out", none, batch.halted(), solved)
         steps = np.insert(steps, np.repeat(starts, 2)[1:-1], np.stack([first, last], axis=1).ravel())
         starts = starts + 2 * np.arange(num + 1)
     rows, places = np.unique(steps, return_index=True)
@@ -252,17 +222,16 @@ def _runs(pool: _Pool, task: str, operands: Operands) -> tuple[I64, I64]:
     rows = batch.every()
     prompts, completions = batch.prompts(rows), batch.completions(rows)
     states = string_array(list(prompts.states)).take(int_array(prompts.state))
-    own = pool.add(_requests(executor(task), task, "executor", states, prompts.text, completions.text))
-    ends = np.append(0, np.cumsum(batch.num_steps))
+    own = pool.add(executor(task), task, "executor", states, prompts.text, completions.text)
     lengths, nested = np.ones(len(own), np.int64), []
     for place, called in enumerate(completions.calls):
         here = np.flatnonzero(completions.call == place)
         if called is None or not len(here):
             continue
         asked = [operands_of(text.split("\n")[2]) for text in completions.text.take(int_array(here)).to_pylist()]
-        known = {pair: number for number, pair in enumerate(dict.fromkeys(asked))}
-        steps, starts = _runs(pool, called, _operands(called, list(known)))
-        which = np.array([known[pair] for pair in asked])
+        pairs = {pair: number for number, pair in enumerate(dict.fromkeys(asked))}
+        steps, starts = _runs(pool, called, _operands(called, list(pairs)))
+        which = np.array([pairs[pair] for pair in asked])
         lengths[here] += np.diff(starts)[which]
         nested.append((here, steps, starts[which]))
     offsets = np.append(0, np.cumsum(lengths))
@@ -272,7 +241,7 @@ def _runs(pool: _Pool, task: str, operands: Operands) -> tuple[I64, I64]:
         counts = lengths[here] - 1
         inside = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         flat[np.repeat(offsets[here] + 1, counts) + inside] = steps[np.repeat(begins, counts) + inside]
-    return flat, offsets[ends]
+    return flat, offsets[np.append(0, np.cumsum(batch.num_steps))]
 
 
 def _operands(task: str, pairs: Sequence[tuple[int, int]]) -> Operands:
@@ -287,5 +256,5 @@ def raw_question(task: str, a: str, b: str | None) -> str:
 
 def operands_of(initial: str) -> tuple[int, int]:
     """Return the operands that a machine's initial state line holds; 0 for a second one that is not there."""
-    found = [int(tape[::-1].replace("|", "")) for tape in _TAPE.findall(initial)]
-    return found[0], found[1] if len(found) > 1 else 0
+    a, b = (*(int(tape[::-1].replace("|", "")) for tape in _TAPE.findall(initial)), 0)[:2]
+    return a, b

@@ -111,10 +111,9 @@ class ResultStore:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.committed = path, 0.0
         self.scores: list[tuple[Any, ...]] = []
         self.generations: list[tuple[Any, ...]] = []
-        self.committed = 0.0
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()  # an error of the system's, where that is not allowed
         with self._errors():
@@ -172,7 +171,6 @@ class ResultStore:
         return pa.table([pa.array(column) for column in columns], names)
 
     def close(self) -> None:
-        """Let go of the file."""
         self.base.close()
 
     def remove(self) -> None:
@@ -204,12 +202,10 @@ class ResultStore:
 
     @cached_property
     def num_requests(self) -> int:
-        """Number of requests, each counted once."""
         return self._count("SELECT count(*) FROM requests")
 
     @cached_property
     def num_problems(self) -> int:
-        """Number of problems."""
         return self._count("SELECT max(problem) + 1 FROM spans")
 
     @cached_property
@@ -279,8 +275,7 @@ class ResultStore:
     def save(self) -> None:
         """Write what was recorded of a batch; on disk it is at once, unless batches take less than ``PAUSE``."""
         with self._errors():
-            if not self.base.in_transaction:
-                self.base.execute("BEGIN IMMEDIATE")
+            self._begin()
             self.base.executemany(SCORED, self.scores)
             self.base.executemany(GENERATED, self.generations)
         self.scores, self.generations = [], []
@@ -290,13 +285,14 @@ class ResultStore:
     def commit(self, finals: Iterable[tuple[int, bool]] = ()) -> None:
         """Put on disk what was saved, and whether the last texts of some problems were right."""
         with self._errors():
-            if known := list(finals):
-                self.base.execute("SAVEPOINT finals")
-                self.base.executemany("INSERT OR REPLACE INTO finals VALUES (?, ?)", known)
-                self.base.execute("RELEASE finals")
-            if self.base.in_transaction:
-                self.base.execute("COMMIT")
+            self._begin()
+            self.base.executemany("INSERT OR REPLACE INTO finals VALUES (?, ?)", finals)
+            self.base.execute("COMMIT")
         self.committed = time.monotonic()
+
+    def _begin(self) -> None:
+        if not self.base.in_transaction:
+            self.base.execute("BEGIN IMMEDIATE")
 
     def counts(self) -> tuple[int, int, int]:
         """Return how many requests are answered, how many of them right, and their tokens."""

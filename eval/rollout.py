@@ -22,15 +22,9 @@ Walk = Generator[tuple[str, str], str, str | None]  # asks (adapter, prompt), is
 
 
 def walk(task: str, mode: str, prompt: str) -> Walk:
-    """Run a problem on whatever a model answers: each step is asked about the model's own text.
+    """Run a problem on whatever a model answers; return the last text, None where an answer could not be continued.
 
-    Args:
-        task: the task.
-        mode: executor (``prompt`` is the initial entry) or process (it is the raw question).
-        prompt: the first prompt.
-
-    Returns:
-        The last text, or None where an answer could not be continued.
+    The first prompt is the initial entry (mode executor) or the raw question (mode process).
     """
     if mode == "executor":
         return (yield from _run_machine(task, prompt))
@@ -118,12 +112,6 @@ def roll_out(store: ResultStore, backend: Backend, *, rank: Rank, progress: Prog
 
     Keeps the answers to requests that a perfect model is asked too. Answers off the track are not kept: after a kill
     the problems that had not ended are rolled out again, on the answers that were.
-
-    Args:
-        store: what there is to do and what is known already; filled.
-        backend: the model.
-        rank: this process.
-        progress: called after every batch.
     """
     runs: list[_Run] = []
     held = 0

@@ -61,12 +61,7 @@ class Rank:
 def evaluate(store: ResultStore, backend: Backend, *, verify: bool, rank: Rank, progress: Progress) -> None:
     """Find out which requests are answered right; of a problem that fails, all up to its first wrong one.
 
-    Args:
-        store: what there is to do and what is known already; filled.
-        backend: the model.
-        verify: prove answers by forward passes, and decode only where a problem first fails; else decode every one.
-        rank: this process.
-        progress: called after every batch.
+    ``verify`` proves answers by forward passes, and decodes only where a problem first fails; else all are decoded.
     """
     unanswered = f"SELECT id, 0 AS given FROM own WHERE correct IS NULL AND {rank.own('id')}"
     for adapter in store.adapters:

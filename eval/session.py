@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from ..pipelines.folder import Folder
 from ..pipelines.hub_source import Say
 from .aggregate import write_tables
 from .calls import Backend
-from .jobs import Jobs, check_rows, choose
+from .jobs import TaskModes, check_rows, task_modes
 from .limit import RULE, choose_expressions
 from .problems import needed, read_problems
 from .results import ResultStore, file_name
@@ -51,7 +50,8 @@ class Session:
         folder: the dataset.
         data: its name in the tables.
         checkpoint: base model and adapters; None for the oracle.
-        jobs: tasks and modes.
+        pairs: tasks and modes.
+        notes: lines that say what is left out, and why.
         identity: what the results depend on.
         tables: where results go.
     """
@@ -60,7 +60,8 @@ class Session:
     folder: Folder
     data: str
     checkpoint: Checkpoint | None
-    jobs: Jobs
+    pairs: TaskModes
+    notes: list[str]
     identity: dict[str, Any]
     tables: RunTables
 
@@ -80,46 +81,36 @@ def prepare(settings: EvalSettings, say: Say = lambda line: None) -> Session:
     Raises:
         UserError: something is missing, damaged or does not fit; the message says what to do.
     """
-    from .checkpoint import find_adapters
+    from .checkpoint import Adapter, find_adapters
 
     folder, data = problem_folder(settings, say)
-    manifest = folder.manifest()
-    checkpoint = None
+    checkpoint, adapters = None, dict[str, Adapter]()
     if settings.backend != "oracle":
-        named = settings.adapters
+        named, weights = settings.adapters, settings.backend != "openai"
         root = None if named is None else checkpoint_folder(named, say, base_named=settings.base_model is not None)
         checkpoint = find_adapters(
-            root,
-            settings.base,
-            weights=settings.backend != "openai",
-            task=settings.task,
-            mode=settings.mode,
-            say=say,
+            root, settings.base, weights=weights, task=settings.task, mode=settings.mode, say=say
         )
-    available = None if checkpoint is None or settings.alone else checkpoint.adapters
-    jobs = choose(settings, manifest, available, needed)
-    none = settings.baseline or settings.alone
-    used = sorted({name for task, mode in jobs.pairs for name in needed(task, mode)} if not none else [])
+        adapters = dict(checkpoint.adapters)
+    any_adapter = checkpoint is None or settings.alone
+    pairs, notes = task_modes(settings, folder.manifest(), None if any_adapter else adapters, needed)
+    used = set() if any_adapter or settings.baseline else {name for pair in pairs for name in needed(*pair)}
     identity = {
         "version": VERSION,
-        "rows": check_rows(folder, jobs.pairs, settings.split, settings.limit is not None),
-        "jobs": [list(pair) for pair in jobs.pairs],
+        "rows": check_rows(folder, pairs, settings.split, settings.limit is not None),
+        "jobs": [list(pair) for pair in pairs],
         "base": None if checkpoint is None else checkpoint.base_sha256 or str(checkpoint.base),
-        "adapters": {} if checkpoint is None else {name: checkpoint.adapters[name].sha256 for name in used},
+        "adapters": {name: adapters[name].sha256 for name in sorted(used)},
         **{name: getattr(settings, name) for name in IDENTIFYING},
         "limit": settings.limit and [settings.limit, RULE],
         **(_numbers(settings) if settings.backend == "transformers" else {}),
     }
     tables = RunTables(results_folder(settings.out), run_id(json.dumps(identity, sort_keys=True)))
-    return Session(settings, folder, data, checkpoint, jobs, identity, tables)
+    return Session(settings, folder, data, checkpoint, pairs, notes, identity, tables)
 
 
 def _numbers(settings: EvalSettings) -> dict[str, str]:
-    """Return what kind of device computes, in which number format: verdicts may depend on it.
-
-    Raises:
-        UserError: torch is not installed, or the device is not there.
-    """
+    """Return what kind of device computes, in which number format: verdicts may depend on it."""
     try:
         from .backends.device import find_device, find_dtype
     except ImportError as error:
@@ -154,17 +145,16 @@ def opened(session: Session, rank: Rank) -> Iterator[ResultStore | None]:
 
 
 def plan(session: Session, store: ResultStore, rank: Rank) -> None:
-    """Find out what there is to do, unless that is known; take what several processes knew when they were stopped.
-
-    Raises:
-        UserError: the rows are not what their machines give, or are gone.
-    """
+    """Find out what there is to do, unless that is known; take what several processes knew when they were stopped."""
     if rank.rank:
         return
     settings, folder = session.settings, session.folder
     if not store.planned:
-        problems = (read_problems(folder, *pair, settings.split, settings.limit) for pair in session.jobs.pairs)
-        store.plan(chain.from_iterable(problems))
+        store.plan(
+            problems
+            for pair in session.pairs
+            for problems in read_problems(folder, *pair, settings.split, settings.limit)
+        )
         check_unchanged(session, store)
     for path in sorted(session.work.glob(file_name(1).replace("1", "*"))):
         with suppress(UserError):  # damaged: what only this process knew is asked again
@@ -176,14 +166,10 @@ def plan(session: Session, store: ResultStore, rank: Rank) -> None:
 
 
 def check_unchanged(session: Session, store: ResultStore) -> None:
-    """Look whether the rows are still those that the run is named after.
-
-    Raises:
-        UserError: they are not, or are gone; nothing stays of problems that may be made of others.
-    """
+    """Refuse rows that are no longer those that the run is named after; nothing stays of its problems then."""
     settings = session.settings
     try:
-        check_rows(session.folder, session.jobs.pairs, settings.split, settings.limit is not None)
+        check_rows(session.folder, session.pairs, settings.split, settings.limit is not None)
     except UserError:
         store.remove()
         raise
@@ -191,11 +177,11 @@ def check_unchanged(session: Session, store: ResultStore) -> None:
 
 def limit_notes(session: Session) -> list[str]:
     """Return a line for each task that has fewer expressions than the limit asks for, or other ones in a mode."""
-    limit, tasks = session.settings.limit, sorted({task for task, _ in session.jobs.pairs})
+    limit, tasks = session.settings.limit, sorted({task for task, _ in session.pairs})
     if limit is None:
         return []
-    chosen = (choose_expressions(session.folder, task, session.settings.split, limit) for task in tasks)
-    return [one.note for one in chosen if one.note]
+    notes = (choose_expressions(session.folder, task, session.settings.split, limit).note for task in tasks)
+    return [note for note in notes if note]
 
 
 def name_again(session: Session) -> None:
@@ -208,12 +194,11 @@ def name_again(session: Session) -> None:
 def stopped_before(session: Session) -> list[str]:
     """Return the ids of stopped runs of other rules or another version's notes, which cannot be resumed."""
     results = session.tables.results
-    rows = [row for row in read_runs(results) if row["status"] != "finished"]
-    work = results / WORK
+    stopped = [row for row in read_runs(results) if row["status"] != "finished"]
     return [
         row["run_id"]
-        for row in rows
-        if row.get("rules") != VERSION or any((work / row["run_id"] / name).exists() for name in OLD)
+        for row in stopped
+        if row.get("rules") != VERSION or any((results / WORK / row["run_id"] / name).exists() for name in OLD)
     ]
 
 
@@ -222,28 +207,21 @@ def run(
 ) -> pa.Table | None:
     """Evaluate what is not known yet and write the tables; return class_accuracy (None in all but the first process).
 
-    Args:
-        session: what to evaluate.
-        store: its problems and requests, and what is known of them.
-        backend: the model.
-        rank: this process.
-        progress: called after every batch.
-        command: the command that makes the run again, for the table runs.
+    ``progress`` is called after every batch; ``command`` is the command that makes the run again, for the table runs.
     """
-    began, started = time.monotonic(), datetime.now(UTC)
-    earlier = session.tables.read_run() or {}
-    row = {**_provenance(session, store, backend, command), "started": started}
-    row["name"], before, noted = session.settings.name or earlier.get("name"), 0.0, began
+    tables, began = session.tables, time.monotonic()
+    earlier, before, noted = tables.read_run() or {}, 0.0, began
+    row = {**_provenance(session, store, backend, command), "started": datetime.now(UTC)}
+    row["name"] = session.settings.name or earlier.get("name")
     if store.resumed and earlier.get("status") == "unfinished":
         row["started"], before = earlier["started"], earlier["seconds"] or 0.0
     elif rank.rank == 0:  # perhaps of tables that were damaged
-        session.tables.remove()
+        tables.remove()
 
     def note() -> None:
         """Note the time spent, for who goes on after a kill."""
-        if not rank.rank:
-            seconds = before + time.monotonic() - began
-            session.tables.write_run({**row, "status": "unfinished", "seconds": seconds})
+        if rank.rank == 0:
+            tables.write_run({**row, "status": "unfinished", "seconds": before + time.monotonic() - began})
 
     def noting(store: ResultStore) -> None:
         nonlocal noted
@@ -253,7 +231,7 @@ def run(
             note()
 
     if rank.rank == 0:
-        session.tables.sweep()
+        tables.sweep()
     note()
     try:
         strategy = session.settings.strategy
@@ -272,21 +250,20 @@ def run(
     if rank.rank:
         return None
     check_unchanged(session, store)
-    calls, right, tokens = store.counts()
-    doubts = dict(zip(("near_ties", "merged_borders"), store.execute(DOUBTS).fetchone(), strict=True))
-    accuracy = write_tables(session.tables, store, session.folder)
+    (calls, _, tokens), (near_ties, merged) = store.counts(), store.execute(DOUBTS).fetchone()
+    accuracy = write_tables(tables, store, session.folder)
     seconds = before + time.monotonic() - began
-    row |= {"calls": calls, "tokens": tokens or None, "seconds": seconds, "calls_per_second": calls / seconds, **doubts}
+    row |= {"calls": calls, "tokens": tokens or None, "near_ties": near_ties, "merged_borders": merged}
+    row |= {"seconds": seconds, "calls_per_second": calls / seconds}
     row |= {"tokens_per_second": tokens / seconds if tokens else None}
-    session.tables.write_run({**row, "finished": datetime.now(UTC), "status": "finished"})
+    tables.write_run({**row, "finished": datetime.now(UTC), "status": "finished"})
     store.remove()
     return accuracy
 
 
 def _provenance(session: Session, store: ResultStore, backend: Backend, command: str) -> dict[str, Any]:
     settings, checkpoint = session.settings, session.checkpoint
-    manifest = session.folder.manifest()
-    dialects = sorted({manifest["tasks"][task]["settings"]["dialect"] for task, _ in session.jobs.pairs})
+    manifest, tasks = session.folder.manifest(), sorted({task for task, _ in session.pairs})
     return {
         "command": command,
         "base_model": None if checkpoint is None else str(checkpoint.base),
@@ -294,18 +271,14 @@ def _provenance(session: Session, store: ResultStore, backend: Backend, command:
         "adapters": session.identity["adapters"],
         "data": session.data,
         "data_identity": manifest["identity"],
-        "tasks": sorted({task for task, _ in session.jobs.pairs}),
-        "modes": sorted({mode for _, mode in session.jobs.pairs}),
+        "tasks": tasks,
+        "modes": sorted({mode for _, mode in session.pairs}),
         "splits": [settings.split],
-        "strategy": settings.strategy,
-        "template": settings.template,
-        "backend": settings.backend,
-        "baseline": settings.baseline,
-        "dialect": ", ".join(dialects),
+        "dialect": ", ".join(sorted({manifest["tasks"][task]["settings"]["dialect"] for task in tasks})),
         "max_problems": settings.limit,
         "rules": VERSION,
-        "joined": settings.joined,
         "near_tie_rule": settings.near_ties,
+        **{name: getattr(settings, name) for name in ("strategy", "template", "backend", "baseline", "joined")},
         "caef_data": __version__,
         "problems": store.num_problems,
         "calls": store.num_requests,

@@ -29,61 +29,59 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "dtype": DTYPES,
     "near_ties": ("alone", "count"),
 }
+LEAST = {"batch_tokens": 16, "limit": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalSettings:
     """Settings of an evaluation. Constructing them checks them.
 
-    Args:
-        adapters: the checkpoint folder, or the folder of one adapter, or its name on the Hub; None for a model alone
-            and the oracle.
-        model: folder or Hub name of a whole model, which is asked in place of every adapter.
-        base_model: folder or Hub name of the base model; None takes it from the adapters' configs.
-        data: the built dataset folder, or published raw files, that problems come from; or a name on the Hub.
-        task: tasks; none for every task whose adapters are there.
-        mode: modes; none for every mode whose adapters and rows are there.
-        split: the split of the problems.
-        strategy: verify, generate or rollout.
-        template: the text around each prompt, ``chat`` for the tokenizer's chat template; None for the bare prompt.
-        joined: adapters were trained on prompt and completion tokenised as one text.
-        near_ties: rows that the shape of a batch could decide: alone decodes them one by one, count only counts them.
-        batch_tokens: tokens of a batch, padding included; None for what suits the device.
-        dtype: of the weights: auto is bfloat16 on a GPU that has it, float32 otherwise.
-        device: auto, cpu, cuda, cuda:1 ...
-        backend: transformers, openai or oracle.
-        endpoint: URL of the server, for the openai backend.
-        limit: expressions a task, at most; the same ones in every mode and run.
-        baseline: evaluate the base model without adapters on raw questions.
-        out: the results folder.
-        name: what the run is called; the same run whatever its name.
-        as_json: print the accuracies as JSON; the same run, too.
-
     Raises:
         UserError: a value that these rules refuse.
     """
 
     adapters: str | None = None
+    """The checkpoint folder, or that of one adapter, or its name on the Hub; None for a model alone and the oracle."""
     model: str | None = None
+    """Folder or Hub name of a whole model, which is asked in place of every adapter."""
     base_model: str | None = None
+    """Folder or Hub name of the base model; None takes it from the adapters' configs."""
     data: str = "data"
+    """The built dataset folder, or published raw files, that problems come from; or a name on the Hub."""
     task: tuple[str, ...] = ()
+    """Tasks; none for every task whose adapters are there."""
     mode: tuple[str, ...] = ()
+    """Modes; none for every mode whose adapters and rows are there."""
     split: str = "test"
+    """The split of the problems."""
     strategy: str = "verify"
+    """How answers are judged: verify, generate or rollout."""
     template: str | None = None
+    """The text around each prompt, ``chat`` for the tokenizer's chat template; None for the bare prompt."""
     joined: bool = False
+    """Adapters were trained on prompt and completion tokenised as one text."""
     near_ties: str = "alone"
+    """Rows that the shape of a batch could decide: alone decodes them one by one, count only counts them."""
     batch_tokens: int | None = None
+    """Tokens of a batch, padding included; None for what suits the device."""
     dtype: str = "auto"
+    """Of the weights: auto is bfloat16 on a GPU that has it, float32 otherwise."""
     device: str = "auto"
+    """Device: auto, cpu, cuda, cuda:1 ..."""
     backend: str = "transformers"
+    """What answers: transformers, openai or oracle."""
     endpoint: str | None = None
+    """URL of the server, for the openai backend."""
     limit: int | None = None
+    """Expressions a task, at most; the same ones in every mode and run."""
     baseline: bool = False
+    """Evaluate the base model without adapters on raw questions."""
     out: str = "results"
+    """The results folder."""
     name: str | None = None
+    """What the run is called; the same run whatever its name."""
     as_json: bool = False
+    """Print the accuracies as JSON; the same run, too."""
 
     @property
     def base(self) -> str | None:
@@ -96,56 +94,38 @@ class EvalSettings:
         return self.adapters is None and not self.baseline and self.backend != "oracle"
 
     def __post_init__(self) -> None:
-        for name in ("task", "mode"):
+        for name, order in (("task", tuple(all_tasks())), ("mode", MODES)):
             given = getattr(self, name)
-            if not isinstance(given, str | list | tuple):
+            given = (given,) if isinstance(given, str) else given or ()
+            if not isinstance(given, list | tuple):
                 raise _refuse(name, given, "text, or a list of texts")
-            object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given or ()))
-        self._check_kinds()
-        for name, choices in {**CHOICES, "task": (*all_tasks(), "all")}.items():
-            value = getattr(self, name)
-            for one in value if isinstance(value, tuple) else (value,):
-                if one not in choices:
-                    raise _refuse(name, one, ", ".join(choices), did_you_mean(str(one)[:60], choices))
-        if "all" in self.task:
-            object.__setattr__(self, "task", ())
-        for name, order in (("task", all_tasks()), ("mode", MODES)):  # each once: the same work is the same run
-            given = getattr(self, name)
-            object.__setattr__(self, name, tuple(one for one in order if one in given))
+            for word in given:
+                _check_word(name, word, (*order, "all") if name == "task" else order)
+            # Each once, in one order: the same work is the same run.
+            chosen = () if "all" in given else tuple(word for word in order if word in given)
+            object.__setattr__(self, name, chosen)
+        for field in fields(self):
+            if field.name not in ("task", "mode"):
+                _check_value(field.name, getattr(self, field.name), field.default)
         self._check_together()
-
-    def _check_kinds(self) -> None:
-        kinds = {"batch_tokens": int, "limit": int, "baseline": bool, "joined": bool, "as_json": bool}
-        for name, kind in kinds.items():
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, kind) or isinstance(value, bool) != (kind is bool)):
-                raise _refuse(name, value, "true or false" if kind is bool else "a whole number")
-        for name in ("adapters", "model", "base_model", "data", "device", "endpoint", "out", "template", "name"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, str) or not value or "\0" in value):
-                raise _refuse(name, value, "text")
 
     def _check_together(self) -> None:
         if self.name is not None and (not NAME.fullmatch(self.name) or RUN_ID.fullmatch(self.name)):
             raise _refuse("name", self.name, "up to 60 letters, digits and . _ - +, the first one no sign; no run's id")
-        if self.batch_tokens is not None and not 16 <= self.batch_tokens <= 10**9:
-            raise _refuse("batch_tokens", self.batch_tokens, "16 to 1,000,000,000")
-        if self.limit is not None and self.limit < 1:
-            raise _refuse("limit", self.limit, "1 or more")
         if self.model is not None and (self.adapters is not None or self.base_model is not None):
             raise UserError(
                 "--model is asked in place of every adapter: it goes with neither --adapters nor --base-model",
                 next_step="leave out --model, or the others",
             )
-        if self.adapters is None and self.base is None and not self.baseline and self.backend != "oracle":
+        if self.baseline and self.base is None and self.adapters is None:
+            raise UserError("the baseline needs a base model", where="--base-model", allowed="a folder or a Hub name")
+        if self.alone and self.base is None:
             raise UserError(
                 "there are no adapters to evaluate",
                 where="--adapters",
                 allowed="a folder with executors/<task>/ and aligners/<task>/",
                 next_step="caef-data eval --adapters ckpt/ (or --model MODEL for a whole model, or --backend oracle)",
             )
-        if self.baseline and self.base is None and self.adapters is None:
-            raise UserError("the baseline needs a base model", where="--base-model", allowed="a folder or a Hub name")
         if self.baseline and self.mode:
             raise UserError(
                 "a baseline is asked raw questions: it has no mode",
@@ -161,6 +141,26 @@ class EvalSettings:
             base_url(self.endpoint)
         if self.template is not None:
             check_template(self.template)
+
+
+def _check_value(name: str, value: object, default: object) -> None:
+    if name in CHOICES:
+        _check_word(name, value, CHOICES[name])
+    elif isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise _refuse(name, value, "true or false")
+    elif value is None and default is None:
+        return
+    elif name in LEAST:
+        if type(value) is not int or not LEAST[name] <= value < 2**63:
+            raise _refuse(name, value, f"a whole number, {LEAST[name]} or more")
+    elif not isinstance(value, str) or not value or "\0" in value:
+        raise _refuse(name, value, "text")
+
+
+def _check_word(name: str, word: object, choices: tuple[str, ...]) -> None:
+    if word not in choices:
+        raise _refuse(name, word, ", ".join(choices), did_you_mean(str(word)[:60], choices))
 
 
 def _refuse(name: str, value: object, allowed: str, hint: str = "") -> UserError:

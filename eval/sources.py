@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,8 @@ def checkpoint_folder(text: str, say: Say, *, base_named: bool = False) -> Path:
     """
     place = local_or_hub(text, "model", "--adapters", say)
     if isinstance(place, Path):
-        root = _only(roots(_configs_below(place)), text)
+        holds = any((place / kind).is_dir() for kind in KINDS)  # else it is looked through
+        root = "" if holds else _only(roots(_below(place, CONFIG)), text)
         if root:
             say(f"the adapters are those in {printable_path(place / root)}")
         return place / (root or "")
@@ -98,9 +99,7 @@ def _only(found: list[str], where: str) -> str | None:
         UserError: there are several.
     """
     if len(found) > 1:
-        listed = ", ".join(printable_path(one) for one in found[:5]) + (
-            f" and {len(found) - 5} more" if len(found) > 5 else ""
-        )
+        listed = ", ".join(map(printable_path, found[:5])) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
         raise UserError(
             f"{len(found)} checkpoints are in here: {listed}",
             where=printable_path(where),
@@ -109,16 +108,11 @@ def _only(found: list[str], where: str) -> str | None:
     return found[0] if found else None
 
 
-def _configs_below(folder: Path) -> Iterator[str]:
-    """Yield the paths of adapters' configurations below a folder; it is looked through unless it holds them itself."""
-    for kind in KINDS:
-        if (folder / kind).is_dir():
-            yield f"{kind}/task/{CONFIG}"
-            return
+def _below(folder: Path, ending: str) -> Iterator[str]:
+    """Yield the paths of files below a folder whose names end so; hidden folders are not looked into."""
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if CONFIG in names:
-            yield Path(place, CONFIG).relative_to(folder).as_posix()
+        yield from (Path(place, name).relative_to(folder).as_posix() for name in names if name.endswith(ending))
 
 
 def problem_folder(settings: EvalSettings, say: Say) -> tuple[Folder, str]:
@@ -136,7 +130,8 @@ def problem_folder(settings: EvalSettings, say: Say) -> tuple[Folder, str]:
         files = look_up(place, say)
         if MANIFEST in files.sizes:
             configs = {f"{task}-{view}" for task in settings.task or tasks() for view in VIEWS.values()}
-            return HeldFolder(download(files, _Needed(configs, settings.split), say)), str(files.place)
+            wanted = partial(_is_needed, configs=configs, split=settings.split)
+            return HeldFolder(download(files, wanted, say)), str(files.place)
         raw = raw_files(files.sizes, settings.split, str(place))
         if raw:
             return PublishedFolder(download(files, raw.__contains__, say), raw, say), str(files.place)
@@ -148,7 +143,7 @@ def problem_folder(settings: EvalSettings, say: Say) -> tuple[Folder, str]:
             )
         if folder.manifest():
             return HeldFolder(folder.path), settings.data
-        raw = raw_files(_raw_below(folder.path), settings.split, settings.data)
+        raw = raw_files(_below(folder.path, ".jsonl"), settings.split, settings.data)
         if raw:
             return PublishedFolder(folder.path, raw, say), settings.data
     raise UserError(
@@ -159,11 +154,7 @@ def problem_folder(settings: EvalSettings, say: Say) -> tuple[Folder, str]:
 
 
 class HeldFolder(Folder):
-    """A dataset whose manifest is read once: whoever builds there meanwhile does not change what is evaluated.
-
-    Args:
-        path: the folder.
-    """
+    """A dataset whose manifest is read once: whoever builds there meanwhile does not change what is evaluated."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -173,20 +164,8 @@ class HeldFolder(Folder):
         return self._manifest
 
 
-@dataclass(frozen=True)
-class _Needed:
-    """Tells which files of a built dataset are needed: the manifest, and one split's shards of some configs."""
-
-    configs: Collection[str]
-    split: str
-
-    def __call__(self, path: str) -> bool:
-        config, _, name = path.partition("/")
-        shard = is_parquet(path) and config in self.configs and name.startswith(f"{self.split}-")
-        return shard or path in (MANIFEST, CARD)
-
-
-def _raw_below(folder: Path) -> Iterator[str]:
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(place, name).relative_to(folder).as_posix() for name in names if name.endswith(".jsonl"))
+def _is_needed(path: str, configs: Collection[str], split: str) -> bool:
+    """Tell whether a file of a built dataset is needed: the manifest, and one split's shards of some configs."""
+    config, _, name = path.partition("/")
+    shard = is_parquet(path) and config in configs and name.startswith(f"{split}-")
+    return shard or path in (MANIFEST, CARD)

@@ -53,7 +53,7 @@ def test_a_whole_model_is_asked_in_every_mode(data: Path, tmp_path: Path, merged
     named = evaluated(data, tmp_path / "c", base_model=str(merged))
     assert named == model  # the same run: another way to say it
     baseline = prepare(EvalSettings(data=str(data), out=str(tmp_path), task=("add",), model=str(merged), baseline=True))
-    assert [mode for _, mode in baseline.jobs.pairs] == ["raw"]
+    assert [mode for _, mode in baseline.pairs] == ["raw"]
 
 
 def test_one_adapter_is_evaluated_for_its_task(data: Path, tmp_path: Path) -> None:
