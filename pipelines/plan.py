@@ -228,9 +228,9 @@ class _SplitExpressions:
 
     def of(self, view: str) -> ExpressionSet:
         """Return the expressions of a view."""
-        if self.halting is None:
-            return self.short if view in RUN_VIEWS else self.classes
-        return self.halting if view in RUN_VIEWS else self.classes if view == "one_step" else self.with_halting
+        if view in RUN_VIEWS:
+            return self.halting if self.wanted_halting else self.short
+        return self.with_halting if self.wanted_halting and view != "one_step" else self.classes
 
     @cached_property
     def wanted(self) -> Wanted:
@@ -238,15 +238,19 @@ class _SplitExpressions:
         return class_cells(self.settings, self.split)
 
     @cached_property
+    def wanted_halting(self) -> Wanted:
+        """The cells of the extra expressions that halt soon, of a task whose other runs are long."""
+        return short_run_cells(self.settings, self.split) if self.split != "stress" else []
+
+    @cached_property
     def classes(self) -> ExpressionSet:
         """Those of the classes."""
         return self._resolved(self.wanted)
 
     @cached_property
-    def halting(self) -> ExpressionSet | None:
-        """The extra expressions that halt soon, of a task whose other runs are long."""
-        wanted = short_run_cells(self.settings, self.split) if self.split != "stress" else []
-        return self._resolved(wanted) if wanted else None
+    def halting(self) -> ExpressionSet:
+        """The extra expressions that halt soon."""
+        return self._resolved(self.wanted_halting)
 
     @cached_property
     def short(self) -> ExpressionSet:
@@ -264,7 +268,7 @@ class _SplitExpressions:
     @cached_property
     def with_halting(self) -> ExpressionSet:
         """Those of the classes, and the halting ones that these do not hold already."""
-        (classes, _), (halting, _) = (*self.classes.parts, *(self.halting or self.classes).parts)
+        (classes, _), (halting, _) = (*self.classes.parts, *self.halting.parts)
         if halting.num_expressions > MOST_LISTED:
             raise too_many(self.settings, self.split, halting.num_expressions)
         pairs, hashes = self._looked_at(halting, np.arange(halting.num_expressions))

@@ -10,6 +10,7 @@ from caef_data.pipelines import plan, terminal
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.plan import Plan, make_plan
 from caef_data.pipelines.sampling import classes, enumerate_small
+from caef_data.pipelines.sampling.classes import ClassSampler
 from caef_data.tests.commands import call
 
 
@@ -35,6 +36,19 @@ def test_what_no_plan_can_list_is_refused_before_it_is_looked_at(
     with pytest.raises(UserError, match="the plan would list up to [0-9,]+ expressions") as error:
         make_plan(from_flags(tasks, **settings))
     assert error.value.where == option
+
+
+@pytest.mark.parametrize(("view", "lists"), [("one_step", 1), ("full", 1), ("raw", 2)])
+def test_a_plan_lists_what_its_views_need(view: str, lists: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolved: list[object] = []
+
+    def resolve(*given: object) -> ClassSampler:
+        resolved.append(given)
+        return enumerate_small.resolve(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(plan, "resolve", resolve)
+    make_plan(from_flags(["mul"], max=3, num=2, splits=["train"], views=[view]))
+    assert len(resolved) == lists
 
 
 def drawn(found: Plan) -> list[object]:
