@@ -14,7 +14,7 @@ from ..pipelines.folder import Folder
 from ..pipelines.verify_rows import Known, check_rows, known_tasks
 from ..schemas import row_schema
 from ..tm import machine
-from ..tm.check.closed_composers import problem
+from ..tm.check.entries import problem
 from ..tm.columns import Number, Operands
 from ..tm.machine import Dialect, Rows
 from ..tm.render import int_array, string_array
@@ -84,7 +84,7 @@ def wrong_row(task: str, view: str, dialect: Dialect, rows: pa.RecordBatch, know
             return f"{quoted(a)} and {quoted(b)} have other lengths than {len_a} and {len_b}"
     if view == "full" or (view == "one_step" and _steps_as_rendered(task, dialect, rows)):
         return None
-    findings = check_rows(task, view, dialect, rows.to_pydict(), known, common=False)
+    findings, _ = check_rows(task, view, dialect, rows.to_pydict(), known)
     return findings[0][1] if findings else None
 
 

@@ -159,8 +159,7 @@ def print_plan(declaration: Declaration, workers: int | None, as_json: bool) -> 
 def verify_with_progress(directory: str, fraction: float, workers: int | None, as_json: bool) -> bool:
     """Verify a folder, print the report, and tell whether all is well. What a URL holds is copied to this machine."""
     from .hub_source import dataset_here
-    from .verify import verify
-    from .verify_report import print_report
+    from .verify import print_report, verify
 
     log = open_console(stderr=True)
     folder = dataset_here(directory, log.print, shards=lambda path: True)

@@ -1,7 +1,8 @@
 """The trace of one expression: tapes, heads and commands in words for people, JSON for programs."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,100 +13,20 @@ from ..errors import UserError, quoted, shell_quoted
 from ..tm import Dialect, Machine, align_in, align_out, known_dialect, machine, operands, transitions
 from ..tm.basic import BasicMachine
 from ..tm.composer import Composer
-from ..tm.expression import EXAMPLE, OPERAND_RULE, parse_expression, parse_operand, signs
-from ..tm.interpreter import execute, tape_text, units_first
+from ..tm.expression import OPERAND_RULE, parse_expression, parse_operand, signs
+from ..tm.interpreter import Configuration, execute, tape_text, units_first
 from ..tm.machine import HALT
-from .trace_view import Part, basic_parts, brief, command_words, composer_parts, goto, place, state_rows
 
-MAX_ENTRIES = 400
-"""Longer traces are cut in the middle when they are shown to people."""
-EDGE = 8
-"""Entries shown at each end of a cut trace: two rounds of the loop of mul and div and a bit."""
-MIN_WIDTH = 60
-"""Narrower terminals get lines of this width."""
+MAX_ENTRIES = 400  # longer traces are cut in the middle when they are shown to people
+EDGE = 8  # entries shown at each end of a cut trace: two rounds of the loop of mul and div and a bit
+MIN_WIDTH = 60  # narrower terminals get lines of this width
 
 _STYLES = {"state": "bold cyan", "command": "green", "call": "magenta", "answer": "bold green"}
+Problem = tuple[str, str, str | None]  # task, a, b
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One machine at work on one expression that it takes (b is 0 where it has one operand)."""
-
-    machine: Machine
-    a: int
-    b: int
-    dialect: Dialect
-
-    @property
-    def num_steps(self) -> int:
-        """The number of transitions."""
-        return self.machine.num_steps(self.a, self.b)
-
-    def entries(self, start: int, stop: int, total: int) -> Iterator["Entry"]:
-        """Yield entries start..stop-1 of a run of ``total`` transitions."""
-        machine, a, b = self.machine, self.a, self.b
-        if isinstance(machine, BasicMachine):
-            now, _ = machine.walk(a, b, start)
-            for index in range(start, stop):
-                command = machine.line(now)
-                yield Entry(now.state, basic_parts(machine, now), command_words(command))
-                now = execute(now, command) if index < total else now
-        for index in range(start, stop):
-            if isinstance(machine, Composer):
-                yield self.composed(machine, index, total)
-            elif not isinstance(machine, BasicMachine):
-                step = machine.transition(a, b, min(index, total - 1), self.dialect)
-                state, text = (step.next_state, step.completion) if index == total else (step.state, step.prompt)
-                yield Entry(state, text, "")
-
-    def composed(self, composer: Composer, index: int, total: int) -> "Entry":
-        """Return an entry of a composer."""
-        a, b = self.a, self.b
-        turn, state, call = place(composer, a, b, index, total)
-        values = {"a": a, "b": b, **(composer.registers(a, b, turn, state) if index else {})}
-        parts = composer_parts(composer, values, state)
-        if call is None:
-            begin = composer.begin.format(a=tape_text(units_first(a)), b=tape_text(units_first(b)))
-            return Entry(state, parts, command_words(begin if index == 0 else HALT))
-        x, y, *_ = *composer.operands(a, b, turn, call), 0
-        quoted = composer.transition(a, b, index, self.dialect).prompt.split("\n", 2)[2]
-        return Entry(state, parts, "", Run(machine(call.task), x, y, self.dialect), goto(call.then), quoted)
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """An entry of a machine."""
-
-    state: str
-    parts: list[Part] | str
-    """Tapes and registers; the text itself of a machine that has none."""
-    command: str
-    """In words; empty where a machine is called."""
-    called: Run | None = None
-    then: str = ""
-    """In words, where the machine that calls goes on."""
-    quoted: str = ""
-    """The entry with which the called machine halted, as this entry's prompt has it."""
-
-
-def parse_problem(words: Sequence[str], task: str | None = None) -> tuple[str, str, str | None]:
-    """Return (task, a, b) of what stands on a command line: one expression, or a task and its operands.
-
-    Args:
-        words: ``["47819-12345="]`` without a task; ``["45321"]`` or ``["99", "7"]`` with one.
-        task: a task's name; b is None where it has one operand.
-
-    Raises:
-        UserError: the wrong number of words, an unknown task, or what is no expression or operand.
-    """
-    if task is None:
-        if len(words) != 1:
-            raise UserError(
-                f"one expression is needed, {len(words)} words were given",
-                allowed="an expression in quotes, or --task and its operands",
-                next_step=f"{EXAMPLE}, or caef-data show --task left_mask 45321",
-            )
-        return parse_expression(words[0])
+def _with_task(words: Sequence[str], task: str) -> Problem:
+    """Return the expression of a task and its operands, ``["99", "7"]``; b is None where it has one."""
     kind = machine(task)
     names = "a" if kind.unary else "ab"
     if len(words) != len(names):
@@ -114,46 +35,12 @@ def parse_problem(words: Sequence[str], task: str | None = None) -> tuple[str, s
             allowed=OPERAND_RULE,
             next_step=f"caef-data show --task {task} {' '.join(kind.example[: len(names)])}",
         )
-    found = [parse_operand(word, name) for word, name in zip(words, names, strict=True)]
-    return task, found[0], found[1] if len(found) > 1 else None
+    a, *rest = (parse_operand(word, name) for word, name in zip(words, names, strict=True))
+    return task, a, rest[0] if rest else None
 
 
-def _run(task: str, a: str, b: str | None, dialect: str) -> Run:
-    return Run(*operands(task, a, b), known_dialect(dialect))
-
-
-def show(  # noqa: PLR0913
-    problems: Sequence[tuple[str, str, str | None]],
-    console: Console,
-    *,
-    dialect: str,
-    nested: bool = False,
-    max_steps: int = 10_000,
-    as_json: bool = False,
-) -> None:
-    """Print the traces of expressions, (task, a, b) each: for people, or one line of JSON each.
-
-    Raises:
-        UserError: a task does not take its operands, or a trace is too long for JSON.
-    """
-    for problem in problems:
-        _run(*problem, dialect)
-    for index, (task, a, b) in enumerate(problems):
-        if as_json:
-            print(json.dumps(show_json(task, a, b, dialect, max_steps)))
-            continue
-        if index:
-            console.print()
-        print_trace(console, task, a, b, dialect=dialect, nested=nested)
-
-
-def problems_of(words: Sequence[str], task: str | None, lines: Iterable[str]) -> list[tuple[str, str, str | None]]:
-    """Return the expressions, (task, a, b) each, that a command line names, ``-`` for the lines of standard input.
-
-    Args:
-        words: expressions; the operands of one where ``task`` is given.
-        task: the task of bare operands.
-        lines: what is read in place of ``-``: an expression, or operands, a line. Empty lines count for nothing.
+def problems_of(words: Sequence[str], task: str | None, lines: Iterable[str]) -> list[Problem]:
+    """Return the expressions that words name, or the operands of ``task``; ``-`` stands for lines that are not empty.
 
     Raises:
         UserError: a word is no expression, or there is none.
@@ -167,16 +54,39 @@ def problems_of(words: Sequence[str], task: str | None, lines: Iterable[str]) ->
             where=quoted(" ".join(words)),
             next_step=f"caef-data show {shell_quoted(''.join(words)[:100])}",
         )
-    if words and list(words) != ["-"]:
-        return [parse_problem(words, task)] if task else [parse_problem([word]) for word in words]
-    found = [parse_problem(line.split() if task else [line.strip()], task) for line in lines if words and line.strip()]
-    if not found:
+    given = words if list(words) != ["-"] else [line.strip() for line in lines if line.strip()]
+    if task is None:
+        problems = [parse_expression(text) for text in given]
+    elif given is words:
+        problems = [_with_task(words, task)] if words else []
+    else:
+        problems = [_with_task(line.split(), task) for line in given]
+    if not problems:
         raise UserError(
             "there is no expression to show",
             allowed="expressions, as words or as lines of standard input",
             next_step='caef-data show "47819-12345="',
         )
-    return found
+    return problems
+
+
+def show(  # noqa: PLR0913
+    problems: Sequence[Problem], console: Console, *, dialect: str, nested: bool, max_steps: int, as_json: bool
+) -> None:
+    """Print the traces of expressions: for people, or one line of JSON each.
+
+    Raises:
+        UserError: a task does not take its operands, or a trace is too long for JSON.
+    """
+    for problem in problems:
+        Run.of(*problem, dialect)
+    for index, problem in enumerate(problems):
+        if as_json:
+            print(json.dumps(show_json(*problem, dialect, max_steps)))
+        else:
+            if index:
+                console.print()
+            print_trace(console, *problem, dialect=dialect, nested=nested)
 
 
 def show_json(
@@ -187,21 +97,193 @@ def show_json(
     Raises:
         UserError: these operands are not the task's, or there are more than ``max_steps`` transitions.
     """
-    total = _run(task, a, b, dialect).num_steps
-    if total > max_steps:
+    run = Run.of(task, a, b, dialect)
+    if run.num_steps > max_steps:
         raise UserError(
-            f"the trace has {brief(f'{total:,}')} transitions, which is more than {max_steps:,}",
+            f"the trace has {brief(f'{run.num_steps:,}')} transitions, which is more than {max_steps:,}",
             where=f"task {task}, operands {brief(a)}, {brief(b or '-')}",
             allowed="--json gives whole traces of up to --max-steps transitions",
             next_step="leave --json out to see the first and the last entries, or raise --max-steps",
         )
     steps = [[step.prompt, step.completion] for step in transitions(task, a, b, dialect=dialect)]
-    sign = machine(task).sign
-    entry_in = entry_out = None
-    if sign is not None:
-        entry_in = [f"{a}{sign}{b}=", align_in(f"{a}{sign}{b}=")]
-        entry_out = list(align_out(task, a, b or ""))
-    return {"task": task, "a": a, "b": b, "steps": steps, "aligner_in": entry_in, "aligner_out": entry_out}
+    question = f"{a}{run.machine.sign}{b}=" if run.machine.sign is not None else None
+    aligner_in = [question, align_in(question)] if question else None
+    aligner_out = list(align_out(task, a, b or "")) if question else None
+    return {"task": task, "a": a, "b": b, "steps": steps, "aligner_in": aligner_in, "aligner_out": aligner_out}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A tape or a register."""
+
+    label: str  # its name in words, ``tape 1``
+    value: str  # its digits, units first, or True / False; empty where nothing is written
+    head: int | None = None  # how many digits stand to its left; -1 in front of the operand, None for a register
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry of a machine."""
+
+    state: str
+    parts: list[Part] | str  # tapes and registers; the text itself of a machine that has none
+    command: str  # in words; empty where a machine is called
+    called: "Run | None" = None
+    then: str = ""  # in words, where the machine that calls goes on
+    quoted: str = ""  # the entry with which the called machine halted, as this entry's prompt has it
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One machine at work on one expression that it takes (b is 0 where it has one operand)."""
+
+    machine: Machine
+    a: int
+    b: int
+    dialect: Dialect
+
+    @classmethod
+    def of(cls, task: str, a: str, b: str | None, dialect: str) -> "Run":
+        """Return the run of checked decimal texts; raises UserError where the task does not take them."""
+        return cls(*operands(task, a, b), known_dialect(dialect))
+
+    @property
+    def num_steps(self) -> int:
+        return self.machine.num_steps(self.a, self.b)
+
+    def entries(self, start: int, stop: int, total: int) -> Iterator[Entry]:
+        """Yield entries start..stop-1 of a run of ``total`` transitions."""
+        machine, a, b = self.machine, self.a, self.b
+        if isinstance(machine, BasicMachine):
+            now, _ = machine.walk(a, b, start)
+            for index in range(start, stop):
+                command = machine.line(now)
+                yield Entry(now.state, _basic_parts(machine, now), command_words(command))
+                now = execute(now, command) if index < total else now
+            return
+        for index in range(start, stop):
+            if isinstance(machine, Composer):
+                yield self._composed(machine, index, total)
+            else:
+                step = machine.transition(a, b, min(index, total - 1), self.dialect)
+                state, text = (step.next_state, step.completion) if index == total else (step.state, step.prompt)
+                yield Entry(state, text, "")
+
+    def _composed(self, composer: Composer, index: int, total: int) -> Entry:
+        a, b, calls = self.a, self.b, composer.calls
+        turn, place = divmod(index - 1, len(calls))
+        call = calls[place] if 0 < index < total else None
+        state = "q0" if index == 0 else calls[place].state if call else "qH"
+        turn = turn + 1 if call else composer.turns(a, b)
+        values: Mapping[str, int] = {"a": a, "b": b, **(composer.registers(a, b, turn, state) if index else {})}
+        names = composer.template(calls[0].state if index == 0 else state).names  # at first registers are empty
+        digits = {name: units_first(values[name]) if name in values else "" for name in names}
+        parts = [Part(_label(name, state), value) for name, value in digits.items()]
+        if call is None:
+            begin = composer.begin.format(a=tape_text(units_first(a)), b=tape_text(units_first(b)))
+            return Entry(state, parts, command_words(begin if index == 0 else HALT))
+        x, y, *_ = *composer.operands(a, b, turn, call), 0
+        quoted = composer.transition(a, b, index, self.dialect).prompt.split("\n", 2)[2]
+        return Entry(state, parts, "", Run(machine(call.task), x, y, self.dialect), _goto(call.then), quoted)
+
+
+def _basic_parts(machine: BasicMachine, now: Configuration) -> list[Part]:
+    """Return the tapes and registers of a basic machine in a configuration; at first registers are empty."""
+    heads = enumerate(zip(now.tapes, now.heads, strict=True), 1)
+    parts = [Part("tape" if len(now.tapes) == 1 else f"tape {n}", tape, head) for n, (tape, head) in heads]
+    states = [state for state in machine.states if state != "qH"] if now.state == "q0" else [now.state]
+    names = dict.fromkeys(name for state in states for name in machine.template(state).names)
+    values = {"carry": now.carry, "out": now.output or machine.empty.get(now.state, "").strip("|"), "flag": now.flag}
+    return parts + [Part(_label(name, now.state), values[name]) for name in names if name in values]
+
+
+def _label(name: str, state: str) -> str:
+    result = "result" if state == "qH" else "output"
+    return {"a": "tape 1", "b": "tape 2", "out": result, "flag": result}.get(name, name)
+
+
+_ACTION = re.compile(r"\[([A-Z]+)(\d*)\] ?(.*)")
+
+
+def command_words(line: str) -> str:
+    """Return a command line in words; what has no words is left as it stands."""
+    if not line.startswith("CMD"):
+        return "halted"
+    *actions, target = line.partition(" ")[2].split(", ")
+    words = "; ".join([*map(_action, actions), _goto(target)])
+    return words.replace("head 1 right; head 2 right", "both heads right")
+
+
+def _action(action: str) -> str:
+    match = _ACTION.fullmatch(action)
+    if match is None:
+        return action
+    name, number, value = match.groups()
+    thing = {"HEAD": "head", "C": "carry"}.get(name, name.lower()) + (f" {number}" if number else "")
+    if value in ("RIGHT", "LEFT"):
+        return f"{thing} {value.lower()}"
+    if not value:
+        return f"close {thing}"
+    return f"{thing} := {brief(value.replace('|', '')[::-1]) if value.startswith('|') else value}"
+
+
+def _goto(state: str) -> str:
+    return "halt" if state == "qH" else f"go to {state}"
+
+
+def brief(number: str, longest: int = 24) -> str:
+    """Return a number, the middle of a long one left out."""
+    if len(number) <= longest:
+        return number
+    return f"{number[:8]}...{number[-8:]} ({sum(map(str.isdigit, number)):,} digits)"
+
+
+def tape(part: Part, room: int) -> Text:
+    """Return a tape of at most ``room`` columns: the digits around the head, which is marked by ``[ ]``."""
+    head, size = part.head or 0, len(part.value)
+    first, last, note = min(head, 0), max(head + 1, size), ""
+    before = after = ""
+    if 2 * (last - first) + 1 > room:
+        where = str(max(head, 0) + 1) if head < size else "end"
+        note = f"  {where:>{max(3, len(str(size)))}}/{size}"
+        cells = (room - len(note) - 9) // 2
+        start = min(max(head - cells // 2, first), last - cells)
+        before, after = "... " * (start > first), " ..." * (start + cells < last)
+        first, last = start, start + cells
+    text = Text(before, "dim" if note else "")
+    for at in range(first, last + 1):
+        text.append("[" if at == head else "]" if at == head + 1 else " ", "bold yellow")
+        if at < last:
+            digit = part.value[at] if 0 <= at < size else " "
+            text.append(digit, "bold reverse" if at == head else "dim" if at < head else "")
+    return text.append(after + note, "dim")
+
+
+def _register(part: Part, room: int) -> Text:
+    """Return a register of at most ``room`` columns: its digits, the middle of many left out."""
+    value = part.value or "-"
+    if not value.isdigit() or 2 * len(value) - 1 <= room:
+        return Text(" ".join(value) if value.isdigit() else value)
+    note = f" ({len(value):,} digits)"
+    cells = (room - len(note) - 5) // 4
+    return Text(f"{' '.join(value[:cells])} ... {' '.join(value[-cells:])}{note}")
+
+
+def _state_rows(parts: list[Part], moving: bool, width: int) -> list[Text]:
+    """Return the rows that show a state: one for each tape whose head moves, the other parts side by side."""
+    rows: list[Text] = []
+    beside = False
+    for part in parts:
+        name, is_tape = Text(f"{part.label:<8} ", "dim"), moving and part.head is not None
+        if beside and not is_tape:
+            joined = Text.assemble(rows[-1], ("   " + part.label + " ", "dim"), _register(part, width))
+            if len(joined) <= width:
+                rows[-1] = joined
+                continue
+        gap = " " if moving and not is_tape else ""  # a tape begins with a separator, its digits stand one further
+        rows.append(Text.assemble(name, gap, (tape if is_tape else _register)(part, width - 9 - len(gap))))
+        beside = not is_tape
+    return rows
 
 
 def print_trace(  # noqa: PLR0913
@@ -214,30 +296,20 @@ def print_trace(  # noqa: PLR0913
     nested: bool = False,
     max_entries: int = MAX_ENTRIES,
 ) -> None:
-    """Print a trace for people, in the width of the console: aligner, entries, aligner, answer.
-
-    Args:
-        console: where to print; without colours everything can still be told apart.
-        task: the machine.
-        a: operand 1, checked decimal text.
-        b: operand 2, None for machines with one operand.
-        dialect: which text the composers' prompts hold.
-        nested: show the entries of called machines too, indented.
-        max_entries: cut a longer trace in the middle.
+    """Print a trace for people, no wider than the console, with ``max_entries`` entries at most (the middle is cut).
 
     Raises:
         UserError: the task does not take these operands.
     """
-    run, sign = _run(task, a, b, dialect), machine(task).sign
-    total = run.num_steps
+    run, sign = Run.of(task, a, b, dialect), machine(task).sign
     title = f"{a}{sign}{b}=" if sign is not None else f"{task}({a})" if b is None else f"{task}({a}, {b})"
     page = _Page(console, nested, max_entries)
     page.words(Text(title, "bold"))
-    page.words(Text(f"{run.machine.title}, {dialect} dialect, {total:,} transitions", "dim"))
+    page.words(Text(f"{run.machine.title}, {dialect} dialect, {run.num_steps:,} transitions", "dim"))
     page.words(Text("tapes hold the units first; [ ] is where a head reads", "dim"))
     if sign is not None:
         page.exact("aligner in", title, align_in(title))
-    page.run(run, total)
+    page.run(run, run.num_steps)
     if sign is not None:
         page.exact("aligner out", *align_out(task, a, b or ""))
     page.line(Text())
@@ -270,17 +342,15 @@ class _Page:
         self.line(Text())
         room = self.width - 13
         for name, text in ((label, before), ("->", after)):
-            for block in text.rstrip("\n").split("\n"):
-                for at in range(0, len(block), room):
-                    self.line(Text.assemble((f"{name:>11}  ", "dim"), block[at : at + room]))
-                    name = ""
+            blocks = text.rstrip("\n").split("\n")
+            for piece in (block[at : at + room] for block in blocks for at in range(0, len(block), room)):
+                self.line(Text.assemble((f"{name:>11}  ", "dim"), piece))
+                name = ""
 
     def run(self, run: Run, total: int, indent: int = 0) -> None:
         """Print the entries 0..total of a machine, the middle of a long run left out."""
-        ranges = [(0, total + 1)]
-        if total + 1 > max(self.max_entries, 2 * EDGE):
-            ranges = [(0, EDGE), (total + 1 - EDGE, total + 1)]
-        for start, stop in ranges:
+        cut = total + 1 > max(self.max_entries, 2 * EDGE)
+        for start, stop in [(0, EDGE), (total + 1 - EDGE, total + 1)] if cut else [(0, total + 1)]:
             if start:
                 self.line(Text())
                 hidden = f"... {brief(f'{start - EDGE:,}')} entries in between (--json gives whole traces) ..."
@@ -298,7 +368,7 @@ class _Page:
         if isinstance(entry.parts, str):
             rows = [Text(line) for line in entry.parts.splitlines()]
         else:
-            rows = state_rows(entry.parts, moving, width)
+            rows = _state_rows(entry.parts, moving, width)
             rows += [Text(entry.command, _STYLES["command"])] if entry.command else []
         for row in rows:
             for line in [row] if len(row) <= width else row.wrap(self.console, width):
@@ -309,14 +379,15 @@ class _Page:
 
     def call(self, entry: Entry, run: Run, indent: int) -> None:
         """Print a call: the machine and its operands, its entries if asked for, what it came back with."""
-        total, names = run.num_steps, [str(run.a)] if run.machine.unary else [str(run.a), str(run.b)]
-        call = f"call {run.machine.title}({', '.join(map(brief, names))}), then {entry.then}"
+        total, numbers = run.num_steps, [str(run.a)] if run.machine.unary else [str(run.a), str(run.b)]
+        call = f"call {run.machine.title}({', '.join(map(brief, numbers))}), then {entry.then}"
         self.words(Text(call, _STYLES["call"]), indent)
         if self.nested:
             self.run(run, total, indent)
         (last,) = run.entries(total, total + 1, total)
-        registers = [part for part in reversed(last.parts) if isinstance(part, Part) and part.head is None]
-        results = ", ".join(f"{part.label} {brief(part.number)}" for part in registers)
+        written = [part for part in reversed(last.parts) if isinstance(part, Part) and part.head is None]
+        values = [(part.label, part.value[::-1] if part.value.isdigit() else part.value) for part in written]
+        results = ", ".join(f"{label} {brief(value)}" for label, value in values)
         self.words(Text(f"halts after {total:,} transitions: {results}", _STYLES["call"]), indent)
         if entry.quoted != run.machine.halted(run.a, run.b):  # the published rows
             self.words(Text(f"quoted as {entry.quoted.splitlines()[0]}", _STYLES["call"]), indent)

@@ -1,30 +1,57 @@
 """``caef-data verify``: check a built folder from scratch, files, rows and what must hold across them.
 
-Rows are computed again by ``verify_rows``, which shares nothing with the machines that made them. Memory: a
-worker holds a few thousand rows, and a byte per digit of the expressions of one split of a task, 64 MB at most; the
-parent 16 bytes per row and distinct expression of one task, or of a few whose parts are in work.
+Rows are computed again by ``verify_rows``, which shares nothing with the machines that made them. Memory: a worker
+holds the operands of a part, some 100,000 rows, and the expressions of one split of a task, a byte a digit, 48 MB at
+most; the parent 24 bytes a row and 40 a distinct expression of one task, or of a few whose parts are in work.
 """
 
+import gc
+import multiprocessing
+import os
+import signal
+import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import asdict, dataclass
-from itertools import chain, groupby
+from itertools import combinations, groupby
+from multiprocessing.sharedctypes import Synchronized
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from ..errors import UserError, quoted
+from ..errors import UserError, printable_path, quoted
 from .manifest import MANIFEST
-from .verify_card import check_card
-from .verify_declaration import declared
-from .verify_manifest import Manifest, SplitCount, check_files, open_shard, read_manifest
+from .terminal import print_table
+from .verify_manifest import check_card, check_files, declared, open_shards, read_manifest
 from .verify_rows import known_tasks
-from .verify_shard import KEPT, NO_HASHES, TEXTS, Finding, Hashes, Part, PartResult, ranked, unique
-from .verify_workers import Workers, run_here, units
-from .workers import default_workers
+from .verify_shard import KEPT, TEXTS, Finding, Part, PartResult, forget_drawn, verify_part
+from .workers import default_workers, end_with_parent, start_fork_server, uninterrupted
 
 Progress = Callable[[int, int], None]  # rows done, rows in all
+Checked = tuple[Part, PartResult]
+_SHARE = 3  # units a worker has at least, so that none waits long for the others
+_ROW = 500  # bytes of text of a row whose plan is not known
+_SHOWN = 20  # findings printed; --json gives all that were kept
+CHECKS = {  # what is checked, with the kinds of its findings
+    "files are those of the manifest, byte for byte": {"manifest", "file", "foreign", "schema"},
+    "settings, identities, versions and counts agree": {"settings", "identity", "versions", "counts"},
+    "all that the declaration asks for is there, and nothing else, in its order": {"missing", "added", "order"},
+    "each row has its variant, each machine its instruction": {"variant", "instruction"},
+    "rows parse, and steps and answers are right": {"row"},
+    "no row stands twice": {"duplicate"},
+    "no expression stands in two splits": {"overlap", "split"},
+    "the card tells what the manifest does": {"card"},
+}
 
 
 @dataclass(frozen=True)
@@ -84,195 +111,287 @@ def verify(
     """
     if not 0 < fraction <= 1:
         raise UserError(f"fraction {quoted(fraction)} is out of range", allowed="above 0, up to 1")
-    began = time.monotonic()
-    manifest = read_manifest(directory)
-    tally = _Tally(manifest, progress)
-    tally.findings(check_files(directory, manifest))
-    plan = declared(manifest.values)
-    tally.findings(plan.findings)
-    tally.notes |= dict.fromkeys(plan.notes)
+    began, manifest = time.monotonic(), read_manifest(directory)
+    plan = declared(manifest)
+    tally = _Tally(manifest)
+    tally.add(*check_files(directory, manifest), *plan.findings)
     parts: list[Part] = []
-    for shard in manifest.shards:
-        config = plan.configs.get((shard.config, shard.split))
-        findings, cut = open_shard(directory, shard, fraction, config, plan.other_rules)
-        tally.findings(findings)
-        parts += cut
+    for findings, of_shard in open_shards(directory, manifest, plan, fraction):
+        tally.add(*findings)
+        parts += of_shard
     parts.sort(key=lambda part: (part.task, part.split, part.view, part.path, part.first_row))
+    total = sum(split["rows"] for splits in manifest["configs"].values() for split in splits.values())
+
+    rows_done = 0
+
+    def done(rows: int) -> None:
+        nonlocal rows_done
+        rows_done += rows
+        if progress is not None:
+            progress(rows_done, total)
+
     number = min(len(parts), default_workers() if workers is None else workers)
     todo = units(parts, number)
-    ours = [unit for unit in todo if unit.parts[0].task in known_tasks()] if number > 1 else []
-    here = [unit for unit in todo if unit not in ours]  # machines of the user's own are known in this process only
-    with Workers(number) as running:
-        tally.tasks(parts, chain(run_here(here), running.run(ours)))
-    tally.card(directory, manifest)
-    return tally.report(directory, fraction, time.monotonic() - began)
+    results = (
+        _in_workers(todo, number, done) if number > 1 else (pair for unit in todo for pair in _verify_unit(unit, done))
+    )
+    with closing(results):
+        for task, group in groupby(results, key=lambda pair: pair[0].task):
+            if task not in known_tasks():
+                plan.notes.append(f"{task} is compared with its own machine: producer and checker have the same author")
+            tally.task(sorted(group, key=lambda pair: (pair[0].view, pair[0].split, pair[0].path, pair[0].first_row)))
+    damaged = any(finding.kind in ("file", "schema", "manifest") for finding in tally.findings)
+    findings, notes = check_card(directory, manifest, damaged)
+    tally.add(*findings)
+    shards = sum(len(split["shards"]) for splits in manifest["configs"].values() for split in splits.values())
+    return Report(
+        str(directory), shards, tally.rows, tally.checked, tally.transitions, round(time.monotonic() - began, 3),
+        fraction, tuple(tally.findings), tally.num_findings, (*plan.notes, *notes),
+    )  # fmt: skip
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Across files
 
 
 class _Tally:
     """Adds up results and finds what is wrong across files."""
 
-    def __init__(self, manifest: Manifest, progress: Progress | None) -> None:
-        self.counts = {(count.config, count.split): count for count in manifest.counts}
-        self.shards = {shard.path: shard for shard in manifest.shards}
-        self.progress, self.rows_done = progress, 0
-        self.total = sum(shard.rows for shard in manifest.shards)
-        self.kept: list[Finding] = []
+    def __init__(self, manifest: dict[str, Any]) -> None:
+        self.configs = manifest["configs"]
+        self.findings: list[Finding] = []
         self.num_findings = self.checked = self.transitions = self.rows = 0
-        self.notes: dict[str, None] = {}
-        self.of_task: list[tuple[str, str, str, list[Part], list[PartResult]]] = []
 
-    def tasks(self, parts: Sequence[Part], results: Iterator[tuple[Part, PartResult]]) -> None:
-        """Take the results of all parts, which come in any order, and look at each task when it is complete."""
-        of_task = {task: list(own) for task, own in groupby(parts, key=lambda part: part.task)}
-        left = {task: len(own) for task, own in of_task.items()}
-        found: dict[Part, PartResult] = {}
+    def add(self, *findings: Finding) -> None:
+        """Count findings, and keep those that are not many of their kind for their file."""
+        for finding in findings:
+            same = sum((kept.kind, kept.path) == (finding.kind, finding.path) for kept in self.findings[-KEPT:])
+            self.num_findings += 1
+            if same < KEPT:
+                self.findings.append(finding)
+
+    def task(self, results: Sequence[Checked]) -> None:
+        """Take the results of a task, sorted by view and split."""
+        for (view, split), group in groupby(results, key=lambda pair: (pair[0].view, pair[0].split)):
+            self._split(f"{results[0][0].task}-{view}", split, list(group))
+        sides: dict[str, list[pl.DataFrame]] = {}
         for part, result in results:
-            found[part] = result
-            left[part.task] -= 1
-            self.rows_done += part.rows
-            if self.progress is not None:
-                self.progress(self.rows_done, self.total)
-            while left and not next(iter(left.values())):  # in order: so are the findings
-                left.pop(task := next(iter(left)))
-                own = sorted(of_task.pop(task), key=lambda one: (one.view, one.split))
-                for (_, split), held in groupby(own, key=lambda one: (one.view, one.split)):
-                    self.split(split, [(one, found.pop(one)) for one in held])
-                self.task()
+            place = {"path": pl.lit(part.path), "view": pl.lit(part.view)}
+            sides.setdefault(part.split, []).append(result.expressions.with_columns(**place))
+        for (one, first), (_other, second) in combinations(sides.items(), 2):
+            hashes = pl.concat(first).select("s1", "s2")
+            common = pl.concat(second).join(hashes, on=["s1", "s2"], how="semi", maintain_order="left")
+            for path, view, row in common.unique(["s1", "s2", "path"], maintain_order=True)[
+                "path", "view", "row"
+            ].rows():
+                message = f"this expression of {results[0][0].task} ({view}) stands in split {one} too"
+                self.add(Finding("overlap", path, row, message))
 
-    def findings(self, findings: Sequence[Finding], more: int = 0) -> None:
-        self.kept += findings
-        self.num_findings += len(findings) + more
-
-    def split(self, split: str, results: list[tuple[Part, PartResult]]) -> None:
+    def _split(self, config: str, split: str, results: Sequence[Checked]) -> None:
         """Take the results of one split of one config: look for duplicates, compare the counts."""
-        parts, found = [part for part, _ in results], [result for _, result in results]
-        first = parts[0]
-        for result in found:
-            self.findings(result.findings, result.num_findings - len(result.findings))
+        for _, result in results:
+            self.findings += result.findings
+            self.num_findings += result.num_findings
             self.checked += result.checked
             self.transitions += result.transitions
-        if first.task not in known_tasks():
-            note = f"{first.task} is compared with its own machine: producer and checker have the same author"
-            self.notes[note] = None
-        hashes, starts = _joined([result.rows for result in found])
-        self.rows += len(hashes)
-        what = "prompt" if first.view == "one_step" else "expression"
-        for one, other in _equal_rows(hashes):
-            (path, row), (path2, row2) = (_place(parts, starts, at) for at in (one, other))
+        rows = pl.concat([result.rows.with_columns(path=pl.lit(part.path)) for part, result in results])
+        self.rows += len(rows)
+        what = "prompt" if config.endswith("-one_step") else "expression"
+        for path, row, path2, row2 in _duplicates(rows):
             self.add(Finding("duplicate", path2, row2, f"the same {what} as row {row} of {path}"))
-        expressions = len(unique(_joined([result.expressions for result in found])[0])[0])
-        said = self.counts[f"{first.task}-{first.view}", split]
-        if expressions != said.expressions:
-            message = f"{said.config} {split}: {said.expressions} expressions, its rows have {expressions}"
+        said = self.configs[config][split]
+        expressions = len(pl.concat([result.expressions for _, result in results]).unique(["h1", "h2"]))
+        if expressions != said["expressions"]:
+            message = f"{config} {split}: {said['expressions']} expressions, its rows have {expressions}"
             self.add(Finding("counts", MANIFEST, None, message))
-        self._chars(said, results)
-        for result in found:
-            result.rows = result.expressions = NO_HASHES
-        self.of_task.append((first.task, first.view, split, parts, found))
+        self._chars(f"{config} {split}", said, results)
 
-    def add(self, finding: Finding) -> None:
-        """Keep a finding unless many of its kind are kept for its file."""
-        same = sum(1 for kept in self.kept[-KEPT:] if (kept.kind, kept.path) == (finding.kind, finding.path))
-        self.num_findings += 1
-        if same < KEPT:
-            self.kept.append(finding)
-
-    def task(self) -> None:
-        """Look for expressions of a task that stand in more than one split, over all its views."""
-        sides: dict[str, Hashes] = {}
-        for split in dict.fromkeys(entry[2] for entry in self.of_task):
-            pairs = [result.pairs for entry in self.of_task if entry[2] == split for result in entry[4]]
-            sides[split] = unique(_joined(pairs)[0])[0]
-        names = list(sides)
-        for i, one in enumerate(names):
-            for other in names[i + 1 :]:
-                common = _common(sides[one], sides[other])
-                if len(common):
-                    self._overlap(one, other, common)
-        self.of_task = []
-
-    def _overlap(self, one: str, other: str, common: Hashes) -> None:
-        """Name the rows of split ``other`` whose expression stands in split ``one`` too."""
-        wanted = set(map(tuple, common.tolist()))
-        seen = set()
-        for task, view, split, parts, results in self.of_task:
-            for part, result in zip(parts, results, strict=True):
-                if split != other:
-                    continue
-                for pair, row in zip(map(tuple, result.pairs.tolist()), result.first, strict=True):
-                    if pair in wanted and (pair, part.path) not in seen:
-                        seen.add((pair, part.path))
-                        message = f"this expression of {task} ({view}) stands in split {one} too"
-                        self.add(Finding("overlap", part.path, row, message))
-
-    def _chars(self, said: SplitCount, results: list[tuple[Part, PartResult]]) -> None:
+    def _chars(self, name: str, said: dict[str, Any], results: Sequence[Checked]) -> None:
         """Compare the numbers of characters with those of the manifest, a shard and a split at a time."""
-        shards: dict[str, dict[str, list[int]]] = {}
-        rows = dict.fromkeys(TEXTS, 0)
-        whole = {text: [0, 0] for text in TEXTS}
+        measured: dict[str, dict[str, list[int]]] = {}
         for part, result in results:
-            own = shards.setdefault(part.path, {text: [0, 0] for text in TEXTS})
+            shard = measured.setdefault(part.path, {text: [0, 0] for text in TEXTS})
             for text, (total, longest) in result.chars.items():
-                rows[text] += part.rows
-                for sizes in (own[text], whole[text]):
-                    sizes[:] = sizes[0] + total, max(sizes[1], longest)
-        for path, found in shards.items():
-            if found != self.shards[path].chars:
-                self.add(Finding("counts", MANIFEST, None, f"{path}: its texts have other numbers of characters"))
-        means = {text: {"mean": round(whole[text][0] / max(rows[text], 1), 1), "max": whole[text][1]} for text in TEXTS}
-        if said.chars != means:
-            message = f"{said.config} {said.split}: its texts have other numbers of characters"
+                shard[text] = [shard[text][0] + total, max(shard[text][1], longest)]
+        rows = max(sum(part.rows for part, _ in results), 1)
+        off = [
+            shard["path"] for shard in said["shards"] if measured.get(shard["path"], shard["chars"]) != shard["chars"]
+        ]
+        sizes = {text: [shard[text] for shard in measured.values()] for text in TEXTS}
+        means = {
+            text: {
+                "mean": round(sum(total for total, _ in found) / rows, 1),
+                "max": max(longest for _, longest in found),
+            }
+            for text, found in sizes.items()
+        }
+        for place in off + [name] * (said["chars"] != means):
+            message = f"{place}: its texts have other numbers of characters"
             self.add(Finding("counts", MANIFEST, None, message))
 
-    def card(self, directory: Path, manifest: Manifest) -> None:
-        """Check the card, once it is known whether the rows that it shows can be read."""
-        damaged = any(finding.kind in ("file", "schema", "manifest") for finding in self.kept)
-        findings, notes = check_card(directory, manifest.values, damaged)
-        self.findings(findings)
-        self.notes |= dict.fromkeys(notes)
 
-    def report(self, directory: Path, fraction: float, seconds: float) -> Report:
-        return Report(
-            str(directory),
-            len(self.shards),
-            self.rows,
-            self.checked,
-            self.transitions,
-            round(seconds, 3),
-            fraction,
-            tuple(self.kept),
-            self.num_findings,
-            tuple(self.notes),
-        )
+def _duplicates(rows: pl.DataFrame) -> Iterator[tuple[str, int, str, int]]:
+    """Yield (path, row) of the first and of a later row, for each row that stands twice."""
+    if rows["h1"].n_unique() == len(rows):  # half of a hash nearly always tells two apart
+        return
+    again = rows.filter(pl.struct("h1", "h2").is_duplicated())
+    place = pl.struct("path", "row")
+    firsts = again.select(first=place.first().over("h1", "h2"), later=place)
+    for first, later in firsts.filter(pl.col("first") != pl.col("later")).iter_rows():
+        yield first["path"], first["row"], later["path"], later["row"]
 
 
 # ----------------------------------------------------------------------------------------------------------
-# Sets of 128-bit hashes
+# Who checks which parts: the views of a task's split go to one worker, which draws their expressions once
 
 
-def _joined(hashes: list[Hashes]) -> tuple[Hashes, list[int]]:
-    """Return all hashes and where each part's begin."""
-    starts = [0]
-    for held in hashes:
-        starts.append(starts[-1] + len(held))
-    return np.concatenate([NO_HASHES, *hashes]), starts[:-1]
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """Parts of one split of a task that one worker checks; ``keep``: whether it draws their expressions once.
+
+    Not where more workers than there are views have units of the same expressions.
+    """
+
+    parts: tuple[Part, ...]
+    keep: bool
 
 
-def _common(one: Hashes, other: Hashes) -> Hashes:
-    """Return what two sets, each without repeats, have in common."""
-    both = np.concatenate([one, other])
-    order, same = ranked(both)
-    return both[order[1:][same]]
+def units(parts: Sequence[Part], workers: int) -> list[Unit]:
+    """Cut parts, sorted by task and split, into units; a split that is large is shared out."""
+    most = sum(map(_weight, parts)) / (_SHARE * workers) if workers > 1 else float("inf")
+    found = []
+    for _, group in groupby(parts, key=lambda part: (part.task, part.split)):
+        own = list(group)
+        pieces = min(len(own), max(1, round(sum(map(_weight, own)) / most))) if most else 1
+        keep = pieces < len({part.view for part in own})
+        found += [Unit(tuple(own[piece::pieces]), keep) for piece in range(pieces)]
+    return found
 
 
-def _equal_rows(hashes: Hashes) -> list[tuple[int, int]]:
-    """Return (earlier, later) positions of rows that are equal, in the order of the later ones."""
-    if len(hashes) < 2:
-        return []
-    order, same = ranked(hashes)
-    return sorted(((int(order[i]), int(order[i + 1])) for i in np.flatnonzero(same)), key=lambda pair: pair[1])
+def _weight(part: Part) -> float:
+    """Return the bytes of a part's text, about: the work that it is."""
+    return part.rows * (part.plan[0].text / max(part.plan[0].rows, 1) if part.plan is not None else _ROW)
 
 
-def _place(parts: list[Part], starts: list[int], at: int) -> tuple[str, int]:
-    index = int(np.searchsorted(starts, at, side="right")) - 1  # the last of equal starts: those before are empty
-    return parts[index].path, parts[index].first_row + at - starts[index]
+def _verify_unit(unit: Unit, done: Callable[[int], None]) -> list[Checked]:
+    found: list[Checked] = []
+    for part in unit.parts:
+        found.append((part, verify_part(part, unit.keep)))
+        done(part.rows)
+    forget_drawn()
+    return found
+
+
+_counted: "Synchronized[int] | None" = None  # rows done, by all workers
+
+
+def _start_worker(counted: "Synchronized[int]", stop: Event) -> None:
+    global _counted
+    _counted = counted
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the workers
+    end_with_parent()
+    threading.Thread(target=lambda: stop.wait() and os._exit(1), daemon=True).start()
+    gc.disable()  # nothing here makes cycles; walking the cached problems cost a tenth of the time
+
+
+def _work(unit: Unit) -> list[PartResult]:
+    return [result for _, result in _verify_unit(unit, _count)]
+
+
+def _count(rows: int) -> None:
+    if _counted is not None:
+        with _counted.get_lock():
+            _counted.value += rows
+
+
+def _in_workers(todo: Sequence[Unit], workers: int, done: Callable[[int], None]) -> Generator[Checked, None, None]:
+    """Yield the parts of units with their results, in order; ``done`` is told the rows of parts that are finished.
+
+    Raises:
+        UserError: a worker died.
+    """
+    context = multiprocessing.get_context("forkserver")  # polars and pyarrow threads do not survive a fork
+    start_fork_server()
+    counted, stop, told = context.Value("q", 0), context.Event(), 0
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(counted, stop))
+    try:
+        with uninterrupted():  # machines of the user's own are known in this process only
+            futures = [pool.submit(_work, unit) if unit.parts[0].task in known_tasks() else None for unit in todo]
+        for unit, future in zip(todo, futures, strict=True):
+            if future is None:
+                yield from _verify_unit(unit, done)
+                continue
+            waiting = True
+            while waiting:
+                waiting = not wait([future], timeout=0.5).done
+                before, told = told, counted.value
+                done(told - before)
+            yield from zip(unit.parts, future.result(), strict=True)
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker process died: out of memory, or a damaged file crashed the Parquet reader",
+            next_step="run caef-data verify --workers 1",
+        ) from error
+    finally:
+        if sys.exc_info()[0] is not None:
+            stop.set()  # Ctrl-C must not wait for the parts in work
+        pool.shutdown(cancel_futures=True)
+
+
+# ----------------------------------------------------------------------------------------------------------
+# For people
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print what was checked and the first findings."""
+    console.print(Text(f"verify {report.directory}"), soft_wrap=True)
+    table = Table(show_header=False, min_width=40)
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    share = "" if report.fraction >= 1 else f" ({report.fraction:.4g} of all)"
+    table.add_row("shards", f"{report.shards:,}")
+    table.add_row("rows read", f"{report.rows:,}")
+    table.add_row("rows re-executed", f"{report.rows_checked:,}{share}")
+    table.add_row("transitions re-executed", f"{report.transitions:,}")
+    table.add_row("seconds", f"{report.seconds:.1f}")
+    if report.seconds > 0:
+        table.add_row("transitions per second", f"{report.transitions / report.seconds:,.0f}")
+    table.add_row("findings", f"{report.num_findings:,}")
+    print_table(console, table)
+    for note in report.notes:
+        console.print(Text(f"note: {note}"))
+    kinds = Counter(finding.kind for finding in report.findings)
+    more = "" if len(report.findings) == report.num_findings else " or more"  # of many in a file some are kept
+    right = "right, as far as the files could be read" if {"manifest", "file", "schema"} & kinds.keys() else "right"
+    for check, own in CHECKS.items():
+        count = sum(kinds[kind] for kind in own)
+        sampled = own == {"row"} and report.fraction < 1
+        told = f"{right}, in the {report.rows_checked:,} rows re-executed" if sampled else right
+        told = f"wrong: {count:,} finding{'' if count == 1 else 's'}{more}" if count else told
+        console.print(Text(f"{check}: {told}", style="bold red" if count else ""))
+    for finding in report.findings[:_SHOWN]:
+        row = "" if finding.row is None else f", row {finding.row}"
+        console.print(Text(f"  {finding.path}{row}: {finding.message}"), soft_wrap=True)
+    if (left := report.num_findings - min(len(report.findings), _SHOWN)) > 0:
+        console.print(Text(f"  ... and {left:,} more"))
+    verdict = Text("everything checked is right", style="bold green")
+    console.print(verdict if report.ok else Text(f"not right; {_advice(report)}", style="bold red"), soft_wrap=True)
+
+
+def _advice(report: Report) -> str:
+    """Return what mends a folder: nothing that a build would do again where files or rows are not ours."""
+    kinds = {finding.kind for finding in report.findings}
+    if kinds == {"foreign"}:
+        return f"no build touches what is not its own: {remove([finding.path for finding in report.findings])}"
+    if kinds <= {"foreign", "file"}:
+        shows = f"(caef-data info {report.directory} shows it)"
+        return f"the command that built it makes damaged and missing shards again {shows}"
+    if kinds == {"card"}:
+        return "the command that built it writes its part of the card again"
+    return "this is not what its declaration gives: build it anew into another folder"
+
+
+def remove(foreign: Sequence[str]) -> str:
+    """Return the advice to remove files that are no part of a dataset."""
+    more = f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
+    return f"remove {', '.join(map(printable_path, foreign[:5]))}{more}"

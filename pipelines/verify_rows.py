@@ -5,30 +5,19 @@ finding. Nothing else of the package is imported here: what is checked has no pa
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from ..errors import quoted
-from ..tm.check.closed import Problem
-from ..tm.check.closed_composers import MAX_DIGITS, PROBLEMS, problem
-from ..tm.check.text import difference, number, shown
+from ..tm.check.entries import MAX_DIGITS, PROBLEMS, Problem, number, problem
 
 INT64_MAX = 2**63 - 1
 _CACHE = 20_000  # problems kept at a time: about 30 MB at 100 digits
 
-_COMMON = ("task", "a", "b", "len_a", "len_b", "variant", "prompt", "completion", "instruction")
-COLUMNS: dict[str, tuple[str, ...]] = {
-    "one_step": (*_COMMON, "step", "n_steps", "state", "next_state", "call"),
-    "full": (*_COMMON, "n_steps", "trace"),
-    "aligner": (*_COMMON, "direction"),
-    "raw": _COMMON,
-    "scratchpad": _COMMON,
-    "commands": _COMMON,
-}
-Row = Mapping[str, Any]
 Columns = Mapping[str, Sequence[Any]]
 Values = tuple[Any, ...]
 Known = dict[tuple[str, str | None], Problem | str]
+ToProblem = Callable[[str, str, str | None], Problem | str]
+Expect = Callable[[Problem, str, Any, Values], Values | str]
 
 
 def known_tasks() -> tuple[str, ...]:
@@ -37,81 +26,65 @@ def known_tasks() -> tuple[str, ...]:
 
 
 def check_rows(
-    task: str, view: str, dialect: str, columns: Columns, known: Known | None = None, *, common: bool = True
-) -> list[tuple[int, str]]:
-    """Check a batch of rows.
+    task: str, view: str, dialect: str, columns: Columns, known: Known, problem: ToProblem = problem
+) -> tuple[list[tuple[int, str]], int]:
+    """Check what the rows of a batch hold of their operands.
 
     Args:
-        task: one of ``known_tasks()``.
-        view: one of ``COLUMNS``.
+        task: one of ``known_tasks()``, unless ``problem`` knows another.
+        view: one of the six.
         dialect: ``consistent`` or ``published``.
         columns: the view's columns as Python lists of equal length.
         known: kept by the caller between batches of one task, so that what depends on the operands alone
             (their tapes, the answer) is made once.
-        common: check task, lengths and the types of texts too; False where the caller has, column by column.
+        problem: makes the problem of a task and its operands, or says what is wrong with these.
 
     Returns:
-        The index within the batch and a message for every row that is wrong.
+        The index within the batch and a message for every row that is wrong, and how many transitions were checked.
     """
     expect, key, names = _VIEWS[view]
-    problems = {} if known is None else known
-    findings = []
-    keys = columns[key] if key else columns["prompt"]
+    findings, transitions, whole = [], 0, view in _RUNS
+    keys = columns[key or "prompt"]
     rows = zip(columns["a"], columns["b"], keys, zip(*(columns[name] for name in names), strict=True), strict=True)
     for index, (a, b, step, found) in enumerate(rows):
-        work = problems.get((a, b))
+        work = known.get((a, b))
         if work is None:
-            if len(problems) >= _CACHE:
-                problems.clear()
-            work = problems[a, b] = problem(task, a, b)
-        expected = work if isinstance(work, str) else expect(work, dialect, step, found)
-        if common and not isinstance(work, str):
-            wrong = _common(task, {name: columns[name][index] for name in COLUMNS[view]})
-            expected = wrong or expected
+            if len(known) >= _CACHE:
+                known.clear()
+            work = known[a, b] = problem(task, a, b)
+        if isinstance(work, str):
+            findings.append((index, work))
+            continue
+        expected = expect(work, dialect, step, found)
         if expected != found:
-            told = expected if isinstance(expected, str) else _told(view, step, names, expected, found)
+            told = expected if isinstance(expected, str) else _difference(names, step, expected, found)
             findings.append((index, told))
-    return findings
+        elif whole:
+            transitions += work.n_steps
+    return findings, len(keys) if view == "one_step" else transitions
 
 
-def count_transitions(view: str, columns: Columns) -> int:
-    """Return how many transitions a batch's rows hold."""
-    if view == "one_step":
-        return len(columns["prompt"])
-    if view == "full":
-        return sum(len(trace or ()) for trace in columns["trace"])
-    if view in ("scratchpad", "commands"):
-        return sum(map(partial(_entries, view), columns["prompt"], columns["completion"]))
-    return 0
-
-
-def _told(view: str, step: object, names: Sequence[str], expected: Values, found: Values) -> str:
+def _difference(names: Sequence[str], step: object, expected: Values, found: Values) -> str:
     """Say where a row first differs from what is expected."""
     name, right, there = next(each for each in zip(names, expected, found, strict=True) if each[1] != each[2])
-    if isinstance(right, list) and isinstance(there, list):
-        at = next(at for at, (one, other) in enumerate(zip(right, there, strict=True)) if one != other)
-        name, right, there = f"{name}, entry {at}", right[at], there[at]
-    elif view == "one_step" and name in ("prompt", "completion") and type(step) is int:
+    if isinstance(right, list):
+        entry = next(at for at, (one, other) in enumerate(zip(right, there, strict=True)) if one != other)
+        right, there = right[entry], there[entry]
+        name = f"{name}, entry {entry}"
+    elif type(step) is int and name in _TEXTS:
         name = f"{name} of step {step}"
-    return _differs(name, right, there)
+    if not isinstance(right, str) or not isinstance(there, str) or name in ("state", "next_state", "call"):
+        return f"{name}: expected {_shown(right)}, found {_shown(there)}"
+    at = next((i for i, (x, y) in enumerate(zip(right, there, strict=False)) if x != y), min(len(right), len(there)))
+    line, column = right.count("\n", 0, at) + 1, at - right.rfind("\n", 0, at)
+    want, have = (quoted(text[at : at + 200], 30) if text[at:] else "the end of the text" for text in (right, there))
+    return f"{name}: line {line}, column {column}: expected {want}, found {have}"
 
 
-def _differs(name: str, expected: object, found: object) -> str:
-    if isinstance(expected, str) and isinstance(found, str):
-        if "\n" in expected or name.startswith(("prompt", "completion")):
-            return f"{name}: {difference(expected, found)}"
-    return f"{name}: expected {shown(expected)}, found {shown(found)}"
-
-
-def _common(task: str, row: Row) -> str | None:
-    """Check the columns that every view has; the operands are already known to be good."""
-    for name, right in (("task", task), ("len_a", len(row["a"])), ("len_b", len(row["b"] or ""))):
-        if type(row[name]) is not type(right) or row[name] != right:
-            return _differs(name, right, row[name])
-    for name in ("variant", "instruction", "prompt", "completion"):
-        if not isinstance(row[name], str):
-            return f"{name}: expected a text, found {quoted(row[name])}"
-    return None
+def _shown(value: object) -> str:
+    if type(value) is int and abs(value) >= 10**30:
+        return f"a number of {value.bit_length():,} bits"
+    return quoted(value) if not isinstance(value, int) else str(value)
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -122,39 +95,32 @@ def _one_step(work: Problem, dialect: str, step: object, found: Values) -> Value
     total = work.n_steps
     if step is None:
         step = _far_step(work, found[1])
-        if isinstance(step, str):
-            return step
+        if step <= INT64_MAX:
+            return "step is null, and the prompt does not say one that int64 cannot hold"
     if type(step) is not int:
-        return f"step: expected an integer, found {shown(step)}"
+        return f"step: expected an integer, found {_shown(step)}"
     if not 0 <= step < total:
-        return f"step {shown(step)} is not one of this run's {shown(total)} transitions"
-    prompt, completion = work.prompt(step, dialect), work.completion(step, dialect)
-    at = len(work.name) + 2
-    after = completion[at : at + 2]
-    shown_total = total if total <= INT64_MAX else None
-    return shown_total, prompt, completion, prompt[at : at + 2], after, work.calls.get(after)
+        return f"step {_shown(step)} is not one of this run's {_shown(total)} transitions"
+    return total if total <= INT64_MAX else None, *work.columns(step, dialect)
 
 
 # mul's q1 with count k is step 3k - 2, div's q1 with output k is step 3k + 1, and so on
 _AFTER = {"mul": {"q1": -2, "q2": -1, "q3": 0}, "div": {"q1": 1, "q2": 2, "q3": 0}}
 
 
-def _far_step(work: Problem, prompt: object) -> int | str:
-    """Return the step of a row that has none as it does not fit its column: from where the count must stand."""
-    step = -1
-    if isinstance(prompt, str) and work.task in _AFTER:
-        start = len("MUL, q1, [HEAD1] [HEAD2] [COUNT]") + len(work.left) + len(work.right)
-        middle = prompt.find(" [OUTPUT]", start)
-        end = prompt.find("\n", middle)
-        counted = (prompt[start:middle] if work.task == "mul" else prompt[middle + len(" [OUTPUT]") : end])[::-2]
-        after = _AFTER[work.task].get(prompt[5:7])
-        if 0 <= middle < end and after is not None and len(counted) <= 3 * MAX_DIGITS:
-            step = 3 * number(counted) + after if counted.isascii() and counted.isdigit() else -1
-    if step > INT64_MAX:
-        return step
-    if step >= 0:
-        return f"step is null although {step}, as the prompt says, fits int64"
-    return "step is null and the prompt does not say which it is"
+def _far_step(work: Problem, prompt: object) -> int:
+    """Return the step that a prompt must be of, from where the count must stand; -1 where there is no count."""
+    if not isinstance(prompt, str) or prompt[5:7] not in _AFTER.get(work.task, ()):
+        return -1
+    start = len("MUL, q1, [HEAD1] [HEAD2] [COUNT]") + len(work.left) + len(work.right)
+    middle = prompt.find(" [OUTPUT]", start)
+    counted = (
+        prompt[start:middle] if work.task == "mul" else prompt[middle + len(" [OUTPUT]") : prompt.find("\n", middle)]
+    )
+    digits = counted[::-2]
+    if middle < 0 or len(digits) > 3 * MAX_DIGITS or not (digits.isascii() and digits.isdigit()):
+        return -1
+    return 3 * number(digits) + _AFTER[work.task][prompt[5:7]]
 
 
 def _run(work: Problem, dialect: str) -> list[str]:
@@ -164,8 +130,17 @@ def _run(work: Problem, dialect: str) -> list[str]:
 def _full(work: Problem, dialect: str, _: object, found: Values) -> Values | str:
     trace, total = found[2], work.n_steps
     if type(trace) is not list or len(trace) != total:  # also keeps a lie from asking for an endless run
-        return f"trace: expected {shown(total)} entries, found {len(trace) if type(trace) is list else quoted(trace)}"
+        return f"trace: expected {_shown(total)} entries, found {len(trace) if type(trace) is list else quoted(trace)}"
     return total, work.initial, _run(work, dialect), work.halting
+
+
+def _joined(work: Problem, dialect: str, found: Values, *, whole: bool) -> Values | str:
+    lines = found[1].count("\n") if isinstance(found[1], str) else 0
+    if work.n_steps > lines:  # each transition has a line at least; a lie must not ask for an endless run
+        return f"completion: expected the entries of {_shown(work.n_steps)} transitions, found {lines} lines"
+    *texts, last = (text.removesuffix("\n") + "\n" for text in _run(work, dialect))
+    texts = texts if whole else [text.split("\n", 2)[1] + "\n" for text in texts]
+    return work.initial, "".join([*texts, last])
 
 
 def _aligner(work: Problem, dialect: str, direction: object, found: Values) -> Values | str:
@@ -182,37 +157,14 @@ def _raw(work: Problem, dialect: str, _: object, found: Values) -> Values | str:
     return f"{work.task} has no raw form" if work.sign is None else (work.question, work.answer)
 
 
-def _whole(view: str) -> "Expect":
-    def expect(work: Problem, dialect: str, _: object, found: Values) -> Values | str:
-        count = _entries(view, *found)
-        if count != work.n_steps:  # also keeps a lie from asking for an endless run
-            return f"completion: expected the entries of {shown(work.n_steps)} transitions, found {count}"
-        texts = [text.removesuffix("\n") + "\n" for text in _run(work, dialect)]
-        if view == "commands":
-            texts[:-1] = [text.split("\n", 2)[1] + "\n" for text in texts[:-1]]
-        return work.initial, "".join(texts)
-
-    return expect
-
-
-def _entries(view: str, prompt: object, text: object) -> int:
-    """Return how many transitions a scratchpad or a list of commands claims to hold, by its lines."""
-    if not isinstance(text, str) or not isinstance(prompt, str):
-        return 0
-    lines = text.count("\n")
-    if view == "commands":
-        return lines - 1
-    return (lines + 2) // 4 if prompt.startswith(("SUB,", "MUL,", "DIV,")) else lines // 2
-
-
-Expect = Callable[[Problem, str, Any, Values], Values | str]
 _TEXTS = ("prompt", "completion")
+_RUNS = ("full", "scratchpad", "commands")
 # view -> what it must hold, the column that chooses among the rows of an expression, the columns that are computed
 _VIEWS: dict[str, tuple[Expect, str, tuple[str, ...]]] = {
     "one_step": (_one_step, "step", ("n_steps", "prompt", "completion", "state", "next_state", "call")),
     "full": (_full, "", ("n_steps", "prompt", "trace", "completion")),
     "aligner": (_aligner, "direction", _TEXTS),
     "raw": (_raw, "", _TEXTS),
-    "scratchpad": (_whole("scratchpad"), "", _TEXTS),
-    "commands": (_whole("commands"), "", _TEXTS),
+    "scratchpad": (lambda work, dialect, _, found: _joined(work, dialect, found, whole=True), "", _TEXTS),
+    "commands": (lambda work, dialect, _, found: _joined(work, dialect, found, whole=False), "", _TEXTS),
 }

@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from caef_data.errors import UserError
-from caef_data.pipelines.show import parse_problem
+from caef_data.pipelines.show import problems_of
 from caef_data.tm.expression import parse_expression, parse_operand, parse_raw, signs
 from caef_data.tm.machine import MAX_DIGITS
 
@@ -118,16 +118,19 @@ def test_operand(text: str) -> None:
 
 
 def test_problems_of_the_command_line() -> None:
-    assert parse_problem(["12+9="]) == ("add", "12", "9")
-    assert parse_problem(["45321"], "left_mask") == ("left_mask", "45321", None)
-    assert parse_problem(["99", "7"], "reflection") == ("reflection", "99", "7")
+    assert problems_of(["12+9=", "3*4="], None, []) == [("add", "12", "9"), ("mul", "3", "4")]
+    assert problems_of(["45321"], "left_mask", []) == [("left_mask", "45321", None)]
+    assert problems_of(["99", "7"], "reflection", []) == [("reflection", "99", "7")]
+    assert problems_of(["-"], "add", ["1 2\n", "\n", "3 4"]) == [("add", "1", "2"), ("add", "3", "4")]
+    assert problems_of(["-"], None, ["1+2=\n", "\n"]) == [("add", "1", "2")]
 
 
 @pytest.mark.parametrize(
     ("words", "task", "what"),
     [
-        ([], None, "one expression is needed"),
-        (["1+2=", "3+4="], None, "one expression is needed"),
+        ([], None, "there is no expression"),
+        (["-"], None, "there is no expression"),
+        ([], "add", "there is no expression"),
         (["1", "2"], "left_mask", "takes 1 operand, 2"),
         (["1"], "add", "takes 2 operands, 1"),
         (["1", "x"], "add", "operand b holds"),
@@ -137,7 +140,7 @@ def test_problems_of_the_command_line() -> None:
 )
 def test_wrong_problems(words: list[str], task: str | None, what: str) -> None:
     with pytest.raises(UserError) as caught:
-        parse_problem(words, task)
+        problems_of(words, task, ["\n"])
     assert what in caught.value.what
     assert_printable(caught.value)
 

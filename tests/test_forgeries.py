@@ -9,12 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from caef_data.pipelines import verify_card, verify_declaration, versions
+from caef_data.pipelines import verify_manifest, versions
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.plan import make_plan
-from caef_data.pipelines.verify import Report, verify
-from caef_data.pipelines.verify_report import CHECKS
+from caef_data.pipelines.verify import CHECKS, Report, verify
 from caef_data.tests.forging import Forger, Rows
 
 TASKS = ["add", "sub", "mul", "equal", "left_mask"]
@@ -159,6 +158,9 @@ ROWS: dict[str, tuple[Forgery, str]] = {
     "swapped between shards": (swapped_between_shards, "added"),
     "a row doubled": (first_shard("sub-one_step", "test", lambda rows: [*rows, dict(rows[0])]), "added"),
     "a row for another": (replaced_by_train, "missing"),
+    "another task": (first_shard("add-full", "test", each("task", lambda row: "sub", slice(1))), "row"),
+    "len_a": (first_shard("mul-raw", "test", each("len_a", lambda row: row["len_a"] + 1, slice(1))), "row"),
+    "len_b": (first_shard("equal-one_step", "train", each("len_b", lambda row: None, slice(3, 4))), "row"),
     "step as float": (retyped, "schema"),
     "len_a as text": (lambda forger: retyped(forger, "n_steps", pa.int32()), "schema"),
 }  # fmt: skip
@@ -323,7 +325,7 @@ CARD: dict[str, Forgery] = {
 
 @pytest.mark.parametrize("name", CARD)
 def test_a_card_that_is_not_the_manifests(forger: Forger, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify_card, "UNMARKED", ())
+    monkeypatch.setattr(verify_manifest, "UNMARKED", ())
     CARD[name](forger)
     assert kinds(checked(forger)) == {"card"}
 
@@ -364,7 +366,7 @@ def test_rules_of_another_version_are_replayed_by_the_version_that_has_them(
     shutil.copytree(OLD, tmp_path / "data")
     forger = Forger(tmp_path / "data")
     monkeypatch.setattr(versions, f"{rule}_VERSION", 2)
-    monkeypatch.setattr(verify_declaration, "__version__", "7.0.0")
+    monkeypatch.setattr(verify_manifest, "__version__", "7.0.0")
     report = checked(forger)
     assert report.ok
     assert [note for note in report.notes if "caef-data '0.1.0' replays" in note]

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from caef_data.errors import UserError
-from caef_data.pipelines.show import EDGE, Run, print_trace, show_json
-from caef_data.pipelines.trace_view import Part, brief, command_words, tape
+from caef_data.pipelines.show import EDGE, Part, Run, brief, command_words, print_trace, show_json, tape
 from caef_data.tm import Machine, Transition, machine, transitions
 from caef_data.tm.machine import HALT
 

@@ -17,10 +17,7 @@ from caef_data.errors import UserError
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.plan import make_plan
-from caef_data.pipelines.verify import Report, verify
-from caef_data.pipelines.verify_report import print_report
-from caef_data.pipelines.verify_rows import COLUMNS
-from caef_data.schemas import row_schema
+from caef_data.pipelines.verify import Report, print_report, verify
 from caef_data.tests.forging import Forger, Rows
 from caef_data.tm import machine
 from caef_data.tm.instructions import instruction
@@ -312,8 +309,3 @@ def test_the_report_says_what_was_checked(folder: Folder) -> None:
     for check in ("byte for byte", "steps and answers are right"):
         assert re.search(rf"{check}: wrong: \d findings?\n", text)
     assert "no row stands twice: right, as far as the files could be read\n" in text
-
-
-def test_the_columns_checked_are_those_of_the_schema() -> None:
-    for view, columns in COLUMNS.items():
-        assert set(row_schema(view).names) == set(columns)

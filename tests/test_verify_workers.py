@@ -6,14 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caef_data.pipelines import verify_plan
+from caef_data.pipelines import verify_shard
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.plan import Config, make_plan
-from caef_data.pipelines.verify import verify
-from caef_data.pipelines.verify_plan import Draws, Planned
-from caef_data.pipelines.verify_shard import Part
-from caef_data.pipelines.verify_workers import units
+from caef_data.pipelines.verify import units, verify
+from caef_data.pipelines.verify_shard import Part, drawn_once, forget_drawn
 from caef_data.tests.forging import Forger
 
 TASKS = ["add", "div", "equal", "greater_than", "left_mask", "less_than", "mul", "reflection", "sub"]
@@ -25,11 +23,11 @@ def test_expressions_drawn_once_are_those_drawn_block_by_block(task: str) -> Non
     views = ["one_step", "full"] if task in ("left_mask", "reflection") else ["one_step", "full", "aligner"]
     configs = make_plan(from_flags([task], max=5, num=3, splits=splits, views=views)).configs
     for split in splits:
-        draws = Draws(keep=True)
+        forget_drawn()
         for config in (one for one in configs if one.split == split):
             for numbers in (np.arange(len(config.population)), config.numbers(0)[:7]):
                 right, variant = config.population.operands(numbers)
-                operands, same = draws.operands(config.population, numbers)
+                operands, same = config.population.operands(numbers, drawn_once)
                 assert operands.a.decimals() == right.a.decimals() and same.tolist() == variant.tolist()
                 assert (operands.b is None) == (right.b is None)
                 assert operands.b is None or operands.b.decimals() == right.second.decimals()
@@ -37,16 +35,16 @@ def test_expressions_drawn_once_are_those_drawn_block_by_block(task: str) -> Non
 
 def test_what_is_too_much_to_keep_is_drawn_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
     (config, *_) = make_plan(from_flags(["add"], max=3, num=3, views=["raw"])).configs
-    monkeypatch.setattr(verify_plan, "HELD", 10)
-    draws = Draws(keep=True)
-    draws.operands(config.population, np.arange(5))
-    assert not draws.held
+    monkeypatch.setattr(verify_shard, "HELD", 10)
+    forget_drawn()
+    config.population.operands(np.arange(5), drawn_once)
+    assert not verify_shard.drawn.cache_info().currsize
 
 
 def parts(config: Config, count: int, rows: int) -> list[Part]:
     part = Part(
         Path(), "x", config.settings.task, config.view, config.split, "consistent", (), 0, rows, None, 1.0,
-        Planned(config, 0), (),
+        (config, 0, slice(None)), (),
     )  # fmt: skip
     return [replace(part, path=f"{config.name}-{index}") for index in range(count)]
 

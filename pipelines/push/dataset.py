@@ -15,7 +15,7 @@ from ..build import resumed
 from ..card import Loads, card, is_first_card, renewed_card, replaceable_card
 from ..card_merge import BEGIN, END_MARK, Card, UnmarkedError, conflict, newer, text_of
 from ..folder import Folder
-from ..manifest import CARD, MANIFEST, TAKEN, is_shard, json_bytes, manifest_from
+from ..manifest import CARD, MANIFEST, TAKEN, is_shard, json_bytes, manifest_from, shard_records
 from ..store import open_folder
 from ..terminal import Meter, size_text
 from ..verify_manifest import check_files, read_manifest
@@ -132,9 +132,7 @@ def open_dataset(directory: str, loads: Loads, progress: Progress) -> Iterator[D
             again = resumed(unfinished, directory)
             raise UserError("a build of this folder is not finished", where=where, next_step=again)
         found = read_manifest(folder.path)
-        shards = tuple(
-            sorted((File(one.path, one.bytes, one.sha256) for one in found.shards), key=lambda one: one.path)
-        )
+        shards = tuple(File(one.path, one.bytes, one.sha256) for _, one in sorted(shard_records(found).items()))
         off = [f"{printable_path(finding.path)} {finding.message}" for finding in check_files(folder.path, found)]
         progress.begin(shards)
         for shard in shards if not off else ():
