@@ -55,6 +55,7 @@ def problems_of(words: Sequence[str], task: str | None, lines: Iterable[str]) ->
             next_step=f"caef-data show {shell_quoted(''.join(words)[:100])}",
         )
     given = words if list(words) != ["-"] else [line.strip() for line in lines if line.strip()]
+    problems: list[Problem]
     if task is None:
         problems = [parse_expression(text) for text in given]
     elif given is words:
