@@ -166,10 +166,21 @@ def _batches(part: Part, result: PartResult) -> Iterator[tuple[int, pa.RecordBat
                 size = max(1, min(_BATCH, _BATCH_TEXT * held.num_rows // max(held.total_byte_size, 1)))
                 for batch in file.iter_batches(size, row_groups=[group], columns=schema.names):
                     batch.validate(full=True)  # a damaged file may decode to offsets out of bounds or to no UTF-8
-                    yield at, batch
+                    yield at, _as_declared(batch, schema)
                     at += batch.num_rows
     except (pa.ArrowException, OSError, ValueError) as error:
         result.add("file", None, f"cannot be read: {quoted(str(error), 200)}")
+
+
+def _as_declared(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Return a batch whose texts are stored as Arrow can take them: other writers have texts of other layouts."""
+    for index, column in enumerate(batch.columns):
+        kind = schema.field(index).type
+        if not pa.types.is_dictionary(kind) and column.type != kind:
+            batch = batch.set_column(index, schema.names[index], column.cast(kind))
+        elif pa.types.is_string_view(column.type):
+            batch = batch.set_column(index, schema.names[index], column.cast(pa.string()))
+    return batch
 
 
 def _frame(batch: pa.RecordBatch, *names: str) -> pl.DataFrame:
