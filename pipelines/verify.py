@@ -382,16 +382,12 @@ def _advice(report: Report) -> str:
     """Return what mends a folder: nothing that a build would do again where files or rows are not ours."""
     kinds = {finding.kind for finding in report.findings}
     if kinds == {"foreign"}:
-        return f"no build touches what is not its own: {remove([finding.path for finding in report.findings])}"
+        paths = ", ".join(printable_path(finding.path) for finding in report.findings[:5])
+        more = f" and {report.num_findings - 5} more" if report.num_findings > 5 else ""
+        return f"no build touches what is not its own: remove {paths}{more}"
     if kinds <= {"foreign", "file"}:
         shows = f"(caef-data info {report.directory} shows it)"
         return f"the command that built it makes damaged and missing shards again {shows}"
     if kinds == {"card"}:
         return "the command that built it writes its part of the card again"
     return "this is not what its declaration gives: build it anew into another folder"
-
-
-def remove(foreign: Sequence[str]) -> str:
-    """Return the advice to remove files that are no part of a dataset."""
-    more = f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
-    return f"remove {', '.join(map(printable_path, foreign[:5]))}{more}"

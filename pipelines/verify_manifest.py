@@ -17,7 +17,7 @@ from .. import __version__
 from ..errors import UserError, printable_path, quoted
 from ..schemas import row_schema
 from ..tm import tasks as machines
-from .card import card, card_there, first_card
+from .card import card, card_there, is_first_card
 from .card_merge import OURS, Card, UnmarkedError, without_examples, without_place
 from .declaration import from_flags, load_declaration, shipped_declarations
 from .folder import Folder
@@ -375,8 +375,7 @@ def check_card(directory: Path, manifest: dict[str, Any], damaged: bool) -> tupl
                 notes.append(f"{CARD} was written by caef-data {by}: its text is not compared with the manifest")
     except UnmarkedError as error:
         if by in UNMARKED:
-            changed = without_examples(text or "") != without_examples(first_card(manifest, folder))
-            edited = ", edited since" if changed else ""
+            edited = "" if is_first_card(text or "", manifest, folder) else ", edited since"
             notes.append(f"{CARD} is a card of caef-data {by}{edited}: the next build into the folder renews it")
         else:
             wrong.append(str(error))
