@@ -14,11 +14,10 @@ from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ..errors import UserError, printable_path, quoted, shell_quoted, telling_of_full_disk
-from ..pipelines.terminal import Bar, open_console, print_table
+from ..pipelines.terminal import Meter, open_console, print_table
 from .calls import BASE
 from .results import ResultStore
 from .score import Progress, Rank
@@ -26,7 +25,6 @@ from .session import Session, limit_notes, name_again, opened, plan, prepare, ru
 from .settings import EvalSettings
 from .tables import wilson
 
-LINE_EVERY = 5.0  # seconds between progress lines where there is no terminal
 DRAW_EVERY = 0.1
 BEFORE = "it was evaluated before; nothing is asked again"
 
@@ -142,28 +140,24 @@ def _plan_lines(session: Session, store: ResultStore) -> Iterator[str]:
 @contextmanager
 def _progress(store: ResultStore, rank: Rank, log: Console) -> Iterator[Progress]:
     """Show calls/s, tokens/s, the time left and the accuracy of the calls so far."""
-    start = said = time.perf_counter()
     following = 0.0  # when to draw next
     before, _, _ = store.counts()
     total = store.num_requests
-    columns = (TextColumn("evaluating"), BarColumn(None), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
-    with Bar(*columns, console=log, disable=not log.is_terminal or rank.rank > 0) as bar:
-        task = bar.add_task("", total=total, rate="")
+    with Meter(Console(quiet=True) if rank.rank else log, "evaluating", total) as meter:
 
         def progress(store: ResultStore) -> None:
-            nonlocal said, following
+            nonlocal following
             now = time.perf_counter()
             if rank.rank or now < following:
                 return
             answered, correct, tokens = store.counts()
             done = min(before + (answered - before) * rank.world_size, total)  # the others are as far, about
-            speed = (done - before) / max(now - start, 1e-6)
+            speed = (done - before) / meter.seconds
             each = max(answered, 1)
             rate = f"{speed:,.1f} calls/s, {tokens / each * speed:,.0f} tokens/s, {correct / each:.1%} right"
-            bar.update(task, completed=done, rate=rate)
-            if not log.is_terminal and now - said >= LINE_EVERY:
-                said, left = now, (total - done) / max(speed, 1e-6)
-                log.print(f"{done:,} of {total:,} calls, {rate}, about {left:,.0f} s left", soft_wrap=True)
+            left = (total - done) / max(speed, 1e-6)
+            line = f"{done:,} of {total:,} calls, {rate}, about {left:,.0f} s left"
+            meter.update(line, completed=done, rate=rate)
             drawn = time.perf_counter()
             following = drawn + max(DRAW_EVERY, 50 * (drawn - now))  # counting ten million calls takes a while
 

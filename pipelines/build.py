@@ -74,7 +74,7 @@ def build(
     *,
     workers: int | None = None,
     overwrite: bool = False,
-    progress: Progress = lambda config, record, kept: None,
+    progress: Progress | None = None,
     engine: Engine | None = None,
 ) -> list[ConfigResult]:
     """Build a plan into a folder, or finish an earlier build of it.
@@ -92,11 +92,10 @@ def build(
     """
     folder = open_folder(out)
     folder.check_ours()
+    run = engine or partial(run_tasks, workers=workers or default_workers())
     go_on = "make room and run the same command again: finished shards are kept"
     with folder.lock(), telling_of_full_disk(printable_path(out), go_on):
-        return _build(
-            plan, folder, engine or partial(run_tasks, workers=workers or default_workers()), overwrite, progress
-        )
+        return _build(plan, folder, run, overwrite, progress or (lambda *_: None))
 
 
 def _build(plan: Plan, folder: Folder, engine: Engine, overwrite: bool, progress: Progress) -> list[ConfigResult]:
