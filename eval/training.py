@@ -59,7 +59,7 @@ def needed_adapters(tasks: Sequence[str], modes: Sequence[str]) -> list[str]:
         modes: none for every mode; those that a helper such as ``reflection`` does not have are left out.
 
     Raises:
-        UserError: there is no such task or mode.
+        UserError: there is no such task or mode, or none of these tasks has one of these modes.
     """
     for mode in modes:
         if mode not in MODES:
@@ -69,6 +69,9 @@ def needed_adapters(tasks: Sequence[str], modes: Sequence[str]) -> list[str]:
     chosen = all_tasks() if not tasks or "all" in tasks else tasks
     pairs = ((task, mode) for task in chosen for mode in modes or MODES)
     asked = [(task, mode) for task, mode in pairs if machine(task).has_raw or mode in EVERY_TASK]
+    if not asked:
+        what = f"{', '.join(chosen)}: no raw text, so no mode {' or '.join(modes)}"
+        raise UserError(what, allowed=", ".join(EVERY_TASK))
     return sorted({name for task, mode in asked for name in needed(task, mode)})
 
 

@@ -50,7 +50,7 @@ def load_declaration(name_or_path: str) -> Declaration:
     raise UserError(
         f"there is no declaration {quoted(name_or_path)}{did_you_mean(name_or_path[:60], names)}",
         allowed=", ".join(names) + ", or a path that ends in .toml",
-        next_step=f"caef-data build {f'--task {name_or_path}' if is_task else 'paper'}",
+        next_step=f"name a task as an option: --task {name_or_path}" if is_task else None,
     )
 
 

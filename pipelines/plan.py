@@ -260,8 +260,8 @@ class _SplitExpressions:
         if len(short) == num_cells:
             return self.classes
         self.notes.append(
-            f"{self.settings.task}: {num_cells - len(short):,} of {num_cells:,} {self.split} cells have runs"
-            f" of more than {most:,} transitions: these are not written whole (--max-steps)"
+            f"{self.settings.task}: {num_cells - len(short):,} of {num_cells:,} {self.split} classes have runs"
+            f" of more than {most:,} transitions and get no rows of whole runs (--max-steps changes that)"
         )
         return self._resolved(short)
 

@@ -31,7 +31,7 @@ def _with_task(words: Sequence[str], task: str) -> Problem:
     names = "a" if kind.unary else "ab"
     if len(words) != len(names):
         raise UserError(
-            f"{task} takes {len(names)} operand{'s' * (len(names) > 1)}, {len(words)} were given",
+            f"{task} takes {len(names)} operand{'s' * (len(names) > 1)}, found {len(words)}",
             allowed=OPERAND_RULE,
             next_step=f"caef-data show --task {task} {' '.join(kind.example[: len(names)])}",
         )

@@ -381,6 +381,7 @@ def test_adapters_that_a_task_needs(call: Any) -> None:
     assert len(call("adapters").out.splitlines()) == 16  # nine executors, seven aligners
     refused(call("adapters", "--mode", "proces"), "'process'")
     refused(call("adapters", "--task", "ad"), "add")
+    refused(call("adapters", "--task", "reflection", "--mode", "process"), "one_step")
 
 
 def test_accuracies_as_json(call: Any, smoke: Path, tmp_path: Path) -> None:

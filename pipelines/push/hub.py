@@ -58,7 +58,8 @@ def push_to_hub(
     manifest = open_folder(directory).manifest()  # a damaged one is told first
     name = str(repo or manifest.get("repo", ""))
     if not name:
-        raise UserError("push needs the name of a repository", next_step="add --repo user/name")
+        elsewhere = "add --repo user/name, or --to with the URL of a store (s3://bucket/prefix, file:///folder)"
+        raise UserError("push needs the name of a repository", next_step=elsewhere)
     if not REPO.fullmatch(name) or re.search(r"\.\.|--|[-.](/|$)|\.git$", name):
         raise UserError(
             f"{quoted(name)} cannot be the name of a repository",
