@@ -281,6 +281,8 @@ def export_with_progress(
         lines += [f"train on it: llamafactory-cli train {shell_quoted(target / RECIPE)}"]
     elif style.format == "alpaca":
         lines += [f"LLaMA-Factory: --dataset_dir {shell_quoted(target)} --dataset {config}-{split}"]
-        lines += ["it writes text around each prompt: export with --tokenizer to avoid that, or eval with its --template"]
+        lines += [
+            "it writes text around each prompt: export with --tokenizer to avoid that, or eval with its --template"
+        ]
     for line in lines:
         console.print(line, soft_wrap=True)
