@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, printable_path
-from ..pipelines.folder import Folder
+from ..pipelines.folder import BUILD_ONE, Folder
 from ..pipelines.hub_source import HubFiles, HubPlace, Say, download, is_parquet, local_or_hub, look_up
 from ..pipelines.manifest import CARD, MANIFEST
 from ..pipelines.store import open_folder
@@ -149,7 +149,7 @@ def problem_folder(settings: EvalSettings, say: Say) -> tuple[Folder, str]:
     raise UserError(
         "there is no finished dataset here, and no published raw files (addition/test_5_5.jsonl)",
         where=printable_path(settings.data),
-        next_step="caef-data build --task sub --min 1 --max 100 --num 20, or name another one with --data",
+        next_step=f"name another one with --data: {BUILD_ONE}",
     )
 
 

@@ -16,7 +16,7 @@ from ..errors import UserError, printable_path, shell_quoted
 from .build import build, build_commands, choose_engine, resumed
 from .card import commands, loads_from
 from .declaration import rebuild_command
-from .folder import task_of
+from .folder import BUILD_ONE, task_of
 from .manifest import ShardRecord
 from .plan import TEXT_RATE, Plan, make_plan
 from .settings import SPLITS, Declaration
@@ -191,7 +191,7 @@ def print_info(directory: str, as_json: bool) -> None:
         raise UserError(
             "there is no dataset here",
             where=printable_path(directory),
-            next_step="caef-data build --task sub --min 1 --max 100 --num 20",
+            next_step=BUILD_ONE,
         )
     if as_json:
         print(json.dumps({**manifest, "unfinished": unfinished or None}, indent=1))

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from ..errors import UserError, did_you_mean, printable_path, quoted, shell_quoted
 from .build import resumed
-from .folder import Folder
+from .folder import BUILD_ONE, Folder
 from .manifest import ShardRecord, shard_record
 from .settings import SPLITS
 
@@ -113,7 +113,7 @@ def select(source: Folder, configs: Sequence[str], splits: Sequence[str]) -> lis
         raise UserError(
             "the build of this dataset is not finished" if unfinished else "there is no dataset here",
             where=printable_path(source.name),
-            next_step=resumed(unfinished, source.name) if unfinished else "caef-data build --help",
+            next_step=resumed(unfinished, source.name) if unfinished else BUILD_ONE,
         )
     for name in configs:
         check_name("--config", name, sorted(known))

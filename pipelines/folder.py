@@ -38,6 +38,7 @@ from .manifest import (
 
 FINISHED = f"{STATE}/shards.jsonl"  # one line a finished shard
 ASIDE = re.compile(rf"{re.escape(TEMPORARY)}([0-9a-f]{{8}}-)?{SHARD.pattern}")
+BUILD_ONE = "check the name, or build one: caef-data build --task sub --min 1 --max 100 --num 20"
 
 
 class Folder:

@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..errors import UserError, printable_path, quoted
+from ..errors import UserError, printable_path, quoted, shell_quoted
 from .manifest import MANIFEST
 from .terminal import print_table
 from .verify_manifest import check_card, check_files, declared, open_shards, read_manifest
@@ -43,11 +43,11 @@ _SHARE = 3  # units a worker has at least, so that none waits long for the other
 _ROW = 500  # bytes of text of a row whose plan is not known
 _SHOWN = 20  # findings printed; --json gives all that were kept
 CHECKS = {  # what is checked, with the kinds of its findings
-    "files are those of the manifest, byte for byte": {"manifest", "file", "foreign", "schema"},
+    "the files are those of the manifest, byte for byte": {"manifest", "file", "foreign", "schema"},
     "settings, identities, versions and counts agree": {"settings", "identity", "versions", "counts"},
-    "all that the declaration asks for is there, and nothing else, in its order": {"missing", "added", "order"},
+    "all planned rows are there, in order, and no others": {"missing", "added", "order"},
     "each row has its variant, each machine its instruction": {"variant", "instruction"},
-    "rows parse, and steps and answers are right": {"row"},
+    "each text is what its machine writes": {"row"},
     "no row stands twice": {"duplicate"},
     "no expression stands in two splits": {"overlap", "split"},
     "the card tells what the manifest does": {"card"},
@@ -62,8 +62,8 @@ class Report:
         directory: the folder.
         shards: shards that the manifest names.
         rows: rows read (digests, duplicates, overlap, split).
-        rows_checked: rows re-executed; fewer than ``rows`` with a fraction.
-        transitions: transitions re-executed: a full row counts as its transitions.
+        rows_checked: rows computed again; fewer than ``rows`` with a fraction.
+        transitions: steps computed again: a full row counts as all its steps, aligner and raw rows as none.
         seconds: wall clock.
         fraction: the share of rows asked for.
         findings: what is wrong, at most 50 kept per part of a shard.
@@ -351,23 +351,23 @@ def print_report(report: Report, console: Console) -> None:
     share = "" if report.fraction >= 1 else f" ({report.fraction:.4g} of all)"
     table.add_row("shards", f"{report.shards:,}")
     table.add_row("rows read", f"{report.rows:,}")
-    table.add_row("rows re-executed", f"{report.rows_checked:,}{share}")
-    table.add_row("transitions re-executed", f"{report.transitions:,}")
+    table.add_row("rows computed again", f"{report.rows_checked:,}{share}")
+    table.add_row("steps computed again", f"{report.transitions:,}")
     table.add_row("seconds", f"{report.seconds:.1f}")
     if report.seconds > 0:
-        table.add_row("transitions per second", f"{report.transitions / report.seconds:,.0f}")
+        table.add_row("steps per second", f"{report.transitions / report.seconds:,.0f}")
     table.add_row("findings", f"{report.num_findings:,}")
     print_table(console, table)
     for note in report.notes:
         console.print(Text(f"note: {note}"))
     kinds = Counter(finding.kind for finding in report.findings)
     more = "" if len(report.findings) == report.num_findings else " or more"  # of many in a file some are kept
-    right = "right, as far as the files could be read" if {"manifest", "file", "schema"} & kinds.keys() else "right"
+    right = "yes, as far as the files could be read" if {"manifest", "file", "schema"} & kinds.keys() else "yes"
     for check, own in CHECKS.items():
         count = sum(kinds[kind] for kind in own)
         sampled = own == {"row"} and report.fraction < 1
-        told = f"{right}, in the {report.rows_checked:,} rows re-executed" if sampled else right
-        told = f"wrong: {count:,} finding{'' if count == 1 else 's'}{more}" if count else told
+        told = f"{right}, in the {report.rows_checked:,} rows computed again" if sampled else right
+        told = f"NO: {count:,} finding{'' if count == 1 else 's'}{more}" if count else told
         console.print(Text(f"{check}: {told}", style="bold red" if count else ""))
     for finding in report.findings[:_SHOWN]:
         row = "" if finding.row is None else f", row {finding.row}"
@@ -385,9 +385,10 @@ def _advice(report: Report) -> str:
         paths = ", ".join(printable_path(finding.path) for finding in report.findings[:5])
         more = f" and {report.num_findings - 5} more" if report.num_findings > 5 else ""
         return f"no build touches what is not its own: remove {paths}{more}"
-    if kinds <= {"foreign", "file"}:
-        shows = f"(caef-data info {report.directory} shows it)"
-        return f"the command that built it makes damaged and missing shards again {shows}"
+    damaged = {finding.path for finding in report.findings if finding.kind == "file"}
+    if all(finding.kind == "foreign" or finding.path in damaged for finding in report.findings):
+        shows = f"caef-data info {shell_quoted(report.directory)} shows the command"
+        return f"the command that built it makes damaged and missing shards again: {shows}"
     if kinds == {"card"}:
         return "the command that built it writes its part of the card again"
     return "this is not what its declaration gives: build it anew into another folder"

@@ -20,7 +20,7 @@ from ..tm import tasks as machines
 from .card import card, card_there, is_first_card
 from .card_merge import OURS, Card, UnmarkedError, without_examples, without_place
 from .declaration import from_flags, load_declaration, shipped_declarations
-from .folder import Folder
+from .folder import BUILD_ONE, Folder
 from .manifest import CARD, CONFIG, MANIFEST, ShardRecord, WrongError, manifest_from, shard_record
 from .plan import Config, split_configs
 from .settings import KEYS, TaskSettings, digest, option
@@ -40,7 +40,8 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     """
     path = directory / MANIFEST
     if not directory.is_dir():
-        raise UserError(f"there is no folder {quoted(str(directory))}", next_step="caef-data build --help")
+        what = "this is no folder" if directory.exists() else "there is no dataset here"
+        raise UserError(what, where=printable_path(directory), next_step=BUILD_ONE)
     if not path.is_file():
         raise UserError(
             f"{quoted(str(directory))} holds no finished dataset: {MANIFEST}, written last, is missing",

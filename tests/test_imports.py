@@ -131,3 +131,11 @@ def test_building_imports_no_torch_and_no_reader() -> None:
     code = "import sys, caef_data.pipelines.console, caef_data.pipelines.verify; print(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert not {"pandas", *HEAVY} & set(result.stdout.split())
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_files_and_functions_stay_small(path: Path) -> None:
+    text = (ROOT / path).read_text(encoding="utf-8")
+    assert text.count("\n") <= 400
+    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    assert not [node.name for node in functions if (node.end_lineno or 0) - node.lineno >= 60]

@@ -259,7 +259,7 @@ def test_an_unfinished_or_damaged_folder_is_refused_before_the_first_request(
         (stray, "train-00007-of-00009.parquet is no part of the dataset"),
         (no_manifest, "no finished dataset"),
         (outside, "manifest.json cannot be understood"),
-        (tmp_path / "nowhere", "there is no folder"),
+        (tmp_path / "nowhere", "there is no dataset here"),
     ):
         done = lfs.run(folder, "--repo", lfs.new())
         assert done.code == 2 and said in done.err and done.log == [], (folder, done.err)

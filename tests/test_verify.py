@@ -173,7 +173,7 @@ def test_files_that_the_manifest_does_not_name(folder: Folder) -> None:
 def test_a_half_built_folder_names_the_next_command(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="caef-data build"):
         verify(tmp_path)
-    with pytest.raises(UserError, match="there is no folder"):
+    with pytest.raises(UserError, match="there is no dataset here"):
         verify(tmp_path / "nowhere")
 
 
@@ -300,17 +300,17 @@ def test_the_report_for_people(folder: Folder) -> None:
         console = Console(width=80, record=True, file=open("/dev/null", "w"))
         print_report(report, console)
         text = console.export_text()
-        assert words in text and "rows re-executed" in text and "not right" in text
+        assert words in text and "rows computed again" in text and "not right" in text
 
 
 def test_the_report_says_what_was_checked(folder: Folder) -> None:
     text = told(verify(folder.path, fraction=0.5))
-    assert re.search(r"steps and answers are right: right, in the [\d,]+ rows re-executed", text)
+    assert re.search(r"each text is what its machine writes: yes, in the [\d,]+ rows computed again", text)
     shards = folder.rows("sub-one_step", "test")
     shards[0][0]["completion"] += " "
     folder.write("sub-one_step", "test", shards)
     (folder.path / SHARD).unlink()
     text = told(folder.verify())
-    for check in ("byte for byte", "steps and answers are right"):
-        assert re.search(rf"{check}: wrong: \d findings?\n", text)
-    assert "no row stands twice: right, as far as the files could be read\n" in text
+    for check in ("byte for byte", "each text is what its machine writes"):
+        assert re.search(rf"{check}: NO: \d findings?\n", text)
+    assert "no row stands twice: yes, as far as the files could be read\n" in text
