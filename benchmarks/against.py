@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -49,6 +49,7 @@ for at in range(0, len(numbers), 1000):
     rows += config.render(numbers[at : at + 1000]).num_rows
 print(rows / (time.perf_counter() - start))
 """
+TASKS = ("add", "sub", "mul")
 INSTANT = """
 import runpy, sys, time
 from caef_data.eval.backends.oracle import OracleBackend
@@ -61,6 +62,10 @@ OracleBackend.answer = answer
 runpy.run_module("caef_data", run_name="__main__", alter_sys=True)
 """
 GOALS = {
+    **{
+        task: Goal(f"{task} one_step train 1..100 num 20, whole command: seconds here / there", 1, 0.85)
+        for task in TASKS
+    },
     "build": Goal("`build paper`, processor time: here / there", 1.1, 0.85),
     "own": Goal("a user's own machine, rows/s: here / there", 15, 50, least=True),
     "verify": Goal("`verify`: rows/s here / there, start-up included", 0.8, 1.2, least=True),
@@ -101,6 +106,22 @@ class Tree:
         start = time.perf_counter()
         found = self.output("-m", "caef_data", *words)
         return time.perf_counter() - start, found
+
+
+def one_task(task: str) -> Callable[[Sequence[Tree], bool, int], Result]:
+    """Return what builds one-step rows of a task, into a fresh folder each time."""
+
+    def measure(trees: Sequence[Tree], small: bool, repeat: int) -> Result:
+        runs: dict[str, list[float]] = {"there": [], "here": []}
+        words = ["build", "--task", task, "--view", "one_step", "--split", "train", "--min", "1", "--num", "20"]
+        for _ in range(repeat):
+            for name, tree in zip(runs, trees, strict=True):
+                with tempfile.TemporaryDirectory(dir=tree.folder) as out:
+                    runs[name].append(tree.command(*words, "--max", "3" if small else "100", "--out", f"{out}/data")[0])
+        found = compared(task, runs, "all processors")
+        return found._replace(measured=1 / found.measured)
+
+    return measure
 
 
 def build(trees: Sequence[Tree], small: bool, repeat: int) -> Result:
@@ -234,7 +255,8 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="small data, to try the script")
     parser.add_argument("--json", type=Path, help="write the results there too")
     chosen = parser.parse_args()
-    parts = {"build": build, "own": own, "verify": verify, "eval": evaluate}
+    parts = {task: one_task(task) for task in TASKS}
+    parts |= {"build": build, "own": own, "verify": verify, "eval": evaluate}
     parts |= {"bookkeeping": bookkeeping, "memory": memory, "first_call": first_call}
     results = list[Result]()
     with tempfile.TemporaryDirectory(prefix="caef-bench-") as folder:
