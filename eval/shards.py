@@ -14,7 +14,7 @@ from ..pipelines.folder import Folder
 from ..pipelines.verify_rows import Known, check_rows, known_tasks
 from ..schemas import row_schema
 from ..tm import machine
-from ..tm.check.entries import problem
+from ..tm.check.entries import operand_error
 from ..tm.columns import Number, Operands
 from ..tm.machine import Dialect, Rows
 from ..tm.render import int_array, string_array
@@ -78,7 +78,7 @@ def wrong_row(task: str, view: str, dialect: Dialect, rows: pa.RecordBatch, know
         return None
     operands = (rows.column(name).to_pylist() for name in ("a", "b", "len_a", "len_b"))
     for a, b, len_a, len_b in zip(*operands, strict=True):
-        if isinstance(why := problem(task, a, b), str):
+        if why := operand_error(task, a, b):
             return why
         if (len(a), len(b or "")) != (len_a, len_b):
             return f"{quoted(a)} and {quoted(b)} have other lengths than {len_a} and {len_b}"

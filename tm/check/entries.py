@@ -376,6 +376,11 @@ PROBLEMS = {kind.task: kind for kind in _KINDS}
 
 def problem(task: str, a: str, b: str | None) -> Problem | str:
     """Return the problem, or what is wrong with its operands."""
+    return operand_error(task, a, b) or PROBLEMS[task](a, b or "")
+
+
+def operand_error(task: str, a: str, b: str | None) -> str | None:
+    """Return what is wrong with the operands of a problem, None where nothing is."""
     for name, text in (("a", a), ("b", b)) if b is not None or task != "left_mask" else (("a", a),):
         if not isinstance(text, str) or not (text.isascii() and text.isdigit()):
             return f"operand {name} must be a decimal string, found {quoted(text)}"
@@ -393,5 +398,5 @@ def problem(task: str, a: str, b: str | None) -> Problem | str:
     elif task == "reflection" and (a.strip("9") or len(b) > len(a)):
         needs = "an a of nines only" if a.strip("9") else "b <= a"
     else:
-        return PROBLEMS[task](a, b)
+        return None
     return f"{task} needs {needs}, found {quoted(a)}, {quoted(b)}"
