@@ -370,8 +370,7 @@ class Div(Composer):
         return "q3", registers, "ADD", "q1", self.right, count, (k + 2) * self.y
 
 
-_KINDS: tuple[type[Problem], ...] = (Add, Equal, GreaterThan, LessThan, Reflection, LeftMask, Sub, Mul, Div)
-PROBLEMS = {kind.task: kind for kind in _KINDS}
+PROBLEMS = {kind.task: kind for kind in (Add, Equal, GreaterThan, LessThan, Reflection, LeftMask, Sub, Mul, Div)}
 
 
 def problem(task: str, a: str, b: str | None) -> Problem | str:
@@ -388,14 +387,13 @@ def operand_error(task: str, a: str, b: str | None) -> str | None:
             return f"operand {name} has leading zeros: {quoted(text)}"
         if len(text) > MAX_DIGITS:
             return f"operand {name} has {len(text):,} digits; at most {MAX_DIGITS:,} can be checked"
-    b = b or ""
-    if task == "sub" and (len(a), a) < (len(b), b):
+    if task == "sub" and (len(a), a) < (len(b or ""), b or ""):
         needs = "a >= b"
     elif task in ("mul", "div") and b == "0":
         needs = "b >= 1"
     elif task == "left_mask" and b:
         needs = "one operand"
-    elif task == "reflection" and (a.strip("9") or len(b) > len(a)):
+    elif task == "reflection" and (a.strip("9") or len(b or "") > len(a)):
         needs = "an a of nines only" if a.strip("9") else "b <= a"
     else:
         return None
