@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,12 @@ def load_declaration(name_or_path: str) -> Declaration:
     if name_or_path.endswith(".toml"):
         file = printable_path(name_or_path)
         return parse_declaration(_read(Path(name_or_path), file), file, source=name_or_path)
-    is_task = name_or_path in task_names()
+    near = get_close_matches(name_or_path[:60], names, n=1, cutoff=0.5)
+    words = f"--task {name_or_path}" if name_or_path in task_names() else "".join(near)
     raise UserError(
         f"there is no declaration {quoted(name_or_path)}{did_you_mean(name_or_path[:60], names)}",
         allowed=", ".join(names) + ", or a path that ends in .toml",
-        next_step=f"name a task as an option: --task {name_or_path}" if is_task else None,
+        next_step=f"caef-data build {words}" if words else "caef-data build --help",
     )
 
 

@@ -276,7 +276,7 @@ def _allowed(kind: Any) -> tuple[str, tuple[str, ...]]:
         meta = parts[1]
         return meta.description or f"a whole number from {meta.ge:,}" + (f" to {meta.le:,}" if meta.le else ""), ()
     allowed, words = _allowed(parts[0])  # of a tuple of words, or beside None
-    return (f'{allowed}; several as a list: ["{words[0]}", ...]' if origin is tuple else allowed), words
+    return (f'{allowed}; in a declaration as a list: ["{words[0]}"]' if origin is tuple else allowed), words
 
 
 def task_names() -> tuple[str, ...]:

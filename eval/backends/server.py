@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -100,7 +101,9 @@ class OpenAIBackend(Backend):
             self._pool.join()  # nothing of another adapter is under way
         chunks = (range(start, min(start + CHUNK, len(requests))) for start in range(0, len(requests), CHUNK))
         rows = (row for chunk in chunks for row in make_rows(self.tokens[adapter], requests, chunk))
-        # Its threads are daemons: who presses Ctrl-C does not wait for answers.
+        # Its threads are daemons: who presses Ctrl-C does not wait for answers. Importing polars has the system go on
+        # with calls that a signal interrupts, such as the wait below.
+        signal.siginterrupt(signal.SIGINT, True)
         with ThreadPool(max(1, min(self.concurrency, len(requests)))) as self._pool:
             for result in self._pool.imap_unordered(lambda row: (row.index, work(adapter, row)), rows):
                 yield [result]
