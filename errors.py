@@ -70,8 +70,13 @@ def suggested(command: str | None, verb: str, otherwise: str) -> str:
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` for the closest choice, or an empty string."""
-    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    close = closest(word, choices)
+    return f" (did you mean {close!r}?)" if close else ""
+
+
+def closest(word: str, choices: Iterable[str]) -> str:
+    """Return the choice that a word is closest to, or an empty string."""
+    return next(iter(difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)), "")
 
 
 @contextmanager

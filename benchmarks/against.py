@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from statistics import median
 
@@ -210,6 +211,7 @@ def first_call(trees: Sequence[Tree], small: bool, repeat: int) -> Result:
     return compared("first_call", instant(trees, small, repeat, "executor", "test")["first"], "whole runs")
 
 
+@cache  # seconds and memory are of the same runs
 def instant(
     trees: Sequence[Tree], small: bool, repeat: int, mode: str, split: str
 ) -> dict[str, dict[str, list[float]]]:
@@ -261,7 +263,7 @@ def main() -> None:
     results = list[Result]()
     with tempfile.TemporaryDirectory(prefix="caef-bench-") as folder:
         places = (chosen.other.resolve(), Path(folder) / "there"), (ROOT, Path(folder) / "here")
-        trees = [Tree(*place) for place in places]
+        trees = tuple(Tree(*place) for place in places)
         for key in chosen.only:
             results.append(parts[key](trees, chosen.small, max(1, chosen.repeat)))
             print(f"{key}: {number(results[-1].measured, GOALS[key].unit)}; {results[-1].detail}", file=sys.stderr)

@@ -4,11 +4,10 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, did_you_mean, printable_path, quoted
+from ..errors import UserError, closest, did_you_mean, printable_path, quoted
 from .settings import (
     HEADER,
     KEYS,
@@ -47,8 +46,7 @@ def load_declaration(name_or_path: str) -> Declaration:
     if name_or_path.endswith(".toml"):
         file = printable_path(name_or_path)
         return parse_declaration(_read(Path(name_or_path), file), file, source=name_or_path)
-    near = get_close_matches(name_or_path[:60], names, n=1, cutoff=0.5)
-    words = f"--task {name_or_path}" if name_or_path in task_names() else "".join(near)
+    words = f"--task {name_or_path}" if name_or_path in task_names() else closest(name_or_path[:60], names)
     raise UserError(
         f"there is no declaration {quoted(name_or_path)}{did_you_mean(name_or_path[:60], names)}",
         allowed=", ".join(names) + ", or a path that ends in .toml",
