@@ -5,7 +5,6 @@ function of (seed, task, cell, i): in large cells the first of candidates ``4096
 the split's side, in small ones the i-th such candidate of a permutation of the whole cell.
 """
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -96,12 +95,11 @@ class ClassSampler:
 
     def classes(self, numbers: I64 | None = None) -> dict[tuple[int, int], int]:
         """Return how many expressions each class (len a, len b) has, of these numbers or of all."""
-        total: Counter[int] = Counter()
-        for len_a, len_b, count in self._lengths(numbers):
-            pairs, place = np.unique(len_a * PAIR + len_b, return_inverse=True)
-            for pair, n in zip(pairs.tolist(), np.bincount(place, weights=count).tolist(), strict=True):
-                total[pair] += int(n)
-        return {(pair // PAIR, pair % PAIR): n for pair, n in sorted(total.items()) if n}
+        none = np.empty((3, 0), np.int64)
+        len_a, len_b, count = np.concatenate([none, *map(np.stack, self._lengths(numbers))], axis=1)
+        pairs, place = np.unique(len_a * PAIR + len_b, return_inverse=True)
+        totals = np.bincount(place, weights=count).astype(np.int64)
+        return {divmod(pair, PAIR): n for pair, n in zip(pairs.tolist(), totals.tolist(), strict=True) if n}
 
     def _lengths(self, numbers: I64 | None) -> Iterator[tuple[I64, I64, I64]]:
         """Yield columns of lengths of a, lengths of b, and how many expressions have them."""
@@ -247,7 +245,11 @@ def class_cells(settings: TaskSettings, split: str) -> Wanted:
             continue
         left = balanced if split == "train" else settings.num_test
         variants = own.variants(len_a, len_b)
-        shares = sum([share for _, share, _ in variants])
+        if len(variants) == 1:
+            [(name, _, named)] = variants
+            wanted.append((len_a, len_b, name, law(named), left))
+            continue
+        shares = sum(share for _, share, _ in variants)
         for name, share, named in variants:  # each rounded up out of what the earlier ones have left
             count = -(-left * share // shares)
             wanted.append((len_a, len_b, name, law(named), count))
