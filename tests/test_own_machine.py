@@ -257,7 +257,7 @@ def test_a_second_machine_of_a_name_from_another_file_is_refused(name: str, tmp_
     path = tmp_path / "other.py"
     for cls in ("Another", type(machine(name)).__qualname__):
         path.write_text(OTHER.format(cls=cls, name=name))
-        with pytest.raises(ValueError, match=f"two machines are called '{name}'"):
+        with pytest.raises(UserError, match=f"two machines are called '{name}'"):
             load(path, "other_machine")
     assert before == _REGISTRY
 
@@ -278,7 +278,7 @@ def test_loading_one_file_twice_is_no_second_machine(tmp_path: Path, monkeypatch
 
 def test_a_machine_whose_name_cannot_be_that_of_a_folder() -> None:
     for name in ("../x", "A", "a-b", ""):
-        with pytest.raises(ValueError, match="cannot be the name of a machine"):
+        with pytest.raises(UserError, match="cannot be the name of a machine"):
             type("Own", (Machine,), {"name": name})
 
 
@@ -302,11 +302,77 @@ def test_a_machine_written_for_0_1_0_gives_the_same_rows_as_its_short_form() -> 
     assert texts[0] == texts[1]
 
 
+TWICE = (Path(__file__).parents[1] / "docs" / "machines-of-your-own.md").read_text("utf-8")
+TWICE = TWICE.split("```python\n# tm/double.py\n")[1].split("```")[0].replace("double", "twice")
+MISTAKES = [
+    ("[HEAD] RIGHT, q1", "[HEAD] RIGTH, q1", r"'\[HEAD\] RIGTH' in .* is no action \(did you mean '\[HEAD\] RIGHT'"),
+    ("[OUTPUT] {view.carry}", "[OUTPT] {view.carry}", r"'\[OUTPT\] \d' in .* is no action"),
+    (
+        "[OUTPUT] {digit}",
+        "[OUTPUT] {digit}{digit}",
+        r"'\[OUTPUT\] 66' in .* is no action \(did you mean '\[OUTPUT\] 6'",
+    ),
+    ("[HEAD] RIGHT, q1", "[HEAD2] RIGHT, q1", r"'\[HEAD2\] RIGHT' in .* is no action"),
+    ("[C], qH", "[C], halt", "does not end with a state"),
+    ("[C], qH", "[C]", "does not end with a state"),
+    ('"CMD [C] 0', '"CDM [C] 0', "in state q0: 'CDM .* does not begin with CMD"),
+    ('return f"CMD [C]', 'f"CMD [C]', "in state q1: None is no text"),
+    ('return "CMD [C] 0, [HEAD] RIGHT, q1"', 'return "start", {}', r"\('start', {}\) is no text"),
+    ("int(view.carry)", "int(view.flag)", "fails in state q1: ValueError.*\n.*own.py, line 22"),
+]
+
+
+@pytest.mark.parametrize("looks", [False, True])
+@pytest.mark.parametrize(("right", "wrong", "said"), MISTAKES)
+def test_a_command_that_is_none_is_refused_wherever_a_run_meets_it(
+    right: str, wrong: str, said: str, looks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such text was executed as if it were a state or a digit: rows were built, and verified as right."""
+    code = TWICE.replace(right, wrong)
+    if looks:  # at its whole tape: it is walked step by step
+        code = code.replace("view: View) -> str:", "view: View, _=None) -> str:\n        view.tapes")
+        said = said.replace("22", "23")
+    assert code != TWICE
+    (tmp_path / "own.py").write_text(code)
+    spec = spec_from_file_location("own_twice", tmp_path / "own.py")
+    assert spec is not None and spec.loader is not None
+    monkeypatch.setitem(sys.modules, "own_twice", module_from_spec(spec))
+    try:
+        spec.loader.exec_module(sys.modules["own_twice"])
+        with pytest.raises(UserError, match=said) as refused:
+            list(transitions("twice", 47))
+        assert refused.value.where is not None and str(tmp_path / "own.py") in refused.value.where
+        with pytest.raises(UserError, match=said):
+            build(make_plan(from_flags(["twice"], max=2, num=3)), tmp_path / "data", workers=1)
+        assert not (tmp_path / "data" / "manifest.json").exists()
+    finally:
+        _REGISTRY.pop("twice", None)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ('"qH"', '"qh"', "states of the machine 'twice' has no qH"),
+        ("{a_right}", "{a_rigth}", "has a part 'a_rigth' .did you mean 'a_right'"),
+        ("def decide", "def decided", "the machine twice does not define decide .did you mean 'decided'"),
+        ('"twice"', '"Twice"', "'Twice' cannot be the name of a machine"),
+    ],
+)
+def test_a_class_that_is_no_machine_is_refused_when_it_is_defined(
+    right: str, wrong: str, said: str, tmp_path: Path
+) -> None:
+    before = dict(_REGISTRY)
+    (tmp_path / "own.py").write_text(TWICE.replace(right, wrong))
+    with pytest.raises(UserError, match=said):
+        load(tmp_path / "own.py", "own_twice")
+    assert before == _REGISTRY
+
+
 def test_other_names_of_0_1_0_are_known_or_refused() -> None:
     """``refusal`` goes on as ``domain_error``; families are named now: a method that gives them is no longer asked."""
     own = type("Own", (Max,), {"refusal": lambda self, a, b: "a is 3" if a == 3 else None})
     assert own().domain_error(3, 1) == "a is 3" and own().domain_error(1, 3) is None
-    with pytest.raises(TypeError, match="families is no longer asked for: see Machine.stress"):
+    with pytest.raises(UserError, match="families is no longer asked for: see Machine.stress"):
         type("Own", (Max,), {"families": lambda self: ()})
 
 

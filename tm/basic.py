@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache, cached_property
 from typing import ClassVar
 
-from ..errors import UserError
+from ..errors import UserError, did_you_mean, quoted
 from .columns import Operands
-from .interpreter import Configuration, execute, units_first
-from .machine import HALT, Batch, Dialect, Machine, SteppedBatch, Transition
+from .interpreter import HEADS, Configuration, execute, fault_of, units_first
+from .machine import HALT, Batch, Dialect, Machine, SteppedBatch, Transition, _source
 from .render import Template
 from .table import Table, Untabulated, View
 from .tape_engine import TapeBatch
@@ -19,7 +20,21 @@ __all__ = ["BasicMachine", "Configuration", "Said", "View"]
 
 # What a machine of 0.1.0 said beside its ``decide``, and what a run of it says now.
 GONE = ("at", "count_steps", "num_steps", "parts", "phases")
+PARTS = ("a", "b", "a_left", "a_right", "b_left", "b_right", "carry", "out", "flag")  # of a state line
 Said = str | tuple[str, dict[str, str]]  # a command line; or the name of one of ``commands`` and its parts
+
+
+def _check_states(name: str, states: dict[str, str], where: str) -> None:
+    """Refuse states that no run could begin or end in, and state lines with parts that there are not."""
+    lacking = [state for state in ("q0", "qH") if state not in states]
+    odd = [part for line in states.values() for part in Template(line).names if part not in PARTS]
+    if lacking or odd:
+        what = f"no {' and no '.join(lacking)}" if lacking else f"a part {quoted(odd[0])}{did_you_mean(odd[0], PARTS)}"
+        raise UserError(
+            f"states of the machine {quoted(name)} has {what}",
+            where=where,
+            allowed=f"q0, where a run begins, qH, where it halts, and others; in their lines: {', '.join(PARTS)}",
+        )
 
 
 class BasicMachine(Machine):
@@ -42,6 +57,8 @@ class BasicMachine(Machine):
         cls.ignored = tuple(name for name in GONE if name in cls.__dict__)
         for name in cls.ignored:
             delattr(cls, name)
+        if "name" in cls.__dict__:
+            _check_states(cls.name, getattr(cls, "states", {}), _source(cls))
         super().__init_subclass__(**kwargs)
 
     def notes(self) -> tuple[str, ...]:
@@ -63,8 +80,29 @@ class BasicMachine(Machine):
     def line(self, view: View | Configuration) -> str:
         if view.state == "qH":
             return HALT
-        said = self.decide(view)  # type: ignore[arg-type]
-        return said if isinstance(said, str) else self.commands[said[0]].format_map(said[1])
+        try:
+            said = self.decide(view)  # type: ignore[arg-type]
+        except Exception as error:
+            own = error.__traceback__ and error.__traceback__.tb_next
+            at = f", line {own.tb_lineno}" if own else ""
+            what = f"decide of {self.name} fails in state {view.state}: {type(error).__name__}: {quoted(str(error))}"
+            raise UserError(what, where=self.source + at, next_step="mend it") from error
+        with suppress(LookupError, TypeError, ValueError):
+            said = said if isinstance(said, str) else self.commands[said[0]].format_map(said[1])
+        if fault := self._fault(said) if isinstance(said, str) else f"{said!r:.200} is no text":
+            heads = " ".join(HEADS[1 if self.unary else 2])
+            raise UserError(
+                f"decide of {self.name} gives no command in state {view.state}: {fault}",
+                where=self.source,
+                allowed=f"CMD, actions, a state ({', '.join(self.states)}); actions are {heads} with RIGHT or LEFT; [C]"
+                " alone or with a number; [OUTPUT] alone or with a digit, True, False, RIGHT or LEFT",
+                next_step='mend it: a line is like "CMD [C] 0, [OUTPUT] 4, [OUTPUT] RIGHT, q1"',
+            )
+        return said
+
+    @cache  # noqa: B019  (one instance a machine, kept for good)
+    def _fault(self, said: str) -> str:
+        return fault_of(said, 1 if self.unary else 2, self.states)
 
     @cached_property
     def table(self) -> Table | None:

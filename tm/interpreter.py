@@ -6,7 +6,14 @@ with it; tests hold the engine to walks of it.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
+
+from ..errors import did_you_mean, quoted
+
+HEADS = {1: ("[HEAD]",), 2: ("[HEAD1]", "[HEAD2]")}  # by the number of tapes
+ACTION = re.compile(r"\[HEAD[12]?\] (?:RIGHT|LEFT)|\[C\](?: [0-9]+)?|\[OUTPUT\](?: (?:[0-9]|RIGHT|LEFT|True|False))?")
 
 
 def tape_text(digits: str) -> str:
@@ -69,6 +76,26 @@ class Configuration:
             parts[name] = tape_text(tape)
             parts[f"{name}_left"], parts[f"{name}_right"] = tape_text(tape[:at]), tape_text(tape[at:])
         return parts
+
+
+def is_action(action: str, tapes: int) -> bool:
+    """Tell whether a text is an action of a machine of so many tapes; a state to go to is none."""
+    return bool(ACTION.fullmatch(action)) and (action[1] != "H" or action.partition(" ")[0] in HEADS[tapes])
+
+
+def fault_of(command: str, tapes: int, states: Collection[str]) -> str:
+    """Return why a text is no command line of a machine; an empty text where it is one."""
+    if not re.match("CMD:? ", command):
+        return f"{quoted(command, 200)} does not begin with CMD"
+    *actions, then = command.partition(" ")[2].split(", ")
+    if then not in states:
+        return f"{quoted(command, 200)} does not end with a state{did_you_mean(then, states)}"
+    for action in actions:
+        if not is_action(action, tapes):
+            known = [f"{head} {way}" for head in HEADS[tapes] for way in ("RIGHT", "LEFT")]
+            known += [f"[OUTPUT] {value}" for value in (*"0123456789", "True", "False", "RIGHT", "LEFT")]
+            return f"{quoted(action)} in {quoted(command, 200)} is no action{did_you_mean(action, known)}"
+    return ""
 
 
 def execute(now: Configuration, command: str) -> Configuration:

@@ -96,14 +96,22 @@ class Machine(ABC):
                 setattr(cls, new, cls.__dict__[old])
         for old, new in _GONE.items():
             if old in cls.__dict__:
-                raise TypeError(f"{cls.__qualname__}.{old} is no longer asked for: see Machine.{new}")
+                raise UserError(
+                    f"{cls.__qualname__}.{old} is no longer asked for: see Machine.{new}", where=_source(cls)
+                )
         if "name" not in cls.__dict__:
             return
         if not re.fullmatch("[a-z][a-z0-9_]*", cls.name):  # it becomes the name of folders
-            raise ValueError(f"{cls.name!r} cannot be the name of a machine: lower-case letters, digits and _")
+            what = f"{quoted(cls.name)} cannot be the name of a machine"
+            raise UserError(what, where=_source(cls), allowed="a lower-case letter, then those, digits and _")
+        if lacking := [name for name in dir(cls) if getattr(getattr(cls, name, None), "__isabstractmethod__", False)]:
+            near = did_you_mean(lacking[0], cls.__dict__)
+            what = f"the machine {cls.name} does not define {', '.join(lacking)}{near}"
+            raise UserError(what, where=_source(cls), next_step="define it in the machine's class")
         known = _REGISTRY.get(cls.name)
         if known is not None and (known.source, type(known).__qualname__) != (_source(cls), cls.__qualname__):
-            raise ValueError(f"two machines are called {cls.name!r}: in {known.source} and in {_source(cls)}")
+            what = f"two machines are called {cls.name!r}: in {known.source} and in {_source(cls)}"
+            raise UserError(what, next_step="give one of them another name, or remove its file")
         _REGISTRY[cls.name] = cls()
 
     @property

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from ..errors import UserError, quoted
 from .basic import BasicMachine
 from .composer import Composer
-from .interpreter import Configuration, execute
+from .interpreter import Configuration, execute, is_action
 from .machine import HALT, Machine, machine, tasks
 from .table import Control, Untabulated, View
 
@@ -24,7 +24,6 @@ SLOTS = ("a_left", "a_right", "b_left", "b_right", "carry", "out", "flag", "comm
 CELL = r"\|[0-9]"
 TAPE = rf"(?:{4 * CELL})*+(?:{CELL})*+"  # four at a time: matching is what takes the time
 PATTERNS = {"carry": "[0-9]?", "flag": "True|False|", "command": r"[^\n]*"}
-_ACTION = re.compile(r"\[HEAD[12]?\] (?:RIGHT|LEFT)|\[C\](?: [0-9])?|\[OUTPUT\](?: (?:[0-9]|RIGHT|LEFT|True|False))?")
 _NUMBER, _TRUTH = (re.compile(one).fullmatch for one in (TAPE + "|0", "True|False"))
 INSIDE = 5  # where the heads of an example stand: off both ends
 ANY_DIGIT = bytes.maketrans(b"123456789", b"000000000")
@@ -201,9 +200,8 @@ class Entries:
             raise _wrong(
                 command, f"it must begin with {self.prefix!r} and end with one of the states {', '.join(states)}"
             )
-        heads = ("[HEAD1]", "[HEAD2]") if self.heads == 2 else ("[HEAD]",)
         for action in actions:
-            if not _ACTION.fullmatch(action) or action.startswith("[HEAD") and action.split()[0] not in heads:
+            if not is_action(action, self.heads):
                 raise _wrong(command, f"{quoted(action)} is no action of {self.machine.name}")
         place = -1 if state == "q0" else INSIDE
         now = Configuration(state, ("",) * self.heads, (place,) * self.heads, "*", "*" * INSIDE, "*")
@@ -245,8 +243,9 @@ class Entries:
                 heads = (-1, -1) if form.state == "q0" else heads
                 now = Configuration(form.state, tapes[: self.heads], heads[: self.heads], carry, out, flag)
                 return self.machine.line(now)
-        except (LookupError, ValueError, TypeError) as error:
-            raise _wrong(form.state, f"{self.machine.name} has no command here: {error}") from error
+        except (LookupError, ValueError, TypeError, UserError) as error:
+            why = error.what if isinstance(error, UserError) else error
+            raise _wrong(form.state, f"{self.machine.name} has no command here: {why}") from error
 
 
 def _moved(left: str, right: str, move: int) -> tuple[str, str]:
