@@ -310,7 +310,7 @@ MISTAKES = [
     (
         "[OUTPUT] {digit}",
         "[OUTPUT] {digit}{digit}",
-        r"'\[OUTPUT\] 66' in .* is no action \(did you mean '\[OUTPUT\] 6'",
+        r"'\[OUTPUT\] \d\d' in .* is no action \(did you mean '\[OUTPUT\] \d'",
     ),
     ("[HEAD] RIGHT, q1", "[HEAD2] RIGHT, q1", r"'\[HEAD2\] RIGHT' in .* is no action"),
     ("[C], qH", "[C], halt", "does not end with a state"),

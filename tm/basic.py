@@ -89,7 +89,8 @@ class BasicMachine(Machine):
             raise UserError(what, where=self.source + at, next_step="mend it") from error
         with suppress(LookupError, TypeError, ValueError):
             said = said if isinstance(said, str) else self.commands[said[0]].format_map(said[1])
-        if fault := self._fault(said) if isinstance(said, str) else f"{said!r:.200} is no text":
+        fault = self._fault(said) if isinstance(said, str) else f"{said!r:.200} is no text"
+        if fault or not isinstance(said, str):
             heads = " ".join(HEADS[1 if self.unary else 2])
             raise UserError(
                 f"decide of {self.name} gives no command in state {view.state}: {fault}",
