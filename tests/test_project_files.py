@@ -19,18 +19,18 @@ def load(path: str) -> Any:
     return yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))
 
 
-def test_the_machine_of_contributing_passes_its_test() -> None:
-    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    code, test = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+def test_the_machine_of_the_docs_passes_the_test_of_contributing() -> None:
+    pages = [(ROOT / name).read_text(encoding="utf-8") for name in ("docs/machines-of-your-own.md", "CONTRIBUTING.md")]
+    code, test = re.findall(r"^```python\n(.*?)^```$", "".join(pages), re.MULTILINE | re.DOTALL)
     try:
-        exec(compile(code, "CONTRIBUTING.md", "exec"), {"__name__": "contributed"})
-        assert "increment" in tasks()
+        exec(compile(code, "machines-of-your-own.md", "exec"), {"__name__": "contributed"})
+        assert "double" in tasks()
         space: dict[str, Any] = {}
         exec(compile(test, "CONTRIBUTING.md", "exec"), space)
         (run,) = [value for name, value in space.items() if name.startswith("test_")]
         run()
     finally:
-        _REGISTRY.pop("increment", None)
+        _REGISTRY.pop("double", None)
 
 
 def test_hooks_are_local_and_run_what_is_installed() -> None:
