@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, printable_path
-from ..pipelines.folder import BUILD_ONE, Folder
+from ..pipelines.build import no_dataset
+from ..pipelines.folder import Folder
 from ..pipelines.hub_source import HubFiles, HubPlace, Say, download, is_parquet, local_or_hub, look_up
 from ..pipelines.manifest import CARD, MANIFEST
 from ..pipelines.store import open_folder
@@ -25,6 +26,7 @@ from .settings import EvalSettings
 
 KINDS = ("executors", "aligners")
 MODEL = "config.json"
+EITHER = f"a dataset that caef-data built, with its {MANIFEST}, or published raw files (addition/test_5_5.jsonl)"
 
 
 def roots(paths: Iterable[str]) -> list[str]:
@@ -146,11 +148,8 @@ def problem_folder(settings: EvalSettings, say: Say) -> tuple[Folder, str]:
         raw = raw_files(_below(folder.path, ".jsonl"), settings.split, settings.data)
         if raw:
             return PublishedFolder(folder.path, raw, say), settings.data
-    raise UserError(
-        "there is no finished dataset here, and no published raw files (addition/test_5_5.jsonl)",
-        where=printable_path(settings.data),
-        next_step=f"name another one with --data: {BUILD_ONE}",
-    )
+        raise no_dataset(folder, "eval --data", EITHER)
+    raise UserError("there is no dataset in this repository", where=str(files.place), allowed=EITHER)
 
 
 class HeldFolder(Folder):

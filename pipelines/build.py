@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -15,8 +16,8 @@ from ..errors import UserError, did_you_mean, printable_path, quoted, shell_quot
 from .card import renewed_card, replaceable_card
 from .declaration import rebuild_command, rebuild_commands, shipped_declarations
 from .engine import Engine, run_tasks
-from .folder import Folder, task_of
-from .manifest import FORMAT, ShardRecord, shard_records
+from .folder import BUILD_ONE, Folder, task_of
+from .manifest import CONFIG, FORMAT, MANIFEST, ShardRecord, shard_records
 from .plan import Config, Plan
 from .settings import DATA_KEYS, Declaration, TaskSettings, digest
 from .store import open_folder
@@ -188,6 +189,24 @@ def resumed(unfinished: dict[str, Any], path: str | Path) -> str:
     except UserError:
         return "the command that began it, with the version of caef-data that it was begun with"
     return build_commands(declaration, path)
+
+
+def no_dataset(folder: Folder, verb: str, allowed: str | None = None) -> UserError:
+    """Return what there is to say of a place where ``caef-data <verb>`` finds no finished dataset."""
+    where, path = printable_path(folder.name), folder.path if folder.local else None
+    if path is not None and not path.is_dir():
+        what = "this is a file, not a dataset folder" if path.exists() else "there is no dataset here"
+        return UserError(what, where=where, allowed=allowed, next_step=BUILD_ONE)
+    if unfinished := folder.unfinished():
+        what = f"this dataset is not finished: {len(folder.finished())} of {len(unfinished['shards'])} shards are there"
+        return UserError(what, where=where, next_step=f"go on with: {resumed(unfinished, folder.name)}")
+    whole = None if path is None else Path(os.path.normpath(path / ".."))
+    if path is not None and whole is not None and CONFIG.fullmatch(path.resolve().name) and (whole / MANIFEST).exists():
+        what = f"this is one config of a dataset, {printable_path(whole)}"
+        return UserError(what, where=where, next_step=f"caef-data {verb} {shell_quoted(whole)}")
+    if folder.holds_shards():
+        return folder.not_ours()
+    return UserError("this is no dataset folder", where=where, allowed=allowed, next_step=BUILD_ONE)
 
 
 def _resumes(wanted: dict[str, Any], folder: Folder, overwrite: bool) -> bool:

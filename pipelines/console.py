@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -12,11 +13,11 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
-from ..errors import UserError, printable_path, shell_quoted
-from .build import build, build_commands, choose_engine, resumed
+from ..errors import printable_path, shell_quoted
+from .build import build, build_commands, choose_engine, no_dataset, resumed
 from .card import commands, loads_from
 from .declaration import rebuild_command
-from .folder import BUILD_ONE, task_of
+from .folder import task_of
 from .manifest import ShardRecord
 from .plan import TEXT_RATE, Plan, make_plan
 from .settings import SPLITS, Declaration
@@ -103,8 +104,9 @@ def _print_configs(console: Console, columns: Sequence[str], configs: Sequence[R
         of_configs = sum(name in ("classes", "expressions") for name in columns)  # they do not add up
         names, columns, lines = ["task"], ["configs", *columns[of_configs:]], []
         for task, group in groupby(configs, lambda row: task_of(row[0])):
-            own = [row[2 + of_configs :] for row in group]
-            lines.append(((task,), (len(own), *map(sum, zip(*own, strict=True)))))
+            rows = list(group)
+            own = [row[2 + of_configs :] for row in rows]
+            lines.append(((task,), (len({row[0] for row in rows}), *map(sum, zip(*own, strict=True)))))
     table = new_table(*columns, first=names)
     for name, counts in lines:
         table.add_row(*name, *map(_cell, columns, counts))
@@ -188,15 +190,11 @@ def print_info(directory: str, as_json: bool) -> None:
     folder = open_folder(dataset_here(directory, open_console(stderr=True).print, shards=lambda path: False))
     manifest, unfinished = folder.manifest(), folder.unfinished()
     if not manifest and not unfinished:
-        raise UserError(
-            "there is no dataset here",
-            where=printable_path(directory),
-            next_step=BUILD_ONE,
-        )
+        raise no_dataset(folder, "info")
     if as_json:
         print(json.dumps({**manifest, "unfinished": unfinished or None}, indent=1))
         return
-    console = open_console()
+    console, into = open_console(), "" if directory.startswith("hf://") else f" --out {shell_quoted(directory)}"
     if manifest:
         configs = [
             (name, split, own["classes"], own["expressions"], own["rows"], own["bytes"], len(own["shards"]))
@@ -205,11 +203,16 @@ def print_info(directory: str, as_json: bool) -> None:
         ]
         columns = ("classes", "expressions", "rows", "size", "shards")
         _print_configs(console, columns, configs, most=float("inf"))
+        if len(configs) > LISTED:
+            _print_configs(console, columns, configs)
         numbers = ", ".join(f"{name} {number}" for name, number in sorted(manifest["versions"].items()))
         built = ", ".join(f"{name} {version}" for name, version in sorted(manifest["built_with"].items()))
         console.print(f"identity {manifest['identity']}; rules: {numbers}; built with {built}")
         for line in commands(manifest):
-            console.print(f"made by: {printable_path(line)}")
+            parts = [f"{part}{into}" for part in line.split(" && ")]
+            console.print(f"made by: {printable_path(' && '.join(parts))}")
+            if re.search(r"\.toml'?$", line):
+                console.print("         with that file at hand, wherever it lies: the dataset holds its name alone")
     if unfinished:
         done, every = len(folder.finished()), len(unfinished["shards"])
         console.print(f"unfinished build: {done} of {every} shards; go on with: {resumed(unfinished, directory)}")

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import UserError, did_you_mean, printable_path, quoted, shell_quoted
-from .build import resumed
-from .folder import BUILD_ONE, Folder
+from .build import no_dataset
+from .folder import Folder
 from .manifest import ShardRecord, shard_record
 from .settings import SPLITS
 
@@ -109,12 +109,7 @@ def select(source: Folder, configs: Sequence[str], splits: Sequence[str]) -> lis
     """
     known = source.manifest().get("configs")
     if not known:
-        unfinished = source.unfinished()
-        raise UserError(
-            "the build of this dataset is not finished" if unfinished else "there is no dataset here",
-            where=printable_path(source.name),
-            next_step=resumed(unfinished, source.name) if unfinished else BUILD_ONE,
-        )
+        raise no_dataset(source, "info")
     for name in configs:
         check_name("--config", name, sorted(known))
     for name in splits:

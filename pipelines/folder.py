@@ -152,11 +152,19 @@ class Folder:
         if not begun and not (self.path / MANIFEST).exists() and any(self.path.iterdir()):
             raise self.not_ours()
 
+    def holds_shards(self) -> bool:
+        """Tell whether files that have the names of our shards lie here, whatever lies beside them."""
+        return any(is_shard(f"{file.parent.name}/{file.name}") for file in self.path.glob("*/*.parquet"))
+
     def not_ours(self) -> UserError:
-        """Return the error for a folder of somebody else's."""
+        """Return the error for a folder that holds something, and neither a manifest nor a plan."""
+        where = printable_path(self.name)
+        if self.holds_shards():
+            what = f"{MANIFEST} is gone from this dataset: what it held is not known any more, so it is left alone"
+            return UserError(what, where=where, next_step="caef-data build ... --out NEW_FOLDER, and remove this one")
         return UserError(
             "this folder holds files that caef-data did not write; it is left alone",
-            where=printable_path(self.name),
+            where=where,
             allowed="an empty or new folder, or one that caef-data built into",
             next_step="caef-data build ... --out NEW_FOLDER",
         )

@@ -270,6 +270,9 @@ class StoreFolder(Folder):
 
     # The whole folder
 
+    def holds_shards(self) -> bool:
+        return any(map(is_shard, self.sizes()))
+
     def check_ours(self) -> None:
         if self.read(MANIFEST) is None and self.read(PLAN) is None:
             with suppress(FileNotFoundError), self._store("listing") as store:
@@ -284,8 +287,9 @@ class StoreFolder(Folder):
     @contextmanager
     def on_disk(self) -> Iterator[Path]:
         if not self.manifest():
-            missing = f"there is no finished dataset here: {MANIFEST}, written last, is missing"
-            raise UserError(missing, where=printable_path(self.name))
+            from .build import no_dataset
+
+            raise no_dataset(self, "verify")
         with tempfile.TemporaryDirectory(prefix="caef-data-") as name:
 
             def fetch(path: str) -> None:

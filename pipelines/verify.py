@@ -30,7 +30,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import UserError, printable_path, quoted, shell_quoted
-from .manifest import MANIFEST
+from .manifest import CARD, MANIFEST
 from .terminal import print_table
 from .verify_manifest import check_card, check_files, declared, open_shards, read_manifest
 from .verify_rows import known_tasks
@@ -44,13 +44,13 @@ _ROW = 500  # bytes of text of a row whose plan is not known
 _SHOWN = 20  # findings printed; --json gives all that were kept
 CHECKS = {  # what is checked, with the kinds of its findings
     "the files are those of the manifest, byte for byte": {"manifest", "file", "foreign", "schema"},
-    "settings, identities, versions and counts agree": {"settings", "identity", "versions", "counts"},
+    "settings, identities, versions and counts agree": {"machine", "settings", "identity", "versions", "counts"},
     "all planned rows are there, in order, and no others": {"missing", "added", "order"},
     "each row has its variant, each machine its instruction": {"variant", "instruction"},
     "each text is what its machine writes": {"row"},
     "no row stands twice": {"duplicate"},
     "no expression stands in two splits": {"overlap", "split"},
-    "the card tells what the manifest does": {"card"},
+    f"{CARD} agrees with {MANIFEST}": {"card"},
 }
 
 
@@ -66,6 +66,7 @@ class Report:
         transitions: steps computed again: a full row counts as all its steps, aligner and raw rows as none.
         seconds: wall clock.
         fraction: the share of rows asked for.
+        unchecked: rows that a check could not look at, by the kinds of its findings.
         findings: what is wrong, at most 50 kept per part of a shard.
         num_findings: how many there were.
         notes: what the reader should know of how it was checked.
@@ -79,6 +80,7 @@ class Report:
     transitions: int
     seconds: float
     fraction: float
+    unchecked: dict[str, int]
     findings: tuple[Finding, ...]
     num_findings: int
     notes: tuple[str, ...]
@@ -111,7 +113,7 @@ def verify(
     """
     if not 0 < fraction <= 1:
         raise UserError(f"fraction {quoted(fraction)} is out of range", allowed="above 0, up to 1")
-    began, manifest = time.monotonic(), read_manifest(directory)
+    began, manifest = time.monotonic(), read_manifest(directory, "verify")
     plan = declared(manifest)
     tally = _Tally(manifest)
     tally.add(*check_files(directory, manifest), *plan.findings)
@@ -146,7 +148,8 @@ def verify(
     shards = sum(len(split["shards"]) for splits in manifest["configs"].values() for split in splits.values())
     return Report(
         str(directory), shards, tally.rows, tally.checked, tally.transitions, round(time.monotonic() - began, 3),
-        fraction, tuple(tally.findings), tally.num_findings, (*plan.notes, *notes),
+        fraction, plan.unchecked(total, tally.rows, sum(part.rows for part in parts if part.plan is not None)),
+        tuple(tally.findings), tally.num_findings, (*plan.notes, *notes),
     )  # fmt: skip
 
 
@@ -181,9 +184,8 @@ class _Tally:
         for (one, first), (_other, second) in combinations(sides.items(), 2):
             hashes = pl.concat(first).select("s1", "s2")
             common = pl.concat(second).join(hashes, on=["s1", "s2"], how="semi", maintain_order="left")
-            for path, view, row in common.unique(["s1", "s2", "path"], maintain_order=True)[
-                "path", "view", "row"
-            ].rows():
+            once = common.unique(["s1", "s2", "path"], maintain_order=True)
+            for path, view, row in once["path", "view", "row"].rows():
                 message = f"this expression of {results[0][0].task} ({view}) stands in split {one} too"
                 self.add(Finding("overlap", path, row, message))
 
@@ -200,6 +202,9 @@ class _Tally:
         for path, row, path2, row2 in _duplicates(rows):
             self.add(Finding("duplicate", path2, row2, f"the same {what} as row {row} of {path}"))
         said = self.configs[config][split]
+        whole = {part.path for part, _ in results}.issuperset(shard["path"] for shard in said["shards"])
+        if not whole or len(rows) < sum(part.rows for part, _ in results):
+            return  # of a file that cannot be read nothing can be counted, and the file's finding says so
         expressions = len(pl.concat([result.expressions for _, result in results]).unique(["h1", "h2"]))
         if expressions != said["expressions"]:
             message = f"{config} {split}: {said['expressions']} expressions, its rows have {expressions}"
@@ -214,15 +219,10 @@ class _Tally:
             for text, (total, longest) in result.chars.items():
                 shard[text] = [shard[text][0] + total, max(shard[text][1], longest)]
         rows = max(sum(part.rows for part, _ in results), 1)
-        off = [
-            shard["path"] for shard in said["shards"] if measured.get(shard["path"], shard["chars"]) != shard["chars"]
-        ]
+        off = [one["path"] for one in said["shards"] if measured.get(one["path"], one["chars"]) != one["chars"]]
         sizes = {text: [shard[text] for shard in measured.values()] for text in TEXTS}
         means = {
-            text: {
-                "mean": round(sum(total for total, _ in found) / rows, 1),
-                "max": max(longest for _, longest in found),
-            }
+            text: {"mean": round(sum(total for total, _ in found) / rows, 1), "max": max(most for _, most in found)}
             for text, found in sizes.items()
         }
         for place in off + [name] * (said["chars"] != means):
@@ -349,26 +349,27 @@ def print_report(report: Report, console: Console) -> None:
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     share = "" if report.fraction >= 1 else f" ({report.fraction:.4g} of all)"
-    table.add_row("shards", f"{report.shards:,}")
-    table.add_row("rows read", f"{report.rows:,}")
+    for name, number in (("shards", report.shards), ("rows read", report.rows)):
+        table.add_row(name, f"{number:,}")
     table.add_row("rows computed again", f"{report.rows_checked:,}{share}")
     table.add_row("steps computed again", f"{report.transitions:,}")
     table.add_row("seconds", f"{report.seconds:.1f}")
-    if report.seconds > 0:
-        table.add_row("steps per second", f"{report.transitions / report.seconds:,.0f}")
+    table.add_row("steps per second", f"{report.transitions / max(report.seconds, 0.001):,.0f}")
     table.add_row("findings", f"{report.num_findings:,}")
     print_table(console, table)
     for note in report.notes:
         console.print(Text(f"note: {note}"))
     kinds = Counter(finding.kind for finding in report.findings)
     more = "" if len(report.findings) == report.num_findings else " or more"  # of many in a file some are kept
-    right = "yes, as far as the files could be read" if {"manifest", "file", "schema"} & kinds.keys() else "yes"
+    total = report.rows + report.unchecked["duplicate"]
     for check, own in CHECKS.items():
-        count = sum(kinds[kind] for kind in own)
-        sampled = own == {"row"} and report.fraction < 1
-        told = f"{right}, in the {report.rows_checked:,} rows computed again" if sampled else right
+        count, left = sum(kinds[kind] for kind in own), max(report.unchecked.get(kind, 0) for kind in own)
+        told = f"not checked in {left:,} of {total:,} rows, yes in the others" if left else "yes"
         told = f"NO: {count:,} finding{'' if count == 1 else 's'}{more}" if count else told
-        console.print(Text(f"{check}: {told}", style="bold red" if count else ""))
+        told = "not checked" if left == total and not count else told
+        if own == {"row"} and report.fraction < 1 and told != "not checked":
+            told += f", in the {report.rows_checked:,} rows computed again"
+        console.print(Text(f"{check}: {told}", style="bold red" if count else "bold" if left else ""))
     for finding in report.findings[:_SHOWN]:
         row = "" if finding.row is None else f", row {finding.row}"
         console.print(Text(f"  {finding.path}{row}: {finding.message}"), soft_wrap=True)
@@ -381,14 +382,16 @@ def print_report(report: Report, console: Console) -> None:
 def _advice(report: Report) -> str:
     """Return what mends a folder: nothing that a build would do again where files or rows are not ours."""
     kinds = {finding.kind for finding in report.findings}
+    if "machine" in kinds:
+        return "put the machine's file back into the folder tm/ of caef-data, then verify again"
     if kinds == {"foreign"}:
         paths = ", ".join(printable_path(finding.path) for finding in report.findings[:5])
         more = f" and {report.num_findings - 5} more" if report.num_findings > 5 else ""
         return f"no build touches what is not its own: remove {paths}{more}"
     damaged = {finding.path for finding in report.findings if finding.kind == "file"}
+    shows = f"caef-data info {shell_quoted(report.directory)} shows the command"
     if all(finding.kind == "foreign" or finding.path in damaged for finding in report.findings):
-        shows = f"caef-data info {shell_quoted(report.directory)} shows the command"
         return f"the command that built it makes damaged and missing shards again: {shows}"
     if kinds == {"card"}:
-        return "the command that built it writes its part of the card again"
+        return f"the command that built it writes its part of the card again: {shows}"
     return "this is not what its declaration gives: build it anew into another folder"

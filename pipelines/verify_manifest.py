@@ -17,10 +17,11 @@ from .. import __version__
 from ..errors import UserError, printable_path, quoted
 from ..schemas import row_schema
 from ..tm import tasks as machines
+from .build import no_dataset
 from .card import card, card_there, is_first_card
 from .card_merge import OURS, Card, UnmarkedError, without_examples, without_place
 from .declaration import from_flags, load_declaration, shipped_declarations
-from .folder import BUILD_ONE, Folder
+from .folder import Folder
 from .manifest import CARD, CONFIG, MANIFEST, ShardRecord, WrongError, manifest_from, shard_record
 from .plan import Config, split_configs
 from .settings import KEYS, TaskSettings, digest, option
@@ -32,22 +33,15 @@ _ROWS_PER_PART = 100_000
 Pairs = set[tuple[str, str]]  # (split, view)
 
 
-def read_manifest(directory: Path) -> dict[str, Any]:
+def read_manifest(directory: Path, verb: str) -> dict[str, Any]:
     """Read the manifest of a built folder.
 
     Raises:
         UserError: there is no folder, no manifest (a build has not finished), or it cannot be understood.
     """
     path = directory / MANIFEST
-    if not directory.is_dir():
-        what = "this is no folder" if directory.exists() else "there is no dataset here"
-        raise UserError(what, where=printable_path(directory), next_step=BUILD_ONE)
     if not path.is_file():
-        raise UserError(
-            f"{quoted(str(directory))} holds no finished dataset: {MANIFEST}, written last, is missing",
-            where=printable_path(path),
-            next_step="run the same caef-data build command again; it goes on where it stopped",
-        )
+        raise no_dataset(Folder(directory), verb)
     try:
         return manifest_from(path.read_bytes())
     except (OSError, WrongError) as error:
@@ -81,6 +75,12 @@ class Declared:
     def wrong(self, kind: str, message: str) -> None:
         """Add a finding about the manifest."""
         self.findings.append(Finding(kind, MANIFEST, None, message))
+
+    def unchecked(self, total: int, read: int, planned: int) -> dict[str, int]:
+        """Return how many rows the checks that look at rows could not look at, by the kinds of their findings."""
+        unread, text = total - read, total if "text" in self.other_rules else total - read
+        found = dict.fromkeys(("missing", "added", "order", "variant"), max(unread, total - planned))
+        return {**found, "row": text, "instruction": text, "split": unread, "duplicate": unread}
 
 
 def declared(manifest: Mapping[str, Any]) -> Declared:
@@ -140,7 +140,7 @@ def _told(numbers: Mapping[str, int]) -> str:
 def _settings(task: str, given: Mapping[str, Any], found: Declared) -> TaskSettings | None:
     """Return the settings of a task, if they are ones that a build writes."""
     if task not in machines():
-        found.wrong("settings", f"there is no machine {quoted(task)} here: its rows cannot be checked")
+        found.wrong("machine", f"there is no machine {quoted(task)} here: its rows cannot be checked")
         return None
     try:
         settings = TaskSettings.of(given)

@@ -294,5 +294,5 @@ def test_what_cannot_be_evaluated_is_said(data: Path, tmp_path: Path) -> None:
         prepare(settings(data, tmp_path, task=("add",), mode=("executor",), split="train"))
     with pytest.raises(UserError, match="it has no raw text"):
         prepare(settings(data, tmp_path, task=("left_mask",), mode=("process",)))
-    with pytest.raises(UserError, match="no finished dataset"):
+    with pytest.raises(UserError, match="this is no dataset folder"):
         prepare(settings(tmp_path, tmp_path / "out"))

@@ -19,9 +19,11 @@ from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.plan import make_plan
 from caef_data.pipelines.verify import Report, print_report, verify
+from caef_data.tests.commands import call
 from caef_data.tests.forging import Forger, Rows
 from caef_data.tm import machine
 from caef_data.tm.instructions import instruction
+from caef_data.tm.machine import _REGISTRY
 
 SIGNS = {"add": "+", "sub": "-", "mul": "*"}
 SETTINGS = {"max": 3, "num": 3, "views": ["one_step", "full", "aligner"], "rows_per_shard": 600}
@@ -313,4 +315,54 @@ def test_the_report_says_what_was_checked(folder: Folder) -> None:
     text = told(folder.verify())
     for check in ("byte for byte", "each text is what its machine writes"):
         assert re.search(rf"{check}: NO: \d findings?\n", text)
-    assert "no row stands twice: yes, as far as the files could be read\n" in text
+    assert re.search(r"no row stands twice: not checked in \d+ of [\d,]+ rows, yes in the others\n", text)
+
+
+def test_a_file_that_cannot_be_read_is_said_and_mended_by_the_command_that_built_it(folder: Folder) -> None:
+    """One flipped byte was told as settings that disagree, and as a dataset to be built into another folder."""
+    path = next((folder.path / "sub-one_step").glob("train-*"))
+    whole = path.read_bytes()
+    for content in (whole[:200] + bytes(300) + whole[500:], whole[:-9] + bytes(9), b""):
+        path.write_bytes(content)
+        text = told(folder.verify())
+        assert "settings, identities, versions and counts agree: yes\n" in text, text
+        assert re.search(r"all planned rows are there.*: not checked in \d+ of [\d,]+ rows", text)
+        assert "makes damaged and missing shards again: caef-data info" in text and "anew" not in text
+
+
+def test_nothing_is_right_of_which_nothing_was_looked_at(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the machine no row is read: rows that nobody looked at were told as right."""
+    for task in folder.manifest()["tasks"]:
+        monkeypatch.delitem(_REGISTRY, task)
+    report = folder.verify()
+    text = told(report)
+    assert report.rows == 0 and not report.ok
+    for check in ("all planned", "each row has", "each text is", "no row stands twice", "no expression stands"):
+        assert re.search(rf"{check}.*: not checked\n", text), text
+    assert "put the machine's file back into the folder tm/" in text and "anew" not in text
+
+
+@pytest.mark.parametrize(
+    "verb", ["verify", "info", "push --to out", "export --out out", "eval --backend oracle --data"]
+)
+def test_a_folder_that_is_no_dataset_is_told_for_what_it_is(folder: Folder, tmp_path: Path, verb: str) -> None:
+    """A config's folder, a stranger's, and one whose manifest was removed: none is mended by the same build again."""
+    code, text = call(*verb.split(), folder.path / "sub-full")
+    assert (
+        code == 2 and f"one config of a dataset, {folder.path}" in text and f" {folder.path}" in text.split("next")[1]
+    )
+    code, text = call(*verb.split(), tmp_path)
+    assert code == 2 and "this is no dataset folder" in text
+    (folder.path / "manifest.json").unlink()
+    for words in ((*verb.split(), folder.path), ("build", "--task", "sub", "--max", 1, "--out", folder.path)):
+        code, text = call(*words)
+        assert code == 2 and "manifest.json is gone" in text and "next:    caef-data build ... --out NEW" in text, text
+
+
+def test_the_command_of_info_builds_into_the_same_folder(folder: Folder, tmp_path: Path) -> None:
+    made = [line for line in call("info", folder.path)[1].splitlines() if line.startswith("made by: ")]
+    assert made and all(line.endswith(f" --out {folder.path}") for line in made)
+    (tmp_path / "my.toml").write_text('[[task]]\ntask = "sub"\nmax = 1\n')
+    assert call("build", tmp_path / "my.toml", "--out", tmp_path / "new")[0] == 0
+    text = call("info", tmp_path / "new")[1]
+    assert f"made by: caef-data build my.toml --out {tmp_path}/new\n         with that file at hand" in text

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UserError, printable_path, shell_quoted
-from ..build import resumed
+from ..build import no_dataset
 from ..card import Loads, card, is_first_card, renewed_card, replaceable_card
 from ..card_merge import BEGIN, END_MARK, Card, UnmarkedError, conflict, newer, text_of
 from ..folder import Folder
@@ -126,12 +126,11 @@ def open_dataset(directory: str, loads: Loads, progress: Progress) -> Iterator[D
     if not folder.local:
         raise UserError("push takes a folder on this machine", where=where)
     if not folder.path.is_dir():
-        read_manifest(folder.path)  # which says what is wrong
+        raise no_dataset(folder, "push")
     with folder.lock(shared=True):
-        if unfinished := folder.unfinished():
-            again = resumed(unfinished, directory)
-            raise UserError("a build of this folder is not finished", where=where, next_step=again)
-        found = read_manifest(folder.path)
+        if folder.unfinished():
+            raise no_dataset(folder, "push")
+        found = read_manifest(folder.path, "push")
         shards = tuple(File(one.path, one.bytes, one.sha256) for _, one in sorted(shard_records(found).items()))
         off = [f"{printable_path(finding.path)} {finding.message}" for finding in check_files(folder.path, found)]
         progress.begin(shards)
