@@ -11,6 +11,7 @@ import typer
 
 from .options import (
     MODES,
+    Commands,
     Configs,
     Directory,
     Engine,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 
 app = typer.Typer(
+    cls=Commands,
     help="Exact, leak-free datasets of arithmetic executed as Turing machines.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -136,7 +138,7 @@ def push(
     repo: Annotated[
         Text, option("Dataset repository on the Hub; made if missing.", "--repo", metavar="USER/NAME")
     ] = None,
-    to: Annotated[Text, option("A store instead: s3://bucket/prefix.", "--to", metavar="URL")] = None,
+    to: Annotated[Text, option("Not the Hub but s3://bucket/prefix, or a folder.", "--to", metavar="URL")] = None,
     revision: Annotated[str, option("Branch of the repository.", "--revision", metavar="BRANCH")] = "main",
     private: Annotated[bool, option("Make the repository a private one.", "--private")] = False,
     dry_run: Annotated[bool, option("Show what would change; change nothing.", "--dry-run")] = False,
@@ -225,7 +227,10 @@ def adapters(
 def evaluate(
     context: typer.Context,
     declaration: Annotated[
-        Text, typer.Argument(help="A .toml file with a table named eval; options change what it says.")
+        Text,
+        typer.Argument(
+            metavar="[FILE.toml]", help="Its table [eval] holds options by name: task, limit ...; options go before it."
+        ),
     ] = None,
     adapters: Annotated[
         Text,
@@ -264,8 +269,12 @@ def evaluate(
     baseline: Annotated[
         bool | None, option("Ask the base model alone: raw question, raw answer.", "--baseline")
     ] = None,
-    out: Annotated[Text, option("Folder of result tables. Default: results.", "--out", "-o", metavar="DIR")] = None,
-    name: Annotated[Text, option("A name for the run, for report and compare. The newest run has it.")] = None,
+    out: Annotated[
+        Text, option("Folder of result tables. Default: results.", "--out", "-o", "--results", metavar="DIR")
+    ] = None,
+    name: Annotated[
+        Text, option("A name for the run, for report and compare; one that was evaluated before is renamed.")
+    ] = None,
     as_json: Annotated[bool | None, option("Print the accuracies as JSON, for programs.", "--json")] = None,
     quiet: Quiet = False,
 ) -> None:

@@ -3,9 +3,11 @@
 import functools
 import inspect
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from .errors import UserError, quoted
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
 VIEWS = ("one_step", "full", "aligner", "raw", "scratchpad", "commands")
 SPLITS = ("train", "test", "stress")
+USAGE: Any = typer.BadParameter.__mro__[1]  # any error of usage: the class has no public name in typer
 MODES = ("one_step", "executor", "aligner_in", "aligner_out", "process")
 
 
@@ -27,6 +30,31 @@ def _integer(text: str) -> int:
 def _at_commas(values: list[str] | None) -> list[str] | None:
     """Return the names in the values of an option that repeats: ``--task add,sub`` is ``--task add --task sub``."""
     return values and [name.strip() for value in values for name in value.split(",")]
+
+
+class Commands(TyperGroup):
+    """The commands: what is wrong with their options is told as every other error is."""
+
+    def make_context(self, *given: Any, **more: Any) -> Any:
+        with _told_alike():
+            return super().make_context(*given, **more)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _told_alike():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _told_alike() -> Iterator[None]:
+    try:
+        yield
+    except USAGE as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            raise
+        words = error.ctx.command_path.split()[1:] if error.ctx else []
+        told = error.format_message().strip().removesuffix(".")
+        name = " ".join(["caef-data", *words])
+        raise UserError(told[:1].lower() + told[1:], where=name, next_step=f"{name} --help") from None
 
 
 def known_tasks() -> list[str]:
@@ -126,6 +154,7 @@ def _declared(
     """Return the declaration that a command line names or spells out."""
     given = {name: value for name, value in locals().items() if name != "declaration"}
     from .pipelines.declaration import from_flags, load_declaration
+    from .pipelines.settings import ALIASES
 
     if declaration is None:
         settings = {
@@ -134,6 +163,10 @@ def _declared(
         return from_flags(task or [], **settings)
     for name, value in given.items():
         if value not in (None, []):
+            tasks = [*(task or []), declaration]
+            if {*tasks} <= {*known_tasks(), *ALIASES}:
+                what = f"{quoted(declaration)} is a task, and stands where a declaration would"
+                raise UserError(what, where="--task", next_step=f"several are one word: --task {','.join(tasks)}")
             raise UserError(
                 f"the declaration {quoted(declaration)} cannot be combined with --{name.replace('_', '-')}",
                 allowed="either a declaration or options",

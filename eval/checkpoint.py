@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, did_you_mean, printable_path, quoted
+from ..errors import UserError, did_you_mean, printable_path, quoted, shell_quoted
 from ..pipelines.hub_source import HubFiles, HubPlace, Say, download, local_or_hub, look_up
+from ..pipelines.settings import ALIASES
 from ..tm import machine, tasks
 from .files import (
     CHAT_TEMPLATE,
@@ -30,7 +31,6 @@ from .files import (
 )
 from .problems import aligner, executor
 
-LONG_NAMES = {"addition": "add", "subtraction": "sub", "multiplication": "mul", "division": "div"}
 KINDS = {"executors": executor, "aligners": aligner}
 KIND_OF_MODE = {"one_step": "executors", "executor": "executors", "aligner_in": "aligners", "aligner_out": "aligners"}
 LAYOUT = "executors/<task>/ and aligners/<task>/, each with an adapter as peft saves it"
@@ -126,7 +126,7 @@ def fetch(checkpoint: Checkpoint, *, weights: bool = True, say: Say = lambda lin
 def task_of(name: str) -> str | None:
     """Return the task that a folder's name means: ``add``, ``addition``, ``Greater-Than`` ...; None for no task."""
     plain = name.lower().replace("-", "_")
-    plain = LONG_NAMES.get(plain, plain)
+    plain = ALIASES.get(plain, plain)
     return plain if plain in tasks() else None
 
 
@@ -169,9 +169,11 @@ def _adapter_folders(root: Path, wanted: Collection[str], modes: Collection[str]
     found: dict[str, Path] = {}
     with readable(root):
         if not root.is_dir():
-            raise UserError(
-                "there is no such checkpoint folder", where=printable_path(root), next_step="look at --adapters"
-            )
+            if os.path.lexists(root):
+                what = "this is a file: adapters lie in a folder, with their configuration"
+                raise UserError(what, where=printable_path(root), next_step=f"--adapters {shell_quoted(root.parent)}")
+            what, allowed = "there is no such checkpoint folder", "a folder here, or user/name on the Hub"
+            raise UserError(what, where=f"--adapters {printable_path(root)}", allowed=allowed)
         for kind, name_of in KINDS.items():
             for path in sorted((root / kind).iterdir()) if (root / kind).is_dir() else ():
                 if (task := _task_at(path)) is None:
@@ -221,7 +223,7 @@ def _task_at(path: Path) -> str | None:
     if path.name.startswith(".") or not path.is_dir() or (task is None and not (_latest(path) / CONFIG).is_file()):
         return None
     if task is None:
-        known = [*tasks(), *LONG_NAMES]
+        known = [*tasks(), *ALIASES]
         raise UserError(
             f"no task is called {quoted(path.name)}{did_you_mean(path.name.lower(), known)}",
             where=printable_path(path.parent),

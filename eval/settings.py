@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, did_you_mean, quoted
-from ..pipelines.declaration import load_declaration
+from ..errors import UserError, did_you_mean, printable_path, quoted
+from ..pipelines.declaration import load_declaration, read_toml
+from ..pipelines.settings import HEADER, Spelling, check_task
 from ..tm import tasks as all_tasks
 from .backends.endpoint import base_url
-from .problems import MODES
+from .problems import MODES, RAW
 from .tables import RUN_ID
 from .template import check_template
 
@@ -29,6 +28,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "dtype": DTYPES,
     "near_ties": ("alone", "count"),
 }
+PUBLIC = {"json": "as_json"}  # the option's name, where the field has another
 LEAST = {"batch_tokens": 16, "limit": 1}
 
 
@@ -99,8 +99,11 @@ class EvalSettings:
             given = (given,) if isinstance(given, str) else given or ()
             if not isinstance(given, list | tuple):
                 raise _refuse(name, given, "text, or a list of texts")
-            for word in given:
-                _check_word(name, word, (*order, "all") if name == "task" else order)
+            if name == "task":
+                spelling = Spelling(options={"task": list(given)})
+                given = [one if one == "all" else check_task(one, spelling, "eval") for one in given]
+            for word in given if name == "mode" else ():
+                _check_word(name, word, order)
             # Each once, in one order: the same work is the same run.
             chosen = () if "all" in given else tuple(word for word in order if word in given)
             object.__setattr__(self, name, chosen)
@@ -160,7 +163,8 @@ def _check_value(name: str, value: object, default: object) -> None:
 
 def _check_word(name: str, word: object, choices: tuple[str, ...]) -> None:
     if word not in choices:
-        raise _refuse(name, word, ", ".join(choices), did_you_mean(str(word)[:60], choices))
+        raw = "; --baseline asks the raw question" if (name, word) == ("mode", RAW) else ""
+        raise _refuse(name, word, ", ".join(choices), did_you_mean(str(word)[:60], choices) if not raw else raw)
 
 
 def _refuse(name: str, value: object, allowed: str, hint: str = "") -> UserError:
@@ -180,28 +184,41 @@ def eval_settings(declaration: str | None, given: Mapping[str, Any]) -> EvalSett
     """
     held: dict[str, Any] = {}
     if declaration is not None:
-        load_declaration(declaration)  # its other tables must make sense too
+        values = read_toml(declaration) if declaration.endswith(".toml") else {"task": ()}
+        if {*values} - {*HEADER, "eval"}:
+            load_declaration(declaration)  # what it says of a dataset must make sense too
         if not declaration.endswith(".toml"):
             raise UserError(
                 f"the declaration {quoted(declaration)} is shipped for building, it holds no evaluation",
                 allowed="a .toml file with a table [eval]",
                 next_step="caef-data eval --adapters ckpt/ --data DIR",
             )
-        held = dict(tomllib.loads(Path(declaration).read_text("utf-8-sig")).get("eval", {}))
+        table: Any = values.get("eval")
+        held = {PUBLIC.get(key, str(key)): value for key, value in table.items()} if isinstance(table, dict) else {}
         if not held:
             raise UserError(
                 "the declaration has no table [eval]",
                 where=quoted(declaration),
                 next_step='add one, with lines such as adapters = "ckpt" and data = "data", or use options',
             )
-    names = [field.name for field in fields(EvalSettings)]
+    names = [*(field.name for field in fields(EvalSettings)), *PUBLIC]
     for key in (*held, *given):
         if key not in names:
             raise UserError(
                 f"unknown setting {quoted(key)}{' in [eval]' if key in held else ''}{did_you_mean(key[:60], names)}",
                 where=quoted(declaration) if key in held else None,
-                allowed=", ".join(names),
+                allowed=", ".join(name for name in names if name not in PUBLIC.values()),
+                next_step="caef-data eval --help",
             )
     if given.get("baseline") and not given.get("mode"):
         held.pop("mode", None)  # a declaration's modes are about its adapters
-    return EvalSettings(**{**held, **{name: value for name, value in given.items() if value not in (None, [], ())}})
+    given = {name: value for name, value in given.items() if value not in (None, [], ())}
+    try:
+        return EvalSettings(**{**held, **given})
+    except UserError as error:
+        for key in held.keys() - given.keys():  # which was not typed as an option
+            name = "--" + key.replace("_", "-")
+            if error.what.startswith(f"{name} is "):
+                what, where = error.what.replace(name, key, 1), f"{printable_path(str(declaration))}, table [eval]"
+                raise UserError(what, where=where, allowed=error.allowed, next_step="mend it there") from None
+        raise

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from ..errors import UserError, did_you_mean, printable_path, quoted
+from ..errors import UserError, closest, did_you_mean, printable_path, quoted
+from ..pipelines.settings import Spelling, check_task
 from ..tm import machine
 from ..tm import tasks as all_tasks
 from .backends.tokens import Tokens, load_tokenizer
@@ -63,10 +64,11 @@ def needed_adapters(tasks: Sequence[str], modes: Sequence[str]) -> list[str]:
     """
     for mode in modes:
         if mode not in MODES:
-            raise UserError(
-                f"there is no mode {quoted(mode)}{did_you_mean(mode[:60], MODES)}", allowed=", ".join(MODES)
-            )
-    chosen = all_tasks() if not tasks or "all" in tasks else tasks
+            what = f"there is no mode {quoted(mode)}{did_you_mean(mode[:60], MODES)}"
+            advice = f"caef-data adapters --mode {closest(mode[:60], MODES) or 'process'}"
+            raise UserError(what, where="--mode", allowed=", ".join(MODES), next_step=advice)
+    named = [check_task(task, Spelling(options={"task": task}), "adapters") for task in tasks if task != "all"]
+    chosen = all_tasks() if not tasks or "all" in tasks else named
     pairs = ((task, mode) for task in chosen for mode in modes or MODES)
     asked = [(task, mode) for task, mode in pairs if machine(task).has_raw or mode in EVERY_TASK]
     if not asked:

@@ -65,7 +65,9 @@ def _read(path: Path, file: str) -> str:
     except (OSError, ValueError) as error:  # ValueError: a NUL byte or a lone surrogate in the path
         problem = f"cannot be read: {getattr(error, 'strerror', None) or 'not a path'}"
     allowed = f"a TOML file in UTF-8 of up to {MAX_BYTES:,} bytes, or one of {', '.join(shipped_declarations())}"
-    raise UserError(f"the declaration {file} {problem}", allowed=allowed)
+    raise UserError(
+        f"the declaration {file} {problem}", allowed=allowed, next_step="check the path, or: caef-data build smoke"
+    )
 
 
 def parse_declaration(text: str, file: str = "declaration", *, source: str | None = None) -> Declaration:
@@ -74,10 +76,21 @@ def parse_declaration(text: str, file: str = "declaration", *, source: str | Non
     Raises:
         UserError: TOML that is none, or a declaration that is refused.
     """
+    return declaration_of(parse_toml(text, file), file, source=source, lines=_key_lines(text))
+
+
+def read_toml(path: str) -> dict[str, Any]:
+    """Return what a TOML file holds; raises UserError where it cannot be read, or is none."""
+    file = printable_path(path)
+    return parse_toml(_read(Path(path), file), file)
+
+
+def parse_toml(text: str, file: str) -> dict[str, Any]:
+    """Return the values of TOML text; raises UserError where it is none."""
     import tomllib  # inside: options need none
 
     try:
-        values = tomllib.loads(text)
+        return tomllib.loads(text)
     except RecursionError:
         raise UserError("lists or tables are nested too deeply", where=file) from None
     except ValueError as error:  # also int()'s, of numbers of more than 4,300 digits
@@ -88,7 +101,6 @@ def parse_declaration(text: str, file: str = "declaration", *, source: str | Non
             where=f"{file}, {line[1]}" if line else file,
             next_step=f"compare with one that works: {SHIPPED / 'smoke.toml'}",
         ) from None
-    return declaration_of(values, file, source=source, lines=_key_lines(text))
 
 
 def declaration_of(

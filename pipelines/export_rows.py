@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import UserError, did_you_mean, printable_path, quoted, shell_quoted
+from ..errors import UserError, closest, did_you_mean, printable_path, quoted, shell_quoted
 from .build import no_dataset
 from .folder import Folder
 from .manifest import ShardRecord, shard_record
@@ -98,7 +98,8 @@ def check_name(option: str, name: str, known: Collection[str]) -> None:
     """Refuse a name that an option does not know."""
     if name not in known:
         what = f"there is no {option.removeprefix('--')} {quoted(name)}{did_you_mean(name, known)}"
-        raise UserError(what, where=option, allowed=", ".join(known))
+        likely = closest(name, known) or next(iter(known))
+        raise UserError(what, where=option, allowed=", ".join(known), next_step=f"such as {option} {likely}")
 
 
 def select(source: Folder, configs: Sequence[str], splits: Sequence[str]) -> list[Part]:

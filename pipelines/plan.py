@@ -255,15 +255,17 @@ class _SplitExpressions:
     @cached_property
     def short(self) -> ExpressionSet:
         """Those of the classes whose runs are short enough to be written whole."""
-        most, num_cells = self.settings.max_steps, len(self.wanted)
+        most = self.settings.max_steps
         short = [cell for cell in self.wanted if self.machine.max_num_steps(*cell[:2]) <= most]
-        if len(short) == num_cells:
+        if len(short) == len(self.wanted):
             return self.classes
-        self.notes.append(
-            f"{self.settings.task}: {num_cells - len(short):,} of {num_cells:,} {self.split} classes have runs"
-            f" of more than {most:,} transitions and get no rows of whole runs (--max-steps changes that)"
-        )
-        return self._resolved(short)
+        kept, every = self._resolved(short), len(self.classes.classes)  # as configs are counted: those with rows
+        if left := every - len(kept.classes):
+            self.notes.append(
+                f"{self.settings.task}: {left:,} of {every:,} {self.split} classes have runs of more than {most:,}"
+                " transitions and get no rows of whole runs (--max-steps changes that)"
+            )
+        return kept
 
     @cached_property
     def with_halting(self) -> ExpressionSet:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta
 
-from ..errors import UserError, did_you_mean, quoted
+from ..errors import UserError, closest, did_you_mean, quoted, shell_quoted
 from . import versions
 
 Split = Literal["train", "test", "stress"]
@@ -26,6 +26,7 @@ HELD_OUT_VIEWS = ("one_step", "full", "aligner", "raw")
 DEFAULT_VIEWS = {"train": ("one_step", "aligner"), "test": HELD_OUT_VIEWS, "stress": HELD_OUT_VIEWS}
 RAW_VIEWS = ("aligner", "raw")  # they need a raw text such as 1+2=, which helpers do not have
 ALIASES = {"addition": "add", "subtraction": "sub", "multiplication": "mul", "division": "div"}
+MEANT = {"plus": "add", "minus": "sub", "subtract": "sub", "times": "mul", "multiply": "mul", "divide": "div"} | ALIASES
 MAX_LEN = 1_000  # ceiling of operand lengths, in digits, unless a declaration raises `max_len`
 RAISED_MAX_LEN = 10_000  # one transition of 10,000 digits is some 80 kB of text; more is a typing error
 MAX_STEPS = 10**6
@@ -93,6 +94,10 @@ class Spelling:
             lines = {self.lines[key] for key in keys if key in self.lines} or {self.lines.get("", 0)}
             numbers = " and ".join(str(line) for line in sorted(lines) if line)
             where = f"{self.file}, line{'s' * (len(lines) > 1)} {numbers}" if numbers else self.file
+        if advice is None and self.options is not None:
+            advice = "caef-data build --help"
+        elif advice is None and self.file is not None and self.file.endswith(".toml"):
+            advice = f"mend it there, then: caef-data plan {shell_quoted(self.file)}"
         return UserError(what, where=where, allowed=allowed, next_step=advice)
 
 
@@ -286,17 +291,19 @@ def task_names() -> tuple[str, ...]:
     return tuple(tm.tasks())
 
 
-def check_task(value: object, spelling: Spelling) -> str:
+def check_task(value: object, spelling: Spelling, verb: str = "build") -> str:
     """Return the registered short name of a task, or say that it is none; a long name of the paper is accepted."""
     names, given = task_names(), value if isinstance(value, str) else ""
     if ALIASES.get(given, given) in names:
         return ALIASES.get(given, given)
-    name, near = spelling.name("task"), did_you_mean(given[:60], (*names, *ALIASES, "all"))
+    close = closest(given[:60], (*names, *MEANT, "all"))
+    name, short = spelling.name("task"), MEANT.get(close, close)
+    near = f" (did you mean {short!r}?)" if short else ""
     raise spelling.refusal(
         f"no {name} is given" if value is None else f"{name} is {literal(value)}, which is no task{near}",
         "task",
         allowed=f"{', '.join(names)}, or all",
-        advice='write task = "sub"' if spelling.options is None else "caef-data build --task sub",
+        advice='write task = "sub"' if spelling.options is None else f"caef-data {verb} --task {short or 'sub'}",
     )
 
 

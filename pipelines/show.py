@@ -16,6 +16,7 @@ from ..tm.composer import Composer
 from ..tm.expression import OPERAND_RULE, parse_expression, parse_operand, signs
 from ..tm.interpreter import Configuration, execute, tape_text, units_first
 from ..tm.machine import HALT
+from .settings import Spelling, check_task
 
 MAX_ENTRIES = 400  # longer traces are cut in the middle when they are shown to people
 EDGE = 8  # entries shown at each end of a cut trace: two rounds of the loop of mul and div and a bit
@@ -27,6 +28,7 @@ Problem = tuple[str, str, str | None]  # task, a, b
 
 def _with_task(words: Sequence[str], task: str) -> Problem:
     """Return the expression of a task and its operands, ``["99", "7"]``; b is None where it has one."""
+    task = check_task(task, Spelling(options={"task": task}), "show")
     kind = machine(task)
     names = "a" if kind.unary else "ab"
     if len(words) != len(names):

@@ -112,7 +112,8 @@ def verify(
 
     """
     if not 0 < fraction <= 1:
-        raise UserError(f"fraction {quoted(fraction)} is out of range", allowed="above 0, up to 1")
+        what, tenth = f"fraction {quoted(fraction)} is out of range", "--fraction 0.1 for a tenth of the rows"
+        raise UserError(what, where="--fraction", allowed="above 0, up to 1", next_step=tenth)
     began, manifest = time.monotonic(), read_manifest(directory, "verify")
     plan = declared(manifest)
     tally = _Tally(manifest)

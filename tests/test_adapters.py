@@ -146,7 +146,7 @@ def test_an_aligner_of_a_helper(ckpt: Path) -> None:
 
 def test_no_folder_no_adapters_one_adapter(ckpt: Path, tmp_path: Path) -> None:
     refused(tmp_path / "nothing", "no such checkpoint folder")
-    refused(ckpt / "executors/add/adapter_config.json", "no such checkpoint folder")
+    refused(ckpt / "executors/add/adapter_config.json", "this is a file: adapters lie in a folder")
     refused(ckpt / "base", "no adapters in this folder")
 
 

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from caef_data.pipelines.declaration import from_flags
+from caef_data.pipelines.declaration import from_flags, load_declaration
 from caef_data.pipelines.plan import make_plan
 from caef_data.pipelines.sampling.split import sides
 from caef_data.pipelines.sampling.stress import families
@@ -197,3 +197,12 @@ def test_a_family_holds_exactly_the_expressions_with_its_property(task: str) -> 
         ]
         assert not wrong, wrong[:5]
         assert family.__doc__ and len(family.__doc__) > 10
+
+
+def test_a_note_counts_classes_as_the_configs_do() -> None:
+    """It counted pairs of lengths without rows as well: 4 of 16 where info shows 5 classes."""
+    plan = make_plan(load_declaration("smoke"))
+    classes = {(one.name, one.split): len(one.population.classes) for one in plan.configs}
+    every, whole = classes["mul-one_step", "stress"], classes["mul-full", "stress"]
+    (note,) = [note for note in plan.notes if "stress classes" in note]
+    assert note.startswith(f"mul: {every - whole} of {every} stress classes have runs")

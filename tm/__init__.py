@@ -33,7 +33,8 @@ def operands(task: str, a: Operand, b: Operand | None = None) -> tuple[Machine, 
     x, y = _operand("a", a), 0 if b is None else _operand("b", b)
     why = found.domain_error(x, y)
     if why is not None:
-        raise UserError(why, where=f"{task}: a = {quoted(x)}, b = {quoted(y)}")
+        example = f"caef-data show --task {task} {' '.join(found.example)}"
+        raise UserError(why, where=f"{task}: a = {quoted(x)}, b = {quoted(y)}", next_step=f"for example: {example}")
     return found, x, y
 
 

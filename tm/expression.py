@@ -13,6 +13,7 @@ from .machine import MAX_DIGITS, machine, tasks
 
 _DIGITS = frozenset("0123456789")  # str.isdigit() also accepts other scripts and superscripts
 OPERAND_RULE = f"digits 0-9 without leading zeros (zero is 0), at most {MAX_DIGITS:,} of them"
+LOOKS_LIKE = {"\u00d7": "*", "\u2212": "-", "\u2013": "-", "\u00f7": "//"}  # the signs of typography
 EXAMPLE = 'caef-data show "47819-12345="'
 
 
@@ -77,8 +78,11 @@ def _check_characters(text: str, known: Set[str], what: str, allowed: str) -> No
     for column, character in enumerate(text):
         if character in known:
             continue
-        named = f"the character {ascii(character)}"
-        if character.isspace():
+        sign = LOOKS_LIKE.get(character)
+        named = f"the character {quoted(character)}"
+        if sign:
+            named = f"the character '{character}' (did you mean {sign!r}?)"
+        elif character.isspace():
             named = f"the blank {ascii(character)}"
         elif character.isdecimal():
             named = f"{ascii(character)}, a digit of another script"
