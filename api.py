@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import UserError, quoted, shell_quoted
+from .errors import UserError, did_you_mean, quoted
 from .pipelines.build import ConfigResult, choose_engine
 from .pipelines.build import build as build_plan
 from .pipelines.declaration import declaration_of, load_declaration
 from .pipelines.hub_source import dataset_here
 from .pipelines.plan import Plan, make_plan
-from .pipelines.settings import Declaration
+from .pipelines.settings import KEYS, Declaration
 from .pipelines.store import open_folder
 from .pipelines.verify import Report
 from .pipelines.verify import verify as verify_folder
@@ -36,6 +36,9 @@ def declared(declaration: Declared = None, **settings: object) -> Declaration:
         UserError: it is refused, or settings are given twice.
     """
     if settings and declaration is not None:
+        known = [*KEYS, *("out", "workers", "overwrite", "engine", "ray_address")]
+        if unknown := [name for name in settings if name not in known]:
+            raise UserError(f"unknown setting {quoted(unknown[0])}{did_you_mean(unknown[0], known)}")
         what = f"a declaration and settings beside it: {', '.join(settings)}"
         raise UserError(what, allowed="a name, a path or a dict; or keyword settings alone")
     if isinstance(declaration, str | Path):
@@ -103,15 +106,17 @@ def push(
     folder: str | Path = "data",
     repo: str | None = None,
     *,
+    to: str | Path | None = None,
     revision: str = "main",
     private: bool = False,
     dry_run: bool = False,
 ) -> Pushed:
-    """Push a dataset folder to the Hugging Face Hub in one commit, checked before and after. Return what changed.
+    """Push a dataset folder to the Hugging Face Hub, or to a store, checked before and after. Return what changed.
 
     Args:
         folder: the folder.
         repo: ``user/name``, made if it is missing; if None the one that the folder's manifest names.
+        to: in place of the Hub a store (``s3://bucket/prefix``), or a folder.
         revision: the branch.
         private: make the repository private, if it has to be made.
         dry_run: change nothing.
@@ -121,14 +126,11 @@ def push(
     """
     from rich.console import Console
 
+    from .pipelines.push import push_anywhere
     from .pipelines.push.dataset import Progress
-    from .pipelines.push.hub import push_to_hub
 
-    again = f"caef-data push {shell_quoted(folder)}"
     with Progress(Console(quiet=True), "checking") as progress:
-        return push_to_hub(
-            str(folder), repo, revision, private=private, dry_run=dry_run, again=again, progress=progress
-        )
+        return push_anywhere(str(folder), repo, None if to is None else str(to), revision, private, dry_run, progress)
 
 
 def evaluate(
@@ -139,7 +141,10 @@ def evaluate(
     out: str | Path = "results",
     **settings: object,
 ) -> dict[str, object]:
-    """Evaluate adapters, or a whole model, on a built dataset. Return the row of the run in the table ``runs``.
+    """Evaluate adapters, or a whole model, on a built dataset.
+
+    Return the row of the run in the table ``runs``, and under ``accuracy`` for each task and mode the problems ``n``,
+    how many are ``correct``, the ``accuracy`` and its 95% interval from ``low`` to ``high``.
 
     Args:
         adapters: a folder with executors/<task>/ and aligners/<task>/, or of one adapter; or ``user/name`` on the Hub.
@@ -153,14 +158,18 @@ def evaluate(
     """
     from rich.console import Console
 
+    from .eval.console import accuracies
     from .eval.console import evaluate as evaluate_quietly
     from .eval.settings import eval_settings
 
     places = {"adapters": adapters, "model": model, "data": data, "out": out}
     given = settings | {name: None if place is None else str(place) for name, place in places.items()}
     given |= {name: str(given[name]).split(",") for name in ("task", "mode") if isinstance(given.get(name), str)}
-    session, _ = evaluate_quietly(eval_settings(None, given), Console(quiet=True))
-    return {"run_id": session.tables.run_id, **(session.tables.read_run() or {})}
+    chosen = eval_settings(None, given)
+    session, _ = evaluate_quietly(chosen, Console(quiet=True), chosen.command)
+    classes = session.tables.read_classes()
+    accuracy = [] if classes is None else accuracies(classes)
+    return {"run_id": session.tables.run_id, **(session.tables.read_run() or {}), "accuracy": accuracy}
 
 
 def results(folder: str | Path = "results") -> duckdb.DuckDBPyConnection:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,9 @@ def find_adapters(
             say(f"{name}: {printable_path(latest.name)}, the latest, is used")
         adapters[name] = read_adapter(latest)
     place = _named_base(adapters, root) if base_model is None else _chosen_base(base_model, say)
+    named = {one.base for one in adapters.values() if one.base} - {base_model} if base_model is not None else set[str]()
+    if other := next((name for name in sorted(named) if not _same(place, name, adapters.values())), None):
+        say(f"--base-model {printable_path(str(base_model))} is used; the adapters name {printable_path(other)}")
     if isinstance(place, Path):
         return Checkpoint(place, read_base(place, weights=weights), None, adapters)
     files = look_up(place, say)
@@ -189,12 +192,15 @@ def _adapter_folders(root: Path, wanted: Collection[str], modes: Collection[str]
             return found
         if (_latest(root) / CONFIG).is_file():
             return {_name_of(root, wanted, modes): root}
-        raise UserError(
-            "there are no adapters in this folder",
-            where=printable_path(root),
-            allowed=LAYOUT,
-            next_step="name another folder with --adapters; a whole model: --model",
-        )
+        next_step = "name another folder with --adapters; a whole model: --model"
+        if held := sorted([*root.glob(f"*/{CONFIG}"), *root.glob(f"*/*/{CONFIG}")]):
+            next_step = (
+                f"move {shell_quoted(held[0].parent)} to {shell_quoted(root)}/executors/<task> or .../aligners/<task>"
+            )
+        if root.resolve().name in KINDS:
+            next_step = f"name the folder that holds this one: --adapters {shell_quoted(os.path.normpath(root / '..'))}"
+        what = "there are no adapters in this folder, in the places where they are looked for"
+        raise UserError(what, where=printable_path(root), allowed=LAYOUT, next_step=next_step)
 
 
 def _name_of(path: Path, wanted: Collection[str], modes: Collection[str]) -> str:
@@ -268,6 +274,12 @@ def _named_base(adapters: Mapping[str, Adapter], root: Path | None) -> Path | Hu
             next_step="name it with --base-model",
         )
     return next(iter(named))
+
+
+def _same(place: Path | HubPlace, name: str, adapters: Iterable[Adapter]) -> bool:
+    """Tell whether a name in an adapter's configuration is that of a base model's folder."""
+    folders = [Path(name), *(one.path / name for one in adapters)]
+    return isinstance(place, Path) and any(os.path.exists(one) and os.path.samefile(one, place) for one in folders)
 
 
 def _base_of(adapter: Adapter, root: Path | None) -> Path | HubPlace:

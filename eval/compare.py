@@ -14,12 +14,11 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, did_you_mean, printable_path, quoted, suggested
+from ..errors import UserError, did_you_mean, printable_path, quoted, shell_quoted, suggested
 from .problems import RAW
 from .query import Database
 
 RUNS = "SELECT * FROM runs ORDER BY started, run_id"
-LISTING = 'caef-data query "SELECT run_id, name, started, status, command FROM runs" lists all'
 # Single steps too late for a number of 64 bits share an expression's key: they count as one problem, right if all are.
 PAIRS = f"""
 WITH side AS (
@@ -59,29 +58,32 @@ def mcnemar(gained: int, lost: int) -> float:
     return min(1.0, 2 * total) if gained != lost else 1.0
 
 
-def find_run(word: str, runs: Sequence[Row], where: str) -> Row:
+def find_run(word: str, runs: Sequence[Row], where: str, results: Path) -> Row:
     """Return the run that a word means: its id, else the newest of its name, else the one whose id begins with it.
 
     Args:
         word: what the user gave.
         runs: rows of the table runs, the oldest first.
         where: the option or argument, for messages.
+        results: the folder, for messages.
 
     Raises:
         UserError: there is none, several begin like this, or it is not finished.
     """
+    place = "" if results == Path("results") else f" --results {shell_quoted(results)}"
+    listing = f'caef-data query{place} "SELECT run_id, name, started, status, command FROM runs" lists all'
     matches = [run for run in runs if run["run_id"] == word.lower()]
     matches = matches or [run for run in runs if word and run["name"] == word][-1:]
     matches = matches or [run for run in runs if word and run["run_id"].startswith(word.lower())]
     if not matches:
         names = [name for run in runs for name in (run["run_id"], run["name"]) if name]
-        raise UserError(f"there is no run {quoted(word)}{did_you_mean(word, names)}", where=where, next_step=LISTING)
+        raise UserError(f"there is no run {quoted(word)}{did_you_mean(word, names)}", where=where, next_step=listing)
     if len(matches) > 1:
         ids = ", ".join(run["run_id"] for run in matches[:5])
         raise UserError(f"more than one run begins with {quoted(word)}", where=where, allowed=ids)
     if matches[0]["status"] != "finished":
         what = f"the run {matches[0]['run_id']} is not finished: it has no accuracies yet"
-        raise UserError(what, where=where, next_step=suggested(matches[0]["command"], "eval", LISTING))
+        raise UserError(what, where=where, next_step=suggested(matches[0]["command"], "eval", listing))
     return matches[0]
 
 
@@ -121,7 +123,10 @@ def compare(word_a: str, word_b: str, results: str, *, as_json: bool) -> None:
     """
     with Database(Path(results)) as database:
         runs = list(database.each(RUNS))
-        a, b = (find_run(word, runs, where) for word, where in ((word_a, "first run"), (word_b, "second run")))
+        a, b = (
+            find_run(word, runs, where, Path(results))
+            for word, where in ((word_a, "first run"), (word_b, "second run"))
+        )
         (comparisons,) = read_pairs(database, [(a["run_id"], b["run_id"])]).values()
     if not comparisons:
         raise _nothing_in_common(a, b)

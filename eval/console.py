@@ -33,7 +33,7 @@ def evaluate_with_progress(settings: EvalSettings) -> None:
     """Evaluate, with progress on stderr and a table of accuracies on stdout."""
     log = open_console(stderr=True)
     try:
-        session, note = evaluate(settings, log)
+        session, note = evaluate(settings, log, command_line())
     except KeyboardInterrupt:
         if os.environ.get("RANK", "0") != "0":
             raise
@@ -43,7 +43,7 @@ def evaluate_with_progress(settings: EvalSettings) -> None:
         print_accuracy(session, note)
 
 
-def evaluate(settings: EvalSettings, log: Console) -> tuple[Session, str | None]:
+def evaluate(settings: EvalSettings, log: Console, command: str) -> tuple[Session, str | None]:
     """Evaluate; return the finished session and what there is to say of it, None where another process says it.
 
     Raises:
@@ -58,7 +58,7 @@ def evaluate(settings: EvalSettings, log: Console) -> tuple[Session, str | None]
     session = prepare(settings, say)
     rank = rank_of_process()
     if rank.rank:
-        _evaluate(session, rank, log)
+        _evaluate(session, rank, log, command)
         return session, None
     for note in session.notes:
         say(note)
@@ -67,10 +67,10 @@ def evaluate(settings: EvalSettings, log: Console) -> tuple[Session, str | None]
         say(f"run{'s' * (len(old) > 1)} {', '.join(old)}: {why}")
     resuming = "make room and run the same command again: what was answered is kept"
     with telling_of_full_disk(printable_path(settings.out), resuming):
-        return session, _evaluate(session, rank, log)
+        return session, _evaluate(session, rank, log, command)
 
 
-def _evaluate(session: Session, rank: Rank, log: Console) -> str:
+def _evaluate(session: Session, rank: Rank, log: Console, command: str) -> str:
     """Evaluate while no other command does; return what there is to say of it."""
     from .backends.choose import make_backend
 
@@ -93,7 +93,7 @@ def _evaluate(session: Session, rank: Rank, log: Console) -> str:
             say(line)
         backend = make_backend(session.settings, session.checkpoint, store, say)
         with closing(backend), _progress(store, rank, log) as progress:
-            run(session, store, backend, rank, progress, command_line())
+            run(session, store, backend, rank, progress, command)
     return ""
 
 
@@ -131,6 +131,7 @@ def _plan_lines(session: Session, store: ResultStore) -> Iterator[str]:
     yield from limit_notes(session)
     count = len(store.adapters)
     asked = "the base model" if store.adapters == [BASE] else f"{count} adapter{'' if count == 1 else 's'}"
+    asked = "the model" if session.settings.alone else asked
     yield (
         f"{store.num_problems:,} problems, {store.num_requests:,} calls to {asked}"
         f" ({store.num_repeated:,} repeated ones are asked once); run {session.tables.run_id}"
@@ -174,7 +175,7 @@ def print_accuracy(session: Session, note: str) -> None:
             where=printable_path(str(session.tables.results)),
             next_step=f"remove the folders run_id={run_id} there, and evaluate again",
         )
-    counts = _counts(accuracy)
+    counts = accuracies(accuracy)
     if settings.as_json:
         said = {"run_id": run_id, **{name: row[name] for name in ("name", "calls", "seconds")}}
         print(json.dumps({**said, "accuracy": counts, "notes": notes_of_borders(row)}))
@@ -183,11 +184,12 @@ def print_accuracy(session: Session, note: str) -> None:
     for name in ("task", "mode"):
         table.add_column(name, no_wrap=True)
     rollout = settings.strategy == "rollout"
-    for name in ("problems", "right", "stripped", "accuracy", "95% interval", *["final answer right"] * rollout):
+    stripped = ["stripped"] * any(each["correct_stripped"] != each["correct"] for each in counts)
+    for name in ("problems", "right", *stripped, "accuracy", "95% interval", *["final answer right"] * rollout):
         table.add_column(name, justify="right")
     for each in counts:
         known, final = each["n"] > 0, each["final_correct"]
-        cells = [f"{each[name]:,}" for name in ("n", "correct", "correct_stripped")]
+        cells = [f"{each[name]:,}" for name in ("n", "correct", *["correct_stripped"] * len(stripped))]
         cells += [f"{each['accuracy']:.2%}" if known else "-"]
         cells += [f"{each['low']:.1%} - {each['high']:.1%}" if known else "-"]
         table.add_row(each["task"], each["mode"], *cells, *["-" if final is None else f"{final:,}"] * rollout)
@@ -209,7 +211,7 @@ def print_accuracy(session: Session, note: str) -> None:
         console.print(line, soft_wrap=True)
 
 
-def _counts(accuracy: pa.Table) -> list[dict[str, Any]]:
+def accuracies(accuracy: pa.Table) -> list[dict[str, Any]]:
     """Return each task and mode with its counts, accuracy and 95% interval."""
     names = ("n", "correct", "correct_stripped", "final_correct")
     keys = ["task", "mode"]

@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import UserError, printable_path
 from ..pipelines.folder import Folder
 from ..pipelines.manifest import shard_record
+from ..pipelines.settings import SPLITS
 from ..tm import machine
 from ..tm import tasks as all_tasks
 from .limit import choosing_configs
@@ -35,7 +36,7 @@ def task_modes(
     Raises:
         UserError: nothing is left to evaluate; the message says why.
     """
-    chosen, notes = [], []
+    chosen, notes, lacking = list[tuple[str, str]](), list[str](), dict[str, None]()
     tasks = list(settings.task or all_tasks())
     if adapters is not None and not settings.task and not settings.baseline:
         tasks = [task for task in tasks if executor(task) in adapters or aligner(task) in adapters]
@@ -46,6 +47,7 @@ def task_modes(
             missing = [] if why or adapters is None or mode == RAW else sorted({*needed(task, mode)} - {*adapters})
             if missing:
                 why = f"there is no {', no '.join(missing)}"
+                lacking[task] = None
             if why is None:
                 chosen.append((task, mode))
             elif settings.mode or settings.baseline or machine(task).has_raw or mode in ("one_step", "executor"):
@@ -53,6 +55,11 @@ def task_modes(
     if absent:
         notes.append(f"{', '.join(absent)}: the dataset has no rows of {'it' if len(absent) == 1 else 'them'}")
     if not chosen:
+        own = [splits for name, splits in manifest["configs"].items() if name.rpartition("-")[0] in tasks]
+        splits = [split for split in SPLITS if any(split in of_config for of_config in own)]
+        if splits and settings.split not in splits:
+            what, where = f"the dataset has no {settings.split} rows of {', '.join(tasks)}", f"--split {settings.split}"
+            raise UserError(what, where=where, allowed=", ".join(splits), next_step=f"--split {splits[-1]}")
         why = "; ".join(notes[:2]) or "no adapter of any task was found"
         data, more = printable_path(settings.data), f"; and {len(notes) - 2} more" if len(notes) > 2 else ""
         raise UserError(
@@ -60,7 +67,9 @@ def task_modes(
             where=", ".join(printable_path(place) for place in (settings.adapters, settings.data) if place),
             allowed=f"adapters in executors/<task>/ and aligners/<task>/; {data} holds"
             f" {', '.join(sorted(manifest['tasks'])) or 'nothing'}",
-            next_step="name another dataset with --data, or another --task or --mode;"
+            next_step=f"caef-data adapters --task {','.join(lacking)} lists those that each mode needs"
+            if lacking
+            else "name another dataset with --data, or another --task or --mode;"
             f" caef-data info {data} shows what is there",
         )
     return tuple(chosen), notes

@@ -49,6 +49,7 @@ TABLE_FUNCTIONS = {  # those that make rows of their arguments, or list what the
     *("duckdb_views", "pragma_table_info", "pragma_version"),
 }
 REFUSED_FUNCTIONS = {"json_serialize_plan", "json_execute_serialized_sql", "write_log"}  # SQL in a text; the log
+LISTED = "caef-data query --tables lists tables and columns"
 CHUNK = 256  # rows fetched at once
 LESS = "ask for fewer rows (WHERE, LIMIT) or columns, not SELECT *"
 POLL = 0.05  # seconds between looks whether Ctrl-C was pressed
@@ -184,14 +185,21 @@ class Database:
                 advice = "remove this file, and evaluate again to make it anew"
                 return UserError("a part of the results is damaged", where=printable_path(path), next_step=advice)
         if unknown:
-            name, columns = unknown[1].lower(), {column for own in RESULTS.values() for column in own}
+            name = unknown[1].lower()
+            asked = [own for table, own in RESULTS.items() if re.search(rf"\b{table}\b", text)]  # DuckDB cites the line
+            columns = {column for own in asked or RESULTS.values() for column in own}
             holders = ", ".join(table for table, own in RESULTS.items() if name in own)
-            hint = f" (it is a column of {holders})" if holders else did_you_mean(name, [*RESULTS, *sorted(columns)])
+            hint = (
+                f" (it is a column of {holders})"
+                if holders
+                else did_you_mean(name, RESULTS if "Table with" in text else sorted(columns))
+            )
             first, *more = (line for line in text.split("\n") if not line.startswith("Did you mean"))  # DuckDB's own
-            return UserError("\n".join([first + hint, *more]), next_step="caef-data query --tables lists all columns")
+            return UserError("\n".join([first + hint, *more]), next_step=LISTED)
         if "'pytz'" in text:
             return UserError("times with a time zone cannot be shown", next_step="cast them: now()::TIMESTAMP")
-        return UserError(text, allowed=ALLOWED if isinstance(error, duckdb.PermissionException) else None)
+        refused = isinstance(error, duckdb.PermissionException)
+        return UserError(text, allowed=f"{ALLOWED}; from {', '.join(RESULTS)}" if refused else None, next_step=LISTED)
 
 
 class _LazyDataset(ds.FileSystemDataset):  # type: ignore[misc]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -92,6 +93,17 @@ class EvalSettings:
     def alone(self) -> bool:
         """Whether a whole model is asked in place of every adapter."""
         return self.adapters is None and not self.baseline and self.backend != "oracle"
+
+    @property
+    def command(self) -> str:
+        """The command line that makes the same run; that of 0 options is ``caef-data eval``."""
+        words = ["caef-data", "eval"]
+        for field in fields(self):
+            value, option = getattr(self, field.name), "--" + field.name.replace("_", "-")
+            if value not in (field.default, ()) and field.name != "as_json":
+                text = ",".join(value) if isinstance(value, tuple) else str(value)
+                words += [option] if value is True else [option, text]
+        return shlex.join(words)
 
     def __post_init__(self) -> None:
         for name, order in (("task", tuple(all_tasks())), ("mode", MODES)):

@@ -209,7 +209,7 @@ def _print(configs: Sequence[dict[str, Any]], tokenizer: str, costs: dict[str, f
     console = open_console()
     lengths = [most for most in map(str, LENGTHS) if any(row["over"][most] for row in configs)]
     headings = [f">{int(most):,}" for most in lengths]
-    table = new_table("rows", "mean", "longest", "an operand digit", *headings, first=("config",))
+    table = new_table("rows", "mean", "longest", "tokens per operand digit", *headings, first=("config",))
     for row in configs:
         over = [f"{row['over'][most] / row['counted']:.1%}" for most in lengths]
         mean, per_digit = f"{row['mean']:,.0f}", f"{row['per_digit']:.1f}"
@@ -218,7 +218,7 @@ def _print(configs: Sequence[dict[str, Any]], tokenizer: str, costs: dict[str, f
     lines = [
         f"tokens of prompt, completion and end token in {printable_path(tokenizer)}:"
         f" a digit costs {costs['tape']:.2f} on a tape, {costs['number']:.2f} in a number;"
-        " an operand digit: all tokens divided by the operands' digits"
+        " tokens per operand digit: all tokens, divided by the operands' digits"
     ]
     if not whole:
         lines.append("of a sample of the rows: the longest of all may be longer")

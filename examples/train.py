@@ -9,16 +9,20 @@ goes on with the same adapter and reads the prompt alone, as evaluation does. Th
 first stage in OUT/first.
 """
 
+from __future__ import annotations
+
 import argparse
 from pathlib import Path
-
-import torch
-from peft import LoraConfig, PeftModel
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
-from trl import SFTConfig, SFTTrainer
+from typing import TYPE_CHECKING
 
 from caef_data import UserError, tokenize_row
-from datasets import Dataset, load_dataset
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase
+    from trl import SFTTrainer
+
+    from datasets import Dataset
 
 
 def stage_rows(rows: Dataset, stage: str, tokenizer: PreTrainedTokenizerBase, template: str | None = None) -> Dataset:
@@ -48,6 +52,11 @@ def make_trainer(model: str | PeftModel, rows: Dataset, stage: str, options: arg
         stage: first or second.
         options: of the command line.
     """
+    import torch
+    from peft import LoraConfig
+    from transformers import AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
     tokenizer = AutoTokenizer.from_pretrained(options.model)
     try:
         train = stage_rows(rows, stage, tokenizer, options.template)
@@ -92,6 +101,12 @@ def main() -> None:
     parser.add_argument("--template", help="text around prompts: chat, or one with {prompt}; evaluate with the same")
     parser.add_argument("--seed", type=int, default=42, help="of the adapter and the order of rows (default: 42)")
     options = parser.parse_args()
+    try:
+        import trl  # noqa: F401
+
+        from datasets import load_dataset
+    except ImportError as error:
+        parser.error(f"{error.name} is not installed: pip install -c constraints.txt -e '.[train]'")
     rows = load_dataset(options.data, options.config, split="train")
     model: str | PeftModel = options.model
     for stage in ("first", "second"):

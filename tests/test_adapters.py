@@ -148,6 +148,9 @@ def test_no_folder_no_adapters_one_adapter(ckpt: Path, tmp_path: Path) -> None:
     refused(tmp_path / "nothing", "no such checkpoint folder")
     refused(ckpt / "executors/add/adapter_config.json", "this is a file: adapters lie in a folder")
     refused(ckpt / "base", "no adapters in this folder")
+    assert f"--adapters {ckpt}" in refused(ckpt / "executors", "no adapters in this folder").split("next:")[1]
+    (ckpt / "executors/add").rename(tmp_path / "flat")
+    assert f"move {tmp_path}/flat to {tmp_path}/executors/<task>" in refused(tmp_path, "no adapters in this folder")
 
 
 def test_one_adapter(ckpt: Path, tmp_path: Path) -> None:
@@ -240,7 +243,9 @@ def test_the_option_is_taken_before_the_configurations(ckpt: Path, tmp_path: Pat
     change_base(ckpt, base="/nowhere/llama")
     assert "say where it is with --base-model" in refused(ckpt, "is not here: /nowhere/llama")
     other = write_base(tmp_path / "other", seed=5)
-    assert find_adapters(ckpt, str(other)).base == other
+    told: list[str] = []
+    assert find_adapters(ckpt, str(other), say=told.append).base == other
+    assert told == [f"--base-model {other} is used; the adapters name /nowhere/llama"]
     refused(ckpt, "there is no base model", base=str(tmp_path / "nothing"))
     refused(ckpt, "there is no base model", base=str(ckpt / "base/config.json"))
     for name in ("a/" * 3000, "/" + "b" * 300, "~nobody-of-that-name/base", "a\0b"):

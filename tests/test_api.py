@@ -8,6 +8,7 @@ import pytest
 
 import caef_data
 from caef_data import UserError
+from caef_data.tests.commands import call
 
 
 def test_all_that_is_offered_is_there() -> None:
@@ -46,6 +47,7 @@ def test_a_script_that_builds_with_workers_needs_a_guard(tmp_path: Path, guard: 
     [
         (("papr",), {}, "did you mean 'paper'"),
         (("paper",), {"num": 3}, "settings beside it: num"),
+        (("paper",), {"outt": "x"}, "unknown setting 'outt' .did you mean 'out'"),
         ((), {"task": "sub", "mim": 1}, "did you mean 'min'"),
         ((), {}, "task"),
         ((17,), {}, "no declaration"),
@@ -66,6 +68,13 @@ def test_an_evaluation_and_its_tables(tmp_path: Path) -> None:
     caef_data.build(task="add", min=1, max=1, num=2, out=data, workers=1)
     run = caef_data.evaluate(data=data, out=out, backend="oracle", task="add", mode="one_step")
     assert run["status"] == "finished"
+    assert [(one["task"], one["n"], one["correct"], one["accuracy"]) for one in run["accuracy"]] == [
+        ("add", run["problems"], run["problems"], 1.0)
+    ]
+    words = f"caef-data eval --data {data} --task add --mode one_step --backend oracle --out {out}"
+    assert run["command"] == words  # what a report says to type
+    again = call(*words.split()[1:], "--json")
+    assert again[0] == 0 and run["run_id"] in again[1]
     with caef_data.results(out) as connection:
         found = connection.sql("SELECT run_id, sum(correct) = sum(n) FROM class_accuracy GROUP BY ALL").fetchall()
         assert found == [(run["run_id"], True)]
@@ -73,3 +82,15 @@ def test_an_evaluation_and_its_tables(tmp_path: Path) -> None:
         caef_data.evaluate(data=data, out=out, backend="oracel")
     with pytest.raises(UserError, match="did you mean 'limit'"):
         caef_data.evaluate(data=data, out=out, limits=3)
+
+
+def test_a_dataset_is_pushed_to_a_store(tmp_path: Path) -> None:
+    caef_data.build(task="add", min=1, max=1, num=2, out=tmp_path / "data", workers=1)
+    pushed = caef_data.push(tmp_path / "data", to=f"file://{tmp_path}/there")
+    assert len(pushed.changes.new) > 2 and caef_data.verify(tmp_path / "there", workers=1).ok
+    with pytest.raises(UserError, match="--to names a store"):
+        caef_data.push(tmp_path / "data", "user/name", to=tmp_path / "there")
+    card = tmp_path / "data" / "README.md"
+    card.write_text(card.read_text().replace("<!-- caef-data: end -->", "edited <!-- caef-data: end -->"))
+    note = "README.md: its part between the marks was changed here"
+    assert note in call("push", tmp_path / "data", "--to", tmp_path / "there")[1]

@@ -289,8 +289,11 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "left over": (left_over, "does not fit the base model"),
     "a whole module lacking": (without_its_norm, "cannot be loaded: .*it lacks .*norm"),
     "a setting that is none": (of_no_modules, "cannot be loaded: .*'bool' object is not iterable"),
-    "of another shape": (lambda folder: adapter(folder, width=32), "cannot be loaded"),
-    "of other modules": (lambda folder: adapter(folder, width=32, target_modules=["lm_head"]), "cannot be loaded"),
+    "of another shape": (
+        lambda folder: adapter(folder, width=32),
+        r"does not fit .*: .*lora_A.* has the shape \[\d+, 32\], here it is \[\d+, \d+\]; it names the base model",
+    ),
+    "of other modules": (lambda folder: adapter(folder, width=32, target_modules=["lm_head"]), "has the shape"),
 }
 
 

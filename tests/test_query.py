@@ -223,6 +223,9 @@ def test_a_damaged_part_is_named(tmp_path: Path, damage: str) -> None:
     ("sql", "said"),
     [
         ("SELECT accurcy FROM class_accuracy", "did you mean 'accuracy'?"),
+        ("SELECT taks FROM class_accuracy", "did you mean 'task'?"),
+        ("SELCT 1", "caef-data query --tables lists"),
+        ("FROM 'x.parquet'", "from runs, calls, class_accuracy"),
         ("SELECT text FROM class_accuracy", "it is a column of calls, failures"),
         ("SELECT c.Len_C FROM class_accuracy c", "did you mean 'len_"),
         ("SELECT * FROM class_acuracy", "did you mean 'class_accuracy'?"),

@@ -202,7 +202,7 @@ def read_report(database: Database, wanted: Sequence[str]) -> Report:
             where=", ".join(run["run_id"] for run in every[-3:]) or None,
             next_step=suggested(every[-1]["command"] if every else None, "eval", "caef-data eval"),
         )
-    ids = {find_run(word, every, "--run")["run_id"] for word in wanted}
+    ids = {find_run(word, every, "--run", database.results)["run_id"] for word in wanted}
     if len(ids) > MAX_RUNS:
         raise UserError(f"{len(ids)} runs are too many to tell apart", allowed=f"at most {MAX_RUNS} --run")
     runs = [run for run in finished if run["run_id"] in ids] or finished[-MAX_RUNS:]

@@ -33,38 +33,47 @@ def push_with_progress(
     Raises:
         UserError: the options do not fit together, a package is missing, or the push failed.
     """
-    if to is not None and (repo is not None or private or revision != MAIN):
-        raise UserError(
-            "--to names a store; --repo, --revision and --private are about the Hub",
-            next_step="leave out --to, or the others",
-        )
-    options = {"--repo": repo, "--to": to, "--revision": revision if revision != MAIN else None}
-    named = [f"{option} {shlex.quote(printable_path(value))}" for option, value in options.items() if value]
-    command = " ".join([f"caef-data push {shell_quoted(directory)}", *named, *(["--private"] if private else [])])
-    again = f"{command} --dry-run" if dry_run else command
+    command = _command(directory, repo, to, revision, private)
     with Progress(open_console(stderr=True), "checking") as progress:
         try:
-            if to is None:
-                from .hub import push_to_hub
-
-                pushed = push_to_hub(
-                    directory, repo, revision, private=private, dry_run=dry_run, again=again, progress=progress
-                )
-            else:
-                from .store import push_to_store
-
-                pushed = push_to_store(directory, to, dry_run=dry_run, again=again, progress=progress)
-        except ModuleNotFoundError as error:
-            what = f"this needs the package {error.name}, which is not installed"
-            raise UserError(what, next_step=f"pip install 'caef-data[{'s3' if to else 'hub'}]'") from error
+            pushed = push_anywhere(directory, repo, to, revision, private, dry_run, progress)
         except KeyboardInterrupt:
             progress.bar.stop()
-            progress.console.print(f"stopped; go on with: {again}")
+            progress.console.print(f"stopped; go on with: {command}{' --dry-run' * dry_run}")
             sys.exit(130)
     if as_json:
         print(json.dumps(pushed.to_json(), indent=1))
     else:
         _print_pushed(pushed, command, open_console())
+
+
+def push_anywhere(  # noqa: PLR0913
+    directory: str, repo: str | None, to: str | None, revision: str, private: bool, dry_run: bool, progress: Progress
+) -> Pushed:
+    """Push a folder to the Hub, or to ``to``; as ``push_with_progress``, and nothing is printed but progress."""
+    if to is not None and (repo is not None or private or revision != MAIN):
+        raise UserError(
+            "--to names a store; --repo, --revision and --private are about the Hub",
+            next_step="leave out --to, or the others",
+        )
+    again = _command(directory, repo, to, revision, private) + " --dry-run" * dry_run
+    try:
+        if to is not None:
+            from .store import push_to_store
+
+            return push_to_store(directory, to, dry_run=dry_run, again=again, progress=progress)
+        from .hub import push_to_hub
+
+        return push_to_hub(directory, repo, revision, private=private, dry_run=dry_run, again=again, progress=progress)
+    except ModuleNotFoundError as error:
+        what = f"this needs the package {error.name}, which is not installed"
+        raise UserError(what, next_step=f"pip install 'caef-data[{'s3' if to else 'hub'}]'") from error
+
+
+def _command(directory: str, repo: str | None, to: str | None, revision: str, private: bool) -> str:
+    options = {"--repo": repo, "--to": to, "--revision": revision if revision != MAIN else None}
+    named = [f"{option} {shlex.quote(printable_path(value))}" for option, value in options.items() if value]
+    return " ".join([f"caef-data push {shell_quoted(directory)}", *named, *(["--private"] if private else [])])
 
 
 def _print_pushed(pushed: Pushed, command: str, console: Console) -> None:

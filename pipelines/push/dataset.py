@@ -12,8 +12,8 @@ from typing import Any
 
 from ...errors import UserError, printable_path, shell_quoted
 from ..build import no_dataset
-from ..card import Loads, card, is_first_card, renewed_card, replaceable_card
-from ..card_merge import BEGIN, END_MARK, Card, UnmarkedError, conflict, newer, text_of
+from ..card import Loads, card, card_there, is_first_card, renewed_card, replaceable_card
+from ..card_merge import BEGIN, END_MARK, Card, UnmarkedError, conflict, newer, text_of, without_place
 from ..folder import Folder
 from ..manifest import CARD, MANIFEST, TAKEN, is_shard, json_bytes, manifest_from, shard_records
 from ..store import open_folder
@@ -146,6 +146,9 @@ def open_dataset(directory: str, loads: Loads, progress: Progress) -> Iterator[D
             )
         manifest = folder.manifest()
         mine = renewed_card(manifest, folder, replaceable_card(manifest, folder), loads)
+        held, ours = (text.partition(BEGIN)[2].partition(END_MARK)[0] for text in (card_there(folder) or "", mine))
+        if held and without_place(held) != without_place(ours):
+            progress.console.print(f"{CARD}: its part between the marks was changed here, and is pushed as it was made")
         yield Dataset(folder, manifest, shards, mine, card(manifest, folder, loads)).with_card(mine, None, {})
 
 
