@@ -291,7 +291,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a setting that is none": (of_no_modules, "cannot be loaded: .*'bool' object is not iterable"),
     "of another shape": (
         lambda folder: adapter(folder, width=32),
-        r"does not fit .*: .*lora_A.* has the shape \[\d+, 32\], here it is \[\d+, \d+\]; it names the base model",
+        r"does not fit .*: .*lora_A.* has the shape \[\d+, 32\], here it is \[\d+, \d+\]",
     ),
     "of other modules": (lambda folder: adapter(folder, width=32, target_modules=["lm_head"]), "has the shape"),
 }

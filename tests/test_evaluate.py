@@ -17,7 +17,8 @@ from caef_data.eval import problems as problems_module
 from caef_data.eval import results as results_module
 from caef_data.eval.backends.oracle import OracleBackend
 from caef_data.eval.calls import GenerateRequest, Generation, Score, ScoreRequest
-from caef_data.eval.problems import MODES, RAW, Problems, whole_runs
+from caef_data.eval.jobs import task_modes
+from caef_data.eval.problems import MODES, RAW, Problems, needed, whole_runs
 from caef_data.eval.rollout import walk
 from caef_data.eval.session import prepare
 from caef_data.pipelines.folder import Folder
@@ -294,5 +295,10 @@ def test_what_cannot_be_evaluated_is_said(data: Path, tmp_path: Path) -> None:
         prepare(settings(data, tmp_path, task=("add",), mode=("executor",), split="train"))
     with pytest.raises(UserError, match="it has no raw text"):
         prepare(settings(data, tmp_path, task=("left_mask",), mode=("process",)))
+    with pytest.raises(UserError, match="no stress rows of add\n.*--split stress\n.*\n.*next: +--split test"):
+        prepare(settings(data, tmp_path, task=("add",), split="stress"))
+    adapters = {"executors/sub": None}  # that of another task: the dataset is fine
+    with pytest.raises(UserError, match="no executors/add.*\n.*\n.*\n.*next: +caef-data adapters --task add"):
+        task_modes(settings(data, tmp_path, task=("add",)), Folder(data).manifest(), adapters, needed)
     with pytest.raises(UserError, match="this is no dataset folder"):
         prepare(settings(tmp_path, tmp_path / "out"))
