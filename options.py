@@ -32,18 +32,6 @@ def _at_commas(values: list[str] | None) -> list[str] | None:
     return values and [name.strip() for value in values for name in value.split(",")]
 
 
-class Commands(TyperGroup):
-    """The commands: what is wrong with their options is told as every other error is."""
-
-    def make_context(self, *given: Any, **more: Any) -> Any:
-        with _told_alike():
-            return super().make_context(*given, **more)
-
-    def invoke(self, ctx: Any) -> Any:
-        with _told_alike():
-            return super().invoke(ctx)
-
-
 @contextmanager
 def _told_alike() -> Iterator[None]:
     try:
@@ -51,10 +39,16 @@ def _told_alike() -> Iterator[None]:
     except USAGE as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             raise
-        words = error.ctx.command_path.split()[1:] if error.ctx else []
+        name = " ".join(["caef-data", *(error.ctx.command_path.split()[1:] if error.ctx else ())])
         told = error.format_message().strip().removesuffix(".")
-        name = " ".join(["caef-data", *words])
         raise UserError(told[:1].lower() + told[1:], where=name, next_step=f"{name} --help") from None
+
+
+class Commands(TyperGroup):
+    """The commands: what is wrong with their options is told as every other error is."""
+
+    make_context = _told_alike()(TyperGroup.make_context)
+    invoke = _told_alike()(TyperGroup.invoke)
 
 
 def known_tasks() -> list[str]:

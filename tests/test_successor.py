@@ -85,7 +85,7 @@ def test_off_the_track(prompt: str, change: tuple[str, str], expected: str) -> N
         (ADD.replace("|9[HEAD2]", "||9[HEAD2]"), "no entry of add"),
         (ADD.replace("|9[HEAD2]", "|9[HEAD2] "), "no entry of add"),
         (ADD.replace("CMD: ", "CMD "), "must begin with 'CMD: '"),
-        (ADD.replace("[HEAD1] RIGHT", "[HEAD] RIGHT"), "no action of add"),
+        (ADD.replace("[HEAD1] RIGHT", "[HEAD] RIGHT"), "is no action"),
         (ADD.replace("[HEAD1] RIGHT", "[HEAD2] RIGHT"), "off its tape"),
         (ADD.replace("[OUTPUT] 2, [OUTPUT] RIGHT", "[OUTPUT] LEFT, [OUTPUT] LEFT"), "takes back a digit"),
         (ADD.replace("RIGHT, q1", "RIGHT, q7"), "one of the states q1, qH"),

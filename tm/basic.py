@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import cache, cached_property
 from typing import ClassVar
 
 from ..errors import UserError, did_you_mean, quoted
 from .columns import Operands
-from .interpreter import HEADS, Configuration, execute, fault_of, units_first
+from .interpreter import Configuration, check_command, execute, units_first
 from .machine import HALT, Batch, Dialect, Machine, SteppedBatch, Transition, _source
 from .render import Template
 from .table import Table, Untabulated, View
@@ -26,15 +25,11 @@ Said = str | tuple[str, dict[str, str]]  # a command line; or the name of one of
 
 def _check_states(name: str, states: dict[str, str], where: str) -> None:
     """Refuse states that no run could begin or end in, and state lines with parts that there are not."""
-    lacking = [state for state in ("q0", "qH") if state not in states]
-    odd = [part for line in states.values() for part in Template(line).names if part not in PARTS]
-    if lacking or odd:
-        what = f"no {' and no '.join(lacking)}" if lacking else f"a part {quoted(odd[0])}{did_you_mean(odd[0], PARTS)}"
-        raise UserError(
-            f"states of the machine {quoted(name)} has {what}",
-            where=where,
-            allowed=f"q0, where a run begins, qH, where it halts, and others; in their lines: {', '.join(PARTS)}",
-        )
+    odd = [f"no state {state}" for state in ("q0", "qH") if state not in states]
+    parts = [part for line in states.values() for part in Template(line).names if part not in PARTS]
+    if odd := odd + [f"a part {quoted(part)}{did_you_mean(part, PARTS)}" for part in parts]:
+        told = f"a run begins in q0 and halts in qH; parts of state lines are {', '.join(PARTS)}"
+        raise UserError(f"the machine {name} has {odd[0]}", where=where, allowed=told)
 
 
 class BasicMachine(Machine):
@@ -80,30 +75,21 @@ class BasicMachine(Machine):
     def line(self, view: View | Configuration) -> str:
         if view.state == "qH":
             return HALT
+        said: object = None
         try:
             said = self.decide(view)  # type: ignore[arg-type]
+            line = said if isinstance(said, str) else self.commands[said[0]].format_map(said[1])
+            self._check(line)
+            return line
         except Exception as error:
-            own = error.__traceback__ and error.__traceback__.tb_next
-            at = f", line {own.tb_lineno}" if own else ""
-            what = f"decide of {self.name} fails in state {view.state}: {type(error).__name__}: {quoted(str(error))}"
-            raise UserError(what, where=self.source + at, next_step="mend it") from error
-        with suppress(LookupError, TypeError, ValueError):
-            said = said if isinstance(said, str) else self.commands[said[0]].format_map(said[1])
-        fault = self._fault(said) if isinstance(said, str) else f"{said!r:.200} is no text"
-        if fault or not isinstance(said, str):
-            heads = " ".join(HEADS[1 if self.unary else 2])
-            raise UserError(
-                f"decide of {self.name} gives no command in state {view.state}: {fault}",
-                where=self.source,
-                allowed=f"CMD, actions, a state ({', '.join(self.states)}); actions are {heads} with RIGHT or LEFT; [C]"
-                " alone or with a number; [OUTPUT] alone or with a digit, True, False, RIGHT or LEFT",
-                next_step='mend it: a line is like "CMD [C] 0, [OUTPUT] 4, [OUTPUT] RIGHT, q1"',
-            )
-        return said
+            why = quoted(str(error) if isinstance(error, ValueError) else repr(error), 200)[1:-1]
+            what = f"decide of {self.name} gives no command in state {view.state}, but {said!r:.200}: {why}"
+            told = "mend it: docs/machines-of-your-own.md lists the actions"
+            raise UserError(what, where=self.source, next_step=told) from error
 
     @cache  # noqa: B019  (one instance a machine, kept for good)
-    def _fault(self, said: str) -> str:
-        return fault_of(said, 1 if self.unary else 2, self.states)
+    def _check(self, line: str) -> None:
+        check_command(line, 1 if self.unary else 2, self.states, ("CMD: ", "CMD "))
 
     @cached_property
     def table(self) -> Table | None:

@@ -12,9 +12,6 @@ from dataclasses import dataclass
 
 from ..errors import did_you_mean, quoted
 
-HEADS = {1: ("[HEAD]",), 2: ("[HEAD1]", "[HEAD2]")}  # by the number of tapes
-ACTION = re.compile(r"\[HEAD[12]?\] (?:RIGHT|LEFT)|\[C\](?: [0-9]+)?|\[OUTPUT\](?: (?:[0-9]|RIGHT|LEFT|True|False))?")
-
 
 def tape_text(digits: str) -> str:
     """Return the tape of digits given units first: ``"21"`` -> ``"|2|1"``."""
@@ -78,24 +75,18 @@ class Configuration:
         return parts
 
 
-def is_action(action: str, tapes: int) -> bool:
-    """Tell whether a text is an action of a machine of so many tapes; a state to go to is none."""
-    return bool(ACTION.fullmatch(action)) and (action[1] != "H" or action.partition(" ")[0] in HEADS[tapes])
-
-
-def fault_of(command: str, tapes: int, states: Collection[str]) -> str:
-    """Return why a text is no command line of a machine; an empty text where it is one."""
-    if not re.match("CMD:? ", command):
-        return f"{quoted(command, 200)} does not begin with CMD"
+def check_command(command: str, tapes: int, states: Collection[str], begins: tuple[str, ...]) -> None:
+    """Raise ValueError, which says why, where a text is no command line of a machine of so many tapes."""
     *actions, then = command.partition(" ")[2].split(", ")
-    if then not in states:
-        return f"{quoted(command, 200)} does not end with a state{did_you_mean(then, states)}"
+    if not command.startswith(begins) or then not in states:
+        where = f"must begin with {begins[-1]!r} and end with one of the states {', '.join(states)}"
+        raise ValueError(f"it {where}{did_you_mean(then, states)}")
+    heads = ("[HEAD]",) if tapes == 1 else ("[HEAD1]", "[HEAD2]")
+    known = [f"{one} {way}" for one in (*heads, "[OUTPUT]") for way in ("RIGHT", "LEFT")]
+    known += ["[C]", "[OUTPUT]", *(f"[OUTPUT] {value}" for value in (*"0123456789", "True", "False"))]
     for action in actions:
-        if not is_action(action, tapes):
-            known = [f"{head} {way}" for head in HEADS[tapes] for way in ("RIGHT", "LEFT")]
-            known += [f"[OUTPUT] {value}" for value in (*"0123456789", "True", "False", "RIGHT", "LEFT")]
-            return f"{quoted(action)} in {quoted(command, 200)} is no action{did_you_mean(action, known)}"
-    return ""
+        if action not in known and not re.fullmatch(r"\[C\] [0-9]+", action):
+            raise ValueError(f"{quoted(action)} is no action{did_you_mean(action, known)}")
 
 
 def execute(now: Configuration, command: str) -> Configuration:

@@ -96,18 +96,15 @@ class Machine(ABC):
                 setattr(cls, new, cls.__dict__[old])
         for old, new in _GONE.items():
             if old in cls.__dict__:
-                raise UserError(
-                    f"{cls.__qualname__}.{old} is no longer asked for: see Machine.{new}", where=_source(cls)
-                )
+                raise UserError(f"{cls.__qualname__}.{old} is no longer asked for: see Machine.{new}")
         if "name" not in cls.__dict__:
             return
         if not re.fullmatch("[a-z][a-z0-9_]*", cls.name):  # it becomes the name of folders
             what = f"{quoted(cls.name)} cannot be the name of a machine"
             raise UserError(what, where=_source(cls), allowed="a lower-case letter, then those, digits and _")
         if lacking := [name for name in dir(cls) if getattr(getattr(cls, name, None), "__isabstractmethod__", False)]:
-            near = did_you_mean(lacking[0], cls.__dict__)
-            what = f"the machine {cls.name} does not define {', '.join(lacking)}{near}"
-            raise UserError(what, where=_source(cls), next_step="define it in the machine's class")
+            what = f"the machine {cls.name} does not define {', '.join(lacking)}"
+            raise UserError(what + did_you_mean(lacking[0], cls.__dict__), where=_source(cls))
         known = _REGISTRY.get(cls.name)
         if known is not None and (known.source, type(known).__qualname__) != (_source(cls), cls.__qualname__):
             what = f"two machines are called {cls.name!r}: in {known.source} and in {_source(cls)}"

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from ..errors import UserError, quoted
 from .basic import BasicMachine
 from .composer import Composer
-from .interpreter import Configuration, execute, is_action
+from .interpreter import Configuration, check_command, execute
 from .machine import HALT, Machine, machine, tasks
 from .table import Control, Untabulated, View
 
@@ -194,15 +194,11 @@ class Entries:
         """Execute a command once, on an example."""
         if command == HALT:
             raise _wrong(command, "the machine has halted, nothing follows")
-        *actions, then = command.removeprefix(self.prefix).split(", ")
-        states = [one for one in self.forms if one != "q0"]
-        if then not in states or not command.startswith(self.prefix):
-            raise _wrong(
-                command, f"it must begin with {self.prefix!r} and end with one of the states {', '.join(states)}"
-            )
-        for action in actions:
-            if not is_action(action, self.heads):
-                raise _wrong(command, f"{quoted(action)} is no action of {self.machine.name}")
+        try:
+            check_command(command, self.heads, [one for one in self.forms if one != "q0"], (self.prefix,))
+        except ValueError as error:
+            raise _wrong(command, str(error)) from None
+        then = command.rpartition(" ")[2]
         place = -1 if state == "q0" else INSIDE
         now = Configuration(state, ("",) * self.heads, (place,) * self.heads, "*", "*" * INSIDE, "*")
         after = execute(now, command)
