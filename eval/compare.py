@@ -123,10 +123,8 @@ def compare(word_a: str, word_b: str, results: str, *, as_json: bool) -> None:
     """
     with Database(Path(results)) as database:
         runs = list(database.each(RUNS))
-        a, b = (
-            find_run(word, runs, where, Path(results))
-            for word, where in ((word_a, "first run"), (word_b, "second run"))
-        )
+        words = ((word_a, "first run"), (word_b, "second run"))
+        a, b = (find_run(word, runs, where, Path(results)) for word, where in words)
         (comparisons,) = read_pairs(database, [(a["run_id"], b["run_id"])]).values()
     if not comparisons:
         raise _nothing_in_common(a, b)

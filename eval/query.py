@@ -189,11 +189,8 @@ class Database:
             asked = [own for table, own in RESULTS.items() if re.search(rf"\b{table}\b", text)]  # DuckDB cites the line
             columns = {column for own in asked or RESULTS.values() for column in own}
             holders = ", ".join(table for table, own in RESULTS.items() if name in own)
-            hint = (
-                f" (it is a column of {holders})"
-                if holders
-                else did_you_mean(name, RESULTS if "Table with" in text else sorted(columns))
-            )
+            likely = did_you_mean(name, RESULTS if "Table with" in text else sorted(columns))
+            hint = f" (it is a column of {holders})" if holders else likely
             first, *more = (line for line in text.split("\n") if not line.startswith("Did you mean"))  # DuckDB's own
             return UserError("\n".join([first + hint, *more]), next_step=LISTED)
         if "'pytz'" in text:

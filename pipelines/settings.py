@@ -96,8 +96,8 @@ class Spelling:
             where = f"{self.file}, line{'s' * (len(lines) > 1)} {numbers}" if numbers else self.file
         if advice is None and self.options is not None:
             advice = "caef-data build --help"
-        elif advice is None and self.file is not None and self.file.endswith(".toml"):
-            advice = f"mend it there, then: caef-data plan {shell_quoted(self.file)}"
+        elif (self.file or "").endswith(".toml"):
+            advice = advice or f"mend it there, then: caef-data plan {shell_quoted(str(self.file))}"
         return UserError(what, where=where, allowed=allowed, next_step=advice)
 
 

@@ -25,9 +25,8 @@ from ...errors import UserError, printable_path, quoted
 from ..files import CONFIG, WEIGHTS, read_json, shapes_in
 
 T = TypeVar("T")
-MISMATCH = re.compile(
-    r"size mismatch for ([\w.]+):.*?Size\((\[[^]]*\]).*?Size\((\[[^]]*\])", re.DOTALL
-)  # torch's words
+# Torch's words.
+MISMATCH = re.compile(r"size mismatch for ([\w.]+):.*?Size\((\[[^]]*\]).*?Size\((\[[^]]*\])", re.DOTALL)
 PROBE = (5, 7, 11, 3, 2, 13, 17, 19)  # tokens, modulo the vocabulary, that ``_check_causal`` shows a model
 SAME, ABOUT = 1e-4, 0.02  # logits are equal that differ so much of the largest one: in float32, in half precision
 # Kinds of adapters that peft calls with more than tokens, beside those that put virtual tokens before the prompt.
@@ -238,11 +237,9 @@ def _loading(what: str, where: Path | str) -> Iterator[None]:
         if isinstance(error, RuntimeError) and out_of_memory(error):
             raise
         if clash := MISMATCH.search(str(error)):
-            named = (
-                read_json(Path(where) / CONFIG).get("base_model_name_or_path") if Path(where, CONFIG).exists() else None
-            )
-            trained = f"; it names the base model {quoted(named, 200)}" if named else ""
-            fault = f"does not fit the base model: {clash[1]} has the shape {clash[2]}, here it is {clash[3]}{trained}"
+            held = read_json(Path(where, CONFIG)) if Path(where, CONFIG).exists() else {}
+            fault = f"does not fit the base model: {clash[1]} has the shape {clash[2]}, here it is {clash[3]}"
+            fault += f"; it was trained on {quoted(held.get('base_model_name_or_path'), 200)}"
             raise _refused(what, where, fault) from error
         reason = str(error).strip().split("\n")[0]
         reason = f"it lacks {reason}" if isinstance(error, KeyError) else reason
