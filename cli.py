@@ -92,7 +92,10 @@ def show(
             metavar="EXPRESSION...", help='Such as "47819-12345="; operands with --task; - for lines of standard input.'
         ),
     ] = None,
-    task: Annotated[Text, option("Task of bare operands: --task left_mask 45321.", "--task")] = None,
+    task: Annotated[Text, option("Task of bare operands or words: --task left_mask 45321.", "--task")] = None,
+    within: Annotated[
+        Text, option("Declaration or dataset folder that describes a Turing machine.", "--in", metavar="FILE|DIR")
+    ] = None,
     dialect: Annotated[str, option("consistent or published.", "--dialect")] = "consistent",
     nested: Annotated[bool, option("Show the traces of called machines too.", "--nested")] = False,
     max_steps: Annotated[int, typer.Option("--max-steps", min=1, help="Longest trace that --json prints.")] = 10_000,
@@ -104,10 +107,28 @@ def show(
     from .pipelines import show as traces
 
     words = words or ([] if sys.stdin.isatty() else ["-"])  # who types nothing at a terminal is told what to type
+    if task is not None:
+        from .pipelines.machines import find_task
+
+        find_task(task, within)
     problems = traces.problems_of(words, task, sys.stdin)
     traces.show(
         problems, Console(highlight=False), dialect=dialect, nested=nested, max_steps=max_steps, as_json=as_json
     )
+
+
+@app.command()
+def machines(
+    declaration: Annotated[
+        Text, typer.Argument(help="A .toml file with [[machine]] tables. Default: those that come with caef-data.")
+    ] = None,
+    max_steps: Annotated[int, typer.Option("--max-steps", min=1, help="Longest run that is waited for.")] = 10_000_000,
+    as_json: Json = False,
+) -> None:
+    """List Turing machines, and what each does on a blank tape or on its example."""
+    from .pipelines.machines import list_machines
+
+    list_machines(declaration, max_steps, as_json=as_json)
 
 
 @app.command()

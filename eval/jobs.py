@@ -50,7 +50,12 @@ def task_modes(
                 lacking[task] = None
             if why is None:
                 chosen.append((task, mode))
-            elif settings.mode or settings.baseline or machine(task).has_raw or mode in ("one_step", "executor"):
+            elif (
+                settings.mode
+                or settings.baseline
+                or "aligner" not in machine(task).missing_views()
+                or mode in ("one_step", "executor")
+            ):
                 notes.append(f"{task} {mode} is left out: {why}")
     if absent:
         notes.append(f"{', '.join(absent)}: the dataset has no rows of {'it' if len(absent) == 1 else 'them'}")
@@ -77,8 +82,9 @@ def task_modes(
 
 def _obstacle(task: str, mode: str, split: str, manifest: dict[str, Any]) -> str | None:
     """Return why a task cannot be evaluated in a mode, whatever adapters there are; None where it can."""
-    if mode not in ("one_step", "executor") and not machine(task).has_raw:
-        return "it has no raw text"
+    view = {"one_step": "one_step", "executor": "full", RAW: "raw"}.get(mode, "aligner")
+    if why := machine(task).missing_views().get(view):
+        return why
     config = f"{task}-{VIEWS[mode]}"
     return None if split in manifest["configs"].get(config, {}) else f"the dataset has no {split} rows of {config}"
 

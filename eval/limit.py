@@ -27,7 +27,8 @@ import pyarrow as pa
 from ..pipelines.folder import Folder
 from ..pipelines.sampling.random import splitmix64, text_key
 from ..pipelines.sampling.split import digit_sums
-from ..tm.columns import U64, Number
+from ..tm.columns import U64
+from ..tm.registry import machine
 from .shards import batches, expression_keys
 
 RULE = 1  # version of this choice; stands in the identity of every run with a limit
@@ -98,7 +99,7 @@ def _expressions(folder: Folder, config: str, split: str, view: str) -> pl.DataF
 
 
 def _hashes(task: str, held: pl.DataFrame) -> U64:
-    first, second = (splitmix64(digit_sums(Number.of(held[name].to_list()))) for name in EXPRESSION)
+    first, second = (splitmix64(digit_sums(machine(task).column(held[name].to_list()))) for name in EXPRESSION)
     second[(held["b"] == "").to_numpy()] = 0
     return splitmix64(first + splitmix64(second + np.uint64(text_key(f"problems {task}"))))
 

@@ -169,8 +169,8 @@ def whole_runs(task: str, mode: str, split: str, rows: pa.Table) -> Iterator[Pro
         rows: the columns a and b, decimal strings, and those of ``PROBLEMS`` that are known.
     """
     found = machine(task)
-    a = Number.of(rows.column("a").to_pylist())
-    whole = Operands(a, None if found.unary else Number.of(rows.column("b").to_pylist()))
+    a = found.column(rows.column("a").to_pylist())
+    whole = Operands(a, None if found.unary else found.column(rows.column("b").to_pylist()))
     table = _described(rows, task, mode, split, "consistent")
     entries = found.batch(whole, "consistent").num_steps * (2 * a.width + 8 if found.composer else 1)
     ends = np.flatnonzero(np.diff(np.cumsum(entries) // TOGETHER, append=-1)) + 1

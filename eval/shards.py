@@ -15,7 +15,7 @@ from ..pipelines.verify_rows import Known, check_rows, known_tasks
 from ..schemas import row_schema
 from ..tm import machine
 from ..tm.check.entries import operand_error
-from ..tm.columns import Number, Operands
+from ..tm.columns import Operands
 from ..tm.machine import Dialect, Rows
 from ..tm.render import int_array, string_array
 
@@ -94,7 +94,7 @@ def _steps_as_rendered(task: str, dialect: Dialect, rows: pa.RecordBatch) -> boo
     if found.composer:
         return False
     a, b = (rows.column(name).to_pylist() for name in ("a", "b"))
-    batch = found.batch(Operands(Number.of(a), None if found.unary else Number.of(b)), dialect)
+    batch = found.batch(Operands(found.column(a), None if found.unary else found.column(b)), dialect)
     steps = rows.column("step").fill_null(-1).to_numpy()
     if not ((steps >= 0) & (steps < batch.num_steps)).all():
         return False

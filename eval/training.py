@@ -70,7 +70,8 @@ def needed_adapters(tasks: Sequence[str], modes: Sequence[str]) -> list[str]:
     named = [check_task(task, Spelling(options={"task": task}), "adapters") for task in tasks if task != "all"]
     chosen = all_tasks() if not tasks or "all" in tasks else named
     pairs = ((task, mode) for task in chosen for mode in modes or MODES)
-    asked = [(task, mode) for task, mode in pairs if machine(task).has_raw or mode in EVERY_TASK]
+    without = {task for task in chosen if "aligner" in machine(task).missing_views()}
+    asked = [(task, mode) for task, mode in pairs if mode in EVERY_TASK or task not in without]
     if not asked:
         what = f"{', '.join(chosen)}: no raw text, so no mode {' or '.join(modes)}"
         raise UserError(what, allowed=", ".join(EVERY_TASK))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, did_you_mean, printable_path, quoted, shell_quoted, telling_of_full_disk
+from ..tm import machine
 from .card import renewed_card, replaceable_card
 from .declaration import rebuild_command, rebuild_commands, shipped_declarations
 from .engine import Engine, run_tasks
@@ -168,10 +169,12 @@ def _notes(plan: Plan, paths: Sequence[str]) -> dict[str, Any]:
 
 
 def _task_notes(plan: Plan) -> dict[str, dict[str, Any]]:
-    return {
-        settings.task: {"settings": settings.to_dict(), "identity": settings.identity()}
-        for settings in plan.declaration.tasks
-    }
+    notes: dict[str, dict[str, Any]] = {}
+    for settings in plan.declaration.tasks:
+        notes[settings.task] = {"settings": settings.to_dict(), "identity": settings.identity()}
+        if spec := machine(settings.task).spec():
+            notes[settings.task]["machine"] = spec
+    return notes
 
 
 def build_commands(declaration: Declaration, path: str | Path, more: str = "") -> str:

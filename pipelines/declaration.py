@@ -2,9 +2,10 @@
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ..errors import UserError, closest, did_you_mean, printable_path, quoted
@@ -122,23 +123,27 @@ def declaration_of(
         UserError: a value that is refused.
     """
     values = {key: value for key, value in values.items() if key != "eval"}  # what `caef-data eval` reads itself
+    families = _machines(values.pop("machine"), file, source) if "machine" in values else {}
     top = Spelling(file=file, lines=_lines_of(values, lines[0]))
     check_keys(values, (*HEADER, *KEYS), top)
     defaults = {key: value for key, value in values.items() if key in KEYS and key != "task"}
     for key, value in defaults.items():  # one that every task overrides must make sense, too
+        if families and value == 0 and key in ("min", "max"):
+            continue  # the empty word
         check_field(TaskSettings, key, value, top)
-    tables = values.get("task")
+    tables = values.get("task", [*families] or None)
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         tables = [{"task": tables}]
     tasks: list[TaskSettings] = []
     for number, table in enumerate(tables, 1):
         own = lines[number] if len(lines) == len(tables) + 1 else {}  # else a text holds what looks like a table
         spelling = replace(top, lines={**top.lines, **_lines_of(table, own)})
-        names = _names(table.get("task"), spelling)
-        tasks += [TaskSettings.of({**defaults, **table, "task": name}, spelling) for name in names]
+        names = _names(table.get("task"), spelling, families)
+        tasks += _settings({**defaults, **table}, names, spelling)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source or "").stem).strip("-._")[:96] or "declaration"
     header = {"name": name, **{key: values[key] for key in HEADER if key in values}}
-    return Declaration(**header, tasks=tuple(tasks), source=source, spelling=top)
+    brought = tuple(name for own in families.values() for name in own)
+    return Declaration(**header, tasks=tuple(tasks), source=source, machines=brought, spelling=top)
 
 
 def _key_lines(text: str) -> list[dict[str, int]]:
@@ -165,10 +170,40 @@ def _lines_of(table: Mapping[str, object], lines: Mapping[str, int]) -> dict[str
     return {key: line for key, line in lines.items() if key in table or not key}
 
 
-def _names(given: object, spelling: Spelling) -> list[str]:
-    """Return the short names of a task or a list of tasks, of which ``all`` stands for every one."""
+def _machines(tables: object, file: str, source: str | None) -> dict[str, list[str]]:
+    """Make the machines of a declaration tasks; return the tasks of each, a family's are many."""
+    from .machines import machines_of  # inside: most declarations have none
+
+    return machines_of(tables, file, Path(source).parent if source else None)
+
+
+def _settings(values: Mapping[str, Any], names: Sequence[str], spelling: Spelling) -> Iterator[TaskSettings]:
+    """Yield the settings of tasks; a machine of a family that is split by machines is built in its own split alone."""
+    from ..tm import machine  # inside: options need no machines
+
+    for name in names:
+        settings, side = TaskSettings.of({**values, "task": name}, spelling), machine(name).side
+        if side is None:
+            yield settings
+        elif side in settings.splits:
+            yield replace(settings, splits=(side,))
+
+
+def _names(given: object, spelling: Spelling, families: Mapping[str, list[str]] = MappingProxyType({})) -> list[str]:
+    """Return the short names of a task or a list of tasks; ``all`` stands for all that caef-data has."""
     listed = (given or [None]) if isinstance(given, list) else [given]
-    return [name for task in listed for name in (task_names() if task == "all" else [check_task(task, spelling)])]
+    names: list[str] = []
+    for task in listed:
+        of_family = families.get(task) if isinstance(task, str) else None
+        names += of_family or (_shipped_tasks() if task == "all" else [check_task(task, spelling)])
+    return names
+
+
+def _shipped_tasks() -> list[str]:
+    """Return the tasks that ``all`` stands for: those of files of caef-data, not those of declarations."""
+    from ..tm import machine
+
+    return [name for name in task_names() if not machine(name).spec()]
 
 
 def from_flags(tasks: Sequence[str], **settings: object) -> Declaration:
@@ -185,8 +220,8 @@ def from_flags(tasks: Sequence[str], **settings: object) -> Declaration:
     check_keys(given, [key for key in KEYS if key not in ("task", "max_len")], Spelling(options={}))
     spelling = Spelling(options={**given, "task": list(tasks)})
     names = _names(list(tasks), spelling)
-    title = "all" if set(names) == set(task_names()) else "-".join(names)[:96].strip("-")
-    made = tuple(TaskSettings.of({**given, "task": name}, spelling) for name in names)
+    title = "all" if set(names) == set(_shipped_tasks()) else "-".join(names)[:96].strip("-")
+    made = tuple(_settings(given, names, spelling))
     return Declaration(name=title, tasks=made, spelling=spelling)
 
 
@@ -204,7 +239,7 @@ def rebuild_commands(declaration: Declaration) -> list[str]:
     for settings in declaration.tasks:
         groups.setdefault(_options(settings), []).append(settings.task)
     return [
-        f"caef-data build {as_option('task', ['all'] if set(names) == set(task_names()) else names)} {options}"
+        f"caef-data build {as_option('task', ['all'] if set(names) == set(_shipped_tasks()) else names)} {options}"
         for options, names in groups.items()
     ]
 

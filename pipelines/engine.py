@@ -145,10 +145,12 @@ def _in_processes(configs: Sequence[Config], tasks: Sequence[Task], folder: Fold
 
 def packed(configs: Sequence[Config], folder: Folder) -> tuple[tuple[Source, ...], bytes]:
     """Return what ``unpacked`` takes in another process: the files of users' own machines, and the pickled rest."""
-    machines = [machine(config.settings.task) for config in configs]
+    machines = [machine(task) for task in dict.fromkeys(config.settings.task for config in configs)]
     files = {(type(one).__module__, one.source) for one in machines}
     own = [(name, file) for name, file in sorted(files) if not name.startswith("caef_data.") and Path(file).is_file()]
-    return tuple((name, file, Path(file).read_bytes()) for name, file in own), pickle.dumps((tuple(configs), folder))
+    return tuple((name, file, Path(file).read_bytes()) for name, file in own), pickle.dumps(
+        (machines, tuple(configs), folder)
+    )
 
 
 def unpacked(sources: Iterable[Source], rest: bytes) -> Work:
@@ -159,8 +161,8 @@ def unpacked(sources: Iterable[Source], rest: bytes) -> Work:
             module.__file__ = file
             exec(compile(text, file, "exec"), module.__dict__)
     _keep_memory()
-    work: Work = pickle.loads(rest)
-    return work
+    _, configs, folder = pickle.loads(rest)  # a machine of a declaration is a task again once it is read
+    return configs, folder
 
 
 def _start(environment: dict[str, str], sources: tuple[Source, ...], rest: bytes) -> None:

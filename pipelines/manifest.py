@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from ..errors import is_ours, quoted
+from ..errors import UserError, is_ours, quoted
 from .settings import REPO, SPLITS, VIEWS
 
 MANIFEST, CARD, STATE = "manifest.json", "README.md", ".caef"
@@ -77,6 +77,7 @@ class _Split(Struct):
 class _Task(Struct):
     settings: dict[Word, Word | int | bool | None | list[Word | int]]
     identity: Identity
+    machine: dict[str, Any] | None = None
 
 
 class _Plan(Struct):
@@ -108,13 +109,30 @@ def is_shard(path: str) -> bool:
 
 
 def manifest_from(text: bytes) -> dict[str, Any]:
-    """Return the manifest that a file holds; raises ``WrongError`` where it is none, or of a later version."""
-    return understood(text, _check_manifest)
+    """Return the manifest that a file holds; raises ``WrongError`` where it is none, or of a later version.
+
+    The Turing machines that it describes are tasks from then on.
+    """
+    return _with_machines(understood(text, _check_manifest))
 
 
 def plan_from(text: bytes) -> dict[str, Any]:
     """Return the plan of an unfinished build that a file holds; raises ``WrongError`` where it is none."""
-    return understood(text, lambda plan: msgspec.convert(plan, _Plan))
+    return _with_machines(understood(text, lambda plan: msgspec.convert(plan, _Plan)))
+
+
+def _with_machines(content: dict[str, Any]) -> dict[str, Any]:
+    for task, own in content["tasks"].items():
+        if spec := own.get("machine"):
+            from ..tm.turing import define_spec
+
+            if spec.get("name") != task:
+                raise WrongError(f"the machine of {task} is called {quoted(spec.get('name'))}")
+            try:
+                define_spec(spec, f"the machine {task} in {MANIFEST}")
+            except UserError as error:
+                raise WrongError(f"{task}: {error.what}") from error
+    return content
 
 
 def understood(text: bytes, check: Callable[[dict[str, Any]], object]) -> dict[str, Any]:

@@ -192,7 +192,8 @@ def make_plan(declaration: Declaration, told: Told = lambda text: None) -> Plan:
     configs, notes = [], list[str]()
     for settings in declaration.tasks:
         notes += machine(settings.task).notes()
-        notes += [f"{settings.task}: {view} is left out, the task has no raw text" for view in settings.left_out()]
+        missing = machine(settings.task).missing_views()
+        notes += [f"{settings.task}: {view} is left out, {missing[view]}" for view in settings.left_out()]
         for split in settings.splits:
             own, left_out = split_configs(settings, split, settings.views_of(split), told)
             configs += own
@@ -244,8 +245,25 @@ class _SplitExpressions:
 
     @cached_property
     def classes(self) -> ExpressionSet:
-        """Those of the classes."""
-        return self._resolved(self.wanted)
+        """Those of the classes; of a machine that may run on for ever those that halt within ``max_steps``."""
+        resolved = self._resolved(self.wanted)
+        return resolved if self.machine.halts else self._that_halt(resolved)
+
+    def _that_halt(self, resolved: ExpressionSet) -> ExpressionSet:
+        [(cells, _)], most = resolved.parts, self.settings.max_steps
+        steps = np.empty(cells.num_expressions, np.int64)
+        for start in range(0, len(steps), DRAWN):
+            self.told(f"{self.settings.task} {self.split}, {start:,} of {len(steps):,} runs")
+            operands, _ = cells.operands(np.arange(start, min(start + DRAWN, len(steps))))
+            steps[start : start + DRAWN] = self.machine.run_lengths(operands, most)
+        for count, why in (
+            ((steps < 0).sum(), f"do not halt within {most:,} steps (--max-steps changes that)"),
+            ((steps == 0).sum(), "halt before their first step"),
+        ):
+            if count:
+                what = f"{count:,} of {len(steps):,} {self.split} words"
+                self.notes.append(f"{self.settings.task}: {what} {why} and are left out")
+        return ExpressionSet(((cells, np.flatnonzero(steps > 0)),))
 
     @cached_property
     def halting(self) -> ExpressionSet:
@@ -256,7 +274,7 @@ class _SplitExpressions:
     def short(self) -> ExpressionSet:
         """Those of the classes whose runs are short enough to be written whole."""
         most = self.settings.max_steps
-        short = [cell for cell in self.wanted if self.machine.max_num_steps(*cell[:2]) <= most]
+        short = [cell for cell in self.wanted if self.machine.max_num_steps(*cell[:2]) <= most]  # 0 if unknown
         if len(short) == len(self.wanted):
             return self.classes
         kept, every = self._resolved(short), len(self.classes.classes)  # as configs are counted: those with rows

@@ -12,7 +12,7 @@ from ..tm import machine
 from ..tm.columns import I64, U64, Number, Operands
 from ..tm.instructions import instruction
 from ..tm.machine import Batch, Rows
-from ..tm.render import RowGroup, Template, decimal, int_array, render, string_array
+from ..tm.render import RowGroup, Template, int_array, render, string_array
 from .sampling.random import splitmix64, text_key
 from .sampling.split import expression_hash
 from .sampling.steps import sampled_rows
@@ -102,11 +102,11 @@ def _common(work: Work, expressions: I64) -> dict[str, pa.Array]:
     operands, num_rows = work.operands, len(expressions)
     b, len_b = pa.nulls(num_rows, row_schema(work.view).field("b").type), np.zeros(num_rows, np.int16)
     if operands.b is not None:
-        b = _repeated(operands.b, expressions)
+        b = _repeated(work, operands.b, expressions)
         len_b = operands.b.length[expressions].astype(np.int16)
     return {
         "task": _constant(work.settings.task, num_rows),
-        "a": _repeated(operands.a, expressions),
+        "a": _repeated(work, operands.a, expressions),
         "b": b,
         "len_a": int_array(operands.a.length[expressions].astype(np.int16)),
         "len_b": int_array(len_b),
@@ -115,13 +115,15 @@ def _common(work: Work, expressions: I64) -> dict[str, pa.Array]:
     }
 
 
-def _repeated(number: Number, expressions: I64) -> pa.DictionaryArray:
-    """Return the decimal strings of the numbers of these expressions, dictionary-encoded.
+def _repeated(work: Work, number: Number, expressions: I64) -> pa.DictionaryArray:
+    """Return the operands of these expressions as texts, dictionary-encoded.
 
     The dictionary's values must be distinct: Parquet's writer quietly writes plain strings otherwise.
     """
     rows = np.arange(len(number))
-    texts = render([RowGroup(rows, Template("{x}"), {"x": decimal(number, rows)})], len(rows)).dictionary_encode()
+    texts = render(
+        [RowGroup(rows, Template("{x}"), {"x": work.batch.machine.written(number, rows)})], len(rows)
+    ).dictionary_encode()
     indices = np.frombuffer(texts.indices.buffers()[1], np.int32)
     return pa.DictionaryArray.from_arrays(int_array(indices[expressions]), texts.dictionary)
 
@@ -217,13 +219,15 @@ def _raw(work: Work) -> View:
 
 def _question(work: Work, answer: str = "") -> pa.Array:
     """Return the raw texts, followed by an answer where the template asks for it."""
-    return _text(work, f"{{a}}{work.batch.machine.sign}{{b}}={answer}")
+    second = "" if work.operands.b is None else f"{work.batch.machine.sign}{{b}}"
+    return _text(work, f"{{a}}{second}={answer}")
 
 
 def _text(work: Work, template: str) -> pa.Array:
     """Return a template of ``a``, ``b`` and ``answer`` for every expression."""
     batch = work.batch
-    fields = {"a": decimal(work.operands.a, batch.all), "b": decimal(work.operands.second, batch.all)}
+    written = (batch.machine.written(number, batch.all) for number in work.operands.numbers)
+    fields = dict(zip("ab", written, strict=False))
     return render([RowGroup(batch.all, Template(template), {**fields, "answer": batch.answer()})], len(batch.all))
 
 

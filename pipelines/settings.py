@@ -7,7 +7,6 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, fields
 from functools import cache
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -24,7 +23,6 @@ SPLITS: tuple[str, ...] = get_args(Split)
 VIEWS: tuple[str, ...] = get_args(View)
 HELD_OUT_VIEWS = ("one_step", "full", "aligner", "raw")
 DEFAULT_VIEWS = {"train": ("one_step", "aligner"), "test": HELD_OUT_VIEWS, "stress": HELD_OUT_VIEWS}
-RAW_VIEWS = ("aligner", "raw")  # they need a raw text such as 1+2=, which helpers do not have
 ALIASES = {"addition": "add", "subtraction": "sub", "multiplication": "mul", "division": "div"}
 MEANT = {"plus": "add", "minus": "sub", "subtract": "sub", "times": "mul", "multiply": "mul", "divide": "div"} | ALIASES
 MAX_LEN = 1_000  # ceiling of operand lengths, in digits, unless a declaration raises `max_len`
@@ -115,9 +113,9 @@ class TaskSettings:
     task: str
     """Short name; the paper's long names are accepted and become short."""
     min: Annotated[int, Meta(ge=1)] = 1
-    """Smallest operand length, in digits."""
+    """Smallest operand length, in digits; of a Turing machine its shortest word, which may be empty."""
     max: Annotated[int, Meta(ge=1)] = 100
-    """Largest operand length, in digits, at most ``max_len``."""
+    """Largest operand length, in digits (a word's: in symbols), at most ``max_len``."""
     num: Count = 20
     """Expressions per class of the train split, before the balance table."""
     num_test: Annotated[int, Meta(ge=0, le=10**9)] = None  # type: ignore[assignment]  # readers always see a number
@@ -145,13 +143,20 @@ class TaskSettings:
     """How messages name the settings."""
 
     def __post_init__(self, spelling: Spelling) -> None:
+        from .. import tm  # inside: reading a declaration's source needs no machines
+
         object.__setattr__(self, "task", check_task(self.task, spelling))
+        machine = tm.machine(self.task)
         for key in KEYS[1:]:
             value = getattr(self, key)
             if key == "num_test" and value is None:
                 value = max(1, self.num // 10)
-            object.__setattr__(self, key, check_field(type(self), key, value, spelling))
+            if value != 0 or key not in ("min", "max") or machine.numbers or isinstance(value, bool):
+                object.__setattr__(self, key, check_field(type(self), key, value, spelling))
         _check_together(self, spelling)
+        if "stress" in self.splits and not machine.numbers:
+            allowed = "train, test: hard cases are known of the arithmetic tasks alone"
+            raise spelling.refusal(f"{self.task} has no split stress", "splits", allowed=allowed)
         if self.steps == "all":
             _check_all_steps(self, spelling)
 
@@ -170,14 +175,19 @@ class TaskSettings:
         from .. import tm
 
         asked = {view for split in self.splits for view in self._asked(split)}
-        return () if tm.machine(self.task).has_raw else tuple(view for view in RAW_VIEWS if view in asked)
+        return tuple(view for view in tm.machine(self.task).missing_views() if view in asked)
 
     def configs(self) -> tuple[tuple[str, str], ...]:
         """Return every (view, split) to build."""
         return tuple((view, split) for split in self.splits for view in self.views_of(split))
 
     def _asked(self, split: str) -> tuple[str, ...]:
-        return () if split not in self.splits else DEFAULT_VIEWS[split] if self.views is None else self.views
+        from .. import tm
+
+        usual, own = DEFAULT_VIEWS[split], tm.machine(self.task)
+        if not own.numbers:  # nobody expects an aligner of a machine that is given its word as it is
+            usual = tuple(view for view in usual if view not in own.missing_views())
+        return () if split not in self.splits else usual if self.views is None else self.views
 
     def to_dict(self) -> dict[str, object]:
         """Return the settings as JSON knows them; ``of`` reads them back."""
@@ -190,8 +200,12 @@ class TaskSettings:
         Views and splits stay out, so that more of them can be added to the same folder. ``rules`` are the versions of
         the rules that the rows follow, those of this caef-data by default.
         """
+        from .. import tm
+
         values = {key: value for key, value in self.to_dict().items() if key in DATA_KEYS}
-        return digest({"settings": values, "versions": dict(rules or versions.rules()), **_own_machine(self.task)})
+        return digest(
+            {"settings": values, "versions": dict(rules or versions.rules()), **tm.machine(self.task).identity()}
+        )
 
     def config_identity(self, view: str, split: str, rules: Mapping[str, int] | None = None) -> str:
         """Return the identity of one view of one split of this task."""
@@ -222,6 +236,8 @@ class Declaration:
     """Repository on the Hub, ``user/name``."""
     source: str | None = None
     """The shipped name or the path that it was loaded from; None where it was made from options."""
+    machines: tuple[str, ...] = ()
+    """The Turing machines that it brings, by their tasks."""
     spelling: InitVar[Spelling] = PLAIN
     """How messages name the settings."""
 
@@ -350,6 +366,8 @@ def _check_all_steps(values: TaskSettings, spelling: Spelling) -> None:
     from .. import tm
 
     machine, low, limit, setting = tm.machine(values.task), values.min, values.max_steps, spelling.setting
+    if not machine.halts:
+        return  # the plan leaves longer runs out
 
     def longest(top: int) -> int:  # a corner of the lengths: mul's b or add's n is long, or div's b is short
         return max(machine.max_num_steps(top, top), machine.max_num_steps(top, low))
@@ -378,14 +396,3 @@ def canonical_json(value: object) -> str:
 def digest(value: object) -> str:
     """Return 16 hex digits of blake2b over the canonical JSON of ``value``."""
     return hashlib.blake2b(canonical_json(value).encode("ascii"), digest_size=8).hexdigest()
-
-
-def _own_machine(task: str) -> dict[str, str]:
-    """Return a digest of the file of a user's own machine: an edited machine makes other rows."""
-    from .. import tm
-
-    if task in tm.VERSIONED:
-        return {}
-    source = Path(tm.machine(task).source)
-    content = source.read_bytes() if source.is_file() else b""
-    return {"machine": hashlib.blake2b(content, digest_size=8).hexdigest()}

@@ -10,13 +10,15 @@ from rich.console import Console
 from rich.text import Text
 
 from ..errors import UserError, quoted, shell_quoted
-from ..tm import Dialect, Machine, align_in, align_out, known_dialect, machine, operands, transitions
+from ..tm import Dialect, Machine, align_in, align_out, known_dialect, machine, operands, tasks, transitions
 from ..tm.basic import BasicMachine
 from ..tm.composer import Composer
-from ..tm.expression import OPERAND_RULE, parse_expression, parse_operand, signs
+from ..tm.expression import EXAMPLE, OPERAND_RULE, parse_expression, parse_operand, signs
 from ..tm.interpreter import Configuration, execute, tape_text, units_first
 from ..tm.machine import HALT
+from ..tm.turing import TuringMachine
 from .settings import Spelling, check_task
+from .show_tape import print_words
 
 MAX_ENTRIES = 400  # longer traces are cut in the middle when they are shown to people
 EDGE = 8  # entries shown at each end of a cut trace: two rounds of the loop of mul and div and a bit
@@ -51,25 +53,21 @@ def problems_of(words: Sequence[str], task: str | None, lines: Iterable[str]) ->
         if word.startswith("-") and word != "-" and not word[1].isdecimal():
             raise UserError(f"show has no option {quoted(word)}", next_step="caef-data show --help")
     if task is None and len(words) > 1 and not {*words}.isdisjoint({*signs(), "="}):
-        raise UserError(
-            "an expression has no blanks in it",
-            where=quoted(" ".join(words)),
-            next_step=f"caef-data show {shell_quoted(''.join(words)[:100])}",
-        )
+        again = f"caef-data show {shell_quoted(''.join(words)[:100])}"
+        raise UserError("an expression has no blanks in it", where=quoted(" ".join(words)), next_step=again)
     given = words if list(words) != ["-"] else [line.strip() for line in lines if line.strip()]
     problems: list[Problem]
     if task is None:
         problems = [parse_expression(text) for text in given]
+    elif task in tasks() and isinstance(kind := machine(task), TuringMachine):
+        problems = [(task, kind.operand("a", word), None) for word in given]
     elif given is words:
         problems = [_with_task(words, task)] if words else []
     else:
         problems = [_with_task(line.split(), task) for line in given]
     if not problems:
-        raise UserError(
-            "there is no expression to show",
-            allowed="expressions, as words or as lines of standard input",
-            next_step='caef-data show "47819-12345="',
-        )
+        allowed = "expressions, as words or as lines of standard input"
+        raise UserError("there is no expression to show", allowed=allowed, next_step=EXAMPLE)
     return problems
 
 
@@ -81,6 +79,10 @@ def show(  # noqa: PLR0913
     Raises:
         UserError: a task does not take its operands, or a trace is too long for JSON.
     """
+    kind = machine(problems[0][0])  # words are of one task, that was named
+    if isinstance(kind, TuringMachine):
+        print_words(kind, [word for _, word, _ in problems], console, max_steps, as_json=as_json)
+        return
     for problem in problems:
         Run.of(*problem, dialect)
     for index, problem in enumerate(problems):

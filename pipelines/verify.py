@@ -30,6 +30,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import UserError, printable_path, quoted, shell_quoted
+from ..tm import Machine, machine
 from .manifest import CARD, MANIFEST
 from .terminal import print_table
 from .verify_manifest import check_card, check_files, declared, open_shards, read_manifest
@@ -70,7 +71,6 @@ class Report:
         findings: what is wrong, at most 50 kept per part of a shard.
         num_findings: how many there were.
         notes: what the reader should know of how it was checked.
-
     """
 
     directory: str
@@ -109,7 +109,6 @@ def verify(
 
     Raises:
         UserError: there is no finished dataset, or the fraction is out of range.
-
     """
     if not 0 < fraction <= 1:
         what, tenth = f"fraction {quoted(fraction)} is out of range", "--fraction 0.1 for a tenth of the rows"
@@ -124,7 +123,6 @@ def verify(
         parts += of_shard
     parts.sort(key=lambda part: (part.task, part.split, part.view, part.path, part.first_row))
     total = sum(split["rows"] for splits in manifest["configs"].values() for split in splits.values())
-
     rows_done = 0
 
     def done(rows: int) -> None:
@@ -135,14 +133,16 @@ def verify(
 
     number = min(len(parts), default_workers() if workers is None else workers)
     todo = units(parts, number)
+    checked_by: dict[str, list[str]] = {}
     results = (
         _in_workers(todo, number, done) if number > 1 else (pair for unit in todo for pair in _verify_unit(unit, done))
     )
     with closing(results):
         for task, group in groupby(results, key=lambda pair: pair[0].task):
             if task not in known_tasks():
-                plan.notes.append(f"{task} is compared with its own machine: producer and checker have the same author")
+                checked_by.setdefault(machine(task).checked_by, []).append(task)
             tally.task(sorted(group, key=lambda pair: (pair[0].view, pair[0].split, pair[0].path, pair[0].first_row)))
+    plan.notes += [f"{', '.join(sorted(tasks))}: {how}" for how, tasks in checked_by.items()]
     damaged = any(finding.kind in ("file", "schema", "manifest") for finding in tally.findings)
     findings, notes = check_card(directory, manifest, damaged)
     tally.add(*findings)
@@ -286,7 +286,7 @@ def _verify_unit(unit: Unit, done: Callable[[int], None]) -> list[Checked]:
 _counted: "Synchronized[int] | None" = None  # rows done, by all workers
 
 
-def _start_worker(counted: "Synchronized[int]", stop: Event) -> None:
+def _start_worker(counted: "Synchronized[int]", stop: Event, _: Sequence[Machine]) -> None:
     global _counted
     _counted = counted
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the workers
@@ -306,18 +306,17 @@ def _count(rows: int) -> None:
 
 
 def _in_workers(todo: Sequence[Unit], workers: int, done: Callable[[int], None]) -> Generator[Checked, None, None]:
-    """Yield the parts of units with their results, in order; ``done`` is told the rows of parts that are finished.
-
-    Raises:
-        UserError: a worker died.
-    """
+    """Yield the parts of units with their results, in order; ``done`` is told the rows of parts that are finished."""
     context = multiprocessing.get_context("forkserver")  # polars and pyarrow threads do not survive a fork
     start_fork_server()
     counted, stop, told = context.Value("q", 0), context.Event(), 0
-    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(counted, stop))
+    # A Turing machine of the dataset is a task in a worker, too, once it is read there.
+    data = [found for task in {unit.parts[0].task for unit in todo} if (found := machine(task)).spec()]
+    shared = {*known_tasks(), *(found.name for found in data)}
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(counted, stop, data))
     try:
         with uninterrupted():  # machines of the user's own are known in this process only
-            futures = [pool.submit(_work, unit) if unit.parts[0].task in known_tasks() else None for unit in todo]
+            futures = [pool.submit(_work, unit) if unit.parts[0].task in shared else None for unit in todo]
         for unit, future in zip(todo, futures, strict=True):
             if future is None:
                 yield from _verify_unit(unit, done)
@@ -350,8 +349,8 @@ def print_report(report: Report, console: Console) -> None:
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     share = "" if report.fraction >= 1 else f" ({report.fraction:.4g} of all)"
-    for name, number in (("shards", report.shards), ("rows read", report.rows)):
-        table.add_row(name, f"{number:,}")
+    table.add_row("shards", f"{report.shards:,}")
+    table.add_row("rows read", f"{report.rows:,}")
     table.add_row("rows computed again", f"{report.rows_checked:,}{share}")
     table.add_row("steps computed again", f"{report.transitions:,}")
     table.add_row("seconds", f"{report.seconds:.1f}")
@@ -376,8 +375,8 @@ def print_report(report: Report, console: Console) -> None:
         console.print(Text(f"  {finding.path}{row}: {finding.message}"), soft_wrap=True)
     if (left := report.num_findings - min(len(report.findings), _SHOWN)) > 0:
         console.print(Text(f"  ... and {left:,} more"))
-    verdict = Text("everything checked is right", style="bold green")
-    console.print(verdict if report.ok else Text(f"not right; {_advice(report)}", style="bold red"), soft_wrap=True)
+    verdict = "everything checked is right" if report.ok else f"not right; {_advice(report)}"
+    console.print(Text(verdict, style="bold green" if report.ok else "bold red"), soft_wrap=True)
 
 
 def _advice(report: Report) -> str:

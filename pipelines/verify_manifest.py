@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from .. import __version__
 from ..errors import UserError, printable_path, quoted
 from ..schemas import row_schema
+from ..tm import machine as tm_machine
 from ..tm import tasks as machines
 from .build import no_dataset
 from .card import card, card_there, is_first_card
@@ -149,6 +150,9 @@ def _settings(task: str, given: Mapping[str, Any], found: Declared) -> TaskSetti
         return None
     values = settings.to_dict()
     changed = [key for key, value in given.items() if values[key] != value]
+    side = tm_machine(task).side
+    if side is not None and settings.splits != (side,):
+        found.wrong("split", f"the machine {task} belongs to {side}: it is asked for in {', '.join(settings.splits)}")
     if changed or settings.task != task:
         found.wrong("settings", f"{task}: {', '.join(changed) or 'task'} is not in the form that a build writes")
         return None

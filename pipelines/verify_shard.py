@@ -16,7 +16,7 @@ from .. import tm
 from ..atomic import sha256_of
 from ..errors import UserError, quoted
 from ..schemas import row_schema
-from ..tm.check.entries import Problem, number
+from ..tm.check.entries import Problem
 from ..tm.check.entries import problem as closed_problem
 from ..tm.columns import I64, Operands
 from ..tm.instructions import instruction
@@ -231,6 +231,8 @@ def _check_columns(part: Part, batch: pa.RecordBatch, at: int, result: PartResul
     frame = _frame(batch, *_OPERANDS, "len_a", "len_b").with_row_index("row", at)
     for name in _OPERANDS:
         length = pl.col(name).str.len_bytes().fill_null(0).cast(pl.Int64)
+        if name == "a" and not tm.machine(part.task).numbers:
+            length = pl.lit(pl.Series([tm.machine(part.task).length(word) for word in frame["a"]], dtype=pl.Int64))
         off = frame.select("row", f"len_{name}", right=length).filter(pl.col(f"len_{name}").ne_missing(pl.col("right")))
         wrong |= {row: f"len_{name}: expected {right}, found {found}" for row, found, right in off.iter_rows()}
     return wrong
@@ -266,9 +268,9 @@ class OwnProblem(Problem):
     """
 
     def __init__(self, task: str, a: str, b: str | None) -> None:
-        self.machine, _, _ = tm.operands(task, a, b)
+        self.machine, self.x, self.y = tm.operands(task, a, b)
         self.task, self.name, self.sign = task, self.machine.title, self.machine.sign  # type: ignore[misc]
-        self.a, self.b, self.x, self.y = a, b or "", number(a), number(b or "0")
+        self.a, self.b = a, b or ""
         self.run = list(tm.transitions(task, a, b)) if self.machine.walks else []
         self.n_steps = len(self.run) or self.machine.num_steps(self.x, self.y)
         self.result = str(self.machine.answer(self.x, self.y))
@@ -280,6 +282,10 @@ class OwnProblem(Problem):
             return cls(task, a, b)
         except (UserError, ValueError, IndexError) as error:
             return f"{task} {quoted(a)} {quoted(b)}: {str(error).splitlines()[0]}"
+
+    @property
+    def answer(self) -> str:
+        return self.result
 
     def step(self, step: int, dialect: str) -> tm.Transition:
         """Return a transition."""
@@ -369,8 +375,11 @@ def _hash(part: Part, keys: pl.DataFrame, result: PartResult) -> None:
 def _check_sides(part: Part, keys: pl.DataFrame, result: PartResult) -> None:
     """Ask the split function about the part's distinct expressions; what is no operand belongs to no side."""
     allowed = {part.split, "test"} if part.split == "stress" else {part.split}
+    own = tm.machine(part.task)
     proper = [pl.col(name).str.contains(_DECIMAL) & (pl.col(name).str.len_bytes() <= _LONGEST) for name in _OPERANDS]
-    if tm.machine(part.task).unary:
+    if not own.numbers:
+        proper[0] = pl.col("a").map_elements(lambda word: own.length(word) is not None, pl.Boolean)
+    if own.unary:
         proper[1] = pl.col("b").is_null()
     rows = result.expressions["row"] - part.first_row
     for some in keys.with_row_index("row", part.first_row)[rows].filter(*proper).iter_slices(_TOGETHER):

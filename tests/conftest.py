@@ -11,6 +11,8 @@ import pytest
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import load_declaration
 from caef_data.pipelines.plan import make_plan
+from caef_data.tm import successor
+from caef_data.tm.machine import REGISTRY
 
 if TYPE_CHECKING:
     from caef_data.eval.backends.server import OpenAIBackend
@@ -26,6 +28,17 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("smoke") / "data"
     build(make_plan(load_declaration("smoke")), out, workers=1)
     return out
+
+
+@pytest.fixture(autouse=True)
+def registry() -> Iterator[None]:
+    """Forget the machines that a test has made tasks."""
+    before = dict(REGISTRY)
+    yield
+    if before != REGISTRY:
+        REGISTRY.clear()
+        REGISTRY.update(before)
+        successor._KNOWN.clear()
 
 
 @pytest.fixture(scope="module")

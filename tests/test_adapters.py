@@ -21,7 +21,7 @@ from caef_data.eval.checkpoint import HUB_NAME, fetch, find_adapters, read_base,
 from caef_data.eval.problems import MODES, RAW, needed, whole_runs
 from caef_data.tests.checkpoints import lora_config, write_adapter, write_base, write_checkpoint, write_json
 from caef_data.tm import tasks
-from caef_data.tm.machine import machine
+from caef_data.tm.registry import machine
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

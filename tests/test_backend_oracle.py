@@ -11,7 +11,7 @@ from caef_data import tm
 from caef_data.eval.backends.oracle import OracleBackend
 from caef_data.eval.calls import BASE, SLACK, GenerateRequest, Generation, Score, ScoreRequest
 from caef_data.eval.problems import aligner, executor, raw_question
-from caef_data.tm.machine import machine
+from caef_data.tm.registry import machine
 
 LONGEST = 4  # digits; mul and div walk loops
 PROMPTS = ["", "\n", " ", "ADD", "12+9", "12+9=", "9+", "True\n", "|5", " |5\nNo command to execute. Halt state.\n"]

@@ -63,3 +63,10 @@ def test_against_another_checkout(only: list[str]) -> None:
     assert done.returncode == 0, done.stderr
     assert "rows/s: here / there" in done.stdout and "own machine" in done.stdout and " x | " in done.stdout
     assert len(only) == 1 or " MB | " in done.stdout and "to the first call" in done.stdout
+
+
+def test_machines() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "machines.py"), "--small", "--repeat", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=ENV)
+    assert done.returncode == 0, done.stderr
+    assert "rows/s of a one_step build" in done.stdout and "one run of 10^7 steps" in done.stdout

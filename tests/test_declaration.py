@@ -48,6 +48,7 @@ def test_identities_are_pinned() -> None:
     mul = TaskSettings(task="mul", min=2, max=7, num=50, num_test=3, seed=7, dialect="published", balance=False)
     assert mul.identity() == "bcb2f2410fde4d6b"
     assert {name: load_declaration(name).identity() for name in shipped_declarations()} == {
+        "machines": "1c4e3462eb00d8d5",
         "paper": "0be1ce412ac9787f",
         "smoke": "17b634b9f57b48e6",
         "stress": "9ef005ee4c5a8c5a",
@@ -283,12 +284,12 @@ def test_nothing_to_build_is_refused() -> None:
 
 
 def test_shipped_declarations() -> None:
-    assert shipped_declarations() == ("paper", "smoke", "stress")
+    assert shipped_declarations() == ("machines", "paper", "smoke", "stress")
     for name in shipped_declarations():
         declaration = load_declaration(name)
         assert declaration.name == name
         assert declaration.description
-        assert {task.task for task in declaration.tasks} == set(NINE)
+        assert {task.task for task in declaration.tasks} == set(declaration.machines or NINE)
         assert rebuild_command(declaration) == f"caef-data build {name}"
     paper = load_declaration("paper").tasks
     assert {(t.min, t.max, t.num, t.splits, t.views) for t in paper} == {(1, 100, 20, ("train", "test"), None)}

@@ -27,7 +27,7 @@ from caef_data.tm import align_in, align_out, columns, machine, tasks, transitio
 from caef_data.tm.basic import BasicMachine, Configuration, Said, View
 from caef_data.tm.classes import Law, Variant
 from caef_data.tm.columns import Bool, Operands
-from caef_data.tm.machine import _REGISTRY, Machine
+from caef_data.tm.machine import REGISTRY, Machine
 
 HEADS = "{a_left}[HEAD1]{a_right} {b_left}[HEAD2]{b_right}"
 
@@ -108,12 +108,12 @@ def moves(a: bool, b: bool, where: str) -> dict[str, str]:
 
 # Worker processes of a build load this file and keep the machine; here it must not stay: other tests look at all tasks.
 if multiprocessing.parent_process() is None:
-    MAX = _REGISTRY.pop("max")
+    MAX = REGISTRY.pop("max")
 
 
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setitem(_REGISTRY, "max", MAX)
+    monkeypatch.setitem(REGISTRY, "max", MAX)
     yield
 
 
@@ -253,13 +253,13 @@ def load(path: Path, module: str) -> None:
 @pytest.mark.usefixtures("registered")
 @pytest.mark.parametrize("name", ["max", "add", "greater_than"])
 def test_a_second_machine_of_a_name_from_another_file_is_refused(name: str, tmp_path: Path) -> None:
-    before = dict(_REGISTRY)
+    before = dict(REGISTRY)
     path = tmp_path / "other.py"
     for cls in ("Another", type(machine(name)).__qualname__):
         path.write_text(OTHER.format(cls=cls, name=name))
         with pytest.raises(UserError, match=f"two machines are called '{name}'"):
             load(path, "other_machine")
-    assert before == _REGISTRY
+    assert before == REGISTRY
 
 
 def test_loading_one_file_twice_is_no_second_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,7 +273,7 @@ def test_loading_one_file_twice_is_no_second_machine(tmp_path: Path, monkeypatch
             spec.loader.exec_module(sys.modules["my_own_machine"])
             assert machine("my_own").source == str(path)
     finally:
-        _REGISTRY.pop("my_own", None)
+        REGISTRY.pop("my_own", None)
 
 
 def test_a_machine_whose_name_cannot_be_that_of_a_folder() -> None:
@@ -290,7 +290,7 @@ def test_a_machine_written_for_0_1_0_gives_the_same_rows_as_its_short_form() -> 
     for code in (path.read_text(), page.split("```python\n# tm/double.py\n")[1].split("```")[0]):
         space: dict[str, Any] = {"__name__": "own_double"}
         exec(compile(code, "double", "exec"), space)
-        found = _REGISTRY.pop("double")
+        found = REGISTRY.pop("double")
         assert isinstance(found, BasicMachine) and found.table is not None
         numbers = [0, 7, 47, 5, 10**30 - 1, 123456789]
         batch = found.batch(Operands(columns.Number.of(numbers), None), "consistent")
@@ -341,7 +341,7 @@ def test_a_command_that_is_none_is_refused_wherever_a_run_meets_it(
             build(make_plan(from_flags(["twice"], max=2, num=3)), tmp_path / "data", workers=1)
         assert not (tmp_path / "data" / "manifest.json").exists()
     finally:
-        _REGISTRY.pop("twice", None)
+        REGISTRY.pop("twice", None)
 
 
 @pytest.mark.parametrize(
@@ -356,11 +356,11 @@ def test_a_command_that_is_none_is_refused_wherever_a_run_meets_it(
 def test_a_class_that_is_no_machine_is_refused_when_it_is_defined(
     right: str, wrong: str, said: str, tmp_path: Path
 ) -> None:
-    before = dict(_REGISTRY)
+    before = dict(REGISTRY)
     (tmp_path / "own.py").write_text(TWICE.replace(right, wrong))
     with pytest.raises(UserError, match=said):
         load(tmp_path / "own.py", "own_twice")
-    assert before == _REGISTRY
+    assert before == REGISTRY
 
 
 def test_other_names_of_0_1_0_are_known_or_refused() -> None:
@@ -403,7 +403,7 @@ class Turning(BasicMachine):
 
 
 if multiprocessing.parent_process() is None:
-    TURNING = _REGISTRY.pop("turning")
+    TURNING = REGISTRY.pop("turning")
 
 
 def test_names_that_are_gone_are_ignored_and_said(registered: None) -> None:

@@ -10,7 +10,7 @@ import yaml
 
 from caef_data import __version__
 from caef_data.tm import tasks
-from caef_data.tm.machine import _REGISTRY
+from caef_data.tm.machine import REGISTRY
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,7 +30,7 @@ def test_the_machine_of_the_docs_passes_the_test_of_contributing() -> None:
         (run,) = [value for name, value in space.items() if name.startswith("test_")]
         run()
     finally:
-        _REGISTRY.pop("double", None)
+        REGISTRY.pop("double", None)
 
 
 def test_hooks_are_local_and_run_what_is_installed() -> None:

@@ -29,7 +29,7 @@ from caef_data.pipelines.manifest import ShardRecord
 from caef_data.pipelines.plan import Config, Plan, make_plan
 from caef_data.pipelines.ray_engine import ray_engine
 from caef_data.tests.commands import contents
-from caef_data.tm.machine import _REGISTRY
+from caef_data.tm.machine import REGISTRY
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed"),
@@ -221,7 +221,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[s
 
     The file is gone before a worker could read it, as it is on other machines.
     """
-    before = dict(_REGISTRY)
+    before = dict(REGISTRY)
 
     def define(fault: str) -> Plan:
         path = tmp_path / "own.py"
@@ -241,8 +241,8 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[s
         return make_plan(from_flags(["own"], max=2, num=3, splits=["train"], rows_per_shard=100))
 
     yield define
-    _REGISTRY.clear()
-    _REGISTRY.update(before)
+    REGISTRY.clear()
+    REGISTRY.update(before)
 
 
 def test_a_machine_of_ones_own_is_known_to_every_node(

@@ -14,7 +14,7 @@ import pytest
 
 from caef_data import cli
 from caef_data.tm import transition
-from caef_data.tm.machine import _REGISTRY
+from caef_data.tm.machine import REGISTRY
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -26,10 +26,10 @@ BEYOND = ("building", "training", "evaluating", "machines-of-your-own")  # read 
 @pytest.fixture
 def registry() -> Iterator[None]:
     """Forget the README's own machine afterwards: other tests look at all tasks."""
-    before = dict(_REGISTRY)
+    before = dict(REGISTRY)
     yield
-    _REGISTRY.clear()
-    _REGISTRY.update(before)
+    REGISTRY.clear()
+    REGISTRY.update(before)
 
 
 def run(line: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from caef_data.errors import UserError
 from caef_data.tm import machine, tasks, transitions
 from caef_data.tm.basic import BasicMachine, View
 from caef_data.tm.columns import Number, Operands
-from caef_data.tm.machine import _REGISTRY, HALT
+from caef_data.tm.machine import HALT, REGISTRY
 from caef_data.tm.successor import entries, successor, successor_of
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -127,11 +127,11 @@ class Back(BasicMachine):
         return "CMD [HEAD] LEFT, q2" if view.heads[0] > 0 else "CMD [OUTPUT], qH"
 
 
-BACK = _REGISTRY.pop("back")
+BACK = REGISTRY.pop("back")
 
 
 def test_a_machine_that_looks_at_whole_tapes_is_walked_and_its_entries_are_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(_REGISTRY, "back", BACK)
+    monkeypatch.setitem(REGISTRY, "back", BACK)
     assert isinstance(BACK, BasicMachine) and BACK.table is None
     assert BACK.notes() == ("back: it looks at heads, so its rows are made step by step, which is slower",)
     batch = BACK.batch(Operands(Number.of([120, 7]), None), "consistent")

@@ -23,7 +23,7 @@ from caef_data.tests.commands import call
 from caef_data.tests.forging import Forger, Rows
 from caef_data.tm import machine
 from caef_data.tm.instructions import instruction
-from caef_data.tm.machine import _REGISTRY
+from caef_data.tm.machine import REGISTRY
 
 SIGNS = {"add": "+", "sub": "-", "mul": "*"}
 SETTINGS = {"max": 3, "num": 3, "views": ["one_step", "full", "aligner"], "rows_per_shard": 600}
@@ -287,7 +287,7 @@ def test_a_machine_of_the_users_own_is_checked_by_its_steps(folder: Folder, monk
     for module in (verify_module, verify_shard):
         monkeypatch.setattr(module, "known_tasks", lambda: ("sub", "mul"))
     report = folder.verify(workers=2)
-    assert report.ok and any("add is compared with its own machine: producer" in note for note in report.notes)
+    assert report.ok and any("add: compared with its own machine: producer" in note for note in report.notes)
     for view in ("one_step", "full", "aligner"):
         shards = folder.rows(f"add-{view}", "test")
         shards[0][0]["completion"] += " "
@@ -333,7 +333,7 @@ def test_a_file_that_cannot_be_read_is_said_and_mended_by_the_command_that_built
 def test_nothing_is_right_of_which_nothing_was_looked_at(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the machine no row is read: rows that nobody looked at were told as right."""
     for task in folder.manifest()["tasks"]:
-        monkeypatch.delitem(_REGISTRY, task)
+        monkeypatch.delitem(REGISTRY, task)
     report = folder.verify()
     text = told(report)
     assert report.rows == 0 and not report.ok

@@ -10,7 +10,8 @@ import pkgutil
 from collections.abc import Iterator
 
 from ..errors import UserError, quoted
-from .machine import DIALECTS, VERSIONED, Dialect, Machine, Transition, machine, tasks
+from .machine import DIALECTS, VERSIONED, Dialect, Machine, Transition
+from .registry import machine, tasks
 
 # Every file of this folder is imported, and defining a machine registers it: there is no list to edit.
 for _module in pkgutil.iter_modules(__path__):
@@ -30,22 +31,12 @@ def operands(task: str, a: Operand, b: Operand | None = None) -> tuple[Machine, 
     if (b is None) != found.unary:
         needs = "one operand" if found.unary else "two operands"
         raise UserError(f"{task} takes {needs}", next_step=f"caef-data show --task {task} {' '.join(found.example)}")
-    x, y = _operand("a", a), 0 if b is None else _operand("b", b)
+    x, y = found.operand("a", a), 0 if b is None else found.operand("b", b)
     why = found.domain_error(x, y)
     if why is not None:
         example = f"caef-data show --task {task} {' '.join(found.example)}"
         raise UserError(why, where=f"{task}: a = {quoted(x)}, b = {quoted(y)}", next_step=f"for example: {example}")
     return found, x, y
-
-
-def _operand(name: str, value: Operand) -> int:
-    from .expression import parse_operand
-
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise UserError(f"operand {name} must be an int or a decimal string, not {quoted(repr(value))}")
-    if isinstance(value, int) and (value < 0 or value.bit_length() > 13_000):  # 10**3_900 itself takes 100 us
-        raise UserError(f"operand {name} must be a natural number of at most 3,900 digits")
-    return int(parse_operand(str(value), name))
 
 
 def known_dialect(dialect: str) -> Dialect:

@@ -19,7 +19,8 @@ import pyarrow as pa
 
 from .columns import I64, Number, Operands
 from .interpreter import tape_text, units_first
-from .machine import HALT, Batch, Dialect, Machine, Rows, Texts, Transition, machine, texts
+from .machine import HALT, Batch, Dialect, Machine, Rows, Texts, Transition, texts
+from .registry import machine
 from .render import Field, RowGroup, Template, decimal, render
 from .sums import Column, Group, Value
 from .tape_engine import NEWLINE, Content, TapeBatch

@@ -9,7 +9,8 @@ from collections.abc import Set
 from typing import NoReturn
 
 from ..errors import UserError, did_you_mean, quoted
-from .machine import MAX_DIGITS, machine, tasks
+from .machine import MAX_DIGITS
+from .registry import machine, tasks
 
 _DIGITS = frozenset("0123456789")  # str.isdigit() also accepts other scripts and superscripts
 OPERAND_RULE = f"digits 0-9 without leading zeros (zero is 0), at most {MAX_DIGITS:,} of them"
@@ -19,7 +20,7 @@ EXAMPLE = 'caef-data show "47819-12345="'
 
 def signs() -> dict[str, str]:
     """Return the sign of every operator and its task, as ``{"+": "add", ...}``."""
-    return {sign: task for task in tasks() if (sign := machine(task).sign) is not None}
+    return {sign: task for task in tasks() if (sign := machine(task).sign)}
 
 
 def parse_expression(text: str) -> tuple[str, str, str]:
@@ -51,6 +52,19 @@ def parse_operand(text: str, name: str) -> str:
     _check_characters(text, _DIGITS, f"operand {name} holds", OPERAND_RULE)
     _check_digits(text, 0, len(text), f"operand {name}")
     return text
+
+
+def number_of(value: object, name: str) -> int:
+    """Return a natural number that was given as an int or as an operand's text.
+
+    Raises:
+        UserError: it is none; ``name`` (``a`` or ``b``) is for messages.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise UserError(f"operand {name} must be an int or a decimal string, not {quoted(repr(value))}")
+    if isinstance(value, int) and (value < 0 or value.bit_length() > 13_000):  # 10**3_900 itself takes 100 us
+        raise UserError(f"operand {name} must be a natural number of at most 3,900 digits")
+    return int(parse_operand(str(value), name))
 
 
 def _parse(text: str, closed: bool) -> tuple[str, str, str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
@@ -15,8 +17,8 @@ import pyarrow as pa
 
 from ..errors import UserError, did_you_mean, quoted
 from .classes import OperandDistribution, StepRule, Variant, first_and_last
-from .columns import I64, SPARE, Operands
-from .render import Field, RowGroup, TapeSlice, render, string_array
+from .columns import I64, SPARE, Number, Operands
+from .render import Field, RowGroup, TapeSlice, decimal, render, string_array
 
 Dialect = Literal["consistent", "published"]
 DIALECTS: tuple[Dialect, ...] = ("consistent", "published")
@@ -25,12 +27,12 @@ HALT = "No command to execute. Halt state."
 
 # The shipped machines' text is guarded by a version and by frozen rows; other machines are identified by their source.
 VERSIONED = frozenset(("add", "sub", "mul", "div", "equal", "greater_than", "less_than", "reflection", "left_mask"))
+REGISTRY: dict[str, Machine] = {}  # the tasks
 
 # What a machine of 0.1.0 may have defined under another name, and what names cannot say any more.
 _RENAMED = {"refusal": "domain_error", "halting": "short_runs"}
 _GONE = {"families": "stress", "step_rule": "kept_steps"}
-
-_REGISTRY: dict[str, Machine] = {}
+NO_RAW = "the task has no raw text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,8 @@ class Machine(ABC):
         commutative: ``a op b`` and ``b op a`` belong to the same side of the train / test split.
         composer: the machine calls others.
         walks: its runs are walked from their first step on; no transition is known without those before it.
+        numbers: its operands are numbers; else they are words over its symbols.
+        halts: every run halts, and ``max_num_steps`` tells when at the latest.
         instruction: the natural-language description that the first training stage puts before a prompt.
         aligner_instruction: the same for aligner rows.
         raw_instruction: the same for raw rows.
@@ -70,6 +74,7 @@ class Machine(ABC):
         example: a pair of operands to show the machine with.
         law: how operands are distributed in a class without variants, by its name in ``pipelines.sampling.laws``.
         stress: the families of its split stress, by their name in ``pipelines.sampling.stress``.
+        checked_by: how a verification checks its rows, where nothing else computes them.
         kept_steps: which transitions of each expression are kept when steps are sampled.
     """
 
@@ -79,15 +84,19 @@ class Machine(ABC):
     commutative: ClassVar[bool] = False
     composer: ClassVar[bool] = False
     walks: ClassVar[bool] = False
+    numbers: ClassVar[bool] = True
+    halts: ClassVar[bool] = True
     instruction: ClassVar[str] = ""
     aligner_instruction: ClassVar[str] = ""
     raw_instruction: ClassVar[str] = ""
     shown_step: ClassVar[tuple[int, int, int] | None] = None
     shown_pair: ClassVar[tuple[int, int] | None] = None
     example: ClassVar[tuple[str, str]] = ("47", "38")
+    side: str | None = None  # the split of a machine that is split as a whole
     law: ClassVar[str | OperandDistribution] = "free"
     stress: ClassVar[str] = ""
     kept_steps: ClassVar[StepRule] = first_and_last(1, random=4)
+    checked_by: ClassVar[str] = "compared with its own machine: producer and checker have the same author"
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
@@ -105,11 +114,16 @@ class Machine(ABC):
         if lacking := [name for name in dir(cls) if getattr(getattr(cls, name, None), "__isabstractmethod__", False)]:
             what = f"the machine {cls.name} does not define {', '.join(lacking)}"
             raise UserError(what + did_you_mean(lacking[0], cls.__dict__), where=_source(cls))
-        known = _REGISTRY.get(cls.name)
+        known = REGISTRY.get(cls.name)
         if known is not None and (known.source, type(known).__qualname__) != (_source(cls), cls.__qualname__):
             what = f"two machines are called {cls.name!r}: in {known.source} and in {_source(cls)}"
             raise UserError(what, next_step="give one of them another name, or remove its file")
-        _REGISTRY[cls.name] = cls()
+        REGISTRY[cls.name] = cls()
+
+    @property
+    def split_key(self) -> str:
+        """What the split function takes beside the operands."""
+        return self.name
 
     @property
     def title(self) -> str:
@@ -125,11 +139,47 @@ class Machine(ABC):
         """Whether the task has a raw text, and so an aligner."""
         return self.sign is not None
 
+    def missing_views(self) -> dict[str, str]:
+        """Return the views that the task has no rows of, each with the reason."""
+        return {} if self.has_raw else dict.fromkeys(("aligner", "raw"), NO_RAW)
+
     def notes(self) -> tuple[str, ...]:
         """Return what a plan says of how the machine's rows are made."""
         return ()
 
-    # What the machine computes
+    def identity(self) -> dict[str, object]:
+        """Return what decides on the rows beside settings and versions: the file of a machine of the user's own."""
+        if self.name in VERSIONED:
+            return {}
+        source = Path(self.source)
+        content = source.read_bytes() if source.is_file() else b""
+        return {"machine": hashlib.blake2b(content, digest_size=8).hexdigest()}
+
+    def spec(self) -> dict[str, Any]:
+        """Return what a dataset must hold of the machine for others to know it: nothing of one that is code."""
+        return {}
+
+    def operand(self, name: str, value: object) -> Any:
+        """Return an operand that somebody typed, as ``transitions`` and the others take it.
+
+        Raises:
+            UserError: it is no operand of the machine; ``name``, a or b, is for the message.
+        """
+        from .expression import number_of
+
+        return number_of(value, name)
+
+    def column(self, texts: Sequence[str]) -> Number:
+        """Return a column of operands, as the rows write them."""
+        return Number.of(texts)
+
+    def length(self, text: str) -> int | None:
+        """Return the length of an operand in a row; None where it is none."""
+        return len(text)
+
+    def written(self, number: Number, rows: I64) -> Field:
+        """Return the operands at ``rows`` as the rows write them."""
+        return decimal(number, rows)
 
     @abstractmethod
     def answer(self, a: int, b: int) -> int | bool:
@@ -163,11 +213,14 @@ class Machine(ABC):
     def halted(self, a: int, b: int) -> str:
         """Return the halting entry as the last completion holds it."""
 
+    def run_lengths(self, operands: Operands, most: int) -> I64:
+        """Return the number of transitions of each expression, -1 where there are more than ``most``."""
+        steps = self.batch(operands, "consistent").num_steps
+        return np.where(steps <= most, steps, -1)
+
     def batch(self, operands: Operands, dialect: Dialect) -> Batch:
         """Return the columnar form of these expressions; machines without one are rendered by their steps."""
         return SteppedBatch(self, operands, dialect)
-
-    # Its classes and counts
 
     def classes(self, shortest: int, longest: int) -> Iterator[tuple[int, int]]:
         """Yield the (len a, len b) of the task's classes between two lengths; len b is 0 for one operand."""
@@ -193,20 +246,6 @@ class Machine(ABC):
 
 def _source(cls: type) -> str:
     return str(getattr(sys.modules.get(cls.__module__), "__file__", cls.__module__))
-
-
-def machine(name: str) -> Machine:
-    """Return the machine of a task; raises UserError for an unknown one."""
-    if name not in _REGISTRY:
-        raise UserError(
-            f"there is no task {quoted(name)}{did_you_mean(name, _REGISTRY)}", allowed=", ".join(sorted(_REGISTRY))
-        )
-    return _REGISTRY[name]
-
-
-def tasks() -> tuple[str, ...]:
-    """Return the names of all registered tasks, sorted."""
-    return tuple(sorted(_REGISTRY))
 
 
 # Many expressions of one task at once: what the pipelines ask of a machine, and the form that walks its steps
@@ -247,8 +286,6 @@ class Batch(ABC):
     @abstractmethod
     def num_steps(self) -> I64:
         """Number of transitions of each expression, -1 where it does not fit int64."""
-
-    # Rows are indexed by the number of their transition, where runs can be walked.
 
     def every(self) -> Rows:
         """Return every transition of every expression, in order."""

@@ -155,7 +155,7 @@ def _products(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...
 @lru_cache(maxsize=4096)
 def _table(strings: tuple[str, ...]) -> tuple[Words, U8]:
     """Return the views of constant strings, shape (n, 4), and the buffer of those too long to be inlined."""
-    encoded = [text.encode("ascii") for text in strings]
+    encoded = [text.encode() for text in strings]
     views = np.zeros((len(encoded), 4), np.uint32)
     at = 0
     for row, text in zip(views, encoded, strict=True):

@@ -17,8 +17,10 @@ from ..errors import UserError, quoted
 from .basic import BasicMachine
 from .composer import Composer
 from .interpreter import Configuration, check_command, execute
-from .machine import HALT, Machine, machine, tasks
+from .machine import HALT, Machine
+from .registry import machine, tasks
 from .table import Control, Untabulated, View
+from .turing import TuringMachine
 
 SLOTS = ("a_left", "a_right", "b_left", "b_right", "carry", "out", "flag", "command")
 CELL = r"\|[0-9]"
@@ -366,6 +368,8 @@ def successor_of(found: Machine) -> Callable[[str], str]:
         return entries(found.name).successor
     if isinstance(found, Composer):
         return Calls(found).successor
+    if isinstance(found, TuringMachine):
+        return found.successor
     raise UserError(f"entries of {found.name} cannot be run: it is no basic machine and no composer")
 
 

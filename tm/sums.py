@@ -17,7 +17,7 @@ import numpy as np
 from . import columns
 from .columns import I64, Bool, Number, Operands
 from .interpreter import units_first
-from .machine import machine
+from .registry import machine
 from .render import Field, tape
 from .tape_engine import TapeBatch
 

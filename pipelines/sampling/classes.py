@@ -103,7 +103,7 @@ class ClassSampler:
 
     def _lengths(self, numbers: I64 | None) -> Iterator[tuple[I64, I64, I64]]:
         """Yield columns of lengths of a, lengths of b, and how many expressions have them."""
-        if (self.len_a > 0).all():
+        if self.machine.unary or (self.len_a > 0).all():  # of one operand 0 is a length: the empty word
             own = self.count if numbers is None else np.bincount(self.of(numbers)[0], minlength=len(self.count))
             yield self.len_a, self.len_b, own
             return

@@ -3,7 +3,8 @@
     u(x)    = mix(sum of digit_k * K_k  +  len(x) * LENGTH)            over the digits of x, units first, mod 2**64
     h       = mix(u(a) + mix(u(b) + KEY_task))                        u(a) <= u(b) swapped for add, mul and equal
     K_k     = mix(2026 + k) | 1, LENGTH = mix(1000003), KEY_task = FNV-1a of the name, mixed; u(b) = 0 without b
-    stress    both operands are 10**k, 10**k + 1 or 10**k - 1 of three digits or more; or, in a class of more than 1,000
+    stress    both operands are 10**k, 10**k + 1 or 10**k - 1 of three digits or more (except of a machine without
+              families that reserve them, such as one of words, which are no numbers); or, in a class of more than 1,000
               expressions, h below a fortieth of 2**64 (a quarter of the test side, so that test and stress never meet)
     test      h below a tenth of 2**64; in a class of up to 1,000 expressions those with the lowest tenth of the hashes
     train     the others
@@ -76,7 +77,7 @@ def hash_of_sums(own: Machine, a: U64, b: U64 | None = None) -> U64:
     second = np.zeros_like(first) if b is None else splitmix64(b)
     if own.commutative:
         first, second = np.minimum(first, second), np.maximum(first, second)
-    return splitmix64(first + splitmix64(second + np.uint64(text_key(own.name))))
+    return splitmix64(first + splitmix64(second + np.uint64(text_key(own.split_key))))
 
 
 def expression_hash(own: Machine, operands: Operands) -> U64:
@@ -86,6 +87,8 @@ def expression_hash(own: Machine, operands: Operands) -> U64:
 
 def side_codes(own: Machine, operands: Operands) -> I64:
     """Return the side of each expression as an index into ``SIDES``, shape (n,)."""
+    if own.side is not None:  # a machine that is split as a whole
+        return np.full(len(operands), SIDES.index(own.side))
     hashes = expression_hash(own, operands)
     cut, stress_cut = np.full(len(operands), CUT, np.uint64), np.full(len(operands), STRESS_CUT, np.uint64)
     pairs = operands.a.length * PAIR
@@ -99,7 +102,11 @@ def side_codes(own: Machine, operands: Operands) -> I64:
                 mine = rows[part.holds(some)]
                 cut[mine], stress_cut[mine] = low, 0
     side = np.where(hashes < cut, TEST, TRAIN)
-    return np.where(reserved(operands) | (hashes < stress_cut), STRESS, side)
+    return np.where(_set_apart(own, operands) | (hashes < stress_cut), STRESS, side)
+
+
+def _set_apart(own: Machine, operands: Operands) -> Bool:
+    return reserved(operands) if own.numbers else np.zeros(len(operands), np.bool_)
 
 
 def on_side(own: Machine, operands: Operands, split: str) -> Bool:
@@ -114,7 +121,7 @@ def _cuts(own: Machine, len_a: int, len_b: int) -> tuple[tuple[OperandDistributi
     for _, _, part in class_parts(own, len_a, len_b):
         if part.size(len_a, len_b) <= SMALL:
             operands = every(part, len_a, len_b)
-            small.append((part, distinct(expression_hash(own, operands)[~reserved(operands)])))
+            small.append((part, distinct(expression_hash(own, operands)[~_set_apart(own, operands)])))
     if small and all(len(hashes) < 10 for _, hashes in small):  # together they may be ten (reflection of one digit)
         pooled = distinct(np.concatenate([hashes for _, hashes in small]))
         small = [(part, pooled) for part, _ in small]
@@ -141,4 +148,4 @@ def sides(task: str, a: Sequence[str], b: Sequence[str | None]) -> list[str]:
         return []
     own = machine(task)
     second = None if own.unary else Number.of([text for text in b if text is not None])
-    return [SIDES[code] for code in side_codes(own, Operands(Number.of(a), second)).tolist()]
+    return [SIDES[code] for code in side_codes(own, Operands(own.column(a), second)).tolist()]

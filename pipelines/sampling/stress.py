@@ -288,6 +288,7 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
     "subtraction": (*_PAIRS, BorrowChain(), ShorterResult()),
     "complement": (AllNines(), PowersB(), UpperHalf(9, of_b=True)),
     "mask": (AllNines(), PowersOfTen(), UpperHalf(0, of_b=False)),
+    "none": (),
 }
 
 

@@ -1,0 +1,226 @@
+"""Turing machines that a declaration brings: its ``[[machine]]`` tables, and the list of what they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from rich.table import Table
+from rich.text import Text
+
+from ..errors import UserError, did_you_mean, printable_path, quoted
+from ..tm.formats import read_table
+from ..tm.formats.families import machine_side, random_machines
+from ..tm.formats.rules import RuleTable
+from ..tm.registry import machine, register, tasks
+from ..tm.turing import TuringMachine
+from ..tm.turing_run import run_to_end
+from .declaration import SHIPPED, load_declaration
+from .store import open_folder
+from .terminal import open_console, print_table
+
+MACHINES = "machines"  # the declaration of those that come with caef-data
+
+MAX_BYTES = 20_000_000
+MOST_MEMBERS = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineSettings:
+    """A ``[[machine]]`` table: a machine in a format, or a family of random ones."""
+
+    name: str
+    """The task; of a family what its machines' names begin with."""
+    format: str | None = None
+    """turingmachine.io, bbchallenge, jflap or turingmachinesimulator."""
+    table: str | None = None
+    """The machine, as text."""
+    file: str | None = None
+    """The file that holds it; beside the declaration, unless its path is absolute."""
+    input: str | None = None
+    """A regular expression of the words that it is given; all words over its symbols by default."""
+    output: str | None = None
+    """Its answer: ``tape`` (``tape 2`` ...) or ``state``; without it there are no raw rows."""
+    example: str | None = None
+    """A word to show it with."""
+    family: Literal["random"] | None = None
+    """A family instead of one machine."""
+    states: int | None = None
+    """Of a family: the states of each machine."""
+    symbols: int | None = None
+    """Of a family: the symbols of each, the blank 0 included."""
+    count: int | None = None
+    """Of a family: the number of machines."""
+    seed: int = 42
+    """Of a family: the seed of the draw."""
+    split: Literal["word", "machine"] = "word"
+    """What train and test share none of: words, or whole machines (by the hash of their canonical form)."""
+
+
+KEYS = tuple(setting.name for setting in fields(MachineSettings))
+OF_FAMILY = ("states", "symbols", "count")
+
+
+def machines_of(tables: object, file: str, folder: Path | None) -> dict[str, list[str]]:
+    """Make the machines of a declaration tasks; return the tasks of each ``[[machine]]`` table, by its name.
+
+    Args:
+        tables: the tables, as TOML gives them; may be anything.
+        file: what messages name.
+        folder: where the files of machines are looked for; None for the current one.
+
+    Raises:
+        UserError: a value, a text or a name that is refused; no machine is a task then.
+    """
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise UserError("machine must be a list of tables", where=file, allowed="[[machine]], then name = ...")
+    made: dict[str, list[TuringMachine]] = {}
+    for number, table in enumerate(tables, 1):
+        settings = _settings(table, f"{file}, [[machine]] {number}")
+        if settings.name in made:
+            raise UserError(f"two machines are called {quoted(settings.name)}", where=file)
+        made[settings.name] = _machines(settings, f"{file}, machine {settings.name}", folder or Path())
+    every = [found for own in made.values() for found in own]
+    for found in every:
+        found.language.count(0)  # refuses an expression that is none
+    for found in every:
+        register(found)
+    return {name: [found.name for found in own] for name, own in made.items()}
+
+
+def _settings(table: Mapping[str, Any], where: str) -> MachineSettings:
+    for key in table:
+        if key not in KEYS:
+            what = f"unknown setting {quoted(key)}{did_you_mean(key, KEYS)}"
+            raise UserError(what, where=where, allowed=", ".join(KEYS))
+    try:
+        settings: MachineSettings = msgspec.convert(table, MachineSettings)
+    except msgspec.ValidationError as error:
+        raise UserError(f"this machine is refused: {quoted(error, 200)}", where=where) from error
+    given = [key for key in OF_FAMILY if getattr(settings, key) is not None]
+    sources = [key for key in ("table", "file") if getattr(settings, key) is not None]
+    if settings.family is None and (given or len(sources) != 1 or settings.format is None):
+        what = f"{given[0]} is for a family" if given else "a machine is one text in one format"
+        raise UserError(what, where=where, allowed="format with table or file; or family, states, symbols, count")
+    if settings.family is not None and (len(given) < len(OF_FAMILY) or sources or settings.format):
+        raise UserError("a family has no text of its own", where=where, allowed="family, states, symbols, count, seed")
+    if settings.split == "machine" and settings.family is None:
+        raise UserError("one machine cannot be split by machines", where=where, allowed='split = "machine" of a family')
+    return settings
+
+
+def _machines(settings: MachineSettings, where: str, folder: Path) -> list[TuringMachine]:
+    more = {"words": settings.input, "output": settings.output}
+    if settings.family is None:
+        table, example = _read(settings, where, folder)
+        return [TuringMachine(settings.name, table, example=settings.example or example, **more)]
+    count = settings.count or 0
+    if not 1 <= count <= MOST_MEMBERS:
+        raise UserError(f"count is {count:,}", where=where, allowed=f"1 to {MOST_MEMBERS:,}")
+    tables = random_machines(settings.states or 0, settings.symbols or 0, count, settings.seed)
+    width, by_machine = len(str(count)), settings.split == "machine"
+    return [
+        TuringMachine(
+            f"{settings.name}_{number:0{width}d}", table, side=machine_side(table) if by_machine else None, **more
+        )
+        for number, table in enumerate(tables, 1)
+    ]
+
+
+def _read(settings: MachineSettings, where: str, folder: Path) -> tuple[RuleTable, str | None]:
+    form = settings.format or ""
+    if settings.file is None:
+        return read_table(form, settings.table or "", where)
+    path = folder / settings.file
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError("this file is too large", where=printable_path(path), allowed=f"{MAX_BYTES:,} bytes")
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError("this file is not UTF-8 text", where=printable_path(path)) from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "not a path"
+        what = f"the file of machine {settings.name} cannot be read: {why}"
+        raise UserError(
+            what, where=printable_path(path), next_step="a file is looked for beside the declaration"
+        ) from None
+    return read_table(form, text, printable_path(path))
+
+
+# ----------------------------------------------------------------------------------------------------------
+# For people
+
+
+def find_task(task: str, within: str | None) -> None:
+    """Make a Turing machine a task: from a declaration or a dataset, or from those that come with caef-data.
+
+    Raises:
+        UserError: the declaration or dataset cannot be read.
+    """
+    if within is not None and Path(within).is_dir():
+        if not open_folder(within).manifest():
+            raise UserError("there is no dataset here", where=printable_path(within))
+    elif within is not None:
+        load_declaration(within)
+    elif task not in tasks() and (shipped := SHIPPED / f"{MACHINES}.toml").exists():
+        load_declaration(shipped.stem)
+
+
+def list_machines(declaration: str | None, most: int, *, as_json: bool) -> None:
+    """Print what the machines of a declaration are, and what each does with its example, or on a blank tape.
+
+    Args:
+        declaration: its name or path; None for the machines that come with caef-data.
+        most: steps of a run at most.
+        as_json: a JSON list instead of a table.
+
+    Raises:
+        UserError: it cannot be read, or brings no machine.
+    """
+    brought = load_declaration(declaration or MACHINES).machines
+    if declaration is not None and not brought:
+        where, allowed = printable_path(declaration), "[[machine]] tables: see docs/machines.md"
+        raise UserError("this declaration brings no machine", where=where, allowed=allowed)
+    found = [one for one in map(machine, brought) if isinstance(one, TuringMachine)]
+    rows = [_row(one, most) for one in found]
+    if as_json:
+        print(json.dumps(rows))
+        return
+    console = open_console()
+    table = Table(box=None, pad_edge=False)
+    for column in ("machine", "format", "states", "symbols", "word", "steps", "ends in", "marks"):
+        table.add_column(column, justify="right" if column in ("states", "symbols", "steps", "marks") else "left")
+    for row in rows:
+        steps = f"{row['steps']:,}" if row["halted"] else f"more than {row['steps']:,}"
+        word = row["word"] or "blank"
+        cells = (row["name"], row["source"], row["states"], row["symbols"], word, steps, row["state"], row["marks"])
+        table.add_row(*(Text(str(cell)) for cell in cells))
+    print_table(console, table)
+    if any(row["lacks_rule"] for row in rows):
+        console.print(
+            "busy beaver lists count one step more of a run that ends for lack of a rule (--json: lacks_rule)"
+        )
+
+
+def _row(found: TuringMachine, most: int) -> dict[str, Any]:
+    word = found.example[0]
+    end = run_to_end(found.table, found.start(word), most)
+    return {
+        "name": found.name,
+        "source": found.source,
+        "states": len(found.table.states),
+        "symbols": len(found.table.symbols),
+        "tapes": found.table.num_tapes,
+        "identity": found.table.identity,
+        "side": found.side,
+        "word": word,
+        "steps": end.steps,
+        "halted": end.halted,
+        "state": end.state,
+        "marks": end.marks,
+        "lacks_rule": end.lacks,
+    }

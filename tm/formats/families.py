@@ -1,0 +1,145 @@
+"""Families of machines: random ones, the form in which two of them are compared, and the side of a machine.
+
+Two machines are the same where they differ in the names of states, in rules that no run reaches, or in left and right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import string
+from collections.abc import Sequence
+
+from ...errors import UserError
+from .rules import LEFT, RIGHT, Rule, RuleTable
+
+MOST_STATES, MOST_SYMBOLS = 26, 10
+MOST_MACHINES = 100_000
+TRIES = 20_000  # without a new machine, and the search ends
+WORDS, LONGEST_RUN = 16, 1_000
+RULE = (
+    "every state can be reached from the first one; one rule is missing, not that of the first state on the blank; "
+    "from a blank tape a machine makes at least 2 steps a state; and on half of 16 fixed words of 1 to 4 symbols it "
+    "makes at least a step a state and halts within 1,000"
+)
+Cells = Sequence[tuple[int, int, int] | None]  # by state * symbols + symbol: write, move, next state
+
+
+def canonical_form(table: RuleTable) -> RuleTable:
+    """Return the form that all machines share which are equal but for names of states, unreached rules and direction.
+
+    States are named A, B, ... in the order in which a walk from the start meets them, breadth first and by the order
+    of symbols, the blank first. The first rule that moves a head moves it to the right, as in the busy beaver lists.
+    Symbols keep their names.
+
+    Raises:
+        UserError: the machine halts at once, whatever it reads.
+    """
+    order = {symbol: place for place, symbol in enumerate(table.symbols)}
+    rules_of: dict[str, list[tuple[tuple[str, ...], Rule]]] = {}
+    for (state, read), rule in sorted(table.rules.items(), key=lambda item: [order[symbol] for symbol in item[0][1]]):
+        rules_of.setdefault(state, []).append((read, rule))
+    names, walk, reached = {table.start: _name(0)}, [table.start], list[tuple[str, tuple[str, ...], Rule]]()
+    for state in walk:  # it grows on the way
+        for read, rule in rules_of.get(state, []):
+            reached.append((state, read, rule))
+            if rule.next not in names:
+                names[rule.next] = _name(len(names))
+                walk.append(rule.next)
+    side = next((move for _, _, rule in reached for move in rule.moves if move), RIGHT)
+    rules = {
+        (names[state], read): Rule(rule.write, tuple(side * move for move in rule.moves), names[rule.next])
+        for state, read, rule in reached
+    }
+    return RuleTable(names[table.start], table.blank, rules, table.where)
+
+
+def machine_side(table: RuleTable) -> str:
+    """Return ``train`` or ``test``, for one machine in ten: by its canonical form and by nothing else."""
+    text = f"side of machine {canonical_form(table).identity}"
+    return "test" if 10 * int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) < 2**64 else "train"
+
+
+def random_machines(states: int, symbols: int, count: int, seed: int) -> list[RuleTable]:
+    """Return random machines that do something, by ``RULE``, in canonical form, no two of them equal.
+
+    A pure function of its arguments; fewer machines of the same states, symbols and seed are the first ones of more.
+    Symbols are digits, the blank is 0.
+
+    Raises:
+        UserError: a number is out of range, or so many machines were not found.
+    """
+    for name, number, least, most in (
+        ("states", states, 1, MOST_STATES),
+        ("symbols", symbols, 2, MOST_SYMBOLS),
+        ("count", count, 1, MOST_MACHINES),
+    ):
+        if not least <= number <= most:
+            raise UserError(f"{name} is {number:,}", where="random machines", allowed=f"{least} to {most:,}")
+    found: dict[str, RuleTable] = {}
+    words, attempt, last = _words(symbols), 0, 0  # last: the try that found a new one
+    while len(found) < count:
+        if attempt - last > TRIES:
+            what = f"{len(found):,} of {count:,} machines with {states} states and {symbols} symbols were found"
+            more = f" in {attempt:,} tries, none of them in the last {TRIES:,}"
+            raise UserError(what + more, where="random machines", allowed="fewer machines, more states or symbols")
+        attempt += 1
+        cells = _cells(states, symbols, f"{seed} {attempt}")
+        if _does_something(cells, states, symbols, words):
+            rules: dict[tuple[str, tuple[str, ...]], Rule] = {
+                (_name(place // symbols), (str(place % symbols),)): Rule((str(cell[0]),), (cell[1],), _name(cell[2]))
+                for place, cell in enumerate(cells)
+                if cell
+            }
+            table = canonical_form(RuleTable("A", "0", rules, "random machine"))
+            if len(table.states) == states and table.identity not in found:
+                found[table.identity], last = table, attempt
+    return list(found.values())
+
+
+def _name(number: int) -> str:
+    """Return A, B, ..., Z, AA, AB, ..."""
+    return (_name(number // 26 - 1) if number >= 26 else "") + string.ascii_uppercase[number % 26]
+
+
+def _words(symbols: int) -> list[tuple[int, ...]]:
+    drawn = (hashlib.shake_128(f"word {symbols} {place}".encode()).digest(1 + place % 4) for place in range(WORDS))
+    return list(dict.fromkeys(tuple(1 + byte % (symbols - 1) for byte in word) for word in drawn))
+
+
+def _cells(states: int, symbols: int, key: str) -> Cells:
+    """Return the rules of one try, drawn from a hash: Python's own random numbers may change with its version."""
+    num_cells = states * symbols
+    digest = hashlib.shake_128(f"machine {states} {symbols} {key}".encode()).digest(2 * num_cells + 16)
+    number, missing = divmod(int.from_bytes(digest), num_cells - 1)
+    cells: list[tuple[int, int, int] | None] = []
+    for _ in range(num_cells):
+        number, write = divmod(number, symbols)
+        number, right = divmod(number, 2)
+        number, then = divmod(number, states)
+        cells.append((write, RIGHT if right else LEFT, then))
+    write, _, then = cells[0] or (0, 0, 0)
+    cells[0], cells[missing + 1] = (write, RIGHT, then), None  # so that the canonical form does not mirror it
+    return cells
+
+
+def _does_something(cells: Cells, states: int, symbols: int, words: Sequence[Sequence[int]]) -> bool:
+    if _steps(cells, symbols, (), 2 * states) < 2 * states:
+        return False
+    failed = 0
+    for word in words:
+        failed += not states <= _steps(cells, symbols, word, LONGEST_RUN) < LONGEST_RUN
+        if 2 * failed > len(words):  # most machines end here, without a look at the other words
+            return False
+    return True
+
+
+def _steps(cells: Cells, symbols: int, word: Sequence[int], most: int) -> int:
+    """Return how many steps a run makes before it halts, ``most`` where it makes as many or more."""
+    tape, place, state = dict(enumerate(word)), 0, 0
+    for step in range(most):
+        cell = cells[state * symbols + tape.get(place, 0)]
+        if cell is None:
+            return step
+        tape[place], move, state = cell
+        place += move
+    return most

@@ -1,0 +1,150 @@
+"""The YAML of turingmachine.io: ``blank``, ``start state``, ``input``, ``synonyms`` and ``table``.
+
+Names and symbols are the text that stands there: YAML would make numbers and truth values of ``01``, ``1e3`` and
+``no``. So this reader works on the nodes and never on the values that they stand for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...errors import UserError, did_you_mean, quoted
+from .reading import Source, checked_state, checked_symbol, unknown_state
+from .rules import LEFT, MOST_RULES, RIGHT, STAY, Rule, TableWriter
+
+MOVES = {"L": LEFT, "R": RIGHT, "N": STAY}  # N is of later versions of the site
+KEYS = ("blank", "start state", "input", "synonyms", "table", "name")
+DEEPEST = 8  # libyaml's composer overruns the stack on deep nesting, and the process dies
+MOST_EVENTS = 12 * MOST_RULES
+DIRECTIONS = "L, R, N or a synonym; or such as {write: 1, L: done}"
+MERGE = "tag:yaml.org,2002:merge"
+Node = Any  # yaml.Node: the package has no types
+Instruction = tuple[str | None, int, str | None]  # None: the symbol that is read, the state that it is in
+
+
+def read(text: str, where: str) -> Source:
+    """Return the machine of a text, or raise a ``UserError``."""
+    reader = _Reader(where)
+    root = reader.pairs(reader.root(text), "the text")
+    for name, (key, _) in root.items():
+        if name not in KEYS:
+            raise reader.error(f"unknown key {quoted(name)}{did_you_mean(name[:60], KEYS)}", key, ", ".join(KEYS))
+    if missing := [name for name in ("blank", "start state", "table") if name not in root]:
+        raise reader.writer.error(f"the key {missing[0]!r} is missing", None, "blank, start state and table")
+    reader.blank = reader.text(root["blank"][1], "the blank")
+    reader.symbol(reader.blank, root["blank"][1])
+    for name, (key, body) in reader.pairs(root["table"][1], "the table").items():
+        reader.states[checked_state(reader.writer, name, _line(key))] = body
+    start = reader.text(root["start state"][1], "the start state")
+    if start not in reader.states:
+        raise unknown_state(reader.writer, start, reader.states, _line(root["start state"][1]))
+    reader.read_rules(root["synonyms"][1] if "synonyms" in root else None)
+    example = None
+    if "input" in root:
+        example = "" if _is_null(root["input"][1]) else reader.text(root["input"][1], "the input")
+    return Source(reader.writer, start, reader.blank, example)
+
+
+class _Reader:
+    def __init__(self, where: str) -> None:
+        self.writer, self.blank = TableWriter(where), ""
+        self.states: dict[str, Node] = {}
+
+    def root(self, text: str) -> Node:
+        """Return the node of the text, after a look at its events: how deep and how many."""
+        import yaml  # here: only files of this format need it
+
+        loader, depth = getattr(yaml, "CSafeLoader", yaml.SafeLoader), 0
+        try:
+            for number, event in enumerate(yaml.parse(text, Loader=loader)):
+                depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+                if depth > DEEPEST:
+                    raise self.error("this is nested too deeply for a machine", event)
+                if number > MOST_EVENTS:
+                    raise self.error("this table is too large", event, f"{MOST_RULES:,} rules at most")
+            found = yaml.compose(text, Loader=loader)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            what = f"this is not YAML: {getattr(error, 'problem', None) or error}"
+            raise self.writer.error(what, mark and mark.line + 1) from error
+        if found is None:
+            raise self.writer.error("the text is empty", None, "blank, start state and table")
+        return found
+
+    def read_rules(self, node: Node | None) -> None:
+        """Take the rules of all states, with the synonyms of a node."""
+        synonyms: dict[str, Instruction] = {}
+        if node is not None and not _is_null(node):
+            found = self.pairs(node, "the synonyms")
+            if reserved := next((key for name, (key, _) in found.items() if name in MOVES), None):
+                raise self.error(f"{reserved.value} is a direction and cannot be a synonym", reserved)
+            synonyms = {name: self.instruction(body, {}) for name, (_, body) in found.items()}
+        for state, body in self.states.items():
+            for key, value in [] if _is_null(body) else self.mapping(body, f"the state {quoted(state)}"):
+                write, move, then = self.instruction(value, synonyms)
+                # A key that is a list stands for each of its symbols; the site joins them with commas.
+                parts = key.value if key.id == "sequence" else [key]
+                for symbol in ",".join(self.text(part, "a symbol") for part in parts).split(","):
+                    read = self.symbol(symbol, key)
+                    rule = Rule((read if write is None else write,), (move,), then or state)
+                    self.writer.add(_line(key), state, (read,), rule)
+
+    def instruction(self, node: Node, synonyms: Mapping[str, Instruction]) -> Instruction:
+        if node.id == "scalar":
+            if node.value in MOVES:
+                return None, MOVES[node.value], None
+            if node.value in synonyms:
+                return synonyms[node.value]
+            what = f"{quoted(node.value)} is no instruction{did_you_mean(node.value[:60], synonyms)}"
+            raise self.error(what, node, DIRECTIONS)
+        parts = self.pairs(node, "an instruction")
+        moves = [name for name in parts if name in MOVES]
+        if len(moves) != 1 or not set(parts) <= {"write", *MOVES}:
+            raise self.error(f"an instruction has the keys {quoted(', '.join(parts))}", node, DIRECTIONS)
+        write = self.symbol(self.text(parts["write"][1], "write"), parts["write"][1]) if "write" in parts else None
+        if _is_null(parts[moves[0]][1]):
+            return write, MOVES[moves[0]], None
+        then = self.text(parts[moves[0]][1], "the next state")
+        if then not in self.states:
+            raise unknown_state(self.writer, then, self.states, _line(parts[moves[0]][1]))
+        return write, MOVES[moves[0]], then
+
+    def symbol(self, text: str, node: Node) -> str:
+        if len(text) != 1:
+            raise self.error(f"{quoted(text)} is no single character", node, "one symbol a cell")
+        return checked_symbol(self.writer, text, self.blank, _line(node))
+
+    def text(self, node: Node, what: str) -> str:
+        """Return the text of a scalar as it stands there."""
+        if node.id != "scalar" or _is_null(node):
+            raise self.error(f"{what} is no text", node, "a text; ~ and null only in quotes")
+        return str(node.value)
+
+    def mapping(self, node: Node, what: str) -> list[tuple[Node, Node]]:
+        if node.id != "mapping":
+            raise self.error(f"{what} is no mapping", node, "lines such as key: value")
+        if merged := next((key for key, _ in node.value if key.tag == MERGE), None):
+            raise self.error("<< is not read", merged, "every rule written out")
+        return list(node.value)
+
+    def pairs(self, node: Node, what: str) -> dict[str, tuple[Node, Node]]:
+        """Return a mapping's nodes by the text of their keys; a key that is there twice is refused."""
+        found: dict[str, tuple[Node, Node]] = {}
+        for key, value in self.mapping(node, what):
+            text = self.text(key, "a key")
+            if text in found:
+                raise self.error(f"{quoted(text)} is there twice, first in line {_line(found[text][0])}", key)
+            found[text] = key, value
+        return found
+
+    def error(self, what: str, node: Node, allowed: str | None = None) -> UserError:
+        return self.writer.error(what, _line(node), allowed)
+
+
+def _line(node: Node) -> int:
+    return int(node.start_mark.line) + 1
+
+
+def _is_null(node: Node) -> bool:
+    return bool(node.id == "scalar" and not node.style and node.value in ("", "~", "null", "Null", "NULL"))

@@ -1,0 +1,396 @@
+"""Any Turing machine as a task: its entries and runs, one step at a time, from its table of rules.
+
+Plain Python: ``show``, ``verify`` and the oracle walk runs with it. ``turing_engine`` runs whole columns of words; it
+shares the table with this file, and nothing else. docs/machines.md describes the text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ..errors import UserError, did_you_mean, quoted
+from .columns import I64, SPARE, Number, Operands
+from .formats.families import machine_side
+from .formats.rules import LEFT, RIGHT, Rule, RuleTable
+from .machine import HALT, Batch, Dialect, Machine, Transition
+from .registry import register
+from .render import Field, TapeSlice
+from .words import Language, WordLaw, is_spaced, read_words, texts_of
+
+NAME = re.compile("[a-z][a-z0-9_]{0,63}")
+MOST_STEPS = 10**6  # of a run that is written
+SHOWN_RULES = 100  # a description that the model reads lists no more
+MOVES = {LEFT: "LEFT", RIGHT: "RIGHT"}
+OUTPUT = re.compile(r"state|tape(?: [1-9])?")
+
+
+@dataclass
+class Tapes:
+    """What a machine knows between two steps: its state, and every cell that its tapes have touched so far.
+
+    ``origin`` is the index of the cell where the first tape's head began.
+    """
+
+    state: str
+    cells: list[list[str]]
+    heads: list[int]
+    origin: int = 0
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """The symbols under the heads."""
+        return tuple(cells[head] for cells, head in zip(self.cells, self.heads, strict=True))
+
+    def execute(self, rule: Rule, blank: str) -> None:
+        """Write, move and change the state."""
+        for tape, (symbol, move) in enumerate(zip(rule.write, rule.moves, strict=True)):
+            cells = self.cells[tape]
+            cells[self.heads[tape]] = symbol
+            self.heads[tape] += move
+            if self.heads[tape] < 0:
+                cells.insert(0, blank)
+                self.heads[tape] = 0
+                self.origin += tape == 0
+            elif self.heads[tape] == len(cells):
+                cells.append(blank)
+        self.state = rule.next
+
+
+class TuringMachine(Machine):
+    """A Turing machine that a declaration brings.
+
+    Args:
+        name: the task.
+        table: its rules.
+        words: the regular expression of its input words; None for all words over its symbols.
+        output: what its answer is: ``tape``, ``tape 2`` ... or ``state``; None where it has none.
+        example: a word to show it with.
+        side: the split that it belongs to, of a family whose machines are split; None where its words are.
+
+    Raises:
+        UserError: a value that is refused.
+    """
+
+    unary = True
+    walks = True
+    numbers = False
+    halts = False
+    checked_by = "each run is walked step by step from the rules; the engine that made the rows has no part in it"
+
+    def __init__(
+        self,
+        name: str,
+        table: RuleTable,
+        *,
+        words: str | None = None,
+        output: str | None = None,
+        example: str | None = None,
+        side: str | None = None,
+    ) -> None:
+        if not NAME.fullmatch(name):
+            allowed = "a lower-case letter, then up to 63 lower-case letters, digits and _"
+            raise UserError(f"{quoted(name)} cannot be the name of a machine", where=table.where, allowed=allowed)
+        self.name, self.table, self.words, self.output, self.side = name, table, words, output, side  # type: ignore[misc]
+        self.sign = None if output is None else ""  # type: ignore[misc]
+        self.given_example = example
+        tapes = f"tape 1 .. tape {table.num_tapes}" if table.num_tapes > 1 else "tape"
+        if output is not None and (
+            not OUTPUT.fullmatch(output) or (output[5:] or "1") > str(table.num_tapes) and output != "state"
+        ):
+            what = f"output is {quoted(output)}{did_you_mean(output, ('tape', 'state'))}"
+            raise UserError(what, where=table.where, allowed=f"{tapes}, or state")
+
+    @cached_property
+    def language(self) -> Language:
+        """The words that it is given."""
+        symbols = self.table.symbols[1:]
+        if self.words is None:
+            return Language.every(symbols)
+        return Language.parse(self.words, symbols, f"{self.table.where}, input")
+
+    @cached_property
+    def law(self) -> WordLaw:  # type: ignore[override]
+        return WordLaw(self.language)
+
+    @property
+    def example(self) -> tuple[str, str]:  # type: ignore[override]
+        return self.given_example or "", ""
+
+    @property
+    def source(self) -> str:
+        return self.table.where
+
+    @property
+    def split_key(self) -> str:
+        return self.table.identity
+
+    def spec(self) -> dict[str, Any]:
+        """Return the machine as JSON has it; ``of_spec`` reads it back."""
+        names = ("name", "words", "output", "side")
+        return {name: getattr(self, name) for name in names} | {
+            "table": self.table.canonical,
+            "example": self.given_example,
+        }
+
+    @classmethod
+    def of_spec(cls, spec: Mapping[str, Any], where: str = "machine") -> TuringMachine:
+        """Return the machine of a specification.
+
+        Raises:
+            UserError: it is none.
+        """
+        try:
+            own = {key: spec[key] for key in ("words", "output", "example", "side")}
+            table = RuleTable.of(spec["table"], where)
+            if own["side"] not in (None, machine_side(table)):
+                raise UserError(f"this machine belongs to {machine_side(table)}, not to {own['side']}", where=where)
+            return cls(spec["name"], table, **own)
+        except (KeyError, TypeError) as error:
+            raise UserError(f"this is no machine: {error}", where=where) from error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return define_spec, (self.spec(), self.table.where)
+
+    def identity(self) -> dict[str, object]:
+        """Return what else than settings decides on the rows: rules, input and output, and the version of the text."""
+        return {"turing": 1, "machine": self.table.identity, "words": self.words, "output": self.output}
+
+    def missing_views(self) -> dict[str, str]:
+        missing = {"aligner": "a Turing machine is given its word as it is"}
+        return missing if self.output is not None else {**missing, "raw": "the machine declares no output"}
+
+    # Words
+
+    def column(self, texts: Sequence[str]) -> Number:
+        """Return words as a column; raises UserError where one holds what is no symbol that may be given."""
+        return read_words(texts, self.table.symbols[1:])
+
+    def texts(self, number: Number) -> list[str]:
+        """Return words as the rows write them."""
+        return texts_of(number.planes, number.length, self.table.symbols[1:])
+
+    def written(self, number: Number, rows: I64) -> Field:
+        texts = [text.encode() for text in self.texts(number.take(rows))]
+        size = np.array([len(text) for text in texts], np.int64)
+        flat = np.frombuffer(b"".join([*texts, bytes(SPARE)]), np.uint8)
+        return TapeSlice(flat, np.cumsum(size) - size, size)
+
+    def length(self, text: str) -> int | None:
+        known = {*self.table.symbols[1:]}
+        symbols = self._split(text)
+        return len(symbols) if known.issuperset(symbols) else None
+
+    def _split(self, word: str) -> list[str]:
+        return (word.split(" ") if word else []) if is_spaced(self.table.symbols[1:]) else list(word)
+
+    def _join(self, symbols: list[str]) -> str:
+        return (" " if is_spaced(self.table.symbols[1:]) else "").join(symbols)
+
+    def operand(self, name: str, text: object) -> str:
+        """Return a word; raises UserError where it holds what is no symbol of the machine."""
+        if not isinstance(text, str):
+            raise UserError(f"the word must be a text, not {quoted(repr(text))}", where=self.name)
+        self.column([text])
+        return text
+
+    # Text
+
+    def command(self, rule: Rule | None, read: tuple[str, ...]) -> str:
+        """Return the command line of a rule where these symbols are read."""
+        if rule is None:
+            return HALT
+        actions = []
+        for tape, (symbol, write, move) in enumerate(zip(read, rule.write, rule.moves, strict=True)):
+            head = self.head(tape)
+            actions += [f"{head} {write}"] * (write != symbol) + [f"{head} {MOVES.get(move)}"] * (move != 0)
+        return f"CMD {', '.join([*actions, rule.next])}"
+
+    def head(self, tape: int) -> str:
+        """Return the token of a head."""
+        return f"[HEAD{tape + 1}]" if self.table.num_tapes > 1 else "[HEAD]"
+
+    def entry(self, now: Tapes) -> str:
+        """Return the two lines of what a machine knows."""
+        tapes = []
+        for tape, (cells, head) in enumerate(zip(now.cells, now.heads, strict=True)):
+            left, right = ("".join(f"|{symbol}" for symbol in part) for part in (cells[:head], cells[head:]))
+            tapes.append(f"{left}{self.head(tape)}{right}")
+        command = self.command(self.table.rules.get((now.state, now.read)), now.read)
+        return f"{self.title}, {now.state}, {' '.join(tapes)}\n{command}\n"
+
+    # Runs
+
+    def start(self, word: str) -> Tapes:
+        """Return what the machine knows before its first step."""
+        blank, more = self.table.blank, self.table.num_tapes - 1
+        cells = [self._split(word) or [blank], *([blank] for _ in range(more))]
+        return Tapes(self.table.start, cells, [0] * (more + 1))
+
+    def transitions(self, a: str, b: object = "", dialect: Dialect = "consistent") -> Iterator[Transition]:  # type: ignore[override]
+        now = self.start(a)
+        text = self.entry(now)
+        while rule := self.table.rules.get((now.state, now.read)):
+            before, state = text, now.state
+            now.execute(rule, self.table.blank)
+            text = self.entry(now)
+            yield Transition(before, text, state, now.state)
+
+    def end(self, word: str, most: int = MOST_STEPS) -> tuple[Tapes, int]:
+        """Return what the machine knows when it has halted, and its number of steps.
+
+        Raises:
+            UserError: it does not halt within so many steps.
+        """
+        now, steps = self.start(word), 0
+        while rule := self.table.rules.get((now.state, now.read)):
+            if steps == most:
+                raise UserError(
+                    f"{self.name} does not halt within {most:,} steps",
+                    where=f"the word {quoted(word)}",
+                    next_step="raise --max-steps, if it halts at all",
+                )
+            now.execute(rule, self.table.blank)
+            steps += 1
+        return now, steps
+
+    def num_steps(self, a: str, b: object = "") -> int:  # type: ignore[override]
+        return self.end(a)[1]
+
+    def max_num_steps(self, len_a: int, len_b: int) -> int:
+        """Return 0: no bound is known beforehand."""
+        return 0
+
+    def transition(self, a: str, b: object, t: int, dialect: Dialect) -> Transition:  # type: ignore[override]
+        return next(step for number, step in enumerate(self.transitions(a)) if number == t)
+
+    def initial(self, a: str, b: object = "") -> str:  # type: ignore[override]
+        return self.entry(self.start(a))
+
+    def halted(self, a: str, b: object = "") -> str:  # type: ignore[override]
+        return self.entry(self.end(a)[0])
+
+    def answer(self, a: str, b: object = "") -> str:  # type: ignore[override]
+        """Return the output: the state that it halts in, or what stands between the outer blanks of a tape."""
+        now, _ = self.end(a)
+        return self.answer_of(now)
+
+    def answer_of(self, now: Tapes) -> str:
+        """Return the output of a machine that has halted."""
+        if self.output == "state":
+            return now.state
+        cells, blank = now.cells[int((self.output or "")[5:] or 1) - 1], self.table.blank
+        written = [at for at, symbol in enumerate(cells) if symbol != blank]
+        return self._join(cells[written[0] : written[-1] + 1]) if written else ""
+
+    def run_lengths(self, operands: Operands, most: int) -> I64:
+        from .turing_engine import coded, run_lengths
+
+        return run_lengths(coded(self.table), operands.a.planes, operands.a.length, most)
+
+    def batch(self, operands: Operands, dialect: Dialect) -> Batch:
+        from .turing_engine import TuringBatch
+
+        return TuringBatch(self, operands, dialect)
+
+    # Entries as texts
+
+    def successor(self, prompt: str) -> str:
+        """Return the entry that follows one, of a run or not.
+
+        Raises:
+            UserError: the text is no entry of the machine, or the machine has halted.
+        """
+        now, command = self.parse(prompt)
+        if command == HALT:
+            raise _wrong(command, "the machine has halted, nothing follows")
+        now.execute(self._rule(command, now.read), self.table.blank)
+        return self.entry(now)
+
+    def parse(self, entry: str) -> tuple[Tapes, str]:
+        """Return what an entry shows, and its command line.
+
+        Raises:
+            UserError: the text is no entry of the machine.
+        """
+        lines = entry.split("\n")
+        words = lines[0].split(", ", 2)
+        if len(lines) != 3 or lines[2] or len(words) != 3 or words[0] != self.title:
+            raise _wrong(entry, f"an entry of {self.name} has two lines that end in a newline, the first one begins"
+                         f" with {self.title}, a state and the tapes")  # fmt: skip
+        if words[1] not in self.table.states:
+            raise _wrong(entry, f"{self.name} has no state {quoted(words[1])}")
+        cells, heads, texts = list[list[str]](), list[int](), words[2].split(" ")
+        for tape, text in enumerate(texts):
+            left, found, right = text.partition(self.head(tape))
+            parts = [part.split("|") for part in (left, right)]
+            symbols = [symbol for part in parts for symbol in part[1:]]
+            if not found or not right or any(part[0] for part in parts) or {*symbols} - {*self.table.symbols}:
+                raise _wrong(text, f"it is no tape with {self.head(tape)} before a symbol of {self.name}")
+            cells.append(symbols)
+            heads.append(len(parts[0]) - 1)
+        if len(cells) != self.table.num_tapes:
+            raise _wrong(words[2], f"{self.name} has {self.table.num_tapes} tapes")
+        return Tapes(words[1], cells, heads), lines[1]
+
+    def _rule(self, command: str, read: tuple[str, ...]) -> Rule:
+        """Return what a command line says where these symbols are read."""
+        *actions, then = command.removeprefix("CMD ").split(", ")
+        write, moves, names = list(read), [0] * len(read), {move: number for number, move in MOVES.items()}
+        if not command.startswith("CMD ") or then not in self.table.states:
+            raise _wrong(command, "it must begin with CMD and end with a state of the machine")
+        heads = {self.head(tape): tape for tape in range(len(read))}
+        for action in actions:
+            head, _, value = action.partition(" ")
+            tape = heads.get(head, -1)
+            if tape < 0 or (value not in names and value not in self.table.symbols) or moves[tape]:
+                raise _wrong(command, f"{quoted(action)} is no action of {self.name} here")
+            if value in names:
+                moves[tape] = names[value]
+            else:
+                write[tape] = value
+        return Rule(tuple(write), tuple(moves), then)
+
+    @property
+    def instruction(self) -> str:  # type: ignore[override]
+        """The description that the first training stage puts before a prompt: the text's rules, and the machine's."""
+        table, tokens = self.table, " ".join(self.head(tape) for tape in range(self.table.num_tapes))
+        heads = tokens if table.num_tapes == 1 else f"{tokens.replace(' ', ', ')}, one a tape,"
+        stands = "stands" if table.num_tapes == 1 else "stand"
+        rules = [
+            f"{state}, {' '.join(read)}: {self.command(rule, read).removeprefix('CMD ')}"
+            for (state, read), rule in table.rules.items()
+        ]
+        listed = "\n".join(rules) if len(rules) <= SHOWN_RULES else f"{len(rules):,} rules, not listed here."
+        return (
+            f"{self.title} is a Turing machine. You are its control: given the current entry of a run, you write the"
+            " next one. An entry is a state line and a command line.\n\n"
+            f"State line: {self.title}, the state, the tape{'s' * (table.num_tapes > 1)} with | before each symbol."
+            f" {heads} {stands} before the symbol that is read. The blank is {table.blank}. A cell that a head reaches"
+            " for the first time is added with a blank.\n\n"
+            "Command line: CMD and actions, done from left to right; a head and a symbol write it, a head and LEFT or"
+            f' RIGHT move it; the last one names the state to go to. Where there is no rule: "{HALT}"\n\n'
+            f"Rules (state, symbol{'s' * (table.num_tapes > 1)} read: actions):\n{listed}\n\n"
+            "Job: apply the command to the state line, then give the command that the new state calls for.\n\n"
+        )
+
+    @property
+    def raw_instruction(self) -> str:  # type: ignore[override]
+        told = "the state that it halts in" if self.output == "state" else "what its tape holds when it halts"
+        return f"{self.instruction.partition('Job: ')[0]}Job: given a word and =, write {told}.\n\n"
+
+
+def define_spec(spec: Mapping[str, Any], where: str = "machine") -> TuringMachine:
+    """Register the machine of a specification, and return it."""
+    made = TuringMachine.of_spec(spec, where)
+    register(made)
+    return made
+
+
+def _wrong(text: str, why: str) -> UserError:
+    return UserError(f"nothing follows this entry: {why}", where=quoted(text, 200))

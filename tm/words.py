@@ -1,0 +1,269 @@
+"""Input words of a machine: the words of a language by rank, and words as operands in columns.
+
+A word is held in a ``Number``: plane k is its k-th symbol from the left, by its code 1, 2, ... (0 beyond the word).
+Nothing else of ``Number`` means anything for words.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from decimal import Decimal
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+
+from ..errors import UserError, quoted
+from .classes import Coordinates, OperandDistribution
+from .columns import I64, U8, U64, Bool, Number, Operands
+from .regular import automaton, shown
+
+FEW_STATES = 16  # of an automaton whose sums are kept
+INDEXED = 10**17  # words of a length: up to so many the selector is the rank
+_MIX = 0x9E3779B97F4A7C15  # odd: 2**64 over the golden ratio
+
+
+class Language:
+    """The words that a machine is given, as a finite automaton over the symbols' codes; it starts in state 0.
+
+    Args:
+        symbols: the input symbols; the k-th one has the code k, from 1 on.
+        next_state: shape (states, symbols).
+        accepting: shape (states,).
+    """
+
+    def __init__(self, symbols: Sequence[str], next_state: I64, accepting: Bool) -> None:
+        self.symbols, self.next_state, self.accepting = tuple(symbols), next_state, accepting
+        self._rows: list[list[int]] = next_state.tolist()
+        self._targets = [list(Counter(row).items()) for row in self._rows]
+        self._summed: dict[tuple[tuple[int, ...], int], U64] = {}
+        self._counts = [[int(accepts) for accepts in accepting]]  # by length and state
+
+    @classmethod
+    def every(cls, symbols: Sequence[str]) -> Language:
+        """Return all words over some symbols, the empty one included."""
+        return cls(symbols, np.zeros((1, len(symbols)), np.int64), np.ones(1, np.bool_))
+
+    @classmethod
+    def parse(cls, expression: str, symbols: Sequence[str], where: str = "input") -> Language:
+        """Return the words of a regular expression.
+
+        Raises:
+            UserError: it is none, or too large; says at which column (from 1) it goes wrong.
+        """
+        return cls(symbols, *automaton(expression, symbols, where))
+
+    def count(self, length: int) -> int:
+        """Return how many words have this length."""
+        return self._up_to(length)[length][0]
+
+    def _up_to(self, length: int) -> list[list[int]]:
+        while len(counts := self._counts) <= length:
+            shorter = counts[-1]
+            counts.append([sum(shorter[to] * n for to, n in edges) for edges in self._targets])
+        return self._counts
+
+    def holds(self, words: Number) -> Bool:
+        """Tell which words belong to the language."""
+        state, right = np.zeros(len(words), np.int64), words.length <= words.width
+        for k, codes in enumerate(words.planes):
+            rows = np.flatnonzero(right & (k < words.length))
+            known = (codes[rows] >= 1) & (codes[rows] <= len(self.symbols))
+            right[rows[~known]] = False
+            rows = rows[known]
+            state[rows] = self.next_state[state[rows], codes[rows].astype(np.int64) - 1]
+        return right & self.accepting[state]
+
+    def unrank(self, ranks: U64 | Sequence[int], length: I64) -> U8:
+        """Return words by their rank among those of their length, in the order of their codes.
+
+        Args:
+            ranks: from 0 on, below ``count(length)``; shape (n,).
+            length: of each word.
+
+        Returns:
+            The codes, shape (longest, n): plane k is the k-th symbol from the left, 0 beyond the word.
+        """
+        longest, everyone = int(length.max(initial=0)), np.arange(len(length))
+        self._check(ranks, length)
+        rank = _limbs(ranks, max((self.count(own) for own in set(length.tolist())), default=0))
+        planes, state = np.zeros((max(longest, 1), len(length)), np.uint8), np.zeros(len(length), np.int64)
+        steps = [1 << k for k in reversed(range((len(self.symbols) - 1).bit_length()))]
+        shortest = int(length.min(initial=longest))
+        for rest in range(longest, 0, -1):
+            rows = everyone if rest <= shortest else np.flatnonzero(length >= rest)
+            now = state[rows]
+            if len(self._rows) <= FEW_STATES:
+                known, start = tuple(range(len(self._rows))), now << len(steps)
+            else:
+                held = np.flatnonzero(np.bincount(now))
+                known, start = tuple(held.tolist()), np.searchsorted(held, now) << len(steps)
+            # States that no word is in may have more words than the ranks have limbs.
+            sums, at = self._sums(known, rest, 1 << len(steps))[: len(rank)], start
+            own = rank[: len(sums), rows]
+            for step in steps:  # to the last symbol whose words begin at or below the rank
+                at = at + step * _at_most(sums[:, at + step], own)
+            planes[length[rows] - rest, rows] = at - start + 1
+            rank[: len(sums), rows] = _difference(own, sums[:, at])
+            state[rows] = self.next_state[now, at - start]
+        return planes
+
+    def _check(self, ranks: U64 | Sequence[int], length: I64) -> None:
+        for own in set(length.tolist()):
+            rows = np.flatnonzero(length == own)
+            some = ranks[rows].tolist() if isinstance(ranks, np.ndarray) else [ranks[row] for row in rows.tolist()]
+            if not 0 <= min(some) <= max(some) < self.count(own):
+                raise ValueError(f"a rank of length {own} is not below the number of words of this length")
+
+    def _sums(self, states: tuple[int, ...], rest: int, each: int) -> U64:
+        """Return how many words of the length begin with a symbol before each, as limbs: (limbs, states * each)."""
+        if (states, rest) in self._summed:
+            return self._summed[states, rest]
+        counts = self._up_to(rest)[rest - 1 : rest + 1]
+        size = -(-max(counts[1][state] for state in states).bit_length() // 64) * 8
+        none = b"\xff" * size * (each - len(self.symbols))  # above every rank
+        parts = list[bytes]()
+        for state in states:
+            before = accumulate([counts[0][to] for to in self._rows[state][:-1]], initial=0)
+            parts += [value.to_bytes(size, "little") for value in before]
+            parts.append(none)
+        sums = np.ascontiguousarray(np.frombuffer(b"".join(parts), "<u8").reshape(-1, size // 8).T)
+        if len(self._rows) <= FEW_STATES:
+            self._summed[states, rest] = sums
+        return sums
+
+
+def _limbs(values: U64 | Sequence[int], bound: int) -> U64:
+    """Return integers as limbs of 64 bits, lowest first, shape (limbs, n)."""
+    num = max(1, -(-bound.bit_length() // 64))
+    if isinstance(values, np.ndarray):
+        return np.concatenate([values[None], np.zeros((num - 1, len(values)), np.uint64)])
+    flat = np.frombuffer(b"".join([value.to_bytes(8 * num, "little") for value in values]), "<u8")
+    return flat.reshape(-1, num).T.copy()
+
+
+def _at_most(x: U64, y: U64) -> Bool:
+    """Tell where x <= y, limbs of both."""
+    below: Bool = x[0] <= y[0]
+    for left, right in zip(x[1:], y[1:], strict=True):
+        below = (left < right) | ((left == right) & below)
+    return below
+
+
+def _difference(x: U64, y: U64) -> U64:
+    """Return x - y, limbs of both."""
+    result = x - y
+    borrow = x[0] < y[0]
+    for k in range(1, len(x)):
+        result[k] -= borrow
+        borrow = (x[k] < y[k]) | ((x[k] == y[k]) & borrow)
+    return result
+
+
+class WordLaw(OperandDistribution):
+    """The words of a language, a class for each length.
+
+    Where a length has at most 10**17 words, the selector is a word's rank. Where it has more, D decimal digits are
+    drawn, 10**D the largest power of ten that is not above their number. Digits d stand for a share of all ranks, from
+    d * count / 10**D to the next: one to ten ranks, of which they choose one. So different digits give different words.
+    Always the first rank of a share would not do: of 2 * 10**D words each would end in the same symbol, say.
+    """
+
+    padded_a = True
+
+    def __init__(self, language: Language) -> None:
+        self.language = language
+        self._digits, self._shares = dict[int, int](), dict[int, tuple[int, int]]()
+
+    def _drawn(self, length: int) -> tuple[int, int]:
+        """Return how many digits are drawn for a length, and how many values the selector has."""
+        count = self.language.count(length)
+        if count <= INDEXED:
+            return 0, count
+        if length not in self._digits:
+            digits = int(math.log10(count)) + 1
+            self._digits[length] = next(d for d in (digits, digits - 1, digits - 2) if 10**d <= count)
+            self._shares[length] = count, 10 ** self._digits[length]
+        return self._digits[length], 1
+
+    def _column(self, lengths: Any, which: int) -> Any:
+        """Return one of what is drawn for a length, or for each of a column of lengths."""
+        if not isinstance(lengths, np.ndarray):
+            return self._drawn(int(lengths))[which]
+        known, place = np.unique(lengths, return_inverse=True)
+        return np.array([self._drawn(length)[which] for length in known.tolist()], np.int64)[place]
+
+    def lengths(self, len_a: int, len_b: int) -> tuple[int, int]:
+        return self._column(len_a, 0), 0
+
+    def selector(self, len_a: int, len_b: int) -> tuple[int, int]:
+        return 0, self._column(len_a, 1)
+
+    def size(self, len_a: int, len_b: int) -> int:
+        return self.language.count(len_a)
+
+    def shape(self, draw: Coordinates) -> tuple[Operands, Bool]:
+        ranks: U64 | list[int] = draw.selector.astype(np.uint64)
+        if draw.a is not None and len(rows := np.flatnonzero(draw.a.length)):
+            ranks, length = draw.selector.tolist(), draw.len_a[rows].tolist()
+            for row, text, own in zip(rows.tolist(), draw.a.take(rows).decimals(), length, strict=True):
+                ranks[row] = self._rank(int(Decimal(text)), own)  # int() itself stops at 4,300 digits
+        words = Number(self.language.unrank(ranks, draw.len_a), draw.len_a.copy())
+        return Operands(words, None), np.ones(len(words), np.bool_)
+
+    def _rank(self, share: int, length: int) -> int:
+        """Return the rank of the digits ``share``, of their share's by the digits themselves."""
+        count, shares = self._shares[length]
+        first, following = -(-share * count // shares), -(-(share + 1) * count // shares)
+        return first + ((share * _MIX & (1 << 64) - 1) >> 32) % (following - first)
+
+    def holds(self, operands: Operands) -> Bool:
+        return self.language.holds(operands.a)
+
+
+def is_spaced(symbols: Sequence[str]) -> bool:
+    """Tell whether the symbols of a word's text have blanks between them: one has several characters."""
+    return any(len(symbol) > 1 for symbol in symbols)
+
+
+def texts_of(planes: U8, length: I64, symbols: Sequence[str]) -> list[str]:
+    """Return words as texts, as the column ``a`` has them."""
+    width, flat = len(planes), np.ascontiguousarray(planes.T)
+    ends = [(row * width, row * width + own) for row, own in enumerate(length.tolist())]
+    if is_spaced(symbols):
+        names, codes = ("", *symbols), flat.tobytes()
+        return [" ".join(map(names.__getitem__, codes[start:end])) for start, end in ends]
+    points = np.array([0, *map(ord, symbols)], "<u4")
+    text = points[flat].tobytes().decode("utf-32-le", "surrogatepass")
+    return [text[start:end] for start, end in ends]
+
+
+def read_words(texts: Sequence[str], symbols: Sequence[str]) -> Number:
+    """Return the words of some texts.
+
+    Raises:
+        UserError: a text holds what is no input symbol; says which word and symbol, counted from 1.
+    """
+    if is_spaced(symbols):
+        names = defaultdict(int, {symbol: code for code, symbol in enumerate(symbols, 1)})
+        words = [bytes(map(names.__getitem__, text.split(" "))) if text else b"" for text in texts]
+        length = np.array([len(word) for word in words], np.int64)
+        codes = np.frombuffer(b"".join(words), np.uint8)
+    else:
+        length = np.array([len(text) for text in texts], np.int64)
+        points = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), "<u4")
+        by_point = np.zeros(max(map(ord, symbols), default=0) + 2, np.uint8)
+        by_point[[ord(symbol) for symbol in symbols]] = range(1, len(symbols) + 1)
+        codes = by_point[np.minimum(points, len(by_point) - 1)]
+    if not codes.all():
+        place = int(np.flatnonzero(codes == 0)[0])
+        row = int(np.searchsorted(np.cumsum(length), place, "right"))
+        place -= int(length[:row].sum())
+        found = (texts[row].split(" ") if is_spaced(symbols) else texts[row])[place]
+        where = f"symbol {place + 1} of word {row + 1}, {quoted(texts[row])}"
+        raise UserError(f"{quoted(found)} is no input symbol", where=where, allowed=shown(symbols))
+    rows = np.zeros((len(texts), int(length.max(initial=1))), np.uint8)
+    rows[np.arange(rows.shape[1]) < length[:, None]] = codes
+    return Number(np.ascontiguousarray(rows.T), length)
