@@ -67,7 +67,7 @@ def card(manifest: dict[str, Any], folder: Folder, loads: Loads = from_folder) -
         loads: writes the call that loads a split of a config.
     """
     text, splits = files(__package__).joinpath("card.md").read_text("utf-8"), _splits(manifest)
-    rows = sum(entry["rows"] for _, _, entry in splits)
+    text, rows = _with_machines(text, manifest), sum(entry["rows"] for _, _, entry in splits)
     values = {"size": SIZES[min(max(len(str(rows)) - 3, 0), len(SIZES) - 1)]}
     if splits:
         step, call, (config, split) = transition("add", 12, 9, 2), transition("sub", 12, 7, 1), first_split(manifest)
@@ -80,6 +80,28 @@ def card(manifest: dict[str, Any], folder: Folder, loads: Loads = from_folder) -
         text = _BLOCK.sub(f"{REBUILT}\n", text.replace("$configs\n", ""))
     text = Template(text).substitute({name: value.rstrip("\n") for name, value in values.items()})
     return re.sub(r"\n{3,}", "\n\n", text)
+
+
+def _with_machines(text: str, manifest: dict[str, Any]) -> str:
+    """Return the card's template with what a reader needs to know of Turing machines, where there are some."""
+    specs = [own["machine"] for own in manifest["tasks"].values() if own.get("machine")]
+    if not specs:
+        return text
+    intro, reading, sides = files(__package__).joinpath("card_machines.md").read_text("utf-8").split("%%\n")
+    told = "\nMachines of a family are train or test as a whole, by the hash of their canonical form, in any dataset."
+    sides = Template(sides).substitute(sides=told if any(spec["side"] for spec in specs) else "")
+    if len(specs) < len(manifest["tasks"]):
+        text = text.replace("## Views\n", f"{reading}\n## Views\n", 1)
+        return text.replace("## Configs and sizes\n", f"{sides}\n## Configs and sizes\n", 1)
+    text = text.replace("Arithmetic as Turing machines", "Turing machines, step by step")
+    text = text.replace("# Arithmetic executed as Turing machines", "# Turing machines, step by step")
+    for begin, end, own in (
+        ("Rows that teach", "$holds", intro),
+        ("## Splits\n", "## Configs", f"## Splits\n\n{sides}\n"),
+    ):
+        text = text[: text.index(begin)] + own + text[text.index(end) :]
+    begin, end = text.index("## How to read the text"), text.index("## Views")
+    return f"{text[:begin]}## How to read the text\n{reading.partition('machines')[2]}\n{text[end:]}"
 
 
 def is_first_card(text: str, manifest: dict[str, Any], folder: Folder) -> bool:
@@ -171,7 +193,12 @@ def _holds(manifest: dict[str, Any]) -> str:
     tasks = sorted({name.rpartition("-")[0] for name in manifest["configs"]})
     settings = [manifest["tasks"].get(task, {}).get("settings", {}) for task in tasks]
     lengths = [own[key] for own in settings for key in ("min", "max") if isinstance(own.get(key), int)]
-    operands = f", operands of {min(lengths):,} to {max(lengths):,} digits" if lengths else ""
+    words = (
+        ("words", "symbols")
+        if all(own.get("machine") for own in manifest["tasks"].values())
+        else ("operands", "digits")
+    )
+    operands = f", {words[0]} of {min(lengths):,} to {max(lengths):,} {words[1]}" if lengths else ""
     return _filled(
         f"Here: {sum(entry['rows'] for entry in entries):,} rows ({_size(sum(entry['bytes'] for entry in entries))}) of"
         f" {', '.join(f'`{task}`' for task in tasks)}{operands}."
