@@ -100,8 +100,8 @@ def _with_machines(text: str, manifest: dict[str, Any]) -> str:
         ("## Splits\n", "## Configs", f"## Splits\n\n{sides}\n"),
     ):
         text = text[: text.index(begin)] + own + text[text.index(end) :]
-    begin, end = text.index("## How to read the text"), text.index("## Views")
-    return f"{text[:begin]}## How to read the text\n{reading.partition('machines')[2]}\n{text[end:]}"
+    before, title, after = text.partition("## How to read the text\n")
+    return f"{before}{title}{reading.partition('machines')[2]}\n{after[after.index('## Views') :]}"
 
 
 def is_first_card(text: str, manifest: dict[str, Any], folder: Folder) -> bool:
