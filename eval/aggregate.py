@@ -4,45 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from os.path import commonprefix
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from ..pipelines.folder import Folder
+from ..tm.columns import I64, Bool
+from ..tm.render import int_array
 from .limit import READ
 from .problems import PROBLEMS, shards
 from .results import ResultStore
 from .shards import batches
-from .tables import CLASS, CLASSES, RunTables, class_accuracy, key_of
-
-# Of each problem: the first of its requests that is not right, and whether it is right up to white space.
-OUTCOMES = (
-    """CREATE TABLE outcomes (
-        problem INTEGER PRIMARY KEY, num_calls INTEGER, step INTEGER, right_stripped INTEGER, near_tie INTEGER,
-        request INTEGER
-    )""",
-    """INSERT INTO outcomes SELECT problem, count(*), min(iif(correct IS 1, NULL, step)), min(stripped IS 1),
-        max(near_tie IS 1), NULL
-    FROM steps GROUP BY problem""",
-    """UPDATE outcomes SET request = (
-        SELECT request + outcomes.step - step FROM spans
-        WHERE spans.problem = outcomes.problem AND step <= outcomes.step ORDER BY step DESC LIMIT 1
-    ) WHERE step IS NOT NULL""",
-    "CREATE INDEX failed ON outcomes (request) WHERE request IS NOT NULL",
-)
-CALLS = """
-SELECT id, number AS call, correct, tokens, completion_tokens,
-    iif(correct, NULL, first_wrong_token) AS first_wrong_token, margin, decoded, near_tie, text
-FROM own WHERE correct IS NOT NULL
-"""
-FAILURES = """
-SELECT problem, id, step, num_calls, number AS call, text, first_wrong_token
-FROM own JOIN outcomes ON request = id ORDER BY problem
-"""
-JUDGED = """
-SELECT num_calls, step AS first_wrong_step, step IS NULL AS "right", right_stripped, near_tie, correct AS final_right
-FROM outcomes LEFT JOIN finals USING (problem) WHERE problem >= ? AND problem < ? ORDER BY problem
-"""
+from .tables import CLASS, CLASSES, RunTables, class_accuracy, key_column
 
 
 def write_tables(tables: RunTables, store: ResultStore, folder: Folder) -> pa.Table:
@@ -50,68 +26,122 @@ def write_tables(tables: RunTables, store: ResultStore, folder: Folder) -> pa.Ta
 
     The dataset's folder tells the classes that no problem was taken from.
     """
-    store.execute("BEGIN")  # and no end: what is only for the tables need not stay
-    for line in OUTCOMES:
-        store.execute(line)
+    failed = _failed(store)
     for adapter in store.adapters:
         part = adapter.replace("/", "-") or "base"
         tables.write_part("calls", part, _calls(store, adapter))
-        tables.write_part("failures", part, _failures(store, adapter))
+        tables.write_part("failures", part, _failures(store, adapter, failed))
     tables.write_part("problems", "problems", _problems(store))
     accuracy = class_accuracy(_outcomes(store), _classes(store, folder))
     tables.write_part("class_accuracy", CLASSES, [accuracy])
     return accuracy
 
 
-def _calls(store: ResultStore, adapter: str) -> Iterator[dict[str, pa.ChunkedArray]]:
-    for requests in store.requests(adapter, CALLS):
+def _judged(store: ResultStore) -> Iterator[tuple[int, I64, dict[str, NDArray[Any]]]]:
+    """Yield the number of a problem, the requests that fail first, and what is to be told, of it and those behind it.
+
+    A problem is right when all its requests are; ``step`` is the place of the first one that is not, -1 if none.
+    """
+    for first, starts, steps in store.steps():
+        known, begins, num_calls = store.known[steps], starts[:-1], np.diff(starts)
+        places = np.arange(len(steps)) - np.repeat(begins, num_calls)
+        step = np.minimum.reduceat(np.where(known["correct"] == 1, len(steps), places), begins)
+        step[step == len(steps)] = -1
+        stripped = np.minimum.reduceat(known["stripped"], begins) == 1
+        told = {"num_calls": num_calls, "step": step, "right": step < 0, "right_stripped": stripped}
+        told["near_tie"] = np.maximum.reduceat(known["near_tie"], begins) == 1
+        yield first, steps[begins + np.maximum(step, 0)], told
+
+
+def _failed(store: ResultStore) -> dict[str, I64]:
+    """Return the problems that are not right, sorted by the request that fails first."""
+    found = []
+    for first, requests, told in _judged(store):
+        wrong = np.flatnonzero(~told["right"])
+        found.append(np.stack([first + wrong, requests[wrong], told["step"][wrong], told["num_calls"][wrong]]))
+    failed = np.concatenate([np.empty((4, 0), np.int64), *found], axis=1)
+    failed = failed[:, np.argsort(failed[1], kind="stable")]
+    return dict(zip(("problem", "request", "step", "num_calls"), failed, strict=True))
+
+
+def _calls(store: ResultStore, adapter: str) -> Iterator[dict[str, pa.Array]]:
+    for ids, requests in store.requests(adapter, store.known["correct"] >= 0):
+        known = store.known[ids]
+        wrong = known["correct"] == 0
         columns = dict(zip(requests.column_names, requests.columns, strict=True))
-        del columns["id"]
         columns["expected"] = columns.pop("completion")
         names = ("adapter", "prompt", "expected")
-        told = pc.binary_join_element_wise(*(columns[name].cast(pa.binary()) for name in names), b"\0")
-        columns["key"] = pa.array([key_of(text) for text in told.to_pylist()])
+        keys = pc.binary_join_element_wise(*(columns[name].cast(pa.binary()) for name in names), b"\0")
         for name in names[1:]:
-            columns[name] = pc.if_else(columns["correct"].cast(pa.bool_()), pa.scalar(None, pa.string()), columns[name])
-        yield columns
+            columns[name] = pc.if_else(_flags(wrong), columns[name], pa.nulls(len(ids), pa.string()))
+        yield {
+            **columns,
+            "call": int_array(ids),
+            "key": key_column(keys.to_pylist()),
+            **{name: int_array(known[name], known[name] > 0) for name in ("tokens", "completion_tokens")},
+            "first_wrong_token": _token(known, wrong),
+            "margin": int_array(known["margin"], ~np.isnan(known["margin"])),
+            **{name: _flags(known[name] == 1) for name in ("correct", "decoded", "near_tie")},
+            "text": pa.array(store.wrong_texts(ids), pa.string()),
+        }
 
 
-def _failures(store: ResultStore, adapter: str) -> Iterator[dict[str, pa.ChunkedArray]]:
-    for requests in store.requests(adapter, FAILURES):
-        problems = store.problems_at(requests.column("problem").to_numpy())
-        texts = zip(*(requests.column(name).to_pylist() for name in ("text", "completion")), strict=True)
-        same = [None if text is None else len(commonprefix([text, expected])) for text, expected in texts]
-        names = ("step", "num_calls", "call", "text", "first_wrong_token", "adapter", "kind", "state", "prompt")
+def _failures(store: ResultStore, adapter: str, failed: dict[str, I64]) -> Iterator[dict[str, pa.Array]]:
+    wanted = np.zeros(store.num_requests, np.bool_)
+    wanted[failed["request"]] = True
+    for ids, requests in store.requests(adapter, wanted):
+        low, high = np.searchsorted(failed["request"], [ids[0], ids[-1] + 1])
+        rows = low + np.flatnonzero(np.isin(failed["request"][low:high], ids))
+        rows = rows[np.argsort(failed["problem"][rows])]
+        which = np.searchsorted(ids, failed["request"][rows])
+        texts = pa.array(store.wrong_texts(ids), pa.string()).take(int_array(which))
+        asked = requests.take(int_array(which))
+        problems, known = store.problems_at(failed["problem"][rows]), store.known[ids[which]]
+        pairs = zip(texts.to_pylist(), asked.column("completion").to_pylist(), strict=True)
+        same = [None if text is None else len(commonprefix([text, expected])) for text, expected in pairs]
         yield {
             **{name: problems.column(name) for name in (*CLASS, "a", "b")},
-            **{name: requests.column(name) for name in names},
-            "expected": requests.column("completion"),
+            **{name: asked.column(name) for name in ("adapter", "kind", "state", "prompt")},
+            **{name: int_array(failed[name][rows]) for name in ("step", "num_calls")},
+            "call": int_array(ids[which]),
+            "text": texts,
+            "first_wrong_token": _token(known, known["correct"] >= 0),
+            "expected": asked.column("completion"),
             "first_wrong_char": pa.array(same, pa.int64()),
         }
 
 
-def _problems(store: ResultStore) -> Iterator[dict[str, pa.ChunkedArray]]:
-    for first, problems in store.problems():
-        judged = store.table(JUDGED, first, first + len(problems))
+def _problems(store: ResultStore) -> Iterator[dict[str, pa.Array]]:
+    for (_, problems), (_, _, told) in zip(store.problems(), _judged(store), strict=True):
         yield {
             **dict(zip(problems.column_names, problems.columns, strict=True)),
-            **{name: judged.column(name) for name in ("num_calls", "first_wrong_step")},
-            "correct": judged.column("right"),
-            "correct_stripped": judged.column("right_stripped"),
+            "num_calls": int_array(told["num_calls"]),
+            "first_wrong_step": int_array(told["step"], ~told["right"]),
+            "correct": _flags(told["right"]),
+            "correct_stripped": _flags(told["right_stripped"]),
         }
 
 
 def _outcomes(store: ResultStore) -> pa.RecordBatchReader:
-    told = ("right", "right_stripped", "near_tie", "final_right")
-    schema = pa.schema([*(PROBLEMS.field(name) for name in CLASS), *((name, pa.bool_()) for name in told)])
+    names = ("right", "right_stripped", "near_tie")
+    flags = [pa.field(name, pa.bool_()) for name in (*names, "final_right")]
+    schema = pa.schema([*(PROBLEMS.field(name) for name in CLASS), *flags])
 
     def found() -> Iterator[pa.RecordBatch]:
-        for first, problems in store.problems():
-            judged = store.table(JUDGED, first, first + len(problems)).select(told)
-            columns = [*problems.select(CLASS).columns, *judged.columns]
-            yield from pa.table(columns, [*CLASS, *told]).cast(schema).to_batches()
+        for (first, problems), (_, _, told) in zip(store.problems(), _judged(store), strict=True):
+            final = store.finals[first : first + len(problems)]
+            flags = [*(_flags(told[name]) for name in names), _flags(final == 1, final >= 0)]
+            yield from pa.table([*problems.select(CLASS).columns, *flags], schema=schema).to_batches()
 
     return pa.RecordBatchReader.from_batches(schema, found())
+
+
+def _flags(values: Bool, valid: Bool | None = None) -> pa.Array:
+    return int_array(values.view(np.int8), valid).cast(pa.bool_())
+
+
+def _token(known: NDArray[np.void], told: Bool) -> pa.Array:
+    return int_array(known["first_wrong_token"], told & (known["first_wrong_token"] >= 0))
 
 
 def _classes(store: ResultStore, folder: Folder) -> pa.Table:

@@ -1,15 +1,18 @@
 """What an evaluation has to do and what it knows so far, in one SQLite file: problems, requests, answers.
 
-    requests  one row a distinct request, with its ``number`` in the order in which they are first made; what the model
-              answered, null until it has
-    steps     which request a problem makes in which step; kept as ``spans`` of requests that follow one another
-    texts     in batches to one adapter, what requests are: the columns ``problems.REQUESTS``
-    problems  in batches, what problems are: the columns ``problems.PROBLEMS``
+Requests, and problems, are numbered in the order in which they are first made.
+
+    texts     in batches to one adapter, what requests are: their numbers, and the columns ``problems.REQUESTS``
+    problems  in batches, what problems are: the columns ``problems.PROBLEMS``, and the requests that they make
+    answers   in batches as they came, what the model did with a request: rows of ``ANSWER``; what it wrote, if wrong,
+              is in the table ``wrong``
     finals    of rollouts: whether a problem's last text was right
 
-What is left to ask is a query, ``correct IS NULL``: a stopped evaluation goes on from the file alone. Each of several
-processes has a file of its own, a copy of the first one's, and reads the others' answers when all wait. There is no
-write-ahead log, whose shared memory disks of a network lack; the first process holds the file's lock to the end.
+Columns are packed: SQLite would take longer for a million small rows than all else does. In memory a request's answer
+is a row of ``ResultStore.known``. What is left to ask is where ``correct`` is not known: a stopped evaluation goes on
+from the file alone. Each of several processes has a file of its own, a copy of the first one's, and reads the others'
+answers when all wait. There is no write-ahead log, whose shared memory disks of a network lack; the first process
+holds the file's lock to the end.
 """
 
 from __future__ import annotations
@@ -19,78 +22,54 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ..errors import UserError, printable_path
-from ..tm.columns import I64
+from ..tm.columns import I64, Bool
 from ..tm.render import int_array
 from .calls import Generation, Score
+from .plan import BATCH, PLAN, PlanWriter, take, unpack, unpack_numbers
 from .problems import Problems
 
-VERSION = 5  # of the file's tables
-BATCH = 4096  # requests that are read, and sorted by length, at once
+VERSION = 6  # of the file's tables
 PAUSE = 0.05  # seconds between commits, each of which waits for the disk: batches of a model take longer
-CACHE = 32  # MB of the file that are held in memory
+CACHE = 8  # MB of the file that are held in memory
 FULL = ("SQLITE_FULL", "SQLITE_IOERR_WRITE")  # a limit on files, or on the user's share, is the second
 BROKEN = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
-ANSWER = (
-    "correct, stripped, failed, decoded, first_wrong_token, margin, tokens, completion_tokens, near_tie, merges, text,"
-    " ended"
-)
 TABLES = (
-    """TABLE requests (
-        id INTEGER PRIMARY KEY, number INTEGER NOT NULL,
-        correct INTEGER, stripped INTEGER, failed INTEGER, decoded INTEGER, first_wrong_token INTEGER, margin REAL,
-        tokens INTEGER, completion_tokens INTEGER, near_tie INTEGER, merges INTEGER, text TEXT, ended INTEGER
-    )""",
-    """TABLE spans (
-        problem INTEGER, step INTEGER, request INTEGER, count INTEGER, PRIMARY KEY (problem, step)
-    ) WITHOUT ROWID""",
-    """VIEW steps AS SELECT problem, step + id - request AS step, requests.*
-    FROM spans CROSS JOIN requests WHERE id >= request AND id < request + count""",
-    "TABLE texts (first INTEGER PRIMARY KEY, adapter TEXT NOT NULL, count INTEGER, requests BLOB NOT NULL)",
-    "TABLE problems (first INTEGER PRIMARY KEY, problems BLOB NOT NULL)",
+    "TABLE answers (batch INTEGER PRIMARY KEY, rows BLOB NOT NULL)",
+    "TABLE wrong (request INTEGER PRIMARY KEY, text TEXT NOT NULL)",
     "TABLE finals (problem INTEGER PRIMARY KEY, correct INTEGER NOT NULL)",
 )
-OWN = "WITH own AS (SELECT * FROM requests WHERE id >= ? AND id < ?)"  # the requests of one batch
-SCORED = """
-UPDATE requests SET correct = ?, stripped = ?1, failed = NOT ?1, decoded = 0, first_wrong_token = ?, margin = ?,
-    tokens = nullif(?, 0), completion_tokens = nullif(?, 0), near_tie = ?, merges = ?
-WHERE id = ?
-"""
-# A decoded answer stands beside what a forward pass has told before it.
-GENERATED = """
-UPDATE requests SET correct = ?, stripped = ?, failed = ifnull(?, failed), decoded = 1, text = ?, ended = ?,
-    first_wrong_token = iif(tokens IS NULL, ?, first_wrong_token), margin = iif(tokens IS NULL, ?, margin),
-    completion_tokens = ifnull(completion_tokens, nullif(?, 0)), tokens = ifnull(tokens, nullif(?, 0)),
-    near_tie = max(?, ifnull(near_tie, 0)), merges = ?
-WHERE id = ?
-"""
-# What other files know better: read while nobody writes, and taken over once all have read.
+# A request and its answer, 27 bytes; not known are -1 in correct, failed and first_wrong_token, no tokens, no margin
+ANSWER = np.dtype(
+    [
+        *[(name, "u4") for name in ("request", "tokens", "completion_tokens")],
+        *[("first_wrong_token", "i4"), ("margin", "f4")],
+        *[(name, "i1") for name in ("correct", "stripped", "failed", "decoded", "ended", "near_tie", "merges")],
+    ]
+)
+TOLD = ("at", "margin", "tokens", "completion_tokens", "near_tie", "merges")  # by every answer
+# What other files know of texts and ends: read while nobody writes, and taken over once all have read.
 NEWS = (
-    f"CREATE TEMP TABLE IF NOT EXISTS news AS SELECT id, {ANSWER} FROM requests LIMIT 0",
-    "CREATE TEMP TABLE IF NOT EXISTS ended AS SELECT * FROM finals LIMIT 0",
-    f"""INSERT INTO news SELECT id, {", ".join(f"other.{name}" for name in ANSWER.split(", "))}
-    FROM other.requests AS other JOIN requests AS own USING (id)
-    WHERE other.correct IS NOT NULL AND (own.correct IS NULL OR other.decoded > own.decoded)""",
-    "INSERT INTO ended SELECT * FROM other.finals",
+    "CREATE TEMP TABLE IF NOT EXISTS texts_of_others AS SELECT * FROM wrong LIMIT 0",
+    "CREATE TEMP TABLE IF NOT EXISTS finals_of_others AS SELECT * FROM finals LIMIT 0",
+    "INSERT INTO texts_of_others SELECT * FROM other.wrong WHERE request NOT IN (SELECT request FROM main.wrong)",
+    "INSERT INTO finals_of_others SELECT * FROM other.finals",
 )
 TAKEN = (
-    f"""UPDATE requests SET ({ANSWER}) = ({", ".join(f"news.{name}" for name in ANSWER.split(", "))})
-    FROM news WHERE news.id = requests.id""",
-    "INSERT OR REPLACE INTO finals SELECT * FROM ended",
-    "DELETE FROM news",
-    "DELETE FROM ended",
+    "INSERT OR IGNORE INTO wrong SELECT * FROM texts_of_others",
+    "DELETE FROM texts_of_others",
+    "DELETE FROM finals_of_others",
 )
 
 
@@ -105,15 +84,22 @@ class ResultStore:
     Args:
         path: the file; made where it is not there.
 
+    Attributes:
+        known: what is known of each request, rows of ``ANSWER``, shape (num_requests,).
+        finals: of rollouts: whether each problem's last text was right, -1 where that is not known.
+
     Raises:
         UserError: another process holds it, or it cannot be read.
         OSError: the disk is full or cannot be written.
     """
 
+    known: NDArray[np.void]
+    finals: NDArray[np.int8]
+
     def __init__(self, path: Path) -> None:
         self.path, self.committed = path, 0.0
-        self.scores: list[tuple[Any, ...]] = []
-        self.generations: list[tuple[Any, ...]] = []
+        self.unsaved: list[NDArray[np.void]] = []
+        self.texts: list[tuple[int, str]] = []
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()  # an error of the system's, where that is not allowed
         with self._errors():
@@ -135,9 +121,13 @@ class ResultStore:
             (version,) = self.base.execute("PRAGMA user_version").fetchone()
             whole = version == VERSION and self.base.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
             self.base.execute("COMMIT")
+            if whole:
+                self._read_answers()
         except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorname", "") not in BROKEN:
                 raise
+            return False
+        except (ValueError, IndexError):  # bytes that are no answers to these requests
             return False
         return whole
 
@@ -163,13 +153,6 @@ class ResultStore:
         with self._errors():
             return self.base.execute(sql, values)
 
-    def table(self, sql: str, *values: object) -> pa.Table:
-        """Return what a query finds."""
-        cursor = self.execute(sql, *values)
-        names = [name for name, *_ in cursor.description]
-        columns = list(zip(*cursor.fetchall(), strict=True)) or [()] * len(names)
-        return pa.table([pa.array(column) for column in columns], names)
-
     def close(self) -> None:
         self.base.close()
 
@@ -185,63 +168,64 @@ class ResultStore:
         try:
             with self._errors():
                 self.base.execute("BEGIN EXCLUSIVE")
-                writer = _PlanWriter(self.base)
+                for line in (*PLAN, *TABLES):
+                    self.base.execute(f"CREATE {line}")
+                writer = PlanWriter(self.base)
                 for some in problems:
                     writer.add(some)
+                self.base.execute("INSERT INTO counts VALUES (?, ?, ?)", writer.counts)
                 self.base.execute(f"PRAGMA user_version = {VERSION}")
                 self.base.execute("COMMIT")
         except BaseException:
             self.remove()
             raise
+        self._read_answers()
         self.planned = True
 
     @cached_property
     def adapters(self) -> list[str]:
         """The adapters that are asked, in the order in which they are first needed."""
-        return [name for (name,) in self.execute("SELECT adapter FROM texts GROUP BY adapter ORDER BY min(first)")]
+        return [name for (name,) in self.execute("SELECT adapter FROM texts GROUP BY adapter ORDER BY min(batch)")]
 
-    @cached_property
-    def num_requests(self) -> int:
-        return self._count("SELECT count(*) FROM requests")
+    def batches(self, adapter: str) -> list[int]:
+        """Return the numbers of the batches of requests to an adapter."""
+        found = self.execute("SELECT batch FROM texts WHERE adapter = ? ORDER BY batch", adapter)
+        return [batch for (batch,) in found.fetchall()]
 
-    @cached_property
-    def num_problems(self) -> int:
-        return self._count("SELECT max(problem) + 1 FROM spans")
-
-    @cached_property
-    def num_repeated(self) -> int:
-        """Number of requests that need no evaluation of their own: another problem makes the same one."""
-        return self._count("SELECT sum(count) FROM spans") - self.num_requests
-
-    def _count(self, sql: str) -> int:
-        return int(self.execute(sql).fetchone()[0] or 0)
-
-    def requests(self, adapter: str, sql: str) -> Iterator[pa.Table]:
-        """Yield requests to an adapter, about ``BATCH`` at once: what they are, and what a query finds of them.
+    def requests(self, adapter: str, wanted: Bool, among: Iterable[int] = ()) -> Iterator[tuple[I64, pa.Table]]:
+        """Yield requests to an adapter, about ``BATCH`` at once: their numbers, and what they are.
 
         Args:
             adapter: the adapter.
-            sql: finds ``id`` and more in ``own``, the table requests with those of one batch alone.
+            wanted: which requests, of all, shape (num_requests,).
+            among: numbers of batches; of all where there are none.
         """
+        ids: list[I64] = []
         tables: list[pa.Table] = []
-        batches = self.execute("SELECT first, first + count FROM texts WHERE adapter = ? ORDER BY first", adapter)
-        for first, end in batches.fetchall():
-            found = self.table(f"{OWN} {sql}", first, end)
-            if not len(found):
+        for batch in among or self.batches(adapter):
+            [(packed,)] = self.execute("SELECT ids FROM texts WHERE batch = ?", batch)
+            held = unpack_numbers(packed)
+            rows = np.flatnonzero(wanted[held])
+            if not len(rows):
                 continue
-            [(packed,)] = self.execute("SELECT requests FROM texts WHERE first = ?", first)
-            asked = unpack(packed).take(pc.subtract(found.column("id"), first))
-            tables.append(pa.table([*found.columns, *asked.columns], [*found.column_names, *asked.column_names]))
-            if sum(map(len, tables)) >= BATCH:
-                yield pa.concat_tables(tables, promote_options="permissive")
-                tables = []
+            [(packed,)] = self.execute("SELECT requests FROM texts WHERE batch = ?", batch)
+            ids.append(held[rows])
+            tables.append(take(unpack(packed), rows))
+            if sum(map(len, ids)) >= BATCH:
+                yield np.concatenate(ids), pa.concat_tables(tables)
+                ids, tables = [], []
         if tables:
-            yield pa.concat_tables(tables, promote_options="permissive")
+            yield np.concatenate(ids), pa.concat_tables(tables)
 
     def problems(self) -> Iterator[tuple[int, pa.Table]]:
         """Yield the number of a problem, and what it and those that follow are, with the columns ``PROBLEMS``."""
         for first, packed in self.execute("SELECT first, problems FROM problems ORDER BY first"):
             yield first, unpack(packed)
+
+    def steps(self) -> Iterator[tuple[int, I64, I64]]:
+        """Yield the number of a problem, the requests of it and those that follow, and where each problem's begin."""
+        for first, starts, steps in self.execute("SELECT first, starts, steps FROM problems ORDER BY first"):
+            yield first, unpack_numbers(starts), unpack_numbers(steps)
 
     def problems_at(self, numbers: I64) -> pa.Table:
         """Return what some problems are, by their numbers."""
@@ -251,39 +235,97 @@ class ResultStore:
         for batch in np.unique(batches).tolist():
             first = int(firsts[batch])
             [(packed,)] = self.execute("SELECT problems FROM problems WHERE first = ?", first)
-            found.append(unpack(packed).take(int_array(numbers[batches == batch] - first)))
+            found.append(take(unpack(packed), numbers[batches == batch] - first))
         return pa.concat_tables(found).take(int_array(np.argsort(order)))
 
     # What is known
 
-    def record_score(self, request: int, score: Score) -> None:
-        """Take what a forward pass found."""
-        tokens = (score.tokens, score.completion_tokens, score.near_tie, score.merges)
-        self.scores.append((score.right, score.at, score.margin, *tokens, request))
+    def _read_answers(self) -> None:
+        [(self.num_requests, self.num_problems, steps)] = self.execute("SELECT * FROM counts")
+        # Requests that need no evaluation of their own: another problem makes the same one.
+        self.num_repeated = steps - self.num_requests
+        self.known = np.zeros(self.num_requests, ANSWER)
+        self.known["request"], self.known["margin"] = np.arange(self.num_requests), np.nan
+        for name in ("correct", "failed", "first_wrong_token"):
+            self.known[name] = -1
+        for (packed,) in self.execute("SELECT rows FROM answers ORDER BY batch"):
+            rows = np.frombuffer(packed, ANSWER)
+            self.known[rows["request"]] = rows
+        self.finals = np.full(self.num_problems, -1, np.int8)
+        self._take_finals(self.execute("SELECT problem, correct FROM finals").fetchall())
 
-    def record_generation(self, request: int, expected: str, answer: Generation, *, rolled_out: bool = False) -> None:
-        """Take what decoding gave, beside the right answer; of a wrong one the text."""
-        correct = answer.ended and answer.text == expected
-        stripped = answer.ended and answer.text.strip() == expected.strip()
-        # A server may send a lone surrogate, which no file of texts can hold.
-        text = None if correct else answer.text.encode("utf-8", "backslashreplace").decode()
-        told = (answer.at, answer.margin if correct else None, answer.completion_tokens, answer.tokens)
-        ties = (answer.near_tie, answer.merges)
-        failed = not stripped if rolled_out else None
-        self.generations.append((correct, stripped, failed, text, answer.ended, *told, *ties, request))
+    def _take_finals(self, finals: Sequence[tuple[int, bool]]) -> None:
+        for problem, correct in finals:
+            self.finals[problem] = correct
+
+    def _record(self, rows: NDArray[np.void]) -> None:
+        self.known[rows["request"]] = rows
+        self.unsaved += [rows] * (len(rows) > 0)
+
+    def record_scores(self, requests: I64, results: Sequence[tuple[int, Score]]) -> None:
+        """Take what forward passes found, each with the place of its request."""
+        rows, (right, at, margin, *told) = self._answered(requests, results, "right")
+        rows["correct"] = rows["stripped"] = right
+        rows["failed"], rows["decoded"] = 1 - rows["correct"], False
+        rows["first_wrong_token"] = [-1 if place is None else place for place in at]
+        rows["margin"] = np.array(margin, np.float32)
+        for name, values in zip(TOLD[2:], told, strict=True):
+            rows[name] = values
+        self._record(rows)
+
+    def record_generations(
+        self, requests: I64, expected: Sequence[str], results: Sequence[tuple[int, Generation]], *, walked: bool = False
+    ) -> None:
+        """Take what decoding gave, each with the place of its request and right answer; of a wrong one the text.
+
+        It stands beside what a forward pass has told before. ``walked`` requests need none to be judged.
+        """
+        rows, told = self._answered(requests, results, "ended")
+        ended, at, margin, tokens, completion_tokens, near_tie, merges = told
+        pairs = [(answer, expected[place]) for place, answer in results]
+        correct = np.array([answer.ended and answer.text == right for answer, right in pairs], np.bool_)
+        rows["correct"], rows["decoded"], rows["ended"], rows["merges"] = correct, True, ended, merges
+        rows["stripped"] = [answer.ended and answer.text.strip() == right.strip() for answer, right in pairs]
+        rows["near_tie"] |= np.array(near_tie, np.int8)
+        if walked:
+            rows["failed"] = 1 - rows["stripped"]
+        first = rows["tokens"] == 0  # no pass before
+        for name, values in (
+            ("first_wrong_token", [-1 if place is None else place for place in at]),
+            ("margin", np.where(correct, np.array(margin, np.float32), np.nan)),
+            ("completion_tokens", completion_tokens),
+            ("tokens", tokens),
+        ):
+            rows[name] = np.where(first, values, rows[name])
+        self._record(rows)
+        for place in np.flatnonzero(~correct).tolist():
+            # A server may send a lone surrogate, which no file of texts can hold.
+            text = results[place][1].text.encode("utf-8", "backslashreplace").decode()
+            self.texts.append((int(rows["request"][place]), text))
+
+    def _answered(
+        self, requests: I64, results: Sequence[tuple[int, Any]], name: str
+    ) -> tuple[NDArray[np.void], list[tuple[Any, ...]]]:
+        """Return what is known of the requests that results belong to, and the columns of these, one more than TOLD."""
+        told = map(attrgetter(name, *TOLD), (result for _, result in results))
+        rows = self.known[requests[np.array([place for place, _ in results], np.int64)]]
+        return rows, list(zip(*told, strict=True)) or [()] * (1 + len(TOLD))
 
     def save(self) -> None:
         """Write what was recorded of a batch; on disk it is at once, unless batches take less than ``PAUSE``."""
         with self._errors():
             self._begin()
-            self.base.executemany(SCORED, self.scores)
-            self.base.executemany(GENERATED, self.generations)
-        self.scores, self.generations = [], []
+            if self.unsaved:
+                rows = b"".join(rows.tobytes() for rows in self.unsaved)
+                self.base.execute("INSERT INTO answers (rows) VALUES (?)", (rows,))
+            self.base.executemany("INSERT OR REPLACE INTO wrong VALUES (?, ?)", self.texts)
+        self.unsaved, self.texts = [], []
         if time.monotonic() - self.committed >= PAUSE:
             self.commit()
 
-    def commit(self, finals: Iterable[tuple[int, bool]] = ()) -> None:
+    def commit(self, finals: Sequence[tuple[int, bool]] = ()) -> None:
         """Put on disk what was saved, and whether the last texts of some problems were right."""
+        self._take_finals(finals)
         with self._errors():
             self._begin()
             self.base.executemany("INSERT OR REPLACE INTO finals VALUES (?, ?)", finals)
@@ -296,15 +338,26 @@ class ResultStore:
 
     def counts(self) -> tuple[int, int, int]:
         """Return how many requests are answered, how many of them right, and their tokens."""
-        found = self.execute("SELECT count(correct), ifnull(sum(correct), 0), ifnull(sum(tokens), 0) FROM requests")
-        answered, correct, tokens = found.fetchone()
-        return answered, correct, tokens
+        correct = self.known["correct"]
+        return int((correct >= 0).sum()), int((correct == 1).sum()), int(self.known["tokens"].sum(dtype=np.int64))
 
     def answer(self, request: int) -> tuple[bool, Generation] | None:
         """Return whether the decoded answer to a request is right, and the answer; None where there is none."""
-        sql = "SELECT correct, text, ended FROM requests WHERE id = ? AND decoded"
-        found = self.execute(sql, request).fetchone()
-        return None if found is None else (bool(found[0]), Generation(found[1] or "", bool(found[2])))
+        known = self.known[request]
+        if not known["decoded"]:
+            return None
+        [text] = self.wrong_texts(np.array([request]))
+        return bool(known["correct"]), Generation(text or "", bool(known["ended"]))
+
+    def wrong_texts(self, requests: I64) -> list[str | None]:
+        """Return what the model answered to requests in ascending order; None where that is right, or not decoded."""
+        known = self.known[requests]
+        wrong = (known["decoded"] == 1) & (known["correct"] == 0)
+        if not wrong.any():
+            return [None] * len(requests)
+        span = int(requests[0]), int(requests[-1])
+        texts = dict(self.execute("SELECT request, text FROM wrong WHERE request BETWEEN ? AND ?", *span).fetchall())
+        return [texts[one] if is_wrong else None for one, is_wrong in zip(requests.tolist(), wrong, strict=True)]
 
     def read(self, other: Path, *, held: bool = True) -> None:
         """Read the answers in another process's file, which it holds and does not write; ``take`` takes them over."""
@@ -312,79 +365,19 @@ class ResultStore:
         try:
             for line in NEWS:
                 self.execute(line)
+            for (packed,) in self.execute("SELECT rows FROM other.answers ORDER BY batch"):
+                rows = np.frombuffer(packed, ANSWER)
+                known = self.known[rows["request"]]
+                self.unsaved.append(rows[(known["correct"] < 0) | (rows["decoded"] > known["decoded"])])
         finally:
             self.execute("DETACH other")
 
     def take(self) -> None:
         """Take over the answers that were read."""
-        self.execute("BEGIN")
+        for rows in self.unsaved:
+            self.known[rows["request"]] = rows
+        self.save()
+        finals = self.execute("SELECT problem, correct FROM finals_of_others").fetchall()
         for line in TAKEN:
             self.execute(line)
-        self.execute("COMMIT")
-
-
-class _PlanWriter:
-    """Writes problems, and each request once; what tells requests apart it holds in memory, 24 bytes each."""
-
-    def __init__(self, base: sqlite3.Connection) -> None:
-        self.base = base
-        self.num_problems = 0
-        self.keys, self.ids = np.empty(0, "S16"), np.empty(0, np.int64)  # of requests, sorted by key
-        for line in TABLES:
-            base.execute(f"CREATE {line}")
-
-    def add(self, some: Problems) -> None:
-        ids = self._identified(some.requests)[some.steps]
-        begins = np.append(True, np.diff(ids) != 1)
-        begins[some.starts[:-1]] = True
-        places = np.flatnonzero(begins)
-        problem = np.searchsorted(some.starts, places, side="right") - 1
-        steps, counts = places - some.starts[problem], np.diff(places, append=len(ids))
-        self._insert("spans", problem + self.num_problems, steps, ids[places], counts)
-        self.base.execute("INSERT INTO problems VALUES (?, ?)", (self.num_problems, pack(some.table)))
-        self.num_problems += len(some)
-
-    def _identified(self, requests: pa.Table) -> I64:
-        """Return the ids of requests; write those that are new, adapter by adapter."""
-        keys, first, inverse = np.unique(keys_of(requests), return_index=True, return_inverse=True)
-        places = np.searchsorted(self.keys, keys)
-        new = np.flatnonzero(np.append(self.keys, b"")[places] != keys)
-        ids = np.append(self.ids, -1)[places]
-        adapters = requests.column("adapter").combine_chunks().dictionary_encode()
-        codes = adapters.indices.to_numpy()[first[new]]
-        order = np.lexsort([first[new], codes])
-        ids[new[order]] = own = len(self.ids) + np.arange(len(new))
-        self._insert("requests (id, number)", own, len(self.ids) + np.argsort(np.argsort(first[new]))[order])
-        for code, adapter in enumerate(adapters.dictionary.to_pylist()):
-            mine = np.flatnonzero(codes[order] == code)
-            for part in (mine[start : start + BATCH] for start in range(0, len(mine), BATCH)):
-                texts = pack(requests.take(int_array(first[new[order[part]]])))
-                row = (int(own[part[0]]), adapter, len(part), texts)
-                self.base.execute("INSERT INTO texts VALUES (?, ?, ?, ?)", row)
-        self.keys = np.insert(self.keys, places[new], keys[new])
-        self.ids = np.insert(self.ids, places[new], ids[new])
-        return ids[inverse]
-
-    def _insert(self, table: str, *columns: I64) -> None:
-        rows = zip(*(column.tolist() for column in columns), strict=True)
-        self.base.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(columns))})", rows)
-
-
-def keys_of(requests: pa.Table) -> NDArray[np.bytes_]:
-    """Return a 128-bit hash of each request's adapter, prompt and right answer."""
-    texts = pc.binary_join_element_wise(*(requests.column(name) for name in ("adapter", "prompt", "completion")), "\0")
-    column = pl.Series(texts)
-    return np.stack([column.hash(seed).to_numpy() for seed in (1, 2)], axis=1).view("S16").ravel()
-
-
-def pack(table: pa.Table) -> bytes:
-    """Return a table as compressed bytes."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
-        writer.write_table(table.combine_chunks())
-    return bytes(sink.getvalue())
-
-
-def unpack(packed: bytes) -> pa.Table:
-    """Return a table from its compressed bytes."""
-    return pa.ipc.open_stream(packed).read_all()
+        self.commit(finals)

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
-import pyarrow as pa
+import numpy as np
 
 from ..tm.machine import HALT
+from ..tm.render import int_array
 from .calls import Backend, GenerateRequest, Generation
 from .problems import WALKED, aligner, executor, whole_runs
 from .results import ResultStore
 from .score import Progress, Rank
 
 AT_ONCE = 100_000  # requests of the problems in lock-step: their right answers are held in memory
-# Problems whose end is not known.
-OPEN = """
-SELECT DISTINCT problem FROM spans WHERE problem >= ? AND problem < ? AND problem NOT IN (SELECT problem FROM finals)
-"""
 Walk = Generator[tuple[str, str], str, str | None]  # asks (adapter, prompt), is sent the answer, returns the last text
 
 
@@ -126,21 +124,20 @@ def roll_out(store: ResultStore, backend: Backend, *, rank: Rank, progress: Prog
 
 def _open_runs(store: ResultStore, rank: Rank) -> Iterator[_Run]:
     """Yield the runs whose ends are not known, each with its first question."""
-    for first, table in store.problems():  # each of one task and mode
-        task, mode, split = (table.column(name)[0].as_py() for name in ("task", "mode", "split"))
-        found = store.execute(f"{OPEN} AND {rank.own('problem')}", first, first + len(table))
-        numbers = [problem for (problem,) in found]
-        if mode not in WALKED or not numbers:
+    for (first, table), (_, starts, requests) in zip(store.problems(), store.steps(), strict=True):
+        task, mode, split = (table.column(name)[0].as_py() for name in ("task", "mode", "split"))  # of all
+        numbers = np.arange(first, first + len(table))
+        unknown = np.flatnonzero(rank.own(numbers) & (store.finals[numbers] < 0))
+        if mode not in WALKED or not len(unknown):
             continue
-        rows = table.take(pa.array([problem - first for problem in numbers]))
-        number = iter(numbers)
-        for some in whole_runs(task, mode, split, rows):
-            for start, end in zip(some.starts, some.starts[1:], strict=False):
-                steps, problem = some.requests.take(pa.array(some.steps[start:end])), next(number)
-                asked = store.execute("SELECT id FROM steps WHERE problem = ? ORDER BY step", problem)
+        place = iter(unknown.tolist())
+        for some in whole_runs(task, mode, split, table.take(int_array(unknown))):
+            for start, end in pairwise(some.starts):
+                steps, own = some.requests.take(int_array(some.steps[start:end])), next(place)
+                asked = requests[starts[own] : starts[own + 1]].tolist()
                 walking = walk(task, mode, steps.column("prompt")[0].as_py())
                 completions = steps.column("completion").to_pylist()
-                yield _Run(problem, [id for (id,) in asked], completions, walking, next(walking))
+                yield _Run(first + own, asked, completions, walking, next(walking))
 
 
 def _lock_step(store: ResultStore, backend: Backend, runs: list[_Run], progress: Progress) -> None:
@@ -153,14 +150,13 @@ def _lock_step(store: ResultStore, backend: Backend, runs: list[_Run], progress:
         # A model's own text may call a machine whose adapter there is not.
         waiting = [run for run in waiting if run.ask is not None and run.ask[0] in store.adapters]
         for adapter, asks in _questions(waiting).items():
-            keys = list(asks)
+            prompts, requests = zip(*asks, strict=True)
+            numbers = np.array([-1 if request is None else request for request in requests])
+            expected = [ask.expected for ask in asks.values()]
             for results in backend.decode_batches(adapter, list(asks.values())):
-                for index, answer in results:
-                    prompt, request = keys[index]
-                    if request is None:
-                        answers[adapter, prompt] = answer
-                    else:
-                        store.record_generation(request, asks[prompt, request].expected, answer, rolled_out=True)
+                answers |= {(adapter, prompts[place]): answer for place, answer in results if numbers[place] < 0}
+                on_track = [(place, answer) for place, answer in results if numbers[place] >= 0]
+                store.record_generations(numbers, expected, on_track, walked=True)
                 store.save()
                 progress(store)
     store.commit([(run.problem, run.final == run.completions[-1]) for run in runs])

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import repeat
 
+import numpy as np
 import pyarrow as pa
 
+from ..tm.columns import I64, Bool
 from .calls import Backend, GenerateRequest, ScoreRequest
 from .results import ResultStore, file_name
 
 Progress = Callable[[ResultStore], None]
-# A problem's requests that failed the forward pass or had none, in windows of 1, 2, 4 ... of them: of the first window
-# with one that is wrong still, those that are not decoded. What is decoded in the end depends on no stop or process.
-# A request that fails the forward pass can still be right, in another tokenisation or up to white space at its ends.
-_WINDOW = " ".join(f"WHEN place < {2 << window} THEN {window}" for window in range(40))
-FIRST_WRONG = f"""
-INSERT INTO first_wrong WITH numbered AS (
-    SELECT problem, id, decoded IS 1 AS decoded, stripped IS NOT 1 AS wrong,
-        row_number() OVER (PARTITION BY problem ORDER BY step) AS place
-    FROM steps WHERE failed IS NOT 0
-), windows AS (SELECT *, CASE {_WINDOW} END AS window FROM numbered)
-SELECT DISTINCT id FROM windows
-JOIN (SELECT problem, min(window) AS window FROM windows WHERE wrong GROUP BY problem) USING (problem, window)
-WHERE NOT decoded
-"""
 
 
 @dataclass(frozen=True)
@@ -41,9 +30,9 @@ class Rank:
     world_size: int = 1
     wait: Callable[[], None] = lambda: None
 
-    def own(self, column: str) -> str:
-        """Return the condition, in SQL, that a request or problem is this process' to do."""
-        return f"{column} % {self.world_size} = {self.rank}"
+    def own(self, numbers: I64) -> Bool:
+        """Tell which requests, or problems, are this process' to do."""
+        return numbers % self.world_size == self.rank
 
     def meet(self, store: ResultStore) -> None:
         """Wait for the other processes, and take what they know."""
@@ -63,13 +52,13 @@ def evaluate(store: ResultStore, backend: Backend, *, verify: bool, rank: Rank, 
 
     ``verify`` proves answers by forward passes, and decodes only where a problem first fails; else all are decoded.
     """
-    unanswered = f"SELECT id, 0 AS given FROM own WHERE correct IS NULL AND {rank.own('id')}"
+    unanswered = (store.known["correct"] < 0) & rank.own(np.arange(store.num_requests))
     for adapter in store.adapters:
-        for requests in store.requests(adapter, unanswered):
+        for ids, requests in store.requests(adapter, unanswered):
             if verify:
-                _score(store, backend, adapter, requests, progress)
+                _score(store, backend, adapter, ids, requests, progress)
             else:
-                _decode(store, backend, adapter, requests, progress)
+                _decode(store, backend, adapter, ids, requests, progress)
     if verify:
         decode_first_wrong(store, backend, rank, progress)
 
@@ -78,37 +67,59 @@ def decode_first_wrong(store: ResultStore, backend: Backend, rank: Rank, progres
     """Decode, of each problem, the first request that fails, and those before it that fail by white space alone."""
     while True:
         rank.meet(store)
-        store.execute("CREATE TEMP TABLE IF NOT EXISTS first_wrong (request INTEGER PRIMARY KEY)")
-        store.execute("DELETE FROM first_wrong")
-        if not store.execute(FIRST_WRONG).rowcount:
+        wrong = first_wrong(store)
+        if not wrong.any():
             return
-        # Decoding begins behind the tokens that a forward pass has proved.
-        given = "SELECT id, ifnull(first_wrong_token, 0) AS given FROM own"
+        wrong &= rank.own(np.arange(len(wrong)))
         for adapter in store.adapters:
-            own = f"{given} WHERE id IN (SELECT request FROM first_wrong) AND {rank.own('id')}"
-            for requests in store.requests(adapter, own):
-                _decode(store, backend, adapter, requests, progress)
+            for ids, requests in store.requests(adapter, wrong):
+                _decode(store, backend, adapter, ids, requests, progress)
 
 
-def _score(store: ResultStore, backend: Backend, adapter: str, requests: pa.Table, progress: Progress) -> None:
-    ids, calls = requests.column("id").to_pylist(), calls_of(adapter, requests)
+def first_wrong(store: ResultStore) -> Bool:
+    """Tell which requests are to be decoded, since problems that make them may be wrong there first; none at the end.
+
+    A problem's requests that failed the forward pass or had none, in windows of 1, 2, 4 ... of them: of the first
+    window with one that is wrong still, those that are not decoded. What is decoded in the end depends on no stop or
+    process. A request that fails the forward pass can still be right, in another tokenisation or up to white space at
+    its ends.
+    """
+    known, chosen = store.known, np.zeros(store.num_requests, np.bool_)
+    for _, starts, steps in store.steps():
+        places = np.flatnonzero(known["failed"][steps] != 0)
+        if not len(places):
+            continue
+        ids, problems = steps[places], np.searchsorted(starts, places, side="right")
+        begins, group = np.unique(problems, return_index=True, return_inverse=True)[1:]
+        _, window = np.frexp(np.arange(len(places)) - begins[group] + 1)
+        wrong = np.where(known["stripped"][ids] == 1, np.iinfo(window.dtype).max, window)
+        chosen[ids[window == np.minimum.reduceat(wrong, begins)[group]]] = True
+    chosen &= known["decoded"] == 0
+    return chosen
+
+
+def _score(
+    store: ResultStore, backend: Backend, adapter: str, ids: I64, requests: pa.Table, progress: Progress
+) -> None:
+    calls = calls_of(adapter, requests)
+    expected = [call.completion for call in calls]
     for results in backend.verify_batches(adapter, calls):
-        for index, score in results:
-            store.record_score(ids[index], score)
-            if score.answer is not None:
-                store.record_generation(ids[index], calls[index].completion, score.answer)
+        store.record_scores(ids, results)
+        decoded = [(place, score.answer) for place, score in results if score.answer is not None]
+        store.record_generations(ids, expected, decoded)
         store.save()
         progress(store)
 
 
-def _decode(store: ResultStore, backend: Backend, adapter: str, requests: pa.Table, progress: Progress) -> None:
-    ids, prompts, completions, given = (
-        requests.column(name).to_pylist() for name in ("id", "prompt", "completion", "given")
-    )
+def _decode(
+    store: ResultStore, backend: Backend, adapter: str, ids: I64, requests: pa.Table, progress: Progress
+) -> None:
+    # Decoding begins behind the tokens that a forward pass has proved.
+    given = np.maximum(store.known["first_wrong_token"][ids], 0).tolist()
+    prompts, completions = (requests.column(name).to_pylist() for name in ("prompt", "completion"))
     asks = [GenerateRequest(*ask) for ask in zip(prompts, completions, given, strict=True)]
     for results in backend.decode_batches(adapter, asks):
-        for index, answer in results:
-            store.record_generation(ids[index], completions[index], answer)
+        store.record_generations(ids, completions, results)
         store.save()
         progress(store)
 
@@ -116,4 +127,4 @@ def _decode(store: ResultStore, backend: Backend, adapter: str, requests: pa.Tab
 def calls_of(adapter: str, requests: pa.Table) -> list[ScoreRequest]:
     """Return requests as a backend is asked them."""
     texts = (requests.column(name).to_pylist() for name in ("prompt", "completion"))
-    return [ScoreRequest(adapter, prompt, completion) for prompt, completion in zip(*texts, strict=True)]
+    return list(map(ScoreRequest, repeat(adapter), *texts))

@@ -28,7 +28,7 @@ from .rollout import roll_out
 from .score import Progress, Rank, decode_first_wrong, evaluate
 from .settings import EvalSettings
 from .sources import checkpoint_folder, problem_folder
-from .tables import RunTables, read_runs, results_folder, run_id
+from .tables import RunTables, ahead, read_runs, results_folder, run_id
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
@@ -37,7 +37,6 @@ VERSION = 2  # of the rules of judging; changes the id of every run
 IDENTIFYING = ("alone", "strategy", "backend", "endpoint", "template", "joined", "near_ties")  # settings, beside others
 WORK = ".work"  # under the results folder: what unfinished runs know so far
 OLD = ("agenda", "kept")  # where earlier versions put that
-DOUBTS = "SELECT count(*) FILTER (WHERE near_tie), count(*) FILTER (WHERE merges) FROM requests"
 EVERY = 10.0  # seconds between notes of the time spent
 
 
@@ -153,11 +152,11 @@ def plan(session: Session, store: ResultStore, rank: Rank) -> None:
         store.plan(
             problems
             for pair in session.pairs
-            for problems in read_problems(folder, *pair, settings.split, settings.limit)
+            for problems in ahead(read_problems(folder, *pair, settings.split, settings.limit))
         )
         check_unchanged(session, store)
     for path in sorted(session.work.glob(file_name(1).replace("1", "*"))):
-        with suppress(UserError):  # damaged: what only this process knew is asked again
+        with suppress(UserError, ValueError, IndexError):  # damaged: what only this process knew is asked again
             store.read(path, held=False)
             store.take()
         path.unlink()
@@ -250,7 +249,8 @@ def run(
     if rank.rank:
         return None
     check_unchanged(session, store)
-    (calls, _, tokens), (near_ties, merged) = store.counts(), store.execute(DOUBTS).fetchone()
+    calls, _, tokens = store.counts()
+    near_ties, merged = (int((store.known[name] == 1).sum()) for name in ("near_tie", "merges"))
     accuracy = write_tables(tables, store, session.folder)
     seconds = before + time.monotonic() - began
     row |= {"calls": calls, "tokens": tokens or None, "near_ties": near_ties, "merged_borders": merged}

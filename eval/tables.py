@@ -9,11 +9,14 @@ import hashlib
 import math
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -26,6 +29,7 @@ RUN_ID = re.compile(r"[0-9a-f]{16}")
 RUN, CLASSES = "run", "classes"  # the one part of the tables runs and class_accuracy
 CLASS = ("task", "mode", "split", "dialect", "variant", "len_a", "len_b")
 Z = 1.959963984540054  # the normal distribution's 97.5% quantile: intervals of 95%
+T = TypeVar("T")
 Chunk: TypeAlias = "pa.Table | pa.RecordBatch | Mapping[str, Sequence[Any]]"
 ACCURACY = f"""
 SELECT {", ".join(CLASS)}, count("right") AS n, count(*) FILTER ("right") AS correct,
@@ -54,9 +58,11 @@ def run_id(identity: str) -> str:
     return "abcdef"[int(digest[16], 16) % 6] + digest[1:16]
 
 
-def key_of(request: bytes) -> str:
+def key_column(requests: Sequence[bytes]) -> pa.Array:
     """Return the 128-bit hash (hex) that adapter, prompt and right answer, joined by zeros, have in every run."""
-    return hashlib.blake2b(request, digest_size=16).hexdigest()
+    keys = b"".join([hashlib.blake2b(request, digest_size=16).digest() for request in requests]).hex().encode()
+    offsets = np.arange(0, len(keys) + 1, 32, dtype=np.int32)
+    return pa.Array.from_buffers(pa.string(), len(requests), [None, pa.py_buffer(offsets), pa.py_buffer(keys)])
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,7 @@ class RunTables:
         schema, path = part_schema(table), self.path(table, part)
         options = {"compression": "zstd", "compression_level": LEVEL, "write_page_checksum": True}
         with aside(path) as file, pq.ParquetWriter(file, schema, **options) as writer:
-            for chunk in chunks:
+            for chunk in ahead(chunks):
                 writer.write_table(_rows(schema, chunk))
         place(path)
 
@@ -213,6 +219,16 @@ def count_whole(path: Path, take: Callable[[pa.Table], None] = lambda rows: None
         if isinstance(error, OSError) and error.errno is not None:  # the system's; Arrow's own have no number
             raise
         return None
+
+
+def ahead(items: Iterable[T]) -> Iterator[T]:
+    """Yield items; another thread makes each while the one before it is used."""
+    iterator = iter(items)
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(lambda: list(islice(iterator, 1)))
+        while item := coming.result():
+            coming = pool.submit(lambda: list(islice(iterator, 1)))
+            yield item[0]
 
 
 def _rows(schema: pa.Schema, chunk: Chunk) -> pa.Table:

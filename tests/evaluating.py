@@ -143,23 +143,17 @@ class Judged:
     """
 
     def __init__(self, store: ResultStore) -> None:
-        sql = (
-            "SELECT ifnull(correct, -1) AS correct, ifnull(stripped, 0) AS stripped, ifnull(decoded, 0) AS decoded,"
-            " ifnull(first_wrong_token, -1) AS at, ifnull(tokens, 0) AS tokens, text,"
-            " ifnull(completion_tokens, 0) AS completion_tokens FROM requests ORDER BY number"
-        )
-        found = store.table(sql).to_pydict()
-        names = ("correct", "stripped", "decoded", "at", "tokens", "completion_tokens")
+        names = ("correct", "stripped", "decoded", "first_wrong_token", "tokens", "completion_tokens")
         self.correct, self.stripped, self.decoded, self.at, self.tokens, self.completion_tokens = (
-            np.array(found[name]) for name in names
+            store.known[name] for name in names
         )
-        self.texts = {number: text for number, text in enumerate(found["text"]) if text is not None}
-        steps = store.table("SELECT problem, number FROM steps ORDER BY problem, step").to_pydict()
-        self.flat = np.array(steps["number"])
-        self.starts = np.append(0, np.cumsum(np.bincount(steps["problem"])))
+        texts = store.wrong_texts(np.arange(store.num_requests))
+        self.texts = {number: text for number, text in enumerate(texts) if text is not None}
+        held = list(store.steps())
+        self.flat = np.concatenate([steps for _, _, steps in held])
+        self.starts = np.append(0, np.cumsum(np.concatenate([np.diff(starts) for _, starts, _ in held])))
         self.problems = pa.concat_tables(table for _, table in store.problems())
-        finals = dict(store.execute("SELECT problem, correct FROM finals").fetchall())
-        self.finals = np.array([finals.get(number, -1) for number in range(len(self.problems))])
+        self.finals = store.finals
 
     def first_wrong(self, right: Any) -> Any:
         """Return, for each problem, the place in ``flat`` of its first request that is not right; -1 where all are."""
@@ -207,7 +201,8 @@ def model_of(session: Session, say: Any = lambda line: None) -> Callable[[Result
 
 def requests_of(store: ResultStore) -> list[ScoreRequest]:
     """Return all requests, adapter by adapter."""
-    parts = ((adapter, part) for adapter in store.adapters for part in store.requests(adapter, "SELECT id FROM own"))
+    every = np.ones(store.num_requests, np.bool_)
+    parts = ((adapter, part) for adapter in store.adapters for _, part in store.requests(adapter, every))
     return [call for adapter, part in parts for call in calls_of(adapter, part)]
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from caef_data.eval.problems import RAW, aligner, raw_question
-from caef_data.eval.tables import CLASS, RunTables, class_accuracy, key_of, run_id
+from caef_data.eval.tables import CLASS, RunTables, class_accuracy, key_column, run_id
 from caef_data.tests.evaluating import Asked, reference
 from caef_data.tm import align_in, align_out
 
@@ -175,7 +175,7 @@ def call_row(run: Run, number: int, step: Asked) -> dict[str, Any]:
     size = len(step.completion) // 2 + 1
     return {
         "call": number,
-        "key": key_of("\0".join((step.adapter, step.prompt, step.completion)).encode()),
+        "key": key_column(["\0".join((step.adapter, step.prompt, step.completion)).encode()])[0].as_py(),
         "adapter": step.adapter,
         "task": step.adapter.partition("/")[2] or "add",
         "kind": step.kind,

@@ -118,8 +118,7 @@ def test_a_rollout_that_is_stopped_goes_on(data: Path, tmp_path: Path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         finish(session, Dying())
     with begun(session) as store:
-        (ended,) = store.execute("SELECT count(*) FROM finals").fetchone()
-        assert 0 < ended < store.num_problems
+        assert 0 < (store.finals >= 0).sum() < store.num_problems
     finish(session, Counting())
     assert tables_of(session) == tables_of(whole)
     assert sum(row["final_correct"] for row in tables_of(session)["class_accuracy"] if row["final_correct"]) > 0

@@ -1,5 +1,6 @@
 """Result tables on disk: whole or not there, readable by any tool; accuracies and their intervals."""
 
+import hashlib
 import subprocess
 import sys
 import weakref
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.stats import binomtest
 
-from caef_data.eval.tables import CLASS, RunTables, class_accuracy, key_of, run_id, wilson
+from caef_data.eval.tables import CLASS, RunTables, class_accuracy, key_column, run_id, wilson
 from caef_data.schemas import RESULT_TEXT, RESULTS, part_schema, result_schema
 
 CALLS = {
@@ -174,7 +175,8 @@ def test_ids_are_no_numbers_to_any_tool() -> None:
     ids = [run_id(str(number)) for number in range(200)]
     assert len(set(ids)) == 200
     assert all(RunTables(Path(), one).run_id[0] in "abcdef" for one in ids)
-    assert len({key_of(text) for text in (b"a\0b\0c", b"a\0bc\0", b"ab\0\0c")}) == 3
+    keys = key_column([b"a\0b\0c", b"a\0bc\0", b"ab\0\0c"]).to_pylist()
+    assert len(set(keys)) == 3 and keys[0] == hashlib.blake2b(b"a\0b\0c", digest_size=16).hexdigest()
 
 
 def outcome(len_a: int, right: bool | None, final: bool | None = None, **others: str) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from os.path import commonprefix
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ...errors import UserError, quoted
 from ...pipelines.hub_source import Say
 from ..calls import BASE, Backend, ScoreRequest
@@ -95,10 +97,9 @@ def _check_tokens(tokens: Mapping[str, Tokens], calls: Mapping[str, list[ScoreRe
 
 def sample(store: ResultStore, adapter: str) -> Iterator[ScoreRequest]:
     """Yield calls of an adapter, of every machine state."""
-    firsts = [first for (first,) in store.execute("SELECT first FROM texts WHERE adapter = ? ORDER BY first", adapter)]
-    chosen = {firsts[place * (len(firsts) - 1) // (BATCHES - 1)] for place in range(BATCHES)}
-    of_chosen = f"SELECT id FROM own WHERE (SELECT min(id) FROM own) IN ({', '.join(map(str, chosen))})"
-    for requests in store.requests(adapter, of_chosen):
+    batches = store.batches(adapter)
+    chosen = sorted({batches[place * (len(batches) - 1) // (BATCHES - 1)] for place in range(BATCHES)})
+    for _, requests in store.requests(adapter, np.ones(store.num_requests, np.bool_), chosen):
         kinds, states, prompts = (requests.column(name).to_pylist() for name in ("kind", "state", "prompt"))
         places = range(len(prompts))
         of_states = dict(zip(zip(kinds, states, strict=True), places, strict=True))
