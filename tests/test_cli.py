@@ -455,7 +455,7 @@ def test_every_refusal_names_a_way_on(
     refused(outcome)
     assert advice in outcome.err.partition("\n  next:    ")[2], outcome.err
     if "x4" in words:
-        assert "'\u00d7'" in outcome.err and "did you mean '*'" in outcome.err
+        assert "did you mean '*'" in outcome.err
     if "raw" in words.split():
         assert "--baseline asks the raw question" in outcome.err
 

@@ -61,7 +61,7 @@ def test_reads_what_is_right(a: str, sign: str, b: str) -> None:
         ("\u0661+2=", 1, "digit of another script"),
         ("1+\uff12=", 3, "digit of another script"),
         ("1+\u00b2=", 3, r"character '\xb2'"),
-        ("1\u22122=", 2, r"character '\u2212'"),
+        ("1\u22122=", 2, r"character '\u2212' (did you mean '-'?)"),
         ("1+2\x1b[31m=", 4, r"character '\x1b'"),
         ("1+2\x00=", 4, r"character '\x00'"),
         ("1+\ud800=", 3, r"character '\ud800'"),

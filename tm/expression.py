@@ -92,11 +92,9 @@ def _check_characters(text: str, known: Set[str], what: str, allowed: str) -> No
     for column, character in enumerate(text):
         if character in known:
             continue
-        sign = LOOKS_LIKE.get(character)
-        named = f"the character {quoted(character)}"
-        if sign:
-            named = f"the character '{character}' (did you mean {sign!r}?)"
-        elif character.isspace():
+        meant = f" (did you mean {LOOKS_LIKE[character]!r}?)" if character in LOOKS_LIKE else ""
+        named = f"the character {ascii(character)}{meant}"
+        if character.isspace():
             named = f"the blank {ascii(character)}"
         elif character.isdecimal():
             named = f"{ascii(character)}, a digit of another script"
