@@ -243,8 +243,12 @@ def _describe(target: Path, style: Style, parts: Sequence[Part], entries: Entrie
         task, _, view = first.name.rpartition("-")
         kind = {"one_step": "executors", "aligner": "aligners"}.get(view, view)
         name = style.tokenizer or ""
-        model = os.path.abspath(name) if os.path.isdir(name) else name  # as the folder is: it is read from anywhere
-        values = {"model": json.dumps(model), "folder": json.dumps(str(target)), "adapter": f"{kind}/{task}"}
+        model = os.path.abspath(name) if os.path.isdir(name) else name  # the recipe is read from anywhere
+        values = {
+            "model": json.dumps(model),
+            "folder": json.dumps(os.path.abspath(target)),
+            "adapter": f"{kind}/{task}",
+        }
         values |= {"longest": max(entry["longest"] for entry in entries.values())}
         recipe = Template(files(__package__).joinpath(RECIPE).read_text("utf-8"))
         put(target / RECIPE, recipe.substitute(values, dataset=f"{first.name}-{first.split}").encode())

@@ -257,3 +257,11 @@ def test_a_missing_text_is_an_error(tmp_path: Path, column: str) -> None:
         texts_of(
             pa.table({name: one for name, one in values.items() if name != column}), Style("chat", "first"), tmp_path
         )
+
+
+def test_a_recipe_can_be_used_from_anywhere(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    export(str(small), "out", Style("alpaca", "second", "model", "<b>", "<e>"), configs=["add-one_step"])
+    recipe = yaml.safe_load((tmp_path / "out" / "llamafactory.yaml").read_text("utf-8"))
+    assert (recipe["model_name_or_path"], recipe["dataset_dir"]) == (str(tmp_path / "model"), str(tmp_path / "out"))

@@ -366,3 +366,11 @@ def test_the_command_of_info_builds_into_the_same_folder(folder: Folder, tmp_pat
     assert call("build", tmp_path / "my.toml", "--out", tmp_path / "new")[0] == 0
     text = call("info", tmp_path / "new")[1]
     assert f"made by: caef-data build my.toml --out {tmp_path}/new\n         with that file at hand" in text
+
+
+def test_info_lists_configs_and_sums_them_up_by_task(smoke: Path) -> None:
+    """Of 140 configs nobody saw a sum, and a build counted a config once for each split."""
+    text = call("info", smoke)[1]
+    assert text.index("mul-one_step") < text.index("\u2502 mul ")
+    (line,) = [line for line in text.splitlines() if line.startswith("\u2502 mul ")]
+    assert line.split("\u2502")[2].strip() == str(len([*smoke.glob("mul-*")]))
