@@ -293,7 +293,7 @@ def test_damaged_rows_are_refused_before_a_model_is_loaded(data: Path, tmp_path:
 def test_what_cannot_be_evaluated_is_said(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no train rows of add-full"):
         prepare(settings(data, tmp_path, task=("add",), mode=("executor",), split="train"))
-    with pytest.raises(UserError, match="it has no raw text"):
+    with pytest.raises(UserError, match="the task has no raw text"):
         prepare(settings(data, tmp_path, task=("left_mask",), mode=("process",)))
     with pytest.raises(UserError, match="no stress rows of add\n.*--split stress\n.*\n.*next: +--split test"):
         prepare(settings(data, tmp_path, task=("add",), split="stress"))
