@@ -31,10 +31,6 @@ class PlanWriter:
         self.num_requests = self.num_problems = self.num_steps = 0
         self.runs: list[tuple[U64, I64]] = []  # keys of requests, sorted by their second halves, and their numbers
 
-    @property
-    def counts(self) -> tuple[int, int, int]:
-        return self.num_requests, self.num_problems, self.num_steps
-
     def add(self, some: Problems) -> None:
         steps = self._identified(some.requests)[some.steps]
         packed = pack_numbers(some.starts), pack_numbers(steps), pack(some.table)

@@ -173,7 +173,8 @@ class ResultStore:
                 writer = PlanWriter(self.base)
                 for some in problems:
                     writer.add(some)
-                self.base.execute("INSERT INTO counts VALUES (?, ?, ?)", writer.counts)
+                counts = (writer.num_requests, writer.num_problems, writer.num_steps)
+                self.base.execute("INSERT INTO counts VALUES (?, ?, ?)", counts)
                 self.base.execute(f"PRAGMA user_version = {VERSION}")
                 self.base.execute("COMMIT")
         except BaseException:
@@ -303,9 +304,7 @@ class ResultStore:
             text = results[place][1].text.encode("utf-8", "backslashreplace").decode()
             self.texts.append((int(rows["request"][place]), text))
 
-    def _answered(
-        self, requests: I64, results: Sequence[tuple[int, Any]], name: str
-    ) -> tuple[NDArray[np.void], list[tuple[Any, ...]]]:
+    def _answered(self, requests: I64, results: Sequence[tuple[int, Any]], name: str) -> tuple[Any, list[Any]]:
         """Return what is known of the requests that results belong to, and the columns of these, one more than TOLD."""
         told = map(attrgetter(name, *TOLD), (result for _, result in results))
         rows = self.known[requests[np.array([place for place, _ in results], np.int64)]]

@@ -53,12 +53,9 @@ def evaluate(store: ResultStore, backend: Backend, *, verify: bool, rank: Rank, 
     ``verify`` proves answers by forward passes, and decodes only where a problem first fails; else all are decoded.
     """
     unanswered = (store.known["correct"] < 0) & rank.own(np.arange(store.num_requests))
+    ask = _score if verify else _decode
     for adapter in store.adapters:
-        for ids, requests in store.requests(adapter, unanswered):
-            if verify:
-                _score(store, backend, adapter, ids, requests, progress)
-            else:
-                _decode(store, backend, adapter, ids, requests, progress)
+        ask(store, backend, adapter, unanswered, progress)
     if verify:
         decode_first_wrong(store, backend, rank, progress)
 
@@ -72,8 +69,7 @@ def decode_first_wrong(store: ResultStore, backend: Backend, rank: Rank, progres
             return
         wrong &= rank.own(np.arange(len(wrong)))
         for adapter in store.adapters:
-            for ids, requests in store.requests(adapter, wrong):
-                _decode(store, backend, adapter, ids, requests, progress)
+            _decode(store, backend, adapter, wrong, progress)
 
 
 def first_wrong(store: ResultStore) -> Bool:
@@ -98,30 +94,28 @@ def first_wrong(store: ResultStore) -> Bool:
     return chosen
 
 
-def _score(
-    store: ResultStore, backend: Backend, adapter: str, ids: I64, requests: pa.Table, progress: Progress
-) -> None:
-    calls = calls_of(adapter, requests)
-    expected = [call.completion for call in calls]
-    for results in backend.verify_batches(adapter, calls):
-        store.record_scores(ids, results)
-        decoded = [(place, score.answer) for place, score in results if score.answer is not None]
-        store.record_generations(ids, expected, decoded)
-        store.save()
-        progress(store)
+def _score(store: ResultStore, backend: Backend, adapter: str, wanted: Bool, progress: Progress) -> None:
+    for ids, requests in store.requests(adapter, wanted):
+        calls = calls_of(adapter, requests)
+        expected = [call.completion for call in calls]
+        for results in backend.verify_batches(adapter, calls):
+            store.record_scores(ids, results)
+            decoded = [(place, score.answer) for place, score in results if score.answer is not None]
+            store.record_generations(ids, expected, decoded)
+            store.save()
+            progress(store)
 
 
-def _decode(
-    store: ResultStore, backend: Backend, adapter: str, ids: I64, requests: pa.Table, progress: Progress
-) -> None:
-    # Decoding begins behind the tokens that a forward pass has proved.
-    given = np.maximum(store.known["first_wrong_token"][ids], 0).tolist()
-    prompts, completions = (requests.column(name).to_pylist() for name in ("prompt", "completion"))
-    asks = [GenerateRequest(*ask) for ask in zip(prompts, completions, given, strict=True)]
-    for results in backend.decode_batches(adapter, asks):
-        store.record_generations(ids, completions, results)
-        store.save()
-        progress(store)
+def _decode(store: ResultStore, backend: Backend, adapter: str, wanted: Bool, progress: Progress) -> None:
+    for ids, requests in store.requests(adapter, wanted):
+        # Decoding begins behind the tokens that a forward pass has proved.
+        given = np.maximum(store.known["first_wrong_token"][ids], 0).tolist()
+        prompts, completions = (requests.column(name).to_pylist() for name in ("prompt", "completion"))
+        asks = list(map(GenerateRequest, prompts, completions, given))
+        for results in backend.decode_batches(adapter, asks):
+            store.record_generations(ids, completions, results)
+            store.save()
+            progress(store)
 
 
 def calls_of(adapter: str, requests: pa.Table) -> list[ScoreRequest]:
