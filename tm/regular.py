@@ -5,11 +5,10 @@ Expressions are those of Python's ``re``, as far as they go: a symbol, ``.``, ``
 between quotes: ``'10'+ '*'``. Blanks outside quotes are skipped.
 """
 
-from __future__ import annotations
-
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from functools import cache
+from math import inf
 
 import numpy as np
 
@@ -17,9 +16,10 @@ from ..errors import UserError, quoted
 from .columns import I64, Bool
 
 MOST_STATES, MOST_PLACES, MOST_COPIES, MOST_DEPTH = 1_000, 2_000, 1_000, 50
-_TOKEN = re.compile(r"\s*('[^']+'|\"[^\"]+\"|\{(\d{1,6})(,?)(\d{0,6})\}|\S|$)")
-_COPIES = {"*": (0, None), "+": (1, None), "?": (0, 1)}
-_PARTS = "symbols, . | ( ) [ ], and * + ? {m} {m,} {m,n} behind one; a symbol like these in quotes"
+REPEAT = re.compile(r"[*+?]|\{(\d{1,6})(,?)(\d{0,6})\}")
+QUOTED = re.compile(r"'[^']+'|\"[^\"]+\"")
+COPIES = {"*": (0, inf), "+": (1, inf), "?": (0, 1)}
+PARTS = "symbols, . | ( ) [ ], and * + ? {m} {m,} {m,n} behind one; a symbol like these in quotes"
 
 
 def automaton(expression: str, symbols: Sequence[str], where: str) -> tuple[I64, Bool]:
@@ -29,26 +29,26 @@ def automaton(expression: str, symbols: Sequence[str], where: str) -> tuple[I64,
         UserError: it is no expression, or too large; says at which column (from 1) it goes wrong.
     """
     parser = _Parser(expression, symbols, where)
-    places = _Places(parser)
-    empty, first, last = places.part(parser.whole())
-    at = [places.of(code) for code in range(1, len(symbols) + 1)]
-    states = {(first, empty): 0}  # what may come next, and whether the word may end here
-    reached, rows = list(states), list[list[int]]()
-    for ahead, _ in reached:
+    end, reached = parser.whole(), cache(parser.reached)
+    sets = [reached(frozenset([0]))]  # a state is the set of nodes that may come next
+    states, rows = {sets[0]: 0}, list[list[int]]()
+    for state in sets:  # it grows on the way
+        after: list[set[int]] = [set() for _ in symbols]
+        for node in state:
+            for code in parser.codes[node]:
+                after[code - 1].update(parser.after[node])
         row = []
-        for bits in at:
-            here = ahead & bits
-            then = _union(places.follow[place] for place in _places(here)), bool(here & last)
-            if then not in states:
-                states[then] = len(states)
-                reached.append(then)
-            row.append(states[then])
+        for following in (reached(frozenset(nodes)) for nodes in after):
+            if following not in states:
+                states[following] = len(states)
+                sets.append(following)
+            row.append(states[following])
         rows.append(row)
         if len(states) > MOST_STATES:
             what = f"the expression {quoted(expression)} has more than {MOST_STATES:,} states"
             raise UserError(what, where=where, allowed="a shorter expression, smaller counts")
     table = np.array(rows, np.int64).reshape(len(rows), len(symbols))
-    return table, np.array([ends for _, ends in states], np.bool_)
+    return table, np.array([end in state for state in sets], np.bool_)
 
 
 def shown(symbols: Sequence[str]) -> str:
@@ -56,184 +56,155 @@ def shown(symbols: Sequence[str]) -> str:
     return " ".join(map(quoted, symbols[:40])) + (f" and {len(symbols) - 40} others" if len(symbols) > 40 else "")
 
 
-class _Node(NamedTuple):
-    """A part of an expression: one of some symbols, parts in a row, one of some parts, or copies of a part."""
-
-    kind: str
-    parts: tuple[_Node, ...] = ()
-    codes: frozenset[int] = frozenset()
-    copies: tuple[int, int | None] = (1, 1)
-
-
 class _Parser:
-    """Reads an expression from left to right. ``place`` is where the token begins that is read next."""
+    """Reads an expression from left to right, and makes its automaton (Thompson's) on the way.
+
+    Attributes:
+        place: where it stands in the text; ``here`` is the character there.
+        codes: of each node, the symbols of which one is read on it; nodes without any are passed.
+        after: the nodes that follow it.
+    """
 
     def __init__(self, text: str, symbols: Sequence[str], where: str) -> None:
-        self.text, self.symbols, self.where = text, symbols, where
-        self.codes, self.place, self.depth = {symbol: k for k, symbol in enumerate(symbols, 1)}, 0, 0
-        self._step(0)
+        self.text, self.symbols, self.where, self.depth, self.num_places = text, symbols, where, 0, 0
+        self.known = {symbol: code for code, symbol in enumerate(symbols, 1)}
+        self.codes, self.after = [frozenset[int]()], [list[int]()]
+        self.go(0)
 
-    def error(self, what: str, allowed: str = _PARTS) -> UserError:
-        return UserError(what, where=f"{self.where}, column {self.place + 1} of {quoted(self.text)}", allowed=allowed)
+    def go(self, place: int) -> None:
+        self.place = len(self.text) - len(self.text[place:].lstrip())
+        self.here = self.text[self.place : self.place + 1]
 
-    def _step(self, end: int) -> None:
-        found = _TOKEN.match(self.text, end)
-        assert found is not None  # the pattern matches at the end of every text, and any character before
-        self.found, self.token, self.place, self.end = found, found[1], found.start(1), found.end()
+    def takes(self, sign: str) -> bool:
+        """Tell whether a sign stands here, and go past it."""
+        if found := self.here == sign:
+            self.go(self.place + 1)
+        return found
 
-    def whole(self) -> _Node:
-        node = self.choice()
-        if self.token:
+    def error(self, what: str, allowed: str = PARTS, place: int | None = None) -> UserError:
+        column = (self.place if place is None else place) + 1
+        return UserError(what, where=f"{self.where}, column {column} of {quoted(self.text)}", allowed=allowed)
+
+    def node(self, before: int, codes: Iterable[int] = ()) -> int:
+        self.codes.append(frozenset(codes))
+        self.after.append([])
+        self.after[before].append(len(self.after) - 1)
+        return len(self.after) - 1
+
+    def reached(self, nodes: Iterable[int]) -> frozenset[int]:
+        """Return where a symbol is read, or nothing follows, from some nodes on."""
+        found, ahead = set[int](), list(nodes)
+        while ahead:
+            if (node := ahead.pop()) not in found:
+                found.add(node)
+                ahead += [] if self.codes[node] else self.after[node]
+        return frozenset(node for node in found if self.codes[node] or not self.after[node])
+
+    # Each of these reads a part of the text behind a node, and returns the node where the part ends.
+
+    def whole(self) -> int:
+        end = self.choice(0)
+        if self.here:
             raise self.error("this ) closes nothing")
-        return node
+        return end
 
-    def choice(self) -> _Node:
-        choices = [self.row()]
-        while self.token == "|":
-            self._step(self.end)
-            choices.append(self.row())
-        return choices[0] if len(choices) == 1 else _Node("choice", tuple(choices))
+    def choice(self, start: int) -> int:
+        ends = [self.row(start)]
+        while self.takes("|"):
+            ends.append(self.row(start))
+        end = self.node(ends[0])
+        for other in ends[1:]:
+            self.after[other].append(end)
+        return end
 
-    def row(self) -> _Node:
-        parts = []
-        while self.token not in ("", "|", ")"):
-            parts.append(self.repeated(self.one()))
-        return _Node("row", tuple(parts))
+    def row(self, start: int) -> int:
+        while self.here not in ("", "|", ")"):
+            start = self.repeated(start)
+        return start
 
-    def repeated(self, node: _Node) -> _Node:
-        if (copies := self.copies()) is None:
-            return node
-        self._step(self.end)
-        if self.copies() is not None:
+    def repeated(self, start: int) -> int:
+        """Read X{m,n} as X X (X (X)?)?, and X{m,} with a last X that follows itself."""
+        place, num_places, first = self.place, self.num_places, self.node(start)
+        end = self.part(first)
+        least, most = self.copies()
+        behind = self.place
+        if REPEAT.match(self.text, behind):
             raise self.error("a part is repeated twice", "one of * + ? {m} {m,} {m,n} behind a part; ( ) around both")
-        return _Node("copies", (node,), copies=copies)
+        if num_places == self.num_places:  # copies of the empty word are one
+            return end
+        if most == 0:
+            self.after[start].pop()
+            return start
+        skipped = [start] if least == 0 else []
+        for copy in range(1, max(least, 1) if most == inf else int(most)):
+            skipped += [end] if copy >= least else []
+            self.go(place)
+            first = self.node(end)
+            end = self.part(first)
+        self.go(behind)
+        if most == inf:
+            self.after[end].append(first)
+        end = self.node(end)
+        for node in skipped:
+            self.after[node].append(end)
+        return end
 
-    def copies(self) -> tuple[int, int | None] | None:
-        """Return how often the token repeats what stands before it; None where it is no such token."""
-        least = self.found[2]
-        if least is None or self.token in _COPIES:
-            return _COPIES.get(self.token)
-        most = int(self.found[4]) if self.found[4] else None if self.found[3] else int(least)
-        if int(least) > MOST_COPIES or (most is not None and not int(least) <= most <= MOST_COPIES):
-            raise self.error(f"{quoted(self.token)} is no count", f"{{m,n}} with m <= n <= {MOST_COPIES:,}")
-        return int(least), most
+    def copies(self) -> tuple[int, float]:
+        """Return how often what stands before is repeated, at least and at most."""
+        if not (found := REPEAT.match(self.text, self.place)):
+            return 1, 1
+        least, most = COPIES.get(found[0], (0, inf))
+        if found[1]:
+            least, most = int(found[1]), float(found[3] or (inf if found[2] else found[1]))
+            if max(least, most if most < inf else 0) > MOST_COPIES or least > most:
+                raise self.error(f"{quoted(found[0])} is no count", f"{{m,n}} with m <= n <= {MOST_COPIES:,}")
+        self.go(found.end())
+        return least, most
 
-    def one(self) -> _Node:
-        token = self.token
-        if self.copies() is not None or token in ("{", "}", "]", "'", '"'):
-            raise self.error(f"{quoted(token)} has no place here")
-        if token == "(":
-            opened = self.place
-            self.depth += 1
-            if self.depth > MOST_DEPTH:
-                raise self.error(f"parentheses in more than {MOST_DEPTH} others")
-            self._step(self.end)
-            node = self.choice()
-            if self.token != ")":
-                self.place = opened
-                raise self.error("this ( is not closed")
-            self.depth -= 1
-        elif token == "[":
-            node = _Node("symbol", codes=frozenset(self.listed()))
-        elif token == ".":
-            if not self.symbols:
-                raise self.error("there is no input symbol")
-            node = _Node("symbol", codes=frozenset(self.codes.values()))
-        else:
-            node = _Node("symbol", codes=frozenset([self.code()]))
-        self._step(self.end)
-        return node
-
-    def listed(self) -> Iterator[int]:
+    def part(self, start: int) -> int:
         opened = self.place
-        self._step(self.end)
-        if self.token == "]":
-            raise self.error("no symbol between [ and ]")
-        while self.token != "]":
-            if not self.token:
-                self.place = opened
-                raise self.error("this [ is not closed")
-            if self.token in ("-", "^"):
-                raise self.error(f"{self.token} means nothing between [ and ]", "the symbols; - and ^ in quotes")
-            if self.found[2] is not None:  # no count here: each of its characters is a symbol
-                self.token, self.end = "{", self.place + 1
-            yield self.code()
-            self._step(self.end)
+        if self.takes("("):
+            if self.depth == MOST_DEPTH:
+                raise self.error(f"parentheses in more than {MOST_DEPTH} others", place=opened)
+            self.depth += 1
+            end = self.choice(start)
+            if not self.takes(")"):
+                raise self.error("this ( is not closed", place=opened)
+            self.depth -= 1
+            return end
+        if self.num_places == MOST_PLACES:
+            what = f"more than {MOST_PLACES:,} symbols, copies written out"
+            raise self.error(what, "a shorter expression", len(self.text))
+        self.num_places += 1
+        return self.node(start, self.symbols_here())
 
-    def code(self) -> int:
-        symbol = self.token[1:-1] if len(self.token) > 1 else self.token
-        if symbol not in self.codes:
+    def symbols_here(self) -> Iterable[int]:
+        """Read a symbol, a list of some or a point; return their codes."""
+        opened = self.place
+        if self.here == "." and self.symbols:
+            self.go(self.place + 1)
+            return self.known.values()
+        if self.here == ".":
+            raise self.error("there is no input symbol")
+        if not self.takes("["):
+            if self.here in "*+?{}]'\"" and not QUOTED.match(self.text, self.place):
+                raise self.error(f"{quoted(self.here)} has no place here")
+            return [self.symbol()]
+        codes = set[int]()
+        while not (codes and self.takes("]")):
+            if not self.here:
+                raise self.error("this [ is not closed", place=opened)
+            if self.here == "]":
+                raise self.error("no symbol between [ and ]")
+            if self.here in "-^":
+                raise self.error(f"{self.here} means nothing between [ and ]", "the symbols; - and ^ in quotes")
+            codes.add(self.symbol())
+        return codes
+
+    def symbol(self) -> int:
+        found = QUOTED.match(self.text, self.place)
+        symbol = found[0][1:-1] if found else self.here
+        if symbol not in self.known:
             raise self.error(f"there is no input symbol {quoted(symbol)}", shown(self.symbols))
-        return self.codes[symbol]
-
-
-class _Part(NamedTuple):
-    """What may come first and last in the words of a part, as bits of places; whether the empty word is one."""
-
-    empty: bool
-    first: int
-    last: int
-
-
-class _Places:
-    """The places of symbols in an expression, and which may follow which (Glushkov's automaton), sets as bits."""
-
-    def __init__(self, parser: _Parser) -> None:
-        self.parser, self.codes, self.follow = parser, list[frozenset[int]](), list[int]()
-
-    def part(self, node: _Node) -> _Part:
-        if node.kind == "symbol":
-            if len(self.codes) >= MOST_PLACES:
-                raise self.parser.error(
-                    f"more than {MOST_PLACES:,} symbols, copies written out", "a shorter expression"
-                )
-            self.codes.append(node.codes)
-            self.follow.append(0)
-            bit = 1 << len(self.codes) - 1
-            return _Part(False, bit, bit)
-        if node.kind == "choice":
-            parts = [self.part(own) for own in node.parts]
-            first, last = _union(own.first for own in parts), _union(own.last for own in parts)
-            return _Part(any(own.empty for own in parts), first, last)
-        whole = _Part(True, 0, 0)
-        if node.kind == "row":
-            for own in node.parts:
-                whole = self.joined(whole, self.part(own))
-            return whole
-        return self.copied(node.parts[0], *node.copies)
-
-    def of(self, code: int) -> int:
-        return _union(1 << place for place, codes in enumerate(self.codes) if code in codes)
-
-    def joined(self, left: _Part, right: _Part) -> _Part:
-        for place in _places(left.last):
-            self.follow[place] |= right.first
-        first = left.first | (right.first if left.empty else 0)
-        return _Part(left.empty and right.empty, first, right.last | (left.last if right.empty else 0))
-
-    def copied(self, node: _Node, least: int, most: int | None) -> _Part:
-        """Return X{m,n} as X X (X (X)?)?, and X{m,} with a last X that follows itself: no place is more than needed."""
-        whole, before = _Part(True, 0, 0), len(self.codes)
-        for copy in reversed(range(max(least, 1) if most is None else most)):
-            own = self.part(node)
-            if len(self.codes) == before:  # only the empty word
-                return own
-            if most is None and copy == max(least, 1) - 1:
-                self.joined(own, own)
-            whole = self.joined(own, whole)
-            if copy >= least:
-                whole = whole._replace(empty=True)
-        return whole
-
-
-def _places(bits: int) -> Iterator[int]:
-    while bits:
-        yield (bits & -bits).bit_length() - 1
-        bits &= bits - 1
-
-
-def _union(sets: Iterable[int]) -> int:
-    whole = 0
-    for bits in sets:
-        whole |= bits
-    return whole
+        self.go(found.end() if found else self.place + 1)
+        return self.known[symbol]

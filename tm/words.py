@@ -6,7 +6,6 @@ Nothing else of ``Number`` means anything for words.
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from decimal import Decimal
@@ -20,7 +19,6 @@ from .classes import Coordinates, OperandDistribution
 from .columns import I64, U8, U64, Bool, Number, Operands
 from .regular import automaton, shown
 
-FEW_STATES = 16  # of an automaton whose sums are kept
 INDEXED = 10**17  # words of a length: up to so many the selector is the rank
 _MIX = 0x9E3779B97F4A7C15  # odd: 2**64 over the golden ratio
 
@@ -37,8 +35,7 @@ class Language:
     def __init__(self, symbols: Sequence[str], next_state: I64, accepting: Bool) -> None:
         self.symbols, self.next_state, self.accepting = tuple(symbols), next_state, accepting
         self._rows: list[list[int]] = next_state.tolist()
-        self._targets = [list(Counter(row).items()) for row in self._rows]
-        self._summed: dict[tuple[tuple[int, ...], int], U64] = {}
+        self._targets = [Counter(row).items() for row in self._rows]
         self._counts = [[int(accepts) for accepts in accepting]]  # by length and state
 
     @classmethod
@@ -48,22 +45,14 @@ class Language:
 
     @classmethod
     def parse(cls, expression: str, symbols: Sequence[str], where: str = "input") -> Language:
-        """Return the words of a regular expression.
-
-        Raises:
-            UserError: it is none, or too large; says at which column (from 1) it goes wrong.
-        """
+        """Return the words of a regular expression; raises UserError where ``automaton`` does."""
         return cls(symbols, *automaton(expression, symbols, where))
 
     def count(self, length: int) -> int:
         """Return how many words have this length."""
-        return self._up_to(length)[length][0]
-
-    def _up_to(self, length: int) -> list[list[int]]:
         while len(counts := self._counts) <= length:
-            shorter = counts[-1]
-            counts.append([sum(shorter[to] * n for to, n in edges) for edges in self._targets])
-        return self._counts
+            counts.append([sum(counts[-1][to] * n for to, n in edges) for edges in self._targets])
+        return counts[length][0]
 
     def holds(self, words: Number) -> Bool:
         """Tell which words belong to the language."""
@@ -85,54 +74,41 @@ class Language:
 
         Returns:
             The codes, shape (longest, n): plane k is the k-th symbol from the left, 0 beyond the word.
+
+        Raises:
+            ValueError: a rank is too large.
         """
         longest, everyone = int(length.max(initial=0)), np.arange(len(length))
-        self._check(ranks, length)
-        rank = _limbs(ranks, max((self.count(own) for own in set(length.tolist())), default=0))
+        rank = _limbs(ranks, max(map(self.count, set(length.tolist())), default=0))
         planes, state = np.zeros((max(longest, 1), len(length)), np.uint8), np.zeros(len(length), np.int64)
         steps = [1 << k for k in reversed(range((len(self.symbols) - 1).bit_length()))]
         shortest = int(length.min(initial=longest))
         for rest in range(longest, 0, -1):
             rows = everyone if rest <= shortest else np.flatnonzero(length >= rest)
             now = state[rows]
-            if len(self._rows) <= FEW_STATES:
-                known, start = tuple(range(len(self._rows))), now << len(steps)
-            else:
-                held = np.flatnonzero(np.bincount(now))
-                known, start = tuple(held.tolist()), np.searchsorted(held, now) << len(steps)
-            # States that no word is in may have more words than the ranks have limbs.
-            sums, at = self._sums(known, rest, 1 << len(steps))[: len(rank)], start
+            held = np.bincount(now) > 0
+            sums = self._sums(np.flatnonzero(held).tolist(), rest, 1 << len(steps))
+            at = start = (np.cumsum(held) - 1 << len(steps))[now]
             own = rank[: len(sums), rows]
             for step in steps:  # to the last symbol whose words begin at or below the rank
                 at = at + step * _at_most(sums[:, at + step], own)
             planes[length[rows] - rest, rows] = at - start + 1
             rank[: len(sums), rows] = _difference(own, sums[:, at])
             state[rows] = self.next_state[now, at - start]
+        if rank.any() or not self.accepting[state].all():
+            raise ValueError("a rank is not below the number of words of its length")
         return planes
 
-    def _check(self, ranks: U64 | Sequence[int], length: I64) -> None:
-        for own in set(length.tolist()):
-            rows = np.flatnonzero(length == own)
-            some = ranks[rows].tolist() if isinstance(ranks, np.ndarray) else [ranks[row] for row in rows.tolist()]
-            if not 0 <= min(some) <= max(some) < self.count(own):
-                raise ValueError(f"a rank of length {own} is not below the number of words of this length")
-
-    def _sums(self, states: tuple[int, ...], rest: int, each: int) -> U64:
+    def _sums(self, states: list[int], rest: int, each: int) -> U64:
         """Return how many words of the length begin with a symbol before each, as limbs: (limbs, states * each)."""
-        if (states, rest) in self._summed:
-            return self._summed[states, rest]
-        counts = self._up_to(rest)[rest - 1 : rest + 1]
-        size = -(-max(counts[1][state] for state in states).bit_length() // 64) * 8
+        shorter, counts = self._counts[rest - 1 : rest + 1]
+        size = -(-max(counts[state] for state in states).bit_length() // 64) * 8
         none = b"\xff" * size * (each - len(self.symbols))  # above every rank
         parts = list[bytes]()
         for state in states:
-            before = accumulate([counts[0][to] for to in self._rows[state][:-1]], initial=0)
-            parts += [value.to_bytes(size, "little") for value in before]
-            parts.append(none)
-        sums = np.ascontiguousarray(np.frombuffer(b"".join(parts), "<u8").reshape(-1, size // 8).T)
-        if len(self._rows) <= FEW_STATES:
-            self._summed[states, rest] = sums
-        return sums
+            before = accumulate([shorter[to] for to in self._rows[state][:-1]], initial=0)
+            parts += [value.to_bytes(size, "little") for value in before] + [none]
+        return np.ascontiguousarray(np.frombuffer(b"".join(parts), "<u8").reshape(-1, size // 8).T)
 
 
 def _limbs(values: U64 | Sequence[int], bound: int) -> U64:
@@ -175,18 +151,15 @@ class WordLaw(OperandDistribution):
 
     def __init__(self, language: Language) -> None:
         self.language = language
-        self._digits, self._shares = dict[int, int](), dict[int, tuple[int, int]]()
+        self._known = dict[int, tuple[int, int, int]]()
 
-    def _drawn(self, length: int) -> tuple[int, int]:
-        """Return how many digits are drawn for a length, and how many values the selector has."""
-        count = self.language.count(length)
-        if count <= INDEXED:
-            return 0, count
-        if length not in self._digits:
-            digits = int(math.log10(count)) + 1
-            self._digits[length] = next(d for d in (digits, digits - 1, digits - 2) if 10**d <= count)
-            self._shares[length] = count, 10 ** self._digits[length]
-        return self._digits[length], 1
+    def _drawn(self, length: int) -> tuple[int, int, int]:
+        """Return how many digits are drawn for a length, how many values the selector has, and the words' number."""
+        if length not in self._known:
+            count = self.language.count(length)
+            digits = 0 if count <= INDEXED else Decimal(count).adjusted()  # of any size, and exact
+            self._known[length] = digits, 1 if digits else count, count
+        return self._known[length]
 
     def _column(self, lengths: Any, which: int) -> Any:
         """Return one of what is drawn for a length, or for each of a column of lengths."""
@@ -215,8 +188,8 @@ class WordLaw(OperandDistribution):
 
     def _rank(self, share: int, length: int) -> int:
         """Return the rank of the digits ``share``, of their share's by the digits themselves."""
-        count, shares = self._shares[length]
-        first, following = -(-share * count // shares), -(-(share + 1) * count // shares)
+        digits, _, count = self._drawn(length)
+        first, following = (-(-own * count // 10**digits) for own in (share, share + 1))
         return first + ((share * _MIX & (1 << 64) - 1) >> 32) % (following - first)
 
     def holds(self, operands: Operands) -> Bool:

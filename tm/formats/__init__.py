@@ -9,7 +9,7 @@ import re
 
 from ...errors import UserError, did_you_mean, quoted
 from . import bbchallenge, jflap, turingmachine_io, turingmachinesimulator
-from .rules import RuleTable
+from .rules import RuleTable, TableWriter
 
 READERS = {
     "turingmachine.io": turingmachine_io.read,
@@ -42,4 +42,5 @@ def read_table(format: str, text: str, where: str) -> tuple[RuleTable, str | Non
         raise UserError(f"a text of {len(text):,} characters", where=where, allowed=f"{LARGEST:,} characters at most")
     if wrong := re.search("[\0\ud800-\udfff]", text):
         raise UserError(f"the text holds {quoted(wrong[0])}", where=where, allowed="a text in UTF-8 without NUL")
-    return READERS[format](text.removeprefix("\ufeff"), where).machine()
+    writer = TableWriter(where)
+    return writer.table(READERS[format](text.removeprefix("\ufeff"), writer))

@@ -9,16 +9,14 @@ import re
 import string
 
 from ...errors import quoted
-from .reading import Source
 from .rules import LEFT, RIGHT, Rule, TableWriter
 
-HALTING = "HZ"
 CELL = re.compile(r"([0-9])([LR])([A-Z])", re.ASCII)
 
 
-def read(text: str, where: str) -> Source:
-    """Return the machine of a text, or raise a ``UserError``; it names the state and symbol, as all is one line."""
-    writer, rows = TableWriter(where), text.strip().split("_")
+def read(text: str, writer: TableWriter) -> str:
+    """Read a text; its first state is returned. Errors name the state and symbol, as all is one line."""
+    writer.blank, rows = "0", text.strip().split("_")
     size, rest = divmod(len(rows[0]), 3)
     if rest or not 2 <= size <= 10 or len(rows) > 26:
         what = f"{len(rows):,} rows, that of the state A with {len(rows[0]):,} characters: {quoted(rows[0])}"
@@ -28,13 +26,13 @@ def read(text: str, where: str) -> Source:
         if len(row) != 3 * size:
             what = f"the row of the state {state} has {len(row):,} characters: {quoted(row)}"
             raise writer.error(what, None, f"{3 * size}, as that of the state A")
-        for symbol, cell in enumerate(row[place : place + 3] for place in range(0, len(row), 3)):
-            if cell == "---":
-                continue
+        for symbol in range(size):
+            cell = row[3 * symbol : 3 * symbol + 3]
             found = CELL.fullmatch(cell)
-            if not found or int(found[1]) >= size or found[3] not in states + HALTING:
+            if found and int(found[1]) < size and found[3] in f"{states}HZ":
+                move = LEFT if found[2] == "L" else RIGHT
+                writer.add(None, state, (str(symbol),), Rule((found[1],), (move,), found[3]))
+            elif cell != "---":
                 allowed = f"a symbol 0 to {size - 1}, L or R, and a state of {states}, or H or Z to halt; or ---"
                 raise writer.error(f"the state {state} at symbol {symbol} has {quoted(cell)}", None, allowed)
-            rule = Rule((found[1],), (LEFT if found[2] == "L" else RIGHT,), found[3])
-            writer.add(None, state, (str(symbol),), rule)
-    return Source(writer, "A", "0")
+    return "A"

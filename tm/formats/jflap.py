@@ -11,49 +11,46 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from ...errors import quoted
-from .reading import Source, checked_state, checked_symbol
 from .rules import LEFT, MOST_RULES, RIGHT, STAY, Rule, TableWriter
 
 BLANK, BOX = " ", "\u25a1"  # JFLAP shows a box and writes nothing
 MOVES = {"": RIGHT, "L": LEFT, "R": RIGHT, "S": STAY}
-STATES = ("state", "block")
 MOST_ELEMENTS = 12 * MOST_RULES
 LINE = " line"  # an attribute that no file can have
 
 
-def read(text: str, where: str) -> Source:
-    """Return the machine of a text, or raise a ``UserError``."""
-    writer = TableWriter(where)
-    structure = _parsed(text, writer)
-    kind = structure.findtext("type", "").strip()
+def read(text: str, writer: TableWriter) -> str:
+    """Read a text; its first state is returned."""
+    writer.blank, structure = BLANK, _parsed(text, writer)
+    kind, tapes = structure.findtext("type", "").strip(), structure.find("tapes")
     if structure.tag != "structure" or kind.lower() != "turing":
         what = f"this is no Turing machine of JFLAP: {quoted(structure.tag)} of type {quoted(kind)}"
         raise writer.error(what, _line(structure), "<structure> with <type>turing</type>")
-    if (tapes := structure.find("tapes")) is not None and (tapes.text or "").strip() != "1":
+    if tapes is not None and (tapes.text or "").strip() != "1":
         raise writer.error(f"a machine with {quoted((tapes.text or '').strip())} tapes", _line(tapes), "one tape")
     found = structure.findall("automaton") or [structure]
     for element in [*found[1:], *found[0]]:
-        if any(inner.tag in (*STATES, "automaton", "transition") for inner in element):
+        if any(inner.tag in ("state", "block", "automaton", "transition") for inner in element):
             what = f"<{element.tag}> holds an automaton of its own"
             raise writer.error(what, _line(element), "states without building blocks")
-    states, names, final, initial = dict[str, str](), set[str](), set[str](), list[str]()
-    for element in (element for element in found[0] if element.tag in STATES):
-        ident = element.get("id", "")
-        name = checked_state(writer, element.get("name", f"q{ident}"), _line(element))
-        if not ident or ident in states or name in names:
-            what = f"a state with the id {quoted(ident)} and the name {quoted(name)}"
-            raise writer.error(what, _line(element), "an id and a name of its own for each state")
-        states[ident] = name
-        names.add(name)
-        if element.find("final") is not None:
-            final.add(ident)
-        if element.find("initial") is not None:
-            initial.append(name)
+    states, names, transitions = dict[str, tuple[str, Element]](), set[str](), list[Element]()
+    for element in found[0]:
+        if element.tag in ("state", "block"):
+            ident, line = element.get("id", ""), _line(element)
+            name = writer.state(element.get("name", f"q{ident}"), line)
+            if not ident or ident in states or name in names:
+                what = f"a state with the id {quoted(ident)} and the name {quoted(name)}"
+                raise writer.error(what, line, "an id and a name of its own for each state")
+            states[ident] = name, element
+            names.add(name)
+        elif element.tag == "transition":
+            transitions.append(element)
+    initial = [name for name, element in states.values() if element.find("initial") is not None]
     if len(initial) != 1:
         raise writer.error(f"{len(initial)} initial states", None, "one initial state")
-    for element in found[0].findall("transition"):
-        _add(writer, element, states, final)
-    return Source(writer, initial[0], BLANK)
+    for element in transitions:
+        _add(writer, element, states)
+    return initial[0]
 
 
 def _parsed(text: str, writer: TableWriter) -> Element:
@@ -82,7 +79,7 @@ def _line(element: Element) -> int:
     return int(element.attrib[LINE])
 
 
-def _add(writer: TableWriter, element: Element, states: dict[str, str], final: set[str]) -> None:
+def _add(writer: TableWriter, element: Element, states: dict[str, tuple[str, Element]]) -> None:
     line, parts = _line(element), dict[str, str]()
     for part in element:
         if part.tag in parts or part.get("tape", "1") != "1":
@@ -91,19 +88,15 @@ def _add(writer: TableWriter, element: Element, states: dict[str, str], final: s
     here, then, move = (parts.get(tag, "").strip() for tag in ("from", "to", "move"))
     if unknown := [ident for ident in (here, then) if ident not in states]:
         raise writer.error(f"there is no state with the id {quoted(unknown[0])}", line, "the id of a state")
-    if here in final:
-        what = f"the final state {quoted(states[here])} has a rule, but JFLAP halts where it enters it"
+    (state, known), (following, _) = states[here], states[then]
+    if known.find("final") is not None:
+        what = f"the final state {quoted(state)} has a rule, but JFLAP halts where it enters it"
         raise writer.error(what, line, "final states without rules")
     if move not in MOVES:
         raise writer.error(f"{quoted(move)} is no move", line, "L, R or S")
-    read, write = (_symbol(writer, parts.get(tag, ""), line) for tag in ("read", "write"))
-    writer.add(line, states[here], (read,), Rule((write,), (MOVES[move],), states[then]))
-
-
-def _symbol(writer: TableWriter, text: str, line: int) -> str:
-    if text in ("", BOX):
-        return BLANK
-    if len(text) != 1 or text in "~!} ":
-        what = f"{quoted(text)} is no single symbol, or one of JFLAP's shortcuts"
-        raise writer.error(what, line, "one character, none of ~ ! }, and a rule for each symbol")
-    return checked_symbol(writer, text, BLANK, line)
+    for symbol in (symbols := [parts.get(tag, "") for tag in ("read", "write")]):
+        if len(symbol) > 1 or symbol in tuple("~!} "):
+            what = f"{quoted(symbol)} is no single symbol, or one of JFLAP's shortcuts"
+            raise writer.error(what, line, "one character, none of ~ ! }, and a rule for each symbol")
+    read, write = (BLANK if symbol in ("", BOX) else symbol for symbol in symbols)
+    writer.add(line, state, (read,), Rule((write,), (MOVES[move],), following))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from typing import Any, NamedTuple
 
-from ...errors import UserError, quoted
+from ...errors import UserError, did_you_mean, quoted
 
 MOST_RULES = 100_000
 MOST_SYMBOLS = 255  # with the blank: a cell is a byte
@@ -21,15 +22,18 @@ STATE_RULE = "1 to 64 characters on one line, none of , | [ ], no blank at its e
 LEFT, STAY, RIGHT = -1, 0, 1
 
 
+Symbols = tuple[str, ...]  # one a tape
+
+
 class Rule(NamedTuple):
     """What is done where a machine reads some symbols in a state: one symbol and one move (-1, 0, 1) a tape."""
 
-    write: tuple[str, ...]
+    write: Symbols
     moves: tuple[int, ...]
     next: str
 
 
-Rules = Mapping[tuple[str, tuple[str, ...]], Rule]  # by state and the symbols read, one a tape
+Key = tuple[str, Symbols]  # a state, and the symbols read in it
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,26 +53,26 @@ class RuleTable:
 
     start: str
     blank: str
-    rules: Rules
+    rules: Mapping[Key, Rule]
     where: str = "machine"
 
     def __post_init__(self) -> None:
-        if not self.rules:
-            raise UserError("this machine has no rules", where=self.where, allowed="one rule at least")
-        if len(self.rules) > MOST_RULES:
-            what = f"this machine has {len(self.rules):,} rules"
-            raise UserError(what, where=self.where, allowed=f"{MOST_RULES:,} rules at most")
         ordered = sorted(self.rules.items(), key=lambda item: (item[0][0] != self.start, item[0]))
         object.__setattr__(self, "rules", dict(ordered))
-        for names, rule, allowed, what in (
-            (self.states, STATE, STATE_RULE, "a state"),
-            (self.symbols, SYMBOL, SYMBOL_RULE, "a symbol"),
-        ):
-            if wrong := [name for name in names if not rule.fullmatch(name)]:
-                raise UserError(f"{quoted(wrong[0])} cannot be {what}", where=self.where, allowed=allowed)
-        if len(self.symbols) > MOST_SYMBOLS:
+        what = allowed = ""
+        if not self.rules:
+            what, allowed = "this machine has no rules", "one rule at least"
+        elif len(self.rules) > MOST_RULES:
+            what, allowed = f"this machine has more than {MOST_RULES:,} rules", f"{MOST_RULES:,} rules at most"
+        elif wrong := [name for name in self.states if not STATE.fullmatch(name)]:
+            what, allowed = f"{quoted(wrong[0])} cannot be a state", STATE_RULE
+        elif wrong := [name for name in self.symbols if not SYMBOL.fullmatch(name)]:
+            what, allowed = f"{quoted(wrong[0])} cannot be a symbol", SYMBOL_RULE
+        elif len(self.symbols) > MOST_SYMBOLS:
             what = f"this machine has {len(self.symbols):,} symbols"
-            raise UserError(what, where=self.where, allowed=f"{MOST_SYMBOLS} symbols at most, the blank included")
+            allowed = f"{MOST_SYMBOLS} symbols at most, the blank included"
+        if what:
+            raise UserError(what, where=self.where, allowed=allowed)
 
     @cached_property
     def num_tapes(self) -> int:
@@ -110,7 +114,7 @@ class RuleTable:
             UserError: it is none.
         """
         try:
-            rules: dict[tuple[str, tuple[str, ...]], Rule] = {}
+            rules: dict[Key, Rule] = {}
             for state, read, write, moves, then in canonical["rules"]:
                 rule = Rule(tuple(write), tuple(moves), then)
                 if len({len(read), len(write), len(moves)}) != 1 or not {*moves} <= {LEFT, STAY, RIGHT}:
@@ -122,36 +126,76 @@ class RuleTable:
 
 
 class TableWriter:
-    """Collects the rules of a text line by line; a rule that is given twice is refused.
+    """Collects what a reader finds in a text; lines are numbered from 1, None stands for the whole text.
 
     Args:
         where: names the text in messages.
+
+    Attributes:
+        blank: the symbol of empty cells; may be white space, which no other symbol may.
+        example: the symbols of the input word that the text states, if it states one.
+        rules: by state and the symbols read, as the text has them.
     """
 
     def __init__(self, where: str) -> None:
-        self.where = where
-        self.rules: dict[tuple[str, tuple[str, ...]], Rule] = {}
-        self._lines: dict[tuple[str, tuple[str, ...]], int] = {}
+        self.where, self.blank = where, ""
+        self.example: str | None = None
+        self.rules: dict[Key, Rule] = {}
+        self._lines: dict[Key, int | None] = {}
 
     def error(self, what: str, line: int | None, allowed: str | None = None) -> UserError:
-        """Return the error of a line, numbered from 1; None for the whole text."""
+        """Return the error of a line."""
         return UserError(what, where=self.where + (f", line {line}" if line else ""), allowed=allowed)
 
-    def add(self, line: int | None, state: str, read: tuple[str, ...], rule: Rule) -> None:
-        """Take a rule.
+    def symbol(self, text: str, line: int | None) -> str:
+        """Return a symbol; raises UserError where an entry cannot hold it."""
+        if not (text == self.blank and text.isspace()) and not SYMBOL.fullmatch(text):
+            raise self.error(f"{quoted(text)} cannot be a symbol", line, SYMBOL_RULE)
+        return text
+
+    def state(self, text: str, line: int | None) -> str:
+        """Return the name of a state; raises UserError where an entry cannot hold it."""
+        if not STATE.fullmatch(text):
+            raise self.error(f"{quoted(text)} cannot be a state", line, STATE_RULE)
+        return text
+
+    def known(self, state: str, states: Iterable[str], line: int | None) -> str:
+        """Return a state that is one of some; raises UserError where it is none of them."""
+        if state not in states:
+            what = f"there is no state {quoted(state)}{did_you_mean(state[:60], states)}"
+            raise self.error(what, line, "a state of this machine")
+        return state
+
+    def add(self, line: int | None, state: str, read: Symbols, rule: Rule, rule_line: int | None = None) -> None:
+        """Take a rule; ``rule_line`` is where it says what is done, if not in the same line.
 
         Raises:
-            UserError: there is one for this state and these symbols.
+            UserError: there is one for this state and these symbols, or an entry cannot hold a name or symbol.
         """
+        self.state(state, line)
+        self.state(rule.next, rule_line or line)
+        for symbols, place in ((rule.write, rule_line or line), (read, line)):
+            for symbol in symbols:
+                self.symbol(symbol, place)
         if (state, read) in self.rules:
-            first = self._lines[state, read]
-            earlier = f", the first one in line {first}" if first else ""
+            earlier = f", the first one in line {self._lines[state, read]}"
             raise self.error(f"the state {quoted(state)} has two rules for {quoted(' '.join(read))}{earlier}", line)
-        if len(self.rules) >= MOST_RULES:
-            raise self.error(f"this machine has more than {MOST_RULES:,} rules", None, f"{MOST_RULES:,} at most")
-        self.rules[state, read] = rule
-        self._lines[state, read] = line or 0
+        self.rules[state, read], self._lines[state, read] = rule, line
 
-    def table(self, start: str, blank: str) -> RuleTable:
-        """Return the machine of all rules."""
-        return RuleTable(start, blank, self.rules, self.where)
+    def table(self, start: str) -> tuple[RuleTable, str | None]:
+        """Return the machine and its example word; a blank that is white space is written ``_`` in both."""
+        blank = self.blank
+        if blank.isspace():  # more underscores where the machine has that symbol for something else
+            taken = {symbol for (_, read), rule in self.rules.items() for symbol in read + rule.write}
+            blank = next(underscores for length in count(1) if (underscores := "_" * length) not in taken)
+
+        def written(symbols: Iterable[str]) -> Symbols:
+            return tuple(blank if symbol == self.blank else symbol for symbol in symbols)
+
+        rules = {
+            (state, written(read)): rule._replace(write=written(rule.write))
+            for (state, read), rule in self.rules.items()
+        }
+        word = None if self.example is None else written(self.example)
+        between = " " if word and max(map(len, word)) > 1 else ""
+        return RuleTable(start, blank, rules, self.where), None if word is None else between.join(word)

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import UserError, did_you_mean, quoted
-from .reading import Source, checked_state, checked_symbol, unknown_state
 from .rules import LEFT, MOST_RULES, RIGHT, STAY, Rule, TableWriter
 
 MOVES = {"L": LEFT, "R": RIGHT, "N": STAY}  # N is of later versions of the site
@@ -23,33 +22,32 @@ Node = Any  # yaml.Node: the package has no types
 Instruction = tuple[str | None, int, str | None]  # None: the symbol that is read, the state that it is in
 
 
-def read(text: str, where: str) -> Source:
-    """Return the machine of a text, or raise a ``UserError``."""
-    reader = _Reader(where)
+def read(text: str, writer: TableWriter) -> str:
+    """Read a text; its first state is returned."""
+    reader = _Reader(writer)
     root = reader.pairs(reader.root(text), "the text")
     for name, (key, _) in root.items():
         if name not in KEYS:
             raise reader.error(f"unknown key {quoted(name)}{did_you_mean(name[:60], KEYS)}", key, ", ".join(KEYS))
     if missing := [name for name in ("blank", "start state", "table") if name not in root]:
-        raise reader.writer.error(f"the key {missing[0]!r} is missing", None, "blank, start state and table")
-    reader.blank = reader.text(root["blank"][1], "the blank")
-    reader.symbol(reader.blank, root["blank"][1])
-    for name, (key, body) in reader.pairs(root["table"][1], "the table").items():
-        reader.states[checked_state(reader.writer, name, _line(key))] = body
-    start = reader.text(root["start state"][1], "the start state")
-    if start not in reader.states:
-        raise unknown_state(reader.writer, start, reader.states, _line(root["start state"][1]))
-    reader.read_rules(root["synonyms"][1] if "synonyms" in root else None)
-    example = None
-    if "input" in root:
-        example = "" if _is_null(root["input"][1]) else reader.text(root["input"][1], "the input")
-    return Source(reader.writer, start, reader.blank, example)
+        raise writer.error(f"the key {missing[0]!r} is missing", None, "blank, start state and table")
+    parts = {name: value for name, (_, value) in root.items()}
+    writer.blank = reader.text(parts["blank"], "the blank")
+    reader.symbol(parts["blank"])
+    for name, (key, body) in reader.pairs(parts["table"], "the table").items():
+        reader.states[writer.state(name, _line(key))] = body
+    start = writer.known(
+        reader.text(parts["start state"], "the start state"), reader.states, _line(parts["start state"])
+    )
+    reader.read_rules(parts.get("synonyms"))
+    if "input" in parts:
+        writer.example = "" if _is_null(parts["input"]) else reader.text(parts["input"], "the input")
+    return start
 
 
 class _Reader:
-    def __init__(self, where: str) -> None:
-        self.writer, self.blank = TableWriter(where), ""
-        self.states: dict[str, Node] = {}
+    def __init__(self, writer: TableWriter) -> None:
+        self.writer, self.states = writer, dict[str, Node]()
 
     def root(self, text: str) -> Node:
         """Return the node of the text, after a look at its events: how deep and how many."""
@@ -86,34 +84,33 @@ class _Reader:
                 # A key that is a list stands for each of its symbols; the site joins them with commas.
                 parts = key.value if key.id == "sequence" else [key]
                 for symbol in ",".join(self.text(part, "a symbol") for part in parts).split(","):
-                    read = self.symbol(symbol, key)
+                    read = self.symbol(key, symbol)
                     rule = Rule((read if write is None else write,), (move,), then or state)
                     self.writer.add(_line(key), state, (read,), rule)
 
     def instruction(self, node: Node, synonyms: Mapping[str, Instruction]) -> Instruction:
         if node.id == "scalar":
-            if node.value in MOVES:
-                return None, MOVES[node.value], None
-            if node.value in synonyms:
-                return synonyms[node.value]
+            if node.value in synonyms or node.value in MOVES:
+                return synonyms.get(node.value) or (None, MOVES[node.value], None)
             what = f"{quoted(node.value)} is no instruction{did_you_mean(node.value[:60], synonyms)}"
             raise self.error(what, node, DIRECTIONS)
-        parts = self.pairs(node, "an instruction")
-        moves = [name for name in parts if name in MOVES]
-        if len(moves) != 1 or not set(parts) <= {"write", *MOVES}:
-            raise self.error(f"an instruction has the keys {quoted(', '.join(parts))}", node, DIRECTIONS)
-        write = self.symbol(self.text(parts["write"][1], "write"), parts["write"][1]) if "write" in parts else None
-        if _is_null(parts[moves[0]][1]):
-            return write, MOVES[moves[0]], None
-        then = self.text(parts[moves[0]][1], "the next state")
-        if then not in self.states:
-            raise unknown_state(self.writer, then, self.states, _line(parts[moves[0]][1]))
-        return write, MOVES[moves[0]], then
+        parts = {name: value for name, (_, value) in self.pairs(node, "an instruction").items()}
+        write = self.symbol(parts.pop("write")) if "write" in parts else None
+        if len(parts) != 1 or not set(parts) <= set(MOVES):
+            names = ["write"] * (write is not None) + list(parts)
+            raise self.error(f"an instruction has the keys {quoted(', '.join(names))}", node, DIRECTIONS)
+        [(move, value)] = parts.items()
+        if _is_null(value):
+            return write, MOVES[move], None
+        then = self.text(value, "the next state")
+        return write, MOVES[move], self.writer.known(then, self.states, _line(value))
 
-    def symbol(self, text: str, node: Node) -> str:
-        if len(text) != 1:
-            raise self.error(f"{quoted(text)} is no single character", node, "one symbol a cell")
-        return checked_symbol(self.writer, text, self.blank, _line(node))
+    def symbol(self, node: Node, text: str | None = None) -> str:
+        """Return a symbol: the node's, or one of its list's."""
+        symbol = self.text(node, "write") if text is None else text
+        if len(symbol) != 1:
+            raise self.error(f"{quoted(symbol)} is no single character", node, "one symbol a cell")
+        return self.writer.symbol(symbol, _line(node))
 
     def text(self, node: Node, what: str) -> str:
         """Return the text of a scalar as it stands there."""
