@@ -127,8 +127,18 @@ def test_engine_and_interpreter_agree_on_the_golden_machines(path: Path) -> None
         machine = turing(held["name"], held["format"], held["table"], output=output)
         symbols = machine.table.symbols[1:]
         between = " " if any(len(symbol) > 1 for symbol in symbols) else ""
-        words = [between.join(symbols[(row + k) % len(symbols)] for k in range(row)) for row in range(9)]
+        words = [
+            between.join(symbols[(row + k) % len(symbols)] for k in range(row)) for row in (*range(9), 37, 40)
+        ]  # two outlive the others
         both(machine, words, 200)
+
+
+def test_an_answer_with_a_blank_of_several_characters_is_told_apart() -> None:
+    """The blank is written __ here, since _ is another symbol: without blanks between, __ would be two of these."""
+    table = "blank: ' '\nstart state: s\ntable:\n  s: {_: R, a: {write: ' ', R: end}}\n  end:\n"
+    machine = turing("gap", "turingmachine.io", table, output="tape")
+    both(machine, ["_a_", "__a__"], 50)
+    assert machine.answer("_a_") == "_ __ _"
 
 
 def test_a_run_of_many_steps_needs_the_tape_alone() -> None:

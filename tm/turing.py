@@ -189,8 +189,15 @@ class TuringMachine(Machine):
     def _split(self, word: str) -> list[str]:
         return (word.split(" ") if word else []) if is_spaced(self.table.symbols[1:]) else list(word)
 
-    def _join(self, symbols: list[str]) -> str:
-        return (" " if is_spaced(self.table.symbols[1:]) else "").join(symbols)
+    @property
+    def between(self) -> str:
+        """What stands between the symbols of an answer, which may hold blanks."""
+        return " " if is_spaced(self.table.symbols) else ""
+
+    @property
+    def output_tape(self) -> int:
+        """The tape that holds the answer, from 0 on."""
+        return int((self.output or "")[5:] or 1) - 1
 
     def operand(self, name: str, text: object) -> str:
         """Return a word; raises UserError where it holds what is no symbol of the machine."""
@@ -284,9 +291,9 @@ class TuringMachine(Machine):
         """Return the output of a machine that has halted."""
         if self.output == "state":
             return now.state
-        cells, blank = now.cells[int((self.output or "")[5:] or 1) - 1], self.table.blank
+        cells, blank = now.cells[self.output_tape], self.table.blank
         written = [at for at, symbol in enumerate(cells) if symbol != blank]
-        return self._join(cells[written[0] : written[-1] + 1]) if written else ""
+        return self.between.join(cells[written[0] : written[-1] + 1]) if written else ""
 
     def run_lengths(self, operands: Operands, most: int) -> I64:
         from .turing_engine import coded, run_lengths

@@ -6,10 +6,8 @@ running tapes at the steps that are asked for, so a run of any length needs the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -32,44 +30,39 @@ class CodedTable:
     """The rules in arrays, indexed by code.
 
     Attributes:
+        factors: what a symbol of each tape counts in a code; ``stride`` is what a state counts.
         next: where the codes of the following state begin; of a halted machine its own.
-        write: the symbol written, a column a tape.
-        move: -1, 0 or 1, a column a tape.
+        write: the symbol written, a row a tape; ``move`` likewise, -1, 0 or 1.
         going: whether there is a rule.
+        codes: of each rule, by its state and the symbols read.
 
     Raises:
         UserError: states and symbols have too many combinations.
     """
 
     def __init__(self, table: RuleTable) -> None:
-        self.table, self.num_symbols, self.num_tapes = table, len(table.symbols), table.num_tapes
-        self.stride = self.num_symbols**self.num_tapes
+        num_symbols = len(table.symbols)
+        self.stride = num_symbols**table.num_tapes
         size = self.stride * len(table.states)
         if size > MOST_CODES:
             what = f"this machine has {size:,} combinations of a state and the symbols of its tapes"
             raise UserError(what, where=table.where, allowed=f"{MOST_CODES:,} at most")
-        states = {state: number for number, state in enumerate(table.states)}
-        symbols = {symbol: number for number, symbol in enumerate(table.symbols)}
         places = np.arange(size)
-        self.factors = [self.num_symbols**tape for tape in range(self.num_tapes)]
+        self.factors = [num_symbols**tape for tape in range(table.num_tapes)]
         self.next = places // self.stride * self.stride
-        self.write = [(places // factor % self.num_symbols).astype(np.uint8) for factor in self.factors]
-        self.move = [np.zeros(size, np.int64) for _ in self.factors]
-        self.going = np.zeros(size, np.bool_)
+        self.write = np.array([places // factor % num_symbols for factor in self.factors], np.uint8)
+        self.move, self.going = np.zeros(self.write.shape, np.int64), np.zeros(size, np.bool_)
+        states = {state: self.stride * number for number, state in enumerate(table.states)}
+        symbols = {symbol: number for number, symbol in enumerate(table.symbols)}
         self.codes: dict[tuple[str, tuple[str, ...]], int] = {}
         for (state, read), rule in table.rules.items():
-            code = states[state] * self.stride
-            code += sum(symbols[symbol] * factor for symbol, factor in zip(read, self.factors, strict=True))
-            self.codes[state, read] = code
-            self.next[code], self.going[code] = states[rule.next] * self.stride, True
-            for tape, (symbol, move) in enumerate(zip(rule.write, rule.moves, strict=True)):
-                self.write[tape][code], self.move[tape][code] = symbols[symbol], move
+            seen = sum(symbols[symbol] * factor for symbol, factor in zip(read, self.factors, strict=True))
+            self.codes[state, read] = code = states[state] + seen
+            self.next[code], self.going[code] = states[rule.next], True
+            self.write[:, code], self.move[:, code] = [symbols[symbol] for symbol in rule.write], rule.moves
 
 
-@lru_cache(maxsize=64)
-def coded(table: RuleTable) -> CodedTable:
-    """Return the rules of a machine in arrays."""
-    return CodedTable(table)
+coded = lru_cache(maxsize=64)(CodedTable)
 
 
 class Lanes:
@@ -79,63 +72,65 @@ class Lanes:
         table: the machine.
         planes: symbol codes of the words, shape (width, n).
         length: symbols of each word, shape (n,).
+
+    Attributes:
+        rows: which word each lane runs.
+        cells: shape (tapes, lanes, width).
+        heads: places in the flat cells, shape (tapes, lanes); ``low`` and ``high`` are the outermost cells touched.
     """
 
     def __init__(self, table: CodedTable, planes: U8, length: I64) -> None:
-        self.table, num = table, len(length)
-        self.width = planes.shape[0] + 4 * LOOK_EVERY
-        self.rows = np.arange(num)  # which word each lane runs
-        self.control, self.steps = np.zeros(num, np.int64), np.zeros(num, np.int64)
-        first = self.rows * self.width + 2 * LOOK_EVERY
-        self.cells = [np.zeros((num, self.width), np.uint8) for _ in table.factors]
-        self.cells[0][:, 2 * LOOK_EVERY : 2 * LOOK_EVERY + planes.shape[0]] = planes.T
-        self.heads = [first.copy() for _ in table.factors]
-        self.low, self.high = ([first.copy() for _ in table.factors] for _ in range(2))
+        self.table, self.rows = table, np.arange(len(length))
+        self.control, self.steps = np.zeros((2, len(length)), np.int64)
+        first, width = 2 * LOOK_EVERY, len(planes) + 4 * LOOK_EVERY
+        self.cells = np.zeros((len(table.factors), len(length), width), np.uint8)
+        self.cells[0, :, first : first + len(planes)] = planes.T
+        self.heads = self._rows_of_cells() + first
+        self.low, self.high = self.heads.copy(), self.heads.copy()
         self.high[0] += np.maximum(length - 1, 0)
+
+    def _rows_of_cells(self) -> I64:
+        """Return where each row of cells begins: (tapes, lanes)."""
+        tapes, lanes, width = self.cells.shape
+        return np.arange(tapes * lanes).reshape(tapes, lanes) * width
 
     def codes(self) -> I64:
         """Return what each lane sees."""
-        code = self.control.copy()
-        for cells, head, factor in zip(self.cells, self.heads, self.table.factors, strict=True):
-            symbol = cells.reshape(-1).take(head)
-            code += symbol if factor == 1 else symbol * np.int64(factor)
+        code = self.control
+        for symbol, factor in zip(self.cells.reshape(-1).take(self.heads), self.table.factors, strict=True):
+            code = code + (symbol if factor == 1 else symbol * np.int64(factor))
         return code
 
     def step(self) -> None:
         """Take a step; a lane that has halted stays as it is."""
-        table, code = self.table, self.codes()
-        for tape, head in enumerate(self.heads):
-            self.cells[tape].reshape(-1)[head] = table.write[tape].take(code)
-            head += table.move[tape].take(code)
-            np.minimum(self.low[tape], head, out=self.low[tape])
-            np.maximum(self.high[tape], head, out=self.high[tape])
-        self.steps += table.going.take(code)
-        table.next.take(code, out=self.control, mode="clip")
+        code = self.codes()
+        self.cells.reshape(-1)[self.heads] = self.table.write.take(code, axis=1)
+        self.heads += self.table.move.take(code, axis=1)
+        np.minimum(self.low, self.heads, out=self.low)
+        np.maximum(self.high, self.heads, out=self.high)
+        self.steps += self.table.going.take(code)
+        self.control = self.table.next.take(code)
 
     def make_room(self) -> None:
-        """Let tapes grow whose heads are near an end."""
-        for tape, head in enumerate(self.heads):
-            if not len(head):
-                continue
-            width = self.cells[tape].shape[1]
-            place = head % width
-            if place.min() > LOOK_EVERY and place.max() < width - LOOK_EVERY - 1:
-                continue
+        """Let tapes grow where a head is near an end."""
+        width, place = self.cells.shape[2], self.heads - self._rows_of_cells()
+        if place.min(initial=width) <= LOOK_EVERY or place.max(initial=0) >= width - LOOK_EVERY - 1:
             more = width // 2
-            self.cells[tape] = np.pad(self.cells[tape], ((0, 0), (more, more)))
-            shift = np.arange(len(head)) * (2 * more) + more
-            for places in (head, self.low[tape], self.high[tape]):
-                places += shift
+            before = self._rows_of_cells() - more
+            self.cells = np.pad(self.cells, ((0, 0), (0, 0), (more, more)))
+            self._shift(self._rows_of_cells() - before)
 
     def keep(self, lanes: Bool) -> None:
         """Drop the other lanes."""
         self.rows, self.control, self.steps = self.rows[lanes], self.control[lanes], self.steps[lanes]
-        fewer = np.cumsum(~lanes)[lanes]
-        for tape, cells in enumerate(self.cells):
-            width = cells.shape[1]
-            self.cells[tape] = cells[lanes]
-            for places in (self.heads, self.low, self.high):
-                places[tape] = places[tape][lanes] - fewer * width
+        before = self._rows_of_cells()[:, lanes]
+        parts = (self.cells, self.heads, self.low, self.high)
+        self.cells, self.heads, self.low, self.high = (part.compress(lanes, axis=1) for part in parts)  # in one piece
+        self._shift(self._rows_of_cells() - before)
+
+    def _shift(self, cells: I64) -> None:
+        for places in (self.heads, self.low, self.high):
+            places += cells
 
 
 def run_lengths(table: CodedTable, planes: U8, length: I64, most: int) -> I64:
@@ -157,29 +152,22 @@ def run_lengths(table: CodedTable, planes: U8, length: I64, most: int) -> I64:
     return found
 
 
-@dataclass(frozen=True, eq=False)
-class Tape:
-    """One tape of some entries.
+class Entries(NamedTuple):
+    """Entries of a column of runs.
 
     Args:
-        cells: symbol codes of all entries, each in one piece.
-        start: where each entry's cells begin, shape (n,).
-        size: how many it has, shape (n,).
-        head: how many of them stand before its head, shape (n,).
+        code: what each one sees, shape (n,).
+        cells: symbol codes of all of their tapes, each in one piece.
+        start: where each tape's cells begin, shape (tapes, n).
+        size: how many it has.
+        head: how many of them stand before its head.
     """
 
+    code: I64
     cells: U8
     start: I64
     size: I64
     head: I64
-
-
-@dataclass(frozen=True, eq=False)
-class Entries:
-    """Entries of a column of runs: the code that each one sees, and its tapes."""
-
-    code: I64
-    tapes: tuple[Tape, ...]
 
 
 def entries(table: CodedTable, planes: U8, length: I64, word: I64, step: I64) -> Entries:
@@ -196,42 +184,31 @@ def entries(table: CodedTable, planes: U8, length: I64, word: I64, step: I64) ->
     order = np.argsort(narrow, kind="stable")
     held = np.bincount(word, minlength=len(length)) > 0
     used, which = np.flatnonzero(held), (np.cumsum(held) - 1)[word]
-    lanes = Lanes(table, planes[:, used], length[used])
-    lane_of = np.arange(len(used))  # -1 where the lane was dropped
+    lanes, lane_of = Lanes(table, planes[:, used], length[used]), np.arange(len(used))
     last = np.zeros(len(used), np.int64)
     np.maximum.at(last, which, step)
     times, begins = np.unique(step[order], return_index=True)
     groups = dict(zip(times.tolist(), np.split(order, begins[1:]), strict=True))
-    codes = np.empty(len(word), np.int64)
-    parts: list[list[tuple[I64, U8, I64, I64]]] = [[] for _ in table.factors]
-    for time in range(int(times[-1]) + 1 if len(times) else 0):
+    code, parts, total = np.empty(len(word), np.int64), [np.zeros(0, np.uint8)], 0
+    start, size, head = np.zeros((3, len(table.factors), len(word)), np.int64)
+    for time in range(int(last.max(initial=-1)) + 1):
         if time % LOOK_EVERY == 0:
             needed = last[lanes.rows] >= time
             if 2 * int(needed.sum()) < len(needed):
                 lanes.keep(needed)
-                lane_of[:] = -1
-                lane_of[lanes.rows] = np.arange(len(lanes.rows))
+                lane_of[lanes.rows] = np.arange(len(lanes.rows))  # those of dropped lanes are not asked for any more
             lanes.make_room()
         if (here := groups.get(time)) is not None:
             mine = lane_of[which[here]]
-            codes[here] = lanes.codes()[mine]
-            for tape, own in enumerate(parts):
-                low = lanes.low[tape][mine]
-                size = lanes.high[tape][mine] - low + 1
-                begin = np.cumsum(size) - size
-                at = np.repeat(low - begin, size) + np.arange(int(size.sum()))
-                own.append((here, lanes.cells[tape].reshape(-1)[at], size, lanes.heads[tape][mine] - low))
+            code[here], low = lanes.codes()[mine], lanes.low[:, mine]
+            own = lanes.high[:, mine] - low + 1
+            begin = np.cumsum(own).reshape(own.shape) - own
+            at = np.repeat(low - begin, own.reshape(-1)) + np.arange(int(own.sum()))
+            start[:, here], size[:, here], head[:, here] = total + begin, own, lanes.heads[:, mine] - low
+            parts.append(lanes.cells.reshape(-1)[at])
+            total += len(at)
         lanes.step()
-    return Entries(codes, tuple(_joined(own, len(word)) for own in parts))
-
-
-def _joined(parts: Sequence[tuple[I64, U8, I64, I64]], num: int) -> Tape:
-    """Return the tapes of entries, of which some were taken at a time."""
-    start, size, head, total = (*np.zeros((3, num), np.int64), 0)
-    for here, cells, own, before in parts:
-        start[here], size[here], head[here] = total + np.cumsum(own) - own, own, before
-        total += len(cells)
-    return Tape(np.concatenate([np.zeros(0, np.uint8), *(cells for _, cells, _, _ in parts)]), start, size, head)
+    return Entries(code, np.concatenate(parts), start, size, head)
 
 
 class TuringBatch(Batch):
@@ -242,7 +219,7 @@ class TuringBatch(Batch):
     def __init__(self, machine: TuringMachine, operands: Operands, dialect: Dialect) -> None:
         super().__init__(machine, operands, dialect)
         self.table, self.words = coded(machine.table), operands.a
-        self._last: tuple[Rows, Entries, list[tuple[U8, I64]]] | None = None
+        self._last: tuple[Rows, Entries, tuple[U8, I64]] | None = None
 
     @cached_property
     def num_steps(self) -> I64:
@@ -253,25 +230,22 @@ class TuringBatch(Batch):
         """
         from .turing import MOST_STEPS
 
-        found = self.run_lengths(MOST_STEPS)
+        found = self.machine.run_lengths(self.operands, MOST_STEPS)
         if len(endless := np.flatnonzero(found < 0)):
             self.machine.end(self.machine.texts(self.words.take(endless[:1]))[0])
         return found
 
-    def run_lengths(self, most: int) -> I64:
-        """Return the number of transitions of each word's run, -1 where it does not halt within ``most``."""
-        return run_lengths(self.table, self.words.planes, self.words.length, most)
-
-    def _entries(self, word: I64, step: I64) -> Entries:
-        return entries(self.table, self.words.planes, self.words.length, word, step)
+    def _entries(self, word: I64, step: I64) -> tuple[Entries, tuple[U8, I64]]:
+        """Return entries, and the text of their cells."""
+        found = entries(self.table, self.words.planes, self.words.length, word, step)
+        return found, _flat(self.machine.table, found.cells, "|")
 
     def _both(self, rows: Rows, part: slice) -> Texts:
         """Return the prompts or the completions of rows; they are asked for one after the other."""
         if self._last is None or self._last[0] is not rows:
-            found = self._entries(np.tile(rows.expression, 2), np.concatenate([rows.index, rows.index + 1]))
-            self._last = rows, found, [_flat(self.machine.table, tape.cells, "|") for tape in found.tapes]
-        _, found, flats = self._last
-        return self._texts(found, flats, part)
+            steps = np.concatenate([rows.index, rows.index + 1])
+            self._last = rows, *self._entries(np.tile(rows.expression, 2), steps)
+        return self._texts(*self._last[1:], part)
 
     def prompts(self, rows: Rows) -> Texts:
         return self._both(rows, slice(len(rows)))
@@ -279,56 +253,48 @@ class TuringBatch(Batch):
     def completions(self, rows: Rows) -> Texts:
         return self._both(rows, slice(len(rows), None))
 
-    def _whole(self, found: Entries) -> pa.Array:
-        return self._texts(
-            found, [_flat(self.machine.table, tape.cells, "|") for tape in found.tapes], slice(None)
-        ).text
-
     def initial(self) -> pa.Array:
-        return self._whole(self._entries(self.all, np.zeros_like(self.all)))
+        return self._texts(*self._entries(self.all, np.zeros_like(self.all))).text
 
     def halted(self) -> pa.Array:
-        return self._whole(self._entries(self.all, self.num_steps))
+        return self._texts(*self._entries(self.all, self.num_steps)).text
 
     def answer(self) -> Field:
-        last = self._entries(self.all, self.num_steps)
-        if self.machine.output == "state":
-            return Choice(self.machine.table.states, last.code // self.table.stride)
-        tape = last.tapes[int((self.machine.output or "")[5:] or 1) - 1]
-        order = np.argsort(tape.start, kind="stable")
-        rows = np.repeat(order, tape.size[order])
-        written = np.flatnonzero(tape.cells)
-        first, end = np.zeros(len(self.all), np.int64), np.zeros(len(self.all), np.int64)
-        np.maximum.at(end, rows[written], written + 1)
-        first[:] = end
-        np.minimum.at(first, rows[written], written)
-        between = "" if all(len(symbol) == 1 for symbol in self.machine.table.symbols) else " "
-        flat, at = _flat(self.machine.table, tape.cells, between)
-        size = at[end] - at[first]
-        return TapeSlice(flat, at[first] + len(between) * (size > 0), size - len(between) * (size > 0))
+        machine = self.machine
+        last = entries(self.table, self.words.planes, self.words.length, self.all, self.num_steps)
+        if machine.output == "state":
+            return Choice(machine.table.states, last.code // self.table.stride)
+        written = np.flatnonzero(np.append(last.cells, 0))  # cells that are not blank, in order
+        begin = last.start[machine.output_tape]
+        first = np.searchsorted(written, begin)
+        behind = np.searchsorted(written, begin + last.size[machine.output_tape])
+        some = behind > first
+        flat, at = _flat(machine.table, last.cells, machine.between)
+        start, end = np.zeros((2, len(some)), np.int64)
+        start[some], end[some] = at[written[first[some]]] + len(machine.between), at[written[behind[some] - 1] + 1]
+        return TapeSlice(flat, start, end - start)
 
     @cached_property
     def _lines(self) -> tuple[tuple[str, ...], I64]:
         """The distinct command lines, and which one each code has."""
-        lines = {HALT: 0}
-        index = np.zeros(len(self.table.going), np.int64)
+        lines, index = {HALT: 0}, np.zeros(len(self.table.going), np.int64)
         for (state, read), rule in self.machine.table.rules.items():
             line = self.machine.command(rule, read)
             index[self.table.codes[state, read]] = lines.setdefault(line, len(lines))
         return tuple(lines), index
 
-    def _texts(self, found: Entries, flats: Sequence[tuple[U8, I64]], part: slice) -> Texts:
-        machine, code = self.machine, found.code[part]
+    def _texts(self, found: Entries, cells: tuple[U8, I64], part: slice = slice(None)) -> Texts:
+        machine, code, (flat, at) = self.machine, found.code[part], cells
         states, state, num = machine.table.states, code // self.table.stride, len(code)
         lines, line = self._lines
         fields: dict[str, Field] = {"state": Choice(states, state), "line": Choice(lines, line.take(code))}
         pieces = []
-        for number, (tape, (flat, at)) in enumerate(zip(found.tapes, flats, strict=True)):
-            start = tape.start[part]
-            begin, middle, end = at[start], at[start + tape.head[part]], at[start + tape.size[part]]
-            fields[f"left{number}"] = TapeSlice(flat, begin, middle - begin)
-            fields[f"right{number}"] = TapeSlice(flat, middle, end - middle)
-            pieces.append(f"{{left{number}}}{machine.head(number)}{{right{number}}}")
+        for tape in range(machine.table.num_tapes):
+            start = found.start[tape, part]
+            begin, middle, end = (at[start + own] for own in (0, found.head[tape, part], found.size[tape, part]))
+            fields[f"left{tape}"] = TapeSlice(flat, begin, middle - begin)
+            fields[f"right{tape}"] = TapeSlice(flat, middle, end - middle)
+            pieces.append(f"{{left{tape}}}{machine.head(tape)}{{right{tape}}}")
         template = Template(f"{machine.title}, {{state}}, {' '.join(pieces)}\n{{line}}\n")
         text = render([RowGroup(np.arange(num), template, fields)], num)
         return Texts(text, state, states, np.zeros(num, np.int64), (None,))
