@@ -7,9 +7,11 @@ shares the table with this file, and nothing else. docs/machines.md describes th
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -21,13 +23,12 @@ from .formats.rules import LEFT, RIGHT, Rule, RuleTable
 from .machine import HALT, Batch, Dialect, Machine, Transition
 from .registry import register
 from .render import Field, TapeSlice
-from .words import Language, WordLaw, is_spaced, read_words, texts_of
+from .words import Language, WordLaw, is_spaced, read_words, split_word, texts_of
 
 NAME = re.compile("[a-z][a-z0-9_]{0,63}")
 MOST_STEPS = 10**6  # of a run that is written
 SHOWN_RULES = 100  # a description that the model reads lists no more
 MOVES = {LEFT: "LEFT", RIGHT: "RIGHT"}
-OUTPUT = re.compile(r"state|tape(?: [1-9])?")
 
 
 @dataclass
@@ -96,31 +97,26 @@ class TuringMachine(Machine):
         if not NAME.fullmatch(name):
             allowed = "a lower-case letter, then up to 63 lower-case letters, digits and _"
             raise UserError(f"{quoted(name)} cannot be the name of a machine", where=table.where, allowed=allowed)
+        outputs = ["tape", "state", *(f"tape {tape + 1}" for tape in range(table.num_tapes))]
+        if output not in (None, *outputs):
+            what = f"output is {quoted(output)}{did_you_mean(str(output), outputs)}"
+            raise UserError(what, where=table.where, allowed=", ".join(outputs))
         self.name, self.table, self.words, self.output, self.side = name, table, words, output, side  # type: ignore[misc]
         self.sign = None if output is None else ""  # type: ignore[misc]
-        self.given_example = example
-        tapes = f"tape 1 .. tape {table.num_tapes}" if table.num_tapes > 1 else "tape"
-        if output is not None and (
-            not OUTPUT.fullmatch(output) or (output[5:] or "1") > str(table.num_tapes) and output != "state"
-        ):
-            what = f"output is {quoted(output)}{did_you_mean(output, ('tape', 'state'))}"
-            raise UserError(what, where=table.where, allowed=f"{tapes}, or state")
+        self.example = example or "", ""  # type: ignore[misc]
+        self.symbols = table.symbols[1:]  # of its words
+        self.own = {"name": name, "words": words, "output": output, "side": side, "example": example}
 
     @cached_property
     def language(self) -> Language:
         """The words that it is given."""
-        symbols = self.table.symbols[1:]
         if self.words is None:
-            return Language.every(symbols)
-        return Language.parse(self.words, symbols, f"{self.table.where}, input")
+            return Language.every(self.symbols)
+        return Language.parse(self.words, self.symbols, f"{self.table.where}, input")
 
     @cached_property
     def law(self) -> WordLaw:  # type: ignore[override]
         return WordLaw(self.language)
-
-    @property
-    def example(self) -> tuple[str, str]:  # type: ignore[override]
-        return self.given_example or "", ""
 
     @property
     def source(self) -> str:
@@ -131,28 +127,8 @@ class TuringMachine(Machine):
         return self.table.identity
 
     def spec(self) -> dict[str, Any]:
-        """Return the machine as JSON has it; ``of_spec`` reads it back."""
-        names = ("name", "words", "output", "side")
-        return {name: getattr(self, name) for name in names} | {
-            "table": self.table.canonical,
-            "example": self.given_example,
-        }
-
-    @classmethod
-    def of_spec(cls, spec: Mapping[str, Any], where: str = "machine") -> TuringMachine:
-        """Return the machine of a specification.
-
-        Raises:
-            UserError: it is none.
-        """
-        try:
-            own = {key: spec[key] for key in ("words", "output", "example", "side")}
-            table = RuleTable.of(spec["table"], where)
-            if own["side"] not in (None, machine_side(table)):
-                raise UserError(f"this machine belongs to {machine_side(table)}, not to {own['side']}", where=where)
-            return cls(spec["name"], table, **own)
-        except (KeyError, TypeError) as error:
-            raise UserError(f"this is no machine: {error}", where=where) from error
+        """Return the machine as JSON has it; ``define_spec`` reads it back."""
+        return {**self.own, "table": self.table.canonical}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return define_spec, (self.spec(), self.table.where)
@@ -168,12 +144,11 @@ class TuringMachine(Machine):
     # Words
 
     def column(self, texts: Sequence[str]) -> Number:
-        """Return words as a column; raises UserError where one holds what is no symbol that may be given."""
-        return read_words(texts, self.table.symbols[1:])
+        return read_words(texts, self.symbols)
 
     def texts(self, number: Number) -> list[str]:
         """Return words as the rows write them."""
-        return texts_of(number.planes, number.length, self.table.symbols[1:])
+        return texts_of(number.planes, number.length, self.symbols)
 
     def written(self, number: Number, rows: I64) -> Field:
         texts = [text.encode() for text in self.texts(number.take(rows))]
@@ -182,12 +157,14 @@ class TuringMachine(Machine):
         return TapeSlice(flat, np.cumsum(size) - size, size)
 
     def length(self, text: str) -> int | None:
-        known = {*self.table.symbols[1:]}
-        symbols = self._split(text)
-        return len(symbols) if known.issuperset(symbols) else None
+        symbols = split_word(text, self.symbols)
+        return len(symbols) if {*symbols} <= {*self.symbols} else None
 
-    def _split(self, word: str) -> list[str]:
-        return (word.split(" ") if word else []) if is_spaced(self.table.symbols[1:]) else list(word)
+    def operand(self, name: str, text: object) -> str:
+        if not isinstance(text, str):
+            raise UserError(f"the word must be a text, not {quoted(repr(text))}", where=self.name)
+        self.column([text])
+        return text
 
     @property
     def between(self) -> str:
@@ -198,13 +175,6 @@ class TuringMachine(Machine):
     def output_tape(self) -> int:
         """The tape that holds the answer, from 0 on."""
         return int((self.output or "")[5:] or 1) - 1
-
-    def operand(self, name: str, text: object) -> str:
-        """Return a word; raises UserError where it holds what is no symbol of the machine."""
-        if not isinstance(text, str):
-            raise UserError(f"the word must be a text, not {quoted(repr(text))}", where=self.name)
-        self.column([text])
-        return text
 
     # Text
 
@@ -235,18 +205,22 @@ class TuringMachine(Machine):
 
     def start(self, word: str) -> Tapes:
         """Return what the machine knows before its first step."""
-        blank, more = self.table.blank, self.table.num_tapes - 1
-        cells = [self._split(word) or [blank], *([blank] for _ in range(more))]
-        return Tapes(self.table.start, cells, [0] * (more + 1))
+        blank, num_tapes = self.table.blank, self.table.num_tapes
+        cells = [split_word(word, self.symbols) or [blank], *([blank] for _ in range(num_tapes - 1))]
+        return Tapes(self.table.start, cells, [0] * num_tapes)
+
+    def walk(self, word: str) -> Iterator[Tapes]:
+        """Yield what the machine knows before its first step and after each one: one object, which changes."""
+        now = self.start(word)
+        yield now
+        while rule := self.table.rules.get((now.state, now.read)):
+            now.execute(rule, self.table.blank)
+            yield now
 
     def transitions(self, a: str, b: object = "", dialect: Dialect = "consistent") -> Iterator[Transition]:  # type: ignore[override]
-        now = self.start(a)
-        text = self.entry(now)
-        while rule := self.table.rules.get((now.state, now.read)):
-            before, state = text, now.state
-            now.execute(rule, self.table.blank)
-            text = self.entry(now)
-            yield Transition(before, text, state, now.state)
+        entries = ((self.entry(now), now.state) for now in self.walk(a))
+        for (before, state), (after, then) in pairwise(entries):
+            yield Transition(before, after, state, then)
 
     def end(self, word: str, most: int = MOST_STEPS) -> tuple[Tapes, int]:
         """Return what the machine knows when it has halted, and its number of steps.
@@ -254,27 +228,20 @@ class TuringMachine(Machine):
         Raises:
             UserError: it does not halt within so many steps.
         """
-        now, steps = self.start(word), 0
-        while rule := self.table.rules.get((now.state, now.read)):
-            if steps == most:
-                raise UserError(
-                    f"{self.name} does not halt within {most:,} steps",
-                    where=f"the word {quoted(word)}",
-                    next_step="raise --max-steps, if it halts at all",
-                )
-            now.execute(rule, self.table.blank)
-            steps += 1
+        [(steps, now)] = deque(enumerate(islice(self.walk(word), most + 1)), maxlen=1)
+        if (now.state, now.read) in self.table.rules:
+            what = f"{self.name} does not halt within {most:,} steps"
+            raise UserError(what, where=f"the word {quoted(word)}", next_step="raise --max-steps, if it halts at all")
         return now, steps
 
     def num_steps(self, a: str, b: object = "") -> int:  # type: ignore[override]
         return self.end(a)[1]
 
     def max_num_steps(self, len_a: int, len_b: int) -> int:
-        """Return 0: no bound is known beforehand."""
-        return 0
+        return 0  # no bound is known beforehand
 
     def transition(self, a: str, b: object, t: int, dialect: Dialect) -> Transition:  # type: ignore[override]
-        return next(step for number, step in enumerate(self.transitions(a)) if number == t)
+        return next(islice(self.transitions(a), t, None))
 
     def initial(self, a: str, b: object = "") -> str:  # type: ignore[override]
         return self.entry(self.start(a))
@@ -285,14 +252,10 @@ class TuringMachine(Machine):
     def answer(self, a: str, b: object = "") -> str:  # type: ignore[override]
         """Return the output: the state that it halts in, or what stands between the outer blanks of a tape."""
         now, _ = self.end(a)
-        return self.answer_of(now)
-
-    def answer_of(self, now: Tapes) -> str:
-        """Return the output of a machine that has halted."""
         if self.output == "state":
             return now.state
-        cells, blank = now.cells[self.output_tape], self.table.blank
-        written = [at for at, symbol in enumerate(cells) if symbol != blank]
+        cells = now.cells[self.output_tape]
+        written = [at for at, symbol in enumerate(cells) if symbol != self.table.blank]
         return self.between.join(cells[written[0] : written[-1] + 1]) if written else ""
 
     def run_lengths(self, operands: Operands, most: int) -> I64:
@@ -326,41 +289,39 @@ class TuringMachine(Machine):
             UserError: the text is no entry of the machine.
         """
         lines = entry.split("\n")
-        words = lines[0].split(", ", 2)
-        if len(lines) != 3 or lines[2] or len(words) != 3 or words[0] != self.title:
+        title, state, tapes = [*lines[0].split(", ", 2), "", ""][:3]
+        if len(lines) != 3 or lines[2] or title != self.title or not tapes:
             raise _wrong(entry, f"an entry of {self.name} has two lines that end in a newline, the first one begins"
                          f" with {self.title}, a state and the tapes")  # fmt: skip
-        if words[1] not in self.table.states:
-            raise _wrong(entry, f"{self.name} has no state {quoted(words[1])}")
-        cells, heads, texts = list[list[str]](), list[int](), words[2].split(" ")
-        for tape, text in enumerate(texts):
-            left, found, right = text.partition(self.head(tape))
-            parts = [part.split("|") for part in (left, right)]
-            symbols = [symbol for part in parts for symbol in part[1:]]
-            if not found or not right or any(part[0] for part in parts) or {*symbols} - {*self.table.symbols}:
+        if state not in self.table.states:
+            raise _wrong(entry, f"{self.name} has no state {quoted(state)}")
+        cells, heads = list[list[str]](), list[int]()
+        for tape, text in enumerate(tapes.split(" ")):
+            left, _, right = text.partition(self.head(tape))
+            (before, *symbols), (behind, *more) = left.split("|"), right.split("|")
+            if before or behind or not more or not {*symbols, *more} <= {*self.table.symbols}:
                 raise _wrong(text, f"it is no tape with {self.head(tape)} before a symbol of {self.name}")
-            cells.append(symbols)
-            heads.append(len(parts[0]) - 1)
+            cells.append(symbols + more)
+            heads.append(len(symbols))
         if len(cells) != self.table.num_tapes:
-            raise _wrong(words[2], f"{self.name} has {self.table.num_tapes} tapes")
-        return Tapes(words[1], cells, heads), lines[1]
+            raise _wrong(tapes, f"{self.name} has {self.table.num_tapes} tapes")
+        return Tapes(state, cells, heads), lines[1]
 
     def _rule(self, command: str, read: tuple[str, ...]) -> Rule:
         """Return what a command line says where these symbols are read."""
         *actions, then = command.removeprefix("CMD ").split(", ")
-        write, moves, names = list(read), [0] * len(read), {move: number for number, move in MOVES.items()}
         if not command.startswith("CMD ") or then not in self.table.states:
             raise _wrong(command, "it must begin with CMD and end with a state of the machine")
+        write, moves, directions = list(read), [0] * len(read), {word: move for move, word in MOVES.items()}
         heads = {self.head(tape): tape for tape in range(len(read))}
         for action in actions:
             head, _, value = action.partition(" ")
-            tape = heads.get(head, -1)
-            if tape < 0 or (value not in names and value not in self.table.symbols) or moves[tape]:
+            if head not in heads or value not in (*directions, *self.table.symbols) or moves[heads[head]]:
                 raise _wrong(command, f"{quoted(action)} is no action of {self.name} here")
-            if value in names:
-                moves[tape] = names[value]
+            if value in directions:
+                moves[heads[head]] = directions[value]
             else:
-                write[tape] = value
+                write[heads[head]] = value
         return Rule(tuple(write), tuple(moves), then)
 
     @property
@@ -393,8 +354,15 @@ class TuringMachine(Machine):
 
 
 def define_spec(spec: Mapping[str, Any], where: str = "machine") -> TuringMachine:
-    """Register the machine of a specification, and return it."""
-    made = TuringMachine.of_spec(spec, where)
+    """Register the machine of a specification, and return it; raises UserError where it is none."""
+    try:
+        table = RuleTable.of(spec["table"], where)
+        own = {key: spec[key] for key in ("name", "words", "output", "example", "side")}
+        if own["side"] not in (None, machine_side(table)):
+            raise UserError(f"this machine belongs to {machine_side(table)}, not to {own['side']}", where=where)
+        made = TuringMachine(table=table, **own)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"this is no machine: {error}", where=where) from error
     register(made)
     return made
 

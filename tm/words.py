@@ -201,6 +201,11 @@ def is_spaced(symbols: Sequence[str]) -> bool:
     return any(len(symbol) > 1 for symbol in symbols)
 
 
+def split_word(text: str, symbols: Sequence[str]) -> list[str]:
+    """Return the symbols of a word's text."""
+    return (text.split(" ") if text else []) if is_spaced(symbols) else list(text)
+
+
 def texts_of(planes: U8, length: I64, symbols: Sequence[str]) -> list[str]:
     """Return words as texts, as the column ``a`` has them."""
     width, flat = len(planes), np.ascontiguousarray(planes.T)
@@ -221,22 +226,22 @@ def read_words(texts: Sequence[str], symbols: Sequence[str]) -> Number:
     """
     if is_spaced(symbols):
         names = defaultdict(int, {symbol: code for code, symbol in enumerate(symbols, 1)})
-        words = [bytes(map(names.__getitem__, text.split(" "))) if text else b"" for text in texts]
-        length = np.array([len(word) for word in words], np.int64)
+        words = [bytes(map(names.__getitem__, split_word(text, symbols))) for text in texts]
         codes = np.frombuffer(b"".join(words), np.uint8)
+        length = np.array([len(word) for word in words], np.int64)
     else:
-        length = np.array([len(text) for text in texts], np.int64)
         points = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), "<u4")
         by_point = np.zeros(max(map(ord, symbols), default=0) + 2, np.uint8)
         by_point[[ord(symbol) for symbol in symbols]] = range(1, len(symbols) + 1)
         codes = by_point[np.minimum(points, len(by_point) - 1)]
+        length = np.array([len(text) for text in texts], np.int64)
     if not codes.all():
-        place = int(np.flatnonzero(codes == 0)[0])
+        place = int(np.argmin(codes))
         row = int(np.searchsorted(np.cumsum(length), place, "right"))
         place -= int(length[:row].sum())
-        found = (texts[row].split(" ") if is_spaced(symbols) else texts[row])[place]
         where = f"symbol {place + 1} of word {row + 1}, {quoted(texts[row])}"
-        raise UserError(f"{quoted(found)} is no input symbol", where=where, allowed=shown(symbols))
+        what = f"{quoted(split_word(texts[row], symbols)[place])} is no input symbol"
+        raise UserError(what, where=where, allowed=shown(symbols))
     rows = np.zeros((len(texts), int(length.max(initial=1))), np.uint8)
     rows[np.arange(rows.shape[1]) < length[:, None]] = codes
     return Number(np.ascontiguousarray(rows.T), length)

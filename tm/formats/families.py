@@ -10,7 +10,7 @@ import string
 from collections.abc import Sequence
 
 from ...errors import UserError
-from .rules import LEFT, RIGHT, Rule, RuleTable
+from .rules import LEFT, RIGHT, Key, Rule, RuleTable
 
 MOST_STATES, MOST_SYMBOLS = 26, 10
 MOST_MACHINES = 100_000
@@ -35,22 +35,22 @@ def canonical_form(table: RuleTable) -> RuleTable:
         UserError: the machine halts at once, whatever it reads.
     """
     order = {symbol: place for place, symbol in enumerate(table.symbols)}
-    rules_of: dict[str, list[tuple[tuple[str, ...], Rule]]] = {}
-    for (state, read), rule in sorted(table.rules.items(), key=lambda item: [order[symbol] for symbol in item[0][1]]):
-        rules_of.setdefault(state, []).append((read, rule))
-    names, walk, reached = {table.start: _name(0)}, [table.start], list[tuple[str, tuple[str, ...], Rule]]()
-    for state in walk:  # it grows on the way
-        for read, rule in rules_of.get(state, []):
-            reached.append((state, read, rule))
+    rules_of: dict[str, list[tuple[Key, Rule]]] = {}
+    for key, rule in sorted(table.rules.items(), key=lambda item: [order[symbol] for symbol in item[0][1]]):
+        rules_of.setdefault(key[0], []).append((key, rule))
+    names, reached = {table.start: "A"}, list[tuple[Key, Rule]]()
+    for state in (walk := [table.start]):  # it grows on the way
+        reached += rules_of.get(state, [])
+        for _, rule in rules_of.get(state, []):
             if rule.next not in names:
                 names[rule.next] = _name(len(names))
                 walk.append(rule.next)
-    side = next((move for _, _, rule in reached for move in rule.moves if move), RIGHT)
+    side = next((move for _, rule in reached for move in rule.moves if move), RIGHT)
     rules = {
         (names[state], read): Rule(rule.write, tuple(side * move for move in rule.moves), names[rule.next])
-        for state, read, rule in reached
+        for (state, read), rule in reached
     }
-    return RuleTable(names[table.start], table.blank, rules, table.where)
+    return RuleTable("A", table.blank, rules, table.where)
 
 
 def machine_side(table: RuleTable) -> str:
@@ -85,7 +85,7 @@ def random_machines(states: int, symbols: int, count: int, seed: int) -> list[Ru
         attempt += 1
         cells = _cells(states, symbols, f"{seed} {attempt}")
         if _does_something(cells, states, symbols, words):
-            rules: dict[tuple[str, tuple[str, ...]], Rule] = {
+            rules = {
                 (_name(place // symbols), (str(place % symbols),)): Rule((str(cell[0]),), (cell[1],), _name(cell[2]))
                 for place, cell in enumerate(cells)
                 if cell
@@ -123,14 +123,12 @@ def _cells(states: int, symbols: int, key: str) -> Cells:
 
 
 def _does_something(cells: Cells, states: int, symbols: int, words: Sequence[Sequence[int]]) -> bool:
-    if _steps(cells, symbols, (), 2 * states) < 2 * states:
-        return False
-    failed = 0
+    failed = len(words) * (_steps(cells, symbols, (), 2 * states) < 2 * states)
     for word in words:
-        failed += not states <= _steps(cells, symbols, word, LONGEST_RUN) < LONGEST_RUN
         if 2 * failed > len(words):  # most machines end here, without a look at the other words
             return False
-    return True
+        failed += not states <= _steps(cells, symbols, word, LONGEST_RUN) < LONGEST_RUN
+    return 2 * failed <= len(words)
 
 
 def _steps(cells: Cells, symbols: int, word: Sequence[int], most: int) -> int:

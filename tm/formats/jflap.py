@@ -37,7 +37,8 @@ def read(text: str, writer: TableWriter) -> str:
     for element in found[0]:
         if element.tag in ("state", "block"):
             ident, line = element.get("id", ""), _line(element)
-            name = writer.state(element.get("name", f"q{ident}"), line)
+            name = element.get("name", f"q{ident}")
+            writer.check("state", name, line)
             if not ident or ident in states or name in names:
                 what = f"a state with the id {quoted(ident)} and the name {quoted(name)}"
                 raise writer.error(what, line, "an id and a name of its own for each state")

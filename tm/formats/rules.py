@@ -15,12 +15,14 @@ from ...errors import UserError, did_you_mean, quoted
 
 MOST_RULES = 100_000
 MOST_SYMBOLS = 255  # with the blank: a cell is a byte
-SYMBOL = re.compile(r"[^\s,|\[\]]{1,16}")
-STATE = re.compile(r"(?! )[^,|\[\]\x00-\x1f\x7f\u2028\u2029\ud800-\udfff]{1,64}(?<! )")
-SYMBOL_RULE = "1 to 16 characters that can be seen, none of , | [ ]"
-STATE_RULE = "1 to 64 characters on one line, none of , | [ ], no blank at its ends"
+NAMES = {  # what an entry can hold
+    "symbol": (r"[^\s,|\[\]]{1,16}", "1 to 16 characters that can be seen, none of , | [ ]"),
+    "state": (
+        r"(?! )[^,|\[\]\x00-\x1f\x7f\u2028\u2029\ud800-\udfff]{1,64}(?<! )",
+        "1 to 64 characters on one line, none of , | [ ], no blank at its ends",
+    ),
+}
 LEFT, STAY, RIGHT = -1, 0, 1
-
 
 Symbols = tuple[str, ...]  # one a tape
 
@@ -59,19 +61,14 @@ class RuleTable:
     def __post_init__(self) -> None:
         ordered = sorted(self.rules.items(), key=lambda item: (item[0][0] != self.start, item[0]))
         object.__setattr__(self, "rules", dict(ordered))
-        what = allowed = ""
-        if not self.rules:
-            what, allowed = "this machine has no rules", "one rule at least"
-        elif len(self.rules) > MOST_RULES:
-            what, allowed = f"this machine has more than {MOST_RULES:,} rules", f"{MOST_RULES:,} rules at most"
-        elif wrong := [name for name in self.states if not STATE.fullmatch(name)]:
-            what, allowed = f"{quoted(wrong[0])} cannot be a state", STATE_RULE
-        elif wrong := [name for name in self.symbols if not SYMBOL.fullmatch(name)]:
-            what, allowed = f"{quoted(wrong[0])} cannot be a symbol", SYMBOL_RULE
-        elif len(self.symbols) > MOST_SYMBOLS:
-            what = f"this machine has {len(self.symbols):,} symbols"
-            allowed = f"{MOST_SYMBOLS} symbols at most, the blank included"
-        if what:
+        if not 1 <= len(self.rules) <= MOST_RULES:
+            what = f"this machine has {f'more than {MOST_RULES:,}' if self.rules else 'no'} rules"
+            raise UserError(what, where=self.where, allowed=f"1 to {MOST_RULES:,} rules")
+        for kind, names in (("state", self.states), ("symbol", self.symbols)):
+            for name in names:
+                _check(kind, name, self.where)
+        if len(self.symbols) > MOST_SYMBOLS:
+            what, allowed = f"this machine has {len(self.symbols):,} symbols", f"{MOST_SYMBOLS} at most, with the blank"
             raise UserError(what, where=self.where, allowed=allowed)
 
     @cached_property
@@ -125,16 +122,21 @@ class RuleTable:
             raise UserError(f"this is no machine: {error}", where=where) from error
 
 
+def _check(kind: str, name: str, where: str) -> None:
+    """Refuse the name of a state, or a symbol, that an entry cannot hold."""
+    pattern, allowed = NAMES[kind]
+    if not re.fullmatch(pattern, name):
+        raise UserError(f"{quoted(name)} cannot be a {kind}", where=where, allowed=allowed)
+
+
 class TableWriter:
     """Collects what a reader finds in a text; lines are numbered from 1, None stands for the whole text.
 
-    Args:
-        where: names the text in messages.
-
     Attributes:
+        where: names the text in messages.
         blank: the symbol of empty cells; may be white space, which no other symbol may.
         example: the symbols of the input word that the text states, if it states one.
-        rules: by state and the symbols read, as the text has them.
+        rules: as the text has them.
     """
 
     def __init__(self, where: str) -> None:
@@ -145,19 +147,16 @@ class TableWriter:
 
     def error(self, what: str, line: int | None, allowed: str | None = None) -> UserError:
         """Return the error of a line."""
-        return UserError(what, where=self.where + (f", line {line}" if line else ""), allowed=allowed)
+        return UserError(what, where=self.at(line), allowed=allowed)
 
-    def symbol(self, text: str, line: int | None) -> str:
-        """Return a symbol; raises UserError where an entry cannot hold it."""
-        if not (text == self.blank and text.isspace()) and not SYMBOL.fullmatch(text):
-            raise self.error(f"{quoted(text)} cannot be a symbol", line, SYMBOL_RULE)
-        return text
+    def at(self, line: int | None) -> str:
+        """Return the name of a line."""
+        return self.where + (f", line {line}" if line else "")
 
-    def state(self, text: str, line: int | None) -> str:
-        """Return the name of a state; raises UserError where an entry cannot hold it."""
-        if not STATE.fullmatch(text):
-            raise self.error(f"{quoted(text)} cannot be a state", line, STATE_RULE)
-        return text
+    def check(self, kind: str, name: str, line: int | None) -> None:
+        """Refuse a ``state`` or ``symbol`` that an entry cannot hold; raises UserError."""
+        if not name == self.blank or not name.isspace():
+            _check(kind, name, self.at(line))
 
     def known(self, state: str, states: Iterable[str], line: int | None) -> str:
         """Return a state that is one of some; raises UserError where it is none of them."""
@@ -172,11 +171,10 @@ class TableWriter:
         Raises:
             UserError: there is one for this state and these symbols, or an entry cannot hold a name or symbol.
         """
-        self.state(state, line)
-        self.state(rule.next, rule_line or line)
-        for symbols, place in ((rule.write, rule_line or line), (read, line)):
+        for name, symbols, place in ((rule.next, rule.write, rule_line or line), (state, read, line)):
+            self.check("state", name, place)
             for symbol in symbols:
-                self.symbol(symbol, place)
+                self.check("symbol", symbol, place)
         if (state, read) in self.rules:
             earlier = f", the first one in line {self._lines[state, read]}"
             raise self.error(f"the state {quoted(state)} has two rules for {quoted(' '.join(read))}{earlier}", line)
@@ -193,9 +191,8 @@ class TableWriter:
             return tuple(blank if symbol == self.blank else symbol for symbol in symbols)
 
         rules = {
-            (state, written(read)): rule._replace(write=written(rule.write))
-            for (state, read), rule in self.rules.items()
+            (key, written(read)): rule._replace(write=written(rule.write)) for (key, read), rule in self.rules.items()
         }
-        word = None if self.example is None else written(self.example)
-        between = " " if word and max(map(len, word)) > 1 else ""
-        return RuleTable(start, blank, rules, self.where), None if word is None else between.join(word)
+        word = written(self.example or "")
+        example = ("" if all(len(symbol) == 1 for symbol in word) else " ").join(word)
+        return RuleTable(start, blank, rules, self.where), None if self.example is None else example

@@ -35,7 +35,8 @@ def read(text: str, writer: TableWriter) -> str:
     writer.blank = reader.text(parts["blank"], "the blank")
     reader.symbol(parts["blank"])
     for name, (key, body) in reader.pairs(parts["table"], "the table").items():
-        reader.states[writer.state(name, _line(key))] = body
+        writer.check("state", name, _line(key))
+        reader.states[name] = body
     start = writer.known(
         reader.text(parts["start state"], "the start state"), reader.states, _line(parts["start state"])
     )
@@ -110,7 +111,8 @@ class _Reader:
         symbol = self.text(node, "write") if text is None else text
         if len(symbol) != 1:
             raise self.error(f"{quoted(symbol)} is no single character", node, "one symbol a cell")
-        return self.writer.symbol(symbol, _line(node))
+        self.writer.check("symbol", symbol, _line(node))
+        return symbol
 
     def text(self, node: Node, what: str) -> str:
         """Return the text of a scalar as it stands there."""
