@@ -35,7 +35,7 @@ class Language:
     def __init__(self, symbols: Sequence[str], next_state: I64, accepting: Bool) -> None:
         self.symbols, self.next_state, self.accepting = tuple(symbols), next_state, accepting
         self._rows: list[list[int]] = next_state.tolist()
-        self._targets = [Counter(row).items() for row in self._rows]
+        self._targets = [list(Counter(row).items()) for row in self._rows]
         self._counts = [[int(accepts) for accepts in accepting]]  # by length and state
 
     @classmethod

@@ -85,7 +85,7 @@ def random_machines(states: int, symbols: int, count: int, seed: int) -> list[Ru
         attempt += 1
         cells = _cells(states, symbols, f"{seed} {attempt}")
         if _does_something(cells, states, symbols, words):
-            rules = {
+            rules: dict[Key, Rule] = {
                 (_name(place // symbols), (str(place % symbols),)): Rule((str(cell[0]),), (cell[1],), _name(cell[2]))
                 for place, cell in enumerate(cells)
                 if cell
