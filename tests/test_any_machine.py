@@ -159,9 +159,9 @@ def test_a_run_of_many_steps_needs_the_tape_alone() -> None:
     [
         ("BB2, A, [HEAD]|0\nCMD [HEAD] 1, [HEAD] UP, B\n", "is no action"),
         ("BB2, A, [HEAD]|0\nCMD [HEAD] 1, [HEAD] RIGHT, Q\n", "state of the machine"),
-        ("BB2, Q, [HEAD]|0\nCMD [HEAD] 1, B\n", "has no state 'Q'"),
-        ("BB2, A, |0[HEAD]\nCMD [HEAD] 1, B\n", "it is no tape"),
-        ("BB2, A, [HEAD]|7\nCMD [HEAD] 1, B\n", "it is no tape"),
+        ("BB2, Q, [HEAD]|0\nCMD [HEAD] 1, B\n", "a state of bb2"),
+        ("BB2, A, |0[HEAD]\nCMD [HEAD] 1, B\n", "[HEAD] before a symbol"),
+        ("BB2, A, [HEAD]|7\nCMD [HEAD] 1, B\n", "[HEAD] before a symbol"),
         ("BB2, A, [HEAD]|0\nNo command to execute. Halt state.\n", "nothing follows"),
         ("BB2, A\n", "two lines"),
     ],

@@ -26,6 +26,7 @@ from .render import Field, TapeSlice
 from .words import Language, WordLaw, is_spaced, read_words, split_word, texts_of
 
 NAME = re.compile("[a-z][a-z0-9_]{0,63}")
+CELL = r"(?:\|[^|\[\] \n]+)"
 MOST_STEPS = 10**6  # of a run that is written
 SHOWN_RULES = 100  # a description that the model reads lists no more
 MOVES = {LEFT: "LEFT", RIGHT: "RIGHT"}
@@ -141,8 +142,6 @@ class TuringMachine(Machine):
         missing = {"aligner": "a Turing machine is given its word as it is"}
         return missing if self.output is not None else {**missing, "raw": "the machine declares no output"}
 
-    # Words
-
     def column(self, texts: Sequence[str]) -> Number:
         return read_words(texts, self.symbols)
 
@@ -157,8 +156,8 @@ class TuringMachine(Machine):
         return TapeSlice(flat, np.cumsum(size) - size, size)
 
     def length(self, text: str) -> int | None:
-        symbols = split_word(text, self.symbols)
-        return len(symbols) if {*symbols} <= {*self.symbols} else None
+        word = split_word(text, self.symbols)
+        return len(word) if {*word} <= {*self.symbols} else None
 
     def operand(self, name: str, text: object) -> str:
         if not isinstance(text, str):
@@ -175,8 +174,6 @@ class TuringMachine(Machine):
     def output_tape(self) -> int:
         """The tape that holds the answer, from 0 on."""
         return int((self.output or "")[5:] or 1) - 1
-
-    # Text
 
     def command(self, rule: Rule | None, read: tuple[str, ...]) -> str:
         """Return the command line of a rule where these symbols are read."""
@@ -200,8 +197,6 @@ class TuringMachine(Machine):
             tapes.append(f"{left}{self.head(tape)}{right}")
         command = self.command(self.table.rules.get((now.state, now.read)), now.read)
         return f"{self.title}, {now.state}, {' '.join(tapes)}\n{command}\n"
-
-    # Runs
 
     def start(self, word: str) -> Tapes:
         """Return what the machine knows before its first step."""
@@ -250,7 +245,6 @@ class TuringMachine(Machine):
         return self.entry(self.end(a)[0])
 
     def answer(self, a: str, b: object = "") -> str:  # type: ignore[override]
-        """Return the output: the state that it halts in, or what stands between the outer blanks of a tape."""
         now, _ = self.end(a)
         if self.output == "state":
             return now.state
@@ -268,14 +262,8 @@ class TuringMachine(Machine):
 
         return TuringBatch(self, operands, dialect)
 
-    # Entries as texts
-
     def successor(self, prompt: str) -> str:
-        """Return the entry that follows one, of a run or not.
-
-        Raises:
-            UserError: the text is no entry of the machine, or the machine has halted.
-        """
+        """Return the entry that follows one, of a run or not; raises UserError where none does."""
         now, command = self.parse(prompt)
         if command == HALT:
             raise _wrong(command, "the machine has halted, nothing follows")
@@ -283,29 +271,24 @@ class TuringMachine(Machine):
         return self.entry(now)
 
     def parse(self, entry: str) -> tuple[Tapes, str]:
-        """Return what an entry shows, and its command line.
+        """Return what an entry shows, and its command line; raises UserError where the text is none."""
+        found = self._entry.fullmatch(entry)
+        state, *tapes, command = found.groups() if found else ("", "")
+        parts = [tape.split("|")[1:] for tape in tapes]
+        if state not in self.table.states or any({*part} - {*self.table.symbols} for part in parts):
+            heads = ", ".join(map(self.head, range(self.table.num_tapes)))
+            why = f"its tapes with {heads} before a symbol"
+            raise _wrong(
+                entry, f"an entry has two lines, {self.title}, a state of {self.name} and {why}, then a command"
+            )
+        cells = [left + right for left, right in zip(parts[::2], parts[1::2], strict=True)]
+        return Tapes(state, cells, [len(left) for left in parts[::2]]), command
 
-        Raises:
-            UserError: the text is no entry of the machine.
-        """
-        lines = entry.split("\n")
-        title, state, tapes = [*lines[0].split(", ", 2), "", ""][:3]
-        if len(lines) != 3 or lines[2] or title != self.title or not tapes:
-            raise _wrong(entry, f"an entry of {self.name} has two lines that end in a newline, the first one begins"
-                         f" with {self.title}, a state and the tapes")  # fmt: skip
-        if state not in self.table.states:
-            raise _wrong(entry, f"{self.name} has no state {quoted(state)}")
-        cells, heads = list[list[str]](), list[int]()
-        for tape, text in enumerate(tapes.split(" ")):
-            left, _, right = text.partition(self.head(tape))
-            (before, *symbols), (behind, *more) = left.split("|"), right.split("|")
-            if before or behind or not more or not {*symbols, *more} <= {*self.table.symbols}:
-                raise _wrong(text, f"it is no tape with {self.head(tape)} before a symbol of {self.name}")
-            cells.append(symbols + more)
-            heads.append(len(symbols))
-        if len(cells) != self.table.num_tapes:
-            raise _wrong(tapes, f"{self.name} has {self.table.num_tapes} tapes")
-        return Tapes(state, cells, heads), lines[1]
+    @cached_property
+    def _entry(self) -> re.Pattern[str]:
+        heads = (re.escape(self.head(tape)) for tape in range(self.table.num_tapes))
+        tapes = " ".join(rf"({CELL}*){head}({CELL}+)" for head in heads)
+        return re.compile(rf"{self.title}, ([^,]+), {tapes}\n(.*)\n")
 
     def _rule(self, command: str, read: tuple[str, ...]) -> Rule:
         """Return what a command line says where these symbols are read."""
@@ -327,9 +310,8 @@ class TuringMachine(Machine):
     @property
     def instruction(self) -> str:  # type: ignore[override]
         """The description that the first training stage puts before a prompt: the text's rules, and the machine's."""
-        table, tokens = self.table, " ".join(self.head(tape) for tape in range(self.table.num_tapes))
-        heads = tokens if table.num_tapes == 1 else f"{tokens.replace(' ', ', ')}, one a tape,"
-        stands = "stands" if table.num_tapes == 1 else "stand"
+        table, many = self.table, "s" * (self.table.num_tapes > 1)
+        heads = ", ".join(map(self.head, range(table.num_tapes))) + (", one a tape, stand" if many else " stands")
         rules = [
             f"{state}, {' '.join(read)}: {self.command(rule, read).removeprefix('CMD ')}"
             for (state, read), rule in table.rules.items()
@@ -338,12 +320,12 @@ class TuringMachine(Machine):
         return (
             f"{self.title} is a Turing machine. You are its control: given the current entry of a run, you write the"
             " next one. An entry is a state line and a command line.\n\n"
-            f"State line: {self.title}, the state, the tape{'s' * (table.num_tapes > 1)} with | before each symbol."
-            f" {heads} {stands} before the symbol that is read. The blank is {table.blank}. A cell that a head reaches"
+            f"State line: {self.title}, the state, the tape{many} with | before each symbol."
+            f" {heads} before the symbol that is read. The blank is {table.blank}. A cell that a head reaches"
             " for the first time is added with a blank.\n\n"
             "Command line: CMD and actions, done from left to right; a head and a symbol write it, a head and LEFT or"
             f' RIGHT move it; the last one names the state to go to. Where there is no rule: "{HALT}"\n\n'
-            f"Rules (state, symbol{'s' * (table.num_tapes > 1)} read: actions):\n{listed}\n\n"
+            f"Rules (state, symbol{many} read: actions):\n{listed}\n\n"
             "Job: apply the command to the state line, then give the command that the new state calls for.\n\n"
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .formats.rules import RuleTable
 from .turing import Tapes
@@ -10,8 +10,7 @@ from .turing import Tapes
 ROOM = 1 << 12  # cells that a tape grows by at first; each time twice as many
 
 
-@dataclass(frozen=True)
-class RunEnd:
+class RunEnd(NamedTuple):
     """Where a run stands.
 
     Args:
@@ -29,30 +28,18 @@ class RunEnd:
     lacks: bool
 
 
-def run_to_end(table: RuleTable, start: Tapes, most: int) -> RunEnd:
-    """Run a machine from its first entry for at most so many steps.
-
-    Args:
-        table: the machine.
-        start: what it knows before the first step; is changed.
-        most: steps.
-    """
-    steps, halted = (_one_tape if table.num_tapes == 1 else _tapes)(table, start, most)
-    marks = sum(symbol != table.blank for cells in start.cells for symbol in cells)
-    has_rules = any(state == start.state for state, _ in table.rules)
-    return RunEnd(steps, halted, start.state, marks, halted and has_rules)
-
-
-def _tapes(table: RuleTable, now: Tapes, most: int) -> tuple[int, bool]:
-    for steps in range(most):
-        rule = table.rules.get((now.state, now.read))
-        if rule is None:
-            return steps, True
+def run_to_end(table: RuleTable, now: Tapes, most: int) -> RunEnd:
+    """Run a machine on from what it knows, for at most so many steps; ``now`` is changed."""
+    steps = _one_tape(table, now, most) if table.num_tapes == 1 else 0
+    while table.num_tapes > 1 and steps < most and (rule := table.rules.get((now.state, now.read))):
         now.execute(rule, table.blank)
-    return most, (now.state, now.read) not in table.rules
+        steps += 1
+    halted = (now.state, now.read) not in table.rules
+    marks = sum(symbol != table.blank for cells in now.cells for symbol in cells)
+    return RunEnd(steps, halted, now.state, marks, halted and any(state == now.state for state, _ in table.rules))
 
 
-def _one_tape(table: RuleTable, now: Tapes, most: int) -> tuple[int, bool]:
+def _one_tape(table: RuleTable, now: Tapes, most: int) -> int:
     """Run on a tape of bytes between two marks: whatever has no entry in the list of rules ends the loop."""
     symbols = {symbol: code for code, symbol in enumerate(table.symbols)}
     stride, mark = len(symbols) + 1, len(symbols)
@@ -61,22 +48,22 @@ def _one_tape(table: RuleTable, now: Tapes, most: int) -> tuple[int, bool]:
     for (state, (read,)), rule in table.rules.items():
         rules[states[state] + symbols[read]] = symbols[rule.write[0]], rule.moves[0], states[rule.next]
     tape = bytearray([mark, *(symbols[symbol] for symbol in now.cells[0]), mark])
-    control, head, taken, room, halted = states[now.state], now.heads[0] + 1, 0, ROOM, False
-    while not halted and taken < most:
-        begun = taken
+    control, head, taken, room = states[now.state], now.heads[0] + 1, 0, ROOM
+    while True:
+        if head == 0:
+            tape[:1], head, room, now.origin = bytes([mark]) + bytes(room), room, 2 * room, now.origin + room
+        elif head == len(tape) - 1:
+            tape[-1:], room = bytes(room) + bytes([mark]), 2 * room
+        elif taken == most or rules[control + tape[head]] is None:
+            break
         try:
-            for taken in range(begun, most):  # noqa: B007  it is read after the loop
+            for taken in range(taken, most):  # noqa: B007, B020  it is read after the loop
                 write, move, control = rules[control + tape[head]]
                 tape[head] = write
                 head += move
             taken = most
         except TypeError:  # no rule, or a mark
-            if head == 0:
-                tape[:1], head, room, now.origin = bytes([mark]) + bytes(room), room, 2 * room, now.origin + room
-            elif head == len(tape) - 1:
-                tape[-1:], room = bytes(room) + bytes([mark]), 2 * room
-            else:
-                halted = True
+            pass
     now.state = table.states[control // stride]
     now.cells, now.heads = [[table.symbols[code] for code in tape[1:-1]]], [head - 1]
-    return taken, halted or (0 < head < len(tape) - 1 and rules[control + tape[head]] is None)
+    return taken
