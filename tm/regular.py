@@ -29,26 +29,19 @@ def automaton(expression: str, symbols: Sequence[str], where: str) -> tuple[I64,
         UserError: it is no expression, or too large; says at which column (from 1) it goes wrong.
     """
     parser = _Parser(expression, symbols, where)
-    end, reached = parser.whole(), cache(parser.reached)
-    sets = [reached(frozenset([0]))]  # a state is the set of nodes that may come next
-    states, rows = {sets[0]: 0}, list[list[int]]()
-    for state in sets:  # it grows on the way
+    reached = cache(parser.reached)
+    states, rows = {reached(frozenset([0])): 0}, list[list[int]]()  # a state: the nodes that may come next
+    while len(rows) < len(states):
         after: list[set[int]] = [set() for _ in symbols]
-        for node in state:
+        for node in list(states)[len(rows)]:
             for code in parser.codes[node]:
                 after[code - 1].update(parser.after[node])
-        row = []
-        for following in (reached(frozenset(nodes)) for nodes in after):
-            if following not in states:
-                states[following] = len(states)
-                sets.append(following)
-            row.append(states[following])
-        rows.append(row)
+        rows.append([states.setdefault(reached(frozenset(nodes)), len(states)) for nodes in after])
         if len(states) > MOST_STATES:
             what = f"the expression {quoted(expression)} has more than {MOST_STATES:,} states"
             raise UserError(what, where=where, allowed="a shorter expression, smaller counts")
     table = np.array(rows, np.int64).reshape(len(rows), len(symbols))
-    return table, np.array([end in state for state in sets], np.bool_)
+    return table, np.array([parser.end in state for state in states], np.bool_)
 
 
 def shown(symbols: Sequence[str]) -> str:
@@ -59,10 +52,8 @@ def shown(symbols: Sequence[str]) -> str:
 class _Parser:
     """Reads an expression from left to right, and makes its automaton (Thompson's) on the way.
 
-    Attributes:
-        place: where it stands in the text; ``here`` is the character there.
-        codes: of each node, the symbols of which one is read on it; nodes without any are passed.
-        after: the nodes that follow it.
+    A node has the codes of which one is read on it, or is passed where it has none; ``after`` are those that follow.
+    Methods that take a node read a part of the text behind it, and return the node where that part ends.
     """
 
     def __init__(self, text: str, symbols: Sequence[str], where: str) -> None:
@@ -70,6 +61,9 @@ class _Parser:
         self.known = {symbol: code for code, symbol in enumerate(symbols, 1)}
         self.codes, self.after = [frozenset[int]()], [list[int]()]
         self.go(0)
+        self.end = self.choice(0)
+        if self.here:
+            raise self.error("this ) closes nothing")
 
     def go(self, place: int) -> None:
         self.place = len(self.text) - len(self.text[place:].lstrip())
@@ -85,10 +79,11 @@ class _Parser:
         column = (self.place if place is None else place) + 1
         return UserError(what, where=f"{self.where}, column {column} of {quoted(self.text)}", allowed=allowed)
 
-    def node(self, before: int, codes: Iterable[int] = ()) -> int:
+    def node(self, before: Iterable[int], codes: Iterable[int] = ()) -> int:
         self.codes.append(frozenset(codes))
         self.after.append([])
-        self.after[before].append(len(self.after) - 1)
+        for node in before:
+            self.after[node].append(len(self.after) - 1)
         return len(self.after) - 1
 
     def reached(self, nodes: Iterable[int]) -> frozenset[int]:
@@ -98,36 +93,21 @@ class _Parser:
             if (node := ahead.pop()) not in found:
                 found.add(node)
                 ahead += [] if self.codes[node] else self.after[node]
-        return frozenset(node for node in found if self.codes[node] or not self.after[node])
-
-    # Each of these reads a part of the text behind a node, and returns the node where the part ends.
-
-    def whole(self) -> int:
-        end = self.choice(0)
-        if self.here:
-            raise self.error("this ) closes nothing")
-        return end
+        return frozenset(node for node in found if self.codes[node] or node == self.end)
 
     def choice(self, start: int) -> int:
-        ends = [self.row(start)]
-        while self.takes("|"):
-            ends.append(self.row(start))
-        end = self.node(ends[0])
-        for other in ends[1:]:
-            self.after[other].append(end)
-        return end
-
-    def row(self, start: int) -> int:
-        while self.here not in ("", "|", ")"):
-            start = self.repeated(start)
-        return start
+        ends = list[int]()
+        while not ends or self.takes("|"):
+            end = start
+            while self.here not in ("", "|", ")"):
+                end = self.repeated(end)
+            ends.append(end)
+        return self.node(ends)
 
     def repeated(self, start: int) -> int:
         """Read X{m,n} as X X (X (X)?)?, and X{m,} with a last X that follows itself."""
-        place, num_places, first = self.place, self.num_places, self.node(start)
-        end = self.part(first)
-        least, most = self.copies()
-        behind = self.place
+        place, num_places, first = self.place, self.num_places, self.node([start])
+        end, (least, most), behind = self.part(first), self.copies(), self.place
         if REPEAT.match(self.text, behind):
             raise self.error("a part is repeated twice", "one of * + ? {m} {m,} {m,n} behind a part; ( ) around both")
         if num_places == self.num_places:  # copies of the empty word are one
@@ -135,19 +115,16 @@ class _Parser:
         if most == 0:
             self.after[start].pop()
             return start
-        skipped = [start] if least == 0 else []
+        ends = [start] if least == 0 else []
         for copy in range(1, max(least, 1) if most == inf else int(most)):
-            skipped += [end] if copy >= least else []
+            ends += [end] if copy >= least else []
             self.go(place)
-            first = self.node(end)
+            first = self.node([end])
             end = self.part(first)
         self.go(behind)
         if most == inf:
             self.after[end].append(first)
-        end = self.node(end)
-        for node in skipped:
-            self.after[node].append(end)
-        return end
+        return self.node([*ends, end])
 
     def copies(self) -> tuple[int, float]:
         """Return how often what stands before is repeated, at least and at most."""
@@ -176,16 +153,15 @@ class _Parser:
             what = f"more than {MOST_PLACES:,} symbols, copies written out"
             raise self.error(what, "a shorter expression", len(self.text))
         self.num_places += 1
-        return self.node(start, self.symbols_here())
+        return self.node([start], self.symbols_here())
 
     def symbols_here(self) -> Iterable[int]:
         """Read a symbol, a list of some or a point; return their codes."""
         opened = self.place
-        if self.here == "." and self.symbols:
-            self.go(self.place + 1)
-            return self.known.values()
-        if self.here == ".":
+        if self.here == "." and not self.symbols:
             raise self.error("there is no input symbol")
+        if self.takes("."):
+            return self.known.values()
         if not self.takes("["):
             if self.here in "*+?{}]'\"" and not QUOTED.match(self.text, self.place):
                 raise self.error(f"{quoted(self.here)} has no place here")

@@ -55,15 +55,12 @@ class Language:
         return counts[length][0]
 
     def holds(self, words: Number) -> Bool:
-        """Tell which words belong to the language."""
-        state, right = np.zeros(len(words), np.int64), words.length <= words.width
+        """Tell which words, all over the language's symbols, belong to it."""
+        state = np.zeros(len(words), np.int64)
         for k, codes in enumerate(words.planes):
-            rows = np.flatnonzero(right & (k < words.length))
-            known = (codes[rows] >= 1) & (codes[rows] <= len(self.symbols))
-            right[rows[~known]] = False
-            rows = rows[known]
+            rows = np.flatnonzero(k < words.length)
             state[rows] = self.next_state[state[rows], codes[rows].astype(np.int64) - 1]
-        return right & self.accepting[state]
+        return self.accepting[state]
 
     def unrank(self, ranks: U64 | Sequence[int], length: I64) -> U8:
         """Return words by their rank among those of their length, in the order of their codes.
@@ -89,11 +86,15 @@ class Language:
             held = np.bincount(now) > 0
             sums = self._sums(np.flatnonzero(held).tolist(), rest, 1 << len(steps))
             at = start = (np.cumsum(held) - 1 << len(steps))[now]
-            own = rank[: len(sums), rows]
+            own = rank[: len(sums)].take(rows, axis=1)
             for step in steps:  # to the last symbol whose words begin at or below the rank
-                at = at + step * _at_most(sums[:, at + step], own)
+                at = at + step * ~_below(own, sums.take(at + step, axis=1))[-1]
             planes[length[rows] - rest, rows] = at - start + 1
-            rank[: len(sums), rows] = _difference(own, sums[:, at])
+            before = sums.take(at, axis=1)
+            left = own - before
+            for limb, borrow in zip(left[1:], _below(own, before), strict=False):
+                limb -= borrow
+            rank[: len(sums), rows] = left
             state[rows] = self.next_state[now, at - start]
         if rank.any() or not self.accepting[state].all():
             raise ValueError("a rank is not below the number of words of its length")
@@ -120,22 +121,12 @@ def _limbs(values: U64 | Sequence[int], bound: int) -> U64:
     return flat.reshape(-1, num).T.copy()
 
 
-def _at_most(x: U64, y: U64) -> Bool:
-    """Tell where x <= y, limbs of both."""
-    below: Bool = x[0] <= y[0]
+def _below(x: U64, y: U64) -> list[Bool]:
+    """Tell where x < y, by their lowest limb, the two lowest ones, and so on."""
+    below: list[Bool] = [x[0] < y[0]]
     for left, right in zip(x[1:], y[1:], strict=True):
-        below = (left < right) | ((left == right) & below)
+        below.append((left < right) | ((left == right) & below[-1]))
     return below
-
-
-def _difference(x: U64, y: U64) -> U64:
-    """Return x - y, limbs of both."""
-    result = x - y
-    borrow = x[0] < y[0]
-    for k in range(1, len(x)):
-        result[k] -= borrow
-        borrow = (x[k] < y[k]) | ((x[k] == y[k]) & borrow)
-    return result
 
 
 class WordLaw(OperandDistribution):
@@ -226,7 +217,7 @@ def read_words(texts: Sequence[str], symbols: Sequence[str]) -> Number:
     """
     if is_spaced(symbols):
         names = defaultdict(int, {symbol: code for code, symbol in enumerate(symbols, 1)})
-        words = [bytes(map(names.__getitem__, split_word(text, symbols))) for text in texts]
+        words = [bytes(map(names.__getitem__, text.split(" "))) if text else b"" for text in texts]
         codes = np.frombuffer(b"".join(words), np.uint8)
         length = np.array([len(word) for word in words], np.int64)
     else:
