@@ -66,16 +66,11 @@ coded = lru_cache(maxsize=64)(CodedTable)
 
 
 class Lanes:
-    """Words that run in lock-step.
-
-    Args:
-        table: the machine.
-        planes: symbol codes of the words, shape (width, n).
-        length: symbols of each word, shape (n,).
+    """Words that run in lock-step: symbol codes, shape (width, n), and lengths, shape (n,).
 
     Attributes:
         rows: which word each lane runs.
-        cells: shape (tapes, lanes, width).
+        cells: shape (tapes, lanes, width); ``begin`` is where each row of them begins in the flat cells.
         heads: places in the flat cells, shape (tapes, lanes); ``low`` and ``high`` are the outermost cells touched.
     """
 
@@ -83,16 +78,18 @@ class Lanes:
         self.table, self.rows = table, np.arange(len(length))
         self.control, self.steps = np.zeros((2, len(length)), np.int64)
         first, width = 2 * LOOK_EVERY, len(planes) + 4 * LOOK_EVERY
-        self.cells = np.zeros((len(table.factors), len(length), width), np.uint8)
-        self.cells[0, :, first : first + len(planes)] = planes.T
-        self.heads = self._rows_of_cells() + first
-        self.low, self.high = self.heads.copy(), self.heads.copy()
+        cells = np.zeros((len(table.factors), len(length), width), np.uint8)
+        cells[0, :, first : first + len(planes)] = planes.T
+        self.heads, self.low, self.high = np.full((3, *cells.shape[:2]), first)
         self.high[0] += np.maximum(length - 1, 0)
+        self._put(cells, np.zeros((), np.int64))
 
-    def _rows_of_cells(self) -> I64:
-        """Return where each row of cells begins: (tapes, lanes)."""
-        tapes, lanes, width = self.cells.shape
-        return np.arange(tapes * lanes).reshape(tapes, lanes) * width
+    def _put(self, cells: U8, begin: I64) -> None:
+        """Take other cells; the places count from where rows began before."""
+        self.cells, (tapes, lanes, width) = cells, cells.shape
+        self.begin = np.arange(0, tapes * lanes * width, width).reshape(tapes, lanes)
+        for places in (self.heads, self.low, self.high):
+            places += self.begin - begin
 
     def codes(self) -> I64:
         """Return what each lane sees."""
@@ -109,28 +106,21 @@ class Lanes:
         np.minimum(self.low, self.heads, out=self.low)
         np.maximum(self.high, self.heads, out=self.high)
         self.steps += self.table.going.take(code)
-        self.control = self.table.next.take(code)
+        self.table.next.take(code, out=self.control, mode="clip")
 
     def make_room(self) -> None:
         """Let tapes grow where a head is near an end."""
-        width, place = self.cells.shape[2], self.heads - self._rows_of_cells()
+        width, place = self.cells.shape[2], self.heads - self.begin
         if place.min(initial=width) <= LOOK_EVERY or place.max(initial=0) >= width - LOOK_EVERY - 1:
             more = width // 2
-            before = self._rows_of_cells() - more
-            self.cells = np.pad(self.cells, ((0, 0), (0, 0), (more, more)))
-            self._shift(self._rows_of_cells() - before)
+            self._put(np.pad(self.cells, ((0, 0), (0, 0), (more, more))), self.begin - more)
 
     def keep(self, lanes: Bool) -> None:
         """Drop the other lanes."""
         self.rows, self.control, self.steps = self.rows[lanes], self.control[lanes], self.steps[lanes]
-        before = self._rows_of_cells()[:, lanes]
-        parts = (self.cells, self.heads, self.low, self.high)
-        self.cells, self.heads, self.low, self.high = (part.compress(lanes, axis=1) for part in parts)  # in one piece
-        self._shift(self._rows_of_cells() - before)
-
-    def _shift(self, cells: I64) -> None:
-        for places in (self.heads, self.low, self.high):
-            places += cells
+        parts = (self.heads, self.low, self.high, self.cells, self.begin)
+        self.heads, self.low, self.high, cells, begin = (part.compress(lanes, axis=1) for part in parts)
+        self._put(cells, begin)
 
 
 def run_lengths(table: CodedTable, planes: U8, length: I64, most: int) -> I64:
@@ -153,14 +143,10 @@ def run_lengths(table: CodedTable, planes: U8, length: I64, most: int) -> I64:
 
 
 class Entries(NamedTuple):
-    """Entries of a column of runs.
+    """Entries of a column of runs: what each one sees, and the cells of their tapes, each in one piece.
 
-    Args:
-        code: what each one sees, shape (n,).
-        cells: symbol codes of all of their tapes, each in one piece.
-        start: where each tape's cells begin, shape (tapes, n).
-        size: how many it has.
-        head: how many of them stand before its head.
+    ``start`` is where each tape's cells begin, ``size`` how many it has, ``head`` how many stand before its head.
+    Shapes: code (n,), cells (all,), the others (tapes, n).
     """
 
     code: I64
@@ -175,8 +161,8 @@ def entries(table: CodedTable, planes: U8, length: I64, word: I64, step: I64) ->
 
     Args:
         table: the machine.
-        planes: symbol codes of the words, shape (width, words).
-        length: symbols of each word.
+        planes: symbol codes of the words, shape (width, words); ``length`` is how many each has, shape (words,).
+        length: see ``planes``.
         word: whose run each entry belongs to, shape (n,).
         step: how many steps were taken before it, shape (n,).
     """

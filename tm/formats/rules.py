@@ -66,7 +66,7 @@ class RuleTable:
             raise UserError(what, where=self.where, allowed=f"1 to {MOST_RULES:,} rules")
         for kind, names in (("state", self.states), ("symbol", self.symbols)):
             for name in names:
-                _check(kind, name, self.where)
+                TableWriter(self.where).check(kind, name, None)
         if len(self.symbols) > MOST_SYMBOLS:
             what, allowed = f"this machine has {len(self.symbols):,} symbols", f"{MOST_SYMBOLS} at most, with the blank"
             raise UserError(what, where=self.where, allowed=allowed)
@@ -105,11 +105,7 @@ class RuleTable:
 
     @classmethod
     def of(cls, canonical: Mapping[str, Any], where: str = "machine") -> RuleTable:
-        """Return the machine of a canonical form.
-
-        Raises:
-            UserError: it is none.
-        """
+        """Return the machine of a canonical form; raises UserError where it is none."""
         try:
             rules: dict[Key, Rule] = {}
             for state, read, write, moves, then in canonical["rules"]:
@@ -120,13 +116,6 @@ class RuleTable:
             return cls(canonical["start"], canonical["blank"], rules, where)
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"this is no machine: {error}", where=where) from error
-
-
-def _check(kind: str, name: str, where: str) -> None:
-    """Refuse the name of a state, or a symbol, that an entry cannot hold."""
-    pattern, allowed = NAMES[kind]
-    if not re.fullmatch(pattern, name):
-        raise UserError(f"{quoted(name)} cannot be a {kind}", where=where, allowed=allowed)
 
 
 class TableWriter:
@@ -140,23 +129,18 @@ class TableWriter:
     """
 
     def __init__(self, where: str) -> None:
-        self.where, self.blank = where, ""
+        self.where, self.blank, self.rules = where, "", dict[Key, Rule]()
         self.example: str | None = None
-        self.rules: dict[Key, Rule] = {}
         self._lines: dict[Key, int | None] = {}
 
     def error(self, what: str, line: int | None, allowed: str | None = None) -> UserError:
         """Return the error of a line."""
-        return UserError(what, where=self.at(line), allowed=allowed)
-
-    def at(self, line: int | None) -> str:
-        """Return the name of a line."""
-        return self.where + (f", line {line}" if line else "")
+        return UserError(what, where=self.where + (f", line {line}" if line else ""), allowed=allowed)
 
     def check(self, kind: str, name: str, line: int | None) -> None:
         """Refuse a ``state`` or ``symbol`` that an entry cannot hold; raises UserError."""
-        if not name == self.blank or not name.isspace():
-            _check(kind, name, self.at(line))
+        if not re.fullmatch(NAMES[kind][0], name) and not (kind == "symbol" and name == self.blank and name.isspace()):
+            raise self.error(f"{quoted(name)} cannot be a {kind}", line, NAMES[kind][1])
 
     def known(self, state: str, states: Iterable[str], line: int | None) -> str:
         """Return a state that is one of some; raises UserError where it is none of them."""

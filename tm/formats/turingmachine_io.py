@@ -25,7 +25,7 @@ Instruction = tuple[str | None, int, str | None]  # None: the symbol that is rea
 def read(text: str, writer: TableWriter) -> str:
     """Read a text; its first state is returned."""
     reader = _Reader(writer)
-    root = reader.pairs(reader.root(text), "the text")
+    root = reader.pairs(_compose(text, writer), "the text")
     for name, (key, _) in root.items():
         if name not in KEYS:
             raise reader.error(f"unknown key {quoted(name)}{did_you_mean(name[:60], KEYS)}", key, ", ".join(KEYS))
@@ -46,30 +46,31 @@ def read(text: str, writer: TableWriter) -> str:
     return start
 
 
+def _compose(text: str, writer: TableWriter) -> Node:
+    """Return the node of the text, after a look at its events: how deep and how many."""
+    import yaml  # here: only files of this format need it
+
+    loader, depth = getattr(yaml, "CSafeLoader", yaml.SafeLoader), 0
+    try:
+        for number, event in enumerate(yaml.parse(text, Loader=loader)):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                raise writer.error("this is nested too deeply for a machine", _line(event))
+            if number > MOST_EVENTS:
+                raise writer.error("this table is too large", _line(event), f"{MOST_RULES:,} rules at most")
+        found = yaml.compose(text, Loader=loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        what = f"this is not YAML: {getattr(error, 'problem', None) or error}"
+        raise writer.error(what, mark and mark.line + 1) from error
+    if found is None:
+        raise writer.error("the text is empty", None, "blank, start state and table")
+    return found
+
+
 class _Reader:
     def __init__(self, writer: TableWriter) -> None:
         self.writer, self.states = writer, dict[str, Node]()
-
-    def root(self, text: str) -> Node:
-        """Return the node of the text, after a look at its events: how deep and how many."""
-        import yaml  # here: only files of this format need it
-
-        loader, depth = getattr(yaml, "CSafeLoader", yaml.SafeLoader), 0
-        try:
-            for number, event in enumerate(yaml.parse(text, Loader=loader)):
-                depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-                if depth > DEEPEST:
-                    raise self.error("this is nested too deeply for a machine", event)
-                if number > MOST_EVENTS:
-                    raise self.error("this table is too large", event, f"{MOST_RULES:,} rules at most")
-            found = yaml.compose(text, Loader=loader)
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            what = f"this is not YAML: {getattr(error, 'problem', None) or error}"
-            raise self.writer.error(what, mark and mark.line + 1) from error
-        if found is None:
-            raise self.writer.error("the text is empty", None, "blank, start state and table")
-        return found
 
     def read_rules(self, node: Node | None) -> None:
         """Take the rules of all states, with the synonyms of a node."""
