@@ -84,10 +84,7 @@ def machines_of(tables: object, file: str, folder: Path | None) -> dict[str, lis
         if settings.name in made:
             raise UserError(f"two machines are called {quoted(settings.name)}", where=file)
         made[settings.name] = _machines(settings, f"{file}, machine {settings.name}", folder or Path())
-    every = [found for own in made.values() for found in own]
-    for found in every:
-        found.language.count(0)  # refuses an expression that is none
-    for found in every:
+    for found in [found for own in made.values() for found in own]:
         register(found)
     return {name: [found.name for found in own] for name, own in made.items()}
 

@@ -105,19 +105,12 @@ class TuringMachine(Machine):
         self.name, self.table, self.words, self.output, self.side = name, table, words, output, side  # type: ignore[misc]
         self.sign = None if output is None else ""  # type: ignore[misc]
         self.example = example or "", ""  # type: ignore[misc]
-        self.symbols = table.symbols[1:]  # of its words
+        self.symbols = symbols = table.symbols[1:]  # of its words
+        language = (
+            Language.parse(words, symbols, f"{table.where}, input") if words is not None else Language.every(symbols)
+        )
+        self.law = WordLaw(language)  # type: ignore[misc]
         self.own = {"name": name, "words": words, "output": output, "side": side, "example": example}
-
-    @cached_property
-    def language(self) -> Language:
-        """The words that it is given."""
-        if self.words is None:
-            return Language.every(self.symbols)
-        return Language.parse(self.words, self.symbols, f"{self.table.where}, input")
-
-    @cached_property
-    def law(self) -> WordLaw:  # type: ignore[override]
-        return WordLaw(self.language)
 
     @property
     def source(self) -> str:

@@ -16,11 +16,6 @@ MOST_STATES, MOST_SYMBOLS = 26, 10
 MOST_MACHINES = 100_000
 TRIES = 20_000  # without a new machine, and the search ends
 WORDS, LONGEST_RUN = 16, 1_000
-RULE = (
-    "every state can be reached from the first one; one rule is missing, not that of the first state on the blank; "
-    "from a blank tape a machine makes at least 2 steps a state; and on half of 16 fixed words of 1 to 4 symbols it "
-    "makes at least a step a state and halts within 1,000"
-)
 Cells = Sequence[tuple[int, int, int] | None]  # by state * symbols + symbol: write, move, next state
 
 
@@ -60,10 +55,12 @@ def machine_side(table: RuleTable) -> str:
 
 
 def random_machines(states: int, symbols: int, count: int, seed: int) -> list[RuleTable]:
-    """Return random machines that do something, by ``RULE``, in canonical form, no two of them equal.
+    """Return random machines that do something, in canonical form, no two of them equal; the blank is 0.
 
-    A pure function of its arguments; fewer machines of the same states, symbols and seed are the first ones of more.
-    Symbols are digits, the blank is 0.
+    Every state can be reached from the first one; one rule is missing, not that of the first state on the blank; from a
+    blank tape a machine makes at least 2 steps a state; and on half of 16 fixed words of 1 to 4 symbols it makes at
+    least a step a state and halts within 1,000. A pure function of its arguments; fewer machines of the same states,
+    symbols and seed are the first ones of more.
 
     Raises:
         UserError: a number is out of range, or so many machines were not found.

@@ -26,30 +26,27 @@ def read(text: str, writer: TableWriter) -> str:
     if structure.tag != "structure" or kind.lower() != "turing":
         what = f"this is no Turing machine of JFLAP: {quoted(structure.tag)} of type {quoted(kind)}"
         raise writer.error(what, _line(structure), "<structure> with <type>turing</type>")
-    if tapes is not None and (tapes.text or "").strip() != "1":
-        raise writer.error(f"a machine with {quoted((tapes.text or '').strip())} tapes", _line(tapes), "one tape")
+    if tapes is not None and (num := (tapes.text or "").strip()) != "1":
+        raise writer.error(f"a machine with {quoted(num)} tapes", _line(tapes), "one tape")
     found = structure.findall("automaton") or [structure]
     for element in [*found[1:], *found[0]]:
         if any(inner.tag in ("state", "block", "automaton", "transition") for inner in element):
             what = f"<{element.tag}> holds an automaton of its own"
             raise writer.error(what, _line(element), "states without building blocks")
-    states, names, transitions = dict[str, tuple[str, Element]](), set[str](), list[Element]()
-    for element in found[0]:
-        if element.tag in ("state", "block"):
-            ident, line = element.get("id", ""), _line(element)
-            name = element.get("name", f"q{ident}")
-            writer.check("state", name, line)
-            if not ident or ident in states or name in names:
-                what = f"a state with the id {quoted(ident)} and the name {quoted(name)}"
-                raise writer.error(what, line, "an id and a name of its own for each state")
-            states[ident] = name, element
-            names.add(name)
-        elif element.tag == "transition":
-            transitions.append(element)
-    initial = [name for name, element in states.values() if element.find("initial") is not None]
+    states, names = dict[str, Element](), set[str]()
+    for element in (element for element in found[0] if element.tag in ("state", "block")):
+        ident, line = element.get("id", ""), _line(element)
+        name = element.attrib.setdefault("name", f"q{ident}")
+        writer.check("state", name, line)
+        if not ident or ident in states or name in names:
+            what = f"a state with the id {quoted(ident)} and the name {quoted(name)}"
+            raise writer.error(what, line, "an id and a name of its own for each state")
+        states[ident] = element
+        names.add(name)
+    initial = [element.attrib["name"] for element in states.values() if element.find("initial") is not None]
     if len(initial) != 1:
         raise writer.error(f"{len(initial)} initial states", None, "one initial state")
-    for element in transitions:
+    for element in found[0].findall("transition"):
         _add(writer, element, states)
     return initial[0]
 
@@ -80,7 +77,7 @@ def _line(element: Element) -> int:
     return int(element.attrib[LINE])
 
 
-def _add(writer: TableWriter, element: Element, states: dict[str, tuple[str, Element]]) -> None:
+def _add(writer: TableWriter, element: Element, states: dict[str, Element]) -> None:
     line, parts = _line(element), dict[str, str]()
     for part in element:
         if part.tag in parts or part.get("tape", "1") != "1":
@@ -89,8 +86,8 @@ def _add(writer: TableWriter, element: Element, states: dict[str, tuple[str, Ele
     here, then, move = (parts.get(tag, "").strip() for tag in ("from", "to", "move"))
     if unknown := [ident for ident in (here, then) if ident not in states]:
         raise writer.error(f"there is no state with the id {quoted(unknown[0])}", line, "the id of a state")
-    (state, known), (following, _) = states[here], states[then]
-    if known.find("final") is not None:
+    state, following = states[here].attrib["name"], states[then].attrib["name"]
+    if states[here].find("final") is not None:
         what = f"the final state {quoted(state)} has a rule, but JFLAP halts where it enters it"
         raise writer.error(what, line, "final states without rules")
     if move not in MOVES:
