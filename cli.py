@@ -120,7 +120,7 @@ def show(
 @app.command()
 def machines(
     declaration: Annotated[
-        Text, typer.Argument(help="A .toml file with [[machine]] tables. Default: those that come with caef-data.")
+        Text, typer.Argument(help="A .toml file with tables named machine. Default: those that come with caef-data.")
     ] = None,
     max_steps: Annotated[int, typer.Option("--max-steps", min=1, help="Longest run that is waited for.")] = 10_000_000,
     as_json: Json = False,
@@ -248,10 +248,7 @@ def adapters(
 def evaluate(
     context: typer.Context,
     declaration: Annotated[
-        Text,
-        typer.Argument(
-            metavar="[FILE.toml]", help="Its table [eval] holds options by name: task, limit ...; options go before it."
-        ),
+        Text, typer.Argument(metavar="[FILE.toml]", help="Its table eval holds options; options go before it.")
     ] = None,
     adapters: Annotated[
         Text,

@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any
 
 from ..errors import UserError, did_you_mean, printable_path, quoted
 from ..pipelines.declaration import load_declaration, read_toml
-from ..pipelines.settings import HEADER, Spelling, check_task
+from ..pipelines.manifest import WrongError, define_machines
+from ..pipelines.settings import HEADER, check_task
+from ..pipelines.spelling import Spelling
+from ..pipelines.store import open_folder
 from ..tm import tasks as all_tasks
 from .backends.endpoint import base_url
 from .problems import MODES, RAW
@@ -106,6 +110,9 @@ class EvalSettings:
         return shlex.join(words)
 
     def __post_init__(self) -> None:
+        if self.task and isinstance(self.data, str):  # a machine of the dataset is a task
+            with suppress(UserError, WrongError, OSError, ValueError):  # told where the dataset is opened
+                define_machines(open_folder(self.data).manifest())
         for name, order in (("task", tuple(all_tasks())), ("mode", MODES)):
             given = getattr(self, name)
             given = (given,) if isinstance(given, str) else given or ()

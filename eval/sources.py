@@ -16,9 +16,8 @@ from ..errors import UserError, printable_path
 from ..pipelines.build import no_dataset
 from ..pipelines.folder import Folder
 from ..pipelines.hub_source import HubFiles, HubPlace, Say, download, is_parquet, local_or_hub, look_up
-from ..pipelines.manifest import CARD, MANIFEST
+from ..pipelines.manifest import CARD, MANIFEST, WrongError, define_machines
 from ..pipelines.store import open_folder
-from ..tm import tasks
 from .files import CONFIG, read_json
 from .problems import VIEWS
 from .published import PublishedFolder, raw_files
@@ -131,8 +130,7 @@ def problem_folder(settings: EvalSettings, say: Say) -> tuple[Folder, str]:
     if isinstance(place, HubPlace):
         files = look_up(place, say)
         if MANIFEST in files.sizes:
-            configs = {f"{task}-{view}" for task in settings.task or tasks() for view in VIEWS.values()}
-            wanted = partial(_is_needed, configs=configs, split=settings.split)
+            wanted = partial(_is_needed, tasks=settings.task, split=settings.split)
             return HeldFolder(download(files, wanted, say)), str(files.place)
         raw = raw_files(files.sizes, settings.split, str(place))
         if raw:
@@ -158,13 +156,20 @@ class HeldFolder(Folder):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._manifest = super().manifest()
+        try:
+            define_machines(self._manifest)
+        except WrongError as error:
+            raise UserError(f"{MANIFEST} cannot be understood: {error}", where=self.where(MANIFEST)) from error
 
     def manifest(self) -> dict[str, Any]:
         return self._manifest
 
 
-def _is_needed(path: str, configs: Collection[str], split: str) -> bool:
-    """Tell whether a file of a built dataset is needed: the manifest, and one split's shards of some configs."""
+def _is_needed(path: str, tasks: Collection[str], split: str) -> bool:
+    """Tell whether a file of a built dataset is needed: the manifest, and a split's shards of tasks (none: of all)."""
     config, _, name = path.partition("/")
-    shard = is_parquet(path) and config in configs and name.startswith(f"{split}-")
+    task, _, view = config.rpartition("-")
+    shard = (
+        is_parquet(path) and view in VIEWS.values() and (not tasks or task in tasks) and name.startswith(f"{split}-")
+    )
     return shard or path in (MANIFEST, CARD)

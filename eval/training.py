@@ -7,7 +7,8 @@ from functools import lru_cache
 from typing import Any
 
 from ..errors import UserError, closest, did_you_mean, printable_path, quoted
-from ..pipelines.settings import Spelling, check_task
+from ..pipelines.settings import check_task
+from ..pipelines.spelling import Spelling
 from ..tm import machine
 from ..tm import tasks as all_tasks
 from .backends.tokens import Tokens, load_tokenizer

@@ -138,7 +138,8 @@ def print_plan(declaration: Declaration, workers: int | None, as_json: bool) -> 
         for config in plan.configs
     ]
     rows, text, disk = (sum(config[name] for config in configs) for name in ("rows", "text_bytes", "disk_bytes"))
-    seconds, command = text / TEXT_RATE / count, rebuild_command(declaration)
+    seconds, source = text / TEXT_RATE / count, declaration.source
+    command = f"caef-data build {shell_quoted(source)}" if source else rebuild_command(declaration)
     if as_json:
         sums = {"rows": rows, "text_bytes": text, "disk_bytes": disk, "seconds": round(seconds, 1)}
         about = {"identity": declaration.identity(), "command": command, "configs": configs}

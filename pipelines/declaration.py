@@ -14,14 +14,13 @@ from .settings import (
     KEYS,
     MAX_LEN,
     Declaration,
-    Spelling,
     TaskSettings,
-    as_option,
     check_field,
     check_keys,
     check_task,
     task_names,
 )
+from .spelling import Spelling, as_option
 
 SHIPPED = Path(__file__).resolve().parent.parent / "datasets"
 MAX_BYTES = 1_000_000  # a declaration is a page of text
@@ -32,6 +31,11 @@ _TABLE = re.compile(r"""\s*(\[\[?)\s*(["']?)([\w-]+)\2\s*[].]""", re.ASCII)
 def shipped_declarations() -> tuple[str, ...]:
     """Return the names of the declarations that come with the package."""
     return tuple(sorted(path.stem for path in SHIPPED.glob("*.toml")))
+
+
+def shipped_machines() -> tuple[str, ...]:
+    """Make the Turing machines that come with caef-data tasks; return their names."""
+    return load_declaration("machines").machines
 
 
 def load_declaration(name_or_path: str) -> Declaration:

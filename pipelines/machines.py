@@ -19,7 +19,9 @@ from ..tm.formats.rules import RuleTable
 from ..tm.registry import machine, register, tasks
 from ..tm.turing import TuringMachine
 from ..tm.turing_run import run_to_end
+from .build import no_dataset
 from .declaration import SHIPPED, load_declaration
+from .manifest import define_machines
 from .store import open_folder
 from .terminal import open_console, print_table
 
@@ -159,8 +161,10 @@ def find_task(task: str, within: str | None) -> None:
         UserError: the declaration or dataset cannot be read.
     """
     if within is not None and Path(within).is_dir():
-        if not open_folder(within).manifest():
-            raise UserError("there is no dataset here", where=printable_path(within))
+        manifest = open_folder(within).manifest()
+        if not manifest:
+            raise no_dataset(open_folder(within), "show --in")
+        define_machines(manifest)
     elif within is not None:
         load_declaration(within)
     elif task not in tasks() and (shipped := SHIPPED / f"{MACHINES}.toml").exists():

@@ -109,20 +109,18 @@ def is_shard(path: str) -> bool:
 
 
 def manifest_from(text: bytes) -> dict[str, Any]:
-    """Return the manifest that a file holds; raises ``WrongError`` where it is none, or of a later version.
-
-    The Turing machines that it describes are tasks from then on.
-    """
-    return _with_machines(understood(text, _check_manifest))
+    """Return the manifest that a file holds; raises ``WrongError`` where it is none, or of a later version."""
+    return understood(text, _check_manifest)
 
 
 def plan_from(text: bytes) -> dict[str, Any]:
     """Return the plan of an unfinished build that a file holds; raises ``WrongError`` where it is none."""
-    return _with_machines(understood(text, lambda plan: msgspec.convert(plan, _Plan)))
+    return understood(text, lambda plan: msgspec.convert(plan, _Plan))
 
 
-def _with_machines(content: dict[str, Any]) -> dict[str, Any]:
-    for task, own in content["tasks"].items():
+def define_machines(manifest: Mapping[str, Any]) -> None:
+    """Make the Turing machines that a manifest describes tasks; raises ``WrongError`` where one is none."""
+    for task, own in manifest.get("tasks", {}).items():
         if spec := own.get("machine"):
             from ..tm.turing import define_spec
 
@@ -132,7 +130,6 @@ def _with_machines(content: dict[str, Any]) -> dict[str, Any]:
                 define_spec(spec, f"the machine {task} in {MANIFEST}")
             except UserError as error:
                 raise WrongError(f"{task}: {error.what}") from error
-    return content
 
 
 def understood(text: bytes, check: Callable[[dict[str, Any]], object]) -> dict[str, Any]:

@@ -199,7 +199,9 @@ def make_plan(declaration: Declaration, told: Told = lambda text: None) -> Plan:
             configs += own
             notes += left_out
     if not configs:
-        raise UserError("this declaration builds no rows at all", next_step="raise --max, --num or --num-test")
+        why = "".join(f"; {note}" for note in notes[:2] if "left out" in note)
+        advice = "raise --max-steps, or give other words" if why else "raise --max, --num or --num-test"
+        raise UserError(f"this declaration builds no rows at all{why}", next_step=advice)
     return Plan(declaration, tuple(configs), tuple(dict.fromkeys(notes)))
 
 

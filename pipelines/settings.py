@@ -5,15 +5,16 @@ import json
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import InitVar, dataclass, field, fields
+from dataclasses import InitVar, dataclass, fields
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
 
-from ..errors import UserError, closest, did_you_mean, quoted, shell_quoted
+from ..errors import UserError, closest, did_you_mean, quoted
 from . import versions
+from .spelling import PLAIN, Spelling, literal
 
 Split = Literal["train", "test", "stress"]
 View = Literal["one_step", "full", "aligner", "raw", "scratchpad", "commands"]
@@ -37,69 +38,6 @@ NAME_RULE = "1 to 96 letters, digits, '.', '_' or '-', a letter or digit first"
 Name = Annotated[str, Meta(pattern=NAME, description=NAME_RULE)]
 Text = Annotated[str, Meta(pattern=PRINTABLE, description="text of up to 5,000 characters without control characters")]
 Repository = Annotated[str, Meta(pattern=ON_THE_HUB, description="a repository on the Hub, user/name")]
-
-
-def option(key: str) -> str:
-    """Return the command line's option for a setting."""
-    return {"splits": "--split", "views": "--view"}.get(key, "--" + key.replace("_", "-"))
-
-
-def as_option(key: str, value: object) -> str:
-    """Return a setting as one types it on the command line; lists repeat the option."""
-    if isinstance(value, bool):
-        return option(key) if value else f"--no-{key}"
-    if isinstance(value, list | tuple):
-        return " ".join(as_option(key, word) for word in value)
-    plain = isinstance(value, str) and value.isascii() and value.replace("_", "").isalnum()
-    return f"{option(key)} {value if plain else literal(value)}"
-
-
-def literal(value: object) -> str:
-    """Return a value as JSON and TOML write it, short and safe to print whatever it holds."""
-    if isinstance(value, int) and abs(value) >= 10**20:
-        return f"about 10^{int(value.bit_length() * 0.30103)}"
-    try:
-        text = json.dumps(value, default=str)
-    except (ValueError, TypeError):  # a number of more than 4,300 digits inside, or a key that is no text
-        return "a value that cannot be shown"
-    return text if len(text) <= 80 else f"{text[:80]}..."
-
-
-@dataclass(frozen=True)
-class Spelling:
-    """How the user wrote settings, for messages: as fields, as options, or as keys of a TOML file."""
-
-    options: Mapping[str, object] | None = None
-    """The settings that were given as options of the command line."""
-    file: str | None = None
-    """Name of the file."""
-    lines: Mapping[str, int] = field(default_factory=dict)
-    """Lines of the file's keys; "" stands for the table that they are in, 0 for a line that is not sure."""
-
-    def name(self, key: str) -> str:
-        """Return the name of a setting."""
-        return key if self.options is None else option(key)
-
-    def setting(self, key: str, value: object) -> str:
-        """Return a setting with a value, as one would write it."""
-        return f"{key} = {literal(value)}" if self.options is None else as_option(key, value)
-
-    def refusal(self, what: str, *keys: str, allowed: str, advice: str | None = None) -> UserError:
-        """Return the error for settings that are refused; it names the place of those that were given."""
-        if self.options is not None:
-            where = " ".join(as_option(key, self.options[key]) for key in keys if key in self.options) or None
-        else:
-            lines = {self.lines[key] for key in keys if key in self.lines} or {self.lines.get("", 0)}
-            numbers = " and ".join(str(line) for line in sorted(lines) if line)
-            where = f"{self.file}, line{'s' * (len(lines) > 1)} {numbers}" if numbers else self.file
-        if advice is None and self.options is not None:
-            advice = "caef-data build --help"
-        elif (self.file or "").endswith(".toml"):
-            advice = advice or f"mend it there, then: caef-data plan {shell_quoted(str(self.file))}"
-        return UserError(what, where=where, allowed=allowed, next_step=advice)
-
-
-PLAIN = Spelling()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +85,7 @@ class TaskSettings:
 
         object.__setattr__(self, "task", check_task(self.task, spelling))
         machine = tm.machine(self.task)
+        object.__setattr__(self, "_machine", machine.identity())
         for key in KEYS[1:]:
             value = getattr(self, key)
             if key == "num_test" and value is None:
@@ -184,10 +123,10 @@ class TaskSettings:
     def _asked(self, split: str) -> tuple[str, ...]:
         from .. import tm
 
-        usual, own = DEFAULT_VIEWS[split], tm.machine(self.task)
-        if not own.numbers:  # nobody expects an aligner of a machine that is given its word as it is
-            usual = tuple(view for view in usual if view not in own.missing_views())
-        return () if split not in self.splits else usual if self.views is None else self.views
+        own, views = tm.machine(self.task), self.views or DEFAULT_VIEWS[split]
+        if not own.numbers and self.views is None:  # nobody expects an aligner of a machine that is given words
+            views = tuple(view for view in views if view not in own.missing_views())
+        return views if split in self.splits else ()
 
     def to_dict(self) -> dict[str, object]:
         """Return the settings as JSON knows them; ``of`` reads them back."""
@@ -202,10 +141,12 @@ class TaskSettings:
         """
         from .. import tm
 
+        own = self.__dict__["_machine"]
+        if own != tm.machine(self.task).identity():
+            what = f"the machine {self.task} is another one by now than when these settings were made"
+            raise UserError(what, next_step="make the declaration again")
         values = {key: value for key, value in self.to_dict().items() if key in DATA_KEYS}
-        return digest(
-            {"settings": values, "versions": dict(rules or versions.rules()), **tm.machine(self.task).identity()}
-        )
+        return digest({"settings": values, "versions": dict(rules or versions.rules()), **own})
 
     def config_identity(self, view: str, split: str, rules: Mapping[str, int] | None = None) -> str:
         """Return the identity of one view of one split of this task."""
@@ -309,7 +250,11 @@ def task_names() -> tuple[str, ...]:
 
 def check_task(value: object, spelling: Spelling, verb: str = "build") -> str:
     """Return the registered short name of a task, or say that it is none; a long name of the paper is accepted."""
+    from .declaration import shipped_machines  # inside: declarations stand above settings
+
     names, given = task_names(), value if isinstance(value, str) else ""
+    if given not in names and given in shipped_machines():
+        return given
     if ALIASES.get(given, given) in names:
         return ALIASES.get(given, given)
     close = closest(given[:60], (*names, *MEANT, "all"))

@@ -17,8 +17,9 @@ from ..tm.expression import EXAMPLE, OPERAND_RULE, parse_expression, parse_opera
 from ..tm.interpreter import Configuration, execute, tape_text, units_first
 from ..tm.machine import HALT
 from ..tm.turing import TuringMachine
-from .settings import Spelling, check_task
+from .settings import check_task
 from .show_tape import print_words
+from .spelling import Spelling
 
 MAX_ENTRIES = 400  # longer traces are cut in the middle when they are shown to people
 EDGE = 8  # entries shown at each end of a cut trace: two rounds of the loop of mul and div and a bit

@@ -23,9 +23,10 @@ from .card import card, card_there, is_first_card
 from .card_merge import OURS, Card, UnmarkedError, without_examples, without_place
 from .declaration import from_flags, load_declaration, shipped_declarations
 from .folder import Folder
-from .manifest import CARD, CONFIG, MANIFEST, ShardRecord, WrongError, manifest_from, shard_record
+from .manifest import CARD, CONFIG, MANIFEST, ShardRecord, WrongError, define_machines, manifest_from, shard_record
 from .plan import Config, split_configs
-from .settings import KEYS, TaskSettings, digest, option
+from .settings import KEYS, TaskSettings, digest
+from .spelling import option
 from .verify_shard import Finding, Part
 from .versions import EARLIER, rules
 
@@ -44,7 +45,9 @@ def read_manifest(directory: Path, verb: str) -> dict[str, Any]:
     if not path.is_file():
         raise no_dataset(Folder(directory), verb)
     try:
-        return manifest_from(path.read_bytes())
+        manifest = manifest_from(path.read_bytes())
+        define_machines(manifest)
+        return manifest
     except (OSError, WrongError) as error:
         raise UserError(
             f"{MANIFEST} cannot be understood: {error}",

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,15 @@ import pyarrow.parquet as pq
 
 from .. import tm
 from ..atomic import sha256_of
-from ..errors import UserError, quoted
+from ..errors import quoted
 from ..schemas import row_schema
-from ..tm.check.entries import Problem
 from ..tm.check.entries import problem as closed_problem
 from ..tm.columns import I64, Operands
 from ..tm.instructions import instruction
 from .plan import Config, ExpressionSet
 from .sampling.classes import ClassSampler
 from .sampling.split import sides
+from .verify_own import OwnProblem
 from .verify_rows import Known, check_rows, known_tasks
 
 KEPT = 50  # findings kept per part; the rest is counted
@@ -33,6 +33,7 @@ _KEYS = {"one_step": ("a", "b", "step", "far"), "aligner": ("a", "b", "direction
 _OF_ROWS = ("task", "len_a", "len_b", "variant", "instruction")  # checked in columns
 HELD = 48_000_000  # digits that a worker keeps of the expressions that it has drawn, a byte each
 _DECIMAL, _LONGEST = "^(0|[1-9][0-9]*)$", 4_000  # an operand that the split function takes
+_MOST_STEPS = 10_000  # of a run that is walked where no plan says more
 _TOGETHER = 500  # expressions given to it at a time: it makes matrices of digits
 
 
@@ -253,55 +254,12 @@ def _check_texts(part: Part, batch: pa.RecordBatch, at: int, result: PartResult,
         batch = batch.take(pa.array(rows - at))
     names = [name for name in batch.schema.names if name not in _OF_ROWS]
     columns = {name: _values(batch.column(name)) for name in names}
-    problem = closed_problem if part.task in known_tasks() else OwnProblem.of
+    most = part.plan[0].settings.max_steps if part.plan is not None else _MOST_STEPS
+    problem = closed_problem if part.task in known_tasks() else partial(OwnProblem.of, most=most)
     wrong, transitions = check_rows(part.task, part.view, part.dialect, columns, known, problem)
     result.checked += batch.num_rows
     result.transitions += transitions
     return {int(rows[index]): message for index, message in wrong}
-
-
-class OwnProblem(Problem):
-    """An expression of a user's own machine, as that machine says it: producer and checker have the same author.
-
-    A machine with a ``decide`` is walked by the plain interpreter, command by command; the engine that made the rows
-    has no part in it.
-    """
-
-    def __init__(self, task: str, a: str, b: str | None) -> None:
-        self.machine, self.x, self.y = tm.operands(task, a, b)
-        self.task, self.name, self.sign = task, self.machine.title, self.machine.sign  # type: ignore[misc]
-        self.a, self.b = a, b or ""
-        self.run = list(tm.transitions(task, a, b)) if self.machine.walks else []
-        self.n_steps = len(self.run) or self.machine.num_steps(self.x, self.y)
-        self.result = str(self.machine.answer(self.x, self.y))
-
-    @classmethod
-    def of(cls, task: str, a: str, b: str | None) -> Problem | str:
-        """Return the problem, or what the machine says of its operands."""
-        try:
-            return cls(task, a, b)
-        except (UserError, ValueError, IndexError) as error:
-            return f"{task} {quoted(a)} {quoted(b)}: {str(error).splitlines()[0]}"
-
-    @property
-    def answer(self) -> str:
-        return self.result
-
-    def step(self, step: int, dialect: str) -> tm.Transition:
-        """Return a transition."""
-        if self.run:
-            return self.run[step]
-        return self.machine.transition(self.x, self.y, step, tm.known_dialect(dialect))
-
-    def prompt(self, step: int, dialect: str) -> str:
-        return self.step(step, dialect).prompt
-
-    def completion(self, step: int, dialect: str) -> str:
-        return self.step(step, dialect).completion
-
-    def columns(self, step: int, dialect: str) -> tuple[str, str, str, str, str | None]:
-        made = self.step(step, dialect)
-        return made.prompt, made.completion, made.state, made.next_state, made.call
 
 
 # ----------------------------------------------------------------------------------------------------------

@@ -274,7 +274,7 @@ MANIFEST: dict[str, tuple[Forgery, str]] = {
         of_manifest(lambda one: train(one).update(command="caef-data build --depth 3")),
         "settings",
     ),
-    "an unknown task": (of_manifest(lambda one: one["tasks"].update(klingon=one["tasks"]["add"])), "settings"),
+    "an unknown task": (of_manifest(lambda one: one["tasks"].update(klingon=one["tasks"]["add"])), "machine"),
 }  # fmt: skip
 
 

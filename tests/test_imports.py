@@ -14,7 +14,7 @@ MAY_IMPORT = {  # parts of the package -> (other parts, third-party packages) th
     "errors": (set(), set()),
     "atomic": (set(), set()),
     "retry": ({"errors"}, {"httpx2", "tenacity"}),
-    "tm": ({"tm", "errors"}, {"numpy", "polars", "pyarrow", "yaml"}),
+    "tm": ({"tm", "errors"}, {"msgspec", "numpy", "polars", "pyarrow", "yaml"}),
     "schemas": ({"schemas"}, {"pyarrow"}),
     "pipelines": (
         {"pipelines", "tm", "schemas", "errors", "atomic", "retry", ""},

@@ -9,6 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import caef_data
+from caef_data.errors import UserError
+from caef_data.pipelines.build import build
+from caef_data.pipelines.settings import SPLITS
 from caef_data.tests.commands import call, contents
 from caef_data.tests.forging import Forger
 from caef_data.tm.formats import read_table
@@ -245,14 +248,74 @@ def test_bad_machines_leave_nothing(tmp_path: Path, text: str, told: str) -> Non
     assert not (tmp_path / "data").exists()
 
 
-def test_one_name_stands_for_one_machine(tmp_path: Path) -> None:
-    twin = 'max = 3\n[[machine]]\nname = "twin"\nformat = "bbchallenge"\n'
+def test_an_edited_machine_takes_the_place_of_the_earlier_one(tmp_path: Path) -> None:
+    twin = 'min = 0\nmax = 0\nsplits = ["train"]\nsteps = "all"\n[[machine]]\nname = "twin"\nformat = "bbchallenge"\n'
     tables = ("1RB1LB_1LA1RZ", "1RB1RZ_1LB0RC_1LC1LA")
     first, second = (declared(tmp_path, f'{twin}table = "{table}"', f"{table}.toml") for table in tables)
-    assert call("plan", first)[0] == 0
-    assert call("plan", first)[0] == 0
-    code, said = call("plan", second)
-    assert (code, "'twin' is another machine's" in said) == (2, True), said
+    for out in ("one", "two"):
+        assert call("build", first, "--out", tmp_path / out, "--workers", 1)[0] == 0
+    stale = caef_data.plan(first)
+    code, said = call("build", second, "--out", tmp_path / "one", "--workers", 1)
+    assert (code, "stands in this folder with other settings" in said) == (2, True), said
+    assert call("build", second, "--out", tmp_path / "one", "--workers", 1, "--overwrite")[0] == 0
+    assert len(rows(tmp_path / "one", "twin-one_step", "train")) == 21
+    for folder, steps in (("one", 21), ("two", 6), ("one", 21)):
+        assert call("verify", tmp_path / folder, "--workers", 1)[0] == 0
+        assert len(list(caef_data.transitions("twin", ""))) == steps
+        step = next(caef_data.transitions("twin", ""))
+        assert caef_data.successor(step.prompt) == step.completion
+    with pytest.raises(UserError, match="another one by now"):
+        build(stale, tmp_path / "three", workers=1)
+
+
+def test_the_split_of_a_word_does_not_depend_on_the_others(tmp_path: Path) -> None:
+    sides = []
+    for name, words in (("some", "1(0|1)*"), ("all", "(0|1)*")):
+        text = f'max = 7\nnum = 200\nnum_test = 200\nviews = ["one_step"]\n{INCREMENT.replace("1(0|1)*", words)}'
+        assert call("build", declared(tmp_path, text), "--out", tmp_path / name, "--workers", 1)[0] == 0
+        found = {split: {row["a"] for row in rows(tmp_path / name, "increment-one_step", split)} for split in SPLITS}
+        sides.append({word: split for split, own in found.items() for word in own})
+    some, every = sides
+    assert len(some) == 127 and some.keys() < every.keys()
+    assert {word: every[word] for word in some} == some
+    assert sum(split == "test" for split in every.values()) > 10
+
+
+def test_a_manifest_whose_machine_runs_on_for_ever_ends(tmp_path: Path) -> None:
+    mine = declared(tmp_path, f'{SHORT}max_steps = 300\nviews = ["one_step"]\n{INCREMENT}')
+    call("build", mine, "--out", tmp_path / "data", "--workers", 1)
+    path = tmp_path / "data/manifest.json"
+    manifest = json.loads(path.read_text())
+    rules = manifest["tasks"]["increment"]["machine"]["table"]["rules"]
+    [rule] = [rule for rule in rules if rule[:2] == ["right", ["_"]]]
+    rule[3:] = [[1], "right"]
+    path.write_text(json.dumps(manifest))
+    code, said = call("verify", tmp_path / "data", "--workers", 1)
+    assert (code, "does not halt within" in said) == (1, True), said
+    rules.append(rule)
+    path.write_text(json.dumps(manifest))
+    code, said = call("verify", tmp_path / "data", "--workers", 1)
+    assert (code, "has two rules for '_'" in said) == (2, True), said
+
+
+def test_every_command_takes_the_machine_of_a_dataset_as_its_task(tmp_path: Path) -> None:
+    call("build", declared(tmp_path, SHORT + INCREMENT + LONG), "--out", tmp_path / "data", "--workers", 1)
+    for name in ("increment", "long_symbols"):
+        REGISTRY.pop(name)
+    words = ["eval", "--backend", "oracle", "--data", tmp_path / "data", "--out", tmp_path / "results", "--json"]
+    code, said = call(*words, "--task", "increment")
+    assert code == 0, said
+    assert {row["task"] for row in json.loads(said[said.index("{") :])["accuracy"]} == {"increment"}
+    code, said = call("adapters", "--task", "palindrome")
+    assert (code, said.split()) == (0, ["executors/palindrome"])
+    code, said = call("build", "--task", "palindrome", "--max", "5", "--out", tmp_path / "own", "--workers", 1)
+    assert code == 0, said
+    assert call("verify", tmp_path / "own", "--workers", 1)[0] == 0
+
+
+def test_a_declaration_that_gives_no_rows_says_why(tmp_path: Path) -> None:
+    code, said = call("plan", declared(tmp_path, '[[machine]]\nname = "on"\nformat = "bbchallenge"\ntable = "1RA1RA"'))
+    assert (code, "do not halt within 10,000 steps" in said, "--max-steps" in said) == (2, True, True), said
 
 
 def test_machines_are_listed_with_what_they_do(tmp_path: Path) -> None:

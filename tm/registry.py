@@ -7,19 +7,18 @@ from .machine import REGISTRY, VERSIONED, Machine
 
 
 def register(found: Machine) -> None:
-    """Make a machine a task.
+    """Make a machine of a declaration or a dataset a task; it takes the place of an earlier one of its name.
+
+    Settings that were made with the earlier one know that: see ``TaskSettings.identity``.
 
     Raises:
-        UserError: another one has its name.
+        UserError: a machine that is code has its name.
     """
     known = REGISTRY.get(found.name)
-    if known is not None and (type(known) is not type(found) or known.identity() != found.identity()):
-        theirs = "is a task of caef-data" if known.name in VERSIONED else f"is another machine's, of {known.source}"
-        raise UserError(
-            f"the name {quoted(found.name)} {theirs}",
-            where=found.source,
-            next_step="give this machine another name (in Python: or start it anew)",
-        )
+    if known is not None and not known.spec():
+        theirs = "is a task of caef-data" if known.name in VERSIONED else f"is a machine's of {known.source}"
+        what, advice = f"the name {quoted(found.name)} {theirs}", "give this machine another name"
+        raise UserError(what, where=found.source, next_step=advice)
     REGISTRY[found.name] = found
 
 

@@ -368,8 +368,6 @@ def successor_of(found: Machine) -> Callable[[str], str]:
         return entries(found.name).successor
     if isinstance(found, Composer):
         return Calls(found).successor
-    if isinstance(found, TuringMachine):
-        return found.successor
     raise UserError(f"entries of {found.name} cannot be run: it is no basic machine and no composer")
 
 
@@ -391,5 +389,8 @@ def successor(prompt: str, *, task: str | None = None) -> str:
         name = prompt[: prompt.find(",")] if task is None else task
         if task is None and name.lower() not in tasks():
             raise _wrong(prompt, f"it must begin with the name of a machine: {', '.join(tasks()).upper()}")
-        known = _KNOWN[name] = successor_of(machine(name.lower() if task is None else task))
+        found = machine(name.lower() if task is None else task)
+        if isinstance(found, TuringMachine):  # another one may take its name
+            return found.successor(prompt)
+        known = _KNOWN[name] = successor_of(found)
     return known(prompt)

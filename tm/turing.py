@@ -129,7 +129,13 @@ class TuringMachine(Machine):
 
     def identity(self) -> dict[str, object]:
         """Return what else than settings decides on the rows: rules, input and output, and the version of the text."""
-        return {"turing": 1, "machine": self.table.identity, "words": self.words, "output": self.output}
+        return {
+            "turing": 1,
+            "machine": self.table.identity,
+            "words": self.words,
+            "output": self.output,
+            "side": self.side,
+        }
 
     def missing_views(self) -> dict[str, str]:
         missing = {"aligner": "a Turing machine is given its word as it is"}
@@ -222,6 +228,15 @@ class TuringMachine(Machine):
             raise UserError(what, where=f"the word {quoted(word)}", next_step="raise --max-steps, if it halts at all")
         return now, steps
 
+    def outcome(self, a: str, most: int) -> tuple[int, str]:
+        """Return the number of steps of a run, and its output; raises UserError beyond ``most`` steps."""
+        now, steps = self.end(a, most)
+        if self.output == "state":
+            return steps, now.state
+        cells = now.cells[self.output_tape]
+        written = [at for at, symbol in enumerate(cells) if symbol != self.table.blank]
+        return steps, self.between.join(cells[written[0] : written[-1] + 1]) if written else ""
+
     def num_steps(self, a: str, b: object = "") -> int:  # type: ignore[override]
         return self.end(a)[1]
 
@@ -238,12 +253,8 @@ class TuringMachine(Machine):
         return self.entry(self.end(a)[0])
 
     def answer(self, a: str, b: object = "") -> str:  # type: ignore[override]
-        now, _ = self.end(a)
-        if self.output == "state":
-            return now.state
-        cells = now.cells[self.output_tape]
-        written = [at for at, symbol in enumerate(cells) if symbol != self.table.blank]
-        return self.between.join(cells[written[0] : written[-1] + 1]) if written else ""
+        """Return the output: the state that it halts in, or what stands between the outer blanks of a tape."""
+        return self.outcome(a, MOST_STEPS)[1]
 
     def run_lengths(self, operands: Operands, most: int) -> I64:
         from .turing_engine import coded, run_lengths
@@ -333,6 +344,8 @@ def define_spec(spec: Mapping[str, Any], where: str = "machine") -> TuringMachin
     try:
         table = RuleTable.of(spec["table"], where)
         own = {key: spec[key] for key in ("name", "words", "output", "example", "side")}
+        if not all(value is None or isinstance(value, str) for value in own.values()) or own["name"] is None:
+            raise TypeError("its name, words, output, example and side are texts")
         if own["side"] not in (None, machine_side(table)):
             raise UserError(f"this machine belongs to {machine_side(table)}, not to {own['side']}", where=where)
         made = TuringMachine(table=table, **own)

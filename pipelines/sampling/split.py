@@ -90,6 +90,8 @@ def side_codes(own: Machine, operands: Operands) -> I64:
     if own.side is not None:  # a machine that is split as a whole
         return np.full(len(operands), SIDES.index(own.side))
     hashes = expression_hash(own, operands)
+    if not own.numbers:  # by the hash alone: which other words there are has no say
+        return np.where(hashes < CUT, TEST, TRAIN)
     cut, stress_cut = np.full(len(operands), CUT, np.uint64), np.full(len(operands), STRESS_CUT, np.uint64)
     pairs = operands.a.length * PAIR
     if operands.b is not None:
@@ -102,11 +104,7 @@ def side_codes(own: Machine, operands: Operands) -> I64:
                 mine = rows[part.holds(some)]
                 cut[mine], stress_cut[mine] = low, 0
     side = np.where(hashes < cut, TEST, TRAIN)
-    return np.where(_set_apart(own, operands) | (hashes < stress_cut), STRESS, side)
-
-
-def _set_apart(own: Machine, operands: Operands) -> Bool:
-    return reserved(operands) if own.numbers else np.zeros(len(operands), np.bool_)
+    return np.where(reserved(operands) | (hashes < stress_cut), STRESS, side)
 
 
 def on_side(own: Machine, operands: Operands, split: str) -> Bool:
@@ -121,7 +119,7 @@ def _cuts(own: Machine, len_a: int, len_b: int) -> tuple[tuple[OperandDistributi
     for _, _, part in class_parts(own, len_a, len_b):
         if part.size(len_a, len_b) <= SMALL:
             operands = every(part, len_a, len_b)
-            small.append((part, distinct(expression_hash(own, operands)[~_set_apart(own, operands)])))
+            small.append((part, distinct(expression_hash(own, operands)[~reserved(operands)])))
     if small and all(len(hashes) < 10 for _, hashes in small):  # together they may be ten (reflection of one digit)
         pooled = distinct(np.concatenate([hashes for _, hashes in small]))
         small = [(part, pooled) for part, _ in small]

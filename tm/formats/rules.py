@@ -11,6 +11,8 @@ from functools import cached_property
 from itertools import count
 from typing import Any, NamedTuple
 
+import msgspec
+
 from ...errors import UserError, did_you_mean, quoted
 
 MOST_RULES = 100_000
@@ -36,6 +38,14 @@ class Rule(NamedTuple):
 
 
 Key = tuple[str, Symbols]  # a state, and the symbols read in it
+
+
+class Canonical(msgspec.Struct, forbid_unknown_fields=True):
+    """A machine in JSON."""
+
+    start: str
+    blank: str
+    rules: list[tuple[str, Symbols, Symbols, tuple[int, ...], str]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,14 +117,15 @@ class RuleTable:
     def of(cls, canonical: Mapping[str, Any], where: str = "machine") -> RuleTable:
         """Return the machine of a canonical form; raises UserError where it is none."""
         try:
-            rules: dict[Key, Rule] = {}
-            for state, read, write, moves, then in canonical["rules"]:
-                rule = Rule(tuple(write), tuple(moves), then)
+            found, rules = msgspec.convert(canonical, Canonical), dict[Key, Rule]()
+            for state, read, write, moves, then in found.rules:
                 if len({len(read), len(write), len(moves)}) != 1 or not {*moves} <= {LEFT, STAY, RIGHT}:
                     raise ValueError("a rule has a symbol read, one written and a move -1, 0 or 1 for each tape")
-                rules[state, tuple(read)] = rule
-            return cls(canonical["start"], canonical["blank"], rules, where)
-        except (KeyError, TypeError, ValueError) as error:
+                if (state, read) in rules:
+                    raise ValueError(f"the state {quoted(state)} has two rules for {quoted(' '.join(read))}")
+                rules[state, read] = Rule(write, moves, then)
+            return cls(found.start, found.blank, rules, where)
+        except (msgspec.ValidationError, ValueError) as error:
             raise UserError(f"this is no machine: {error}", where=where) from error
 
 

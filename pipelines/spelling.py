@@ -1,0 +1,72 @@
+"""How the user wrote settings, so that messages name them in the same way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..errors import UserError, shell_quoted
+
+
+def option(key: str) -> str:
+    """Return the command line's option for a setting."""
+    return {"splits": "--split", "views": "--view"}.get(key, "--" + key.replace("_", "-"))
+
+
+def as_option(key: str, value: object) -> str:
+    """Return a setting as one types it on the command line; lists repeat the option."""
+    if isinstance(value, bool):
+        return option(key) if value else f"--no-{key}"
+    if isinstance(value, list | tuple):
+        return " ".join(as_option(key, word) for word in value)
+    plain = isinstance(value, str) and value.isascii() and value.replace("_", "").isalnum()
+    return f"{option(key)} {value if plain else literal(value)}"
+
+
+def literal(value: object) -> str:
+    """Return a value as JSON and TOML write it, short and safe to print whatever it holds."""
+    if isinstance(value, int) and abs(value) >= 10**20:
+        return f"about 10^{int(value.bit_length() * 0.30103)}"
+    try:
+        text = json.dumps(value, default=str)
+    except (ValueError, TypeError):  # a number of more than 4,300 digits inside, or a key that is no text
+        return "a value that cannot be shown"
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """How the user wrote settings, for messages: as fields, as options, or as keys of a TOML file."""
+
+    options: Mapping[str, object] | None = None
+    """The settings that were given as options of the command line."""
+    file: str | None = None
+    """Name of the file."""
+    lines: Mapping[str, int] = field(default_factory=dict)
+    """Lines of the file's keys; "" stands for the table that they are in, 0 for a line that is not sure."""
+
+    def name(self, key: str) -> str:
+        """Return the name of a setting."""
+        return key if self.options is None else option(key)
+
+    def setting(self, key: str, value: object) -> str:
+        """Return a setting with a value, as one would write it."""
+        return f"{key} = {literal(value)}" if self.options is None else as_option(key, value)
+
+    def refusal(self, what: str, *keys: str, allowed: str, advice: str | None = None) -> UserError:
+        """Return the error for settings that are refused; it names the place of those that were given."""
+        if self.options is not None:
+            where = " ".join(as_option(key, self.options[key]) for key in keys if key in self.options) or None
+        else:
+            lines = {self.lines[key] for key in keys if key in self.lines} or {self.lines.get("", 0)}
+            numbers = " and ".join(str(line) for line in sorted(lines) if line)
+            where = f"{self.file}, line{'s' * (len(lines) > 1)} {numbers}" if numbers else self.file
+        if advice is None and self.options is not None:
+            advice = "caef-data build --help"
+        elif (self.file or "").endswith(".toml"):
+            advice = advice or f"mend it there, then: caef-data plan {shell_quoted(str(self.file))}"
+        return UserError(what, where=where, allowed=allowed, next_step=advice)
+
+
+PLAIN = Spelling()
