@@ -34,15 +34,12 @@ MOVES = {LEFT: "LEFT", RIGHT: "RIGHT"}
 
 @dataclass
 class Tapes:
-    """What a machine knows between two steps: its state, and every cell that its tapes have touched so far.
-
-    ``origin`` is the index of the cell where the first tape's head began.
-    """
+    """What a machine knows between two steps: its state, and every cell that its tapes have touched so far."""
 
     state: str
     cells: list[list[str]]
     heads: list[int]
-    origin: int = 0
+    origin: int = 0  # where the first tape's head began
 
     @property
     def read(self) -> tuple[str, ...]:
@@ -76,7 +73,7 @@ class TuringMachine(Machine):
         side: the split that it belongs to, of a family whose machines are split; None where its words are.
 
     Raises:
-        UserError: a value that is refused.
+        UserError: a value is refused.
     """
 
     unary = True
@@ -217,11 +214,7 @@ class TuringMachine(Machine):
             yield Transition(before, after, state, then)
 
     def end(self, word: str, most: int = MOST_STEPS) -> tuple[Tapes, int]:
-        """Return what the machine knows when it has halted, and its number of steps.
-
-        Raises:
-            UserError: it does not halt within so many steps.
-        """
+        """Return what it knows when it has halted, and its number of steps; raises UserError where these are more."""
         [(steps, now)] = deque(enumerate(islice(self.walk(word), most + 1)), maxlen=1)
         if (now.state, now.read) in self.table.rules:
             what = f"{self.name} does not halt within {most:,} steps"

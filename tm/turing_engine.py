@@ -27,17 +27,13 @@ TOGETHER = 1 << 13  # words run at once
 
 
 class CodedTable:
-    """The rules in arrays, indexed by code.
+    """The rules in arrays, indexed by code; raises UserError where there are too many codes.
 
     Attributes:
         factors: what a symbol of each tape counts in a code; ``stride`` is what a state counts.
         next: where the codes of the following state begin; of a halted machine its own.
         write: the symbol written, a row a tape; ``move`` likewise, -1, 0 or 1.
-        going: whether there is a rule.
-        codes: of each rule, by its state and the symbols read.
-
-    Raises:
-        UserError: states and symbols have too many combinations.
+        going: whether there is a rule; ``codes`` holds the code of each, by its state and the symbols read.
     """
 
     def __init__(self, table: RuleTable) -> None:
@@ -209,11 +205,7 @@ class TuringBatch(Batch):
 
     @cached_property
     def num_steps(self) -> I64:
-        """Number of transitions of each word's run.
-
-        Raises:
-            UserError: one does not halt.
-        """
+        """Number of transitions of each word's run; raises UserError where one does not halt."""
         from .turing import MOST_STEPS
 
         found = self.machine.run_lengths(self.operands, MOST_STEPS)

@@ -210,11 +210,7 @@ def texts_of(planes: U8, length: I64, symbols: Sequence[str]) -> list[str]:
 
 
 def read_words(texts: Sequence[str], symbols: Sequence[str]) -> Number:
-    """Return the words of some texts.
-
-    Raises:
-        UserError: a text holds what is no input symbol; says which word and symbol, counted from 1.
-    """
+    """Return the words of some texts; raises UserError where one holds what is no input symbol."""
     if is_spaced(symbols):
         names = defaultdict(int, {symbol: code for code, symbol in enumerate(symbols, 1)})
         words = [bytes(map(names.__getitem__, text.split(" "))) if text else b"" for text in texts]

@@ -102,8 +102,7 @@ class RuleTable:
     def canonical(self) -> dict[str, Any]:
         """The machine as JSON has it: the same for every way of writing the same rules."""
         rules = [
-            [state, list(read), list(rule.write), list(rule.moves), rule.next]
-            for (state, read), rule in sorted(self.rules.items())
+            [state, *map(list, (read, *rule[:2])), rule.next] for (state, read), rule in sorted(self.rules.items())
         ]
         return {"start": self.start, "blank": self.blank, "rules": rules}
 
@@ -155,16 +154,15 @@ class TableWriter:
 
     def known(self, state: str, states: Iterable[str], line: int | None) -> str:
         """Return a state that is one of some; raises UserError where it is none of them."""
-        if state not in states:
-            what = f"there is no state {quoted(state)}{did_you_mean(state[:60], states)}"
-            raise self.error(what, line, "a state of this machine")
-        return state
+        if state in states:
+            return state
+        what = f"there is no state {quoted(state)}{did_you_mean(state[:60], states)}"
+        raise self.error(what, line, "a state of this machine")
 
     def add(self, line: int | None, state: str, read: Symbols, rule: Rule, rule_line: int | None = None) -> None:
         """Take a rule; ``rule_line`` is where it says what is done, if not in the same line.
 
-        Raises:
-            UserError: there is one for this state and these symbols, or an entry cannot hold a name or symbol.
+        Raises UserError where there is one for this state and these symbols, or an entry cannot hold a name.
         """
         for name, symbols, place in ((rule.next, rule.write, rule_line or line), (state, read, line)):
             self.check("state", name, place)

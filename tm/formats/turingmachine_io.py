@@ -19,6 +19,7 @@ MOST_EVENTS = 12 * MOST_RULES
 DIRECTIONS = "L, R, N or a synonym; or such as {write: 1, L: done}"
 MERGE = "tag:yaml.org,2002:merge"
 Node = Any  # yaml.Node: the package has no types
+Pairs = dict[str, tuple[Node, Node]]  # keys and values by the keys' texts
 Instruction = tuple[str | None, int, str | None]  # None: the symbol that is read, the state that it is in
 
 
@@ -33,14 +34,12 @@ def read(text: str, writer: TableWriter) -> str:
         raise writer.error(f"the key {missing[0]!r} is missing", None, "blank, start state and table")
     parts = {name: value for name, (_, value) in root.items()}
     writer.blank = reader.text(parts["blank"], "the blank")
-    reader.symbol(parts["blank"])
+    reader.symbol(writer.blank, parts["blank"])
     for name, (key, body) in reader.pairs(parts["table"], "the table").items():
         writer.check("state", name, _line(key))
         reader.states[name] = body
-    start = writer.known(
-        reader.text(parts["start state"], "the start state"), reader.states, _line(parts["start state"])
-    )
-    reader.read_rules(parts.get("synonyms"))
+    start = reader.state(parts["start state"], "the start state")
+    reader.read_rules(reader.pairs(parts["synonyms"], "the synonyms") if "synonyms" in parts else {})
     if "input" in parts:
         writer.example = "" if _is_null(parts["input"]) else reader.text(parts["input"], "the input")
     return start
@@ -72,21 +71,18 @@ class _Reader:
     def __init__(self, writer: TableWriter) -> None:
         self.writer, self.states = writer, dict[str, Node]()
 
-    def read_rules(self, node: Node | None) -> None:
-        """Take the rules of all states, with the synonyms of a node."""
-        synonyms: dict[str, Instruction] = {}
-        if node is not None and not _is_null(node):
-            found = self.pairs(node, "the synonyms")
-            if reserved := next((key for name, (key, _) in found.items() if name in MOVES), None):
-                raise self.error(f"{reserved.value} is a direction and cannot be a synonym", reserved)
-            synonyms = {name: self.instruction(body, {}) for name, (_, body) in found.items()}
+    def read_rules(self, found: Pairs) -> None:
+        """Take the rules of all states, with some synonyms."""
+        if reserved := next((key for name, (key, _) in found.items() if name in MOVES), None):
+            raise self.error(f"{reserved.value} is a direction and cannot be a synonym", reserved)
+        synonyms = {name: self.instruction(body, {}) for name, (_, body) in found.items()}
         for state, body in self.states.items():
-            for key, value in [] if _is_null(body) else self.mapping(body, f"the state {quoted(state)}"):
+            for key, value in self.mapping(body, f"the state {quoted(state)}"):
                 write, move, then = self.instruction(value, synonyms)
                 # A key that is a list stands for each of its symbols; the site joins them with commas.
                 parts = key.value if key.id == "sequence" else [key]
                 for symbol in ",".join(self.text(part, "a symbol") for part in parts).split(","):
-                    read = self.symbol(key, symbol)
+                    read = self.symbol(symbol, key)
                     rule = Rule((read if write is None else write,), (move,), then or state)
                     self.writer.add(_line(key), state, (read,), rule)
 
@@ -97,23 +93,21 @@ class _Reader:
             what = f"{quoted(node.value)} is no instruction{did_you_mean(node.value[:60], synonyms)}"
             raise self.error(what, node, DIRECTIONS)
         parts = {name: value for name, (_, value) in self.pairs(node, "an instruction").items()}
-        write = self.symbol(parts.pop("write")) if "write" in parts else None
+        names, written = quoted(", ".join(parts)), parts.pop("write", None)
         if len(parts) != 1 or not set(parts) <= set(MOVES):
-            names = ["write"] * (write is not None) + list(parts)
-            raise self.error(f"an instruction has the keys {quoted(', '.join(names))}", node, DIRECTIONS)
+            raise self.error(f"an instruction has the keys {names}", node, DIRECTIONS)
+        write = None if written is None else self.symbol(self.text(written, "write"), written)
         [(move, value)] = parts.items()
-        if _is_null(value):
-            return write, MOVES[move], None
-        then = self.text(value, "the next state")
-        return write, MOVES[move], self.writer.known(then, self.states, _line(value))
+        return write, MOVES[move], None if _is_null(value) else self.state(value, "the next state")
 
-    def symbol(self, node: Node, text: str | None = None) -> str:
-        """Return a symbol: the node's, or one of its list's."""
-        symbol = self.text(node, "write") if text is None else text
-        if len(symbol) != 1:
-            raise self.error(f"{quoted(symbol)} is no single character", node, "one symbol a cell")
-        self.writer.check("symbol", symbol, _line(node))
-        return symbol
+    def state(self, node: Node, what: str) -> str:
+        return self.writer.known(self.text(node, what), self.states, _line(node))
+
+    def symbol(self, text: str, node: Node) -> str:
+        if len(text) != 1:
+            raise self.error(f"{quoted(text)} is no single character", node, "one symbol a cell")
+        self.writer.check("symbol", text, _line(node))
+        return text
 
     def text(self, node: Node, what: str) -> str:
         """Return the text of a scalar as it stands there."""
@@ -122,15 +116,17 @@ class _Reader:
         return str(node.value)
 
     def mapping(self, node: Node, what: str) -> list[tuple[Node, Node]]:
+        if _is_null(node):
+            return []
         if node.id != "mapping":
             raise self.error(f"{what} is no mapping", node, "lines such as key: value")
         if merged := next((key for key, _ in node.value if key.tag == MERGE), None):
             raise self.error("<< is not read", merged, "every rule written out")
         return list(node.value)
 
-    def pairs(self, node: Node, what: str) -> dict[str, tuple[Node, Node]]:
+    def pairs(self, node: Node, what: str) -> Pairs:
         """Return a mapping's nodes by the text of their keys; a key that is there twice is refused."""
-        found: dict[str, tuple[Node, Node]] = {}
+        found: Pairs = {}
         for key, value in self.mapping(node, what):
             text = self.text(key, "a key")
             if text in found:
