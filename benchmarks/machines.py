@@ -81,7 +81,7 @@ def steps(small: bool, repeat: int) -> Result | None:
     runs: dict[str, list[float]] = {"engine": [], "automata-lib": []}
     for _ in range(repeat):
         start = time.perf_counter()
-        lengths = run_lengths(coded(binary.table), column.planes, column.length, 10_000)
+        lengths = run_lengths(coded(binary.table), column, 10_000)
         runs["engine"].append(int(lengths.sum()) / (time.perf_counter() - start))
         start, done = time.perf_counter(), 0
         for word, length in zip(words, lengths.tolist(), strict=True):

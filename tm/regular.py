@@ -162,18 +162,13 @@ class _Parser:
             raise self.error("there is no input symbol")
         if self.takes("."):
             return self.known.values()
-        if not self.takes("["):
-            if self.here in "*+?{}]'\"" and not QUOTED.match(self.text, self.place):
-                raise self.error(f"{quoted(self.here)} has no place here")
-            return [self.symbol()]
-        codes = set[int]()
-        while not (codes and self.takes("]")):
+        listed, codes = self.takes("["), set[int]()
+        while not codes or (listed and not self.takes("]")):
             if not self.here:
                 raise self.error("this [ is not closed", place=opened)
-            if self.here == "]":
-                raise self.error("no symbol between [ and ]")
-            if self.here in "-^":
-                raise self.error(f"{self.here} means nothing between [ and ]", "the symbols; - and ^ in quotes")
+            if self.here in ("-^]" if listed else "*+?{}]'\"") and not QUOTED.match(self.text, self.place):
+                allowed = "one or more symbols between [ and ]; - and ^ in quotes" if listed else PARTS
+                raise self.error(f"{quoted(self.here)} has no place here", allowed)
             codes.add(self.symbol())
         return codes
 

@@ -252,7 +252,7 @@ class TuringMachine(Machine):
     def run_lengths(self, operands: Operands, most: int) -> I64:
         from .turing_engine import coded, run_lengths
 
-        return run_lengths(coded(self.table), operands.a.planes, operands.a.length, most)
+        return run_lengths(coded(self.table), operands.a, most)
 
     def batch(self, operands: Operands, dialect: Dialect) -> Batch:
         from .turing_engine import TuringBatch

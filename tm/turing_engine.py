@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import UserError
-from .columns import I64, SPARE, U8, Bool, Operands
+from .columns import I64, SPARE, U8, Bool, Number, Operands
 from .formats.rules import RuleTable
 from .machine import HALT, Batch, Dialect, Rows, Texts
 from .render import Choice, Field, RowGroup, TapeSlice, Template, render
@@ -62,7 +62,7 @@ coded = lru_cache(maxsize=64)(CodedTable)
 
 
 class Lanes:
-    """Words that run in lock-step: symbol codes, shape (width, n), and lengths, shape (n,).
+    """Words that run in lock-step.
 
     Attributes:
         rows: which word each lane runs.
@@ -70,14 +70,13 @@ class Lanes:
         heads: places in the flat cells, shape (tapes, lanes); ``low`` and ``high`` are the outermost cells touched.
     """
 
-    def __init__(self, table: CodedTable, planes: U8, length: I64) -> None:
-        self.table, self.rows = table, np.arange(len(length))
-        self.control, self.steps = np.zeros((2, len(length)), np.int64)
-        first, width = 2 * LOOK_EVERY, len(planes) + 4 * LOOK_EVERY
-        cells = np.zeros((len(table.factors), len(length), width), np.uint8)
-        cells[0, :, first : first + len(planes)] = planes.T
+    def __init__(self, table: CodedTable, words: Number) -> None:
+        self.table, self.rows, first = table, np.arange(len(words)), 2 * LOOK_EVERY
+        self.control, self.steps = np.zeros((2, len(words)), np.int64)
+        cells = np.zeros((len(table.factors), len(words), words.width + 2 * first), np.uint8)
+        cells[0, :, first : first + words.width] = words.planes.T
         self.heads, self.low, self.high = np.full((3, *cells.shape[:2]), first)
-        self.high[0] += np.maximum(length - 1, 0)
+        self.high[0] += np.maximum(words.length - 1, 0)
         self._put(cells, np.zeros((), np.int64))
 
     def _put(self, cells: U8, begin: I64) -> None:
@@ -119,12 +118,12 @@ class Lanes:
         self._put(cells, begin)
 
 
-def run_lengths(table: CodedTable, planes: U8, length: I64, most: int) -> I64:
+def run_lengths(table: CodedTable, words: Number, most: int) -> I64:
     """Return the number of steps of each word's run, shape (n,); -1 where it does not halt within ``most`` steps."""
-    found = np.full(len(length), -1, np.int64)
-    for start in range(0, len(length), TOGETHER):
-        own = slice(start, start + TOGETHER)
-        lanes, taken = Lanes(table, planes[:, own], length[own]), 0
+    found = np.full(len(words), -1, np.int64)
+    for start in range(0, len(words), TOGETHER):
+        own, taken = slice(start, start + TOGETHER), 0
+        lanes = Lanes(table, Number(words.planes[:, own], words.length[own]))
         while len(lanes.rows) and taken <= most:
             lanes.make_room()
             for _ in range(LOOK_EVERY):
@@ -152,27 +151,26 @@ class Entries(NamedTuple):
     head: I64
 
 
-def entries(table: CodedTable, planes: U8, length: I64, word: I64, step: I64) -> Entries:
+def entries(table: CodedTable, words: Number, word: I64, step: I64) -> Entries:
     """Return what a machine knows after some steps of some words' runs.
 
     Args:
         table: the machine.
-        planes: symbol codes of the words, shape (width, words); ``length`` is how many each has, shape (words,).
-        length: see ``planes``.
+        words: the words.
         word: whose run each entry belongs to, shape (n,).
         step: how many steps were taken before it, shape (n,).
     """
     narrow = step.astype(np.min_scalar_type(int(step.max(initial=0))))  # numpy sorts 16 bits by their digits
     order = np.argsort(narrow, kind="stable")
-    held = np.bincount(word, minlength=len(length)) > 0
+    held = np.bincount(word, minlength=len(words)) > 0
     used, which = np.flatnonzero(held), (np.cumsum(held) - 1)[word]
-    lanes, lane_of = Lanes(table, planes[:, used], length[used]), np.arange(len(used))
+    lanes, lane_of = Lanes(table, words.take(used)), np.arange(len(used))
     last = np.zeros(len(used), np.int64)
     np.maximum.at(last, which, step)
     times, begins = np.unique(step[order], return_index=True)
     groups = dict(zip(times.tolist(), np.split(order, begins[1:]), strict=True))
-    code, parts, total = np.empty(len(word), np.int64), [np.zeros(0, np.uint8)], 0
-    start, size, head = np.zeros((3, len(table.factors), len(word)), np.int64)
+    code, cells, total = np.empty(len(word), np.int64), [np.zeros(0, np.uint8)], 0
+    places = [np.zeros((3, len(table.factors), 0), np.int64)]  # of each time's entries: start, size and head
     for time in range(int(last.max(initial=-1)) + 1):
         if time % LOOK_EVERY == 0:
             needed = last[lanes.rows] >= time
@@ -182,15 +180,17 @@ def entries(table: CodedTable, planes: U8, length: I64, word: I64, step: I64) ->
             lanes.make_room()
         if (here := groups.get(time)) is not None:
             mine = lane_of[which[here]]
-            code[here], low = lanes.codes()[mine], lanes.low[:, mine]
-            own = lanes.high[:, mine] - low + 1
-            begin = np.cumsum(own).reshape(own.shape) - own
-            at = np.repeat(low - begin, own.reshape(-1)) + np.arange(int(own.sum()))
-            start[:, here], size[:, here], head[:, here] = total + begin, own, lanes.heads[:, mine] - low
-            parts.append(lanes.cells.reshape(-1)[at])
+            code[here], low = lanes.codes()[mine], lanes.low.take(mine, axis=1)
+            size = lanes.high.take(mine, axis=1) - low + 1
+            begin = np.cumsum(size).reshape(size.shape) - size
+            at = np.repeat(low - begin, size.reshape(-1)) + np.arange(int(size.sum()))
+            places.append(np.stack([total + begin, size, lanes.heads.take(mine, axis=1) - low]))
+            cells.append(lanes.cells.reshape(-1).take(at))
             total += len(at)
         lanes.step()
-    return Entries(code, np.concatenate(parts), start, size, head)
+    found = np.concatenate(places, axis=2)
+    found[..., order] = found.copy()  # from the order of times to that of the entries
+    return Entries(code, np.concatenate(cells), *found)
 
 
 class TuringBatch(Batch):
@@ -215,7 +215,7 @@ class TuringBatch(Batch):
 
     def _entries(self, word: I64, step: I64) -> tuple[Entries, tuple[U8, I64]]:
         """Return entries, and the text of their cells."""
-        found = entries(self.table, self.words.planes, self.words.length, word, step)
+        found = entries(self.table, self.words, word, step)
         return found, _flat(self.machine.table, found.cells, "|")
 
     def _both(self, rows: Rows, part: slice) -> Texts:
@@ -239,7 +239,7 @@ class TuringBatch(Batch):
 
     def answer(self) -> Field:
         machine = self.machine
-        last = entries(self.table, self.words.planes, self.words.length, self.all, self.num_steps)
+        last = entries(self.table, self.words, self.all, self.num_steps)
         if machine.output == "state":
             return Choice(machine.table.states, last.code // self.table.stride)
         written = np.flatnonzero(np.append(last.cells, 0))  # cells that are not blank, in order
