@@ -126,13 +126,8 @@ class TuringMachine(Machine):
 
     def identity(self) -> dict[str, object]:
         """Return what else than settings decides on the rows: rules, input and output, and the version of the text."""
-        return {
-            "turing": 1,
-            "machine": self.table.identity,
-            "words": self.words,
-            "output": self.output,
-            "side": self.side,
-        }
+        own = {name: self.own[name] for name in ("words", "output", "side")}
+        return {"turing": 1, "machine": self.table.identity, **own}
 
     def missing_views(self) -> dict[str, str]:
         missing = {"aligner": "a Turing machine is given its word as it is"}
