@@ -13,6 +13,7 @@ from caef_data.errors import UserError
 from caef_data.tm.columns import Operands
 from caef_data.tm.formats import read_table
 from caef_data.tm.formats.families import random_machines
+from caef_data.tm.formats.rules import RuleTable
 from caef_data.tm.machine import Rows
 from caef_data.tm.turing import TuringMachine
 from caef_data.tm.turing_run import run_to_end
@@ -171,6 +172,18 @@ def test_what_is_no_entry_has_no_successor(entry: str, told: str) -> None:
     with pytest.raises(UserError, match="nothing follows") as error:
         machine.successor(entry)
     assert told in str(error.value)
+
+
+def test_no_symbol_is_read_as_a_move() -> None:
+    for symbol in ("LEFT", "RIGHT"):
+        with pytest.raises(UserError, match="cannot be a symbol"):
+            turing("moves", "turingmachinesimulator", f"name: m\ninit: a\n\na,x\na,{symbol},>\n")
+
+
+def test_rules_of_different_tapes_are_no_machine() -> None:
+    rules = [["a", ["x"], ["x"], [1], "a"], ["b", ["x", "x"], ["x", "x"], [1, 1], "a"]]
+    with pytest.raises(UserError, match="different numbers of tapes"):
+        RuleTable.of({"start": "a", "blank": "_", "rules": rules})
 
 
 def test_off_the_track_the_command_is_carried_out() -> None:

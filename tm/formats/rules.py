@@ -18,7 +18,10 @@ from ...errors import UserError, did_you_mean, quoted
 MOST_RULES = 100_000
 MOST_SYMBOLS = 255  # with the blank: a cell is a byte
 NAMES = {  # what an entry can hold
-    "symbol": (r"[^\s,|\[\]]{1,16}", "1 to 16 characters that can be seen, none of , | [ ]"),
+    "symbol": (  # a command names moves as it names symbols
+        r"(?!(?:LEFT|RIGHT)\Z)[^\s,|\[\]\ud800-\udfff]{1,16}",
+        "1 to 16 characters that can be seen, none of , | [ ]; not LEFT or RIGHT",
+    ),
     "state": (
         r"(?! )[^,|\[\]\x00-\x1f\x7f\u2028\u2029\ud800-\udfff]{1,64}(?<! )",
         "1 to 64 characters on one line, none of , | [ ], no blank at its ends",
@@ -74,6 +77,8 @@ class RuleTable:
         if not 1 <= len(self.rules) <= MOST_RULES:
             what = f"this machine has {f'more than {MOST_RULES:,}' if self.rules else 'no'} rules"
             raise UserError(what, where=self.where, allowed=f"1 to {MOST_RULES:,} rules")
+        if len({len(read) for _, read in self.rules}) > 1:
+            raise UserError("its rules are of different numbers of tapes", where=self.where)
         for kind, names in (("state", self.states), ("symbol", self.symbols)):
             for name in names:
                 TableWriter(self.where).check(kind, name, None)
