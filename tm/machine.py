@@ -149,11 +149,13 @@ class Machine(ABC):
 
     def identity(self) -> dict[str, object]:
         """Return what decides on the rows beside settings and versions: the file of a machine of the user's own."""
-        if self.name in VERSIONED:
-            return {}
+        return {} if self.name in VERSIONED else {"machine": self._file_digest}
+
+    @cached_property
+    def _file_digest(self) -> str:
+        """A digest of the machine's file, which is read once: what is done to it later does not change the machine."""
         source = Path(self.source)
-        content = source.read_bytes() if source.is_file() else b""
-        return {"machine": hashlib.blake2b(content, digest_size=8).hexdigest()}
+        return hashlib.blake2b(source.read_bytes() if source.is_file() else b"", digest_size=8).hexdigest()
 
     def spec(self) -> dict[str, Any]:
         """Return what a dataset must hold of the machine for others to know it: nothing of one that is code."""
