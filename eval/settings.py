@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import UserError, did_you_mean, printable_path, quoted
 from ..pipelines.declaration import load_declaration, read_toml
-from ..pipelines.manifest import WrongError, define_machines
+from ..pipelines.manifest import define_machines
 from ..pipelines.settings import HEADER, check_task
 from ..pipelines.spelling import Spelling
 from ..pipelines.store import open_folder
@@ -111,8 +111,8 @@ class EvalSettings:
 
     def __post_init__(self) -> None:
         if self.task and isinstance(self.data, str):  # a machine of the dataset is a task
-            with suppress(UserError, WrongError, OSError, ValueError):  # told where the dataset is opened
-                define_machines(open_folder(self.data).manifest())
+            with suppress(UserError, OSError, ValueError):  # told where the dataset is opened
+                define_machines(open_folder(self.data).manifest(), self.data)
         for name, order in (("task", tuple(all_tasks())), ("mode", MODES)):
             given = getattr(self, name)
             given = (given,) if isinstance(given, str) else given or ()

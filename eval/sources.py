@@ -16,7 +16,7 @@ from ..errors import UserError, printable_path
 from ..pipelines.build import no_dataset
 from ..pipelines.folder import Folder
 from ..pipelines.hub_source import HubFiles, HubPlace, Say, download, is_parquet, local_or_hub, look_up
-from ..pipelines.manifest import CARD, MANIFEST, WrongError, define_machines
+from ..pipelines.manifest import CARD, MANIFEST, define_machines
 from ..pipelines.store import open_folder
 from .files import CONFIG, read_json
 from .problems import VIEWS
@@ -156,10 +156,7 @@ class HeldFolder(Folder):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._manifest = super().manifest()
-        try:
-            define_machines(self._manifest)
-        except WrongError as error:
-            raise UserError(f"{MANIFEST} cannot be understood: {error}", where=self.where(MANIFEST)) from error
+        define_machines(self._manifest, self.where(MANIFEST))
 
     def manifest(self) -> dict[str, Any]:
         return self._manifest

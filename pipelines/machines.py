@@ -21,7 +21,7 @@ from ..tm.turing import TuringMachine
 from ..tm.turing_run import run_to_end
 from .build import no_dataset
 from .declaration import SHIPPED, load_declaration
-from .manifest import define_machines
+from .manifest import MANIFEST, define_machines
 from .store import open_folder
 from .terminal import open_console, print_table
 
@@ -161,10 +161,11 @@ def find_task(task: str, within: str | None) -> None:
         UserError: the declaration or dataset cannot be read.
     """
     if within is not None and Path(within).is_dir():
-        manifest = open_folder(within).manifest()
+        folder = open_folder(within)
+        manifest = folder.manifest()
         if not manifest:
-            raise no_dataset(open_folder(within), "show --in")
-        define_machines(manifest)
+            raise no_dataset(folder, "show --in")
+        define_machines(manifest, folder.where(MANIFEST))
     elif within is not None:
         load_declaration(within)
     elif task not in tasks() and (shipped := SHIPPED / f"{MACHINES}.toml").exists():

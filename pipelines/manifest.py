@@ -118,18 +118,23 @@ def plan_from(text: bytes) -> dict[str, Any]:
     return understood(text, lambda plan: msgspec.convert(plan, _Plan))
 
 
-def define_machines(manifest: Mapping[str, Any]) -> None:
-    """Make the Turing machines that a manifest describes tasks; raises ``WrongError`` where one is none."""
+def define_machines(manifest: Mapping[str, Any], where: str) -> None:
+    """Make the Turing machines that a manifest describes tasks; ``where`` names the manifest in messages.
+
+    Raises:
+        UserError: one is none.
+    """
     for task, own in manifest.get("tasks", {}).items():
         if spec := own.get("machine"):
             from ..tm.turing import define_spec
 
-            if spec.get("name") != task:
-                raise WrongError(f"the machine of {task} is called {quoted(spec.get('name'))}")
             try:
+                if spec.get("name") != task:
+                    raise UserError(f"the machine is called {quoted(spec.get('name'))}")
                 define_spec(spec, f"the machine {task} in {MANIFEST}")
             except UserError as error:
-                raise WrongError(f"{task}: {error.what}") from error
+                what = f"{MANIFEST} cannot be understood: {task}: {error.what}"
+                raise UserError(what, where=where, next_step="build the dataset again with caef-data build") from error
 
 
 def understood(text: bytes, check: Callable[[dict[str, Any]], object]) -> dict[str, Any]:

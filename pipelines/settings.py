@@ -253,10 +253,10 @@ def check_task(value: object, spelling: Spelling, verb: str = "build") -> str:
     from .declaration import shipped_machines  # inside: declarations stand above settings
 
     names, given = task_names(), value if isinstance(value, str) else ""
-    if given not in names and given in shipped_machines():
-        return given
     if ALIASES.get(given, given) in names:
         return ALIASES.get(given, given)
+    if given in shipped_machines():  # read only where no other task is meant
+        return given
     close = closest(given[:60], (*names, *MEANT, "all"))
     name, short = spelling.name("task"), MEANT.get(close, close)
     near = f" (did you mean {short!r}?)" if short else ""

@@ -46,14 +46,14 @@ def read_manifest(directory: Path, verb: str) -> dict[str, Any]:
         raise no_dataset(Folder(directory), verb)
     try:
         manifest = manifest_from(path.read_bytes())
-        define_machines(manifest)
-        return manifest
     except (OSError, WrongError) as error:
         raise UserError(
             f"{MANIFEST} cannot be understood: {error}",
             where=printable_path(path),
             next_step="build the dataset again with caef-data build",
         ) from error
+    define_machines(manifest, printable_path(path))
+    return manifest
 
 
 # ----------------------------------------------------------------------------------------------------------

@@ -141,6 +141,10 @@ def test_a_manifest_whose_machine_is_none_is_refused(tmp_path: Path, broken: dic
     REGISTRY.pop("increment")
     code, said = call("verify", tmp_path / "data")
     assert (code, "cannot be understood" in said) == (2, True), said
+    for words in (("show", "--in", tmp_path / "data", "--task", "increment", "1"), ("eval", "--backend", "oracle")):
+        more = ("--data", tmp_path / "data", "--out", tmp_path / "results") if words[0] == "eval" else ()
+        code, said = call(*words, *more)
+        assert (code, "cannot be understood: increment" in said) == (2, True), said
 
 
 def test_symbols_of_several_characters(tmp_path: Path) -> None:

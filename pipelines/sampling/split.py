@@ -3,11 +3,14 @@
     u(x)    = mix(sum of digit_k * K_k  +  len(x) * LENGTH)            over the digits of x, units first, mod 2**64
     h       = mix(u(a) + mix(u(b) + KEY_task))                        u(a) <= u(b) swapped for add, mul and equal
     K_k     = mix(2026 + k) | 1, LENGTH = mix(1000003), KEY_task = FNV-1a of the name, mixed; u(b) = 0 without b
-    stress    both operands are 10**k, 10**k + 1 or 10**k - 1 of three digits or more (except of a machine without
-              families that reserve them, such as one of words, which are no numbers); or, in a class of more than 1,000
+    stress    both operands are 10**k, 10**k + 1 or 10**k - 1 of three digits or more; or, in a class of more than 1,000
               expressions, h below a fortieth of 2**64 (a quarter of the test side, so that test and stress never meet)
     test      h below a tenth of 2**64; in a class of up to 1,000 expressions those with the lowest tenth of the hashes
     train     the others
+
+Of a Turing machine that a declaration brings x is a word, the codes of its symbols from the left, and the key is that
+of the machine's rules. Its words are test where h is below a tenth, whatever other words there are, else train;
+a machine that is split as a whole has all its words on its own side.
 
 ``mix`` is SplitMix64's finaliser, ``random.splitmix64``. Changing anything here changes every dataset ever built: see
 ``versions.SPLIT_VERSION``.
