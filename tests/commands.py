@@ -1,10 +1,12 @@
 """Runs commands in this process, and reads what they leave."""
 
+import json
 import resource
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from typer.testing import CliRunner
 
@@ -20,6 +22,13 @@ def call(*words: object) -> tuple[int, str]:
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.output
+
+
+def call_json(*words: object) -> Any:
+    """Run a command; return the JSON that it printed on stdout alone."""
+    result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

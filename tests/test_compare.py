@@ -1,6 +1,5 @@
 """Two runs problem by problem: counts, McNemar's exact test, names of runs; the command and the report say the same."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from caef_data.eval.problems import RAW
 from caef_data.eval.query import Database
 from caef_data.eval.session import prepare
 from caef_data.eval.tables import RunTables
-from caef_data.tests.commands import call
+from caef_data.tests.commands import call, call_json
 from caef_data.tests.evaluating import Counting, finish, settings
 from caef_data.tests.results_data import RUNS, Run, errs, problems
 from caef_data.tests.test_old_results import FINISHED, OLD
@@ -22,9 +21,7 @@ FIRST, SECOND, _, BASE, STOPPED = RUNS
 
 
 def compared(results: Path, a: str, b: str) -> list[dict[str, Any]]:
-    code, said = call("compare", a, b, "--results", results, "--json")
-    assert code == 0, said
-    found: list[dict[str, Any]] = json.loads(said)["comparisons"]
+    found: list[dict[str, Any]] = call_json("compare", a, b, "--results", results, "--json")["comparisons"]
     return found
 
 

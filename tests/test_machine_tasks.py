@@ -12,7 +12,7 @@ import caef_data
 from caef_data.errors import UserError
 from caef_data.pipelines.build import build
 from caef_data.pipelines.settings import SPLITS
-from caef_data.tests.commands import call, contents
+from caef_data.tests.commands import call, call_json, contents
 from caef_data.tests.forging import Forger
 from caef_data.tm.formats import read_table
 from caef_data.tm.formats.families import canonical_form, machine_side
@@ -162,9 +162,7 @@ def test_the_oracle_answers_in_every_mode_of_a_machine(tmp_path: Path) -> None:
     REGISTRY.pop("increment")
     for strategy in ("verify", "rollout"):
         words = ["eval", "--backend", "oracle", "--data", tmp_path / "data", "--out", tmp_path / strategy, "--json"]
-        code, said = call(*words, "--strategy", strategy, "--limit", "4")
-        assert code == 0, said
-        found = json.loads(said[said.index("{") :])
+        found = call_json(*words, "--strategy", strategy, "--limit", "4")
         assert {row["mode"] for row in found["accuracy"]} == {"one_step", "executor"}
         assert all(row["accuracy"] == 1 for row in found["accuracy"])
 
@@ -307,9 +305,7 @@ def test_every_command_takes_the_machine_of_a_dataset_as_its_task(tmp_path: Path
     for name in ("increment", "long_symbols"):
         REGISTRY.pop(name)
     words = ["eval", "--backend", "oracle", "--data", tmp_path / "data", "--out", tmp_path / "results", "--json"]
-    code, said = call(*words, "--task", "increment")
-    assert code == 0, said
-    assert {row["task"] for row in json.loads(said[said.index("{") :])["accuracy"]} == {"increment"}
+    assert {row["task"] for row in call_json(*words, "--task", "increment")["accuracy"]} == {"increment"}
     code, said = call("adapters", "--task", "palindrome")
     assert (code, said.split()) == (0, ["executors/palindrome"])
     code, said = call("build", "--task", "palindrome", "--max", "5", "--out", tmp_path / "own", "--workers", 1)
@@ -323,9 +319,7 @@ def test_a_declaration_that_gives_no_rows_says_why(tmp_path: Path) -> None:
 
 
 def test_machines_are_listed_with_what_they_do(tmp_path: Path) -> None:
-    code, said = call("machines", "--json")
-    assert code == 0, said
-    found = {row["name"]: row for row in json.loads(said)}
+    found = {row["name"]: row for row in call_json("machines", "--json")}
     for name, steps, marks in (("busy_beaver_2", 6, 4), ("busy_beaver_3", 21, 5), ("busy_beaver_4", 107, 13)):
         row = found[name]
         assert (row["steps"], row["marks"], row["state"], row["halted"]) == (steps, marks, "Z", True)
@@ -340,8 +334,7 @@ def test_runs_are_shown(tmp_path: Path) -> None:
     code, said = call("show", "--task", "palindrome", "abba")
     assert code == 0, said
     assert "halts after 15 steps in state accept" in said
-    code, said = call("show", "--task", "palindrome", "abba", "--json")
-    assert len(json.loads(said)["steps"]) == 15
+    assert len(call_json("show", "--task", "palindrome", "abba", "--json")["steps"]) == 15
     code, said = call("show", "--task", "busy_beaver_4", "")
     assert "107 steps" in said
     assert len(said.splitlines()) == 42  # a picture
