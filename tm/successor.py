@@ -22,7 +22,8 @@ from .registry import machine, tasks
 from .table import Control, Untabulated, View
 from .turing import TuringMachine
 
-SLOTS = ("a_left", "a_right", "b_left", "b_right", "carry", "out", "flag", "command")
+SLOTS = ("a_left", "a_right", "b_left", "b_right", "carry", "out", "flag", "command")  # of an entry that is read
+PARTS = ("a_left", "a_passed", "a_right", "b_left", "b_passed", "b_right", *SLOTS[4:])  # of the one that follows
 CELL = r"\|[0-9]"
 TAPE = rf"(?:{4 * CELL})*+(?:{CELL})*+"  # four at a time: matching is what takes the time
 PATTERNS = {"carry": "[0-9]?", "flag": "True|False|", "command": r"[^\n]*"}
@@ -33,23 +34,38 @@ MOST_SHAPES = 5_000  # of a state: a few MB
 
 
 Cut = Callable[[str], tuple[str, ...]]
-Other = tuple[int, str | None, str, tuple[bool, ...]]
+
+
+class Other(NamedTuple):
+    """What few commands do.
+
+    Args:
+        dropped: characters taken off the output.
+        flag: the truth value written; None leaves it.
+        mark: how no output looks before.
+        enters: which heads go right although it is not known whether they stand on their first digit or before it.
+        left: which heads go left.
+    """
+
+    dropped: int
+    flag: str | None
+    mark: str
+    enters: tuple[bool, bool]
+    left: tuple[bool, bool]
 
 
 class Effect(NamedTuple):
     """What a command does to the texts of an entry.
 
     Args:
-        move1, move2: characters that each head passes.
+        moves: characters that each head passes.
         carry: what is written to it; None leaves it.
         written: what is added to the output.
-        other: what few commands do: characters taken off the output, the flag written, how no output looks before,
-            which heads go right although it is not known whether they stand on their first digit or before it.
+        other: what few commands do; None for the others.
         form: the entry that follows.
     """
 
-    move1: int
-    move2: int
+    moves: tuple[int, int]
     carry: str | None
     written: str
     other: Other | None
@@ -76,27 +92,16 @@ class Form:
                 behind = after.startswith(("[HEAD]", "[HEAD1]") if name == "a" else "[HEAD2]")
                 name = f"{name}_{'left' if behind else 'right'}"
             if name and name != "mark":
-                pieces.append(f"{{{name}}}")
+                pieces.append(f"{{{name}}}".replace("_left}", f"_left}}{{{name[0]}_passed}}"))
                 self.shown.add(name)
                 marked = self.mark and name == "out"
                 allowed = rf"(?:\|[0-9])++|{re.escape(self.mark)}" if marked else PATTERNS.get(name, TAPE)
                 pattern.append(f"(?P<{name}>{allowed})")
-        self.text = formatter("".join(pieces) + "\n", SLOTS)
-        self.shapes: dict[bytes, tuple[Cut, list[str]]] = {}
+        self.text = formatter("".join(pieces) + "\n", PARTS)
+        self.shapes: dict[bytes, tuple[Cut, list[str], tuple[int, int]]] = {}
         self.match = re.compile("".join(pattern) + "\n").fullmatch
         self.effects: dict[str, Effect] = {}
         self.lines: dict[tuple[str, ...], str] = {}
-
-    def cut(self, prompt: str) -> tuple[str, ...] | None:
-        """Return the text of each of ``SLOTS``, empty where the state does not show it; None for another text."""
-        match = self.match(prompt)
-        if match is None:
-            return None
-        cuts = [slice(*match.span(slot)) if slot in self.shown else slice(0, 0) for slot in SLOTS]
-        texts = tuple(prompt[one] for one in cuts)
-        if len(self.shapes) < MOST_SHAPES:
-            self.shapes[_shape(prompt)] = _cutter(prompt, cuts, self.mark)
-        return texts
 
 
 def _shape(prompt: str) -> bytes:
@@ -147,50 +152,58 @@ class Entries:
         Raises:
             UserError: the text is no entry of the machine, or nothing follows.
         """
-        form = self.forms.get(prompt[self.at : self.at + 2])
+        form, effect = self.forms.get(prompt[self.at : self.at + 2]), None
         known = form.shapes.get(prompt.encode("utf-8", "replace").translate(ANY_DIGIT)) if form is not None else None
-        if form is None or known is None:
-            form, (left1, right1, left2, right2, carry, out, flag, command) = self._read(prompt)
-        else:
-            left1, right1, left2, right2, carry, out, flag, command, *digits = known[0](prompt)
-            if digits != known[1]:
-                form, (left1, right1, left2, right2, carry, out, flag, command) = self._read(prompt)
-        effect = form.effects.get(command)
-        if effect is None:
-            effect = form.effects[command] = self._effect(form.state, command)
-        move1, move2, held, written, other, form = effect
+        if form is not None and known is not None:  # the heads have moved in what it cuts
+            cut, fixed, moves = known
+            left1, passed1, right1, left2, passed2, right2, carry, out, flag, command, *digits = cut(prompt)
+            effect = form.effects.get(command)
+        if effect is None or effect[0] != moves or digits != fixed:
+            effect, (left1, passed1, right1, left2, passed2, right2, carry, out, flag) = self._read(prompt)
+        _, held, written, other, form = effect
         if other is not None:
-            out, flag = self._other(other, out, flag, (left1, left2))
-        if move1 == 2 and right1:
-            left1, right1 = left1 + right1[:2], right1[2:]
-        elif move1:
-            left1, right1 = _moved(left1, right1, move1)
-        if move2 == 2 and right2:
-            left2, right2 = left2 + right2[:2], right2[2:]
-        elif move2:
-            left2, right2 = _moved(left2, right2, move2)
+            out, flag = _other(other, out, flag)
+            passed1, right1 = ("", passed1 + right1) if other.left[0] else (passed1, right1)
+            passed2, right2 = ("", passed2 + right2) if other.left[1] else (passed2, right2)
         if held is not None:
             carry = held
         out += written
         key = right1[1:2], right2[1:2], carry, out[-1:], flag
         line = form.lines.get(key)
         if line is None:
-            line = self._line(form, key, (left1, right1, left2, right2, out))
-        return form.text(left1, right1, left2, right2, carry, out or form.mark, flag, line)
+            line = self._line(form, key, (left1 + passed1, right1, left2 + passed2, right2, out))
+        return form.text(left1, passed1, right1, left2, passed2, right2, carry, out or form.mark, flag, line)
 
     def initial(self, first: str, second: str = "") -> str:
         """Return the initial entry of operands that are given as tapes, without its last newline."""
         form, key = self.forms["q0"], ("", "", "", "", "")
         line = form.lines.get(key) or self._line(form, key, ("", first, "", second, ""))
-        return form.text("", first, "", second, "", form.mark, "", line)[:-1]
+        return form.text("", "", first, "", "", second, "", form.mark, "", line)[:-1]
 
-    def _read(self, prompt: str) -> tuple[Form, tuple[str, ...]]:
-        """Return the form of an entry, and the text of each of ``SLOTS``."""
-        for form in self.forms.values():
-            found = form.cut(prompt)
-            if found is not None:
-                return form, found
-        raise _wrong(prompt, f"it is no entry of {self.machine.name}")
+    def _read(self, prompt: str) -> tuple[Effect, Sequence[str]]:
+        """Read an entry by the patterns; return what its command does, and its texts where the heads have moved."""
+        form, match = next(((one, match) for one in self.forms.values() if (match := one.match(prompt))), (None, None))
+        if form is None or match is None:
+            raise _wrong(prompt, f"it is no entry of {self.machine.name}")
+        cuts = [slice(*match.span(slot)) if slot in form.shown else slice(0, 0) for slot in SLOTS]
+        *_, command = texts = [prompt[one] for one in cuts]
+        effect = form.effects.get(command)
+        if effect is None:
+            effect = form.effects[command] = self._effect(form.state, command)
+        moved: list[slice] = []
+        for head, move in enumerate(effect.moves):
+            left, right = cuts[2 * head : 2 * head + 2]
+            if effect.other is not None and effect.other.enters[head] and left.start == left.stop:
+                raise _wrong(prompt, "it does not show whether a head stands on its first digit or before it")
+            if not left.start - left.stop <= move <= right.stop - right.start:
+                raise _wrong(texts[2 * head] + texts[2 * head + 1], "the command moves a head off its tape")
+            on, off = right.start + max(move, 0), left.stop + min(move, 0)
+            passed = slice(right.start, on) if move > 0 else slice(off, left.stop)
+            moved += slice(left.start, off), passed, slice(on, right.stop)
+        cuts = [*moved, *cuts[4:]]
+        if len(form.shapes) < MOST_SHAPES:
+            form.shapes[_shape(prompt)] = *_cutter(prompt, cuts, form.mark, range(self.at, self.at + 2)), effect.moves
+        return effect, [prompt[one] for one in cuts[:-1]]
 
     def _effect(self, state: str, command: str) -> Effect:
         """Execute a command once, on an example."""
@@ -206,26 +219,15 @@ class Entries:
         after = execute(now, command)
         if min(after.heads) < 0 and then != "qH":
             raise _wrong(command, "entries do not show that a head has not entered its tape")
-        move1, move2 = (*(head - max(place, 0) for head in after.heads), 0)[:2]
+        move1, move2 = (*(2 * (head - max(place, 0)) for head in after.heads), 0)[:2]
         kept = len(after.output) - len(after.output.lstrip("*"))
         carry, flag = (None if one == "*" else one for one in (after.carry, after.flag))
-        enters = tuple(move > 0 and state != "q0" and self.goes_left for move in (move1, move2))
-        other = 2 * (INSIDE - kept), flag, self.forms[state].mark, enters
+        unknown = state != "q0" and self.goes_left
+        enters, left = (unknown and move1 > 0, unknown and move2 > 0), (move1 < 0, move2 < 0)
+        other = Other(2 * (INSIDE - kept), flag, self.forms[state].mark, enters, left)
         written = "".join(f"|{digit}" for digit in after.output[kept:])
-        then_form = self.forms[then]
-        return Effect(
-            2 * move1, 2 * move2, carry, written, None if other == (0, None, "", (False, False)) else other, then_form
-        )
-
-    @staticmethod
-    def _other(other: Other, out: str, flag: str, left: tuple[str, str]) -> tuple[str, str]:
-        dropped, truth, mark, enters = other
-        if any(unknown and not before for unknown, before in zip(enters, left, strict=True)):
-            raise _wrong(out, "it does not show whether a head stands on its first digit or before it")
-        out = "" if out == mark else out
-        if len(out) < dropped:
-            raise _wrong(out, "the command takes back a digit, and none is written")
-        return out[: len(out) - dropped], flag if truth is None else truth
+        usual = other == (0, None, "", (False, False), (False, False))
+        return Effect((move1, move2), carry, written, None if usual else other, self.forms[then])
 
     def _line(self, form: Form, key: tuple[str, ...], texts: tuple[str, ...]) -> str:
         """Return the command line of a view."""
@@ -246,12 +248,11 @@ class Entries:
             raise _wrong(form.state, f"{self.machine.name} has no command here: {why}") from error
 
 
-def _moved(left: str, right: str, move: int) -> tuple[str, str]:
-    """Return the tape on both sides of a head that has moved by so many characters."""
-    whole, at = left + right, len(left) + move
-    if not 0 <= at <= len(whole):
-        raise _wrong(whole, "the command moves a head off its tape")
-    return whole[:at], whole[at:]
+def _other(other: Other, out: str, flag: str) -> tuple[str, str]:
+    out = "" if out == other.mark else out
+    if len(out) < other.dropped:
+        raise _wrong(out, "the command takes back a digit, and none is written")
+    return out[: len(out) - other.dropped], flag if other.flag is None else other.flag
 
 
 class Calls:
@@ -384,9 +385,9 @@ def successor(prompt: str, *, task: str | None = None) -> str:
     Raises:
         UserError: the text is no entry of the task's machine, or its machine has halted.
     """
-    known = _KNOWN.get(prompt[: prompt.find(",")] if task is None else task)
+    known = _KNOWN.get(prompt.partition(",")[0] if task is None else task)
     if known is None:
-        name = prompt[: prompt.find(",")] if task is None else task
+        name = prompt.partition(",")[0] if task is None else task
         if task is None and name.lower() not in tasks():
             raise _wrong(prompt, f"it must begin with the name of a machine: {', '.join(tasks()).upper()}")
         found = machine(name.lower() if task is None else task)
