@@ -28,7 +28,7 @@ def decimal(value: int) -> str:
 
 def written(digits: str) -> str:
     """Return a decimal string as it stands on a tape: ``120`` -> ``|0|2|1``; an empty one gives nothing."""
-    return digits[::-1].replace("", "|")[:-1]
+    return digits.replace("", "|")[:0:-1]
 
 
 @lru_cache(512)  # the prompt and the completion of a step show the same registers
