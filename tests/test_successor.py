@@ -16,6 +16,10 @@ from caef_data.tm.successor import entries, successor, successor_of
 GOLDEN = Path(__file__).parent / "golden"
 ADD = "ADD, q1,  |2[HEAD1]|1 |9[HEAD2] [C]1 |1[OUTPUT]\nCMD: [C] 0, [OUTPUT] 2, [OUTPUT] RIGHT, [HEAD1] RIGHT, q1\n"
 EQUAL = "EQUAL, q1,  |3[HEAD1] |3[HEAD2]|8 [OUTPUT]True\nCMD [OUTPUT] False, [OUTPUT], qH\n"
+REFLECTION = (
+    "REFLECTION, q1,  |9[HEAD1]|9|9 |8[HEAD2]|9 |1[OUTPUT]\n"
+    "CMD [HEAD1] RIGHT, [HEAD2] RIGHT, [OUTPUT] 0, [OUTPUT] RIGHT, q1\n"
+)
 MUL = (
     "MUL, q2, [HEAD1]|5|4 [HEAD2]|3 [COUNT]|1 [OUTPUT]|5|4\nCMD [CALL] ADD, q3\n"
     "ADD, qH,  |5|4[HEAD1] |5|4[HEAD2] [C]0 |0|9\nNo command to execute. Halt state.\n"
@@ -60,6 +64,11 @@ def test_both_dialects_of_whole_runs(task: str, a: int, b: int, dialect: str) ->
             ("[HEAD1] RIGHT, q1", "q1"),
             "ADD, q1,  |2[HEAD1]|1 |9[HEAD2] [C]0 |1|2[OUTPUT]\n"
             "CMD: [C] 0, [OUTPUT] 1, [OUTPUT] RIGHT, [HEAD1] RIGHT, q1\n",
+        ),
+        (  # the line of q2 shows its heads behind the tapes, wherever a wrong command left them
+            REFLECTION,
+            ("[OUTPUT] 0, [OUTPUT] RIGHT, q1", "q2"),
+            "REFLECTION, q2,  |9|9|9[HEAD1] |8|9[HEAD2] |1[OUTPUT]\nCMD [OUTPUT], qH\n",
         ),
         (EQUAL, ("False, [OUTPUT]", "True, [OUTPUT]"), f"EQUAL, qH,  |3[HEAD1] |3[HEAD2]|8 True\n{HALT}\n"),
         (

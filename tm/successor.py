@@ -87,12 +87,14 @@ class Form:
         for at, (literal, name) in enumerate(template.pieces):
             pieces.append(literal)
             pattern.append(re.escape(literal))
+            shown = f"{{{name}}}".replace("_left}", f"_left}}{{{str(name)[:1]}_passed}}")
             if name in ("a", "b"):  # the head stands where its token does: behind the whole tape or before it
+                shown = f"{{{name}_left}}{{{name}_passed}}{{{name}_right}}"  # wherever a command has left it
                 after = template.pieces[at + 1][0]
                 behind = after.startswith(("[HEAD]", "[HEAD1]") if name == "a" else "[HEAD2]")
                 name = f"{name}_{'left' if behind else 'right'}"
             if name and name != "mark":
-                pieces.append(f"{{{name}}}".replace("_left}", f"_left}}{{{name[0]}_passed}}"))
+                pieces.append(shown)
                 self.shown.add(name)
                 marked = self.mark and name == "out"
                 allowed = rf"(?:\|[0-9])++|{re.escape(self.mark)}" if marked else PATTERNS.get(name, TAPE)
