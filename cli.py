@@ -261,7 +261,9 @@ def evaluate(
     base_model: Annotated[Text, option("Folder or Hub name. Default: the one that the adapters name.")] = None,
     data: Annotated[Text, option("Dataset folder, raw files, or user/name. Default: data.", metavar="DIR")] = None,
     task: Annotated[Names, several("Task. Default: all that have adapters.", known=known_tasks)] = None,
-    mode: Annotated[Names, several(f"{', '.join(MODES)}. Default: all that adapters and rows allow.", *MODES)] = None,
+    mode: Annotated[
+        Names, several(f"{', '.join(MODES)}. Default: all but slips that adapters and rows allow.", *MODES)
+    ] = None,
     split: Annotated[Text, option("train, test or stress. Default: test.")] = None,
     strategy: Annotated[Text, option("verify, generate or rollout. Default: verify.")] = None,
     template: Annotated[

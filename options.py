@@ -14,10 +14,10 @@ from .errors import UserError, quoted
 if TYPE_CHECKING:
     from .pipelines.settings import Declaration
 
-VIEWS = ("one_step", "full", "aligner", "raw", "scratchpad", "commands")
+VIEWS = ("one_step", "full", "aligner", "raw", "scratchpad", "commands", "slips")
 SPLITS = ("train", "test", "stress")
 USAGE: Any = typer.BadParameter.__mro__[1]  # any error of usage: the class has no public name in typer
-MODES = ("one_step", "executor", "aligner_in", "aligner_out", "process")
+MODES = ("one_step", "executor", "aligner_in", "aligner_out", "process", "slips")
 
 
 def _integer(text: str) -> int:

@@ -32,7 +32,8 @@ from .files import (
 from .problems import aligner, executor
 
 KINDS = {"executors": executor, "aligners": aligner}
-KIND_OF_MODE = {"one_step": "executors", "executor": "executors", "aligner_in": "aligners", "aligner_out": "aligners"}
+KIND_OF_MODE = dict.fromkeys(("one_step", "executor", "slips"), "executors")
+KIND_OF_MODE |= dict.fromkeys(("aligner_in", "aligner_out"), "aligners")
 LAYOUT = "executors/<task>/ and aligners/<task>/, each with an adapter as peft saves it"
 TRAINED = re.compile(r"checkpoint-(\d+)")  # what trainers call the states that they save on the way
 HUB_NAME = re.compile(r"[\w][\w.-]*(/[\w.-]+)?", re.ASCII)

@@ -13,7 +13,7 @@ from ..pipelines.settings import SPLITS
 from ..tm import machine
 from ..tm import tasks as all_tasks
 from .limit import choosing_configs
-from .problems import MODES, RAW, VIEWS, aligner, executor
+from .problems import MODES, RAW, SLIPS, VIEWS, aligner, executor
 from .settings import EvalSettings
 
 TaskModes = tuple[tuple[str, str], ...]
@@ -82,7 +82,7 @@ def task_modes(
 
 def _obstacle(task: str, mode: str, split: str, manifest: dict[str, Any]) -> str | None:
     """Return why a task cannot be evaluated in a mode, whatever adapters there are; None where it can."""
-    view = {"one_step": "one_step", "executor": "full", RAW: "raw"}.get(mode, "aligner")
+    view = {"one_step": "one_step", "executor": "full", SLIPS: "slips", RAW: "raw"}.get(mode, "aligner")
     if why := machine(task).missing_views().get(view):
         return why
     config = f"{task}-{VIEWS[mode]}"

@@ -2,8 +2,8 @@
 
     candidates  the expressions, as pairs (a, b), of which all of the views full, aligner and raw that the dataset
                 holds have rows; one_step has candidates of its own where the dataset holds no other view of them
-    first       those of which one_step has rows too: mul and div have few, since their long runs are written step by
-                step and their short ones whole
+    first       those of which one_step has rows too, and slips where the dataset holds it: mul and div have few, since
+                their long runs are written step by step and their short ones whole
     order       round over the classes (len_a, len_b, variant): the first expression of each, the second of each, ...;
                 in a class and in a round the lowest hash first
     hash        mix(u(a) + mix(u(b) + KEY_task)) with ``mix`` and ``u`` of ``sampling.split``; KEY_task is the FNV-1a
@@ -33,7 +33,7 @@ from .shards import batches, expression_keys
 
 RULE = 1  # version of this choice; stands in the identity of every run with a limit
 WHOLE = ("full", "aligner", "raw")  # views of whole expressions; a class's variant is told by the first one held
-CHOOSING = (*WHOLE, "one_step")  # the views that any mode takes its problems from
+CHOOSING = (*WHOLE, "one_step", "slips")  # the views that any mode takes its problems from
 READ = 65_536  # rows of these columns at once
 EXPRESSION, CLASS = ("a", "b"), ("len_a", "len_b", "variant")
 

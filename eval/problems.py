@@ -27,11 +27,13 @@ from .limit import choose_expressions
 from .shards import batches, expression_keys, refused, wrong_row
 
 MODES = ("one_step", "executor", "aligner_in", "aligner_out", "process")
+SLIPS = "slips"  # entries that no correct run holds, where a dataset has them: asked for by name
 RAW = "raw"  # the mode of the baseline: the base model alone, raw question to raw answer
 WALKED = ("executor", "process")  # modes whose problems ask more than once
-VIEWS = {"one_step": "one_step", "executor": "full", "process": "full", RAW: "raw"}
+VIEWS = {"one_step": "one_step", "executor": "full", "process": "full", SLIPS: "slips", RAW: "raw"}
 VIEWS |= {"aligner_in": "aligner", "aligner_out": "aligner"}  # the rows that a mode takes its problems from
 DIRECTIONS = {"aligner_in": "in", "aligner_out": "out"}
+STEPS = ("one_step", SLIPS)  # modes of single steps
 OF_STEPS = ["step", "n_steps", "state", "next_state", "call"]  # columns of one_step
 TOGETHER = 1 << 14  # entries of whole runs that are rendered at once, about
 _TAPE = re.compile(r"(?:\|\d)+")
@@ -86,7 +88,7 @@ def needed(task: str, mode: str) -> frozenset[str]:
     """Return the names of the adapters that a task needs in a mode: those that an example run asks."""
     if mode == RAW:
         return frozenset()
-    if mode == "one_step":
+    if mode in STEPS:
         return frozenset({executor(task)})
     if mode in DIRECTIONS:
         return frozenset({aligner(task)})
@@ -101,7 +103,7 @@ def read_problems(folder: Folder, task: str, mode: str, split: str, limit: int |
     Args:
         folder: a built dataset.
         task: a task.
-        mode: one of ``MODES``, or ``RAW``.
+        mode: one of ``MODES``, ``SLIPS`` or ``RAW``.
         split: train, test or stress.
         limit: those of so many expressions, at most (``limit.py``); None for all.
 
@@ -112,7 +114,8 @@ def read_problems(folder: Folder, task: str, mode: str, split: str, limit: int |
     chosen = None if limit is None else choose_expressions(folder, task, split, limit).keys[view]
     dialect = folder.manifest()["tasks"][task]["settings"]["dialect"]
     columns = ["variant", "a", "b", "len_a", "len_b", *([] if mode in WALKED else ["prompt", "completion"])]
-    columns += OF_STEPS if mode == "one_step" else ["direction"] if mode in DIRECTIONS else []
+    columns += OF_STEPS if mode in STEPS else ["direction"] if mode in DIRECTIONS else []
+    columns += ["slip"] * (mode == SLIPS)
     for path in shards(folder, task, mode, split):
         for batch in batches(folder, path, columns):
             if chosen is not None:
@@ -147,10 +150,10 @@ def _described(rows: pa.Table, task: str, mode: str, split: str, dialect: str) -
 def _single(task: str, mode: str, split: str, rows: pa.Table, dialect: str) -> Problems:
     """Return the problems of rows that are one request each."""
     adapter, kind, state = (BASE if mode == RAW else aligner(task)), mode, pa.nulls(len(rows))
-    if mode == "one_step":
+    if mode in STEPS:
         adapter, kind, state = executor(task), "executor", rows.column("state")
     requests = _requests(adapter, task, kind, state, rows.column("prompt"), rows.column("completion"))
-    table = _described(rows, task, mode, split, dialect if mode == "one_step" else "consistent")
+    table = _described(rows, task, mode, split, dialect if mode in STEPS else "consistent")
     return Problems(table, np.arange(len(rows) + 1), np.arange(len(rows)), requests)
 
 

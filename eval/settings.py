@@ -17,7 +17,7 @@ from ..pipelines.spelling import Spelling
 from ..pipelines.store import open_folder
 from ..tm import tasks as all_tasks
 from .backends.endpoint import base_url
-from .problems import MODES, RAW
+from .problems import MODES, RAW, SLIPS
 from .tables import RUN_ID
 from .template import check_template
 
@@ -26,7 +26,7 @@ BACKENDS = ("transformers", "openai", "oracle")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 NAME = re.compile(r"\w[\w.+-]{0,59}")  # of a run: printed, typed after --run, and part of no path
 CHOICES: dict[str, tuple[str, ...]] = {
-    "mode": MODES,
+    "mode": (*MODES, SLIPS),
     "split": ("train", "test", "stress"),
     "strategy": STRATEGIES,
     "backend": BACKENDS,
@@ -113,7 +113,7 @@ class EvalSettings:
         if self.task and isinstance(self.data, str):  # a machine of the dataset is a task
             with suppress(UserError, OSError, ValueError):  # told where the dataset is opened
                 define_machines(open_folder(self.data).manifest(), self.data)
-        for name, order in (("task", tuple(all_tasks())), ("mode", MODES)):
+        for name, order in (("task", tuple(all_tasks())), ("mode", CHOICES["mode"])):
             given = getattr(self, name)
             given = (given,) if isinstance(given, str) else given or ()
             if not isinstance(given, list | tuple):

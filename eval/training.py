@@ -12,10 +12,10 @@ from ..pipelines.spelling import Spelling
 from ..tm import machine
 from ..tm import tasks as all_tasks
 from .backends.tokens import Tokens, load_tokenizer
-from .problems import MODES, needed
+from .problems import MODES, SLIPS, needed
 from .token_counts import built
 
-EVERY_TASK = ("one_step", "executor")  # modes that every task has; the others need a raw text
+EVERY_TASK = ("one_step", "executor", SLIPS)  # modes that every task has; the others need a raw text
 TRIED = 32  # rows of each split that are tried before an export
 
 
@@ -64,10 +64,10 @@ def needed_adapters(tasks: Sequence[str], modes: Sequence[str]) -> list[str]:
         UserError: there is no such task or mode, or none of these tasks has one of these modes.
     """
     for mode in modes:
-        if mode not in MODES:
-            what = f"there is no mode {quoted(mode)}{did_you_mean(mode[:60], MODES)}"
+        if mode not in (*MODES, SLIPS):
+            what = f"there is no mode {quoted(mode)}{did_you_mean(mode[:60], (*MODES, SLIPS))}"
             advice = f"caef-data adapters --mode {closest(mode[:60], MODES) or 'process'}"
-            raise UserError(what, where="--mode", allowed=", ".join(MODES), next_step=advice)
+            raise UserError(what, where="--mode", allowed=", ".join((*MODES, SLIPS)), next_step=advice)
     named = [check_task(task, Spelling(options={"task": task}), "adapters") for task in tasks if task != "all"]
     chosen = all_tasks() if not tasks or "all" in tasks else named
     pairs = ((task, mode) for task in chosen for mode in modes or MODES)

@@ -241,7 +241,7 @@ def _describe(target: Path, style: Style, parts: Sequence[Part], entries: Entrie
     if style.tokenizer:
         first = min(parts, key=lambda part: (part.split != "train", not part.name.endswith("-one_step")))
         task, _, view = first.name.rpartition("-")
-        kind = {"one_step": "executors", "aligner": "aligners"}.get(view, view)
+        kind = {"one_step": "executors", "slips": "executors", "aligner": "aligners"}.get(view, view)
         name = style.tokenizer or ""
         model = os.path.abspath(name) if os.path.isdir(name) else name  # the recipe is read from anywhere
         values = {

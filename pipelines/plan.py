@@ -27,9 +27,18 @@ MOST_SHARDS = 99_999  # five digits in a shard's name
 DRAWN = 8_192  # expressions drawn at once: what is drawn takes many times the memory of what is kept
 BLOCK_TEXT = 10_000_000  # bytes of text rendered at once, a row group: more falls out of the processor's cache
 SAMPLE = 64  # expressions rendered to estimate a config
+STEP_VIEWS = ("one_step", "slips")  # they write steps of any run
 RUN_VIEWS = ("full", "scratchpad", "commands")  # they write whole runs
 # Compressed bytes a byte of text, measured on operands of 1 to 100 digits; one task may have half as many, or twice.
-DISK_RATIO = {"one_step": 0.24, "aligner": 0.38, "raw": 0.9, "full": 0.07, "scratchpad": 0.055, "commands": 0.1}
+DISK_RATIO = {
+    "one_step": 0.24,
+    "aligner": 0.38,
+    "raw": 0.9,
+    "full": 0.07,
+    "scratchpad": 0.055,
+    "commands": 0.1,
+    "slips": 0.24,
+}
 FOOTER = 4000  # bytes of a shard that describe the rest, about
 TEXT_RATE = 130e6  # bytes of text a second and worker, measured; only for the time that plan prints
 
@@ -233,7 +242,7 @@ class _SplitExpressions:
         """Return the expressions of a view."""
         if view in RUN_VIEWS:
             return self.halting if self.wanted_halting else self.short
-        return self.with_halting if self.wanted_halting and view != "one_step" else self.classes
+        return self.with_halting if self.wanted_halting and view not in STEP_VIEWS else self.classes
 
     @cached_property
     def wanted(self) -> Wanted:

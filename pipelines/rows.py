@@ -13,10 +13,13 @@ from ..tm.columns import I64, U64, Number, Operands
 from ..tm.instructions import instruction
 from ..tm.machine import Batch, Rows
 from ..tm.render import RowGroup, Template, int_array, render, string_array
-from .sampling.random import splitmix64, text_key
+from ..tm.slips import Slipped, slipped
+from .sampling.random import GOLDEN, splitmix64, text_key
 from .sampling.split import expression_hash
 from .sampling.steps import sampled_rows
 from .settings import TaskSettings
+
+SLIP_KEY = text_key("slips")
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +80,7 @@ def planned_rows(work: Work) -> pa.RecordBatch:
     """Return what tells the rows of a block apart, in their order and without their texts.
 
     Columns: a, b, variant; one_step adds step, and ``far``: the prompt where the step does not fit 64 bits, null
-    elsewhere; aligner adds direction.
+    elsewhere; slips adds step, slip and prompt; aligner adds direction.
     """
     own: dict[str, pa.Array] = {}
     if work.view == "one_step":
@@ -88,6 +91,9 @@ def planned_rows(work: Work) -> pa.RecordBatch:
         if beyond.any():
             prompts = work.batch.prompts(work.batch.take(rows, np.flatnonzero(beyond))).text
             own["far"] = prompts.take(int_array(np.cumsum(beyond) - 1, beyond))
+    elif work.view == "slips":
+        expressions, made = _slips(work)
+        own = {name: made[name] for name in ("step", "slip", "prompt")}
     elif work.view == "aligner":
         expressions, order = work.both_ways()
         own = {"direction": _directions(work, order)}
@@ -158,6 +164,26 @@ def _one_step(work: Work) -> View:
         "state": _named(prompts.state, prompts.states),
         "next_state": _named(completions.state, completions.states),
         "call": _named(completions.call, completions.calls),
+    }
+
+
+def _slips(work: Work) -> View:
+    """Return the kept steps that have a slip, one each; no text is kept of the entries without it."""
+    batch, rows = work.batch, work.steps()
+    steps = batch.steps(rows)
+    keys = splitmix64(work.key[rows.expression] + steps.astype(np.uint64) * np.uint64(GOLDEN) + np.uint64(SLIP_KEY))
+    prompts = zip(batch.prompts(rows).text.to_pylist(), keys.tolist(), (steps < 0).tolist(), strict=True)
+    drawn = [slipped(batch.machine, *of_row) for of_row in prompts]
+    here = np.array([one is not None for one in drawn], np.bool_)
+    made = {name: [getattr(one, name) for one in drawn if one is not None] for name in Slipped._fields}
+    coded = {name: _named(np.arange(here.sum()), made[name]) for name in ("slip", "state", "next_state", "call")}
+    texts = {name: string_array(made[name]) for name in ("prompt", "completion")}
+    expressions = rows.expression[here]
+    return expressions, {
+        **coded,
+        **texts,
+        "step": _counts(steps[here]),
+        "n_steps": _counts(batch.num_steps[expressions]),
     }
 
 
@@ -233,6 +259,7 @@ def _text(work: Work, template: str) -> pa.Array:
 
 _VIEWS: dict[str, Callable[[Work], View]] = {
     "one_step": _one_step,
+    "slips": _slips,
     "full": _full,
     "aligner": _aligner,
     "raw": _raw,

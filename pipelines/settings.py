@@ -17,7 +17,7 @@ from . import versions
 from .spelling import PLAIN, Spelling, literal
 
 Split = Literal["train", "test", "stress"]
-View = Literal["one_step", "full", "aligner", "raw", "scratchpad", "commands"]
+View = Literal["one_step", "full", "aligner", "raw", "scratchpad", "commands", "slips"]
 Count = Annotated[int, Meta(ge=1, le=10**9)]
 
 SPLITS: tuple[str, ...] = get_args(Split)
@@ -191,8 +191,15 @@ class Declaration:
             allowed = "each task once; all stands for every task, two ranges of one need two declarations"
             raise spelling.refusal(f"the task {twice[0]} is given twice", "task", allowed=allowed)
         if not any(task.configs() for task in self.tasks):
-            what = f"nothing to build: {', '.join(names)} has no raw text, and so no aligner and raw views"
-            raise spelling.refusal(what, "views", allowed="one_step, full, scratchpad, commands")
+            raise self._nothing_to_build(spelling)
+
+    def _nothing_to_build(self, spelling: Spelling) -> UserError:
+        from .. import tm
+
+        names, lacking = [own.task for own in self.tasks], tm.machine(self.tasks[0].task).missing_views()
+        left_out = self.tasks[0].left_out()
+        what = f"nothing to build: {', '.join(names)} has no rows of {', '.join(left_out)}: {lacking[left_out[0]]}"
+        return spelling.refusal(what, "views", allowed=", ".join(view for view in VIEWS if view not in lacking))
 
     def identity(self) -> str:
         """Return 16 hex digits of what is built: the configs of every task, in any order."""

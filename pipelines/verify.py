@@ -199,7 +199,7 @@ class _Tally:
             self.transitions += result.transitions
         rows = pl.concat([result.rows.with_columns(path=pl.lit(part.path)) for part, result in results])
         self.rows += len(rows)
-        what = "prompt" if config.endswith("-one_step") else "expression"
+        what = "prompt" if config.endswith(("-one_step", "-slips")) else "expression"
         for path, row, path2, row2 in _duplicates(rows):
             self.add(Finding("duplicate", path2, row2, f"the same {what} as row {row} of {path}"))
         said = self.configs[config][split]

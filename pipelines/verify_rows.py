@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import quoted
 from ..tm.check.entries import MAX_DIGITS, PROBLEMS, Problem, number, problem
+from ..tm.check.slips import after_slip
 
 INT64_MAX = 2**63 - 1
 _CACHE = 20_000  # problems kept at a time: about 30 MB at 100 digits
@@ -32,7 +33,7 @@ def check_rows(
 
     Args:
         task: one of ``known_tasks()``, unless ``problem`` knows another.
-        view: one of the six.
+        view: one of the seven.
         dialect: ``consistent`` or ``published``.
         columns: the view's columns as Python lists of equal length.
         known: kept by the caller between batches of one task, so that what depends on the operands alone
@@ -61,7 +62,7 @@ def check_rows(
             findings.append((index, told))
         elif whole:
             transitions += work.n_steps
-    return findings, len(keys) if view == "one_step" else transitions
+    return findings, len(keys) if view in ("one_step", "slips") else transitions
 
 
 def _difference(names: Sequence[str], step: object, expected: Values, found: Values) -> str:
@@ -91,17 +92,38 @@ def _shown(value: object) -> str:
 # What each view must hold: the values of its columns, or what is wrong with the row
 
 
-def _one_step(work: Problem, dialect: str, step: object, found: Values) -> Values | str:
-    total = work.n_steps
+def _step(work: Problem, step: object, found: Values) -> int | str:
+    """Return the step of a row, or what is wrong with it."""
     if step is None:
         step = _far_step(work, found[1])
         if step <= INT64_MAX:
             return "step is null, and the prompt does not say one that int64 cannot hold"
     if type(step) is not int:
         return f"step: expected an integer, found {_shown(step)}"
-    if not 0 <= step < total:
-        return f"step {_shown(step)} is not one of this run's {_shown(total)} transitions"
-    return total if total <= INT64_MAX else None, *work.columns(step, dialect)
+    if not 0 <= step < work.n_steps:
+        return f"step {_shown(step)} is not one of this run's {_shown(work.n_steps)} transitions"
+    return step
+
+
+def _shown_total(work: Problem) -> int | None:
+    return work.n_steps if work.n_steps <= INT64_MAX else None
+
+
+def _one_step(work: Problem, dialect: str, step: object, found: Values) -> Values | str:
+    at = _step(work, step, found)
+    return at if isinstance(at, str) else (_shown_total(work), *work.columns(at, dialect))
+
+
+def _slips(work: Problem, dialect: str, step: object, found: Values) -> Values | str:
+    at = _step(work, step, found)
+    if isinstance(at, str):
+        return at
+    texts = after_slip(str(found[-1]), work.prompt(at, dialect), str(found[1]))
+    if isinstance(texts, str):
+        return texts
+    state = len(work.name) + 2
+    now, then = (text[state : state + 2] for text in texts)
+    return _shown_total(work), *texts, now, then, work.calls.get(then), found[-1]
 
 
 # mul's q1 with count k is step 3k - 2, div's q1 with output k is step 3k + 1, and so on
@@ -162,6 +184,7 @@ _RUNS = ("full", "scratchpad", "commands")
 # view -> what it must hold, the column that chooses among the rows of an expression, the columns that are computed
 _VIEWS: dict[str, tuple[Expect, str, tuple[str, ...]]] = {
     "one_step": (_one_step, "step", ("n_steps", "prompt", "completion", "state", "next_state", "call")),
+    "slips": (_slips, "step", ("n_steps", "prompt", "completion", "state", "next_state", "call", "slip")),
     "full": (_full, "", ("n_steps", "prompt", "trace", "completion")),
     "aligner": (_aligner, "direction", _TEXTS),
     "raw": (_raw, "", _TEXTS),

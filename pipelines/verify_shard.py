@@ -29,7 +29,11 @@ KEPT = 50  # findings kept per part; the rest is counted
 TEXTS = ("prompt", "completion")
 _BATCH, _BATCH_TEXT = 32_768, 20_000_000  # rows looked at together, and bytes: a row group of ours has half of these
 _OPERANDS = ("a", "b")
-_KEYS = {"one_step": ("a", "b", "step", "far"), "aligner": ("a", "b", "direction")}  # what tells rows apart
+_KEYS = {  # what tells rows apart
+    "one_step": ("a", "b", "step", "far"),
+    "slips": ("a", "b", "step", "slip", "prompt"),
+    "aligner": ("a", "b", "direction"),
+}
 _OF_ROWS = ("task", "len_a", "len_b", "variant", "instruction")  # checked in columns
 HELD = 48_000_000  # digits that a worker keeps of the expressions that it has drawn, a byte each
 _DECIMAL, _LONGEST = "^(0|[1-9][0-9]*)$", 4_000  # an operand that the split function takes
@@ -192,7 +196,10 @@ def _frame(batch: pa.RecordBatch, *names: str) -> pl.DataFrame:
 
 
 def _keys(batch: pa.RecordBatch, view: str) -> pl.DataFrame:
-    """Return what tells rows apart, and their variants; ``far`` is the prompt of a row whose step is null."""
+    """Return what tells rows apart, and their variants; ``far`` is the prompt of a row whose step is null.
+
+    Where a slip was drawn, the prompt says which one of its kind.
+    """
     names = ["variant", *_KEYS.get(view, _OPERANDS)]
     if view != "one_step" or "far" in batch.schema.names:  # as planned
         return _frame(batch, *names)
@@ -310,7 +317,11 @@ def _compare(part: Part, found: pl.DataFrame, planned: pl.DataFrame, result: Par
         ("order", moved if added.is_empty() and missing.is_empty() else moved.clear(), "in another place, the first"),
     ):
         for first in frame.head(1).iter_rows(named=True):
-            words = [f"{name} {quoted(first[name], 30)}" for name in names if first[name] is not None and name != "far"]
+            words = [
+                f"{name} {quoted(first[name], 30)}"
+                for name in names
+                if first[name] is not None and name not in ("far", "prompt")
+            ]
             message = f"{len(frame):,} row{'s' * (len(frame) > 1)} {what}: {part.task} {' '.join(words)}"
             result.add(kind, None if kind == "missing" else first["row"], message)
 

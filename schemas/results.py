@@ -18,7 +18,10 @@ _NAMES, _TIME = pa.list_(pa.string()), pa.timestamp("us")
 RUN_ID = (_TEXT, "The evaluation, 16 hexadecimal digits: the same settings on the same data have the same.")
 CLASS: Columns = {
     "task": (_TEXT, "The task: add, sub, mul, div, equal, greater_than, less_than, reflection, left_mask or your own."),
-    "mode": (_TEXT, "What a problem is: one_step, executor, aligner_in, aligner_out, process; raw for the baseline."),
+    "mode": (
+        _TEXT,
+        "What a problem is: one_step, executor, aligner_in, aligner_out, process or slips; raw for the baseline.",
+    ),
     "split": (_TEXT, "train, test or stress."),
     "dialect": (_TEXT, "Dialect of the texts: consistent or published."),
     "variant": (_TEXT, "Part of the equivalence class (len_a, len_b): any, equal, greater, ...; the family in stress."),
@@ -109,7 +112,10 @@ OPERANDS: Columns = {
 PROBLEMS: Columns = {
     **CLASS,
     **OPERANDS,
-    "asked_step": (_WHOLE, "0-based index of a one_step problem's transition; null in other modes, or from 2^63."),
+    "asked_step": (
+        _WHOLE,
+        "0-based index of a one_step or slips problem's transition; null in other modes, or from 2^63.",
+    ),
     "num_calls": (_WHOLE, "Number of calls of the problem."),
     "correct": (_YES, "Every call of the problem is right."),
     "correct_stripped": (_YES, "Every call is right up to white space at both ends of answers."),

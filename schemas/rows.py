@@ -40,6 +40,12 @@ TRACE: Columns = {
 DIRECTION: Columns = {
     "direction": (_NAME, "in: raw text to initial entry; out: halting entry to raw text with its result."),
 }
+SLIP: Columns = {
+    "slip": (
+        _NAME,
+        "What is wrong in the prompt: lost_carry, head_off, wrong_digit, wrong_truth, wrong_state or wrong_count.",
+    ),
+}
 VIEW_TEXT = {
     "one_step": "One transition a row: the machine's entry and the next one.",
     "full": "One run a row: the initial entry, the halting entry, and the trace between them.",
@@ -47,6 +53,7 @@ VIEW_TEXT = {
     "raw": "The question as people write it, and its answer.",
     "scratchpad": "The initial entry, and every later entry in one completion.",
     "commands": "The initial entry, and only the command line of every later entry, then the halting entry.",
+    "slips": "One transition a row, from an entry of the run in which something is wrong: exactly what follows it.",
 }
 COLUMNS: dict[str, Columns] = {
     "one_step": {**COMMON, **STEP},
@@ -55,6 +62,7 @@ COLUMNS: dict[str, Columns] = {
     "raw": COMMON,
     "scratchpad": COMMON,
     "commands": COMMON,
+    "slips": {**COMMON, **STEP, **SLIP},
 }
 
 

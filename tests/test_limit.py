@@ -147,7 +147,7 @@ def test_fewer_than_the_limit_is_said_in_one_line(loops: Path, tmp_path: Path) -
         lines = [line for line in said.splitlines() if "fewer than --limit" in line]
         assert code == 0 and len(lines) == told, said
         for line in lines:
-            assert all(view in line for view in CHOOSING) and f"--limit {limit:,};" in line
+            assert all(view in line for view in CHOOSING if view != "slips") and f"--limit {limit:,};" in line
 
 
 def test_a_row_of_the_table_problems_is_a_problem(data: Path, tmp_path: Path) -> None:

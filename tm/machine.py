@@ -33,6 +33,7 @@ REGISTRY: dict[str, Machine] = {}  # the tasks
 _RENAMED = {"refusal": "domain_error", "halting": "short_runs"}
 _GONE = {"families": "stress", "step_rule": "kept_steps"}
 NO_RAW = "the task has no raw text"
+NO_SLIPS = "slips are known of the nine shipped machines alone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,8 @@ class Machine(ABC):
 
     def missing_views(self) -> dict[str, str]:
         """Return the views that the task has no rows of, each with the reason."""
-        return {} if self.has_raw else dict.fromkeys(("aligner", "raw"), NO_RAW)
+        lacking = {} if self.has_raw else dict.fromkeys(("aligner", "raw"), NO_RAW)
+        return lacking if self.name in VERSIONED else {**lacking, "slips": NO_SLIPS}
 
     def notes(self) -> tuple[str, ...]:
         """Return what a plan says of how the machine's rows are made."""

@@ -20,7 +20,7 @@ from ..errors import UserError, did_you_mean, quoted
 from .columns import I64, SPARE, Number, Operands
 from .formats.families import machine_side
 from .formats.rules import LEFT, RIGHT, Rule, RuleTable
-from .machine import HALT, Batch, Dialect, Machine, Transition
+from .machine import HALT, NO_SLIPS, Batch, Dialect, Machine, Transition
 from .registry import register
 from .render import Field, TapeSlice
 from .words import Language, WordLaw, is_spaced, read_words, split_word, texts_of
@@ -130,7 +130,7 @@ class TuringMachine(Machine):
         return {"turing": 1, "machine": self.table.identity, **own}
 
     def missing_views(self) -> dict[str, str]:
-        missing = {"aligner": "a Turing machine is given its word as it is"}
+        missing = {"aligner": "a Turing machine is given its word as it is", "slips": NO_SLIPS}
         return missing if self.output is not None else {**missing, "raw": "the machine declares no output"}
 
     def column(self, texts: Sequence[str]) -> Number:

@@ -10,13 +10,13 @@ from typing import Any
 
 from ...errors import UserError, suggested
 from ..compare import RUNS, find_run, read_pairs
-from ..problems import MODES, RAW
+from ..problems import MODES, RAW, SLIPS
 from ..query import Database
 from ..tables import wilson
 
 MAX_RUNS = 10  # more cannot be told apart in one chart
 MAX_EXAMPLES, EXAMPLES_EACH = 60, 3  # failures shown: in all; of a cause in a run's task and mode
-MODE_ORDER = (*MODES, RAW)
+MODE_ORDER = (*MODES, SLIPS, RAW)
 
 # test stands before other splits. Variants and dialects of a class are counted together, splits are not: training rows
 # say nothing about a model.
