@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .tm import tasks as tasks
     from .tm import transition as transition
     from .tm import transitions as transitions
+    from .tm.score import score as score
     from .tm.successor import successor as successor
 
 __version__ = "0.2.0"
@@ -31,6 +32,7 @@ _PLACES = {
     "errors": ("UserError",),
     "eval.training": ("tokenize_row",),
     "tm": ("align_in", "align_out", "tasks", "transition", "transitions"),
+    "tm.score": ("score",),
     "tm.successor": ("successor",),
 }
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}

@@ -11,7 +11,7 @@ import pytest
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import load_declaration
 from caef_data.pipelines.plan import make_plan
-from caef_data.tm import successor
+from caef_data.tm import score, successor
 from caef_data.tm.machine import REGISTRY
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def registry() -> Iterator[None]:
         REGISTRY.clear()
         REGISTRY.update(before)
         successor._KNOWN.clear()
+        score._JUDGES.clear()
 
 
 @pytest.fixture(scope="module")

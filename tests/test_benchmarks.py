@@ -70,3 +70,10 @@ def test_machines() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=ENV)
     assert done.returncode == 0, done.stderr
     assert "rows/s of a one_step build" in done.stdout and "one run of 10^7 steps" in done.stdout
+
+
+def test_score() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "score.py"), "--small", "--repeat", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=ENV)
+    assert done.returncode == 0, done.stderr
+    assert "mean over five tasks" in done.stdout and "greater_than" in done.stdout

@@ -8,14 +8,14 @@ Nothing of the engines is used: the tests hold them to this, and the oracle back
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
-from operator import itemgetter
 from typing import NamedTuple
 
 from ..errors import UserError, quoted
 from .basic import BasicMachine
 from .composer import Composer
+from .cutting import ANY_DIGIT, TAPE, Cut, cutter, formatter, shape
 from .interpreter import Configuration, check_command, execute
 from .machine import HALT, Machine
 from .registry import machine, tasks
@@ -24,16 +24,10 @@ from .turing import TuringMachine
 
 SLOTS = ("a_left", "a_right", "b_left", "b_right", "carry", "out", "flag", "command")  # of an entry that is read
 PARTS = ("a_left", "a_passed", "a_right", "b_left", "b_passed", "b_right", *SLOTS[4:])  # of the one that follows
-CELL = r"\|[0-9]"
-TAPE = rf"(?:{4 * CELL})*+(?:{CELL})*+"  # four at a time: matching is what takes the time
 PATTERNS = {"carry": "[0-9]?", "flag": "True|False|", "command": r"[^\n]*"}
 _NUMBER, _TRUTH = (re.compile(one).fullmatch for one in (TAPE + "|0", "True|False"))
 INSIDE = 5  # where the heads of an example stand: off both ends
-ANY_DIGIT = bytes.maketrans(b"123456789", b"000000000")
 MOST_SHAPES = 5_000  # of a state: a few MB
-
-
-Cut = Callable[[str], tuple[str, ...]]
 
 
 class Other(NamedTuple):
@@ -84,8 +78,10 @@ class Form:
         self.state, self.mark = state, machine.empty.get(state, "")
         template = machine.template(state)
         pieces, pattern, self.shown = [], [], set[str]()
+        self.pieces = [""]  # literal texts and, at the odd places, what stands between them
         for at, (literal, name) in enumerate(template.pieces):
             pieces.append(literal)
+            self.pieces[-1] += literal
             pattern.append(re.escape(literal))
             shown = f"{{{name}}}".replace("_left}", f"_left}}{{{str(name)[:1]}_passed}}")
             if name in ("a", "b"):  # the head stands where its token does: behind the whole tape or before it
@@ -96,6 +92,7 @@ class Form:
             if name and name != "mark":
                 pieces.append(shown)
                 self.shown.add(name)
+                self.pieces += name, ""
                 marked = self.mark and name == "out"
                 allowed = rf"(?:\|[0-9])++|{re.escape(self.mark)}" if marked else PATTERNS.get(name, TAPE)
                 pattern.append(f"(?P<{name}>{allowed})")
@@ -104,34 +101,6 @@ class Form:
         self.match = re.compile("".join(pattern) + "\n").fullmatch
         self.effects: dict[str, Effect] = {}
         self.lines: dict[tuple[str, ...], str] = {}
-
-
-def _shape(prompt: str) -> bytes:
-    """Return what texts that differ in digits alone have in common.
-
-    They are cut at the same places. Matching a text takes most of the time: how a shape is cut is kept.
-    """
-    return prompt.encode("utf-8", "replace").translate(ANY_DIGIT)
-
-
-def _cutter(prompt: str, cuts: Sequence[slice], mark: str = "", ignored: range = range(0)) -> tuple[Cut, list[str]]:
-    """Return what cuts texts of a shape, and the digits outside the cuts, of states and heads, which it cuts out too.
-
-    Args:
-        prompt: a text of the shape.
-        cuts: where it is cut.
-        mark: a cut text whose digits must stay as they are.
-        ignored: where digits may be any.
-    """
-    free = {*ignored} | {at for one in cuts if prompt[one] != mark for at in range(one.start, one.stop)}
-    fixed = [at for at, sign in enumerate(prompt) if "0" <= sign <= "9" and at not in free]
-    return itemgetter(*cuts, *fixed), [prompt[at] for at in fixed]
-
-
-def formatter(text: str, names: Iterable[str]) -> Callable[..., str]:
-    """Return what fills the ``{name}`` fields of a text: an f-string, three times as fast as any other way."""
-    made: Callable[..., str] = eval(f"lambda {', '.join(names)}: f{text!r}")  # noqa: S307
-    return made
 
 
 class Entries:
@@ -204,7 +173,7 @@ class Entries:
             moved += slice(left.start, off), passed, slice(on, right.stop)
         cuts = [*moved, *cuts[4:]]
         if len(form.shapes) < MOST_SHAPES:
-            form.shapes[_shape(prompt)] = *_cutter(prompt, cuts, form.mark, range(self.at, self.at + 2)), effect.moves
+            form.shapes[shape(prompt)] = *cutter(prompt, cuts, form.mark, range(self.at, self.at + 2)), effect.moves
         return effect, [prompt[one] for one in cuts[:-1]]
 
     def _effect(self, state: str, command: str) -> Effect:
@@ -270,12 +239,13 @@ class Calls:
         self.names = tuple(name for name in pieces[1::2] if name != "state")
         fields = {"state": "(q[0-9H]+)", **dict.fromkeys(self.names, f"({TAPE})")}
         pattern = (fields[one] if at % 2 else re.escape(one) for at, one in enumerate(pieces))
-        self.match = re.compile("".join(pattern)).match
+        self.match, self.first = re.compile("".join(pattern)).match, self.names.index("a")
         into = dict.fromkeys(call.into for call in machine.calls if call.into)
         names = ["state", "a", "b", *(f"{name}=''" for name in into), "**_"]
         lines = (line.replace("{title}", machine.title) for line in (machine.line, machine.halted_line))
         self.line, self.last = (formatter(line, names) for line in lines)
         self.initial = [entries(call.task).initial for call in machine.calls]
+        self.after = [self._after(place) for place in range(len(machine.calls))]
         self.shapes: dict[bytes, tuple[Cut, list[str], int]] = {}
 
     def successor(self, prompt: str) -> str:
@@ -295,14 +265,27 @@ class Calls:
             if isinstance(found, str):
                 return found
             place, result, tapes = found
-        held, call = dict(zip(self.names, tapes, strict=False)), self.machine.calls[place]
+        call, tapes = self.machine.calls[place], tapes[: len(self.names)]
         if call.into:
             while result[-2:] == "|0" and result != "|0":  # published entries have zeros above the number
                 result = result[:-2]
-            held[call.into] = "|0" if result == "0" else result
-        if call.then == "qH" or not call.into and result != self.machine.goes_on:
-            return f"{self.last('qH', **held)}\n{HALT}"
-        return self._entered(held, (place + 1) % len(self.machine.calls))
+            result = "|0" if result == "0" else result
+        halts, follow = call.then == "qH" or not call.into and result != self.machine.goes_on, self.after[place]
+        if follow is not None and not halts:
+            return follow(result, "|9" * (len(tapes[self.first]) // 2), *tapes)
+        held = dict(zip(self.names, tapes, strict=True)) | ({call.into: result} if call.into else {})
+        return f"{self.last('qH', **held)}\n{HALT}" if halts else self._entered(held, (place + 1) % len(self.initial))
+
+    def _after(self, place: int) -> Callable[..., str] | None:
+        """Return what writes the entry behind a call; None where the next machine looks at its tapes in q0."""
+        call, then = (self.machine.calls[at % len(self.machine.calls)] for at in (place, place + 1))
+        called = entries(then.task)
+        called.initial("|1", "|1")
+        if not called.forms["q0"].lines:
+            return None
+        names = ("nines", *self.names)
+        held = {name: f"{{{name}}}" for name in names} | {call.into: "{result}"}
+        return formatter(self._entered(held, (place + 1) % len(self.machine.calls)), ("result", *names))
 
     def _read(self, prompt: str) -> str | tuple[int, str, list[str]]:
         """Return the place of the call that has ended, its result and the tapes; of q0 the entry that follows."""
@@ -331,12 +314,12 @@ class Calls:
             end = len(prompt) - len(f"\n{HALT}\n")
             cuts = [slice(end - len(result), end), *(slice(*found.span(at + 2)) for at in range(len(tapes)))]
             quoted_operands = range(prompt.index(", qH, ", found.end()) + 6, end)
-            self.shapes[_shape(prompt)] = *_cutter(prompt, cuts, ignored=quoted_operands), place
+            self.shapes[shape(prompt)] = *cutter(prompt, cuts, ignored=quoted_operands), place
         return place, result, tapes
 
     def _entered(self, held: dict[str, str], place: int) -> str:
         call = self.machine.calls[place]
-        values = {**held, "1": "|1", "nines": "|9" * (len(held["a"]) // 2)}
+        values = {"nines": "|9" * (len(held["a"]) // 2), **held, "1": "|1"}
         quoted = self.initial[place](*(values[name] for name in call.operands))
         return f"{self.line(call.state, **held)}\n{call.line}\n{quoted}"
 
