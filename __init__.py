@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .api import plan as plan
     from .api import push as push
     from .api import results as results
+    from .api import stream as stream
     from .api import verify as verify
     from .errors import UserError as UserError
     from .eval.training import tokenize_row as tokenize_row
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 _PLACES = {
-    "api": ("build", "evaluate", "plan", "push", "results", "verify"),
+    "api": ("build", "evaluate", "plan", "push", "results", "stream", "verify"),
     "errors": ("UserError",),
     "eval.training": ("tokenize_row",),
     "tm": ("align_in", "align_out", "tasks", "transition", "transitions"),

@@ -18,6 +18,7 @@ from .pipelines.hub_source import dataset_here
 from .pipelines.plan import Plan, make_plan
 from .pipelines.settings import KEYS, Declaration
 from .pipelines.store import open_folder
+from .pipelines.stream import Stream
 from .pipelines.verify import Report
 from .pipelines.verify import verify as verify_folder
 
@@ -84,6 +85,32 @@ def build(
     """
     with choose_engine(engine, workers, ray_address) as run:
         return build_plan(plan(declaration, **settings), out, overwrite=overwrite, engine=run)
+
+
+def stream(
+    declaration: Declared = None,
+    *,
+    split: str = "train",
+    view: str = "one_step",
+    rows: int | None = None,
+    seed: int | None = None,
+    **settings: object,
+) -> Stream:
+    """Return rows without a disk: as dicts, by their number or one after the other.
+
+    Args:
+        declaration: what the rows are of.
+        split: train, test or stress.
+        view: what a row is.
+        rows: the rows of an epoch, after which an iteration ends; None for no end, and for epochs of as many rows as a
+            build writes.
+        seed: None for that of the declaration; another one gives other rows, of the same classes and split.
+        settings: in place of a declaration.
+
+    Raises:
+        UserError: the declaration is refused, or has no rows of this split and view.
+    """
+    return Stream(declared(declaration, **settings), split, view, rows, seed)
 
 
 def verify(folder: str | Path = "data", *, fraction: float = 1.0, workers: int | None = None) -> Report:

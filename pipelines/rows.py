@@ -3,9 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..schemas import row_schema
 from ..tm import machine
@@ -70,10 +72,15 @@ class Work:
 
 def render_rows(work: Work) -> pa.RecordBatch:
     """Return the rows of a block, shuffled, with the columns of ``schemas.row_schema(work.view)``."""
-    expressions, own = _VIEWS[work.view](work)
+    expressions, own = view_columns(work)
     schema = row_schema(work.view)
     columns = {**_common(work, expressions), **own}
     return pa.record_batch([columns[name] for name in schema.names], schema=schema)
+
+
+def view_columns(work: Work) -> tuple[I64, dict[str, pa.Array]]:
+    """Return the expression of each row of a block, and the columns that are the view's own."""
+    return _VIEWS[work.view](work)
 
 
 def planned_rows(work: Work) -> pa.RecordBatch:
@@ -102,6 +109,23 @@ def planned_rows(work: Work) -> pa.RecordBatch:
     common = _common(work, expressions)
     columns = {name: common[name] for name in ("a", "b", "variant")} | own
     return pa.record_batch(list(columns.values()), names=list(columns))
+
+
+def python_values(column: pa.Array) -> list[Any]:
+    """Return a column as Python values: through numpy, some five times as fast as ``to_pylist``."""
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        flat, ends = (
+            python_values(column.flatten()),
+            np.cumsum(pc.fill_null(pc.list_value_length(column), 0).to_numpy()),
+        )
+        starts, missing = [0, *ends.tolist()], column.is_null().to_pylist()
+        return [None if null else flat[starts[row] : starts[row + 1]] for row, null in enumerate(missing)]
+    if pa.types.is_dictionary(column.type):
+        values = [*python_values(column.dictionary), None]
+        return [values[index] for index in column.indices.fill_null(-1).to_numpy().tolist()]
+    if column.null_count and pa.types.is_integer(column.type):
+        return list(column.to_pylist())
+    return list(column.to_numpy(zero_copy_only=False).tolist())
 
 
 def _common(work: Work, expressions: I64) -> dict[str, pa.Array]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...tm import machine
 from ...tm.classes import OperandDistribution
-from ...tm.columns import I64, U64, Bool, Number, Operands
+from ...tm.columns import I64, U64, Bool, Number, Operands, stacked
 from ...tm.machine import Machine
 from ..settings import TaskSettings
 from ..versions import SAMPLING_VERSION
@@ -119,7 +119,10 @@ class ClassSampler:
 
     def operands(self, numbers: I64) -> tuple[Operands, I64]:
         """Return the expressions of these numbers, and the index of each one's variant in ``names``."""
-        cell, index = self.of(numbers)
+        return self.drawn(*self.of(numbers))
+
+    def drawn(self, cell: I64, index: I64) -> tuple[Operands, I64]:
+        """Return expressions by their cell and their number there, which cells that are not listed have no end of."""
         variant, parts = self.which[cell], list[tuple[I64, Operands]]()
         kinds = 4 * variant + 2 * self.listed[cell] + self.indexed[cell]
         for kind in distinct(kinds).tolist():
@@ -130,7 +133,7 @@ class ClassSampler:
                 parts.append((rows, self.candidates(which, cells, counter, indexed)[0]))
             else:
                 parts.append((rows, self._first_on_side(which, cells, index[rows], indexed)))
-        return merged(parts, len(numbers)), variant
+        return merged(parts, len(cell)), variant
 
     def space(self, which: int, cells: I64) -> IndexSpace:
         """Return the index space of cells of one distribution."""
@@ -212,13 +215,10 @@ def merged(parts: list[tuple[I64, Operands]], num_rows: int) -> Operands:
     if len(parts) == 1 and len(parts[0][0]) == num_rows and (np.diff(parts[0][0]) == 1).all():
         return parts[0][1]
 
+    order = np.argsort(np.concatenate([rows for rows, _ in parts] or [np.empty(0, np.int64)]), kind="stable")
+
     def column(numbers: list[Number]) -> Number:
-        planes = np.zeros((max((number.width for number in numbers), default=1), num_rows), np.uint8)
-        length = np.ones(num_rows, np.int64)
-        for (rows, _), number in zip(parts, numbers, strict=True):
-            planes[: number.width, rows] = number.planes
-            length[rows] = number.length
-        return Number(planes, length)
+        return stacked(numbers).take(order) if numbers else Number(np.zeros((1, num_rows), np.uint8))
 
     a = column([operands.a for _, operands in parts])
     if any(operands.b is None for _, operands in parts):

@@ -74,7 +74,7 @@ class IndexSpace:
         """
         if indexed:
             size_a, size_b, count = self._factors
-            return self.coordinates(_permuted(counter, size_a * size_b * count, key))
+            return self.coordinates(permuted(counter, size_a * size_b * count, key))
         own = splitmix64(key + splitmix64(counter // np.uint64(GROUP)))
         a = _random(random_u64(own, 1), self.digits_a, self.padded_a)
         b = _random(random_u64(own, 2), self.digits_b, padded=False)
@@ -104,7 +104,7 @@ def _number(planes: U8 | None, digits: I64) -> Any:  # None only where the distr
 
 def index_digits(counter: U64, key: U64) -> U8:
     """Return the index digits of candidates, shape (INDEX_DIGITS, n): lowest first in a, then in b."""
-    return _digits(_permuted(counter, np.full(len(counter), 10**INDEX_DIGITS, np.uint64), key), INDEX_DIGITS)
+    return _digits(permuted(counter, np.full(len(counter), 10**INDEX_DIGITS, np.uint64), key), INDEX_DIGITS)
 
 
 def _digits(values: U64, width: int) -> U8:
@@ -148,7 +148,7 @@ def _random(key: U64, digits: I64, padded: bool) -> U8 | None:
     return planes
 
 
-def _permuted(counter: U64, size: U64, key: U64) -> U64:
+def permuted(counter: U64, size: U64, key: U64) -> U64:
     """Return a keyed permutation of each [0, size), size < 2**62: a Feistel network over two factors, cycle-walked."""
     left_size = np.ceil(np.sqrt(size.astype(np.float64))).astype(np.uint64) + np.uint64(1)
     right_size = size // left_size + np.uint64(1)

@@ -38,7 +38,7 @@ SMALL = 1_000  # expressions: a class of up to so many is cut by rank
 CUT = 2**64 // 10
 STRESS_CUT = CUT // 4
 LENGTH = splitmix64_int(1_000_003)
-TOGETHER = 8_192  # numbers whose digits are floats at a time: eight times the memory
+TOGETHER = 1 << 18  # digits that are floats at a time: more, and BLAS would start threads, which take longer
 PAIR = 1 << 20  # packs two lengths into one integer
 _PIECES = 3  # of 22 bits: a sum of 1,000 digits times a piece is exact in a float64, so BLAS does the sums
 
@@ -66,8 +66,9 @@ def digit_sums(number: Number) -> U64:
     width = -(-number.width // 32) * 32
     weights = _weights(width)[:, : number.width]
     total = number.length.astype(np.uint64) * np.uint64(LENGTH)
-    for start in range(0, len(total), TOGETHER):
-        own = slice(start, start + TOGETHER)
+    step = max(64, TOGETHER // max(1, number.width))
+    for start in range(0, len(total), step):
+        own = slice(start, start + step)
         sums = weights @ number.planes[:, own].astype(np.float64)
         for piece in range(_PIECES):
             total[own] += sums[piece].astype(np.uint64) << np.uint64(22 * piece)

@@ -1,0 +1,302 @@
+"""Rows without a disk: row i of a declaration, for any i, as a dict."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, lru_cache
+from typing import Any, Self
+
+import numpy as np
+
+from ..errors import UserError, did_you_mean, quoted
+from ..schemas.rows import COLUMNS
+from ..tm import machine
+from ..tm.columns import I64, Number
+from ..tm.instructions import instruction
+from ..tm.render import RowGroup, Template, render
+from .rows import python_values, view_columns
+from .sampling.random import random_u64, splitmix64, text_key
+from .sampling.split import distinct
+from .settings import SPLITS, VIEWS, Declaration, digest
+from .stream_order import F64, TOGETHER, Layout, Listed, Recent, RowWork, source_of
+
+VERSION = 1  # of the order of rows
+TEXT = 10_000_000  # bytes of text that are rendered at once, about
+TOGETHER_ROWS = 4_000  # rows that are rendered at once: no power of two, at which columns meet in the cache
+
+Row = dict[str, Any]
+
+
+class Stream:
+    """Rows as dicts, by their number or one after the other; ``state_dict`` while they are iterated.
+
+    To torch's DataLoader and all that looks like it, it is an ``IterableDataset``: its workers share the rows.
+
+    Args:
+        declaration: what the rows are of.
+        split: train, test or stress.
+        view: the view.
+        rows: the rows of an epoch, after which an iteration ends; None for no end, and for epochs of as many rows as a
+            build writes.
+        seed: another seed than that of the declaration.
+
+    Attributes:
+        epoch_rows: the rows of an epoch.
+        identity: changes with everything that changes a row.
+
+    Raises:
+        UserError: the declaration has no rows of this split and view.
+    """
+
+    def __init__(
+        self,
+        declaration: Declaration,
+        split: str = "train",
+        view: str = "one_step",
+        rows: int | None = None,
+        seed: int | None = None,
+    ) -> None:
+        _check(declaration, split, view, rows, seed)
+        tasks = [task for task in declaration.tasks if split in task.splits]
+        views = [(task, view) for task in tasks if view not in machine(task.task).missing_views()]
+        self.sources = [source for task, own in views if (source := source_of(task, split, own)) is not None]
+        if not self.sources:
+            what = f"this declaration has no {split} rows of {view}"
+            raise UserError(
+                what, allowed="another view or split, or more tasks", next_step="caef-data plan shows its rows"
+            )
+        self.split, self.view, self.rows, self._seed = split, view, rows, str(seed)
+        self.epoch_rows = rows or sum(int(source.rows.sum()) for source in self.sources)
+        settings = [source.settings.identity() for source in self.sources]
+        self.identity = digest([VERSION, settings, split, view, rows, seed])
+        self._first_cell = np.cumsum([0, *(len(source.rows) for source in self.sources)])
+        self._epochs = max(1, TOGETHER // self.epoch_rows)  # whose expressions are listed together
+        self._layouts: Recent[int, Layout] = Recent()
+        self._machines = [machine(source.settings.task) for source in self.sources]  # they travel to worker processes
+        self._rank, self._world = 0, 1
+        self._epoch = self._done = 0
+        self._resumed: int | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_layouts": Recent()}
+
+    def __len__(self) -> int:
+        if self.rows is None:
+            raise TypeError("this stream has no end: give stream() a number of rows")
+        return len(range(self._rank, self.rows, self._world))
+
+    def __bool__(self) -> bool:
+        return True
+
+    # Which rows
+
+    @cached_property
+    def _weights(self) -> F64:
+        """The part of an epoch that each cell has."""
+        rows = np.concatenate([source.rows for source in self.sources]).astype(np.float64)
+        return rows / np.cumsum(rows)[-1]
+
+    @cached_property
+    def _most(self) -> I64:
+        """How many rows of an epoch each cell has at most."""
+        return np.ceil(self._weights * self.epoch_rows + 1e-6).astype(np.int64)
+
+    def _listed(self, source: int, epoch: int) -> Listed:
+        most = self._most[self._first_cell[source] : self._first_cell[source + 1]]
+        turn = epoch // self._epochs
+        return self.sources[source].listed(self.identity, turn, most * self._epochs)
+
+    def _layout(self, epoch: int) -> Layout:
+        def make() -> Layout:
+            key = np.array([text_key(f"stream {self.identity}")], np.uint64)
+            there = np.concatenate([self._listed(source, epoch).held for source in range(len(self.sources))]) > 0
+            ends = np.cumsum(self._weights * there)
+            begin = float(random_u64(key + np.uint64(epoch), 1)[0] >> np.uint64(12)) / 2**52
+            ends = np.floor(ends / ends[-1] * self.epoch_rows + begin).astype(np.int64)
+            return Layout(epoch, key, np.diff(ends, prepend=0))
+
+        return self._layouts.get_or(epoch, make)
+
+    def __getitem__(self, number: int) -> Row:
+        if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+            raise IndexError(f"rows are numbered from 0 on, {quoted(number)} is none")
+        return self.__getitems__([number])[0]
+
+    def __getitems__(self, numbers: Sequence[int]) -> list[Row]:
+        """Return rows by their numbers."""
+        return list(self._rows(np.asarray(numbers, np.int64)))
+
+    def _rows(self, numbers: I64) -> Iterator[Row]:
+        epochs, places = np.divmod(numbers, self.epoch_rows)
+        cell, rank = np.empty_like(places), np.empty_like(places)
+        for epoch in distinct(epochs).tolist():
+            here = np.flatnonzero(epochs == epoch)
+            cell[here], rank[here] = self._layout(epoch).find(places[here])
+        which = np.searchsorted(self._first_cell, cell, "right") - 1
+        kinds, found = which * (1 << 40) + epochs // self._epochs, list[tuple[I64, Iterator[Row]]]()
+        for kind in distinct(kinds).tolist():
+            here = np.flatnonzero(kinds == kind)
+            found.append((here, _python_rows(self._work(kind >> 40, cell[here], rank[here], epochs[here]))))
+        if len(found) == 1:
+            return found[0][1]
+        rows: list[Row] = [{}] * len(cell)
+        for here, own in found:
+            for at, row in zip(here.tolist(), own, strict=True):
+                rows[at] = row
+        return iter(rows)
+
+    def _work(self, source: int, cell: I64, rank: I64, epochs: I64) -> RowWork:
+        """Return what renders rows of a source, all of epochs that are listed together."""
+        listed, most = self._listed(source, int(epochs[0])), self._most[cell]
+        cell = cell - self._first_cell[source]
+        few = listed.held[cell] < most
+        rank = np.where(few, rank, epochs % self._epochs * most + rank)
+        turn, at = np.divmod(rank, listed.held[cell])
+        # A class that has too few begins anew in each epoch, and in another order each time that it has come round.
+        salt = splitmix64(np.where(few, (epochs << 32) + turn + 1, 0).astype(np.uint64))
+        at = listed.permuted(cell, at, salt)
+        operands, variant = listed.expressions(cell, at)
+        keys = splitmix64(splitmix64(listed.cells.keys[cell] + epochs.astype(np.uint64)) + at.astype(np.uint64))
+        own = self.sources[source]
+        return RowWork(own.settings, own.view, operands, variant, listed.cells.names, keys, turn)
+
+    @cached_property
+    def repeats(self) -> list[str]:
+        """A sentence for each task some classes of which have fewer expressions than rows in an epoch."""
+        told = []
+        for number, source in enumerate(self.sources):
+            own = slice(self._first_cell[number], self._first_cell[number + 1])
+            held, share = self._listed(number, 0).held, self._layout(0).share[own]
+            classes = {cell[:2] for cell, few in zip(source.wanted, held < share, strict=True) if few}
+            if classes:
+                every = len({cell[:2] for cell in source.wanted})
+                what = (
+                    f"{len(classes):,} of {every:,} classes have fewer {self.split} expressions than rows of an epoch"
+                )
+                told.append(f"{source.settings.task}-{source.view}: {what}; they come again when all have come")
+        return told
+
+    # One after the other
+
+    def __iter__(self) -> Iterator[Row]:
+        rank, world = self._place()
+        done, self._resumed = self._resumed or 0, None
+        end = sys.maxsize if self.rows is None else len(range(rank, self.rows, world))
+        first = self._epoch * (self.rows or 0)
+        text = max(source.text for source in self.sources)
+        size = max(16, min(TOGETHER_ROWS, TEXT // max(1, text)))
+        self._done = done
+        while done < end:
+            for row in self._rows(first + rank + world * np.arange(done, min(done + size, end))):
+                done += 1
+                self._done = done
+                yield row
+
+    def _place(self) -> tuple[int, int]:
+        """Return the rank of this process or DataLoader worker among all that share the rows, and how many they are."""
+        torch = sys.modules.get("torch.utils.data")
+        worker = torch.get_worker_info() if torch is not None else None
+        if worker is None:
+            return self._rank, self._world
+        return self._rank * worker.num_workers + worker.id, self._world * worker.num_workers
+
+    def shard(self, rank: int, world_size: int) -> Self:
+        """Return the stream of one of several processes: every ``world_size``-th row from row ``rank`` on."""
+        if not 0 <= rank < world_size:
+            raise UserError(
+                f"rank is {quoted(rank)}, world_size {quoted(world_size)}", allowed="0 <= rank < world_size"
+            )
+        own = type(self).__new__(type(self))
+        place = {"_rank": self._rank + self._world * rank, "_world": self._world * world_size}
+        own.__dict__ = {**self.__dict__, **place, "_done": 0, "_resumed": None}
+        return own
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next iteration begin with the rows of another epoch, if the stream has an end."""
+        self._epoch = epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many rows were given, by all processes and workers together, if each has given as many as this."""
+        done = self._done if self._resumed is None else self._resumed
+        return {"stream": self.identity, "epoch": self._epoch, "rows": done * self._place()[1]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let the next iteration go on where another one was when ``state_dict`` was called.
+
+        Raises:
+            UserError: it is the state of another stream, or of processes that cannot share the other rows evenly.
+        """
+        if state.get("stream") != self.identity:
+            allowed = "one of the same declaration, split, view, rows and seed"
+            raise UserError("this is the state of another stream", allowed=allowed)
+        self._epoch, world = int(state.get("epoch", 0)), self._place()[1]
+        self._resumed, over = divmod(int(state["rows"]), world)
+        if over:
+            what = f"{state['rows']:,} rows were given, which {world} processes and workers cannot have shared evenly"
+            raise UserError(what, allowed="as many processes and workers as before, or a number that divides the rows")
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type[Stream]:
+        # What asks for a class looks here first. DataLoader asks whether a data set is an IterableDataset: torch, which
+        # is never imported for it, is told so once it is there.
+        torch = sys.modules.get("torch.utils.data")
+        if torch is not None and hasattr(torch, "IterableDataset"):
+            torch.IterableDataset.register(Stream)
+        return Stream
+
+
+def _check(declaration: Declaration, split: str, view: str, rows: int | None, seed: int | None) -> None:
+    for name, value, known in (("split", split, SPLITS), ("view", view, VIEWS)):
+        if value not in known:
+            near = did_you_mean(str(value)[:60], known)
+            raise UserError(f"{name} is {quoted(value)}{near}", allowed=", ".join(known))
+    for name, number, least in (("rows", rows, 1), ("seed", seed, 0)):
+        wrong = isinstance(number, bool) or not isinstance(number, int) or not least <= number < 2**63
+        if number is not None and wrong:
+            none = "no end" if name == "rows" else "that of the declaration"
+            raise UserError(f"{name} is {quoted(number)}", allowed=f"a whole number from {least}; None for {none}")
+    held = [split for split in SPLITS if any(split in task.splits for task in declaration.tasks)]
+    if split not in held:
+        what = f"this declaration has no split {split}"
+        raise UserError(what, allowed=", ".join(held), next_step=f'stream(..., split="{held[0]}"), or declare {split}')
+
+
+# ----------------------------------------------------------------------------------------------------------
+# Rows as Python has them
+
+
+def _python_rows(work: RowWork) -> Iterator[Row]:
+    """Return the rows of a block as dicts, with the columns of a build; each is made when it is asked for."""
+    _, own = view_columns(work)
+    operands, found, names = work.operands, work.batch.machine, list(COLUMNS[work.view])
+    constants: dict[str, object] = {"task": work.settings.task, "instruction": instruction(found, work.view)}
+    columns: dict[str, list[Any]] = {"a": _operand(work, operands.a), "len_a": operands.a.length.tolist()}
+    if operands.b is None:
+        constants |= {"b": None, "len_b": 0}
+    else:
+        columns |= {"b": _operand(work, operands.b), "len_b": operands.b.length.tolist()}
+    if len(work.variants) == 1:
+        constants["variant"] = work.variants[0]
+    else:
+        columns["variant"] = np.array(work.variants, object)[work.variant].tolist()
+    columns |= {name: python_values(column) for name, column in own.items()}
+    varying = tuple(name for name in names if name in columns)
+    make = _maker(tuple(names), varying)
+    return map(make(**constants), *(columns[name] for name in varying))
+
+
+def _operand(work: RowWork, number: Number) -> list[str]:
+    rows = np.arange(len(number))
+    parts = {"x": work.batch.machine.written(number, rows)}
+    return python_values(render([RowGroup(rows, Template("{x}"), parts)], len(rows)))
+
+
+@lru_cache
+def _maker(names: tuple[str, ...], varying: tuple[str, ...]) -> Callable[..., Callable[..., Row]]:
+    """Return a function that makes a dict: written out it takes a third of the time of ``dict(zip())``."""
+    constants = [name for name in names if name not in varying]
+    fields = ", ".join(f"{name!r}: {name}" for name in names)
+    source = f"lambda {', '.join(constants)}: lambda {', '.join(varying)}: {{{fields}}}"
+    made: Callable[..., Callable[..., Row]] = eval(source)  # noqa: S307  (names of our own columns)
+    return made

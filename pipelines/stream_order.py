@@ -1,0 +1,264 @@
+"""Which expression a stream's row shows: by arithmetic alone, for any row.
+
+An epoch has E rows, cut into blocks of some thousand. Of a cell (a class, or a variant's part of one) with s rows in
+the epoch, block b of n holds those from floor((b s + f) / n) on, f a keyed number below n: each block has its share of
+every cell. A keyed shuffle puts a block's rows in order; those of one cell keep theirs. So the j-th row of a cell is
+known, and with it the j-th expression of a keyed permutation of the cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..tm import machine
+from ..tm.columns import I64, U64, Operands
+from ..tm.machine import Rows
+from .plan import DRAWN, split_configs
+from .rows import Work
+from .sampling.classes import ClassSampler, Wanted
+from .sampling.enumerate_small import resolve
+from .sampling.index_space import permuted
+from .sampling.random import random_u64, splitmix64, text_key
+from .sampling.split import distinct
+from .sampling.steps import one_row_each
+from .settings import TaskSettings
+
+F64 = NDArray[np.float64]
+
+BLOCK = 8_192  # rows of a block, at least, unless an epoch has fewer
+LOOKED_AT = 20_000  # expressions whose rows are counted, to know how many a build has: all, if there are no more
+TOGETHER = 65_536  # rows of short epochs for which expressions are listed at once
+KEPT = 8  # blocks, and lists of expressions, that are kept
+
+Key = TypeVar("Key")
+Made = TypeVar("Made")
+
+
+class Recent(dict[Key, Made]):
+    """What was made last, by its key."""
+
+    def get_or(self, key: Key, make: Callable[[], Made]) -> Made:
+        """Return what has this key, made now if it is not there."""
+        if key not in self:
+            made = make()
+            while len(self) >= KEPT:
+                del self[next(iter(self))]
+            self[key] = made
+        return self[key]
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Where the rows of an epoch are.
+
+    Args:
+        number: of the epoch.
+        key: of the stream, shape (1,).
+        share: rows of each cell.
+    """
+
+    number: int
+    key: U64
+    share: I64
+    _blocks: Recent[int, tuple[I64, I64]] = field(default_factory=Recent)
+
+    @cached_property
+    def rows(self) -> int:
+        """Rows of the epoch."""
+        return int(self.share.sum())
+
+    @property
+    def num_blocks(self) -> int:
+        return max(1, self.rows // BLOCK)
+
+    @cached_property
+    def own_key(self) -> U64:
+        """The key of the epoch."""
+        return splitmix64(self.key + splitmix64(np.array([self.number], np.uint64)))
+
+    @cached_property
+    def _phase(self) -> I64:
+        numbers: U64 = np.arange(len(self.share), dtype=np.uint64)
+        keys = splitmix64(self.own_key + numbers)
+        return (keys % np.uint64(self.num_blocks)).astype(np.int64)
+
+    def _begin(self, block: int) -> I64:
+        """Return how many rows of each cell stand before a block."""
+        return (block * self.share + self._phase) // self.num_blocks
+
+    def find(self, place: I64) -> tuple[I64, I64]:
+        """Return cells of rows by their place in the epoch, and how many rows of its cell stand before each."""
+        block = place * self.num_blocks // self.rows  # about
+        while True:
+            first, behind = self._first(block), self._first(block + 1)
+            off = (place >= behind).astype(np.int64) - (place < first)
+            if not off.any():
+                break
+            block += off
+        cell, rank = np.empty_like(place), np.empty_like(place)
+        for number in distinct(block).tolist():
+            here = np.flatnonzero(block == number)
+            own = self._blocks.get_or(number, lambda number=number: self._block(number))  # type: ignore[misc]
+            at = place[here] - first[here]
+            cell[here], rank[here] = own[0][at], own[1][at]
+        return cell, rank
+
+    def _first(self, block: I64) -> I64:
+        """Return the first place of each of some blocks."""
+        known = {number: int(self._begin(number).sum()) for number in distinct(block).tolist()}
+        return np.array([known[number] for number in block.tolist()], np.int64)
+
+    def _block(self, block: int) -> tuple[I64, I64]:
+        """Return the cells of a block's rows in order, and how many rows of its cell stand before each."""
+        begin = self._begin(block)
+        count = self._begin(block + 1) - begin
+        cells = np.flatnonzero(count)
+        count = count[cells]
+        local = np.repeat(np.arange(len(cells), dtype=np.uint64), count)
+        turn = np.arange(len(local)) - np.repeat(np.cumsum(count) - count, count)
+        salt = splitmix64(self.own_key ^ splitmix64(np.array([block], np.uint64)))
+        numbers: U64 = np.arange(len(local), dtype=np.uint64)
+        shuffle = splitmix64(salt + numbers) >> np.uint64(24)
+        # Sorted within its cell, so that a cell's rows keep their order.
+        shuffle = np.sort((local << np.uint64(40)) | shuffle) & np.uint64((1 << 40) - 1)
+        order = np.argsort(shuffle, kind="stable")
+        cell = cells[local.astype(np.int64)[order]]
+        return cell, begin[cell] + turn[order]
+
+
+@dataclass(frozen=True, eq=False)
+class RowWork(Work):
+    """One row of each expression, in the order of the expressions; ``turn`` rows of it went before."""
+
+    keys: U64 = field(default_factory=lambda: np.zeros(0, np.uint64))
+    turn: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    @cached_property
+    def key(self) -> U64:
+        return self.keys
+
+    def shuffled(self, expressions: I64) -> I64:
+        return np.arange(len(expressions))
+
+    def steps(self) -> Rows:
+        return one_row_each(self.batch, self.keys, self.turn, every=self.settings.steps == "all")
+
+    def both_ways(self) -> tuple[I64, I64]:
+        out = ((random_u64(self.keys, 1) >> np.uint64(32)).astype(np.int64) + self.turn) % 2
+        return self.batch.all, self.batch.all + len(self.keys) * out
+
+
+@dataclass(frozen=True, eq=False)
+class Listed:
+    """The expressions of a source as some epochs walk them: those of each cell, and which of them halt (None: all)."""
+
+    cells: ClassSampler
+    kept: I64 | None
+
+    @cached_property
+    def held(self) -> I64:
+        """How many expressions each cell has, up to those that are listed."""
+        if self.kept is None:
+            return self.cells.count
+        return np.bincount(self.cells.of(self.kept)[0], minlength=len(self.cells.count))
+
+    @cached_property
+    def _first(self) -> I64:
+        return np.cumsum(self.held) - self.held
+
+    def permuted(self, cell: I64, at: I64, salt: U64) -> I64:
+        """Return numbers of expressions of cells in the order of a permutation that ``salt`` keys."""
+        at = at.copy()
+        few = np.flatnonzero(self.cells.listed[cell]) if self.kept is None else np.arange(len(cell))
+        sizes = self.held[cell[few]].astype(np.uint64)
+        keys = splitmix64(self.cells.keys[cell[few]] + salt[few])
+        at[few] = permuted(at[few].astype(np.uint64), sizes, keys).astype(np.int64)
+        return at
+
+    def expressions(self, cell: I64, at: I64) -> tuple[Operands, I64]:
+        """Return expressions of cells by their number, and their variants."""
+        if self.kept is None:
+            return self.cells.drawn(cell, at)
+        return self.cells.operands(self.kept[self._first[cell] + at])
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """The rows of one task and view.
+
+    Args:
+        settings: the task.
+        split: the split.
+        view: the view.
+        wanted: its cells, with the expressions that a build has of each.
+        rows: the rows that a build has of each.
+        text: bytes of text of a row, about.
+    """
+
+    settings: TaskSettings
+    split: str
+    view: str
+    wanted: Wanted
+    rows: I64
+    text: int
+    _listed: Recent[tuple[int, int], Listed] = field(default_factory=Recent)
+
+    def listed(self, seed: str, number: int, count: I64) -> Listed:
+        """Return up to ``count`` expressions of each cell, the ``number``-th ones of a stream."""
+        key = (number, text_key(f"stream {seed} {number}") >> 1)
+        return self._listed.get_or(key, lambda: self._list(key[1], count))
+
+    def _list(self, seed: int, count: I64) -> Listed:
+        settings = replace(self.settings, seed=seed)
+        wanted = [(*cell[:4], int(n)) for cell, n in zip(self.wanted, count, strict=True)]
+        cells, own, kept = resolve(settings, self.split, wanted), machine(settings.task), None
+        if not own.halts:
+            lengths = [
+                own.run_lengths(
+                    cells.operands(np.arange(start, min(start + DRAWN, cells.num_expressions)))[0], settings.max_steps
+                )
+                for start in range(0, cells.num_expressions, DRAWN)
+            ]
+            kept = np.flatnonzero(np.concatenate([np.zeros(0, np.int64), *lengths]) > 0)
+        return Listed(cells, kept)
+
+
+def source_of(settings: TaskSettings, split: str, view: str) -> Source | None:
+    """Return the rows of a task's view, or None where a build has none."""
+    configs, _ = split_configs(settings, split, [view])
+    wanted: Wanted = []
+    rows = [np.zeros(0, np.int64)]
+    for cells, kept in [part for config in configs for part in config.population.parts]:
+        count = cells.count if kept is None else np.bincount(cells.of(kept)[0], minlength=len(cells.count))
+        rows.append(_rows_of_cells(settings, view, cells, kept, count)[count > 0])
+        for at in np.flatnonzero(count).tolist():
+            which = cells.which[at]
+            lengths = int(cells.len_a[at]), int(cells.len_b[at])
+            wanted.append((*lengths, cells.names[which], cells.distributions[which], int(count[at])))
+    text = sum(config.text for config in configs) // max(1, sum(config.rows for config in configs))
+    return Source(settings, split, view, wanted, np.concatenate(rows), text) if wanted else None
+
+
+def _rows_of_cells(settings: TaskSettings, view: str, cells: ClassSampler, kept: I64 | None, count: I64) -> I64:
+    """Return the rows that a build has of each cell: counted, or from a sample where expressions are many."""
+    if view != "one_step":
+        return count * (2 if view == "aligner" else 1)
+    first = np.cumsum(count) - count if kept is not None else cells.start
+    some = np.minimum(count, max(2, LOOKED_AT // max(1, int(np.count_nonzero(count)))))
+    if count.sum() <= LOOKED_AT:
+        some = count
+    cell = np.repeat(np.arange(len(count)), some)
+    number = first[cell] + np.arange(len(cell)) - np.repeat(np.cumsum(some) - some, some)
+    numbers = number if kept is None else kept[number]
+    rows = np.zeros(len(count), np.int64)
+    for start in range(0, len(numbers), DRAWN):
+        part = slice(start, start + DRAWN)
+        steps = Work(settings, view, *cells.operands(numbers[part]), cells.names).steps()
+        rows += np.bincount(cell[part][steps.expression], minlength=len(count))
+    return (rows * count + some // 2) // np.maximum(some, 1)
