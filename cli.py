@@ -146,6 +146,24 @@ def verify(
 
 
 @app.command()
+def contamination(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Texts, Parquet tables, or folders of them.")],
+    against: Annotated[str, option("The dataset whose test and stress rows are looked for.", metavar="DIR")],
+    clean: Annotated[
+        Text,
+        option("Write a copy without the lines, or rows, that hold one; a folder, for several FILEs.", metavar="OUT"),
+    ] = None,
+    workers: Workers = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Look for a dataset's test and stress expressions in training data. Exit 1 if any is there."""
+    from .pipelines.contamination import look_for
+
+    raise typer.Exit(1 if look_for(files, against, clean, workers, as_json=as_json) else 0)
+
+
+@app.command()
 def info(directory: Readable = "data", as_json: Json = False) -> None:
     """Show what a dataset folder holds."""
     from .pipelines.console import print_info

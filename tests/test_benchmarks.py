@@ -77,3 +77,12 @@ def test_score() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=ENV)
     assert done.returncode == 0, done.stderr
     assert "mean over five tasks" in done.stdout and "greater_than" in done.stdout
+
+
+@pytest.mark.long
+def test_contamination(tmp_path: Path) -> None:
+    words = ["--small", "--repeat", "1", "--only", "mixed", "--folder", str(tmp_path)]
+    command = [sys.executable, str(ROOT / "benchmarks" / "contamination.py"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=ENV)
+    assert done.returncode == 0, done.stderr
+    assert "1% of lines with hits" in done.stdout

@@ -1,0 +1,284 @@
+"""Which lines hold expressions of test or stress: against a plain search, in every kind of file, and as commands."""
+
+import gzip
+import json
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from caef_data.pipelines import scanned
+from caef_data.pipelines.build import build
+from caef_data.pipelines.declaration import from_flags
+from caef_data.pipelines.held_out import HeldOut
+from caef_data.pipelines.plan import make_plan
+from caef_data.tests.commands import call
+from caef_data.tm import transitions
+
+PAIRS = {
+    "add": [("1", "2"), ("12", "9"), ("123", "4567890123"), ("0", "0"), ("999", "999"), ("7", "7")],
+    "sub": [("12", "9"), ("9", "1"), ("1000", "7")],
+    "mul": [("12", "9"), ("3", "3")],
+    "div": [("12", "9"), ("100", "3")],
+    "equal": [("12", "9"), ("12", "12")],
+    "greater_than": [("12", "9"), ("1", "2")],
+    "less_than": [("9", "12"), ("12", "9")],
+    "left_mask": [("1050", None)],
+}
+SIGNS = {
+    "add": ["+"], "sub": ["-", "−", "–"], "mul": ["*", "×", "\\times"], "div": ["//", "÷", "\\div", r"\/\/"],
+    "equal": ["=="], "greater_than": [">", "&gt;", r"\u003e"], "less_than": ["<", "&lt;", r"\u003c", r"\u003C"],
+}  # fmt: skip
+SIGNS["mul"] += [r"\u00d7", r"\u00D7", r"\\times"]
+SIGNS["sub"] += [r"\u2212", r"\u2013"]
+SIGNS["div"] += [r"\u00f7", r"\u00F7", r"\\div"]
+HELD = {task: {tuple(sorted(pair)) if task in ("add", "mul", "equal") else pair for pair in pairs if pair[1]}
+        for task, pairs in PAIRS.items()}  # fmt: skip
+
+
+def held_out(stress: bool = False) -> HeldOut:
+    return HeldOut(
+        {
+            task: pl.DataFrame(pairs, {"a": pl.String, "b": pl.String}, orient="row").with_columns(
+                stress=pl.lit(stress)
+            )
+            for task, pairs in PAIRS.items()
+        }
+    )
+
+
+HELD_OUT = held_out()
+
+
+def scan(path: Path) -> scanned.Found:
+    with ThreadPoolExecutor(2) as threads:
+        return scanned.scan(path, HELD_OUT, threads, 2, lambda found: None)
+
+
+def plainly(text: str, cells: bool = False) -> Iterator[tuple[int, str]]:
+    """Yield the place in the text, and the task, of each expression that is held out: one number after the other."""
+    runs = list(re.finditer("[0-9]+", text))
+    for first, second in zip(runs, runs[1:], strict=False):
+        gap = text[first.end() : second.start()]
+        blanks = re.fullmatch("([ \t\u00a0]*)(.*?)([ \t\u00a0]*)", gap, re.DOTALL)
+        assert blanks is not None
+        sign = blanks[2]
+        tasks = [task for task, signs in SIGNS.items() if sign in signs]
+        if not tasks or max(len(blanks[1].encode()), len(blanks[3].encode())) > 8:
+            continue
+        before, after = text[: first.start()], text[second.end() :]
+        if re.search(r"[A-Za-z_]\Z", before) and not re.search(r"\\[nrtbf]\Z", before):
+            continue
+        if re.match("[A-Za-z_]|[.][0-9]", after) or re.search(r"(\A|[0-9\s(\[{\"'$=+*/<>-])[.]\Z", before):
+            continue
+        quoted = text[: first.start()].count('"') % 2 or not cells
+        if quoted and len(first[0]) == 3 and re.search(r"(?<![0-9])[0-9]{1,3},\Z", before):
+            continue
+        quoted = text[: second.end()].count('"') % 2 or not cells
+        if quoted and len(second[0]) <= 3 and re.match(r",[0-9]{3}(?![0-9])", after):
+            continue
+        pair = tuple(one[0].lstrip("0") or "0" for one in (first, second))
+        pair = tuple(sorted(pair)) if tasks[0] in ("add", "mul", "equal") else pair
+        if pair in HELD[tasks[0]]:
+            yield first.start(), tasks[0]
+
+
+def found(text: str, cells: bool = False) -> list[tuple[int, str]]:
+    data = text.encode()
+    block = scanned.Block(data, 0, 0, len(data), False if cells else None)
+    hits, _ = block.find(HELD_OUT)
+    return [
+        (len(data[:start].decode()), HELD_OUT.tasks[task])
+        for start, task in zip(hits["start"], hits["task"], strict=True)
+    ]
+
+
+PIECES = [
+    "1",
+    "2",
+    "12",
+    "9",
+    "0",
+    "00",
+    "999",
+    "123",
+    "4567890123",
+    "1000",
+    " ",
+    "  ",
+    "\t",
+    "\u00a0",
+    " " * 8,
+    " " * 9,
+]
+PIECES += [sign for signs in SIGNS.values() for sign in signs] + ["12+9", "12 + 9", "9 - 1", "1,2", "12*9"]
+PIECES += [*".,;:=/x_eE\n\"'($[", "a", "\\n", "\\t", "\\", "**", "é", "计", "٣", "３", "²", "\u202f", "=21", "e5", "0x"]
+
+
+@settings(max_examples=400, deadline=None)
+@given(text=st.lists(st.sampled_from(PIECES), max_size=24).map("".join), cells=st.booleans())
+@example(text="x12+9 12+9x 12+9.5 3.12+9 1,012+9 12+9,100 12+9,10 \\n12+9 \\\\n12+9 .12+9 a.12+9. 012+009", cells=False)
+@example(text='7,123+9 "7,123+9" 12+9,100', cells=True)
+@example(text="12" + "0" * 30, cells=False)
+def test_finds_what_a_plain_search_finds(text: str, cells: bool) -> None:
+    assert found(text, cells) == list(plainly(text, cells))
+
+
+@pytest.mark.parametrize(
+    ("text", "hit"),
+    [
+        ("12+9=21", True), ("9 + 12", True), ("so 12+9.", True), ("(12+9)", True), ("1+12+9", True), ("-12+9", True),
+        ("计算12+9等于", True), ("\\n12+9\\n", True), ("012+0009", True), ("12,12+9,21", True), ("12+9,100", False),
+        ("$12 \\times 9$", True), ("12 × 9", True), ("12 − 9", True), ("9-12", False), ("12+9px", False),
+        ("x12+9", False), ("1e12+9", False), ("12.5+9", False), ("12+9.5", False), (".12+9", False), ("3,012+9", False),
+        ("１２+9", False), ("12/9", False), ("12=9", False), ("12++9", False), ("12+-9", False), ("12**9", False),
+        ("12 x 9", False), ("12+\n9", False), ("112+9", False), ("12+91", False), ("12" + " " * 9 + "+9", False),
+        ("12 9", False), ("12 \u202f+ 9", False),
+    ],
+)  # fmt: skip
+def test_decisions(text: str, hit: bool) -> None:
+    assert bool(found(text)) is hit
+
+
+def test_finds_entries_in_every_state_and_machine() -> None:
+    for task, pairs in PAIRS.items():
+        for a, b in pairs:
+            if len(a) + len(b or "") < 8 and (task != "mul" or a != "0"):
+                for step in transitions(task, a, b):
+                    for text in (step.prompt, json.dumps({"x": step.prompt}), f"Entry: {step.prompt}"):
+                        own, *_ = found(text)
+                        assert own[1] == task, text
+    assert not found("ADD, q0, [HEAD1] |2|1[HEAD2] |8 [C] [OUTPUT]\n")
+    assert not found("BADD, q0, [HEAD1] |2|1[HEAD2] |9 [C] [OUTPUT]\n")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lines=st.lists(st.lists(st.sampled_from(PIECES), max_size=9).map("".join), max_size=40),
+    size=st.integers(1, 70),
+    ahead=st.integers(40, 60),
+    data=st.data(),
+)
+def test_blocks_of_any_size_find_the_same_lines(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str], size: int, ahead: int, data: st.DataObject
+) -> None:
+    text = "\n".join(line.replace("\n", "") for line in lines)
+    kind = data.draw(st.sampled_from([".txt", ".txt.gz"]))
+    folder = tmp_path_factory.mktemp("any")
+    path, target = folder / f"x{kind}", folder / "clean"
+    path.write_bytes(gzip.compress(text.encode()) if kind.endswith("gz") else text.encode())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scanned, "SIZE", size)
+        patch.setattr(scanned, "AHEAD", ahead)
+        patch.setattr(scanned, "BEFORE", 16)
+        told = scan(path)
+        scanned.clean(told, target)
+    kept = [line for line in text.splitlines(keepends=True) if not list(plainly(line))]
+    assert told.lines == len(text.splitlines())
+    assert told.hit_lines == told.lines - len(kept)
+    assert sum(told.counts.values()) == sum(len(list(plainly(line))) for line in text.splitlines())
+    assert target.read_text("utf-8") == "".join(kept)
+
+
+def test_tables_and_what_is_in_quotes(tmp_path: Path) -> None:
+    nested = pa.array([[{"role": "user", "content": "12+9"}], [], None, [{"role": "x", "content": "3"}]])
+    columns = {"n": [12, 9, 3, 4], "chat": nested, "coded": pa.array(["a", "9-1", None, "b"]).dictionary_encode()}
+    columns["split"] = ["1+", "2", "12", "+9"]  # nothing stands across rows
+    pq.write_table(pa.table(columns), tmp_path / "x.bin", row_group_size=3, compression="zstd")
+    told = scan(tmp_path / "x.bin")
+    assert (told.table, told.lines, told.hit_lines) == (True, 4, 2)
+    assert [(one["line"], one["column"], one["text"]) for one in told.places] == [
+        (1, "chat", "12+9"),
+        (2, "coded", "9-1"),
+    ]
+    scanned.clean(told, tmp_path / "clean.parquet")
+    kept = pq.read_table(tmp_path / "clean.parquet")
+    assert kept.equals(pq.read_table(tmp_path / "x.bin").slice(2)) and kept.schema == pa.table(columns).schema
+    text = 'q,"two\nlines 12+9"\n7,123+4567890123=\n"1,012+9"\nx\n'
+    (tmp_path / "x.csv").write_text(text)
+    told = scan(tmp_path / "x.csv")
+    scanned.clean(told, tmp_path / "clean.csv")
+    assert (told.lines, told.hit_lines) == (4, 2)
+    assert (tmp_path / "clean.csv").read_text() == '"1,012+9"\nx\n'
+
+
+def test_a_line_of_many_blocks_and_members_of_gzip(tmp_path: Path) -> None:
+    begin = "a 12+9 b\n" + "y" * 9_000_000
+    for end, lines in ((" 12+9", [1, 2]), ("z 12+8", [1])):
+        (tmp_path / "x.gz").write_bytes(gzip.compress(begin.encode()) + gzip.compress(end.encode()))
+        told = scan(tmp_path / "x.gz")
+        scanned.clean(told, tmp_path / "clean.gz")
+        assert [one["line"] for one in told.places] == lines and told.lines == 2
+        assert gzip.decompress((tmp_path / "clean.gz").read_bytes()).decode() == ("" if lines[1:] else begin[9:] + end)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("data") / "data"
+    build(make_plan(from_flags(["add", "sub", "reflection"], min=1, max=3, num=20, num_test=5)), out, workers=1)
+    return out
+
+
+@pytest.fixture(scope="module")
+def expressions(data: Path) -> list[str]:
+    rows = pl.read_parquet(f"{data}/*-raw/test-*.parquet", columns=["prompt"])["prompt"].to_list()
+    assert len(rows) > 50
+    return rows
+
+
+def test_command(tmp_path: Path, data: Path, expressions: list[str]) -> None:
+    many, none, out = tmp_path / "many.jsonl", tmp_path / "none.txt", tmp_path / "out"
+    many.write_text("".join(json.dumps({"text": f"x\n{one}"}) + "\nnothing\n" for one in expressions))
+    none.write_text("1 2 3\n")
+    assert call("contamination", none, "--against", data)[0] == 0
+    code, said = call("contamination", many, none, "--against", data, "--clean", out, "--quiet")
+    assert code == 1 and f"{len(expressions)} of {2 * len(expressions) + 1} lines and rows hold" in said
+    assert (out / "many.jsonl").read_text() == "nothing\n" * len(expressions)
+    assert (out / "none.txt").read_bytes() == none.read_bytes()
+    assert call("contamination", out, "--against", data)[0] == 0
+    code, said = call("contamination", many, "--against", data, "--json")
+    [file] = json.loads(said)["files"]
+    assert code == 1 and file["lines_found"] == len(expressions) and file["places"][1]["line"] == 3
+    assert sum(sum(own["expressions"].values()) for own in file["counts"].values()) == len(expressions)
+
+
+def test_a_dataset_against_itself_has_entries_of_called_machines_alone(data: Path) -> None:
+    code, said = call("contamination", data, "--against", data, "--json", "--quiet")
+    told = json.loads(said[said.index("{") :])
+    counts = [own for file in told["files"] for own in file["counts"].values()]
+    assert code == 1 and counts and not any("expressions" in own for own in counts)
+    assert {Path(file["path"]).parent.name.split("-")[0] for file in told["files"] if file["counts"]} <= {
+        "sub",
+        "mul",
+        "div",
+    }
+
+
+def test_bad_input_is_refused(tmp_path: Path, data: Path) -> None:
+    text, there = tmp_path / "x.txt", tmp_path / "there"
+    text.write_text("12+9\n")
+    there.write_text("mine")
+    (tmp_path / "wide.txt").write_text("12+9", "utf-16")
+    (tmp_path / "open.csv").write_text('a\n"b\n')
+    (tmp_path / "half.gz").write_bytes(gzip.compress(b"12+9" * 999)[:30])
+    (tmp_path / "cut.parquet").write_bytes(b"PAR1" + b"x" * 99)
+    (tmp_path / "empty").mkdir()
+    for words, what in (
+        (["none.txt"], "no such file"), (["empty"], "nothing in this folder"), (["wide.txt"], "no text"),
+        (["open.csv"], "never closed"), (["half.gz"], "cannot be read to its end"), (["cut.parquet"], "cannot be read"),
+        (["x.txt", "--clean", there], "replace it"), (["x.txt", "--clean", text], "replace it"),
+    ):  # fmt: skip
+        code, said = call("contamination", tmp_path / words[0], *words[1:], "--against", data)
+        assert code == 2 and what in said, said
+    assert there.read_text() == "mine" and text.read_text() == "12+9\n"
+    code, said = call("contamination", text, "--against", tmp_path)
+    assert code == 2 and "no dataset" in said
+    (tmp_path / "e.txt").write_text("")
+    assert call("contamination", tmp_path / "e.txt", "--against", data)[0] == 0
