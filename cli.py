@@ -11,12 +11,18 @@ import typer
 
 from .options import (
     MODES,
+    Adapters,
+    Around,
+    Backend,
+    Clean,
     Commands,
     Configs,
     Directory,
     Engine,
+    Files,
     Json,
     Names,
+    NearTies,
     Number,
     Quiet,
     RayAddress,
@@ -147,12 +153,9 @@ def verify(
 
 @app.command()
 def contamination(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Texts, Parquet tables, or folders of them.")],
+    files: Files,
     against: Annotated[str, option("The dataset whose test and stress rows are looked for.", metavar="DIR")],
-    clean: Annotated[
-        Text,
-        option("Write a copy without the lines, or rows, that hold one; a folder, for several FILEs.", metavar="OUT"),
-    ] = None,
+    clean: Clean = None,
     workers: Workers = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -268,13 +271,7 @@ def evaluate(
     declaration: Annotated[
         Text, typer.Argument(metavar="[FILE.toml]", help="Its table eval holds options; options go before it.")
     ] = None,
-    adapters: Annotated[
-        Text,
-        option(
-            "Folder with executors/<task>/ and aligners/<task>/, or of one adapter; or user/name on the Hub.",
-            metavar="DIR",
-        ),
-    ] = None,
+    adapters: Adapters = None,
     model: Annotated[Text, option("Folder or Hub name of a whole model, asked in place of every adapter.")] = None,
     base_model: Annotated[Text, option("Folder or Hub name. Default: the one that the adapters name.")] = None,
     data: Annotated[Text, option("Dataset folder, raw files, or user/name. Default: data.", metavar="DIR")] = None,
@@ -284,24 +281,15 @@ def evaluate(
     ] = None,
     split: Annotated[Text, option("train, test or stress. Default: test.")] = None,
     strategy: Annotated[Text, option("verify, generate or rollout. Default: verify.")] = None,
-    template: Annotated[
-        Text,
-        option("What training put around prompts: chat, or a text with {prompt}. Default: nothing.", metavar="TEXT"),
-    ] = None,
+    template: Around = None,
     joined: Annotated[
         bool | None, option("The adapters were trained on prompt and completion as one text.", "--joined")
     ] = None,
-    near_ties: Annotated[
-        Text,
-        option("Where rounding could decide a token: alone decodes the row by itself, count does not."),
-    ] = None,
+    near_ties: NearTies = None,
     batch_tokens: Annotated[Number, number("Most tokens of a batch. Default: as suits the device.")] = None,
     dtype: Annotated[Text, option("auto, float32, bfloat16 or float16. Default: auto.")] = None,
     device: Annotated[Text, option("auto, cpu, cuda, cuda:1 ... Default: auto.")] = None,
-    backend: Annotated[
-        Text,
-        option("transformers (default); openai: a vLLM server; oracle: the machines themselves."),
-    ] = None,
+    backend: Backend = None,
     endpoint: Annotated[Text, option("The server of --backend openai.", metavar="URL")] = None,
     limit: Annotated[Number, number("Expressions of each task, the same in all modes and runs. Default: all.")] = None,
     baseline: Annotated[

@@ -112,6 +112,24 @@ Configs = Annotated[Names, several("Part of the dataset, such as sub-one_step. D
 Splits = Annotated[Names, several("train, test or stress. Default: all.", *SPLITS)]
 Stage = Annotated[str, option("first puts the instruction before each prompt; second leaves it out.")]
 Results = Annotated[str, option("The folder of result tables.", "--results", metavar="DIR")]
+Adapters = Annotated[
+    Text,
+    option(
+        "Folder with executors/<task>/ and aligners/<task>/, or of one adapter; or user/name on the Hub.", metavar="DIR"
+    ),
+]
+Around = Annotated[
+    Text, option("What training put around prompts: chat, or a text with {prompt}. Default: nothing.", metavar="TEXT")
+]
+NearTies = Annotated[
+    Text, option("Where rounding could decide a token: alone decodes the row by itself, count does not.")
+]
+Backend = Annotated[Text, option("transformers (default); openai: a vLLM server; oracle: the machines themselves.")]
+Files = Annotated[list[str], typer.Argument(metavar="FILE...", help="Texts, Parquet tables, or folders of them.")]
+Clean = Annotated[
+    Text,
+    option("Write a copy without the lines, or rows, that hold one; a folder, for several FILEs.", metavar="OUT"),
+]
 
 
 def _declared(
