@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .api import stream as stream
     from .api import verify as verify
     from .errors import UserError as UserError
+    from .eval.environments.environment import environment as environment
     from .eval.training import tokenize_row as tokenize_row
     from .tm import align_in as align_in
     from .tm import align_out as align_out
@@ -31,6 +32,7 @@ __version__ = "0.2.0"
 _PLACES = {
     "api": ("build", "evaluate", "plan", "push", "results", "stream", "verify"),
     "errors": ("UserError",),
+    "eval.environments.environment": ("environment",),
     "eval.training": ("tokenize_row",),
     "tm": ("align_in", "align_out", "tasks", "transition", "transitions"),
     "tm.score": ("score",),

@@ -1,0 +1,1 @@
+"""Rows as tasks of reinforcement learning and of other libraries' evaluations."""
