@@ -258,7 +258,8 @@ class _SplitExpressions:
     def classes(self) -> ExpressionSet:
         """Those of the classes; of a machine that may run on for ever those that halt within ``max_steps``."""
         resolved = self._resolved(self.wanted)
-        return resolved if self.machine.halts else self._that_halt(resolved)
+        bounded = 0 < self.machine.max_num_steps(self.settings.max, 0) <= self.settings.max_steps
+        return resolved if self.machine.halts or bounded else self._that_halt(resolved)
 
     def _that_halt(self, resolved: ExpressionSet) -> ExpressionSet:
         [(cells, _)], most = resolved.parts, self.settings.max_steps
@@ -285,8 +286,8 @@ class _SplitExpressions:
     def short(self) -> ExpressionSet:
         """Those of the classes whose runs are short enough to be written whole."""
         most = self.settings.max_steps
-        short = [cell for cell in self.wanted if self.machine.max_num_steps(*cell[:2]) <= most]  # 0 if unknown
-        if len(short) == len(self.wanted):
+        short = [cell for cell in self.wanted if self.machine.max_num_steps(*cell[:2]) <= most]
+        if len(short) == len(self.wanted) or not self.machine.halts:
             return self.classes
         kept, every = self._resolved(short), len(self.classes.classes)  # as configs are counted: those with rows
         if left := every - len(kept.classes):

@@ -121,7 +121,10 @@ def verify(
     for findings, of_shard in open_shards(directory, manifest, plan, fraction):
         tally.add(*findings)
         parts += of_shard
-    parts.sort(key=lambda part: (part.task, part.split, part.view, part.path, part.first_row))
+    heavy = Counter[str]()  # these first: no worker stands idle at the end
+    for part in parts:
+        heavy[part.task] += round(_weight(part))
+    parts.sort(key=lambda part: (-heavy[part.task], part.task, part.split, part.view, part.path, part.first_row))
     total = sum(split["rows"] for splits in manifest["configs"].values() for split in splits.values())
     rows_done = 0
 

@@ -1,6 +1,7 @@
 """Any Turing machine as a task: its text, its engine beside the plain interpreter, and what a user does with it."""
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from caef_data.errors import UserError
 from caef_data.tm.columns import Operands
 from caef_data.tm.formats import read_table
 from caef_data.tm.formats.families import random_machines
-from caef_data.tm.formats.rules import RuleTable
+from caef_data.tm.formats.rules import Rule, RuleTable
 from caef_data.tm.machine import Rows
 from caef_data.tm.turing import TuringMachine
 from caef_data.tm.turing_run import run_to_end
@@ -132,6 +133,29 @@ def test_engine_and_interpreter_agree_on_the_golden_machines(path: Path) -> None
             between.join(symbols[(row + k) % len(symbols)] for k in range(row)) for row in (*range(9), 37, 40)
         ]  # two outlive the others
         both(machine, words, 200)
+
+
+def test_what_is_said_to_halt_halts() -> None:
+    """Random machines, most of them with few rules: the bound of those that have one holds for every short word."""
+    random, bounded = np.random.default_rng(7), 0
+    for _ in range(3_000):
+        rules = {}
+        for state, symbol in product("ABC", "_01"):
+            if random.random() < 0.8:
+                then = "ABCZ"[random.integers("ABC".index(state), 4)]
+                rules[state, (symbol,)] = Rule(
+                    (str(random.choice(["_", "0", "1"])),), (int(random.integers(-1, 2)),), then
+                )
+        if not rules:
+            continue
+        machine = TuringMachine("some", RuleTable("A", "_", rules))
+        for length in range(5):
+            if most := machine.max_num_steps(length, 0):
+                bounded += 1
+                words = ["".join(word) for word in product(machine.symbols, repeat=length)]
+                steps = machine.run_lengths(Operands(machine.column(words), None), 10 * most)
+                assert len(words) == 0 or 1 <= steps.min() <= steps.max() <= most, machine.table.canonical
+    assert bounded > 100
 
 
 def test_an_answer_with_a_blank_of_several_characters_is_told_apart() -> None:

@@ -78,4 +78,5 @@ def test_many_workers_tell_what_one_tells(tmp_path: Path) -> None:
         forger.write(config, "test", [*shards[:-1], [*shards[-1], shards[0][1]]])
     reports = [verify(forger.path, workers=workers) for workers in (0, 3)]
     assert reports[0].findings == reports[1].findings and len(reports[0].findings) >= 12
-    assert [one.path.split("-")[0] for one in reports[0].findings if one.kind == "row"] == ["add"] * 2 + ["equal"] * 2
+    tasks = [one.path.split("-")[0] for one in reports[0].findings if one.kind == "row"]
+    assert tasks == ["equal"] * 2 + ["add"] * 2  # the heavier task comes first

@@ -66,7 +66,7 @@ class Machine(ABC):
         composer: the machine calls others.
         walks: its runs are walked from their first step on; no transition is known without those before it.
         numbers: its operands are numbers; else they are words over its symbols.
-        halts: every run halts, and ``max_num_steps`` tells when at the latest.
+        halts: every run halts. Else the plan runs what ``max_num_steps`` does not bound.
         instruction: the natural-language description that the first training stage puts before a prompt.
         aligner_instruction: the same for aligner rows.
         raw_instruction: the same for raw rows.
@@ -199,7 +199,7 @@ class Machine(ABC):
 
     @abstractmethod
     def max_num_steps(self, len_a: int, len_b: int) -> int:
-        """Return the largest number of transitions of operands of these lengths."""
+        """Return the largest number of transitions of operands of these lengths; 0 where it is not known."""
 
     @abstractmethod
     def transition(self, a: int, b: int, t: int, dialect: Dialect) -> Transition:

@@ -11,15 +11,16 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
 
 from ..errors import UserError, did_you_mean, quoted
-from .columns import I64, SPARE, Number, Operands
+from .columns import I64, Number, Operands
 from .formats.families import machine_side
-from .formats.rules import LEFT, RIGHT, Rule, RuleTable
+from .formats.rules import LEFT, RIGHT, STAY, Rule, RuleTable
 from .machine import HALT, NO_SLIPS, Batch, Dialect, Machine, Transition
 from .registry import register
 from .render import Field, TapeSlice
@@ -141,10 +142,13 @@ class TuringMachine(Machine):
         return texts_of(number.planes, number.length, self.symbols)
 
     def written(self, number: Number, rows: I64) -> Field:
-        texts = [text.encode() for text in self.texts(number.take(rows))]
-        size = np.array([len(text) for text in texts], np.int64)
-        flat = np.frombuffer(b"".join([*texts, bytes(SPARE)]), np.uint8)
-        return TapeSlice(flat, np.cumsum(size) - size, size)
+        from .turing_engine import cell_texts
+
+        words, between = number.take(rows), " " if is_spaced(self.symbols) else ""
+        flat, at = cell_texts(self.table, np.ascontiguousarray(words.planes.T).reshape(-1), between)
+        begin = np.arange(len(words)) * words.width
+        start = at[begin] + len(between) * (words.length > 0)
+        return TapeSlice(flat, start, at[begin + words.length] - start)
 
     def length(self, text: str) -> int | None:
         word = split_word(text, self.symbols)
@@ -229,7 +233,26 @@ class TuringMachine(Machine):
         return self.end(a)[1]
 
     def max_num_steps(self, len_a: int, len_b: int) -> int:
-        return 0  # no bound is known beforehand
+        """Return a bound on the steps of words of a length that all take one; 0 where none is known.
+
+        It is known of a machine of one tape that sweeps: no state comes back but by rules that lead to itself, which
+        all move one way, none on a blank. So they stop behind the tape's end, and a state adds two cells at most.
+        """
+        table, after = self.table, {state: set[str]() for state in self.table.states}
+        ways = {state: set[int]() for state in table.states}
+        for (state, read), rule in table.rules.items():
+            if rule.next != state:
+                after[state].add(rule.next)
+            else:
+                ways[state].add(STAY if read == (table.blank,) else rule.moves[0])
+        begins = all((table.start, (symbol,)) in table.rules for symbol in table.symbols)
+        if table.num_tapes > 1 or not begins or any(STAY in moves or len(moves) > 1 for moves in ways.values()):
+            return 0
+        try:
+            TopologicalSorter(after).prepare()
+        except CycleError:
+            return 0
+        return len(after) * (max(len_a, 1) + 2 * len(after) + 1)
 
     def transition(self, a: str, b: object, t: int, dialect: Dialect) -> Transition:  # type: ignore[override]
         return next(islice(self.transitions(a), t, None))

@@ -180,13 +180,19 @@ def entries(table: CodedTable, words: Number, word: I64, step: I64) -> Entries:
             lanes.make_room()
         if (here := groups.get(time)) is not None:
             mine = lane_of[which[here]]
-            code[here], low = lanes.codes()[mine], lanes.low.take(mine, axis=1)
-            size = lanes.high.take(mine, axis=1) - low + 1
-            begin = np.cumsum(size).reshape(size.shape) - size
-            at = np.repeat(low - begin, size.reshape(-1)) + np.arange(int(size.sum()))
-            places.append(np.stack([total + begin, size, lanes.heads.take(mine, axis=1) - low]))
-            cells.append(lanes.cells.reshape(-1).take(at))
-            total += len(at)
+            begin, code[here] = lanes.begin.take(mine, axis=1), lanes.codes()[mine]
+            low, high, head = (part.take(mine, axis=1) - begin for part in (lanes.low, lanes.high, lanes.heads))
+            size, first, end = high - low + 1, int(low.min()), int(high.max()) + 1
+            if (end - first) * size.size <= 2 * size.sum():  # pieces of rows are copied faster than single cells
+                block = lanes.cells[:, mine, first:end].reshape(-1)
+                start = np.arange(0, block.size, end - first).reshape(size.shape) + low - first
+            else:
+                start = np.cumsum(size).reshape(size.shape) - size
+                at = np.repeat(begin + low - start, size.reshape(-1)) + np.arange(int(size.sum()))
+                block = lanes.cells.reshape(-1).take(at)
+            places.append(np.stack([total + start, size, head - low]))
+            cells.append(block)
+            total += len(block)
         lanes.step()
     found = np.concatenate(places, axis=2)
     found[..., order] = found.copy()  # from the order of times to that of the entries
@@ -216,7 +222,7 @@ class TuringBatch(Batch):
     def _entries(self, word: I64, step: I64) -> tuple[Entries, tuple[U8, I64]]:
         """Return entries, and the text of their cells."""
         found = entries(self.table, self.words, word, step)
-        return found, _flat(self.machine.table, found.cells, "|")
+        return found, cell_texts(self.machine.table, found.cells, "|")
 
     def _both(self, rows: Rows, part: slice) -> Texts:
         """Return the prompts or the completions of rows; they are asked for one after the other."""
@@ -247,7 +253,7 @@ class TuringBatch(Batch):
         first = np.searchsorted(written, begin)
         behind = np.searchsorted(written, begin + last.size[machine.output_tape])
         some = behind > first
-        flat, at = _flat(machine.table, last.cells, machine.between)
+        flat, at = cell_texts(machine.table, last.cells, machine.between)
         start, end = np.zeros((2, len(some)), np.int64)
         start[some], end[some] = at[written[first[some]]] + len(machine.between), at[written[behind[some] - 1] + 1]
         return TapeSlice(flat, start, end - start)
@@ -278,7 +284,7 @@ class TuringBatch(Batch):
         return Texts(text, state, states, np.zeros(num, np.int64), (None,))
 
 
-def _flat(table: RuleTable, cells: U8, before: str) -> tuple[U8, I64]:
+def cell_texts(table: RuleTable, cells: U8, before: str) -> tuple[U8, I64]:
     """Return the text of cells, each with something before it, as bytes; and where each begins, with the end."""
     texts = [f"{before}{symbol}".encode() for symbol in table.symbols]
     size = np.array([len(text) for text in texts], np.int64)

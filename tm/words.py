@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from decimal import Decimal
+from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
@@ -19,6 +20,8 @@ from .classes import Coordinates, OperandDistribution
 from .columns import I64, U8, U64, Bool, Number, Operands
 from .regular import automaton, shown
 
+Group = tuple[int, I64, U8]  # symbols drawn at once; the state after, shape (states, groups); codes (groups, symbols)
+MOST_GROUPED = 4_096  # states times groups
 INDEXED = 10**17  # words of a length: up to so many the selector is the rank
 _MIX = 0x9E3779B97F4A7C15  # odd: 2**64 over the golden ratio
 
@@ -34,8 +37,7 @@ class Language:
 
     def __init__(self, symbols: Sequence[str], next_state: I64, accepting: Bool) -> None:
         self.symbols, self.next_state, self.accepting = tuple(symbols), next_state, accepting
-        self._rows: list[list[int]] = next_state.tolist()
-        self._targets = [list(Counter(row).items()) for row in self._rows]
+        self._targets = [list(Counter(row).items()) for row in next_state.tolist()]
         self._counts = [[int(accepts) for accepts in accepting]]  # by length and state
 
     @classmethod
@@ -75,39 +77,62 @@ class Language:
         Raises:
             ValueError: a rank is too large.
         """
-        longest, everyone = int(length.max(initial=0)), np.arange(len(length))
+        longest, (at_once, _, _) = int(length.max(initial=0)), self._grouped
         rank = _limbs(ranks, max(map(self.count, set(length.tolist())), default=0))
         planes, state = np.zeros((max(longest, 1), len(length)), np.uint8), np.zeros(len(length), np.int64)
-        steps = [1 << k for k in reversed(range((len(self.symbols) - 1).bit_length()))]
-        shortest = int(length.min(initial=longest))
-        for rest in range(longest, 0, -1):
-            rows = everyone if rest <= shortest else np.flatnonzero(length >= rest)
-            now = state[rows]
-            held = np.bincount(now) > 0
-            sums = self._sums(np.flatnonzero(held).tolist(), rest, 1 << len(steps))
-            at = start = (np.cumsum(held) - 1 << len(steps))[now]
-            own = rank[: len(sums)].take(rows, axis=1)
-            for step in steps:  # to the last symbol whose words begin at or below the rank
-                at = at + step * ~_below(own, sums.take(at + step, axis=1))[-1]
-            planes[length[rows] - rest, rows] = at - start + 1
-            before = sums.take(at, axis=1)
-            left = own - before
-            for limb, borrow in zip(left[1:], _below(own, before), strict=False):
-                limb -= borrow
-            rank[: len(sums), rows] = left
-            state[rows] = self.next_state[now, at - start]
+        for rest in range(longest, 0, -1):  # a word of 20 is drawn as 1, 1, 1, 1, 8 and 8 symbols
+            whole = rest % at_once == 0
+            most = longest if whole else rest - rest % at_once + at_once - 1  # longer ones wait for the next group
+            rows = np.flatnonzero((length >= rest) & (length <= most))
+            if len(rows):
+                self._draw(
+                    self._grouped if whole else self._single, rest, rows, length[rows] - rest, (planes, state, rank)
+                )
         if rank.any() or not self.accepting[state].all():
             raise ValueError("a rank is not below the number of words of its length")
         return planes
 
-    def _sums(self, states: list[int], rest: int, each: int) -> U64:
-        """Return how many words of the length begin with a symbol before each, as limbs: (limbs, states * each)."""
-        shorter, counts = self._counts[rest - 1 : rest + 1]
+    def _draw(self, group: Group, rest: int, rows: I64, place: I64, words: tuple[U8, I64, U64]) -> None:
+        """Draw the next symbols of some words, and take from their ranks the words that begin with earlier ones."""
+        at_once, next_state, codes = group
+        planes, state, rank = words
+        now, steps = state[rows], [1 << k for k in reversed(range((len(codes) - 1).bit_length()))]
+        held = np.bincount(now) > 0
+        sums = self._sums(np.flatnonzero(held).tolist(), rest, group, 1 << len(steps))
+        at = start = (np.cumsum(held) - 1 << len(steps))[now]
+        own = rank[: len(sums)].take(rows, axis=1)
+        for step in steps:  # to the last group whose words begin at or below the rank
+            at = at + step * ~_below(own, sums.take(at + step, axis=1))[-1]
+        before = sums.take(at, axis=1)
+        left = own - before
+        for limb, borrow in zip(left[1:], _below(own, before), strict=False):
+            limb -= borrow
+        rank[: len(sums), rows] = left
+        for k in range(at_once):
+            planes[place + k, rows] = codes[:, k].take(at - start)
+        state[rows] = next_state[now, at - start]
+
+    @cached_property
+    def _single(self) -> Group:
+        return 1, self.next_state, np.arange(1, len(self.symbols) + 1, dtype=np.uint8)[:, None]
+
+    @cached_property
+    def _grouped(self) -> Group:
+        at_once, next_state, codes = self._single
+        while at_once < 8 and next_state.size * len(self.symbols) <= MOST_GROUPED:
+            codes = np.hstack([codes.repeat(len(self.symbols), axis=0), np.tile(self._single[2], (len(codes), 1))])
+            at_once, next_state = at_once + 1, self.next_state[next_state].reshape(len(next_state), -1)
+        return at_once, next_state, codes
+
+    def _sums(self, states: list[int], rest: int, group: Group, each: int) -> U64:
+        """Return how many words of the length begin with an earlier group, as limbs: (limbs, states * each)."""
+        at_once, next_state, _ = group
+        shorter, counts = self._counts[rest - at_once], self._counts[rest]
         size = -(-max(counts[state] for state in states).bit_length() // 64) * 8
-        none = b"\xff" * size * (each - len(self.symbols))  # above every rank
+        none = b"\xff" * size * (each - next_state.shape[1])  # above every rank
         parts = list[bytes]()
         for state in states:
-            before = accumulate([shorter[to] for to in self._rows[state][:-1]], initial=0)
+            before = accumulate([shorter[to] for to in next_state[state, :-1].tolist()], initial=0)
             parts += [value.to_bytes(size, "little") for value in before] + [none]
         return np.ascontiguousarray(np.frombuffer(b"".join(parts), "<u8").reshape(-1, size // 8).T)
 
