@@ -19,7 +19,7 @@ from .card import commands, loads_from
 from .declaration import rebuild_command
 from .folder import task_of
 from .manifest import ShardRecord
-from .plan import TEXT_RATE, Plan, make_plan
+from .plan import Plan, make_plan
 from .settings import SPLITS, Declaration
 from .store import open_folder
 from .terminal import Meter, new_table, open_console, print_table, size_text
@@ -138,7 +138,7 @@ def print_plan(declaration: Declaration, workers: int | None, as_json: bool) -> 
         for config in plan.configs
     ]
     rows, text, disk = (sum(config[name] for config in configs) for name in ("rows", "text_bytes", "disk_bytes"))
-    seconds, source = text / TEXT_RATE / count, declaration.source
+    seconds, source = sum(config.seconds for config in plan.configs) / count, declaration.source
     command = f"caef-data build {shell_quoted(source)}" if source else rebuild_command(declaration)
     if as_json:
         sums = {"rows": rows, "text_bytes": text, "disk_bytes": disk, "seconds": round(seconds, 1)}

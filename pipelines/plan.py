@@ -40,7 +40,7 @@ DISK_RATIO = {
     "slips": 0.24,
 }
 FOOTER = 4000  # bytes of a shard that describe the rest, about
-TEXT_RATE = 130e6  # bytes of text a second and worker, measured; only for the time that plan prints
+TEXT_RATE, SLIP_RATE = 130e6, 20e6  # bytes of text a second and worker, measured; only for the time that plan prints
 
 Draw = Callable[[ClassSampler, I64], tuple[Operands, I64]]  # ``ClassSampler.operands``, or what keeps them
 
@@ -146,6 +146,11 @@ class Config:
     def disk(self) -> int:
         """Bytes on disk, about."""
         return int(self.text * DISK_RATIO[self.view]) + self.num_shards * FOOTER
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that one worker takes, about; slips are drawn row by row."""
+        return self.text / (SLIP_RATE if self.view == "slips" else TEXT_RATE)
 
     def shard_path(self, shard: int) -> str:
         """Return the path of a shard inside the dataset folder."""

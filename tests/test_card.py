@@ -85,7 +85,7 @@ def test_every_view_has_a_real_row(smoke: Path, mine: Path) -> None:
         for config, split, prompt, completion in found:
             rows = {tuple(text.removesuffix("\n") for text in row) for row in rows_of(folder, config, split)}
             assert (prompt, completion) in rows, (config, split)
-    assert set(VIEW_TEXT) == {name.partition("-")[2] for name in manifest_of(smoke)["configs"]}
+    assert set(VIEW_TEXT) - {"slips"} == {name.partition("-")[2] for name in manifest_of(smoke)["configs"]}
 
 
 def test_the_first_example_is_a_step_in_the_middle_of_a_run(smoke: Path) -> None:

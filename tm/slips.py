@@ -78,7 +78,8 @@ def slipped(machine: Machine, prompt: str, key: int, far: bool = False) -> Slipp
     elif isinstance(machine, Composer):
         options, calls = _of_composer(machine, state, prompt, draw, far), {one.state: one.task for one in machine.calls}
     while options:
-        slip = list(options)[draw.below(len(options))]
+        rare = "lost_carry" in options and draw.below(2)  # half of the rows where there is a carry to lose
+        slip = "lost_carry" if rare else list(options)[draw.below(len(options))]
         prompt = options.pop(slip)()
         try:
             completion = _successor(machine)(prompt)
