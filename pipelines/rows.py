@@ -192,23 +192,18 @@ def _one_step(work: Work) -> View:
 
 
 def _slips(work: Work) -> View:
-    """Return the kept steps that have a slip, one each; no text is kept of the entries without it."""
+    """Return the kept steps but the first of a run, with a slip each."""
     batch, rows = work.batch, work.steps()
+    rows = batch.take(rows, np.flatnonzero(batch.steps(rows)))
     steps = batch.steps(rows)
     keys = splitmix64(work.key[rows.expression] + steps.astype(np.uint64) * np.uint64(GOLDEN) + np.uint64(SLIP_KEY))
     prompts = zip(batch.prompts(rows).text.to_pylist(), keys.tolist(), (steps < 0).tolist(), strict=True)
     drawn = [slipped(batch.machine, *of_row) for of_row in prompts]
-    here = np.array([one is not None for one in drawn], np.bool_)
-    made = {name: [getattr(one, name) for one in drawn if one is not None] for name in Slipped._fields}
-    coded = {name: _named(np.arange(here.sum()), made[name]) for name in ("slip", "state", "next_state", "call")}
+    made = {name: [getattr(one, name) for one in drawn] for name in Slipped._fields}
+    coded = {name: _named(np.arange(len(rows)), made[name]) for name in ("slip", "state", "next_state", "call")}
     texts = {name: string_array(made[name]) for name in ("prompt", "completion")}
-    expressions = rows.expression[here]
-    return expressions, {
-        **coded,
-        **texts,
-        "step": _counts(steps[here]),
-        "n_steps": _counts(batch.num_steps[expressions]),
-    }
+    counts = {"step": _counts(steps), "n_steps": _counts(batch.num_steps[rows.expression])}
+    return rows.expression, {**coded, **texts, **counts}
 
 
 def _traces(work: Work) -> pa.ListArray:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..tm import machine
 from ..tm.columns import I64, U64, Operands
 from ..tm.machine import Rows
-from .plan import DRAWN, split_configs
+from .plan import DRAWN, STEP_VIEWS, split_configs
 from .rows import Work
 from .sampling.classes import ClassSampler, Wanted
 from .sampling.enumerate_small import resolve
@@ -147,7 +147,12 @@ class RowWork(Work):
         return np.arange(len(expressions))
 
     def steps(self) -> Rows:
-        return one_row_each(self.batch, self.keys, self.turn, every=self.settings.steps == "all")
+        every = self.settings.steps == "all"
+        rows = one_row_each(self.batch, self.keys, self.turn, every=every)
+        if self.view != "slips":
+            return rows
+        first = self.batch.steps(rows) == 0  # it has no slip, the next one that is kept has
+        return one_row_each(self.batch, self.keys, self.turn + first, every=every)
 
     def both_ways(self) -> tuple[I64, I64]:
         out = ((random_u64(self.keys, 1) >> np.uint64(32)).astype(np.int64) + self.turn) % 2
@@ -247,7 +252,7 @@ def source_of(settings: TaskSettings, split: str, view: str) -> Source | None:
 
 def _rows_of_cells(settings: TaskSettings, view: str, cells: ClassSampler, kept: I64 | None, count: I64) -> I64:
     """Return the rows that a build has of each cell: counted, or from a sample where expressions are many."""
-    if view != "one_step":
+    if view not in STEP_VIEWS:
         return count * (2 if view == "aligner" else 1)
     first = np.cumsum(count) - count if kept is not None else cells.start
     some = np.minimum(count, max(2, LOOKED_AT // max(1, int(np.count_nonzero(count)))))
@@ -261,4 +266,4 @@ def _rows_of_cells(settings: TaskSettings, view: str, cells: ClassSampler, kept:
         part = slice(start, start + DRAWN)
         steps = Work(settings, view, *cells.operands(numbers[part]), cells.names).steps()
         rows += np.bincount(cell[part][steps.expression], minlength=len(count))
-    return (rows * count + some // 2) // np.maximum(some, 1)
+    return (rows * count + some // 2) // np.maximum(some, 1) - count * (view == "slips")  # without the first of a run

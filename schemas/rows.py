@@ -53,7 +53,7 @@ VIEW_TEXT = {
     "raw": "The question as people write it, and its answer.",
     "scratchpad": "The initial entry, and every later entry in one completion.",
     "commands": "The initial entry, and only the command line of every later entry, then the halting entry.",
-    "slips": "One transition a row, from an entry of the run with one thing wrong in it: exactly what follows that entry.",
+    "slips": "One transition a row, from an entry of the run with one thing wrong in it: exactly what follows it.",
 }
 COLUMNS: dict[str, Columns] = {
     "one_step": {**COMMON, **STEP},

@@ -33,6 +33,7 @@ DECLARATIONS = {
     "published": f'min = 1\nmax = 7\nnum = 1\nseed = 7\nbalance = false\ndialect = "published"{COMMON}',
     "every step": 'max = 3\nnum = 2\nsteps = "all"\nmax_steps = 500\nviews = ["one_step"]\ntask = ["add", "left_mask"]',
     "shards": 'max = 6\nnum = 20\nrows_per_shard = 300\nviews = ["one_step", "raw"]\ntask = ["less_than", "div"]',
+    "slips": f'max = 4\nnum = 1\nsplits = ["train", "test", "stress"]\nviews = ["slips"]\ntask = {json.dumps(NINE)}',
 }
 MESSAGE = """
 The rows of {name} changed: {what}.

@@ -60,22 +60,21 @@ class Draw:
         return f"{tape[:at]}{others[self.below(len(others))]}{tape[at + 1 :]}"
 
 
-def slipped(machine: Machine, prompt: str, key: int, far: bool = False) -> Slipped | None:
-    """Return an entry of a run with a slip, drawn among those that it can have; None where there is none.
+def slipped(machine: Machine, prompt: str, key: int, far: bool = False) -> Slipped:
+    """Return an entry of a run with a slip, drawn among those that it can have.
 
     Args:
-        machine: a basic machine or a composer.
-        prompt: the entry, as a one-step row has it.
+        machine: one of the nine.
+        prompt: the entry, as a one-step row has it, but the first one of a run.
         key: 64 bits that decide.
         far: the number of its step does not fit 64 bits, and must be told from the entry: its registers stay.
     """
     at, draw = len(machine.title) + 2, Draw(key)
     state = prompt[at : at + 2]
-    if state == "q0":
-        return None
+    options, calls = Options(), dict[str, str]()
     if isinstance(machine, BasicMachine):
-        options, calls = _of_basic(machine, state, prompt, draw), {}
-    elif isinstance(machine, Composer):
+        options = _of_basic(machine, state, prompt, draw)
+    elif isinstance(machine, Composer) and state != "q0":
         options, calls = _of_composer(machine, state, prompt, draw, far), {one.state: one.task for one in machine.calls}
     while options:
         rare = "lost_carry" in options and draw.below(2)  # half of the rows where there is a carry to lose
@@ -87,7 +86,7 @@ def slipped(machine: Machine, prompt: str, key: int, far: bool = False) -> Slipp
             continue  # nothing follows, as where LEFT_MASK must take back a digit and has none
         following = completion[at : at + 2]
         return Slipped(slip, prompt, completion, prompt[at : at + 2], following, calls.get(following))
-    return None
+    raise ValueError(f"this entry of {machine.name} has no slip: {prompt!r}")
 
 
 @cache
@@ -97,9 +96,9 @@ def _successor(machine: Machine) -> Callable[[str], str]:
 
 def _of_basic(machine: BasicMachine, state: str, prompt: str, draw: Draw) -> Options:
     forms = entries(machine.name).forms
-    match = forms[state].match(prompt)
+    match = forms[state].match(prompt) if state != "q0" else None
     if match is None:
-        raise ValueError(f"this is no entry of {machine.name}: {prompt!r}")
+        return {}
     told = {name: text.replace("|", "") for name, text in match.groupdict().items() if name != "command"}
     lefts = [told.get(f"{name}_left", "") for name in "ab"[: 1 if machine.unary else 2]]
     tapes = [left + told.get(f"{name}_right", "") for name, left in zip("ab", lefts, strict=False)]
@@ -144,11 +143,12 @@ def _of_composer(machine: Composer, state: str, prompt: str, draw: Draw, far: bo
     options: Options = {}
     if result in ("True", "False"):
         options["wrong_truth"] = lambda: told(str(result == "False"))
-    elif result[0] == "|":  # the bare 0 of LEFT_MASK is no tape
-        options["wrong_digit"] = lambda: told(draw.digit(result, len(result) > 2))
+    else:
+        tape = "|0" if result == "0" else result  # LEFT_MASK gives a bare 0
+        options["wrong_digit"] = lambda: told(draw.digit(tape, len(tape) > 2))
     if others and not far:
         options["wrong_state"] = elsewhere
     if count and not far and "[HEAD1]|0 " not in line:  # 0 * b is 0 after any number of turns: another step's entry
-        tape, begin, end = count[1], *count.span(1)
-        options["wrong_count"] = lambda: f"{prompt[:begin]}{draw.digit(tape, len(tape) > 2)}{prompt[end:]}"
+        digits, begin, end = count[1], *count.span(1)
+        options["wrong_count"] = lambda: f"{prompt[:begin]}{draw.digit(digits, len(digits) > 2)}{prompt[end:]}"
     return options

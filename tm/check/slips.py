@@ -154,7 +154,7 @@ def _is_composed_slip(slip: str, right: str, found: str) -> bool:
     (start, _, result), told = quoted.rpartition(" "), lines[2].rpartition(" ")[2] if len(lines) == 5 else ""
     if slip in ("wrong_digit", "wrong_truth"):
         truth = {result, told} == {"True", "False"}
-        wrong = truth if slip == "wrong_truth" else _one_digit(result, told, "1")
+        wrong = truth if slip == "wrong_truth" else _one_digit("|0" if result == "0" else result, told, "1")
         return lines == [line, command, f"{start} {told}", *rest] and wrong
     if slip == "wrong_count":
         one, counted = _COUNT.fullmatch(line), _COUNT.fullmatch(lines[0])
