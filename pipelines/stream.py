@@ -22,8 +22,9 @@ from .settings import SPLITS, VIEWS, Declaration, digest
 from .stream_order import F64, TOGETHER, Layout, Listed, Recent, RowWork, source_of
 
 VERSION = 1  # of the order of rows
-TEXT = 10_000_000  # bytes of text that are rendered at once, about
-TOGETHER_ROWS = 4_000  # rows that are rendered at once: no power of two, at which columns meet in the cache
+TEXT = 10_000_000  # bytes of text that are made together, about
+DRAWN = 12_000  # rows whose expressions are drawn together
+RENDERED = 5_000  # rows that are rendered together; no power of two, at whose multiples columns meet in the cache
 
 Row = dict[str, Any]
 
@@ -134,17 +135,12 @@ class Stream:
             here = np.flatnonzero(epochs == epoch)
             cell[here], rank[here] = self._layout(epoch).find(places[here])
         which = np.searchsorted(self._first_cell, cell, "right") - 1
-        kinds, found = which * (1 << 40) + epochs // self._epochs, list[tuple[I64, Iterator[Row]]]()
-        for kind in distinct(kinds).tolist():
-            here = np.flatnonzero(kinds == kind)
-            found.append((here, _python_rows(self._work(kind >> 40, cell[here], rank[here], epochs[here]))))
-        if len(found) == 1:
-            return found[0][1]
-        rows: list[Row] = [{}] * len(cell)
-        for here, own in found:
-            for at, row in zip(here.tolist(), own, strict=True):
-                rows[at] = row
-        return iter(rows)
+        kinds, group = np.unique(which * (1 << 40) + epochs // self._epochs, return_inverse=True)
+        parts: list[Iterator[Row]] = []
+        for number, kind in enumerate(kinds.tolist()):
+            here = np.flatnonzero(group == number)
+            parts.append(_python_rows(self._work(kind >> 40, cell[here], rank[here], epochs[here])))
+        return parts[0] if len(parts) == 1 else (next(parts[number]) for number in group.tolist())
 
     def _work(self, source: int, cell: I64, rank: I64, epochs: I64) -> RowWork:
         """Return what renders rows of a source, all of epochs that are listed together."""
@@ -184,8 +180,7 @@ class Stream:
         done, self._resumed = self._resumed or 0, None
         end = sys.maxsize if self.rows is None else len(range(rank, self.rows, world))
         first = self._epoch * (self.rows or 0)
-        text = max(source.text for source in self.sources)
-        size = max(16, min(TOGETHER_ROWS, TEXT // max(1, text)))
+        size = max(16, min(DRAWN, TEXT // max(1, *(source.text for source in self.sources))))
         self._done = done
         while done < end:
             for row in self._rows(first + rank + world * np.arange(done, min(done + size, end))):
@@ -267,7 +262,12 @@ def _check(declaration: Declaration, split: str, view: str, rows: int | None, se
 
 
 def _python_rows(work: RowWork) -> Iterator[Row]:
-    """Return the rows of a block as dicts, with the columns of a build; each is made when it is asked for."""
+    """Yield the rows of a block as dicts, with the columns of a build; each is made when it is asked for."""
+    for start in range(0, len(work.keys), RENDERED):
+        yield from _rendered(work.part(slice(start, start + RENDERED)))
+
+
+def _rendered(work: RowWork) -> Iterator[Row]:
     _, own = view_columns(work)
     operands, found, names = work.operands, work.batch.machine, list(COLUMNS[work.view])
     constants: dict[str, object] = {"task": work.settings.task, "instruction": instruction(found, work.view)}

@@ -67,6 +67,7 @@ class Layout:
     key: U64
     share: I64
     _blocks: Recent[int, tuple[I64, I64]] = field(default_factory=Recent)
+    _firsts: Recent[int, int] = field(default_factory=Recent)
 
     @cached_property
     def rows(self) -> int:
@@ -111,8 +112,12 @@ class Layout:
 
     def _first(self, block: I64) -> I64:
         """Return the first place of each of some blocks."""
-        known = {number: int(self._begin(number).sum()) for number in distinct(block).tolist()}
-        return np.array([known[number] for number in block.tolist()], np.int64)
+        numbers, which = np.unique(block, return_inverse=True)
+        firsts = [
+            self._firsts.get_or(number, lambda number=number: int(self._begin(number).sum()))
+            for number in numbers.tolist()
+        ]  # type: ignore[misc]
+        return np.array(firsts, np.int64)[which]
 
     def _block(self, block: int) -> tuple[I64, I64]:
         """Return the cells of a block's rows in order, and how many rows of its cell stand before each."""
@@ -125,9 +130,9 @@ class Layout:
         salt = splitmix64(self.own_key ^ splitmix64(np.array([block], np.uint64)))
         numbers: U64 = np.arange(len(local), dtype=np.uint64)
         shuffle = splitmix64(salt + numbers) >> np.uint64(24)
-        # Sorted within its cell, so that a cell's rows keep their order.
+        # Sorted within its cell, so that a cell's rows keep their order. Sorting numbers is faster than argsort.
         shuffle = np.sort((local << np.uint64(40)) | shuffle) & np.uint64((1 << 40) - 1)
-        order = np.argsort(shuffle, kind="stable")
+        order = (np.sort((shuffle << np.uint64(24)) | numbers) & np.uint64((1 << 24) - 1)).astype(np.int64)
         cell = cells[local.astype(np.int64)[order]]
         return cell, begin[cell] + turn[order]
 
@@ -142,6 +147,11 @@ class RowWork(Work):
     @cached_property
     def key(self) -> U64:
         return self.keys
+
+    def part(self, rows: slice) -> RowWork:
+        """Return the work of some of the rows."""
+        columns = self.operands.rows(rows), self.variant[rows], self.variants, self.keys[rows], self.turn[rows]
+        return RowWork(self.settings, self.view, *columns)
 
     def shuffled(self, expressions: I64) -> I64:
         return np.arange(len(expressions))

@@ -41,8 +41,15 @@ def wrong_rows(rows: Rows, view: str) -> list[tuple[int, str]]:
 TASKS = ("add", "sub", "mul", "div", "equal", "reflection")
 
 
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("view", VIEWS)
+QUICK = {(task, "one_step") for task in TASKS} | {("div", view) for view in VIEWS}
+CASES = [
+    pytest.param(task, view, marks=[] if (task, view) in QUICK else pytest.mark.long, id=f"{task}-{view}")
+    for task in TASKS
+    for view in VIEWS
+]
+
+
+@pytest.mark.parametrize(("task", "view"), CASES)
 def test_rows_are_right(task: str, view: str) -> None:
     for split in ("train", "test", "stress"):
         if view in machine(task).missing_views():

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...tm import machine
 from ...tm.classes import OperandDistribution
-from ...tm.columns import I64, U64, Bool, Number, Operands, stacked
+from ...tm.columns import I64, U64, Bool, Number, Operands, stacked, widen
 from ...tm.machine import Machine
 from ..settings import TaskSettings
 from ..versions import SAMPLING_VERSION
@@ -171,9 +171,10 @@ class ClassSampler:
             first = np.where(ends.any(axis=1), ends.argmax(axis=1), together)
             here, last = np.arange(len(todo)), np.minimum(first, together - 1)
             done, refused_now = chosen[here, last], refused[here, last]
-            if together == 1 and done.all() and not parts:
-                return operands
-            parts.append((todo[done], operands.take(np.flatnonzero(done) * together + last[done])))
+            if together == 1 and not parts:  # the others are put over what they are now
+                parts.append((todo, operands))
+            elif done.any():
+                parts.append((todo[done], operands.take(np.flatnonzero(done) * together + last[done])))
             reached = attempt[todo] + first
             # Of likely ones the second refused in a row is followed by the one a group further on.
             following = np.where(refused_before[todo] & (first == 0), reached, reached // jump * jump) + jump
@@ -211,15 +212,24 @@ class ClassSampler:
 
 
 def merged(parts: list[tuple[I64, Operands]], num_rows: int) -> Operands:
-    """Put parts at their rows."""
+    """Put parts at their rows, over those of a first part that has them all."""
     if len(parts) == 1 and len(parts[0][0]) == num_rows and (np.diff(parts[0][0]) == 1).all():
         return parts[0][1]
-
-    order = np.argsort(np.concatenate([rows for rows, _ in parts] or [np.empty(0, np.int64)]), kind="stable")
+    whole = bool(parts) and len(parts[0][0]) == num_rows
 
     def column(numbers: list[Number]) -> Number:
-        return stacked(numbers).take(order) if numbers else Number(np.zeros((1, num_rows), np.uint8))
+        if not whole:
+            order = np.argsort(np.concatenate([rows for rows, _ in parts]), kind="stable")
+            return stacked(numbers).take(order)
+        planes = widen(numbers[0].planes, max(number.width for number in numbers)).copy()
+        length = numbers[0].length.copy()
+        for (rows, _), number in zip(parts[1:], numbers[1:], strict=True):
+            planes[: number.width, rows], planes[number.width :, rows] = number.planes, 0
+            length[rows] = number.length
+        return Number(planes, length)
 
+    if not parts:
+        return Operands(Number(np.zeros((1, num_rows), np.uint8)), Number(np.zeros((1, num_rows), np.uint8)))
     a = column([operands.a for _, operands in parts])
     if any(operands.b is None for _, operands in parts):
         return Operands(a, None)

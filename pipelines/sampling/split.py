@@ -19,6 +19,7 @@ a machine that is split as a whole has all its words on its own side.
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,12 +41,16 @@ STRESS_CUT = CUT // 4
 LENGTH = splitmix64_int(1_000_003)
 TOGETHER = 1 << 18  # digits that are floats at a time: more, and BLAS would start threads, which take longer
 PAIR = 1 << 20  # packs two lengths into one integer
+MOST_LARGE = 1 << 18  # classes that are remembered to be large
 _PIECES = 3  # of 22 bits: a sum of 1,000 digits times a piece is exact in a float64, so BLAS does the sums
 
 
 def distinct(values: NDArray[Any]) -> NDArray[Any]:
     """Return the distinct values of an array, sorted."""
     return np.unique(values, return_counts=True)[0]  # without counts its first call imports numpy.ma: 9 ms of a start
+
+
+_large: WeakKeyDictionary[Machine, set[int]] = WeakKeyDictionary()  # the classes that are known to be large
 
 
 @cache
@@ -100,13 +105,19 @@ def side_codes(own: Machine, operands: Operands) -> I64:
     pairs = operands.a.length * PAIR
     if operands.b is not None:
         pairs = pairs + operands.b.length
-    for pair in distinct(pairs).tolist():
-        if cuts := _cuts(own, pair // PAIR, pair % PAIR):
-            rows = np.flatnonzero(pairs == pair)
-            some = operands.take(rows)
-            for part, low in cuts:
-                mine = rows[part.holds(some)]
-                cut[mine], stress_cut[mine] = low, 0
+    large = _large.setdefault(own, set())
+    for pair in {*pairs.tolist()} - large:
+        cuts = _cuts(own, pair // PAIR, pair % PAIR)
+        if not cuts:
+            large.add(pair)
+            if len(large) > MOST_LARGE:
+                large.clear()
+            continue
+        rows = np.flatnonzero(pairs == pair)
+        some = operands.take(rows)
+        for part, low in cuts:
+            mine = rows[part.holds(some)]
+            cut[mine], stress_cut[mine] = low, 0
     side = np.where(hashes < cut, TEST, TRAIN)
     return np.where(reserved(operands) | (hashes < stress_cut), STRESS, side)
 

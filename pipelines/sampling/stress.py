@@ -241,7 +241,13 @@ def _near_power(number: Number, shortest: int) -> Bool:
 
 def reserved(operands: Operands, shortest: int = RESERVED_FROM) -> Bool:
     """Tell which expressions have powers of ten, their neighbours or nines for operands: set apart for stress."""
-    return np.logical_and.reduce([_near_power(number, shortest) for number in operands.numbers])
+    found = np.ones(len(operands), np.bool_)
+    for number in operands.numbers:  # few begin as they must, and digits need be added up of these alone
+        first = number.planes[number.length - 1, np.arange(len(number))]
+        found &= (first == 1) | (first == 9) | (number.length == 1)
+    rows = np.flatnonzero(found)
+    found[rows] = np.logical_and.reduce([_near_power(number.take(rows), shortest) for number in operands.numbers])
+    return found
 
 
 def _drawn(draw: Coordinates) -> tuple[U8, U8, I64]:
