@@ -109,7 +109,7 @@ class Stream:
         return self.sources[source].listed(self.identity, turn, most * self._epochs)
 
     def _layout(self, epoch: int) -> Layout:
-        def make() -> Layout:
+        def make(epoch: int) -> Layout:
             key = np.array([text_key(f"stream {self.identity}")], np.uint64)
             there = np.concatenate([self._listed(source, epoch).held for source in range(len(self.sources))]) > 0
             ends = np.cumsum(self._weights * there)
@@ -176,12 +176,14 @@ class Stream:
     # One after the other
 
     def __iter__(self) -> Iterator[Row]:
+        self._done, self._resumed = self._resumed or 0, None
+        return self._iterate(self._done)
+
+    def _iterate(self, done: int) -> Iterator[Row]:
         rank, world = self._place()
-        done, self._resumed = self._resumed or 0, None
         end = sys.maxsize if self.rows is None else len(range(rank, self.rows, world))
         first = self._epoch * (self.rows or 0)
         size = max(16, min(DRAWN, TEXT // max(1, *(source.text for source in self.sources))))
-        self._done = done
         while done < end:
             for row in self._rows(first + rank + world * np.arange(done, min(done + size, end))):
                 done += 1

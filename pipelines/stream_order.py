@@ -43,10 +43,10 @@ Made = TypeVar("Made")
 class Recent(dict[Key, Made]):
     """What was made last, by its key."""
 
-    def get_or(self, key: Key, make: Callable[[], Made]) -> Made:
+    def get_or(self, key: Key, make: Callable[[Key], Made]) -> Made:
         """Return what has this key, made now if it is not there."""
         if key not in self:
-            made = make()
+            made = make(key)
             while len(self) >= KEPT:
                 del self[next(iter(self))]
             self[key] = made
@@ -105,7 +105,7 @@ class Layout:
         cell, rank = np.empty_like(place), np.empty_like(place)
         for number in distinct(block).tolist():
             here = np.flatnonzero(block == number)
-            own = self._blocks.get_or(number, lambda number=number: self._block(number))  # type: ignore[misc]
+            own = self._blocks.get_or(number, self._block)
             at = place[here] - first[here]
             cell[here], rank[here] = own[0][at], own[1][at]
         return cell, rank
@@ -113,10 +113,7 @@ class Layout:
     def _first(self, block: I64) -> I64:
         """Return the first place of each of some blocks."""
         numbers, which = np.unique(block, return_inverse=True)
-        firsts = [
-            self._firsts.get_or(number, lambda number=number: int(self._begin(number).sum()))
-            for number in numbers.tolist()
-        ]  # type: ignore[misc]
+        firsts = [self._firsts.get_or(number, lambda at: int(self._begin(at).sum())) for number in numbers.tolist()]
         return np.array(firsts, np.int64)[which]
 
     def _block(self, block: int) -> tuple[I64, I64]:
@@ -222,15 +219,17 @@ class Source:
     wanted: Wanted
     rows: I64
     text: int
-    _listed: Recent[tuple[int, int], Listed] = field(default_factory=Recent)
+    _listed: Recent[int, Listed] = field(default_factory=Recent)
 
     def listed(self, seed: str, number: int, count: I64) -> Listed:
         """Return up to ``count`` expressions of each cell, the ``number``-th ones of a stream."""
-        key = (number, text_key(f"stream {seed} {number}") >> 1)
-        return self._listed.get_or(key, lambda: self._list(key[1], count))
 
-    def _list(self, seed: int, count: I64) -> Listed:
-        settings = replace(self.settings, seed=seed)
+        def make(number: int) -> Listed:
+            return self._list(replace(self.settings, seed=text_key(f"stream {seed} {number}") >> 1), count)
+
+        return self._listed.get_or(number, make)
+
+    def _list(self, settings: TaskSettings, count: I64) -> Listed:
         wanted = [(*cell[:4], int(n)) for cell, n in zip(self.wanted, count, strict=True)]
         cells, own, kept = resolve(settings, self.split, wanted), machine(settings.task), None
         if not own.halts:
