@@ -33,7 +33,7 @@ test-all: $(VENV)/dev.installed $(VENV)/ecosystem.installed
 	$(BIN)/python -m pytest -m "long or not long" --timeout 3600 $(ARGS)
 
 test-ecosystem: $(VENV)/ecosystem.installed
-	$(BIN)/python -m pytest -n 1 -m "long or not long" tests/test_real_vocabularies.py tests/test_ecosystem.py $(ARGS)
+	$(BIN)/python -m pytest -n 1 -m "long or not long" tests/test_real_vocabularies.py tests/test_ecosystem*.py $(ARGS)
 
 lint: $(VENV)/dev.installed
 	$(BIN)/ruff check

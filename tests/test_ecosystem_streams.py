@@ -1,0 +1,95 @@
+"""A stream in torchdata's loader, which `make test-ecosystem` lays aside, and in TRL's trainer."""
+
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import caef_data
+from caef_data.pipelines.stream import Stream
+from caef_data.schemas.rows import COLUMNS
+from caef_data.tests.real_vocabularies import ROOT
+from caef_data.tests.small_model import make_model, make_tokenizer
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+
+
+def stream(**given: Any) -> Stream:
+    return caef_data.stream({"task": ["add", "reflection"], "max": 3, "num": 3}, **given)
+
+
+@pytest.fixture
+def stateful(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Return torchdata's loader; its package alone is put where Python finds it."""
+    if not (ROOT / "torchdata").is_dir():
+        pytest.skip(f"torchdata is not in {ROOT}: make test-ecosystem")
+    (tmp_path / "torchdata").symlink_to(ROOT / "torchdata")
+    monkeypatch.syspath_prepend(tmp_path)
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+    yield StatefulDataLoader
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchdata"]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("workers", [0, 2, 3])
+@pytest.mark.parametrize("rows", [100, None])
+@pytest.mark.parametrize("stop", [1, 7, 12])
+def test_torchdata_goes_on(stateful: Any, workers: int, rows: int | None, stop: int) -> None:
+    """From its state after some batches, in a new process it might be: the very batches that would have come."""
+
+    def loader() -> Any:
+        return stateful(stream(rows=rows), 4, collate_fn=list, num_workers=workers)
+
+    whole = list(islice(loader(), 25))
+    first = loader()
+    assert list(islice(first, stop)) == whole[:stop]
+    state = first.state_dict()
+    second = loader()
+    second.load_state_dict(state)
+    assert list(islice(second, 25 - stop)) == whole[stop:]
+    if rows:
+        given = [row for batch in list(loader()) for row in batch]
+        assert sorted(given, key=str) == sorted(stream(rows=rows), key=str)
+
+
+def test_the_trainer_of_trl(tmp_path: Path) -> None:
+    """Fifty steps on rows as evaluation asks for them, in the stream's order."""
+    trl, datasets = pytest.importorskip("trl"), pytest.importorskip("datasets")
+    tokenizer, made = make_tokenizer(), stream()
+
+    def tokens(row: dict[str, str]) -> dict[str, list[int]]:
+        prompt, completion = caef_data.tokenize_row(tokenizer, row["prompt"], row["completion"])
+        return {"input_ids": prompt + completion, "labels": [-100] * len(prompt) + completion}
+
+    rows = datasets.IterableDataset.from_generator(made.__iter__).map(tokens, remove_columns=list(COLUMNS["one_step"]))
+    seen: list[list[int]] = []
+
+    class Collator:
+        def __init__(self, own: Any) -> None:
+            self.own = own
+
+        def __call__(self, batch: list[dict[str, Any]]) -> Any:
+            seen.extend(row["input_ids"] for row in batch)
+            return self.own(batch)
+
+    config = trl.SFTConfig(
+        str(tmp_path / "out"),
+        max_steps=50,
+        per_device_train_batch_size=4,
+        max_length=None,
+        report_to="none",
+        save_strategy="no",
+        use_cpu=True,
+        bf16=False,
+        disable_tqdm=True,
+    )
+    model = make_model(len(tokenizer), positions=512)
+    trainer = trl.SFTTrainer(model=model, args=config, train_dataset=rows, processing_class=tokenizer)
+    trainer.data_collator = Collator(trainer.data_collator)
+    trainer.train()
+    assert trainer.state.global_step == 50
+    assert seen[:200] == [tokens(row)["input_ids"] for row in islice(made, 200)]
