@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import UserError, did_you_mean, quoted
+from .pipelines.budget import BUDGET
 from .pipelines.build import ConfigResult, choose_engine
 from .pipelines.build import build as build_plan
 from .pipelines.declaration import declaration_of, load_declaration
 from .pipelines.hub_source import dataset_here
 from .pipelines.plan import Plan, make_plan
+from .pipelines.resolve_budget import resolve_budget
 from .pipelines.settings import KEYS, Declaration
 from .pipelines.store import open_folder
 from .pipelines.stream import Stream
@@ -25,6 +27,7 @@ from .pipelines.verify import verify as verify_folder
 if TYPE_CHECKING:
     import duckdb
 
+    from .eval.token_counts import TokenCounter
     from .pipelines.push.dataset import Pushed
 
 Declared = str | Path | Mapping[str, object] | None
@@ -37,7 +40,7 @@ def declared(declaration: Declared = None, **settings: object) -> Declaration:
         UserError: it is refused, or settings are given twice.
     """
     if settings and declaration is not None:
-        known = [*KEYS, *("out", "workers", "overwrite", "engine", "ray_address")]
+        known = [*KEYS, *BUDGET, *("out", "workers", "overwrite", "engine", "ray_address")]
         if unknown := [name for name in settings if name not in known]:
             raise UserError(f"unknown setting {quoted(unknown[0])}{did_you_mean(unknown[0], known)}")
         what = f"a declaration and settings beside it: {', '.join(settings)}"
@@ -55,7 +58,16 @@ def plan(declaration: Declared = None, **settings: object) -> Plan:
     Raises:
         UserError: the declaration is refused.
     """
-    return make_plan(declared(declaration, **settings))
+    found = declared(declaration, **settings)
+    return make_plan(found, counter=_counter(found))
+
+
+def _counter(found: Declaration) -> TokenCounter | None:
+    if found.tokenizer is None:
+        return None
+    from .eval.token_counts import TokenCounter  # inside: most plans count no tokens
+
+    return TokenCounter(found.tokenizer)
 
 
 def build(
@@ -110,7 +122,10 @@ def stream(
     Raises:
         UserError: the declaration is refused, or has no rows of this split and view.
     """
-    return Stream(declared(declaration, **settings), split, view, rows, seed)
+    found = declared(declaration, **settings)
+    if found.unresolved:
+        found = resolve_budget(found, _counter(found))
+    return Stream(found, split, view, rows, seed)
 
 
 def verify(folder: str | Path = "data", *, fraction: float = 1.0, workers: int | None = None) -> Report:

@@ -42,7 +42,17 @@ from .options import (
 from .process import run_and_leave, run_telling_errors
 
 if TYPE_CHECKING:
+    from .eval.token_counts import TokenCounter
     from .pipelines.settings import Declaration
+
+
+def _counter(declared: "Declaration") -> "TokenCounter | None":
+    """Return what counts the tokens of a declaration, if it names a tokenizer."""
+    if declared.tokenizer is None:
+        return None
+    from .eval.token_counts import TokenCounter
+
+    return TokenCounter(declared.tokenizer)
 
 
 app = typer.Typer(
@@ -70,7 +80,7 @@ def build(
     """Build a dataset: --task sub --min 1 --max 100 --num 20, or a declaration such as paper."""
     from .pipelines.console import build_with_progress
 
-    build_with_progress(declared, out, overwrite, engine, workers, ray_address)
+    build_with_progress(declared, out, overwrite, engine, workers, ray_address, _counter(declared))
 
 
 @app.command()
@@ -87,7 +97,7 @@ def plan(
     from .pipelines.console import print_plan
 
     choose_engine(engine, workers, ray_address)  # refuses what a build would refuse
-    print_plan(declared, workers, as_json)
+    print_plan(declared, workers, as_json, _counter(declared))
 
 
 @app.command(context_settings={"ignore_unknown_options": True})

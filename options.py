@@ -143,11 +143,14 @@ def _declared(
         Number,
         number("Train expressions of each class (each pair of operand lengths), before balancing. Default: 20."),
     ] = None,
-    num_test: Annotated[
-        Number, number("Test expressions of each class. Default: a tenth of --num, 1 at least.")
-    ] = None,
+    num_test: Annotated[Number, number("Test expressions of each class. Default: a tenth of --num, or 1.")] = None,
     split: Annotated[Names, several("train, test or stress. Default: train and test.", *SPLITS)] = None,
     view: Annotated[Names, several(f"What a row is: {', '.join(VIEWS)}. Default: as suits the split.", *VIEWS)] = None,
+    rows: Annotated[Number, number("Train rows of all tasks and views together, within 1%, in place of --num.")] = None,
+    tokens: Annotated[Number, number("The same in tokens of prompt, completion and end token.")] = None,
+    tokenizer: Annotated[
+        Text, option("Folder or Hub name of what counts --tokens, and what rows cost, for plan and card.")
+    ] = None,
     seed: Annotated[Number, number("Seed of the sampling. Default: 42.")] = None,
     dialect: Annotated[Text, option("consistent, or published: the published text, mistakes included.")] = None,
     steps: Annotated[Text, option("Steps of a run that become one_step rows: sampled (default) or all.")] = None,
@@ -174,7 +177,7 @@ def _declared(
         }
         return from_flags(task or [], **settings)
     for name, value in given.items():
-        if value not in (None, []):
+        if value not in (None, []) and name != "tokenizer":
             tasks = [*(task or []), declaration]
             if {*tasks} <= {*known_tasks(), *ALIASES}:
                 what = f"{quoted(declaration)} is a task, and stands where a declaration would"
@@ -184,7 +187,7 @@ def _declared(
                 allowed="either a declaration or options",
                 next_step="copy the declaration to a file of your own and change it there",
             )
-    return load_declaration(declaration)
+    return load_declaration(declaration, tokenizer)
 
 
 def of_declaration(command: Callable[..., None]) -> Callable[..., None]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,22 +13,27 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..atomic import sha256_of
 from ..errors import UserError, did_you_mean, printable_path, quoted
+from ..pipelines.budget import tokenizer_name
 from ..pipelines.declaration import load_declaration, shipped_declarations
 from ..pipelines.export_rows import COLUMNS, Style, damaged, opened, select
 from ..pipelines.hub_source import Say, dataset_here
 from ..pipelines.plan import Config, make_plan
-from ..pipelines.settings import Declaration
+from ..pipelines.sampling.enumerate_small import Told
 from ..pipelines.store import open_folder
-from ..pipelines.terminal import Bar, new_table, open_console, print_table
+from ..pipelines.terminal import Bar, open_console
+from ..pipelines.token_table import LENGTHS, print_costs, remarks
+from .files import VOCABULARIES
 
 if TYPE_CHECKING:
     from .backends.tokens import Tokens
 
-LENGTHS = (1024, 2048, 4096, 8192)  # that trainers cut rows at
 BATCH = 1024  # rows tokenised at once
 PLANNED = 1000  # rows of a split that are rendered of a declaration, unless more or fewer are asked for
+BANDS = 10  # of lengths, for each view
 DIGITS = "8247391650" * 20  # that a tape and a number are made of, to tell what a digit costs
+TEXTS = ("prompt", "completion")
 READ = ["len_a", "len_b", *COLUMNS["first"]]
 
 
@@ -64,19 +69,19 @@ def built(directory: str, configs: Sequence[str], splits: Sequence[str], say: Sa
     ]
 
 
-def planned(declaration: Declaration, configs: Sequence[str], splits: Sequence[str]) -> list[Source]:
-    """Return the splits that a declaration would build: their rows are rendered as they are counted.
+def source_of(config: Config) -> Source:
+    """Return a split that is planned: its rows are rendered as they are counted, in the order of its shards."""
 
-    Raises:
-        UserError: it builds no rows, or no such config or split.
-    """
-    plan = make_plan(declaration).configs
-
-    def batches(config: Config) -> Iterator[pa.RecordBatch]:
+    def batches() -> Iterator[pa.RecordBatch]:
         block = min(config.block, BATCH)
         for numbers in map(config.numbers, range(config.num_shards)):
             yield from (config.render(numbers[start : start + block]) for start in range(0, len(numbers), block))
 
+    return Source(config.name, config.split, config.rows, batches)
+
+
+def planned(plan: Sequence[Config], configs: Sequence[str], splits: Sequence[str]) -> list[Source]:
+    """Return the splits of a plan that are asked for; raises ``UserError`` where there is no such config or split."""
     for option, wanted, names in (
         ("--config", configs, {config.name for config in plan}),
         ("--split", splits, {config.split for config in plan}),
@@ -88,10 +93,67 @@ def planned(declaration: Declaration, configs: Sequence[str], splits: Sequence[s
                 allowed=", ".join(sorted(names)),
             )
     return [
-        Source(config.name, config.split, config.rows, partial(batches, config))
+        source_of(config)
         for config in plan
         if (not configs or config.name in configs) and (not splits or config.split in splits)
     ]
+
+
+class TokenCounter:
+    """A tokenizer as plans and budgets need it; it is loaded when something is counted.
+
+    Args:
+        name: its folder, or its name on the Hub.
+
+    Raises:
+        UserError: in all methods: it cannot be loaded, or fails.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        """The tokenizer."""
+        try:
+            from .backends.tokens import load_tokenizer
+
+            return load_tokenizer(self.name)
+        except ImportError as error:
+            raise UserError(
+                "tokens are counted with the library transformers", next_step="pip install transformers"
+            ) from error
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file that holds its vocabulary: ``tokenizer.json``, where there is one."""
+        from transformers.utils import cached_file
+
+        _ = self.tokens  # what is wrong with it is told by that
+        missing = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+        for file in VOCABULARIES:
+            if found := cached_file(self.name, file, **missing):
+                with open(found, "rb") as opened_file:
+                    return sha256_of(opened_file)
+        raise UserError(
+            "this tokenizer has no file of its vocabulary",
+            where=printable_path(self.name),
+            allowed=f"one with {', '.join(VOCABULARIES)}",
+        )
+
+    def lengths(self, rows: pa.RecordBatch) -> list[int]:
+        """Return the tokens of each row: prompt, completion and end token."""
+        prompts, answers = (rows.column(name).to_pylist() for name in TEXTS)
+        pairs = zip(self.tokens.prompts(prompts), self.tokens.completions(answers), strict=True)
+        return [len(prompt) + len(answer) + 1 for prompt, answer in pairs]
+
+    def costs(self, config: Config, told: Told) -> dict[str, Any]:
+        """Return the summary of a split's first rows, as many as ``caef-data tokens`` looks at."""
+        told(f"tokens of {config.name} {config.split}")
+        rows = count(self.tokens, source_of(config), stage="second", most=PLANNED, told=lambda rows: None)
+        [found] = summary(rows, "config", "split")
+        rounded = {key: round(value, 3) if isinstance(value, float) else value for key, value in found.items()}
+        return {**rounded, "tokenizer": tokenizer_name(self.name), "sha256": self.sha256}
 
 
 def count(
@@ -107,9 +169,9 @@ def count(
         told: called with the number of rows of each batch counted.
 
     Returns:
-        Of each row the config and split, ``length``: tokens of prompt, completion and end token; ``digits`` of its
-        operands; ``unspelled``: its text does not come back from its tokens; ``merged``: a token would span the border,
-        were prompt and completion tokenised as one text.
+        Of each row the config, view and split, ``length``: tokens of prompt, completion and end token; ``digits`` of
+        its operands, those of the ``longer`` one; ``unspelled``: its text does not come back from its tokens;
+        ``merged``: a token would span the border, were prompt and completion tokenised as one text.
     """
     frames, left = [], source.rows if most is None else most
     for whole in source.batches():
@@ -120,7 +182,9 @@ def count(
             told(batch.num_rows)
         if not left:
             break
-    return pl.concat(frames).with_columns(config=pl.lit(source.config), split=pl.lit(source.split))
+    view = source.config.rpartition("-")[2]
+    names = {"config": source.config, "view": view, "split": source.split}
+    return pl.concat(frames).with_columns(pl.lit(value).alias(name) for name, value in names.items())
 
 
 def _counted(tokens: Tokens, batch: pa.RecordBatch, stage: str) -> pl.DataFrame:
@@ -131,11 +195,12 @@ def _counted(tokens: Tokens, batch: pa.RecordBatch, stage: str) -> pl.DataFrame:
     spelled = [prompt + answer for prompt, answer in parts]
     back = tokens.decode([row[len(tokens.start) :] for row in spelled])
     texts = zip(back, prompts, answers, strict=True)
-    digits = pl.DataFrame(batch.select(["len_a", "len_b"])).sum_horizontal()
+    operands = pl.DataFrame(batch.select(["len_a", "len_b"]))
     return pl.DataFrame(
         {
             "length": pl.Series([len(row) + 1 for row in spelled], dtype=pl.Int32),
-            "digits": digits.cast(pl.Int32),
+            "digits": operands.sum_horizontal().cast(pl.Int32),
+            "longer": operands.max_horizontal().cast(pl.Int32),
             "unspelled": [text.removeprefix(tokens.lead) != prompt + answer for text, prompt, answer in texts],
             "merged": tokens.merging(prompts, answers),
         }
@@ -177,17 +242,11 @@ def print_tokens(
     Style(stage=stage)
     log = open_console(stderr=True)
     if source.endswith(".toml") or (source in shipped_declarations() and not Path(source).exists()):
-        sources, rows = planned(load_declaration(source), configs, splits), rows or PLANNED
+        declaration = replace(load_declaration(source), tokenizer=None)
+        sources, rows = planned(make_plan(declaration).configs, configs, splits), rows or PLANNED
     else:
         sources = built(source, configs, splits, lambda line: log.print(line, soft_wrap=True))
-    try:
-        from .backends.tokens import load_tokenizer
-
-        tokens = load_tokenizer(tokenizer)
-    except ImportError as error:
-        raise UserError(
-            "tokens are counted with the library transformers", next_step="pip install transformers"
-        ) from error
+    tokens = TokenCounter(tokenizer).tokens
     with Bar(console=log, disable=not log.is_terminal) as bar:
         task = bar.add_task("counting", total=sum(min(part.rows, rows or part.rows) for part in sources))
         advance = partial(bar.advance, task)
@@ -198,40 +257,40 @@ def print_tokens(
         totals = {(part.config, part.split): part.rows for part in sources}
         told = summary(rows_counted, "config", "split")
         configs_json = [{**row, "rows": totals[row["config"], row["split"]]} for row in told]
-        print(json.dumps({"tokenizer": tokenizer, "stage": stage, "tokens_a_digit": costs, "configs": configs_json}))
+        by_length = summary(rows_counted.sort("view", "longer"), "view", "longer")
+        lengths = [{"digits" if key == "longer" else key: row[key] for key in row} for row in by_length]
+        found = {"tokenizer": tokenizer, "stage": stage, "tokens_a_digit": costs, "configs": configs_json}
+        print(json.dumps({**found, "lengths": lengths}))
     else:
         whole = len(rows_counted) >= sum(part.rows for part in sources)
-        _print(summary(rows_counted, "config"), tokenizer, costs, whole=whole)
+        _print(rows_counted, tokenizer, costs, whole=whole)
 
 
-def _print(configs: Sequence[dict[str, Any]], tokenizer: str, costs: dict[str, float], *, whole: bool) -> None:
-    """Print a line for each config, its splits together, and what there is to know of all."""
-    console = open_console()
-    lengths = [most for most in map(str, LENGTHS) if any(row["over"][most] for row in configs)]
-    headings = [f">{int(most):,}" for most in lengths]
-    table = new_table("rows", "mean", "longest", "tokens per operand digit", *headings, first=("config",))
-    for row in configs:
-        over = [f"{row['over'][most] / row['counted']:.1%}" for most in lengths]
-        mean, per_digit = f"{row['mean']:,.0f}", f"{row['per_digit']:.1f}"
-        table.add_row(row["config"], f"{row['counted']:,}", mean, f"{row['longest']:,}", per_digit, *over)
-    print_table(console, table)
-    lines = [
+def _print(rows: pl.DataFrame, tokenizer: str, costs: dict[str, float], *, whole: bool) -> None:
+    """Print a line for each config, its splits together, one for each view and some lengths, and what else is known."""
+    console, configs = open_console(), summary(rows, "config")
+    print_costs(console, configs, "config")
+    if rows["longer"].n_unique() > 1:
+        print_costs(console, _banded(rows), "view", "digits")
+    console.print(
         f"tokens of prompt, completion and end token in {printable_path(tokenizer)}:"
         f" a digit costs {costs['tape']:.2f} on a tape, {costs['number']:.2f} in a number;"
         " tokens per operand digit: all tokens, divided by the operands' digits"
-    ]
-    if not whole:
-        lines.append("of a sample of the rows: the longest of all may be longer")
-    unspelled = sum(row["unspelled"] for row in configs)
-    lines.append(
-        f"{unspelled:,} rows do not come back from their tokens: this tokenizer cannot spell them"
-        if unspelled
-        else "every text comes back from its tokens unchanged"
+        f"{'' if rows['longer'].n_unique() == 1 else '; digits: of the longer operand'}"
     )
-    if merged := ", ".join(f"{row['merged']:,} rows of {row['config']}" for row in configs if row["merged"]):
-        lines.append(
-            "were prompt and completion tokenised as one text, a token would span their border in"
-            f" {merged}: train on tokens apart (docs/training.md)"
-        )
-    for line in lines:
-        console.print(line, soft_wrap=True)
+    if not whole:
+        console.print("of a sample of the rows: the longest of all may be longer")
+    for line in remarks(configs):
+        console.print(line)
+
+
+def _banded(rows: pl.DataFrame) -> list[dict[str, Any]]:
+    """Return the summary by view and length of the longer operand, some lengths together where they are many."""
+    low, high = rows["longer"].min(), rows["longer"].max()
+    assert isinstance(low, int) and isinstance(high, int)
+    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if (high - low) // step < BANDS)
+    band = (pl.col("longer") - 1).clip(lower_bound=0) // step * step + 1
+    found = summary(rows.with_columns(band=band).sort("band", maintain_order=True), "view", "band")
+    for row in found:
+        row["digits"] = f"{row['band']}-{row['band'] + step - 1}" if step > 1 else str(row["band"])
+    return sorted(found, key=lambda row: row["view"])

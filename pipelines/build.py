@@ -7,13 +7,14 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, did_you_mean, printable_path, quoted, shell_quoted, telling_of_full_disk
 from ..tm import machine
+from .budget import tokenizer_name
 from .card import renewed_card, replaceable_card
 from .declaration import rebuild_command, rebuild_commands, shipped_declarations
 from .engine import Engine, run_tasks
@@ -262,21 +263,28 @@ def _agreed(plan: Plan, folder: Folder, overwrite: bool, replaceable: str | None
 
 
 def _differences(settings: dict[str, Any], there: dict[str, Any]) -> str:
-    old = there["settings"]
+    old, new = (
+        {**own, **{f"budget.{key}": value for key, value in own.get("budget", {}).items()}, "budget": None}
+        for own in (there["settings"], settings)
+    )
     changed = [
         f"{key} {old.get(key)} -> {value}"
-        for key, value in settings.items()
-        if key in DATA_KEYS and old.get(key) != value
+        for key, value in new.items()
+        if key.partition(".")[0] in DATA_KEYS and old.get(key) != value
     ]
     return ", ".join(changed) or "built by another version of caef-data"
 
 
 def _manifest(plan: Plan, manifest: dict[str, Any], records: list[list[ShardRecord]]) -> dict[str, Any]:
-    again = rebuild_command(plan.declaration)
+    name = plan.declaration.tokenizer
+    again = rebuild_command(replace(plan.declaration, tokenizer=name and tokenizer_name(name)))
     configs = {name: dict(splits) for name, splits in manifest.get("configs", {}).items()}
     for config, own in zip(plan.configs, records, strict=True):
         rows = sum(record.rows for record in own)
-        configs.setdefault(config.name, {})[config.split] = {
+        splits = configs.setdefault(config.name, {})
+        there = splits.get(config.split, {}) if splits.get(config.split, {}).get("identity") == config.identity else {}
+        tokens = plan.tokens.get((config.name, config.split), there.get("tokens"))
+        splits[config.split] = {
             "identity": config.identity,
             "command": again,
             "classes": len(config.population.classes),
@@ -291,6 +299,7 @@ def _manifest(plan: Plan, manifest: dict[str, Any], records: list[list[ShardReco
                 for text in ("prompt", "completion")
             },
             "shards": [asdict(record) for record in own],
+            **({"tokens": {key: tokens[key] for key in tokens if key not in ("config", "split")}} if tokens else {}),
         }
     repo = plan.declaration.repo or manifest.get("repo")
     packages = built_with()

@@ -21,7 +21,9 @@ from ..tm import transition
 from .card_merge import BEGIN, END_MARK, Card, UnmarkedError, conflict, text_of, without_examples
 from .manifest import CARD
 from .settings import SPLITS, digest
+from .spelling import as_toml
 from .store import split_url
+from .token_table import token_lines
 
 if TYPE_CHECKING:
     from .folder import Folder
@@ -75,7 +77,7 @@ def card(manifest: dict[str, Any], folder: Folder, loads: Loads = from_folder) -
         values |= {"entry": step.prompt, "after": step.completion, "prompt": call.prompt, "completion": call.completion}
         values |= {"example": _example("A row of", config, split, manifest, folder)}
         values |= {"views": _views(manifest, config, folder), "common": _columns(COMMON), **_provenance(manifest)}
-        values |= {"contents": "\n".join(_measures(*entry) for entry in splits)}
+        values |= {"contents": "\n".join([*(_measures(*entry) for entry in splits), *token_lines(splits)])}
     else:
         text = _BLOCK.sub(f"{REBUILT}\n", text.replace("$configs\n", ""))
     text = Template(text).substitute({name: value.rstrip("\n") for name, value in values.items()})
@@ -305,5 +307,5 @@ def _declaration(command: str, manifest: dict[str, Any]) -> list[str]:
     lines = [f"where `{words[2]}` is\n", "```toml"]
     for task in sorted(built):
         settings = dict(sorted(manifest["tasks"].get(task, {}).get("settings", {}).items()))
-        lines += ["[[task]]", *(f"{key} = {json.dumps(value)}" for key, value in settings.items() if value is not None)]
+        lines += ["[[task]]", *(f"{key} = {as_toml(value)}" for key, value in settings.items() if value is not None)]
     return [*lines, "```\n"]

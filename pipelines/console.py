@@ -19,10 +19,11 @@ from .card import commands, loads_from
 from .declaration import rebuild_command
 from .folder import task_of
 from .manifest import ShardRecord
-from .plan import Plan, make_plan
+from .plan import Plan, TokenCounter, make_plan
 from .settings import SPLITS, Declaration
 from .store import open_folder
 from .terminal import Meter, new_table, open_console, print_table, size_text
+from .token_table import print_costs, remarks
 from .workers import default_workers
 
 Row = tuple[Any, ...]  # config, split, and a count for each column
@@ -57,25 +58,32 @@ class ShardMeter(Meter):
         self.update(line, advance=record.rows, description=config.name, rate=rate)
 
 
-def _planned(declaration: Declaration) -> Plan:
+def _planned(declaration: Declaration, counter: TokenCounter | None) -> Plan:
     """Return the plan of a declaration, and tell what it is at once that takes long."""
     with Meter(open_console(stderr=True), "planning") as meter:
         return make_plan(
             declaration,
             lambda text: meter.update(f"planning {text}, {meter.seconds:,.0f} s", description=f"planning {text}"),
+            counter,
         )
 
 
 def build_with_progress(
-    declaration: Declaration, out: str, overwrite: bool, engine: str, workers: int | None, ray_address: str | None
+    declaration: Declaration,
+    out: str,
+    overwrite: bool,
+    engine: str,
+    workers: int | None,
+    ray_address: str | None,
+    counter: TokenCounter | None = None,
 ) -> None:
-    """Build, with progress on stderr and a summary table on stdout."""
+    """Build, with progress on stderr and a summary table on stdout; ``counter``: the tokenizer that is named."""
     log, console = open_console(stderr=True), open_console()
     open_folder(out).check_ours()
     start, meter = time.perf_counter(), None
     try:
         with choose_engine(engine, workers, ray_address) as run:
-            plan = _planned(declaration)
+            plan = _planned(declaration, counter)
             for note in plan.notes:
                 log.print(note)
             meter = ShardMeter(log, "building", sum(config.rows for config in plan.configs))
@@ -121,9 +129,12 @@ def _cell(name: str, value: float) -> str:
     return f"{value:,}"
 
 
-def print_plan(declaration: Declaration, workers: int | None, as_json: bool) -> None:
-    """Print what a build would write."""
-    plan, count = _planned(declaration), workers or default_workers()
+def print_plan(
+    declaration: Declaration, workers: int | None, as_json: bool, counter: TokenCounter | None = None
+) -> None:
+    """Print what a build would write; ``counter``: the tokenizer that is named."""
+    plan, count = _planned(declaration, counter), workers or default_workers()
+    declaration = plan.declaration
     configs: list[dict[str, Any]] = [
         {
             "config": config.name,
@@ -134,6 +145,7 @@ def print_plan(declaration: Declaration, workers: int | None, as_json: bool) -> 
             "text_bytes": config.text,
             "disk_bytes": config.disk,
             "shards": config.num_shards,
+            **({"tokens": plan.tokens[config.name, config.split]} if plan.tokens else {}),
         }
         for config in plan.configs
     ]
@@ -156,6 +168,10 @@ def print_plan(declaration: Declaration, workers: int | None, as_json: bool) -> 
     )
     for note in plan.notes:
         console.print(note)
+    if plan.tokens:
+        print_costs(console, [*plan.tokens.values()], "config", "split")
+        for line in remarks([*plan.tokens.values()]):
+            console.print(line)
     console.print(f"build it: {command}")
 
 

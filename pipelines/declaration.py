@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..errors import UserError, closest, did_you_mean, printable_path, quoted
+from .budget import BUDGET, asked_of, check_no_num
 from .settings import (
     HEADER,
     KEYS,
@@ -20,7 +21,7 @@ from .settings import (
     check_task,
     task_names,
 )
-from .spelling import Spelling, as_option
+from .spelling import Spelling, as_option, option
 
 SHIPPED = Path(__file__).resolve().parent.parent / "datasets"
 MAX_BYTES = 1_000_000  # a declaration is a page of text
@@ -38,13 +39,17 @@ def shipped_machines() -> tuple[str, ...]:
     return load_declaration("machines").machines
 
 
-def load_declaration(name_or_path: str) -> Declaration:
+def load_declaration(name_or_path: str, tokenizer: str | None = None) -> Declaration:
     """Return a shipped declaration by its name, or the declaration in a ``.toml`` file.
+
+    ``tokenizer`` is taken in place of the one that it names, if any.
 
     Raises:
         UserError: there is no such declaration, or its text is refused; the message names the line.
     """
     names = shipped_declarations()
+    if tokenizer is not None:
+        return replace(load_declaration(name_or_path), tokenizer=tokenizer)
     if name_or_path in names:
         file = f"{name_or_path}.toml"
         return parse_declaration((SHIPPED / file).read_text("utf-8"), file, source=name_or_path)
@@ -139,6 +144,7 @@ def declaration_of(
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         tables = [{"task": tables}]
     tasks: list[TaskSettings] = []
+    check_no_num(values, [values, *tables], top)
     for number, table in enumerate(tables, 1):
         own = lines[number] if len(lines) == len(tables) + 1 else {}  # else a text holds what looks like a table
         spelling = replace(top, lines={**top.lines, **_lines_of(table, own)})
@@ -221,12 +227,15 @@ def from_flags(tasks: Sequence[str], **settings: object) -> Declaration:
         UserError: a value that is refused; the message names the option.
     """
     given = {key: value for key, value in settings.items() if value is not None and value not in ([], ())}
-    check_keys(given, [key for key in KEYS if key not in ("task", "max_len")], Spelling(options={}))
+    known = [*(key for key in KEYS if key not in ("task", "max_len", "budget")), *BUDGET]
+    check_keys(given, known, Spelling(options={}))
     spelling = Spelling(options={**given, "task": list(tasks)})
+    check_no_num(given, [given], spelling)
+    budget = {key: given.pop(key) for key in BUDGET if key in given}
     names = _names(list(tasks), spelling)
     title = "all" if set(names) == set(_shipped_tasks()) else "-".join(names)[:96].strip("-")
     made = tuple(_settings(given, names, spelling))
-    return Declaration(name=title, tasks=made, spelling=spelling)
+    return Declaration(name=title, tasks=made, spelling=spelling, **budget)  # type: ignore[arg-type]  # checked there
 
 
 def rebuild_commands(declaration: Declaration) -> list[str]:
@@ -240,8 +249,12 @@ def rebuild_commands(declaration: Declaration) -> list[str]:
     if any(settings.max > MAX_LEN for settings in declaration.tasks):
         return [f"caef-data build {declaration.name}.toml"]  # only a file may raise the ceiling
     groups: dict[str, list[str]] = {}
+    asked = {key: getattr(declaration, key) for key in BUDGET} | asked_of(declaration.tasks[0].budget)
+    budget = "".join(f" {option(key)} {shlex.quote(str(value))}" for key, value in asked.items() if value is not None)
     for settings in declaration.tasks:
-        groups.setdefault(_options(settings), []).append(settings.task)
+        groups.setdefault(_options(settings, bool(asked["rows"] or asked["tokens"])) + budget, []).append(settings.task)
+    if len(groups) > 1 and (asked["rows"] or asked["tokens"]):  # they share it
+        return [f"caef-data build {declaration.name}.toml"]
     return [
         f"caef-data build {as_option('task', ['all'] if set(names) == set(_shipped_tasks()) else names)} {options}"
         for options, names in groups.items()
@@ -253,9 +266,10 @@ def rebuild_command(declaration: Declaration) -> str:
     return " && ".join(rebuild_commands(declaration))
 
 
-def _options(settings: TaskSettings) -> str:
-    """Return the lengths, the number and whatever differs from the defaults, as options."""
+def _options(settings: TaskSettings, budgeted: bool) -> str:
+    """Return the lengths, the number where no budget decides it, and whatever differs from the defaults, as options."""
     values = settings.to_dict()
     usual = TaskSettings(task=settings.task, num=settings.num).to_dict()
-    given = [key for key in KEYS[1:] if key in ("min", "max", "num") or values[key] != usual[key]]
-    return " ".join(as_option(key, values[key]) for key in given if key != "max_len")
+    always = ("min", "max") if budgeted else ("min", "max", "num")
+    given = [key for key in KEYS[1:] if key in always or values.get(key) != usual.get(key)]
+    return " ".join(as_option(key, values[key]) for key in given if key not in ("max_len", "budget"))

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from ..errors import UserError, is_ours, quoted
+from .budget import TokenizerName
 from .settings import REPO, SPLITS, VIEWS
 
 MANIFEST, CARD, STATE = "manifest.json", "README.md", ".caef"
@@ -36,6 +37,7 @@ ConfigName = Annotated[str, _whole(CONFIG.pattern)]
 ShardPath = Annotated[str, _whole(f"{CONFIG.pattern}/{SHARD.pattern}")]
 Identity = Annotated[str, _whole(IDENTITY.pattern)]
 Word = Annotated[str, _whole("[A-Za-z0-9][A-Za-z0-9_.!+-]{0,60}")]  # a package, a version, a setting
+Sha256 = Annotated[str, _whole("[0-9a-f]{64}")]
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
@@ -49,7 +51,7 @@ class ShardRecord:
     path: ShardPath
     rows: Count
     bytes: Count
-    sha256: Annotated[str, _whole("[0-9a-f]{64}")]
+    sha256: Sha256
     chars: dict[str, tuple[Count, Count]]
 
 
@@ -63,6 +65,20 @@ class _Chars(Struct):
     completion: _Size
 
 
+class Tokens(Struct):
+    """What some rows of a split cost, see ``eval.token_counts.summary``."""
+
+    tokenizer: TokenizerName
+    sha256: Sha256
+    counted: Annotated[int, Meta(ge=1)]
+    mean: Annotated[float, Meta(ge=0)]
+    longest: Count
+    per_digit: Annotated[float, Meta(ge=0)]
+    over: dict[Annotated[str, _whole("[0-9]{1,9}")], Count]
+    unspelled: Count
+    merged: Count
+
+
 class _Split(Struct):
     identity: Identity
     command: str
@@ -72,10 +88,11 @@ class _Split(Struct):
     bytes: Count
     chars: _Chars
     shards: Annotated[list[ShardRecord], Meta(min_length=1)]
+    tokens: Tokens | None = None
 
 
 class _Task(Struct):
-    settings: dict[Word, Word | int | bool | None | list[Word | int]]
+    settings: dict[Word, Word | int | bool | None | list[Word | int] | dict[Word, int | TokenizerName]]
     identity: Identity
     machine: dict[str, Any] | None = None
 

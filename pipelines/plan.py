@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -184,25 +185,53 @@ class Config:
         return Work(self.settings, self.view, operands, variant, self.population.names)
 
 
+class TokenCounter(Protocol):
+    """A tokenizer, as plans need one; ``eval`` has it."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the file that holds its vocabulary."""
+        ...
+
+    def lengths(self, rows: pa.RecordBatch) -> list[int]:
+        """Return the tokens of each row: prompt, completion and end token."""
+        ...
+
+    def costs(self, config: Config, told: Told) -> dict[str, Any]:
+        """Return what is to be known of some rows of a config: see ``eval.token_counts.summary``."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Everything that a declaration builds, and what it leaves out (sentences for people)."""
+    """Everything that a declaration builds, and what it leaves out (sentences for people).
+
+    ``tokens`` says what rows cost, by the names of config and split, where the declaration names a tokenizer.
+    """
 
     declaration: Declaration
     configs: tuple[Config, ...]
     notes: tuple[str, ...]
+    tokens: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
 
 
-def make_plan(declaration: Declaration, told: Told = lambda text: None) -> Plan:
+def make_plan(declaration: Declaration, told: Told = lambda text: None, counter: TokenCounter | None = None) -> Plan:
     """Return the plan of a declaration: exact classes and expressions, rows and bytes from a rendered sample.
 
     Args:
-        declaration: the declaration.
+        declaration: the declaration; a budget in it is resolved.
         told: is told what is being planned; a plan of many classes takes minutes.
+        counter: the tokenizer that the declaration names.
 
     Raises:
-        UserError: nothing at all would be built, or more than a plan can list.
+        UserError: nothing at all would be built, or more than a plan can list; a budget cannot be met.
     """
+    if declaration.tokenizer is not None and counter is None:
+        raise UserError("a declaration with a tokenizer is planned with what counts its tokens")
+    if declaration.unresolved:
+        from .resolve_budget import resolve_budget  # inside: it plans, too
+
+        declaration = resolve_budget(declaration, counter, told)
     configs, notes = [], list[str]()
     for settings in declaration.tasks:
         notes += machine(settings.task).notes()
@@ -216,7 +245,8 @@ def make_plan(declaration: Declaration, told: Told = lambda text: None) -> Plan:
         why = "".join(f"; {note}" for note in notes[:2] if "left out" in note)
         advice = "raise --max-steps, or give other words" if why else "raise --max, --num or --num-test"
         raise UserError(f"this declaration builds no rows at all{why}", next_step=advice)
-    return Plan(declaration, tuple(configs), tuple(dict.fromkeys(notes)))
+    tokens = {(one.name, one.split): counter.costs(one, told) for one in configs} if counter else {}
+    return Plan(declaration, tuple(configs), tuple(dict.fromkeys(notes)), tokens)
 
 
 def split_configs(

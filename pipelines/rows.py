@@ -58,9 +58,13 @@ class Work:
         turn = np.arange(len(expressions), dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         return np.argsort(splitmix64(self.key[expressions] + turn), kind="stable")
 
+    def kept(self) -> Rows:
+        """Return the transitions that are kept, in no particular order."""
+        return self.batch.every() if self.settings.steps == "all" else sampled_rows(self.batch, self.key)
+
     def steps(self) -> Rows:
         """Return the transitions that are kept, in their order."""
-        rows = self.batch.every() if self.settings.steps == "all" else sampled_rows(self.batch, self.key)
+        rows = self.kept()
         return self.batch.take(rows, self.shuffled(rows.expression))
 
     def both_ways(self) -> tuple[I64, I64]:

@@ -5,7 +5,7 @@ import json
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import InitVar, dataclass, fields
+from dataclasses import InitVar, dataclass, fields, replace
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from ..errors import UserError, closest, did_you_mean, quoted
 from . import versions
+from .budget import BUDGET, Amount, Budget, Tokenizer, asked_of, check_budget
 from .spelling import PLAIN, Spelling, literal
 
 Split = Literal["train", "test", "stress"]
@@ -77,6 +78,8 @@ class TaskSettings:
     """Largest number of rows of a shard, whose order of rows it changes; None bounds shards by bytes of text only."""
     max_len: Annotated[int, Meta(ge=1, le=RAISED_MAX_LEN)] = MAX_LEN
     """Ceiling of ``max``."""
+    budget: Budget | None = None
+    """Where a budget decided ``num``: what it came to."""
     spelling: InitVar[Spelling] = PLAIN
     """How messages name the settings."""
 
@@ -90,6 +93,7 @@ class TaskSettings:
             value = getattr(self, key)
             if key == "num_test" and value is None:
                 value = max(1, self.num // 10)
+                object.__setattr__(self, "_tenth", True)
             if value != 0 or key not in ("min", "max") or machine.numbers or isinstance(value, bool):
                 object.__setattr__(self, key, check_field(type(self), key, value, spelling))
         _check_together(self, spelling)
@@ -104,6 +108,11 @@ class TaskSettings:
         """Return the settings of a mapping, which may be anything; messages name them as ``spelling`` does."""
         check_keys(values, KEYS, spelling)
         return cls(**{"task": None, **values}, spelling=spelling)
+
+    def resolved(self, num: int, budget: Budget) -> "TaskSettings":
+        """Return these settings with what a budget came to; a number of test expressions that was given stays."""
+        tests: Any = None if "_tenth" in self.__dict__ else self.num_test
+        return replace(self, num=num, budget=budget, num_test=tests)
 
     def views_of(self, split: str) -> tuple[str, ...]:
         """Return the views built for ``split``, in canonical order; none if it is not asked for."""
@@ -130,8 +139,9 @@ class TaskSettings:
 
     def to_dict(self) -> dict[str, object]:
         """Return the settings as JSON knows them; ``of`` reads them back."""
-        values = {key: getattr(self, key) for key in KEYS}
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+        values = {key: getattr(self, key) for key in KEYS if key != "budget"}
+        found = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+        return found if self.budget is None else {**found, "budget": self.budget.to_dict()}
 
     def identity(self, rules: Mapping[str, int] | None = None) -> str:
         """Return 16 hex digits that change with every setting and rule that changes the data.
@@ -145,7 +155,9 @@ class TaskSettings:
         if own != tm.machine(self.task).identity():
             what = f"the machine {self.task} is another one by now than when these settings were made"
             raise UserError(what, next_step="make the declaration again")
-        values = {key: value for key, value in self.to_dict().items() if key in DATA_KEYS}
+        values: dict[str, Any] = {key: value for key, value in self.to_dict().items() if key in DATA_KEYS}
+        if self.budget is not None:  # a tokenizer is known by its digest, wherever it lies
+            values["budget"] = replace(self.budget, tokenizer=None).to_dict()
         return digest({"settings": values, "versions": dict(rules or versions.rules()), **own})
 
     def config_identity(self, view: str, split: str, rules: Mapping[str, int] | None = None) -> str:
@@ -179,6 +191,12 @@ class Declaration:
     """The shipped name or the path that it was loaded from; None where it was made from options."""
     machines: tuple[str, ...] = ()
     """The Turing machines that it brings, by their tasks."""
+    rows: Amount | None = None
+    """Rows that the train split should have: all views of all tasks together. They decide ``num``."""
+    tokens: Amount | None = None
+    """Tokens that the train split should have, in the same way."""
+    tokenizer: Tokenizer | None = None
+    """What counts tokens, for that and for the card: a folder, or a name on the Hub."""
     spelling: InitVar[Spelling] = PLAIN
     """How messages name the settings."""
 
@@ -192,6 +210,8 @@ class Declaration:
             raise spelling.refusal(f"the task {twice[0]} is given twice", "task", allowed=allowed)
         if not any(task.configs() for task in self.tasks):
             raise self._nothing_to_build(spelling)
+        trained = any(task.views_of("train") for task in self.tasks)
+        check_budget({key: getattr(self, key) for key in BUDGET}, trained, spelling)
 
     def _nothing_to_build(self, spelling: Spelling) -> UserError:
         from .. import tm
@@ -201,12 +221,24 @@ class Declaration:
         what = f"nothing to build: {', '.join(names)} has no rows of {', '.join(left_out)}: {lacking[left_out[0]]}"
         return spelling.refusal(what, "views", allowed=", ".join(view for view in VIEWS if view not in lacking))
 
+    @property
+    def unresolved(self) -> bool:
+        """Whether it has a budget, and nobody has found yet what that comes to."""
+        return (self.rows or self.tokens) is not None and not any(task.budget for task in self.tasks)
+
+    def as_resolved(self, like: TaskSettings) -> tuple[TaskSettings, ...]:
+        """Return the settings of the tasks as the budget of ``like`` has them, if that is what is asked for here."""
+        asked = asked_of(like.budget)
+        if like.budget is None or any(getattr(self, key) != value for key, value in asked.items() if value is not None):
+            return self.tasks
+        return tuple(task.resolved(like.num, like.budget) for task in self.tasks)
+
     def identity(self) -> str:
         """Return 16 hex digits of what is built: the configs of every task, in any order."""
         return digest(sorted(task.config_identity(*pair) for task in self.tasks for pair in task.configs()))
 
 
-HEADER = ("name", "description", "repo")  # the keys of a declaration that belong to no task
+HEADER = ("name", "description", "repo", *BUDGET)  # the keys of a declaration that belong to no task
 
 
 @cache
@@ -244,6 +276,8 @@ def _allowed(kind: Any) -> tuple[str, tuple[str, ...]]:
     if origin is Annotated:
         meta = parts[1]
         return meta.description or f"a whole number from {meta.ge:,}" + (f" to {meta.le:,}" if meta.le else ""), ()
+    if not parts:
+        return f"a table of {', '.join(setting.name for setting in fields(kind))}, as a manifest has it", ()
     allowed, words = _allowed(parts[0])  # of a tuple of words, or beside None
     return (f'{allowed}; in a declaration as a list: ["{words[0]}"]' if origin is tuple else allowed), words
 

@@ -24,6 +24,13 @@ def as_option(key: str, value: object) -> str:
     return f"{option(key)} {value if plain else literal(value)}"
 
 
+def as_toml(value: object) -> str:
+    """Return a setting's value as TOML has it, a table in one line."""
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(f'{key} = {as_toml(one)}' for key, one in value.items())} }}"
+    return json.dumps(value)
+
+
 def literal(value: object) -> str:
     """Return a value as JSON and TOML write it, short and safe to print whatever it holds."""
     if isinstance(value, int) and abs(value) >= 10**20:

@@ -18,6 +18,7 @@ from ..errors import UserError, printable_path, quoted
 from ..schemas import row_schema
 from ..tm import machine as tm_machine
 from ..tm import tasks as machines
+from .budget import BUDGET
 from .build import no_dataset
 from .card import card, card_there, is_first_card
 from .card_merge import OURS, Card, UnmarkedError, without_examples, without_place
@@ -25,7 +26,7 @@ from .declaration import from_flags, load_declaration, shipped_declarations
 from .folder import Folder
 from .manifest import CARD, CONFIG, MANIFEST, ShardRecord, WrongError, define_machines, manifest_from, shard_record
 from .plan import Config, split_configs
-from .settings import KEYS, TaskSettings, digest
+from .settings import KEYS, Declaration, TaskSettings, digest
 from .spelling import option
 from .verify_shard import Finding, Part
 from .versions import EARLIER, rules
@@ -152,7 +153,7 @@ def _settings(task: str, given: Mapping[str, Any], found: Declared) -> TaskSetti
         found.wrong("settings", f"{task}: {error.what}")
         return None
     values = settings.to_dict()
-    changed = [key for key, value in given.items() if values[key] != value]
+    changed = [key for key, value in given.items() if values.get(key, "") != value]
     side = tm_machine(task).side
     if side is not None and settings.splits != (side,):
         found.wrong("split", f"the machine {task} belongs to {side}: it is asked for in {', '.join(settings.splits)}")
@@ -183,6 +184,10 @@ def _check_configs(
                 less, more = len(paths) < len(planned), len(paths) > len(planned)
                 message = f"{name}: {len(paths):,} shards are named, the declaration gives {len(planned):,}, in order"
                 found.wrong("missing" if less else "added" if more else "order", message)
+    rows = sum(named.get(("train", view), {"rows": 0})["rows"] for view in settings.views_of("train"))
+    if settings.budget is not None and settings.budget.rows != rows:
+        message = f"{settings.task}: {rows:,} train rows, the budget came to {settings.budget.rows:,}"
+        found.wrong("counts", message)
     for split, view in named:
         if (f"{settings.task}-{view}", split) not in found.configs:
             found.wrong("added", f"{settings.task}-{view} {split}: no declaration asks for it")
@@ -227,7 +232,8 @@ def _asked_by(command: str, settings: TaskSettings, shipped: bool) -> Pairs | No
         if name.endswith(".toml") or (name in shipped_declarations() and not shipped):
             return None
         try:
-            made += load_declaration(name).tasks if name in shipped_declarations() else _from_options(words)
+            asked = load_declaration(name) if name in shipped_declarations() else _from_options(words)
+            made += asked.as_resolved(settings)
         except (ValueError, LookupError, UserError):
             raise ValueError("is none that caef-data writes") from None
     own = [one for one in made if one.task == settings.task]
@@ -236,9 +242,9 @@ def _asked_by(command: str, settings: TaskSettings, shipped: bool) -> Pairs | No
     return {(split, view) for view, split in own[0].configs()}
 
 
-def _from_options(words: list[str]) -> tuple[TaskSettings, ...]:
-    """Return the settings that options make; raises ValueError, LookupError or UserError where they are none."""
-    keys, given = {option(key): key for key in KEYS}, dict[str, Any](task=[])
+def _from_options(words: list[str]) -> Declaration:
+    """Return the declaration that options make; raises ValueError, LookupError or UserError where they are none."""
+    keys, given = {option(key): key for key in (*KEYS, *BUDGET)}, dict[str, Any](task=[])
     words = " ".join(words).replace("--no-balance", "--balance false").split()
     for name, value in zip(words[::2], words[1::2], strict=True):
         key = keys[name]
@@ -246,7 +252,7 @@ def _from_options(words: list[str]) -> tuple[TaskSettings, ...]:
             given.setdefault(key, []).append(value)
         else:
             given[key] = int(value) if value.isdecimal() else False if value == "false" else value
-    return from_flags(given.pop("task"), **given).tasks
+    return from_flags(given.pop("task"), **given)
 
 
 # ----------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import pytest
 
 from caef_data.errors import UserError
 from caef_data.pipelines import versions
+from caef_data.pipelines.budget import Budget
 from caef_data.pipelines.declaration import (
     from_flags,
     load_declaration,
@@ -69,7 +70,7 @@ def test_every_field_is_documented_and_marked() -> None:
 OTHER = {
     "task": "add", "min": 2, "max": 99, "num": 21, "num_test": 3, "splits": ("stress",), "views": ("raw",),
     "seed": 43, "dialect": "published", "steps": "all", "balance": False, "max_steps": 9_999,
-    "rows_per_shard": 5, "max_len": 999,
+    "rows_per_shard": 5, "max_len": 999, "budget": Budget(asked=10, rows=10),
 }  # fmt: skip
 
 

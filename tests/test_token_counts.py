@@ -78,7 +78,10 @@ def test_what_people_read(smoke: Path, small: Path) -> None:
     """One line a config, no digit cut on the narrowest terminal, a word for what a sample is."""
     printed = run(smoke, "--tokenizer", small, "--config", "mul-scratchpad", "--config", "add-raw", "--rows", 3)
     lines = [line for line in printed.splitlines() if line.startswith("│")]
-    assert [line.split()[1] for line in lines] == ["add-raw", "mul-scratchpad"] and "…" not in printed
+    names = [line.split()[1] for line in lines]
+    assert names[:2] == ["add-raw", "mul-scratchpad"] and "…" not in printed
+    assert set(names[2:]) == {"raw", "scratchpad"}  # by view and digits of the longer operand
+    assert [line.split()[3] for line in lines[2:] if "raw" in line] == sorted({line.split()[3] for line in lines[2:]})
     assert "of a sample of the rows" in printed and "every text comes back" in printed and "border" not in printed
     assert ">1,024" in printed
 

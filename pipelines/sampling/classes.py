@@ -15,6 +15,7 @@ from ...tm import machine
 from ...tm.classes import OperandDistribution
 from ...tm.columns import I64, U64, Bool, Number, Operands, stacked, widen
 from ...tm.machine import Machine
+from ..budget import MILLION
 from ..settings import TaskSettings
 from ..versions import SAMPLING_VERSION
 from .index_space import GROUP, INDEX_DIGITS, TRIES, IndexSpace, index_digits
@@ -250,7 +251,9 @@ def class_cells(settings: TaskSettings, split: str) -> Wanted:
                 if family.applies(len_a, len_b) and (family.reserved or not small):
                     wanted.append((len_a, len_b, family.name, family, settings.num_test))
             continue
-        balanced = own.count(len_a, len_b, num, span) if settings.balance else num
+        balanced, more = (own.count(len_a, len_b, n, span) if settings.balance else n for n in (num, num + 1))
+        if split == "train":
+            balanced = _between(settings, balanced, more, f"{len_a} {len_b}")
         if balanced <= 0:
             continue
         left = balanced if split == "train" else settings.num_test
@@ -269,6 +272,19 @@ def class_cells(settings: TaskSettings, split: str) -> Wanted:
 
 def short_run_cells(settings: TaskSettings, split: str) -> Wanted:
     """Return the cells of the extra expressions that halt soon (of mul and div)."""
-    num = settings.num if split == "train" else settings.num_test
-    runs = machine(settings.task).short_runs(settings.min, settings.max, num)
-    return [(len_a, len_b, "halts_soon", law(named), count) for len_a, len_b, count, named in runs]
+    num, own = settings.num if split == "train" else settings.num_test, machine(settings.task)
+    runs, more = (own.short_runs(settings.min, settings.max, n) for n in (num, num + 1))
+    wanted: Wanted = []
+    for (len_a, len_b, count, named), (_, _, next_count, _) in zip(runs, more, strict=True):
+        if split == "train":
+            count = _between(settings, count, next_count, f"{len_a} {len_b} {named}")
+        wanted.append((len_a, len_b, "halts_soon", law(named), count))
+    return wanted
+
+
+def _between(settings: TaskSettings, count: int, more: int, part: str) -> int:
+    """Return the expressions of a part of a class between those of ``num`` and of ``num + 1``, as a budget asks."""
+    if settings.budget is None or more <= count:
+        return count
+    lot = text_key(f"extra {settings.task} {part}") % MILLION  # who comes first when there is not enough for all
+    return count + ((more - count) * settings.budget.extra + lot) // MILLION

@@ -1,0 +1,68 @@
+"""What rows cost in tokens, as plans, cards and ``caef-data tokens`` print it: plain dicts, whoever counted."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+
+from .terminal import new_table, print_table
+
+LENGTHS = (1024, 2048, 4096, 8192)  # that trainers cut rows at
+Costs = Mapping[str, Any]
+
+
+def print_costs(console: Console, rows: Sequence[Costs], *names: str) -> None:
+    """Print a line for each group of rows, under its ``names``."""
+    lengths = [most for most in LENGTHS if any(row["over"][str(most)] for row in rows)]
+    headings = [f">{most:,}" for most in lengths]
+    table = new_table("rows", "mean", "longest", "tokens per operand digit", *headings, first=names)
+    for row in rows:
+        per_digit = f"{row['per_digit']:.1f}"
+        table.add_row(*(str(row[name]) for name in names), *_cells(row, ()), per_digit, *_shares(row, lengths))
+    print_table(console, table)
+
+
+def token_lines(splits: Iterable[tuple[str, str, Costs]]) -> list[str]:
+    """Return the lines of a card on what rows cost: of config, split and what the manifest says of it."""
+    counted = [{"config": name, "split": split, **one["tokens"]} for name, split, one in splits if "tokens" in one]
+    lines: list[str] = []
+    for name, sha256 in dict.fromkeys((row["tokenizer"], row["sha256"]) for row in counted):
+        own = [row for row in counted if (row["tokenizer"], row["sha256"]) == (name, sha256)]
+        headings = ["config", "split", "rows counted", "mean", "longest", *(f"over {most:,}" for most in LENGTHS)]
+        lines += ["", f"In tokens of `{name}` (prompt, completion and end token; the first rows of each split):", ""]
+        lines += [f"| {' | '.join(headings)} |", f"|---|---|{'---:|' * (len(headings) - 2)}"]
+        lines += [f"| {' | '.join([*_cells(row, ('config', 'split')), *_shares(row, LENGTHS)])} |" for row in own]
+        told = [*remarks(own), f"sha256 of its vocabulary's file: `{sha256}`"]
+        text = " ".join(f"{line[:1].upper()}{line[1:]}." for line in told)
+        lines += ["", *textwrap.wrap(text, 118, break_on_hyphens=False)]
+    return lines
+
+
+def _cells(row: Costs, names: Sequence[str]) -> list[str]:
+    return [*(row[name] for name in names), f"{row['counted']:,}", f"{row['mean']:,.0f}", f"{row['longest']:,}"]
+
+
+def _shares(row: Costs, lengths: Sequence[int]) -> list[str]:
+    return [f"{row['over'].get(str(most), 0) / row['counted']:.1%}" for most in lengths]
+
+
+def remarks(rows: Sequence[Costs]) -> list[str]:
+    """Return sentences on the rows whose texts do not survive, and on those whose border merges."""
+    unspelled, merged = sum(row["unspelled"] for row in rows), dict[str, int]()
+    for row in rows:
+        merged[row["config"]] = merged.get(row["config"], 0) + row["merged"]
+    told = ", ".join(f"{count:,} rows of {config}" for config, count in merged.items() if count)
+    lines = [
+        f"{unspelled:,} rows do not come back from their tokens: this tokenizer cannot spell them"
+        if unspelled
+        else "every text comes back from its tokens unchanged"
+    ]
+    if told:
+        lines.append(
+            "were prompt and completion tokenised as one text, a token would span their border in"
+            f" {told}: train on tokens apart (docs/training.md)"
+        )
+    return lines
