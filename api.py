@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import UserError, did_you_mean, quoted
+from .eval import counter_of
 from .pipelines.budget import BUDGET
 from .pipelines.build import ConfigResult, choose_engine
 from .pipelines.build import build as build_plan
@@ -27,7 +28,6 @@ from .pipelines.verify import verify as verify_folder
 if TYPE_CHECKING:
     import duckdb
 
-    from .eval.token_counts import TokenCounter
     from .pipelines.push.dataset import Pushed
 
 Declared = str | Path | Mapping[str, object] | None
@@ -59,15 +59,7 @@ def plan(declaration: Declared = None, **settings: object) -> Plan:
         UserError: the declaration is refused.
     """
     found = declared(declaration, **settings)
-    return make_plan(found, counter=_counter(found))
-
-
-def _counter(found: Declaration) -> TokenCounter | None:
-    if found.tokenizer is None:
-        return None
-    from .eval.token_counts import TokenCounter  # inside: most plans count no tokens
-
-    return TokenCounter(found.tokenizer)
+    return make_plan(found, counter=counter_of(found))
 
 
 def build(
@@ -124,7 +116,7 @@ def stream(
     """
     found = declared(declaration, **settings)
     if found.unresolved:
-        found = resolve_budget(found, _counter(found))
+        found = resolve_budget(found, counter_of(found))
     return Stream(found, split, view, rows, seed)
 
 

@@ -42,17 +42,7 @@ from .options import (
 from .process import run_and_leave, run_telling_errors
 
 if TYPE_CHECKING:
-    from .eval.token_counts import TokenCounter
     from .pipelines.settings import Declaration
-
-
-def _counter(declared: "Declaration") -> "TokenCounter | None":
-    """Return what counts the tokens of a declaration, if it names a tokenizer."""
-    if declared.tokenizer is None:
-        return None
-    from .eval.token_counts import TokenCounter
-
-    return TokenCounter(declared.tokenizer)
 
 
 app = typer.Typer(
@@ -78,9 +68,10 @@ def build(
     quiet: Quiet = False,
 ) -> None:
     """Build a dataset: --task sub --min 1 --max 100 --num 20, or a declaration such as paper."""
+    from .eval import counter_of
     from .pipelines.console import build_with_progress
 
-    build_with_progress(declared, out, overwrite, engine, workers, ray_address, _counter(declared))
+    build_with_progress(declared, out, overwrite, engine, workers, ray_address, counter_of(declared))
 
 
 @app.command()
@@ -93,11 +84,12 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Show what a build would write, in rows, bytes and seconds; writes nothing."""
+    from .eval import counter_of
     from .pipelines.build import choose_engine
     from .pipelines.console import print_plan
 
     choose_engine(engine, workers, ray_address)  # refuses what a build would refuse
-    print_plan(declared, workers, as_json, _counter(declared))
+    print_plan(declared, workers, as_json, counter_of(declared))
 
 
 @app.command(context_settings={"ignore_unknown_options": True})

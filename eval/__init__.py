@@ -1,1 +1,18 @@
 """Evaluates adapters: model calls and their verdicts, result tables, SQL over them, a report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..pipelines.settings import Declaration
+    from .token_counts import TokenCounter
+
+
+def counter_of(declaration: Declaration) -> TokenCounter | None:
+    """Return what counts the tokens of a declaration, if it names a tokenizer."""
+    if declaration.tokenizer is None:
+        return None
+    from .token_counts import TokenCounter  # inside: most declarations name none
+
+    return TokenCounter(declaration.tokenizer)

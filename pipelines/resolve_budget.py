@@ -172,7 +172,9 @@ def rows_an_expression(config: Config) -> float:
 def _rows_of(config: Config, numbers: I64) -> int:
     work = config.work(*config.population.operands(numbers))
     rows = work.kept()
-    return len(rows) if config.view == "one_step" else np.count_nonzero(work.batch.steps(rows))  # no slip at the first
+    return (
+        len(rows) if config.view == "one_step" else int(np.count_nonzero(work.batch.steps(rows)))
+    )  # no slip at the first
 
 
 def _all_over(config: Config, most: int) -> I64:
