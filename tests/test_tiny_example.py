@@ -64,11 +64,13 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # The tokenizer ------------------------------------------------------------------------------------------------------
 
 
-def test_the_tokenizer_gives_every_row_of_every_task_back(
-    smoke: Path, tokenizer: transformers.PreTrainedTokenizerFast
+@pytest.mark.parametrize("most", [300, pytest.param(10**9, marks=pytest.mark.long)], ids=["some rows", "all rows"])
+def test_the_tokenizer_gives_rows_of_every_task_back(
+    smoke: Path, tokenizer: transformers.PreTrainedTokenizerFast, most: int
 ) -> None:
     for folder in sorted(path for path in smoke.iterdir() if path.is_dir()):
         table = pl.read_parquet(folder / "*.parquet").select(pl.col("prompt", "completion", "instruction").cast(str))
+        table = table.sample(min(len(table), most), seed=1)
         prompts, completions = table["prompt"].to_list(), table["completion"].to_list()
         together = tokenizer([a + b for a, b in zip(prompts, completions, strict=True)])["input_ids"]
         apart = zip(tokenizer(prompts)["input_ids"], tokenizer(completions)["input_ids"], strict=True)
@@ -201,11 +203,13 @@ def test_greedy_decoding_and_the_scripts_own_measure_say_the_same(
     for adapter, asked in (("executors/add", "sub"), ("executors/sub", "sub"), ("aligners/sub", "sub")):
         kind = adapter.partition("/")[0]
         model = peft.PeftModel.from_pretrained(make.load_base(CKPT / "base"), CKPT / adapter)
-        measured = make.measure(model, make.load_rows(tokenizer, rows, f"{asked}-{make.VIEWS[kind]}", "test"))
+        held = make.load_rows(tokenizer, rows, f"{asked}-{make.VIEWS[kind]}", "test")
+        first = (column[:60] for column in (held.tokens, held.prompts, held.groups, held.directions))
+        measured = make.measure(model, make.Rows(*first))
         table = pl.read_parquet(rows / f"{asked}-{make.VIEWS[kind]}" / "test-*.parquet")
         said = []
-        for prompt in table["prompt"][:6]:
+        for prompt in table["prompt"][:4]:
             ids = torch.tensor([tokenizer(prompt)["input_ids"]])
             out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=80, do_sample=False)
             said.append(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
-        assert [text == truth for text, truth in zip(said, table["completion"], strict=False)] == measured[:6].tolist()
+        assert [text == truth for text, truth in zip(said, table["completion"], strict=False)] == measured[:4].tolist()

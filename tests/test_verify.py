@@ -151,9 +151,10 @@ def test_a_damaged_file_is_a_finding(folder: Folder, damage: Callable[[Path], No
     }
 
 
-def test_every_flipped_byte_is_a_finding(folder: Folder) -> None:
+@pytest.mark.parametrize("places", [10, pytest.param(60, marks=pytest.mark.long)])
+def test_every_flipped_byte_is_a_finding(folder: Folder, places: int) -> None:
     original = (folder.path / SHARD).read_bytes()
-    for at in range(0, len(original), len(original) // 40):
+    for at in range(0, len(original), len(original) // places):
         (folder.path / SHARD).write_bytes(original[:at] + bytes([original[at] ^ 0xFF]) + original[at + 1 :])
         assert any(f.path == SHARD for f in folder.verify().findings), at
 
