@@ -14,6 +14,7 @@ from .settings import (
     HEADER,
     KEYS,
     MAX_LEN,
+    OF_STREAMS,
     Declaration,
     TaskSettings,
     check_field,
@@ -134,7 +135,7 @@ def declaration_of(
     values = {key: value for key, value in values.items() if key != "eval"}  # what `caef-data eval` reads itself
     families = _machines(values.pop("machine"), file, source) if "machine" in values else {}
     top = Spelling(file=file, lines=_lines_of(values, lines[0]))
-    check_keys(values, (*HEADER, *KEYS), top)
+    check_keys(values, (*HEADER, *OF_STREAMS, *KEYS), top)
     defaults = {key: value for key, value in values.items() if key in KEYS and key != "task"}
     for key, value in defaults.items():  # one that every task overrides must make sense, too
         if families and value == 0 and key in ("min", "max"):
@@ -151,7 +152,7 @@ def declaration_of(
         names = _names(table.get("task"), spelling, families)
         tasks += _settings({**defaults, **table}, names, spelling)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source or "").stem).strip("-._")[:96] or "declaration"
-    header = {"name": name, **{key: values[key] for key in HEADER if key in values}}
+    header = {"name": name, **{key: values[key] for key in (*HEADER, *OF_STREAMS) if key in values}}
     brought = tuple(name for own in families.values() for name in own)
     return Declaration(**header, tasks=tuple(tasks), source=source, machines=brought, spelling=top)
 

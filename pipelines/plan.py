@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from ..errors import UserError
 from ..tm import machine
 from ..tm.columns import I64, U64, Operands
+from .curriculum import note
 from .rows import Work, planned_rows, render_rows
 from .sampling.classes import TOGETHER, ClassSampler, Wanted, class_cells, merged, short_run_cells
 from .sampling.enumerate_small import MOST_LISTED, Told, resolve, too_many
@@ -232,7 +233,7 @@ def make_plan(declaration: Declaration, told: Told = lambda text: None, counter:
         from .resolve_budget import resolve_budget  # inside: it plans, too
 
         declaration = resolve_budget(declaration, counter, told)
-    configs, notes = [], list[str]()
+    configs, notes = [], note(declaration.mix, declaration.curriculum)
     for settings in declaration.tasks:
         notes += machine(settings.task).notes()
         missing = machine(settings.task).missing_views()

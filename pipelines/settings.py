@@ -15,6 +15,7 @@ from msgspec import Meta
 from ..errors import UserError, closest, did_you_mean, quoted
 from . import versions
 from .budget import BUDGET, Amount, Budget, Tokenizer, asked_of, check_budget
+from .curriculum import mix_of, stages_of
 from .spelling import PLAIN, Spelling, literal
 
 Split = Literal["train", "test", "stress"]
@@ -197,6 +198,10 @@ class Declaration:
     """Tokens that the train split should have, in the same way."""
     tokenizer: Tokenizer | None = None
     """What counts tokens, for that and for the card: a folder, or a name on the Hub."""
+    mix: Any = None
+    """Of its streams: the weights of tasks and views."""
+    curriculum: Any = None
+    """Of its streams: how operands grow longer."""
     spelling: InitVar[Spelling] = PLAIN
     """How messages name the settings."""
 
@@ -204,6 +209,8 @@ class Declaration:
         for key in HEADER:
             check_field(type(self), key, getattr(self, key), spelling)
         object.__setattr__(self, "tasks", tuple(self.tasks))
+        mix_of(self.mix, self.tasks, spelling)
+        stages_of(self.curriculum, self.tasks, spelling)
         names = [task.task for task in self.tasks]
         if twice := [name for number, name in enumerate(names) if name in names[:number]]:
             allowed = "each task once; all stands for every task, two ranges of one need two declarations"
@@ -239,6 +246,7 @@ class Declaration:
 
 
 HEADER = ("name", "description", "repo", *BUDGET)  # the keys of a declaration that belong to no task
+OF_STREAMS = ("mix", "curriculum")  # its tables that change no build
 
 
 @cache

@@ -15,11 +15,13 @@ from ..tm import machine
 from ..tm.columns import I64, Number
 from ..tm.instructions import instruction
 from ..tm.render import RowGroup, Template, render
+from .curriculum import mix_of, stages_of
 from .rows import python_values, view_columns
 from .sampling.random import random_u64, splitmix64, text_key
 from .sampling.split import distinct
 from .settings import SPLITS, VIEWS, Declaration, digest
-from .stream_order import F64, TOGETHER, Layout, Listed, Recent, RowWork, source_of
+from .spelling import PLAIN
+from .stream_order import TOGETHER, Course, Layout, Listed, Recent, RowWork, Source, source_of
 
 VERSION = 1  # of the order of rows
 TEXT = 10_000_000  # bytes of text that are made together, about
@@ -59,20 +61,22 @@ class Stream:
         seed: int | None = None,
     ) -> None:
         _check(declaration, split, view, rows, seed)
-        tasks = [task for task in declaration.tasks if split in task.splits]
-        views = [(task, view) for task in tasks if view not in machine(task.task).missing_views()]
-        self.sources = [source for task, own in views if (source := source_of(task, split, own)) is not None]
-        if not self.sources:
-            what = f"this declaration has no {split} rows of {view}"
-            raise UserError(
-                what, allowed="another view or split, or more tasks", next_step="caef-data plan shows its rows"
-            )
-        self.split, self.view, self.rows, self._seed = split, view, rows, str(seed)
+        self.sources, weights = _sources(declaration, split, view)
+        self.split, self.view, self.rows = split, view, rows
         self.epoch_rows = rows or sum(int(source.rows.sum()) for source in self.sources)
-        settings = [source.settings.identity() for source in self.sources]
-        self.identity = digest([VERSION, settings, split, view, rows, seed])
+        stages = stages_of(declaration.curriculum, declaration.tasks, PLAIN)
+        settings = [[source.settings.identity(), source.view] for source in self.sources]
+        self.identity = digest([VERSION, settings, weights, stages, split, rows, seed])
         self._first_cell = np.cumsum([0, *(len(source.rows) for source in self.sources)])
-        self._epochs = max(1, TOGETHER // self.epoch_rows)  # whose expressions are listed together
+        cells, longest = (
+            [*columns] for columns in zip(*((own.rows, own.longest) for own in self.sources), strict=True)
+        )
+        which = np.repeat(np.arange(len(self.sources)), np.diff(self._first_cell))
+        self._course = Course(np.concatenate(cells), which, np.concatenate(longest), weights, self.epoch_rows, stages)
+        if not self._course.epoch_sizes[0]:
+            what = f"curriculum: there are no {split} rows of operands of up to {stages[0][1]} digits to begin with"
+            raise UserError(what, allowed="longer operands, or another split or view")
+        self._names = _columns([source.view for source in self.sources])
         self._layouts: Recent[int, Layout] = Recent()
         self._machines = [machine(source.settings.task) for source in self.sources]  # they travel to worker processes
         self._rank, self._world = 0, 1
@@ -92,30 +96,17 @@ class Stream:
 
     # Which rows
 
-    @cached_property
-    def _weights(self) -> F64:
-        """The part of an epoch that each cell has."""
-        rows = np.concatenate([source.rows for source in self.sources]).astype(np.float64)
-        return rows / np.cumsum(rows)[-1]
-
-    @cached_property
-    def _most(self) -> I64:
-        """How many rows of an epoch each cell has at most."""
-        return np.ceil(self._weights * self.epoch_rows + 1e-6).astype(np.int64)
-
-    def _listed(self, source: int, epoch: int) -> Listed:
-        most = self._most[self._first_cell[source] : self._first_cell[source + 1]]
-        turn = epoch // self._epochs
-        return self.sources[source].listed(self.identity, turn, most * self._epochs)
+    def _listed(self, source: int, listing: int) -> Listed:
+        most = self._course.most[self._first_cell[source] : self._first_cell[source + 1]]
+        return self.sources[source].listed(self.identity, listing, most * max(1, TOGETHER // self.epoch_rows))
 
     def _layout(self, epoch: int) -> Layout:
         def make(epoch: int) -> Layout:
             key = np.array([text_key(f"stream {self.identity}")], np.uint64)
-            there = np.concatenate([self._listed(source, epoch).held for source in range(len(self.sources))]) > 0
-            ends = np.cumsum(self._weights * there)
+            listing = self._course.listing(epoch)
+            held = [self._listed(source, listing).held for source in range(len(self.sources))]
             begin = float(random_u64(key + np.uint64(epoch), 1)[0] >> np.uint64(12)) / 2**52
-            ends = np.floor(ends / ends[-1] * self.epoch_rows + begin).astype(np.int64)
-            return Layout(epoch, key, np.diff(ends, prepend=0))
+            return Layout(epoch, key, self._course.shares(epoch, np.concatenate(held) > 0, begin))
 
         return self._layouts.get_or(epoch, make)
 
@@ -129,26 +120,30 @@ class Stream:
         return list(self._rows(np.asarray(numbers, np.int64)))
 
     def _rows(self, numbers: I64) -> Iterator[Row]:
-        epochs, places = np.divmod(numbers, self.epoch_rows)
-        cell, rank = np.empty_like(places), np.empty_like(places)
+        epochs, places = self._course.find(numbers)
+        cell, rank, listing = np.empty_like(places), np.empty_like(places), np.empty_like(places)
         for epoch in distinct(epochs).tolist():
             here = np.flatnonzero(epochs == epoch)
             cell[here], rank[here] = self._layout(epoch).find(places[here])
+            listing[here] = self._course.listing(epoch)
         which = np.searchsorted(self._first_cell, cell, "right") - 1
-        kinds, group = np.unique(which * (1 << 40) + epochs // self._epochs, return_inverse=True)
+        kinds, group = np.unique(which + (listing << 20), return_inverse=True)
         parts: list[Iterator[Row]] = []
         for number, kind in enumerate(kinds.tolist()):
             here = np.flatnonzero(group == number)
-            parts.append(_python_rows(self._work(kind >> 40, cell[here], rank[here], epochs[here])))
+            work = self._work(kind % (1 << 20), kind >> 20, (cell[here], rank[here], epochs[here]))
+            parts.append(_python_rows(work, self._names))
         return parts[0] if len(parts) == 1 else (next(parts[number]) for number in group.tolist())
 
-    def _work(self, source: int, cell: I64, rank: I64, epochs: I64) -> RowWork:
-        """Return what renders rows of a source, all of epochs that are listed together."""
-        listed, most = self._listed(source, int(epochs[0])), self._most[cell]
+    def _work(self, source: int, listing: int, rows: tuple[I64, I64, I64]) -> RowWork:
+        """Return what renders rows of a source, given by their cells, places in these, and epochs."""
+        cell, rank, epochs = rows
+        listed, most = self._listed(source, listing), self._course.most[cell]
         cell = cell - self._first_cell[source]
         few = listed.held[cell] < most
-        rank = np.where(few, rank, epochs % self._epochs * most + rank)
-        turn, at = np.divmod(rank, listed.held[cell])
+        listable = (listed.cells.listed if listed.kept is None else np.ones(len(listed.held), np.bool_))[cell]
+        rank = np.where(few, rank, epochs * most + rank)
+        turn, at = np.divmod(rank, np.where(listable, listed.held[cell], 1 << 62))
         # A class that has too few begins anew in each epoch, and in another order each time that it has come round.
         salt = splitmix64(np.where(few, (epochs << 32) + turn + 1, 0).astype(np.uint64))
         at = listed.permuted(cell, at, salt)
@@ -243,6 +238,33 @@ class Stream:
         return Stream
 
 
+def _sources(declaration: Declaration, split: str, view: str) -> tuple[list[Source], list[float] | None]:
+    """Return what the rows are of, and the weight of each where the declaration says so."""
+    mix, tasks = mix_of(declaration.mix, declaration.tasks, PLAIN), {task.task: task for task in declaration.tasks}
+    found: dict[tuple[str, str], Source] = {}
+    for name, own in mix or dict.fromkeys((name, None) for name in tasks):
+        task, what = tasks[name], f"mix names {name}{f'-{own}' if own else ''}"
+        if (name, own or view) in found:
+            raise UserError(f"{what} twice: {view} is the view of this stream", allowed="each task and view once")
+        there = split in task.splits and (own or view) not in machine(name).missing_views()
+        if source := source_of(task, split, own or view) if there else None:
+            found[name, own or view] = source
+        elif mix:
+            raise UserError(
+                f"{what}, of which there are no {split} rows of {own or view}", allowed="others, or another split"
+            )
+    if not found:
+        what = f"this declaration has no {split} rows of {view}"
+        raise UserError(what, allowed="another view or split, or more tasks", next_step="caef-data plan shows its rows")
+    return [*found.values()], [*mix.values()] or None
+
+
+def _columns(views: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns of rows of views: those of all, and which view a row is of, if they are several."""
+    names = dict.fromkeys(name for view in views for name in COLUMNS[view])
+    return (*names, "view") if len({*views}) > 1 else (*names,)
+
+
 def _check(declaration: Declaration, split: str, view: str, rows: int | None, seed: int | None) -> None:
     for name, value, known in (("split", split, SPLITS), ("view", view, VIEWS)):
         if value not in known:
@@ -263,16 +285,17 @@ def _check(declaration: Declaration, split: str, view: str, rows: int | None, se
 # Rows as Python has them
 
 
-def _python_rows(work: RowWork) -> Iterator[Row]:
-    """Yield the rows of a block as dicts, with the columns of a build; each is made when it is asked for."""
+def _python_rows(work: RowWork, names: tuple[str, ...]) -> Iterator[Row]:
+    """Yield the rows of a block as dicts with these columns; each is made when it is asked for."""
     for start in range(0, len(work.keys), RENDERED):
-        yield from _rendered(work.part(slice(start, start + RENDERED)))
+        yield from _rendered(work.part(slice(start, start + RENDERED)), names)
 
 
-def _rendered(work: RowWork) -> Iterator[Row]:
+def _rendered(work: RowWork, names: tuple[str, ...]) -> Iterator[Row]:
     _, own = view_columns(work)
-    operands, found, names = work.operands, work.batch.machine, list(COLUMNS[work.view])
-    constants: dict[str, object] = {"task": work.settings.task, "instruction": instruction(found, work.view)}
+    operands, found = work.operands, work.batch.machine
+    constants: dict[str, object] = {name: None for name in names}
+    constants |= {"task": found.name, "instruction": instruction(found, work.view), "view": work.view}
     columns: dict[str, list[Any]] = {"a": _operand(work, operands.a), "len_a": operands.a.length.tolist()}
     if operands.b is None:
         constants |= {"b": None, "len_b": 0}
@@ -284,8 +307,8 @@ def _rendered(work: RowWork) -> Iterator[Row]:
         columns["variant"] = np.array(work.variants, object)[work.variant].tolist()
     columns |= {name: python_values(column) for name, column in own.items()}
     varying = tuple(name for name in names if name in columns)
-    make = _maker(tuple(names), varying)
-    return map(make(**constants), *(columns[name] for name in varying))
+    constant = {name: constants[name] for name in names if name not in columns}
+    return map(_maker(names, varying)(**constant), *(columns[name] for name in varying))
 
 
 def _operand(work: RowWork, number: Number) -> list[str]:

@@ -8,7 +8,7 @@ known, and with it the j-th expression of a keyed permutation of the cell.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeVar
@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..tm import machine
-from ..tm.columns import I64, U64, Operands
+from ..tm.columns import I64, U64, Bool, Operands
 from ..tm.machine import Rows
+from .curriculum import Stages
 from .plan import DRAWN, STEP_VIEWS, split_configs
 from .rows import Work
 from .sampling.classes import ClassSampler, Wanted
@@ -51,6 +52,95 @@ class Recent(dict[Key, Made]):
                 del self[next(iter(self))]
             self[key] = made
         return self[key]
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """Which epoch a row belongs to, and the part of an epoch that each cell has.
+
+    Args:
+        rows: rows that a build has of each cell, shape (cells,).
+        source: the number of each cell's source.
+        longest: digits of each cell's longer operand.
+        mix: the weight of each source; None where each has its rows' weight.
+        epoch_rows: rows of an epoch of all cells; one of a stage has its cells' part of them.
+        stages: the first row of each, and its longest operands; None for all.
+    """
+
+    rows: I64
+    source: I64
+    longest: I64
+    mix: Sequence[float] | None
+    epoch_rows: int
+    stages: Stages
+
+    @cached_property
+    def _first(self) -> I64:
+        return np.array([first for first, _ in self.stages], np.int64)
+
+    @cached_property
+    def _limit(self) -> I64:
+        return np.array([1 << 40 if limit is None else limit for _, limit in self.stages], np.int64)
+
+    @cached_property
+    def _held(self) -> F64:
+        """Rows that a build has of each source's cells of each stage, shape (sources, stages)."""
+        held = np.zeros((int(self.source.max()) + 1, len(self.stages)))
+        np.add.at(held, (self.source, self._stage_of_cell), self.rows)
+        return np.cumsum(held, axis=1)
+
+    @cached_property
+    def _stage_of_cell(self) -> I64:
+        """The stage with which each cell comes."""
+        return np.searchsorted(self._limit, self.longest)
+
+    @cached_property
+    def epoch_sizes(self) -> I64:
+        """Rows of the epochs of each stage; 0 where it has none."""
+        held = self._held.sum(axis=0)
+        whole = float(self.rows.sum())
+        return np.where(held > 0, np.maximum(1, np.floor(held / whole * self.epoch_rows + 0.5)), 0).astype(np.int64)
+
+    @cached_property
+    def _first_epoch(self) -> I64:
+        """The number of each stage's first epoch."""
+        lengths = np.diff(self._first)
+        return np.cumsum([0, *(-(-lengths // self.epoch_sizes[:-1]))])
+
+    @cached_property
+    def _factor(self) -> F64:
+        """Rows of an epoch for each row of a build, shape (sources, stages)."""
+        held, sizes = self._held, self.epoch_sizes
+        if self.mix is None:
+            return np.broadcast_to(sizes / held.sum(axis=0), held.shape)
+        weights = np.array(self.mix)[:, None] * (held > 0)
+        return weights / weights.sum(axis=0) * sizes / np.maximum(held, 1)
+
+    @cached_property
+    def most(self) -> I64:
+        """How many rows of an epoch each cell has at most."""
+        highest = np.maximum.accumulate(self._factor[:, ::-1], axis=1)[:, ::-1]
+        return np.ceil(self.rows * highest[self.source, self._stage_of_cell] + 1e-6).astype(np.int64)
+
+    def find(self, numbers: I64) -> tuple[I64, I64]:
+        """Return the epoch of rows, and their places in it."""
+        stage = np.searchsorted(self._first, numbers, "right") - 1
+        epoch, place = np.divmod(numbers - self._first[stage], self.epoch_sizes[stage])
+        return self._first_epoch[stage] + epoch, place
+
+    def listing(self, epoch: int) -> int:
+        """Return which list of expressions an epoch takes: a new one after many rows."""
+        stage = int(np.searchsorted(self._first_epoch, epoch, "right")) - 1
+        first = int(self._first[stage] + (epoch - self._first_epoch[stage]) * self.epoch_sizes[stage])
+        return first // max(self.epoch_rows, TOGETHER)
+
+    def shares(self, epoch: int, there: Bool, begin: float) -> I64:
+        """Return the rows of an epoch that each cell has, of cells that are ``there``, rounded from ``begin`` on."""
+        stage = int(np.searchsorted(self._first_epoch, epoch, "right")) - 1
+        weights = self.rows * self._factor[self.source, stage] * (there & (self._stage_of_cell <= stage))
+        ends = np.cumsum(weights)
+        ends = np.floor(ends / ends[-1] * int(self.epoch_sizes[stage]) + begin).astype(np.int64)
+        return np.diff(ends, prepend=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,6 +311,11 @@ class Source:
     text: int
     _listed: Recent[int, Listed] = field(default_factory=Recent)
 
+    @cached_property
+    def longest(self) -> I64:
+        """Digits of each cell's longer operand; b's and two where a is drawn: b times 15 at most."""
+        return np.array([max(a or (b and b + 2), b) for a, b, *_ in self.wanted], np.int64)
+
     def listed(self, seed: str, number: int, count: I64) -> Listed:
         """Return up to ``count`` expressions of each cell, the ``number``-th ones of a stream."""
 
@@ -232,7 +327,7 @@ class Source:
     def _list(self, settings: TaskSettings, count: I64) -> Listed:
         wanted = [(*cell[:4], int(n)) for cell, n in zip(self.wanted, count, strict=True)]
         cells, own, kept = resolve(settings, self.split, wanted), machine(settings.task), None
-        if not own.halts:
+        if not own.halts and not 0 < own.max_num_steps(settings.max, 0) <= settings.max_steps:
             lengths = [
                 own.run_lengths(
                     cells.operands(np.arange(start, min(start + DRAWN, cells.num_expressions)))[0], settings.max_steps

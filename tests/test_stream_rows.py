@@ -89,11 +89,11 @@ def test_rows_of_a_version_stay() -> None:
     rows = made.__getitems__([0, 1, 2, 10**6, 10**12])
     found = [(row["task"], row["len_a"], row["len_b"], row["step"], int(row["a"]) % 1000) for row in rows]
     assert found == [
-        ("div", 11, 19, 1, 222),
-        ("add", 5, 8, 9, 72),
-        ("add", 6, 4, 5, 659),
-        ("add", 6, 12, 13, 992),
-        ("div", 21, 27, 1, 582),
+        ("add", 7, 5, 1, 129),
+        ("add", 8, 3, 6, 552),
+        ("div", 4, 3, 24, 848),
+        ("add", 16, 24, 24, 584),
+        ("div", 24, 24, 4, 669),
     ]
 
 
