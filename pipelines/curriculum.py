@@ -13,21 +13,35 @@ Both are functions of a row's number: ``longest_at`` has the rows from which on 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ..errors import did_you_mean, quoted
 from .spelling import Spelling, literal
 
-if TYPE_CHECKING:
-    from .settings import TaskSettings
-
 MOST = 10**12  # a row's number, or a weight
 KINDS = {"linear": ("start", "rows"), "staged": ("rows", "max")}
+
+
+class Task(Protocol):
+    """What is asked of the settings of a task."""
+
+    @property
+    def task(self) -> str:
+        """Its name."""
+
+    @property
+    def min(self) -> int:
+        """Digits of its shortest operands."""
+
+    @property
+    def max(self) -> int:
+        """Digits of its longest operands."""
+
 
 Stages = tuple[tuple[int, int | None], ...]  # the first row of each, and its longest operands; None for all
 
 
-def mix_of(given: object, tasks: Sequence[TaskSettings], spelling: Spelling) -> dict[tuple[str, str | None], float]:
+def mix_of(given: object, tasks: Sequence[Task], spelling: Spelling) -> dict[tuple[str, str | None], float]:
     """Return the weight of each task and view (None for that of the stream); none where no mix is given.
 
     Raises:
@@ -63,7 +77,7 @@ def mix_of(given: object, tasks: Sequence[TaskSettings], spelling: Spelling) -> 
     return found
 
 
-def stages_of(given: object, tasks: Sequence[TaskSettings], spelling: Spelling) -> Stages:
+def stages_of(given: object, tasks: Sequence[Task], spelling: Spelling) -> Stages:
     """Return the stages of a curriculum; one of all lengths where none is given.
 
     Raises:
