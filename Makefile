@@ -26,13 +26,13 @@ help:
 data: $(VENV)/core.installed
 	$(BIN)/caef-data build --task sub --min 1 --max 100 --num 20
 
-test: $(VENV)/dev.installed $(VENV)/vocabularies.installed
+test: $(VENV)/dev.installed $(VENV)/vocabularies.installed $(VENV)/environments.installed
 	$(BIN)/python -m pytest $(ARGS)
 
-test-all: $(VENV)/dev.installed $(VENV)/ecosystem.installed
+test-all: $(VENV)/dev.installed $(VENV)/ecosystem.installed $(VENV)/environments.installed $(VENV)/tools.installed
 	$(BIN)/python -m pytest -m "long or not long" --timeout 3600 $(ARGS)
 
-test-ecosystem: $(VENV)/ecosystem.installed
+test-ecosystem: $(VENV)/ecosystem.installed $(VENV)/tools.installed
 	$(BIN)/python -m pytest -n 1 -m "long or not long" tests/test_real_vocabularies.py tests/test_ecosystem*.py $(ARGS)
 
 lint: $(VENV)/dev.installed
@@ -51,6 +51,18 @@ $(VENV)/vocabularies.installed: tests/vocabularies.txt constraints.txt | $(VENV)
 
 $(VENV)/ecosystem.installed: tests/ecosystem.txt constraints.txt | $(VENV)/vocabularies.installed
 	$(ASIDE) --requirement tests/ecosystem.txt
+	touch $@
+
+$(VENV)/environments.installed: tests/environments.txt | $(VENV)/dev.installed
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/environments --requirement tests/environments.txt
+	touch $@
+
+# Virtual environments of their own: what these need does not go with what the tests need, nor with each other.
+$(VENV)/tools.installed: tests/tools.txt tests/environments.txt pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m venv $(VENV)/tools
+	$(VENV)/tools/bin/python -m pip install --quiet --requirement tests/tools.txt --editable .
+	$(BIN)/python -m venv $(VENV)/verifiers
+	$(VENV)/verifiers/bin/python -m pip install --quiet $$(grep ^verifiers= tests/environments.txt) --editable .
 	touch $@
 
 $(VENV)/bin/python:

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ...errors import UserError, did_you_mean, quoted
+from ...pipelines.declaration import declaration_of, load_declaration
+from ...pipelines.settings import Declaration
+from ...pipelines.stream import Stream
 from ...tm import machine
 from ...tm.composer import Composer
 from ...tm.instructions import instruction
 from ...tm.machine import HALT
 from ...tm.score import Judge, Score, judge_of, text_score
-from .rows import Declared, Rows, declared
 
+Declared = str | Path | Mapping[str, object] | Declaration
 MODES, CALLS = ("step", "run"), ("environment", "model")
 
 
@@ -119,11 +123,11 @@ class Environment:
     """Episodes on the rows of a declaration. ``environment`` makes one.
 
     Attributes:
-        rows: the rows, by their numbers.
+        rows: the rows, by their numbers: a stream, which has no end.
     """
 
     def __init__(
-        self, rows: Rows, view: str, mode: str, calls: str, partial: bool, turn_share: float, told: bool
+        self, rows: Stream, view: str, mode: str, calls: str, partial: bool, turn_share: float, told: bool
     ) -> None:
         self.rows, self.view, self.mode, self.calls, self.partial = rows, view, mode, calls, partial
         self.turn_share, self.instructed = turn_share, told
@@ -165,12 +169,12 @@ class Environment:
         if self._run is None:
             score = row_score(self._row, self.view, answer)
             self._right = score.right
-            return self._turn(self.worth(score), score, "answered")
+            return self._turn(worth(score, self.partial), score, "answered")
         run, end = self._run, ""
         score = run.judge.score(run.expected, answer)
         self._right &= score.right
         self._turns += 1
-        reward = self.turn_share / self._length * self.worth(score) if self._turns <= self._length else 0.0
+        reward = self.turn_share / self._length * worth(score, self.partial) if self._turns <= self._length else 0.0
         try:
             run.take(answer)
         except UserError:
@@ -181,11 +185,6 @@ class Environment:
         elif not end and self._turns >= 2 * self._length + 8:
             end = "too many turns"
         return self._turn(reward, score, end)
-
-    def worth(self, score: Score) -> float:
-        if score.right or not self.partial:
-            return float(score.right)
-        return sum(score.parts.values()) / max(1, len(score.parts))
 
     def _right_turns(self, row: Mapping[str, Any]) -> int:
         """Return the number of turns of the right run."""
@@ -211,11 +210,29 @@ class Environment:
         return Turn(prompt, reward, False, score, info)
 
 
+def worth(score: Score, partial: bool) -> float:
+    """Return the reward of an answer: 1 if it is right, else nothing, or the share of its parts that are right."""
+    if score.right or not partial:
+        return float(score.right)
+    return sum(score.parts.values()) / max(1, len(score.parts))
+
+
 def row_score(row: Mapping[str, Any], view: str, answer: str) -> Score:
     """Compare an answer to a row's prompt with its completion; parts are told where that is one entry."""
     if view in ("one_step", "full") or row.get("direction") == "in":
         return judge_of(row["task"]).score(row["completion"], answer)
     return text_score(row["completion"], answer)
+
+
+def declared(declaration: Declared) -> Declaration:
+    """Return the declaration of a name, a path or a dict; raises UserError where it is refused."""
+    if isinstance(declaration, Declaration):
+        return declaration
+    if isinstance(declaration, Mapping):
+        return declaration_of(dict(declaration), "the declaration")
+    if not isinstance(declaration, str | Path):
+        raise UserError(f"this is no declaration: {quoted(repr(declaration))}", allowed="a name, a path or a dict")
+    return load_declaration(str(declaration))
 
 
 def environment(
@@ -260,4 +277,4 @@ def environment(
     ):
         what = f"there are no runs of published rows of {', '.join(odd)}: these quote what no called machine gives"
         raise UserError(what, allowed='mode="step"; or dialect = "consistent"')
-    return Environment(Rows(wanted, split, view), view, mode, calls, partial, float(turn_share), instructed)
+    return Environment(Stream(wanted, split, view), view, mode, calls, partial, float(turn_share), instructed)
