@@ -30,6 +30,7 @@ from .options import (
     Results,
     Splits,
     Stage,
+    Streamed,
     Tasks,
     Text,
     Workers,
@@ -144,13 +145,14 @@ def verify(
     directory: Readable = "data",
     fraction: Annotated[float, option("Part of the rows to compute again: 0.1 for a tenth.", "--fraction")] = 1.0,
     workers: Workers = None,
+    stream: Streamed = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Check a dataset from scratch: files, every row, answers, duplicates, leaks. Exit 1 if anything is off."""
     from .pipelines.console import verify_with_progress
 
-    raise typer.Exit(0 if verify_with_progress(directory, fraction, workers, as_json) else 1)
+    raise typer.Exit(0 if verify_with_progress(directory, fraction, workers, as_json, stream) else 1)
 
 
 @app.command()

@@ -100,6 +100,9 @@ Readable = Annotated[
     ),
 ]
 Workers = Annotated[Number, typer.Option("--workers", min=1, help="Processes. Default: all processors.")]
+Streamed = Annotated[
+    Number, typer.Option("--stream", min=1, metavar="N", help="Check N rows of each stream of a declaration, DIR here.")
+]
 Engine = Annotated[str, option("local, or ray: on the nodes of a Ray cluster.", "--engine")]
 RayAddress = Annotated[
     str | None,

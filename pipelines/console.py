@@ -175,8 +175,17 @@ def print_plan(
     console.print(f"build it: {command}")
 
 
-def verify_with_progress(directory: str, fraction: float, workers: int | None, as_json: bool) -> bool:
-    """Verify a folder, print the report, and tell whether all is well. What a URL holds is copied to this machine."""
+def verify_with_progress(
+    directory: str, fraction: float, workers: int | None, as_json: bool, stream: int | None = None
+) -> bool:
+    """Verify a folder, print the report, and tell whether all is well. What a URL holds is copied to this machine.
+
+    With ``stream`` it is a declaration, of whose streams so many rows are checked.
+    """
+    if stream is not None:
+        from .verify_stream import print_streams
+
+        return print_streams(directory, stream, fraction, as_json)
     from .hub_source import dataset_here
     from .verify import print_report, verify
 

@@ -22,6 +22,7 @@ from .plan import Config, ExpressionSet
 from .rows import python_values
 from .sampling.classes import ClassSampler
 from .sampling.split import sides
+from .settings import TaskSettings
 from .verify_own import OwnProblem
 from .verify_rows import Known, check_rows, known_tasks
 
@@ -37,7 +38,6 @@ _KEYS = {  # what tells rows apart
 _OF_ROWS = ("task", "len_a", "len_b", "variant", "instruction")  # checked in columns
 HELD = 48_000_000  # digits that a worker keeps of the expressions that it has drawn, a byte each
 _DECIMAL, _LONGEST = "^(0|[1-9][0-9]*)$", 4_000  # an operand that the split function takes
-_MOST_STEPS = 10_000  # of a run that is walked where no plan says more
 _TOGETHER = 500  # expressions given to it at a time: it makes matrices of digits
 
 
@@ -69,7 +69,7 @@ class Part:
         fraction: which share of the rows to re-execute.
         plan: the config, the number of the shard and its blocks that the declaration gives; None if not known.
         other_rules: rules (text, split, sampling) that are not those of this caef-data: they are not asked.
-
+        max_steps: where no plan says it, of a run that is walked.
     """
 
     directory: Path
@@ -85,6 +85,7 @@ class Part:
     fraction: float
     plan: tuple[Config, int, slice] | None
     other_rules: tuple[str, ...]
+    max_steps: int = 10_000
 
 
 @dataclass
@@ -147,6 +148,19 @@ def verify_part(part: Part, keep_drawn: bool) -> PartResult:
         _compare(part, found, pl.concat([keys[0], *planned]), result)
     if "split" not in part.other_rules and (part.plan is None or result.num_findings > num_findings):
         _check_sides(part, found, result)  # else the same function chose them
+    return result
+
+
+def verify_rows(batch: pa.RecordBatch, settings: TaskSettings, view: str, split: str) -> PartResult:
+    """Check rows that stand in no file, and their split."""
+    task, dialect, most = settings.task, settings.dialect, settings.max_steps
+    part = Part(Path(), "", task, view, split, dialect, (), 0, batch.num_rows, None, 1.0, None, (), most)
+    result, keys = PartResult(part.path), _keys(batch, view)
+    wrong = _check_columns(part, batch, 0, result)
+    for row, message in sorted((wrong | _check_texts(part, batch, 0, result, {})).items()):
+        result.add("row", row, message)
+    _hash(part, keys, result)
+    _check_sides(part, keys, result)
     return result
 
 
@@ -247,7 +261,7 @@ def _check_texts(part: Part, batch: pa.RecordBatch, at: int, result: PartResult,
         batch = batch.take(pa.array(rows - at))
     names = [name for name in batch.schema.names if name not in _OF_ROWS]
     columns = {name: python_values(batch.column(name)) for name in names}
-    most = part.plan[0].settings.max_steps if part.plan is not None else _MOST_STEPS
+    most = part.plan[0].settings.max_steps if part.plan is not None else part.max_steps
     problem = closed_problem if part.task in known_tasks() else partial(OwnProblem.of, most=most)
     wrong, transitions = check_rows(part.task, part.view, part.dialect, columns, known, problem)
     result.checked += batch.num_rows

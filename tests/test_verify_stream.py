@@ -1,0 +1,80 @@
+"""caef-data verify --stream: rows of a declaration's streams, checked by what has no part in making them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import caef_data
+from caef_data.pipelines.stream import Stream
+from caef_data.tests.commands import call, call_json
+
+PLAIN = 'task = ["sub", "left_mask"]\nmax = 3\nnum = 2\n'
+MACHINE = '[[machine]]\nname = "walks"\nformat = "bbchallenge"\ntable = "1RB1LC_1RC1RB_1RD0LE_1LA1LD_1RZ0LA"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "streams"),
+    [
+        (PLAIN + 'splits = ["train", "stress"]\nviews = ["one_step", "full"]\n', 4),
+        (PLAIN + "[mix]\nsub-raw = 1\nleft_mask = 1\n[curriculum]\nlinear = {start = 1, rows = 300}\n", 2),
+        ("max = 5\nnum = 5\nmax_steps = 200\n" + MACHINE, 1),
+        ('task = "add"\nmax = 3\nrows = 2000\nviews = ["raw"]\nsplits = ["train"]\n', 1),
+    ],
+)
+def test_streams_are_right(tmp_path: Path, text: str, streams: int) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(text)
+    found = call_json("verify", "--stream", 60, path, "--json")
+    assert (found["ok"], len(found["streams"])) == (True, streams)
+    assert all((one["rows"], one["num_findings"]) == (60, 0) for one in found["streams"])
+
+
+def of_test(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of another split, which is right for itself."""
+    return caef_data.stream({"task": "sub", "max": 3, "num": 2}, split="test")[row["step"]]
+
+
+@pytest.mark.parametrize(
+    ("forge", "message"),
+    [
+        (lambda row: {**row, "completion": row["completion"] + " "}, "completion of step"),
+        (lambda row: {**row, "len_b": 4}, "len_b: expected"),
+        (lambda row: {**row, "instruction": "Guess."}, "not the instruction of sub"),
+        (of_test, "stands in train, the split function says test"),
+        (lambda row: {**row, "task": "add"}, "it is of add and one_step, of which the stream has no rows"),
+    ],
+)
+def test_a_wrong_row_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forge: Callable[[Any], Any], message: str
+) -> None:
+    path, own = tmp_path / "own.toml", Stream.__getitems__
+    path.write_text('task = "sub"\nmax = 3\nnum = 2\nviews = ["one_step"]\nsplits = ["train"]\n')
+
+    def forged(self: Stream, numbers: Any) -> Any:
+        rows = own(self, numbers)
+        return [
+            forge(row) if number == 3 and self.split == "train" else row
+            for number, row in zip(numbers, rows, strict=True)
+        ]
+
+    monkeypatch.setattr(Stream, "__getitems__", forged)
+    code, out = call("verify", "--stream", 20, path)
+    assert code == 1
+    assert "train one_step, row 3: " in out and message in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--stream", 5], "there is no declaration 'data'"),
+        (["--stream", 0, "smoke"], "0 is not in the range"),
+        (["--stream", "x", "smoke"], "x"),
+        (["--stream", 5, "smok"], "did you mean 'smoke'"),
+        (["--stream", 5, "smoke", "--fraction", 0.5], "--fraction is for the rows of a folder"),
+    ],
+)
+def test_what_is_refused(words: list[object], message: str) -> None:
+    code, error = call("verify", *words)
+    assert code == 2 and message in error and "Traceback" not in error
