@@ -242,8 +242,8 @@ def test_the_card_lists_every_config(smoke: Path) -> None:
     assert values["license"] == "apache-2.0"
     assert values["size_categories"] == ["n<1K" if total < 1000 else "1K<n<10K" if total < 10_000 else "10K<n<100K"]
     card = (smoke / "README.md").read_text()
-    for view, columns in COLUMNS.items():
-        for column, (_, meaning) in columns.items():
+    for view in {view for _, view in CONFIGS}:
+        for column, (_, meaning) in COLUMNS[view].items():
             assert f"- `{column}`: {meaning}" in card, view
     assert "caef-data build smoke" in card
     assert manifest_of(smoke)["identity"] in card
