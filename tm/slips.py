@@ -20,14 +20,7 @@ from .interpreter import Configuration
 from .machine import Machine
 from .successor import entries, successor_of
 
-SLIPS = {
-    "lost_carry": "[C] is 0 where it must be 1",
-    "head_off": "a head stands one digit further left or right",
-    "wrong_digit": "a digit of the output is another one; of a composer, a digit of the result that it is given",
-    "wrong_truth": "True stands for False, or False for True, in the output or in the result that a composer is given",
-    "wrong_state": "the command names another state; a composer stands in another call of the same machine",
-    "wrong_count": "a digit of [COUNT] is another one",
-}
+SLIPS = ("lost_carry", "head_off", "wrong_digit", "wrong_truth", "wrong_state", "wrong_count")  # docs/columns.md
 Options = dict[str, Callable[[], str]]  # the slips that an entry can have, each with what writes it
 
 

@@ -7,6 +7,7 @@ parts. The rules are written here once more: nothing of the machines, the interp
 import re
 from typing import NamedTuple
 
+from ...errors import quoted
 from .entries import HALT, Add, first_lines, number, tape
 
 _CELLS, _COUNT = r"((?:\|[0-9])*)", re.compile(r"(.*\[COUNT\])(\S+)( .*)")
@@ -176,7 +177,7 @@ def after_slip(slip: str, right: str, found: str) -> tuple[str, str] | str:
         right: the entry of the run.
         found: the row's prompt.
     """
-    no_slip = f"the prompt is not the entry of its step with the slip {slip}"
+    no_slip = f"the prompt is not the entry of its step with the slip {quoted(slip, 30)}"
     if right[:3] in _CALLS:
         return (found, _follows(found)) if _is_composed_slip(slip, right, found) else no_slip
     one, other = Entry.read(right), Entry.read(found)
