@@ -15,7 +15,7 @@ from .eval import counter_of
 from .pipelines.budget import BUDGET
 from .pipelines.build import ConfigResult, choose_engine
 from .pipelines.build import build as build_plan
-from .pipelines.declaration import declaration_of, load_declaration
+from .pipelines.declaration import declared as one_declared
 from .pipelines.hub_source import dataset_here
 from .pipelines.plan import Plan, make_plan
 from .pipelines.resolve_budget import resolve_budget
@@ -45,11 +45,7 @@ def declared(declaration: Declared = None, **settings: object) -> Declaration:
             raise UserError(f"unknown setting {quoted(unknown[0])}{did_you_mean(unknown[0], known)}")
         what = f"a declaration and settings beside it: {', '.join(settings)}"
         raise UserError(what, allowed="a name, a path or a dict; or keyword settings alone")
-    if isinstance(declaration, str | Path):
-        return load_declaration(str(declaration))
-    if declaration is not None and not isinstance(declaration, Mapping):
-        raise UserError(f"this is no declaration: {quoted(declaration)}", allowed="a name, a path, a dict or settings")
-    return declaration_of(dict(declaration or settings), "the declaration")
+    return one_declared(settings if declaration is None else declaration)
 
 
 def plan(declaration: Declared = None, **settings: object) -> Plan:

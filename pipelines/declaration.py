@@ -26,6 +26,7 @@ from .spelling import Spelling, as_option, option
 
 SHIPPED = Path(__file__).resolve().parent.parent / "datasets"
 MAX_BYTES = 1_000_000  # a declaration is a page of text
+Declared = str | Path | Mapping[str, object] | Declaration
 _KEY = re.compile(r"""\s*(["']?)([\w-]+)\1\s*[.=]""", re.ASCII)
 _TABLE = re.compile(r"""\s*(\[\[?)\s*(["']?)([\w-]+)\2\s*[].]""", re.ASCII)
 
@@ -63,6 +64,21 @@ def load_declaration(name_or_path: str, tokenizer: str | None = None) -> Declara
         allowed=", ".join(names) + ", or a path that ends in .toml",
         next_step=f"caef-data build {words}" if words else "caef-data build --help",
     )
+
+
+def declared(declaration: Declared) -> Declaration:
+    """Return the declaration of a name, a path or a dict as TOML has it.
+
+    Raises:
+        UserError: it is refused.
+    """
+    if isinstance(declaration, Declaration):
+        return declaration
+    if isinstance(declaration, str | Path):
+        return load_declaration(str(declaration))
+    if not isinstance(declaration, Mapping):
+        raise UserError(f"this is no declaration: {quoted(declaration)}", allowed="a name, a path, a dict or settings")
+    return declaration_of(dict(declaration), "the declaration")
 
 
 def _read(path: Path, file: str) -> str:

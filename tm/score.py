@@ -6,17 +6,17 @@ The exact answer comes from ``successor``: from the prompt's text alone, so it i
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from operator import add, itemgetter
+from typing import NamedTuple
 
 from ..errors import UserError, quoted
 from .composer import Composer
-from .machine import HALT, Machine
+from .machine import Machine
 from .registry import machine, tasks
 from .successor import entries, successor_of
 from .turing import TuringMachine
 
-ORDER = ("state", "heads", "tapes", "carry", "output", "command")
+PARTS = ("state", "heads", "tapes", "carry", "output", "command")
 
 
 class Score(NamedTuple):
@@ -49,7 +49,7 @@ class Score(NamedTuple):
 
 
 SIGNS = "|0123456789"  # of tapes
-PARTS = {"state": "state", "carry": "carry", "out": "output", "flag": "output"}  # fields of state lines
+FIELDS = ("a_left", "b_left", "a_right", "b_right", "state", "out", "flag")  # of state lines; the others are registers
 
 
 class Line:
@@ -62,78 +62,50 @@ class Line:
     """
 
     def __init__(self, pieces: list[str], state: str = "", mark: str = "") -> None:
-        self.state, self.mark = state, mark
+        self.state, self.mark, names = state, mark, pieces[1::2]
         pattern = re.escape(pieces[0])
-        for name, literal in zip(pieces[1::2], pieces[2::2], strict=True):
+        for name, literal in zip(names, pieces[2::2], strict=True):
             free = literal and literal[0] not in SIGNS + mark
             field = f"[^{re.escape(literal[0])}]*+" if free else f"[{SIGNS}]*+"  # looking for one character is fastest
             if not free and name in ("out", "flag"):
                 field += f"|{re.escape(mark)}|True|False"
             pattern += f"({field}){re.escape(literal)}"
         self.match = re.compile(pattern).fullmatch
-        place = {name: at for at, name in enumerate(pieces[1::2])}
-        sides = [[place.get(side) for side in (f"{tape}_left", f"{tape}_right", tape)] for tape in "ab"]
-        self.heads = [(left, right if whole is None else whole) for left, right, whole in sides]
-        self.moved = [(left, right) for left, right in self.heads if left is not None and right is not None]
-        still = [at for pair in self.heads if None in pair for at in pair if at is not None]
-        self.registers = [(name, at) for name, at in place.items() if name[:2] not in ("a_", "b_", "a", "b")]
-        self.single = [(PARTS.get(name, "carry"), at) for name, at in self.registers] + [("tapes", at) for at in still]
+        self.registers = [name for name in names if name not in FIELDS]
+        self.fields = itemgetter(*(names.index(name) if name in names else -1 for name in (*FIELDS, *self.registers)))
 
-    def read(self, line: str) -> Sequence[object] | None:
+    def read(self, line: str) -> tuple[object, ...] | None:
+        """Return state, heads, tapes, carry and output; None where the line has another form."""
         found = self.match(line)
-        return found.groups() if found else None
-
-    def compare(self, fields: Sequence[Any], wanted: Sequence[Any], parts: dict[str, bool]) -> None:
-        """Note the parts in which the fields of two lines differ."""
-        for part, at in self.single:
-            if fields[at] != wanted[at]:
-                parts[part] = False
-        for left, right in self.moved:
-            if fields[left] != wanted[left] or fields[right] != wanted[right]:
-                parts["heads"] &= len(fields[left]) == len(wanted[left])
-                parts["tapes"] &= fields[left] + fields[right] == wanted[left] + wanted[right]
-
-    def values(self, fields: Sequence[Any]) -> dict[str, object]:
-        """Return the parts of a line, told alike by all forms."""
-        pairs = [["" if at is None else fields[at] for at in pair] for pair in self.heads]
-        held = {name: fields[at] for name, at in self.registers}
-        out = held.pop("out", ""), held.pop("flag", "")
-        return {
-            "state": held.pop("state", self.state),
-            "heads": [len(left) for left, _ in pairs],
-            "tapes": [left + right for left, right in pairs],
-            "output": ("", out[1]) if out[0] == self.mark else out,
-            "carry": held,
-        }
+        if found is None:
+            return None
+        left1, left2, right1, right2, state, out, flag, *registers = self.fields((*found.groups(), ""))
+        out = "" if out == self.mark else out
+        heads, tapes = (len(left1), len(left2)), (left1 + right1, left2 + right2)
+        return self.state or state, heads, tapes, registers, (out, flag)
 
 
 class TuringLine(Line):
-    """A state line of a Turing machine.
+    """A state line of a Turing machine, of any number of tapes."""
 
-    Args:
-        found: the machine.
-    """
-
-    def __init__(self, found: TuringMachine) -> None:
-        self.machine, self.moved = found, []
-        self.single = [("state", 0), ("heads", 1), ("tapes", 2)]
-
-    def read(self, line: str) -> Sequence[object] | None:
-        try:
-            now, _ = self.machine.parse(f"{line}\n{HALT}\n")
-        except UserError:
+    def read(self, line: str) -> tuple[object, ...] | None:
+        found = self.match(line)
+        if found is None:
             return None
-        return now.state, now.heads, now.cells
+        state, *texts = found.groups()
+        return state, [len(left) for left in texts[::2]], [*map(add, texts[::2], texts[1::2])]
 
 
 def lines_of(found: Machine) -> dict[str, Line]:
-    """Return the state lines of a machine, by their states; of a composer by what is not their state."""
+    """Return the state lines of a machine; of a basic machine by their states."""
     if isinstance(found, TuringMachine):
-        return {"": TuringLine(found)}
+        heads = [found.head(tape) for tape in range(found.table.num_tapes)]
+        tapes = [text for head in heads for text in ("left", head, "right", " ")]
+        return {"": TuringLine([f"{found.title}, ", "state", ", ", *tapes[:-1], ""])}
     if isinstance(found, Composer):
         sources = found.line, found.halted_line.replace("qH", "{state}", 1)
-        texts = [re.split(r"\{(\w+)\}", source.replace("{title}", found.title)) for source in sources]
-        return {"going": Line(texts[0]), "halted": Line(texts[1])}
+        texts = [re.sub(r"\{(a|b)\}", r"{\1_right}", source).replace("{title}", found.title) for source in sources]
+        return {text: Line(re.split(r"\{(\w+)\}", text)) for text in texts}
     lines = {}
     for state, form in entries(found.name).forms.items():
         *pieces, last, _, _ = form.pieces  # the command is not read
@@ -154,16 +126,16 @@ class Judge:
     def __init__(self, found: Machine) -> None:
         self.successor = found.successor if isinstance(found, TuringMachine) else successor_of(found)
         self.lines, self.at = lines_of(found), len(found.title) + 2
-        has = {part for line in self.lines.values() for part, _ in line.single} | {"state", "tapes", "command"}
-        has |= {"heads"} if any(line.moved for line in self.lines.values()) else set()
-        self.all_right = {part: True for part in ORDER if part in has}
+        turing, registers = isinstance(found, TuringMachine), any(line.registers for line in self.lines.values())
+        has = {"heads": not isinstance(found, Composer), "carry": registers and not turing, "output": not turing}
+        self.all_right = {part: True for part in PARTS if has.get(part, True)}
 
-    def read(self, line: str) -> tuple[Line, Sequence[object]] | None:
-        """Return a state line's form and fields; None where it is no state line of the machine."""
-        form = self.lines.get(line[self.at : self.at + 2])
-        for one in self.lines.values() if form is None else (form,):
-            if (fields := one.read(line)) is not None:
-                return one, fields
+    def read(self, line: str) -> tuple[object, ...] | None:
+        """Return what a state line says; None where it is no state line of the machine."""
+        own = self.lines.get(line[self.at : self.at + 2])
+        for form in self.lines.values() if own is None else (own,):
+            if (found := form.read(line)) is not None:
+                return found
         return None
 
     def score(self, expected: str, answer: str) -> Score:
@@ -173,19 +145,19 @@ class Judge:
             return Score(True, None, expected, parts)
         line, _, command = expected.partition("\n")
         its_line, _, its_command = answer.partition("\n")
+        if its_command != command:
+            parts["command"] = False
         if its_line == line:
             parts["command"] = False
             return Score(False, first_difference(expected, answer, len(line)), expected, parts)
-        found, wanted = self.read(its_line), self.read(line)
+        wanted, found = self.read(line), self.read(its_line)
         if found is None or wanted is None:
-            parts = dict.fromkeys(parts, False)
-            parts["state"] = its_line.split(",", 2)[:2] == line.split(",", 2)[:2]
-        elif found[0] is wanted[0]:
-            found[0].compare(found[1], wanted[1], parts)
+            state = its_line.split(",", 2)[:2] == line.split(",", 2)[:2]
+            parts = {**dict.fromkeys(parts, False), "state": state, "command": parts["command"]}
         else:
-            its_values, values = (form.values(fields) for form, fields in (found, wanted))
-            parts = {part: its_values.get(part) == values.get(part) for part in parts}
-        parts["command"] = its_command == command
+            for part, right, its in zip(PARTS, wanted, found, strict=False):
+                if right != its:
+                    parts[part] = False
         return Score(False, first_difference(expected, answer), expected, parts)
 
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ...errors import UserError, did_you_mean, quoted
-from ...pipelines.declaration import declaration_of, load_declaration
-from ...pipelines.settings import Declaration
+from ...pipelines.declaration import Declared, declared
 from ...pipelines.stream import Stream
 from ...tm import machine
 from ...tm.composer import Composer
@@ -21,7 +19,6 @@ from ...tm.instructions import instruction
 from ...tm.machine import HALT
 from ...tm.score import Judge, Score, judge_of, text_score
 
-Declared = str | Path | Mapping[str, object] | Declaration
 MODES, CALLS = ("step", "run"), ("environment", "model")
 
 
@@ -100,9 +97,8 @@ class Run:
         if into is None:
             raise UserError(f"{task} makes no such call", where=quoted(call + entry, 200))
         if self.calls == "model":
-            judge_of(task).successor(
-                f"{call}{called.upper()}, qH,  {'|0' if into else 'True'}\n{HALT}\n"
-            )  # it is right
+            result = "|0" if into else "True"
+            judge_of(task).successor(f"{call}{called.upper()}, qH,  {result}\n{HALT}\n")  # what follows must be known
             self._ask(called, entry)
             self.caller = task, call
         else:
@@ -222,17 +218,6 @@ def row_score(row: Mapping[str, Any], view: str, answer: str) -> Score:
     if view in ("one_step", "full") or row.get("direction") == "in":
         return judge_of(row["task"]).score(row["completion"], answer)
     return text_score(row["completion"], answer)
-
-
-def declared(declaration: Declared) -> Declaration:
-    """Return the declaration of a name, a path or a dict; raises UserError where it is refused."""
-    if isinstance(declaration, Declaration):
-        return declaration
-    if isinstance(declaration, Mapping):
-        return declaration_of(dict(declaration), "the declaration")
-    if not isinstance(declaration, str | Path):
-        raise UserError(f"this is no declaration: {quoted(repr(declaration))}", allowed="a name, a path or a dict")
-    return load_declaration(str(declaration))
 
 
 def environment(

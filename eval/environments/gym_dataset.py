@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from ...pipelines.declaration import declared
 from ...pipelines.stream import Stream
-from .environment import declared, row_score, worth
+from .environment import row_score, worth
 from .libraries import library
 
 NAME = "caef_data"
