@@ -102,8 +102,8 @@ def stream(
         declaration: what the rows are of.
         split: train, test or stress.
         view: what a row is.
-        rows: the rows of an epoch, after which an iteration ends; None for no end, and for epochs of as many rows as a
-            build writes.
+        rows: how many rows an iteration gives, and how many an epoch has (10,000,000 at most, or as many as a build);
+            None for no end, and for epochs of as many rows as a build writes.
         seed: None for that of the declaration; another one gives other rows, of the same classes and split.
         settings: in place of a declaration.
 

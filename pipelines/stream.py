@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, Self
@@ -25,6 +26,7 @@ from .stream_order import TOGETHER, Course, Layout, Listed, Recent, RowWork, Sou
 
 VERSION = 1  # of the order of rows
 TEXT = 10_000_000  # bytes of text that are made together, about
+LONGEST = 10_000_000  # rows of an epoch, unless a build has more: what it needs of small classes is listed
 DRAWN = 12_000  # rows whose expressions are drawn together
 RENDERED = 5_000  # rows that are rendered together; no power of two, at whose multiples columns meet in the cache
 
@@ -40,8 +42,8 @@ class Stream:
         declaration: what the rows are of.
         split: train, test or stress.
         view: the view.
-        rows: the rows of an epoch, after which an iteration ends; None for no end, and for epochs of as many rows as a
-            build writes.
+        rows: how many rows an iteration gives, and how many an epoch has (10,000,000 at most, or as many as a build);
+            None for no end, and for epochs of as many rows as a build writes.
         seed: another seed than that of the declaration.
 
     Attributes:
@@ -63,7 +65,8 @@ class Stream:
         _check(declaration, split, view, rows, seed)
         self.sources, weights = _sources(declaration, split, view)
         self.split, self.view, self.rows = split, view, rows
-        self.epoch_rows = rows or sum(int(source.rows.sum()) for source in self.sources)
+        built = sum(int(source.rows.sum()) for source in self.sources)
+        self.epoch_rows = min(rows or built, max(built, LONGEST))
         stages = stages_of(declaration.curriculum, declaration.tasks, PLAIN)
         settings = [[source.settings.identity(), source.view] for source in self.sources]
         self.identity = digest([VERSION, settings, weights, stages, split, rows, seed])
@@ -82,6 +85,7 @@ class Stream:
         self._rank, self._world = 0, 1
         self._epoch = self._done = 0
         self._resumed: int | None = None
+        self._told = False
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_layouts": Recent()}
@@ -172,6 +176,9 @@ class Stream:
 
     def __iter__(self) -> Iterator[Row]:
         self._done, self._resumed = self._resumed or 0, None
+        if not self._told and self._place()[0] == 0 and self.repeats:
+            warnings.warn("; ".join(self.repeats), stacklevel=2)
+        self._told = True
         return self._iterate(self._done)
 
     def _iterate(self, done: int) -> Iterator[Row]:

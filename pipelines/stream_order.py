@@ -35,7 +35,7 @@ F64 = NDArray[np.float64]
 BLOCK = 8_192  # rows of a block, at least, unless an epoch has fewer
 LOOKED_AT = 20_000  # expressions whose rows are counted, to know how many a build has: all, if there are no more
 TOGETHER = 65_536  # rows of short epochs for which expressions are listed at once
-KEPT = 8  # blocks, and lists of expressions, that are kept
+KEPT = 3  # blocks, and lists of expressions, that are kept
 
 Key = TypeVar("Key")
 Made = TypeVar("Made")

@@ -1,6 +1,7 @@
 """Rows of a stream: which they are, in which order, and that they are right."""
 
 import pickle
+import warnings
 from collections import Counter, defaultdict
 from itertools import islice
 from pathlib import Path
@@ -161,8 +162,17 @@ def test_classes_have_the_share_of_a_build(tmp_path: Path) -> None:
 
 def test_repeats_are_told() -> None:
     assert stream(task="add", min=9, max=10, num=2).repeats == []
-    [told] = stream(task="add", max=3, num=50).repeats
+    made = stream(task="add", max=3, num=50)
+    [told] = made.repeats
     assert told.startswith("add-one_step: ") and "fewer train expressions than rows of an epoch" in told
+    with pytest.warns(UserWarning, match="fewer train expressions than rows of an epoch"):
+        next(iter(made))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (
+            next(iter(made)),
+            next(iter(stream(task="add", min=9, max=10, num=2))),
+        )  # once, and where there is something to tell
 
 
 def test_no_expression_of_another_split(tmp_path: Path) -> None:
