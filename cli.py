@@ -19,6 +19,7 @@ from .options import (
     Configs,
     Directory,
     Engine,
+    Expressions,
     Files,
     Json,
     Names,
@@ -33,6 +34,7 @@ from .options import (
     Streamed,
     Tasks,
     Text,
+    Words,
     Workers,
     known_tasks,
     number,
@@ -95,16 +97,12 @@ def plan(
 
 @app.command(context_settings={"ignore_unknown_options": True})
 def show(
-    words: Annotated[
-        Names,
-        typer.Argument(
-            metavar="EXPRESSION...", help='Such as "47819-12345="; operands with --task; - for lines of standard input.'
-        ),
-    ] = None,
+    words: Words = None,
     task: Annotated[Text, option("Task of bare operands or words: --task left_mask 45321.", "--task")] = None,
     within: Annotated[
         Text, option("Declaration or dataset folder that describes a Turing machine.", "--in", metavar="FILE|DIR")
     ] = None,
+    expressions: Expressions = None,
     dialect: Annotated[str, option("consistent or published.", "--dialect")] = "consistent",
     nested: Annotated[bool, option("Show the traces of called machines too.", "--nested")] = False,
     max_steps: Annotated[int, typer.Option("--max-steps", min=1, help="Longest trace that --json prints.")] = 10_000,
@@ -115,15 +113,20 @@ def show(
 
     from .pipelines import show as traces
 
+    console = Console(highlight=False)
+    if expressions is not None:
+        from .pipelines.show_expressions import show_expressions
+
+        names = [*(words or []), *([task] if task else [])]
+        show_expressions(expressions, names, console, dialect, nested=nested, max_steps=max_steps, as_json=as_json)
+        return
     words = words or ([] if sys.stdin.isatty() else ["-"])  # who types nothing at a terminal is told what to type
     if task is not None:
         from .pipelines.machines import find_task
 
         find_task(task, within)
     problems = traces.problems_of(words, task, sys.stdin)
-    traces.show(
-        problems, Console(highlight=False), dialect=dialect, nested=nested, max_steps=max_steps, as_json=as_json
-    )
+    traces.show(problems, console, dialect=dialect, nested=nested, max_steps=max_steps, as_json=as_json)
 
 
 @app.command()
@@ -279,6 +282,7 @@ def evaluate(
     model: Annotated[Text, option("Folder or Hub name of a whole model, asked in place of every adapter.")] = None,
     base_model: Annotated[Text, option("Folder or Hub name. Default: the one that the adapters name.")] = None,
     data: Annotated[Text, option("Dataset folder, raw files, or user/name. Default: data.", metavar="DIR")] = None,
+    expressions: Expressions = None,
     task: Annotated[Names, several("Task. Default: all that have adapters.", known=known_tasks)] = None,
     mode: Annotated[
         Names, several(f"{', '.join(MODES)}. Default: all but slips that adapters and rows allow.", *MODES)

@@ -128,6 +128,15 @@ NearTies = Annotated[
     Text, option("Where rounding could decide a token: alone decodes the row by itself, count does not.")
 ]
 Backend = Annotated[Text, option("transformers (default); openai: a vLLM server; oracle: the machines themselves.")]
+Expressions = Annotated[
+    Text, option("Those of a file: lines such as 12+9=; or CSV or Parquet, column expression.", metavar="FILE")
+]
+Words = Annotated[
+    Names,
+    typer.Argument(
+        metavar="EXPRESSION...", help='Such as "47819-12345="; operands with --task; - for lines of standard input.'
+    ),
+]
 Files = Annotated[list[str], typer.Argument(metavar="FILE...", help="Texts, Parquet tables, or folders of them.")]
 Clean = Annotated[
     Text,
@@ -147,6 +156,10 @@ def _declared(
         number("Train expressions of each class (each pair of operand lengths), before balancing. Default: 20."),
     ] = None,
     num_test: Annotated[Number, number("Test expressions of each class. Default: a tenth of --num, or 1.")] = None,
+    expressions: Expressions = None,
+    allow_test: Annotated[
+        bool | None, option("Train on expressions of the file that belong to test, too.", "--allow-test")
+    ] = None,
     split: Annotated[Names, several("train, test or stress. Default: train and test.", *SPLITS)] = None,
     view: Annotated[Names, several(f"What a row is: {', '.join(VIEWS)}. Default: as suits the split.", *VIEWS)] = None,
     rows: Annotated[Number, number("Train rows of all tasks and views together, within 1%, in place of --num.")] = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from ..errors import UserError, printable_path
@@ -43,7 +43,7 @@ def task_modes(
     absent = [task for task in tasks if not settings.task and task not in manifest["tasks"]]
     for task in (task for task in tasks if task not in absent):
         for mode in (RAW,) if settings.baseline else settings.mode or MODES:
-            why = _obstacle(task, mode, settings.split, manifest)
+            why = _obstacle(task, mode, settings.splits, manifest)
             missing = [] if why or adapters is None or mode == RAW else sorted({*needed(task, mode)} - {*adapters})
             if missing:
                 why = f"there is no {', no '.join(missing)}"
@@ -62,7 +62,7 @@ def task_modes(
     if not chosen:
         own = [splits for name, splits in manifest["configs"].items() if name.rpartition("-")[0] in tasks]
         splits = [split for split in SPLITS if any(split in of_config for of_config in own)]
-        if splits and settings.split not in splits:
+        if splits and settings.split not in ("all", *splits):
             what, where = f"the dataset has no {settings.split} rows of {', '.join(tasks)}", f"--split {settings.split}"
             raise UserError(what, where=where, allowed=", ".join(splits), next_step=f"--split {splits[-1]}")
         why = "; ".join(notes[:2]) or "no adapter of any task was found"
@@ -80,16 +80,23 @@ def task_modes(
     return tuple(chosen), notes
 
 
-def _obstacle(task: str, mode: str, split: str, manifest: dict[str, Any]) -> str | None:
+def _obstacle(task: str, mode: str, splits: Sequence[str], manifest: dict[str, Any]) -> str | None:
     """Return why a task cannot be evaluated in a mode, whatever adapters there are; None where it can."""
     view = {"one_step": "one_step", "executor": "full", SLIPS: "slips", RAW: "raw"}.get(mode, "aligner")
     if why := machine(task).missing_views().get(view):
         return why
     config = f"{task}-{VIEWS[mode]}"
-    return None if split in manifest["configs"].get(config, {}) else f"the dataset has no {split} rows of {config}"
+    held = manifest["configs"].get(config, {})
+    return None if {*splits} & {*held} else f"the dataset has no {', '.join(splits)} rows of {config}"
 
 
-def check_rows(folder: Folder, pairs: TaskModes, split: str, limited: bool) -> dict[str, str]:
+def held_splits(folder: Folder, task: str, mode: str, splits: Sequence[str]) -> list[str]:
+    """Return those of some splits of which a task has rows for a mode."""
+    held = folder.manifest()["configs"].get(f"{task}-{VIEWS[mode]}", {})
+    return [split for split in splits if split in held]
+
+
+def check_rows(folder: Folder, pairs: TaskModes, splits: Sequence[str], limited: bool) -> dict[str, str]:
     """Check the shards that the problems come from, byte for byte; return a hash of each config's that are used.
 
     Where a limit chooses among the expressions of several views, that is all of these.
@@ -98,10 +105,13 @@ def check_rows(folder: Folder, pairs: TaskModes, split: str, limited: bool) -> d
         UserError: a shard is missing or damaged.
     """
     manifest, identities = folder.manifest(), {}
-    configs = {f"{task}-{VIEWS[mode]}" for task, mode in pairs}
+    configs = {
+        (f"{task}-{VIEWS[mode]}", split) for task, mode in pairs for split in held_splits(folder, task, mode, splits)
+    }
     if limited:
-        configs |= {config for task, _ in pairs for config in choosing_configs(folder, task, split)}
-    for config in sorted(configs):
+        chosen = ((task, split) for task, _ in pairs for split in splits)
+        configs |= {(config, split) for task, split in chosen for config in choosing_configs(folder, task, split)}
+    for config, split in sorted(configs):
         held = manifest["configs"][config][split]
         for shard in held["shards"]:
             if not folder.holds(shard_record(shard)):

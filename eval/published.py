@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import UserError, printable_path, quoted
+from ..pipelines.expressions import in_order, read_expressions
 from ..pipelines.folder import Folder
 from ..pipelines.hub_source import Say
 from ..pipelines.manifest import FORMAT, ShardRecord
@@ -32,7 +33,7 @@ from ..tm.columns import Number, Operands
 from ..tm.expression import parse_raw
 from ..tm.machine import Dialect
 
-Pairs = tuple[tuple[str, str], ...]  # operands of expressions
+Pairs = tuple[tuple[str, str | None], ...]  # operands of expressions
 
 FOLDERS = {"addition": "add", "subtraction": "sub", "multiplication": "mul", "division": "div"}
 FOLDERS |= {name: name for name in ("add", "sub", "mul", "div", "equal", "greater_than", "less_than")}
@@ -71,7 +72,83 @@ def raw_files(paths: Iterable[str], split: str, where: str) -> dict[str, tuple[s
     return own
 
 
-class PublishedFolder(Folder):
+class MadeFolder(Folder):
+    """Expressions seen as a dataset: rows are made when a file of it is opened.
+
+    Args:
+        path: where they come from.
+        found: the expressions of each task and split.
+        dialect: of single steps.
+        none: what is said where there is none.
+
+    Raises:
+        UserError: there is none.
+    """
+
+    def __init__(self, path: Path, found: dict[tuple[str, str], Pairs], dialect: Dialect, none: str) -> None:
+        super().__init__(path)
+        self._views: dict[str, Pairs] = {}  # the expressions of each shard, by its path
+        self._dialect: Dialect = dialect
+        configs: dict[str, dict[str, Any]] = {}
+        digests = []
+        for (task, split), pairs in found.items():
+            identity = _sha256([dialect, task, *(f"{a} {b}" for a, b in pairs)])
+            digests.append(f"{split} {identity}")
+            short = tuple((a, b) for a, b in pairs if _num_steps(task, a, b) <= MAX_STEPS)
+            for view, own in (("one_step", pairs), ("full", short), ("aligner", pairs), ("raw", pairs)):
+                if own and view not in machine(task).missing_views():
+                    name = f"{task}-{view}/{split}-00000-of-00001.parquet"
+                    self._views[name] = own
+                    shard = {"path": name, "rows": len(own), "bytes": 0, "sha256": identity, "chars": {}}
+                    held = {"identity": identity, "rows": len(own), "expressions": len(own), "shards": [shard]}
+                    configs.setdefault(f"{task}-{view}", {})[split] = held
+        if not configs:
+            raise UserError(none, where=printable_path(self.name))
+        identity = _sha256(digests)
+        tasks = {task: {"settings": {"dialect": dialect}, "identity": identity} for task, _ in sorted(found)}
+        self._manifest = {"format": FORMAT, "identity": identity, "tasks": tasks, "configs": configs}
+
+    def manifest(self) -> dict[str, Any]:
+        return self._manifest
+
+    def holds(self, record: ShardRecord) -> bool:
+        return True  # rows are made from what was read
+
+    def open(self, path: str) -> BinaryIO:
+        """Open the rows of a split of a view as a Parquet file."""
+        if path not in self._views:
+            raise FileNotFoundError(path)
+        task, _, view = path.partition("/")[0].rpartition("-")
+        return io.BytesIO(_parquet(task, view, self._dialect, self._views[path]))
+
+
+class ExpressionFolder(MadeFolder):
+    """The expressions of a file, as a dataset of the dialect consistent.
+
+    Args:
+        file: the file.
+        splits: the splits that are asked for.
+        say: is told, a line each, of what is left out.
+    """
+
+    def __init__(self, file: str, splits: Sequence[str], say: Say) -> None:
+        own = read_expressions(file)
+        found: dict[tuple[str, str], list[tuple[str, str | None]]] = {}
+        for _, task, a, b, split in in_order(own):
+            found.setdefault((task, split), []).append((a, b))
+        for task, one in own.items():
+            counts = ", ".join(f"{split} {count:,}" for split, count in one.counts().items())
+            say(f"{task}: {len(one.rows):,} expressions of {printable_path(file)}, by split: {counts}")
+            if one.repeated:
+                say(f"{task}: {one.repeated:,} more repeat one of these; each is asked once")
+        for (task, split), pairs in found.items():
+            if long := sum(_num_steps(task, a, b) > MAX_STEPS for a, b in pairs):
+                say(f"{task} {split}: not asked whole: {long:,} of {len(pairs):,}, which take over {MAX_STEPS:,} steps")
+        asked = {key: tuple(pairs) for key, pairs in sorted(found.items()) if key[1] in splits}
+        super().__init__(Path(file), asked, "consistent", f"no expression of this file is of {', '.join(splits)}")
+
+
+class PublishedFolder(MadeFolder):
     """A folder of published raw files, read as a dataset: rows are made when a file of it is opened.
 
     Args:
@@ -84,42 +161,26 @@ class PublishedFolder(Folder):
     """
 
     def __init__(self, path: Path, files: dict[str, tuple[str, str]], say: Say) -> None:
-        super().__init__(path)
-        self._views: dict[str, Pairs] = {}  # the expressions of each shard, by its path
         by_split: dict[tuple[str, str], list[str]] = {}
         for name, task_and_split in files.items():
             by_split.setdefault(task_and_split, []).append(name)
-        configs: dict[str, dict[str, Any]] = {}
-        digests = []
-        for (task, split), names in sorted(by_split.items()):
-            pairs = self._read(names, task, f"{task} {split}", say)
-            identity = _sha256([DIALECT, task, *(f"{a} {b}" for a, b in pairs)])
-            digests.append(f"{split} {identity}")
-            short = tuple((a, b) for a, b in pairs if machine(task).num_steps(int(a), int(b)) <= MAX_STEPS)
-            for view, own in (("one_step", pairs), ("full", short), ("aligner", pairs), ("raw", pairs)):
-                if own:
-                    name = f"{task}-{view}/{split}-00000-of-00001.parquet"
-                    self._views[name] = own
-                    shard = {"path": name, "rows": len(own), "bytes": 0, "sha256": identity, "chars": {}}
-                    held = {"identity": identity, "rows": len(own), "expressions": len(own), "shards": [shard]}
-                    configs.setdefault(f"{task}-{view}", {})[split] = held
-        if not configs:
-            raise UserError("the raw files here hold no row that can be asked", where=printable_path(self.name))
-        identity = _sha256(digests)
-        tasks = {task: {"settings": {"dialect": DIALECT}, "identity": identity} for task, _ in sorted(by_split)}
-        self._manifest = {"format": FORMAT, "identity": identity, "tasks": tasks, "configs": configs}
+        found = {
+            (task, split): self._read(path, names, task, f"{task} {split}", say)
+            for (task, split), names in sorted(by_split.items())
+        }
+        super().__init__(path, found, DIALECT, "the raw files here hold no row that can be asked")
 
-    def _read(self, names: list[str], task: str, what: str, say: Say) -> Pairs:
+    def _read(self, path: Path, names: list[str], task: str, what: str, say: Say) -> Pairs:
         """Return the expressions of files of a task, each once; say what is left out, and what is not asked whole."""
-        pairs: dict[tuple[str, str], None] = {}
+        pairs: dict[tuple[str, str | None], None] = {}
         odd: list[str] = []
         total = 0
         for name in names:
-            with super().open(name) as file:
+            with Folder(path).open(name) as file:
                 lines = [(number, line) for number, line in enumerate(file, 1) if line.strip()]
             total += len(lines)
             for number, line in lines:
-                prompt, response, (a, b) = self._row(line, task, f"{self.where(name)}, line {number}")
+                prompt, response, (a, b) = self._row(line, task, f"{Folder(path).where(name)}, line {number}")
                 if fault := _fault(task, a, b, response):
                     odd.append(f"{quoted(prompt + response, 120)} ({name}, line {number}): {fault}")
                 else:
@@ -128,7 +189,7 @@ class PublishedFolder(Folder):
             say(f"{what}: {len(odd):,} of {total:,} rows are left out, such as {odd[0]}")
         if repeated := total - len(odd) - len(pairs):
             say(f"{what}: {repeated:,} of {total:,} rows repeat an expression; each is asked once")
-        if long := sum(machine(task).num_steps(int(a), int(b)) > MAX_STEPS for a, b in pairs):
+        if long := sum(_num_steps(task, a, b) > MAX_STEPS for a, b in pairs):
             say(f"{what}: not asked whole: {long:,} of {total:,}, which take over {MAX_STEPS:,} steps")
         return tuple(pairs)
 
@@ -155,19 +216,6 @@ class PublishedFolder(Folder):
             allowed='{"prompt": "12+9=", "response": "21"}',
         )
 
-    def manifest(self) -> dict[str, Any]:
-        return self._manifest
-
-    def holds(self, record: ShardRecord) -> bool:
-        return True  # rows are made from what was read
-
-    def open(self, path: str) -> BinaryIO:
-        """Open the rows of a split of a view as a Parquet file."""
-        if path not in self._views:
-            raise FileNotFoundError(path)
-        task, _, view = path.partition("/")[0].rpartition("-")
-        return io.BytesIO(_parquet(task, view, self._views[path]))
-
 
 def _sha256(lines: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
@@ -183,8 +231,12 @@ def _fault(task: str, a: str, b: str, response: str) -> str:
     return "" if response == answer else f"the answer is {quoted(answer, 120)}"
 
 
+def _num_steps(task: str, a: str, b: str | None) -> int:
+    return machine(task).num_steps(int(a), int(b or 0))
+
+
 @lru_cache(maxsize=8)  # problems and classes are read one after the other
-def _parquet(task: str, view: str, pairs: Pairs) -> bytes:
+def _parquet(task: str, view: str, dialect: Dialect, pairs: Pairs) -> bytes:
     """Return the rows of a view of some expressions, in their order by blocks, as a Parquet file."""
     schema = row_schema("raw" if view == "full" else view)
     if view == "full":
@@ -192,21 +244,23 @@ def _parquet(task: str, view: str, pairs: Pairs) -> bytes:
     sink = io.BytesIO()
     with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
         for start in range(0, len(pairs), BLOCK):
-            writer.write_batch(_block(task, view, pairs[start : start + BLOCK]).select(schema.names))
+            writer.write_batch(_block(task, view, dialect, pairs[start : start + BLOCK]).select(schema.names))
     return sink.getvalue()
 
 
-def _block(task: str, view: str, pairs: Pairs) -> pa.RecordBatch:
-    whole = Operands(Number.of([a for a, _ in pairs]), Number.of([b for _, b in pairs]))
+def _block(task: str, view: str, dialect: Dialect, pairs: Pairs) -> pa.RecordBatch:
+    own = machine(task)
+    second = None if own.unary else Number.of([b for _, b in pairs if b is not None])
+    whole = Operands(Number.of([a for a, _ in pairs]), second)
     names = []  # of the part of its class that each expression belongs to
     for row in range(len(pairs)):
-        own = Operands(whole.a.take(np.array([row])), whole.second.take(np.array([row])))
-        parts = class_parts(machine(task), int(own.a.length[0]), int(own.second.length[0]))
-        names.append(next(name for name, _, law in parts if law.holds(own)[0]))
+        one = whole.take(np.array([row]))
+        parts = class_parts(own, *(int(number.length[0]) for number in one.numbers), *[0] * own.unary)
+        names.append(next(name for name, _, law in parts if law.holds(one)[0]))
     variants = tuple(dict.fromkeys(names))
     return render_rows(
         Work(
-            settings=TaskSettings(task=task, dialect=DIALECT, seed=0),
+            settings=TaskSettings(task=task, dialect=dialect, seed=0),
             view="raw" if view == "full" else view,
             operands=whole,
             variant=np.array([variants.index(name) for name in names], np.int64),

@@ -20,8 +20,8 @@ from ..pipelines.folder import Folder
 from ..pipelines.hub_source import Say
 from .aggregate import write_tables
 from .calls import Backend
-from .jobs import TaskModes, check_rows, task_modes
-from .limit import RULE, choose_expressions
+from .jobs import TaskModes, check_rows, held_splits, task_modes
+from .limit import RULE, choose_expressions, choosing_configs
 from .problems import needed, read_problems
 from .results import ResultStore, file_name
 from .rollout import roll_out
@@ -96,7 +96,7 @@ def prepare(settings: EvalSettings, say: Say = lambda line: None) -> Session:
     used = set() if any_adapter or settings.baseline else {name for pair in pairs for name in needed(*pair)}
     identity = {
         "version": VERSION,
-        "rows": check_rows(folder, pairs, settings.split, settings.limit is not None),
+        "rows": check_rows(folder, pairs, settings.splits, settings.limit is not None),
         "jobs": [list(pair) for pair in pairs],
         "base": None if checkpoint is None else checkpoint.base_sha256 or str(checkpoint.base),
         "adapters": {name: adapters[name].sha256 for name in sorted(used)},
@@ -152,7 +152,8 @@ def plan(session: Session, store: ResultStore, rank: Rank) -> None:
         store.plan(
             problems
             for pair in session.pairs
-            for problems in ahead(read_problems(folder, *pair, settings.split, settings.limit))
+            for split in held_splits(folder, *pair, settings.splits)
+            for problems in ahead(read_problems(folder, *pair, split, settings.limit))
         )
         check_unchanged(session, store)
     for path in sorted(session.work.glob(file_name(1).replace("1", "*"))):
@@ -168,7 +169,7 @@ def check_unchanged(session: Session, store: ResultStore) -> None:
     """Refuse rows that are no longer those that the run is named after; nothing stays of its problems then."""
     settings = session.settings
     try:
-        check_rows(session.folder, session.pairs, settings.split, settings.limit is not None)
+        check_rows(session.folder, session.pairs, settings.splits, settings.limit is not None)
     except UserError:
         store.remove()
         raise
@@ -179,7 +180,9 @@ def limit_notes(session: Session) -> list[str]:
     limit, tasks = session.settings.limit, sorted({task for task, _ in session.pairs})
     if limit is None:
         return []
-    notes = (choose_expressions(session.folder, task, session.settings.split, limit).note for task in tasks)
+    pairs = ((task, split) for task in tasks for split in session.settings.splits)
+    held = ((task, split) for task, split in pairs if choosing_configs(session.folder, task, split))
+    notes = (choose_expressions(session.folder, task, split, limit).note for task, split in held)
     return [note for note in notes if note]
 
 
@@ -273,7 +276,7 @@ def _provenance(session: Session, store: ResultStore, backend: Backend, command:
         "data_identity": manifest["identity"],
         "tasks": tasks,
         "modes": sorted({mode for _, mode in session.pairs}),
-        "splits": [settings.split],
+        "splits": list(settings.splits),
         "dialect": ", ".join(sorted({manifest["tasks"][task]["settings"]["dialect"] for task in tasks})),
         "max_problems": settings.limit,
         "rules": VERSION,

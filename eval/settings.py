@@ -27,7 +27,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 NAME = re.compile(r"\w[\w.+-]{0,59}")  # of a run: printed, typed after --run, and part of no path
 CHOICES: dict[str, tuple[str, ...]] = {
     "mode": (*MODES, SLIPS),
-    "split": ("train", "test", "stress"),
+    "split": ("train", "test", "stress", "all"),
     "strategy": STRATEGIES,
     "backend": BACKENDS,
     "dtype": DTYPES,
@@ -57,8 +57,10 @@ class EvalSettings:
     """Tasks; none for every task whose adapters are there."""
     mode: tuple[str, ...] = ()
     """Modes; none for every mode whose adapters and rows are there."""
+    expressions: str | None = None
+    """A file of expressions that problems come from, in place of a dataset."""
     split: str = "test"
-    """The split of the problems."""
+    """The split of the problems; all is for expressions of a file, and their default."""
     strategy: str = "verify"
     """How answers are judged: verify, generate or rollout."""
     template: str | None = None
@@ -92,6 +94,11 @@ class EvalSettings:
     def base(self) -> str | None:
         """Folder or Hub name of the model that was named; None where the adapters' configs name it."""
         return self.model or self.base_model
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits of the problems."""
+        return ("train", "test", "stress") if self.split == "all" else (self.split,)
 
     @property
     def alone(self) -> bool:
@@ -139,6 +146,11 @@ class EvalSettings:
                 "--model is asked in place of every adapter: it goes with neither --adapters nor --base-model",
                 next_step="leave out --model, or the others",
             )
+        if self.expressions is None and self.split == "all":
+            raise UserError("--split is 'all', for expressions of a file", allowed=", ".join(CHOICES["split"][:3]))
+        if self.expressions is not None and self.data != "data":
+            what = "--expressions are asked in place of a dataset's rows: --data goes without"
+            raise UserError(what, next_step="leave out one of them")
         if self.baseline and self.base is None and self.adapters is None:
             raise UserError("the baseline needs a base model", where="--base-model", allowed="a folder or a Hub name")
         if self.alone and self.base is None:
@@ -232,6 +244,8 @@ def eval_settings(declaration: str | None, given: Mapping[str, Any]) -> EvalSett
     if given.get("baseline") and not given.get("mode"):
         held.pop("mode", None)  # a declaration's modes are about its adapters
     given = {name: value for name, value in given.items() if value not in (None, [], ())}
+    if given.get("expressions", held.get("expressions")) is not None:
+        held = {"split": "all", **held}
     try:
         return EvalSettings(**{**held, **given})
     except UserError as error:

@@ -20,7 +20,7 @@ from ..pipelines.manifest import CARD, MANIFEST, define_machines
 from ..pipelines.store import open_folder
 from .files import CONFIG, read_json
 from .problems import VIEWS
-from .published import PublishedFolder, raw_files
+from .published import ExpressionFolder, PublishedFolder, raw_files
 from .settings import EvalSettings
 
 KINDS = ("executors", "aligners")
@@ -126,6 +126,8 @@ def problem_folder(settings: EvalSettings, say: Say) -> tuple[Folder, str]:
     Raises:
         UserError: there is neither a built dataset nor published raw files; or they cannot be had.
     """
+    if settings.expressions is not None:
+        return ExpressionFolder(settings.expressions, settings.splits, say), settings.expressions
     place = local_or_hub(settings.data, "dataset", "--data", say)
     if isinstance(place, HubPlace):
         files = look_up(place, say)

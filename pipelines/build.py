@@ -18,8 +18,9 @@ from .budget import tokenizer_name
 from .card import renewed_card, replaceable_card
 from .declaration import rebuild_command, rebuild_commands, shipped_declarations
 from .engine import Engine, run_tasks
+from .expressions import own_expressions
 from .folder import BUILD_ONE, Folder, task_of
-from .manifest import CONFIG, FORMAT, MANIFEST, ShardRecord, shard_records
+from .manifest import CONFIG, FORMAT, MANIFEST, ShardRecord, define_machines, shard_records
 from .plan import Config, Plan
 from .settings import DATA_KEYS, Declaration, TaskSettings, digest
 from .store import open_folder
@@ -175,6 +176,8 @@ def _task_notes(plan: Plan) -> dict[str, dict[str, Any]]:
         notes[settings.task] = {"settings": settings.to_dict(), "identity": settings.identity()}
         if spec := machine(settings.task).spec():
             notes[settings.task]["machine"] = spec
+        if settings.expressions is not None:
+            notes[settings.task]["expressions"] = own_expressions(settings.expressions).record()
     return notes
 
 
@@ -188,6 +191,7 @@ def resumed(unfinished: dict[str, Any], path: str | Path) -> str:
     source = unfinished.get("source") or ""
     ours = source in shipped_declarations() or source.endswith(".toml")
     try:
+        define_machines(unfinished, str(path))
         tasks = tuple(TaskSettings.of(task["settings"]) for task in unfinished["tasks"].values())
         declaration = Declaration(name="declaration", tasks=tasks, source=source if ours else None)
     except UserError:

@@ -278,9 +278,14 @@ def _provenance(manifest: dict[str, Any]) -> dict[str, str]:
     dialects: dict[str, list[str]] = {}
     for task, own in sorted(manifest["tasks"].items()):
         dialects.setdefault(str(own["settings"].get("dialect")), []).append(task)
-    told = [
+    texts = [
         _filled(f"Dialect {name}: {', '.join(own)}. {DIALECT_TEXT.get(name, '')}") for name, own in dialects.items()
     ]
+    if own := [task for task, held in sorted(manifest["tasks"].items()) if held["settings"].get("allow_test")]:
+        told = (
+            "Train holds expressions that the split function gives to test or stress: it was built with --allow-test."
+        )
+        texts.append(_filled(f"{', '.join(own)}: {told}"))
     about = _filled(
         f"Identity `{manifest['identity']}`; versions of the rules: {numbers}; built with {built}. The same"
         " command gives the same rows on any machine, and with these versions the same bytes. `manifest.json` has"
@@ -291,7 +296,7 @@ def _provenance(manifest: dict[str, Any]) -> dict[str, str]:
         "caef_data": manifest["caef_data"],
         "commands": "\n".join(lines),
         "about": about,
-        "dialects": "\n".join(told),
+        "dialects": "\n".join(texts),
     }
 
 

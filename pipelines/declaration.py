@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError, closest, did_you_mean, printable_path, quoted
 from .budget import BUDGET, asked_of, check_no_num
@@ -22,8 +22,12 @@ from .settings import (
     check_task,
     task_names,
 )
-from .spelling import Spelling, as_option, option
+from .spelling import Spelling, as_option, literal, option
 
+if TYPE_CHECKING:
+    from .expressions import Own
+
+DRAWN = ("min", "max", "num", "num_test", "balance", "rows", "tokens")  # which expressions are drawn
 SHIPPED = Path(__file__).resolve().parent.parent / "datasets"
 MAX_BYTES = 1_000_000  # a declaration is a page of text
 Declared = str | Path | Mapping[str, object] | Declaration
@@ -151,22 +155,25 @@ def declaration_of(
     values = {key: value for key, value in values.items() if key != "eval"}  # what `caef-data eval` reads itself
     families = _machines(values.pop("machine"), file, source) if "machine" in values else {}
     top = Spelling(file=file, lines=_lines_of(values, lines[0]))
+    given, folder = values.pop("expressions", None), Path(source).parent if source else Path()
+    own = {} if given is None else _read_own(given, folder, values, top)
     check_keys(values, (*HEADER, *OF_STREAMS, *KEYS), top)
     defaults = {key: value for key, value in values.items() if key in KEYS and key != "task"}
     for key, value in defaults.items():  # one that every task overrides must make sense, too
         if families and value == 0 and key in ("min", "max"):
             continue  # the empty word
         check_field(TaskSettings, key, value, top)
-    tables = values.get("task", [*families] or None)
+    tables = values.get("task", [*families, *own] or None)
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         tables = [{"task": tables}]
     tasks: list[TaskSettings] = []
     check_no_num(values, [values, *tables], top)
     for number, table in enumerate(tables, 1):
-        own = lines[number] if len(lines) == len(tables) + 1 else {}  # else a text holds what looks like a table
-        spelling = replace(top, lines={**top.lines, **_lines_of(table, own)})
+        found = lines[number] if len(lines) == len(tables) + 1 else {}  # else a text holds what looks like a table
+        spelling = replace(top, lines={**top.lines, **_lines_of(table, found)})
         names = _names(table.get("task"), spelling, families)
-        tasks += _settings({**defaults, **table}, names, spelling)
+        tasks += _settings({**defaults, **table}, names, spelling, own)
+    _check_own(own, tasks, top)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source or "").stem).strip("-._")[:96] or "declaration"
     header = {"name": name, **{key: values[key] for key in (*HEADER, *OF_STREAMS) if key in values}}
     brought = tuple(name for own in families.values() for name in own)
@@ -204,11 +211,64 @@ def _machines(tables: object, file: str, source: str | None) -> dict[str, list[s
     return machines_of(tables, file, Path(source).parent if source else None)
 
 
-def _settings(values: Mapping[str, Any], names: Sequence[str], spelling: Spelling) -> Iterator[TaskSettings]:
+def _read_own(given: object, folder: Path, values: Mapping[str, Any], spelling: Spelling) -> "dict[str, Own]":
+    """Read the file of expressions that settings name; those that say which expressions are drawn are refused."""
+    from .expressions import read_expressions
+
+    drawn = [key for key in DRAWN if key in values]
+    drawn += [key for table in _tables(values) for key in (*DRAWN, "expressions") if key in table]
+    if drawn or not isinstance(given, str):
+        name, allowed = (
+            spelling.name("expressions"),
+            "the name of a file, once, at the top; without " + ", ".join(DRAWN),
+        )
+        what = f"{name} goes without {spelling.name(drawn[0])}" if drawn else f"{name} is {literal(given)}"
+        raise spelling.refusal(what, "expressions", *drawn[:1], allowed=allowed)
+    try:
+        return read_expressions(str(folder / given))
+    except UserError as error:
+        named = f"{error.where}, which {spelling.file} names" if spelling.file else error.where
+        raise UserError(error.what, where=named, allowed=error.allowed, next_step=error.next_step) from None
+
+
+def _tables(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    tables = values.get("task")
+    return [table for table in tables if isinstance(table, dict)] if isinstance(tables, list) else []
+
+
+def _check_own(own: "Mapping[str, Own]", tasks: Sequence[TaskSettings], spelling: Spelling) -> None:
+    """Refuse a file of expressions that are built in no task, or of test in a build of train alone."""
+    if lost := [one for task, one in own.items() if task not in [settings.task for settings in tasks]]:
+        what = f"{lost[0].file} holds {len(lost[0].rows):,} expressions of {lost[0].task}, which is not asked for"
+        raise spelling.refusal(what, "task", "expressions", allowed=f"all tasks of the file: {', '.join(own)}")
+    for settings in tasks:
+        held = own[settings.task].sides.nonzero()[0].tolist() if own else []
+        if settings.splits == ("train",) and not settings.allow_test and held:
+            first = own[settings.task].rows.row(held[0], named=True)
+            told = (
+                f"the first is {settings.task} {first['a']} {first['b'] or ''}".rstrip() + f", line {first['line']:,}"
+            )
+            raise spelling.refusal(
+                f"{len(held):,} expressions of {own[settings.task].file} belong to test or stress: {told}",
+                *("splits", "expressions"),
+                allowed=f"{spelling.setting('splits', ('train', 'test', 'stress'))}, which keeps them apart",
+                advice=f"leave them out of the file; or {spelling.setting('allow_test', True)} trains on them",
+            )
+
+
+def _settings(
+    values: Mapping[str, Any], names: Sequence[str], spelling: Spelling, own: "Mapping[str, Own] | None" = None
+) -> Iterator[TaskSettings]:
     """Yield the settings of tasks; a machine of a family that is split by machines is built in its own split alone."""
     from ..tm import machine  # inside: options need no machines
 
     for name in names:
+        if own and name not in own:
+            what = f"there is no expression of {name} in the file"
+            raise spelling.refusal(what, "task", "expressions", allowed=", ".join(own))
+        if own:
+            low, high = own[name].lengths
+            values = {**values, "min": low, "max": high, "expressions": own[name].key}
         settings, side = TaskSettings.of({**values, "task": name}, spelling), machine(name).side
         if side is None:
             yield settings
@@ -248,10 +308,13 @@ def from_flags(tasks: Sequence[str], **settings: object) -> Declaration:
     check_keys(given, known, Spelling(options={}))
     spelling = Spelling(options={**given, "task": list(tasks)})
     check_no_num(given, [given], spelling)
+    file = given.pop("expressions", None)
+    own = {} if file is None else _read_own(file, Path(), given, spelling)
     budget = {key: given.pop(key) for key in BUDGET if key in given}
-    names = _names(list(tasks), spelling)
+    names = _names(list(tasks) or [*own], spelling)
     title = "all" if set(names) == set(_shipped_tasks()) else "-".join(names)[:96].strip("-")
-    made = tuple(_settings(given, names, spelling))
+    made = tuple(_settings(given, names, spelling, own))
+    _check_own(own, made, spelling)
     return Declaration(name=title, tasks=made, spelling=spelling, **budget)  # type: ignore[arg-type]  # checked there
 
 
@@ -288,5 +351,11 @@ def _options(settings: TaskSettings, budgeted: bool) -> str:
     values = settings.to_dict()
     usual = TaskSettings(task=settings.task, num=settings.num).to_dict()
     always = ("min", "max") if budgeted else ("min", "max", "num")
+    left_out, file = ("max_len", "budget", "expressions"), ""
+    if settings.expressions is not None:
+        from .expressions import own_expressions
+
+        name = "".join(letter if letter.isprintable() else "?" for letter in own_expressions(settings.expressions).file)
+        left_out, file = (*left_out, *DRAWN), f"--expressions {shlex.quote(name)} "
     given = [key for key in KEYS[1:] if key in always or values.get(key) != usual.get(key)]
-    return " ".join(as_option(key, values[key]) for key in given if key not in ("max_len", "budget"))
+    return (file + " ".join(as_option(key, values[key]) for key in given if key not in left_out)).rstrip()

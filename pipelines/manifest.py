@@ -36,7 +36,7 @@ Task = Annotated[str, _whole("[a-z][a-z0-9_]*")]
 ConfigName = Annotated[str, _whole(CONFIG.pattern)]
 ShardPath = Annotated[str, _whole(f"{CONFIG.pattern}/{SHARD.pattern}")]
 Identity = Annotated[str, _whole(IDENTITY.pattern)]
-Word = Annotated[str, _whole("[A-Za-z0-9][A-Za-z0-9_.!+-]{0,60}")]  # a package, a version, a setting
+Word = Annotated[str, _whole("[A-Za-z0-9][A-Za-z0-9_.!+-]{0,63}")]  # a package, a version, a setting
 Sha256 = Annotated[str, _whole("[0-9a-f]{64}")]
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
@@ -91,10 +91,17 @@ class _Split(Struct):
     tokens: Tokens | None = None
 
 
+class _Expressions(Struct):
+    file: Annotated[str, Meta(max_length=255)]
+    bytes: Count
+    text: str
+
+
 class _Task(Struct):
     settings: dict[Word, Word | int | bool | None | list[Word | int] | dict[Word, int | TokenizerName]]
     identity: Identity
     machine: dict[str, Any] | None = None
+    expressions: _Expressions | None = None
 
 
 class _Plan(Struct):
@@ -136,12 +143,25 @@ def plan_from(text: bytes) -> dict[str, Any]:
 
 
 def define_machines(manifest: Mapping[str, Any], where: str) -> None:
-    """Make the Turing machines that a manifest describes tasks; ``where`` names the manifest in messages.
+    """Make the Turing machines that a manifest describes tasks, and its expressions known.
+
+    Args:
+        manifest: the manifest, or the plan of an unfinished build.
+        where: names it in messages.
 
     Raises:
         UserError: one is none.
     """
     for task, own in manifest.get("tasks", {}).items():
+        if given := own.get("expressions"):
+            from .expressions import define
+
+            try:
+                define(task, given, own["settings"].get("expressions"))
+            except (ValueError, LookupError, TypeError, OSError, UserError) as error:
+                told = error.what if isinstance(error, UserError) else error
+                what = f"{MANIFEST} cannot be understood: {task}: {quoted(str(told), 160)}"
+                raise UserError(what, where=where, next_step="build the dataset again with caef-data build") from error
         if spec := own.get("machine"):
             from ..tm.turing import define_spec
 

@@ -16,6 +16,7 @@ from ..errors import UserError
 from ..tm import machine
 from ..tm.columns import I64, U64, Operands
 from .curriculum import note
+from .expressions import own_expressions
 from .rows import Work, planned_rows, render_rows
 from .sampling.classes import TOGETHER, ClassSampler, Wanted, class_cells, merged, short_run_cells
 from .sampling.enumerate_small import MOST_LISTED, Told, resolve, too_many
@@ -235,7 +236,7 @@ def make_plan(declaration: Declaration, told: Told = lambda text: None, counter:
         declaration = resolve_budget(declaration, counter, told)
     configs, notes = [], note(declaration.mix, declaration.curriculum)
     for settings in declaration.tasks:
-        notes += machine(settings.task).notes()
+        notes += [*machine(settings.task).notes(), *_notes_of_own(settings)]
         missing = machine(settings.task).missing_views()
         notes += [f"{settings.task}: {view} is left out, {missing[view]}" for view in settings.left_out()]
         for split in settings.splits:
@@ -248,6 +249,23 @@ def make_plan(declaration: Declaration, told: Told = lambda text: None, counter:
         raise UserError(f"this declaration builds no rows at all{why}", next_step=advice)
     tokens = {(one.name, one.split): counter.costs(one, told) for one in configs} if counter else {}
     return Plan(declaration, tuple(configs), tuple(dict.fromkeys(notes)), tokens)
+
+
+def _notes_of_own(settings: TaskSettings) -> list[str]:
+    """Return what there is to say of expressions of a file: their splits, and which are left out."""
+    if settings.expressions is None:
+        return []
+    own = own_expressions(settings.expressions)
+    counts = own.counts()
+    told = ", ".join(f"{split} {count:,}" for split, count in counts.items())
+    notes = [f"{settings.task}: {len(own.rows):,} expressions of {own.file}, by split: {told}"]
+    if own.repeated:
+        notes.append(f"{settings.task}: {own.repeated:,} more repeat one of these, and are built once")
+    if settings.allow_test:
+        notes.append(f"{settings.task}: all of these are built as train, those of test and stress too")
+    elif others := sum(count for split, count in counts.items() if split not in settings.splits):
+        notes.append(f"{settings.task}: {others:,} belong to another split than {', '.join(settings.splits)}: left out")
+    return notes
 
 
 def split_configs(
@@ -295,22 +313,26 @@ class _SplitExpressions:
         """Those of the classes; of a machine that may run on for ever those that halt within ``max_steps``."""
         resolved = self._resolved(self.wanted)
         bounded = 0 < self.machine.max_num_steps(self.settings.max, 0) <= self.settings.max_steps
-        return resolved if self.machine.halts or bounded else self._that_halt(resolved)
+        if self.machine.halts or bounded:
+            return resolved
+        return self._that_halt(resolved, lambda some: self.machine.run_lengths(some, self.settings.max_steps))
 
-    def _that_halt(self, resolved: ExpressionSet) -> ExpressionSet:
+    def _that_halt(self, resolved: ExpressionSet, lengths: Callable[[Operands], I64]) -> ExpressionSet:
         [(cells, _)], most = resolved.parts, self.settings.max_steps
         steps = np.empty(cells.num_expressions, np.int64)
         for start in range(0, len(steps), DRAWN):
             self.told(f"{self.settings.task} {self.split}, {start:,} of {len(steps):,} runs")
             operands, _ = cells.operands(np.arange(start, min(start + DRAWN, len(steps))))
-            steps[start : start + DRAWN] = self.machine.run_lengths(operands, most)
+            steps[start : start + DRAWN] = lengths(operands)
+        steps[steps > most] = -1
+        what = "words" if self.machine.numbers is False else "expressions"
         for count, why in (
             ((steps < 0).sum(), f"do not halt within {most:,} steps (--max-steps changes that)"),
             ((steps == 0).sum(), "halt before their first step"),
         ):
             if count:
-                what = f"{count:,} of {len(steps):,} {self.split} words"
-                self.notes.append(f"{self.settings.task}: {what} {why} and are left out")
+                told = f"{count:,} of {len(steps):,} {self.split} {what}"
+                self.notes.append(f"{self.settings.task}: {told} {why} and are left out")
         return ExpressionSet(((cells, np.flatnonzero(steps > 0)),))
 
     @cached_property
@@ -322,6 +344,8 @@ class _SplitExpressions:
     def short(self) -> ExpressionSet:
         """Those of the classes whose runs are short enough to be written whole."""
         most = self.settings.max_steps
+        if self.settings.expressions is not None and not self.machine.walks:
+            return self._that_halt(self.classes, lambda operands: self.machine.batch(operands, "consistent").num_steps)
         short = [cell for cell in self.wanted if self.machine.max_num_steps(*cell[:2]) <= most]
         if len(short) == len(self.wanted) or not self.machine.halts:
             return self.classes

@@ -81,6 +81,10 @@ class TaskSettings:
     """Ceiling of ``max``."""
     budget: Budget | None = None
     """Where a budget decided ``num``: what it came to."""
+    expressions: tuple[str, str] | None = None
+    """Expressions of a file in place of drawn ones: its sha256, and that of the task's expressions in it."""
+    allow_test: bool = False
+    """A train split of such expressions holds those of test and stress too."""
     spelling: InitVar[Spelling] = PLAIN
     """How messages name the settings."""
 
@@ -92,11 +96,15 @@ class TaskSettings:
         object.__setattr__(self, "_machine", machine.identity())
         for key in KEYS[1:]:
             value = getattr(self, key)
+            if key == "expressions":
+                continue
             if key == "num_test" and value is None:
                 value = max(1, self.num // 10)
                 object.__setattr__(self, "_tenth", True)
             if value != 0 or key not in ("min", "max") or machine.numbers or isinstance(value, bool):
                 object.__setattr__(self, key, check_field(type(self), key, value, spelling))
+        if self.expressions is not None or self.allow_test:
+            _check_expressions(self, spelling)
         _check_together(self, spelling)
         if "stress" in self.splits and not machine.numbers:
             allowed = "train, test: hard cases are known of the arithmetic tasks alone"
@@ -140,7 +148,8 @@ class TaskSettings:
 
     def to_dict(self) -> dict[str, object]:
         """Return the settings as JSON knows them; ``of`` reads them back."""
-        values = {key: getattr(self, key) for key in KEYS if key != "budget"}
+        kept = [key for key in KEYS if key != "budget" and (key not in OWN_KEYS or getattr(self, key))]
+        values = {key: getattr(self, key) for key in kept}
         found = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
         return found if self.budget is None else {**found, "budget": self.budget.to_dict()}
 
@@ -167,6 +176,7 @@ class TaskSettings:
 
 
 KEYS = tuple(setting.name for setting in fields(TaskSettings))
+OWN_KEYS = ("expressions", "allow_test")  # of expressions of one's own: datasets without them do not name them
 # Views and splits choose among what an identity covers, and max_len leaves every row as it is; a new setting changes
 # the data, and with it every identity, unless it is named here.
 DATA_KEYS = tuple(key for key in KEYS if key not in ("splits", "views", "max_len"))
@@ -325,6 +335,27 @@ def check_keys(values: Iterable[str], known: Sequence[str], spelling: Spelling) 
             what = f"unknown setting {quoted(name)}{did_you_mean(name[:60], names)}"
             advice = f"{', '.join(HEADER)} stand above the first [[task]]" if key in HEADER else None
             raise spelling.refusal(what, key, allowed=", ".join(names), advice=advice)
+
+
+def _check_expressions(values: TaskSettings, spelling: Spelling) -> None:
+    """Refuse what names no expressions that are at hand, or not those of the task."""
+    from .expressions import own_expressions
+
+    given: Any = values.expressions
+    if given is None:
+        what = f"{spelling.name('allow_test')} is for {spelling.name('expressions')}"
+        raise spelling.refusal(what, "allow_test", allowed="both, or neither")
+    if not isinstance(given, tuple | list) or len(given) != 2 or not all(isinstance(one, str) for one in given):
+        raise spelling.refusal(f"expressions is {literal(given)}", "expressions", allowed="the name of a file")
+    object.__setattr__(values, "expressions", tuple(given))
+    own = own_expressions((given[0], given[1]))
+    if own.task != values.task or (values.min, values.max) != own.lengths:
+        raise spelling.refusal(
+            f"these expressions are not those of {values.task}", "expressions", allowed="those of it"
+        )
+    if values.allow_test and values.splits != ("train",):
+        told = f"{spelling.name('allow_test')} is for a build of train alone"
+        raise spelling.refusal(told, "allow_test", "splits", allowed=spelling.setting("splits", ("train",)))
 
 
 def _check_together(values: TaskSettings, spelling: Spelling) -> None:

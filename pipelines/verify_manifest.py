@@ -105,6 +105,10 @@ def declared(manifest: Mapping[str, Any]) -> Declared:
             if config.rpartition("-")[0] == task
             for split, entry in splits.items()
         }
+        if settings.allow_test:
+            found.notes.append(
+                f"{task}: built with --allow-test: train holds expressions that belong to test or stress"
+            )
         identities = [(f"{task}-{view} {split}", entry, (view, split)) for (split, view), entry in named.items()]
         for name, entry, pair in identities:
             if entry["identity"] != (right := settings.config_identity(*pair, theirs)):
@@ -229,7 +233,7 @@ def _asked_by(command: str, settings: TaskSettings, shipped: bool) -> Pairs | No
     for line in command.split(" && "):
         words = shlex.split(line)[2:]  # caef-data build
         name = words[0] if len(words) == 1 else ""
-        if name.endswith(".toml") or (name in shipped_declarations() and not shipped):
+        if "--expressions" in words or name.endswith(".toml") or (name in shipped_declarations() and not shipped):
             return None
         try:
             asked = load_declaration(name) if name in shipped_declarations() else _from_options(words)

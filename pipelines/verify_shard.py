@@ -146,7 +146,8 @@ def verify_part(part: Part, keep_drawn: bool) -> PartResult:
         draw = drawn_once if keep_drawn else ClassSampler.operands
         planned = [_keys(config.planned(numbers, draw), part.view) for numbers in config.blocks(shard)[blocks]]
         _compare(part, found, pl.concat([keys[0], *planned]), result)
-    if "split" not in part.other_rules and (part.plan is None or result.num_findings > num_findings):
+    any_side = part.plan is not None and part.plan[0].settings.allow_test
+    if "split" not in part.other_rules and not any_side and (part.plan is None or result.num_findings > num_findings):
         _check_sides(part, found, result)  # else the same function chose them
     return result
 

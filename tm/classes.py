@@ -36,10 +36,12 @@ class OperandDistribution:
     Class attributes:
         injective: different coordinates give different operands. Others are drawn with a check for repeats.
         padded_a: the digits drawn for a may begin with zeros.
+        any_side: its expressions are taken whatever their split is.
     """
 
     injective = True
     padded_a = False
+    any_side = False
 
     def lengths(self, len_a: int, len_b: int) -> tuple[int, int]:
         """Return how many digits are drawn for a and for b; 0 for none."""

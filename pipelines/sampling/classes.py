@@ -16,6 +16,7 @@ from ...tm.classes import OperandDistribution
 from ...tm.columns import I64, U64, Bool, Number, Operands, stacked, widen
 from ...tm.machine import Machine
 from ..budget import MILLION
+from ..expressions import own_expressions
 from ..settings import TaskSettings
 from ..versions import SAMPLING_VERSION
 from .index_space import GROUP, INDEX_DIGITS, TRIES, IndexSpace, index_digits
@@ -243,6 +244,8 @@ Wanted = list[tuple[int, int, str, OperandDistribution, int]]  # len a, len b, v
 def class_cells(settings: TaskSettings, split: str) -> Wanted:
     """Return the cells of a split's classes with the counts that are asked for."""
     own, num, span = machine(settings.task), settings.num, settings.max - settings.min + 1
+    if settings.expressions is not None:
+        return list(own_expressions(settings.expressions).parts(settings.allow_test))
     wanted: Wanted = []
     for len_a, len_b in own.classes(settings.min, settings.max):
         if split == "stress":
@@ -273,6 +276,8 @@ def class_cells(settings: TaskSettings, split: str) -> Wanted:
 def short_run_cells(settings: TaskSettings, split: str) -> Wanted:
     """Return the cells of the extra expressions that halt soon (of mul and div)."""
     num, own = settings.num if split == "train" else settings.num_test, machine(settings.task)
+    if settings.expressions is not None:
+        return []
     runs, more = (own.short_runs(settings.min, settings.max, n) for n in (num, num + 1))
     wanted: Wanted = []
     for (len_a, len_b, count, named), (_, _, next_count, _) in zip(runs, more, strict=True):

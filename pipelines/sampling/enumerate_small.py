@@ -167,7 +167,8 @@ class _Scan:
         machine = self.cells.machine
         if self.cells.split == "stress":  # a family knows nothing of the task: that b >= 1, say
             kept &= law(machine.law).holds(operands)
-        kept &= on_side(machine, operands, self.cells.split)
+        if not self.cells.distributions[which].any_side:
+            kept &= on_side(machine, operands, self.cells.split)
         if not self.cells.distributions[which].injective:
             for row in np.flatnonzero(kept).tolist():
                 digits = tuple(number.planes[: number.length[row], row].tobytes() for number in operands.numbers)

@@ -1,0 +1,275 @@
+"""Expressions of one's own: read from a file, told their splits, and recorded in the dataset that is built of them.
+
+A file holds ``12+9=`` or ``task a b`` a line; or it is a table, CSV or Parquet, with a column ``expression`` of these,
+or with task, a and b. What is no expression of a task is refused with its line; what stands twice counts once.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from ..errors import UserError, printable_path, quoted
+from ..tm import machine, operands, tasks
+from ..tm.classes import Coordinates, OperandDistribution
+from ..tm.columns import I64, Bool, Operands
+from ..tm.expression import parse_expression, signs
+from ..tm.machine import MAX_DIGITS, Machine
+from .sampling.laws import class_parts
+from .sampling.split import PAIR, SIDES, side_codes
+
+MOST, MOST_DIGITS = 1_000_000, 20_000_000  # of a file: a manifest holds its expressions
+MOST_BYTES = 1 << 30
+TOGETHER = 20_000  # expressions whose splits are asked for together
+ALLOWED = "lines such as 12+9= or left_mask 1050; CSV or Parquet with a column expression, or with task, a and b"
+WORDS = r"^([a-z][a-z0-9_]*)[ \t]+([0-9]+)(?:[ \t]+([0-9]+))?$"
+
+
+@dataclass(frozen=True, eq=False)
+class Own:
+    """The expressions of one task in a file.
+
+    Args:
+        task: the task.
+        file: the file's name.
+        sha256: of the file.
+        rows: the columns a and b (null for one operand), and line, each expression once, in the file's order.
+        repeated: how many lines were left out for that.
+    """
+
+    task: str
+    file: str
+    sha256: str
+    rows: pl.DataFrame
+    repeated: int = 0
+
+    @cached_property
+    def text(self) -> str:
+        """The expressions, a line each."""
+        return "".join(self.rows.select(pl.concat_str("a", "b", separator=" ", ignore_nulls=True) + "\n").to_series())
+
+    @cached_property
+    def key(self) -> tuple[str, str]:
+        """What settings hold of them: the file's sha256, and that of the task's expressions in it."""
+        return self.sha256, hashlib.sha256(f"{self.task}\n{self.text}".encode()).hexdigest()
+
+    @cached_property
+    def operands(self) -> Operands:
+        """The expressions in columns."""
+        own = machine(self.task)
+        second = None if own.unary else own.column(self.rows["b"].to_list())
+        return Operands(own.column(self.rows["a"].to_list()), second)
+
+    @cached_property
+    def sides(self) -> I64:
+        """The split of each expression, as an index into ``SIDES``."""
+        parts = [self.operands.rows(slice(at, at + TOGETHER)) for at in range(0, len(self.rows), TOGETHER)]
+        return np.concatenate([side_codes(machine(self.task), part) for part in parts])
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """The digits of the shortest and of the longest operand."""
+        found = [number.length for number in self.operands.numbers]
+        return int(min(one.min() for one in found)), int(max(one.max() for one in found))
+
+    def counts(self) -> dict[str, int]:
+        """Return how many expressions each split has."""
+        return dict(zip(SIDES, np.bincount(self.sides, minlength=len(SIDES)).tolist(), strict=True))
+
+    def parts(self, any_side: bool) -> Iterator[tuple[int, int, str, OperandDistribution, int]]:
+        """Yield the cells of the expressions, as ``sampling.classes.Wanted`` has them."""
+        own, given = machine(self.task), self.operands
+        pairs = given.a.length * PAIR + (0 if given.b is None else given.b.length)
+        named: dict[str, list[I64]] = {}
+        for pair in np.unique(pairs).tolist():
+            rows = np.flatnonzero(pairs == pair)
+            for name, _, part in class_parts(own, *divmod(pair, PAIR)):
+                named.setdefault(name, []).append(rows[part.holds(given.take(rows))])
+        for name, found in named.items():
+            rows = np.concatenate(found)
+            listed = Given(given.take(rows), pairs[rows], any_side)
+            for pair, count in zip(listed.pairs.tolist(), listed.count.tolist(), strict=True):
+                yield *divmod(pair, PAIR), name, listed, count
+
+    def record(self) -> dict[str, Any]:
+        """Return what a manifest holds of them; ``define`` reads it."""
+        packed = pa.Codec("zstd").compress(self.text.encode(), asbytes=True)
+        return {"file": self.file, "bytes": len(self.text), "text": base64.b64encode(packed).decode()}
+
+
+class Given(OperandDistribution):
+    """Expressions that are given, by their number in their class.
+
+    Args:
+        operands: the expressions, those of a class behind one another.
+        pairs: the lengths of each.
+        any_side: every split may hold each of them.
+    """
+
+    def __init__(self, operands: Operands, pairs: I64, any_side: bool) -> None:
+        self.operands, self.any_side = operands, any_side
+        self.pairs, self.first, self.count = np.unique(pairs, return_index=True, return_counts=True)
+
+    def lengths(self, len_a: int, len_b: int) -> tuple[int, int]:
+        return 0, 0
+
+    def selector(self, len_a: int, len_b: int) -> tuple[int, int]:
+        counts: Any = self.count[np.searchsorted(self.pairs, len_a * PAIR + len_b)]
+        return 0, counts
+
+    def size(self, len_a: int, len_b: int) -> int:
+        return int(self.selector(len_a, len_b)[1])
+
+    def shape(self, draw: Coordinates) -> tuple[Operands, Bool]:
+        first = self.first[np.searchsorted(self.pairs, draw.len_a * PAIR + draw.len_b)]
+        found = self.operands.take(first + draw.selector)
+        return found, np.ones(len(found), np.bool_)
+
+
+_KNOWN: dict[str, Own] = {}  # by the second half of their keys
+
+
+def own_expressions(key: tuple[str, str]) -> Own:
+    """Return the expressions that settings name; raises UserError where they were neither read nor recorded."""
+    if key[1] not in _KNOWN or _KNOWN[key[1]].sha256 != key[0]:
+        raise UserError("the expressions that these settings name are not at hand", allowed="the file's name")
+    return _KNOWN[key[1]]
+
+
+def define(task: str, record: Mapping[str, Any], key: object) -> None:
+    """Make known what a manifest records of a task; raises ValueError where it is not what ``key`` names."""
+    if not 0 <= record["bytes"] <= 3 * MOST_DIGITS:
+        raise ValueError("too many expressions")
+    packed = base64.b64decode(record["text"], validate=True)
+    text = pa.Codec("zstd").decompress(packed, record["bytes"], asbytes=True).decode("ascii")
+    lines = pl.DataFrame({"text": text.split("\n")[:-1]}).with_row_index("line", 1)
+    rows = lines.select("line", text=pl.lit(f"{task} ") + pl.col("text"))
+    own = Own(task, record["file"], str(list(key)[0]), _parsed(rows, "the recorded expressions")[task])  # type: ignore[call-overload]
+    if list(own.key) != key:
+        raise ValueError("the recorded expressions are not those of the settings")
+    _KNOWN[own.key[1]] = own
+
+
+def read_expressions(name: str) -> dict[str, Own]:
+    """Return the expressions in a file, by task.
+
+    Raises:
+        UserError: the file cannot be read, or holds none, or too many, or something else; the message names the line.
+    """
+    path, where = Path(name), printable_path(name)
+    try:
+        if not path.is_file() or path.stat().st_size > MOST_BYTES:
+            problem = f"is larger than {MOST_BYTES:,} bytes" if path.is_file() else "is not there, or no file"
+            raise UserError(f"the file of expressions {problem}", where=where, allowed=ALLOWED)
+        data = path.read_bytes()
+        table = data[:4] == b"PAR1" or path.suffix in (".csv", ".tsv")
+        rows = _of_table(data, path.suffix, where) if table else _of_lines(data, where)
+    except (pl.exceptions.PolarsError, ValueError) as error:
+        raise UserError(f"this cannot be read: {quoted(str(error), 160)}", where=where, allowed=ALLOWED) from error
+    if rows.is_empty():
+        raise UserError("there is no expression in this file", where=where, allowed=ALLOWED)
+    digest = hashlib.sha256(data).hexdigest()
+    word = "row" if table else "line"
+    found = {}
+    for task, parsed in _parsed(rows, f"{where}, {word}").items():
+        unique = parsed.unique(["a", "b"], keep="first", maintain_order=True)
+        own = found[task] = Own(task, path.name, digest, unique, len(parsed) - len(unique))
+        _KNOWN[own.key[1]] = own
+    return found
+
+
+def in_order(own: Mapping[str, Own]) -> list[tuple[int, str, str, str | None, str]]:
+    """Return line, task, a, b and split of all expressions of a file, in its order."""
+    found = [
+        (line, task, a, b, SIDES[side])
+        for task, one in own.items()
+        for (line, a, b), side in zip(one.rows.select("line", "a", "b").rows(), one.sides.tolist(), strict=True)
+    ]
+    return sorted(found, key=lambda row: row[0])
+
+
+def _of_lines(data: bytes, where: str) -> pl.DataFrame:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError("this is not UTF-8 text", where=f"{where}, line {line:,}", allowed=ALLOWED) from None
+    _check_count(text.count("\n"), where)
+    lines = pl.Series("text", [text]).str.split("\n").explode().str.strip_chars().to_frame()
+    return lines.with_row_index("line", 1).filter(pl.col("text") != "")
+
+
+def _of_table(data: bytes, suffix: str, where: str) -> pl.DataFrame:
+    separator = "\t" if suffix == ".tsv" else ","
+    parquet = data[:4] == b"PAR1"
+    rows = pl.read_parquet(data) if parquet else pl.read_csv(data, infer_schema=False, separator=separator)
+    _check_count(len(rows), where)
+    named = ["expression"] if "expression" in rows.columns else ["task", "a", "b"]
+    if lacking := [name for name in named if name not in rows.columns]:
+        have = f"it has {', '.join(quoted(name) for name in rows.columns[:8]) or 'none'}"
+        raise UserError(f"there is no column {lacking[0]}; {have}", where=where, allowed=ALLOWED)
+    rows = rows.select(pl.col(name).cast(pl.String) for name in named).with_row_index("line", 1)
+    text = pl.col(named[0]).fill_null("")
+    if len(named) > 1:
+        text = pl.concat_str(text, pl.col("a").fill_null("?"), "b", separator=" ", ignore_nulls=True)
+    return rows.select("line", text.str.strip_chars().alias("text"))
+
+
+def _check_count(count: int, where: str) -> None:
+    if count > MOST:
+        what = f"there are {count:,} expressions in this file"
+        raise UserError(what, where=where, allowed=f"at most {MOST:,}", next_step="cut it into several files")
+
+
+def _parsed(rows: pl.DataFrame, where: str) -> dict[str, pl.DataFrame]:
+    """Return the columns line, a and b by task of texts with their lines; the first that is none is refused."""
+    known = {sign: task for sign, task in signs().items() if sign}
+    sign = "|".join(re.escape(one) for one in sorted(known, key=len, reverse=True))
+    raw = pl.col("text").str.extract_groups(rf"^([0-9]+)({sign})([0-9]+)=?$").struct.rename_fields(["x", "sign", "y"])
+    words = pl.col("text").str.extract_groups(WORDS).struct.rename_fields(["task", "a", "b"])
+    found = rows.with_columns(raw.struct.unnest(), words.struct.unnest()).with_columns(
+        task=pl.coalesce(pl.col("sign").replace_strict(known, default=None), "task"),
+        a=pl.coalesce("x", "a"), b=pl.coalesce("y", "b"),
+    )  # fmt: skip
+    numbers = {task: not machine(task).numbers for task in tasks()}
+    zero = [pl.col(name).str.contains("^0[0-9]").fill_null(False) for name in "ab"]
+    digits = [pl.col(name).str.len_bytes().fill_null(0) for name in "ab"]
+    one = pl.col("b").is_null() != pl.col("task").is_in([task for task in tasks() if machine(task).unary])
+    other = ~pl.col("task").is_in([task for task, words_ in numbers.items() if not words_])
+    long = pl.max_horizontal(*digits) > MAX_DIGITS
+    wrong = found.filter(pl.any_horizontal(pl.col("a").is_null(), *zero, other.fill_null(True), one, long))
+    for line, text in wrong.select("line", "text").head(1).iter_rows():
+        _check(line, text, where)
+        raise UserError(f"this is no expression: {quoted(text)}", where=f"{where} {line:,}", allowed=ALLOWED)
+    if found.select(pl.sum_horizontal(*digits).sum()).item() > MOST_DIGITS:
+        raise UserError("the expressions have too many digits", where=where, allowed=f"at most {MOST_DIGITS:,} in all")
+    by_task = found.partition_by("task", as_dict=True, maintain_order=True)
+    for (task,), own in by_task.items():
+        if type(machine(str(task))).domain_error is not Machine.domain_error:
+            error = machine(str(task)).domain_error
+            for line, text, a, b in own.select("line", "text", "a", pl.col("b").fill_null("0")).iter_rows():
+                if error(int(a), int(b)) is not None:
+                    _check(line, text, where)
+    return {str(task): own.select("line", "a", "b") for (task,), own in by_task.items()}
+
+
+def _check(line: int, text: str, where: str) -> None:
+    """Refuse a text that is no expression of a task, with its line."""
+    try:
+        word, *rest = text.split() if text[:1].isalpha() else parse_expression(text)
+        if not machine(word).numbers or len(rest) not in (1, 2):
+            raise UserError(f"{quoted(text)} is no expression of a task with numbers")
+        operands(word, *rest)
+    except UserError as error:
+        place = f"{where} {line:,}"
+        raise UserError(f"{error.what}: {quoted(text)}", where=place, allowed=error.allowed or ALLOWED) from None
