@@ -152,8 +152,7 @@ def define(task: str, record: Mapping[str, Any], key: object) -> None:
         raise ValueError("too many expressions")
     packed = base64.b64decode(record["text"], validate=True)
     text = pa.Codec("zstd").decompress(packed, record["bytes"], asbytes=True).decode("ascii")
-    lines = pl.DataFrame({"text": text.split("\n")[:-1]}).with_row_index("line", 1)
-    rows = lines.select("line", text=pl.lit(f"{task} ") + pl.col("text"))
+    rows = pl.DataFrame({"text": [f"{task} {line}" for line in text.split("\n")[:-1]]}).with_row_index("line", 1)
     own = Own(task, record["file"], str(list(key)[0]), _parsed(rows, "the recorded expressions")[task])  # type: ignore[call-overload]
     if list(own.key) != key:
         raise ValueError("the recorded expressions are not those of the settings")
