@@ -34,6 +34,7 @@ from .options import (
     Streamed,
     Tasks,
     Text,
+    Within,
     Words,
     Workers,
     known_tasks,
@@ -99,9 +100,7 @@ def plan(
 def show(
     words: Words = None,
     task: Annotated[Text, option("Task of bare operands or words: --task left_mask 45321.", "--task")] = None,
-    within: Annotated[
-        Text, option("Declaration or dataset folder that describes a Turing machine.", "--in", metavar="FILE|DIR")
-    ] = None,
+    within: Within = None,
     expressions: Expressions = None,
     dialect: Annotated[str, option("consistent or published.", "--dialect")] = "consistent",
     nested: Annotated[bool, option("Show the traces of called machines too.", "--nested")] = False,
@@ -117,8 +116,8 @@ def show(
     if expressions is not None:
         from .pipelines.show_expressions import show_expressions
 
-        names = [*(words or []), *([task] if task else [])]
-        show_expressions(expressions, names, console, dialect, nested=nested, max_steps=max_steps, as_json=as_json)
+        given = [*(words or []), *([task] if task else [])]
+        show_expressions(expressions, given, console, dialect, nested=nested, max_steps=max_steps, as_json=as_json)
         return
     words = words or ([] if sys.stdin.isatty() else ["-"])  # who types nothing at a terminal is told what to type
     if task is not None:

@@ -131,6 +131,9 @@ Backend = Annotated[Text, option("transformers (default); openai: a vLLM server;
 Expressions = Annotated[
     Text, option("Those of a file: lines such as 12+9=; or CSV or Parquet, column expression.", metavar="FILE")
 ]
+Within = Annotated[
+    Text, option("Declaration or dataset folder that describes a Turing machine.", "--in", metavar="FILE|DIR")
+]
 Words = Annotated[
     Names,
     typer.Argument(

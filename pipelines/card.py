@@ -19,6 +19,7 @@ from ..schemas import COLUMNS, VIEW_TEXT
 from ..schemas.rows import COMMON
 from ..tm import transition
 from .card_merge import BEGIN, END_MARK, Card, UnmarkedError, conflict, text_of, without_examples
+from .expressions import allowed_test
 from .manifest import CARD
 from .settings import SPLITS, digest
 from .spelling import as_toml
@@ -281,11 +282,8 @@ def _provenance(manifest: dict[str, Any]) -> dict[str, str]:
     texts = [
         _filled(f"Dialect {name}: {', '.join(own)}. {DIALECT_TEXT.get(name, '')}") for name, own in dialects.items()
     ]
-    if own := [task for task, held in sorted(manifest["tasks"].items()) if held["settings"].get("allow_test")]:
-        told = (
-            "Train holds expressions that the split function gives to test or stress: it was built with --allow-test."
-        )
-        texts.append(_filled(f"{', '.join(own)}: {told}"))
+    settings = {task: own["settings"] for task, own in manifest["tasks"].items()}
+    texts += map(_filled, allowed_test(settings))
     about = _filled(
         f"Identity `{manifest['identity']}`; versions of the rules: {numbers}; built with {built}. The same"
         " command gives the same rows on any machine, and with these versions the same bytes. `manifest.json` has"

@@ -351,11 +351,11 @@ def _options(settings: TaskSettings, budgeted: bool) -> str:
     values = settings.to_dict()
     usual = TaskSettings(task=settings.task, num=settings.num).to_dict()
     always = ("min", "max") if budgeted else ("min", "max", "num")
-    left_out, file = ("max_len", "budget", "expressions"), ""
+    left_out, file = {"max_len", "budget", "expressions"}, ""
     if settings.expressions is not None:
         from .expressions import own_expressions
 
         name = "".join(letter if letter.isprintable() else "?" for letter in own_expressions(settings.expressions).file)
-        left_out, file = (*left_out, *DRAWN), f"--expressions {shlex.quote(name)} "
+        left_out, file = left_out | {*DRAWN}, f"--expressions {shlex.quote(name)} "
     given = [key for key in KEYS[1:] if key in always or values.get(key) != usual.get(key)]
     return (file + " ".join(as_option(key, values[key]) for key in given if key not in left_out)).rstrip()

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -27,6 +27,10 @@ from ..tm.expression import parse_expression, signs
 from ..tm.machine import MAX_DIGITS, Machine
 from .sampling.laws import class_parts
 from .sampling.split import PAIR, SIDES, side_codes
+from .spelling import Spelling, literal
+
+if TYPE_CHECKING:
+    from .settings import TaskSettings
 
 MOST, MOST_DIGITS = 1_000_000, 20_000_000  # of a file: a manifest holds its expressions
 MOST_BYTES = 1 << 30
@@ -144,6 +148,45 @@ def own_expressions(key: tuple[str, str]) -> Own:
     if key[1] not in _KNOWN or _KNOWN[key[1]].sha256 != key[0]:
         raise UserError("the expressions that these settings name are not at hand", allowed="the file's name")
     return _KNOWN[key[1]]
+
+
+def check_own(settings: TaskSettings, spelling: Spelling) -> None:
+    """Refuse settings that name no expressions that are at hand, or not those of the task."""
+    given: Any = settings.expressions
+    name, train = spelling.name("allow_test"), spelling.setting("splits", ("train",))
+    if given is None:
+        what = f"{name} is for {spelling.name('expressions')}"
+        raise spelling.refusal(what, "allow_test", allowed="both, or neither")
+    if not isinstance(given, tuple | list) or [type(one) for one in given] != [str, str]:
+        raise spelling.refusal(f"expressions is {literal(given)}", "expressions", allowed="the name of a file")
+    object.__setattr__(settings, "expressions", tuple(given))
+    own = own_expressions((given[0], given[1]))
+    if own.task != settings.task or (settings.min, settings.max) != own.lengths:
+        what = f"these expressions are not those of {settings.task}"
+        raise spelling.refusal(what, "expressions", allowed="those of the task, with their lengths")
+    if settings.allow_test and settings.splits != ("train",):
+        raise spelling.refusal(f"{name} is for a build of train alone", "allow_test", "splits", allowed=train)
+
+
+def notes_of_own(settings: TaskSettings) -> list[str]:
+    """Return what there is to say of expressions of a file: their splits, and which are left out."""
+    if settings.expressions is None:
+        return []
+    own, task = own_expressions(settings.expressions), settings.task
+    told = ", ".join(f"{split} {count:,}" for split, count in own.counts().items())
+    notes = [f"{task}: {len(own.rows):,} expressions of {own.file}, by split: {told}"]
+    if own.repeated:
+        notes.append(f"{task}: {own.repeated:,} more repeat one of these, and are built once")
+    others = sum(count for split, count in own.counts().items() if split not in settings.splits)
+    if others and not settings.allow_test:
+        notes.append(f"{task}: {others:,} belong to another split than {', '.join(settings.splits)}: left out")
+    return notes + allowed_test({task: settings.to_dict()})
+
+
+def allowed_test(tasks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return what there is to say where train holds expressions of test, from the settings of tasks."""
+    named = ", ".join(sorted(task for task, settings in tasks.items() if settings.get("allow_test")))
+    return [f"{named}: built with --allow-test: train holds expressions that belong to test or stress"] if named else []
 
 
 def define(task: str, record: Mapping[str, Any], key: object) -> None:

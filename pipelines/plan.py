@@ -16,7 +16,7 @@ from ..errors import UserError
 from ..tm import machine
 from ..tm.columns import I64, U64, Operands
 from .curriculum import note
-from .expressions import own_expressions
+from .expressions import notes_of_own
 from .rows import Work, planned_rows, render_rows
 from .sampling.classes import TOGETHER, ClassSampler, Wanted, class_cells, merged, short_run_cells
 from .sampling.enumerate_small import MOST_LISTED, Told, resolve, too_many
@@ -236,7 +236,7 @@ def make_plan(declaration: Declaration, told: Told = lambda text: None, counter:
         declaration = resolve_budget(declaration, counter, told)
     configs, notes = [], note(declaration.mix, declaration.curriculum)
     for settings in declaration.tasks:
-        notes += [*machine(settings.task).notes(), *_notes_of_own(settings)]
+        notes += [*machine(settings.task).notes(), *notes_of_own(settings)]
         missing = machine(settings.task).missing_views()
         notes += [f"{settings.task}: {view} is left out, {missing[view]}" for view in settings.left_out()]
         for split in settings.splits:
@@ -249,23 +249,6 @@ def make_plan(declaration: Declaration, told: Told = lambda text: None, counter:
         raise UserError(f"this declaration builds no rows at all{why}", next_step=advice)
     tokens = {(one.name, one.split): counter.costs(one, told) for one in configs} if counter else {}
     return Plan(declaration, tuple(configs), tuple(dict.fromkeys(notes)), tokens)
-
-
-def _notes_of_own(settings: TaskSettings) -> list[str]:
-    """Return what there is to say of expressions of a file: their splits, and which are left out."""
-    if settings.expressions is None:
-        return []
-    own = own_expressions(settings.expressions)
-    counts = own.counts()
-    told = ", ".join(f"{split} {count:,}" for split, count in counts.items())
-    notes = [f"{settings.task}: {len(own.rows):,} expressions of {own.file}, by split: {told}"]
-    if own.repeated:
-        notes.append(f"{settings.task}: {own.repeated:,} more repeat one of these, and are built once")
-    if settings.allow_test:
-        notes.append(f"{settings.task}: all of these are built as train, those of test and stress too")
-    elif others := sum(count for split, count in counts.items() if split not in settings.splits):
-        notes.append(f"{settings.task}: {others:,} belong to another split than {', '.join(settings.splits)}: left out")
-    return notes
 
 
 def split_configs(

@@ -84,7 +84,7 @@ class TaskSettings:
     expressions: tuple[str, str] | None = None
     """Expressions of a file in place of drawn ones: its sha256, and that of the task's expressions in it."""
     allow_test: bool = False
-    """A train split of such expressions holds those of test and stress too."""
+    """Their train split holds those of test and stress, too."""
     spelling: InitVar[Spelling] = PLAIN
     """How messages name the settings."""
 
@@ -94,17 +94,13 @@ class TaskSettings:
         object.__setattr__(self, "task", check_task(self.task, spelling))
         machine = tm.machine(self.task)
         object.__setattr__(self, "_machine", machine.identity())
-        for key in KEYS[1:]:
+        for key in (key for key in KEYS[1:] if key != "expressions"):
             value = getattr(self, key)
-            if key == "expressions":
-                continue
             if key == "num_test" and value is None:
                 value = max(1, self.num // 10)
                 object.__setattr__(self, "_tenth", True)
             if value != 0 or key not in ("min", "max") or machine.numbers or isinstance(value, bool):
                 object.__setattr__(self, key, check_field(type(self), key, value, spelling))
-        if self.expressions is not None or self.allow_test:
-            _check_expressions(self, spelling)
         _check_together(self, spelling)
         if "stress" in self.splits and not machine.numbers:
             allowed = "train, test: hard cases are known of the arithmetic tasks alone"
@@ -148,10 +144,9 @@ class TaskSettings:
 
     def to_dict(self) -> dict[str, object]:
         """Return the settings as JSON knows them; ``of`` reads them back."""
-        kept = [key for key in KEYS if key != "budget" and (key not in OWN_KEYS or getattr(self, key))]
-        values = {key: getattr(self, key) for key in kept}
-        found = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
-        return found if self.budget is None else {**found, "budget": self.budget.to_dict()}
+        values = {key: getattr(self, key) for key in KEYS if key not in AT_NEED or getattr(self, key)}
+        values |= {} if self.budget is None else {"budget": self.budget.to_dict()}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
     def identity(self, rules: Mapping[str, int] | None = None) -> str:
         """Return 16 hex digits that change with every setting and rule that changes the data.
@@ -176,9 +171,8 @@ class TaskSettings:
 
 
 KEYS = tuple(setting.name for setting in fields(TaskSettings))
-OWN_KEYS = ("expressions", "allow_test")  # of expressions of one's own: datasets without them do not name them
-# Views and splits choose among what an identity covers, and max_len leaves every row as it is; a new setting changes
-# the data, and with it every identity, unless it is named here.
+AT_NEED = ("budget", "expressions", "allow_test")  # datasets that do without do not name them
+# Those below leave every row as it is; a new setting changes the data, and every identity, unless it is named there.
 DATA_KEYS = tuple(key for key in KEYS if key not in ("splits", "views", "max_len"))
 
 
@@ -337,29 +331,12 @@ def check_keys(values: Iterable[str], known: Sequence[str], spelling: Spelling) 
             raise spelling.refusal(what, key, allowed=", ".join(names), advice=advice)
 
 
-def _check_expressions(values: TaskSettings, spelling: Spelling) -> None:
-    """Refuse what names no expressions that are at hand, or not those of the task."""
-    from .expressions import own_expressions
-
-    given: Any = values.expressions
-    if given is None:
-        what = f"{spelling.name('allow_test')} is for {spelling.name('expressions')}"
-        raise spelling.refusal(what, "allow_test", allowed="both, or neither")
-    if not isinstance(given, tuple | list) or len(given) != 2 or not all(isinstance(one, str) for one in given):
-        raise spelling.refusal(f"expressions is {literal(given)}", "expressions", allowed="the name of a file")
-    object.__setattr__(values, "expressions", tuple(given))
-    own = own_expressions((given[0], given[1]))
-    if own.task != values.task or (values.min, values.max) != own.lengths:
-        raise spelling.refusal(
-            f"these expressions are not those of {values.task}", "expressions", allowed="those of it"
-        )
-    if values.allow_test and values.splits != ("train",):
-        told = f"{spelling.name('allow_test')} is for a build of train alone"
-        raise spelling.refusal(told, "allow_test", "splits", allowed=spelling.setting("splits", ("train",)))
-
-
 def _check_together(values: TaskSettings, spelling: Spelling) -> None:
     """Refuse settings that contradict each other."""
+    if values.expressions is not None or values.allow_test:
+        from .expressions import check_own
+
+        check_own(values, spelling)
     name, high = spelling.name, values.max
     if high > values.max_len:
         longer = f"set max_len = {literal(high)} in a declaration, if such lengths are meant: caef-data build my.toml"

@@ -23,6 +23,7 @@ from .build import no_dataset
 from .card import card, card_there, is_first_card
 from .card_merge import OURS, Card, UnmarkedError, without_examples, without_place
 from .declaration import from_flags, load_declaration, shipped_declarations
+from .expressions import allowed_test
 from .folder import Folder
 from .manifest import CARD, CONFIG, MANIFEST, ShardRecord, WrongError, define_machines, manifest_from, shard_record
 from .plan import Config, split_configs
@@ -105,10 +106,7 @@ def declared(manifest: Mapping[str, Any]) -> Declared:
             if config.rpartition("-")[0] == task
             for split, entry in splits.items()
         }
-        if settings.allow_test:
-            found.notes.append(
-                f"{task}: built with --allow-test: train holds expressions that belong to test or stress"
-            )
+        found.notes += allowed_test({task: settings.to_dict()})
         identities = [(f"{task}-{view} {split}", entry, (view, split)) for (split, view), entry in named.items()]
         for name, entry, pair in identities:
             if entry["identity"] != (right := settings.config_identity(*pair, theirs)):
