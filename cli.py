@@ -14,6 +14,7 @@ from .options import (
     Adapters,
     Around,
     Backend,
+    Baseline,
     Clean,
     Commands,
     Configs,
@@ -21,6 +22,7 @@ from .options import (
     Engine,
     Expressions,
     Files,
+    Joined,
     Json,
     Names,
     NearTies,
@@ -29,6 +31,7 @@ from .options import (
     RayAddress,
     Readable,
     Results,
+    RunName,
     Splits,
     Stage,
     Streamed,
@@ -289,9 +292,7 @@ def evaluate(
     split: Annotated[Text, option("train, test or stress. Default: test.")] = None,
     strategy: Annotated[Text, option("verify, generate or rollout. Default: verify.")] = None,
     template: Around = None,
-    joined: Annotated[
-        bool | None, option("The adapters were trained on prompt and completion as one text.", "--joined")
-    ] = None,
+    joined: Joined = None,
     near_ties: NearTies = None,
     batch_tokens: Annotated[Number, number("Most tokens of a batch. Default: as suits the device.")] = None,
     dtype: Annotated[Text, option("auto, float32, bfloat16 or float16. Default: auto.")] = None,
@@ -299,15 +300,11 @@ def evaluate(
     backend: Backend = None,
     endpoint: Annotated[Text, option("The server of --backend openai.", metavar="URL")] = None,
     limit: Annotated[Number, number("Expressions of each task, the same in all modes and runs. Default: all.")] = None,
-    baseline: Annotated[
-        bool | None, option("Ask the base model alone: raw question, raw answer.", "--baseline")
-    ] = None,
+    baseline: Baseline = None,
     out: Annotated[
         Text, option("Folder of result tables. Default: results.", "--out", "-o", "--results", metavar="DIR")
     ] = None,
-    name: Annotated[
-        Text, option("A name for the run, for report and compare; one that was evaluated before is renamed.")
-    ] = None,
+    name: RunName = None,
     as_json: Annotated[bool | None, option("Print the accuracies as JSON, for programs.", "--json")] = None,
     quiet: Quiet = False,
 ) -> None:

@@ -134,6 +134,11 @@ Expressions = Annotated[
 Within = Annotated[
     Text, option("Declaration or dataset folder that describes a Turing machine.", "--in", metavar="FILE|DIR")
 ]
+Joined = Annotated[bool | None, option("The adapters were trained on prompt and completion as one text.", "--joined")]
+Baseline = Annotated[bool | None, option("Ask the base model alone: raw question, raw answer.", "--baseline")]
+RunName = Annotated[
+    Text, option("A name for the run, for report and compare; one that was evaluated before is renamed.")
+]
 Words = Annotated[
     Names,
     typer.Argument(
