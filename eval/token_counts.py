@@ -175,8 +175,9 @@ def count(
     """
     frames, left = [], source.rows if most is None else most
     for whole in source.batches():
-        for start in range(0, whole.num_rows if left else 0, BATCH):
-            batch = whole.slice(start, min(BATCH, left))
+        whole = whole.slice(0, left)
+        for start in range(0, whole.num_rows, BATCH):
+            batch = whole.slice(start, BATCH)
             frames.append(_counted(tokens, batch, stage))
             left -= batch.num_rows
             told(batch.num_rows)

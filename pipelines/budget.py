@@ -23,7 +23,7 @@ class Budget:
 
     asked: Amount
     """Rows of all tasks of the declaration together; tokens where there is a tokenizer."""
-    rows: Amount
+    rows: Annotated[int, Meta(ge=0, le=10**15)]
     """Train rows of this task, all views together."""
     extra: Annotated[int, Meta(ge=0, lt=MILLION, description="a whole number from 0 to 999,999")] = 0
     """Millionths of what one expression more of each class would add: some classes get theirs, others do not."""
@@ -42,6 +42,15 @@ def asked_of(budget: Budget | None) -> dict[str, object]:
     if budget is None:
         return {}
     return {"rows" if budget.sha256 is None else "tokens": budget.asked, "tokenizer": budget.tokenizer}
+
+
+def came_to(budgets: Iterable[Budget | None]) -> list[str]:
+    """Return a sentence on what a budget came to, if there is one."""
+    found = [budget for budget in budgets if budget is not None]
+    if not found:
+        return []
+    unit = "rows" if found[0].sha256 is None else "tokens"
+    return [f"{found[0].asked:,} {unit} of train are asked for: {sum(one.rows for one in found):,} rows"]
 
 
 def tokenizer_name(tokenizer: str) -> str:

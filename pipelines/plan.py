@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from ..errors import UserError
 from ..tm import machine
 from ..tm.columns import I64, U64, Operands
+from .budget import came_to
 from .curriculum import note
 from .expressions import notes_of_own
 from .rows import Work, planned_rows, render_rows
@@ -234,7 +235,8 @@ def make_plan(declaration: Declaration, told: Told = lambda text: None, counter:
         from .resolve_budget import resolve_budget  # inside: it plans, too
 
         declaration = resolve_budget(declaration, counter, told)
-    configs, notes = [], note(declaration.mix, declaration.curriculum)
+    configs, notes = [], came_to(task.budget for task in declaration.tasks)
+    notes += note(declaration.mix, declaration.curriculum)
     for settings in declaration.tasks:
         notes += [*machine(settings.task).notes(), *notes_of_own(settings)]
         missing = machine(settings.task).missing_views()

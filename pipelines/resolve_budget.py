@@ -6,30 +6,24 @@ that the rows come as close as whole expressions allow. A larger budget of the s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from math import ceil, log
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from ..errors import UserError
 from ..tm.columns import I64
 from .budget import MILLION, Budget, tokenizer_name
-from .plan import DRAWN, STEP_VIEWS, Config, TokenCounter, split_configs
+from .plan import DRAWN, Config, TokenCounter, split_configs
 from .sampling.enumerate_small import Told
 from .sampling.split import distinct
-from .settings import Declaration
+from .settings import Declaration, TaskSettings
 
-ROUNDS = 6
 CLOSE, ALLOWED = 0.001, 0.01  # how far from a budget: where the search ends; where a budget is refused
 MOST = 10**9 * MILLION  # the largest ``num``
-TRIED, RENDERED = 256, 16_384  # expressions of a config that are tokenised, and whose texts are measured
-TOGETHER = 256  # expressions rendered together
-
-Key = tuple[str, str]  # task, view
+TRIED, LOOKED_AT = 256, 4096  # expressions of a config that are tokenised, and those whose rows or texts are measured
 
 
 def resolve_budget(
@@ -46,22 +40,23 @@ def resolve_budget(
         UserError: no number of expressions gives so many rows, within 1%; or tokens cannot be counted.
     """
     asked, unit = declaration.rows or declaration.tokens or 0, "rows" if declaration.rows else "tokens"
-    search, scale = _Search(declaration, counter if unit == "tokens" else None, told), MILLION
-    for _ in range(ROUNDS):
-        search.weigh(scale)
-        if abs(search.total(scale) - asked) <= CLOSE * asked:
-            break
-        scale = search.nearest(asked, unit)
+    counter = counter if unit == "tokens" else None
+    search = _Search(declaration, counter, told)
+    scale = search.nearest(asked, unit)
     counted: dict[str, str | None] = {}
-    if unit == "tokens" and counter is not None and declaration.tokenizer is not None:
+    if counter is not None and declaration.tokenizer is not None:
         counted = {"tokenizer": tokenizer_name(declaration.tokenizer), "sha256": counter.sha256}
-    found = {key: count_rows(config, told) for key, config in search.configs(scale).items()}
-    tasks = []
-    for task in declaration.tasks:
-        rows = sum(count for key, count in found.items() if key[0] == task.task)
-        budget = Budget(asked=asked, rows=max(rows, 1), extra=scale % MILLION, **counted)
-        tasks.append(task.resolved(scale // MILLION, budget) if task in search.tasks else task)
-    return replace(declaration, tasks=tuple(tasks))
+    rows = dict.fromkeys((task.task for task in search.tasks), 0)
+    for config in search.configs(scale):
+        for start in range(0, len(config.population), DRAWN):
+            told(f"{config.name}, {start:,} of {len(config.population):,} expressions counted")
+            numbers = np.arange(start, min(start + DRAWN, len(config.population)))
+            rows[config.settings.task] += _num_rows(config, numbers)
+    extra, found = scale % MILLION, dict[TaskSettings, TaskSettings]()
+    for task in search.tasks:
+        budget = Budget(asked=asked, rows=rows[task.task], extra=extra, **counted)
+        found[task] = task.resolved(scale // MILLION, budget)
+    return replace(declaration, tasks=tuple(found.get(task, task) for task in declaration.tasks))
 
 
 class _Search:
@@ -70,43 +65,34 @@ class _Search:
     def __init__(self, declaration: Declaration, counter: TokenCounter | None, told: Told) -> None:
         self.tasks = [task for task in declaration.tasks if task.views_of("train")]
         self.counter, self.told = counter, told
-        self.per_row: dict[Key, float] = {}  # tokens; 1 if not said
-        self.lines: dict[Key, tuple[float, float]] = {}  # see ``tokens_of_text``
-        self.per_expression: dict[Key, float] = {}  # rows
-        self.counts: dict[int, dict[Key, tuple[int, float | None]]] = {}  # expressions, rows of each if they are few
+        self.lines: dict[str, tuple[float, float]] = {}  # of each config, see ``_line``
+        self.totals: dict[int, float] = {}
 
-        self._last: tuple[int, dict[Key, Config]] = 0, {}
-
-    def configs(self, scale: int) -> dict[Key, Config]:
-        """Return the configs of the train split, by task and view."""
-        if self._last[0] == scale:
-            return self._last[1]
-        found = list[Config]()
+    def configs(self, scale: int) -> list[Config]:
+        """Return the configs of the train split."""
+        budget, found = Budget(asked=1, rows=0, extra=scale % MILLION), list[Config]()
         for task in self.tasks:
-            settings = task.resolved(scale // MILLION, Budget(asked=1, rows=1, extra=scale % MILLION))
+            settings = task.resolved(scale // MILLION, budget)
             found += split_configs(settings, "train", settings.views_of("train"), self.told)[0]
-        self._last = scale, {(config.settings.task, config.view): config for config in found}
-        return self._last[1]
+        return found
 
     def total(self, scale: int) -> float:
-        """Return the rows of all, or their tokens."""
-        if scale not in self.counts:
-            self.counts[scale] = {key: _counted(config) for key, config in self.configs(scale).items()}
-        return sum(
-            count * (self.per_expression.get(key, 6) if each is None else each) * self.per_row.get(key, 1)
-            for key, (count, each) in self.counts[scale].items()
-        )
+        """Return the rows of all, or their tokens: exact where expressions are few."""
+        if scale not in self.totals:
+            self.totals[scale] = sum(map(self._measured, self.configs(scale)))
+        return self.totals[scale]
 
-    def weigh(self, scale: int) -> None:
-        """Find out how many rows an expression gives there, and how many tokens a row has: ``total`` is right there."""
-        for key, config in self.configs(scale).items():
-            self.per_expression[key] = rows_an_expression(config)
-            if self.counter is not None:
-                if key not in self.lines:
-                    self.told(f"tokens of {config.name}")
-                    self.lines[key] = tokens_of_text(config, self.counter)
-                own, of_text = self.lines[key]
-                self.per_row[key] = own + of_text * text_a_row(config)
+    def _measured(self, config: Config) -> float:
+        numbers = _all_over(config, LOOKED_AT)
+        share = len(numbers) / len(config.population)
+        if self.counter is None:
+            return _num_rows(config, numbers) / share
+        if config.name not in self.lines:
+            self.told(f"tokens of {config.name}")
+            self.lines[config.name] = _line(config, self.counter)
+        own, of_text = self.lines[config.name]
+        text = [_text_of(config.render(numbers[at : at + TRIED])) for at in range(0, len(numbers), TRIED)]
+        return float(sum(own * len(part) + of_text * part.sum() for part in text)) / share
 
     def nearest(self, asked: int, unit: str) -> int:
         """Return the scale whose total is closest to what is asked for.
@@ -114,13 +100,11 @@ class _Search:
         Raises:
             UserError: none is within 1%.
         """
-        total = self.total
-        if total(MILLION) > asked * (1 + ALLOWED):
-            raise _refused(asked, unit, f"{total(MILLION):,.0f} {unit} or more, one expression of each class")
-        low = max((scale for scale in self.counts if total(scale) <= asked), default=MILLION)
-        high = min((scale for scale in self.counts if total(scale) > asked), default=0)
+        total, low, high = self.total, MILLION, 0
+        if total(low) > asked * (1 + ALLOWED):
+            raise _refused(asked, unit, f"{total(low):,.0f} {unit} or more, what --num 1 gives")
         first, power = low, 1.0
-        while not high:
+        while total(low) < asked and not high:
             guess = min(MOST, ceil(low * max(1.01, 1.01 * asked / total(low)) ** power))
             if total(guess) > asked:
                 high = guess
@@ -138,43 +122,18 @@ class _Search:
             share = log(asked / total(low)) / log(total(high) / total(low)) if tried % 3 else 0.5
             guess = min(max(round(low * (high / low) ** share), low + 1), high - 1)
             low, high = (low, guess) if total(guess) > asked else (guess, high)
-        best = min((low, high), key=lambda end: abs(total(end) - asked))
+        best = min((low, high or low), key=lambda end: abs(total(end) - asked))
         if abs(total(best) - asked) > ALLOWED * asked:
             ends = " or ".join(f"{total(end):,.0f}" for end in (low, high))
             raise _refused(asked, unit, f"{ends} {unit}: expressions are whole")
         return best
 
 
-def _counted(config: Config) -> tuple[int, float | None]:
-    count = len(config.population)
-    return count, None if count > DRAWN else rows_an_expression(config)
-
-
-def count_rows(config: Config, told: Told = lambda text: None) -> int:
-    """Return how many rows a config has, exactly."""
-    total, rows = len(config.population), 0
-    if config.view not in STEP_VIEWS:
-        return total * (2 if config.view == "aligner" else 1)
-    for start in range(0, total, DRAWN):
-        told(f"{config.name}, {start:,} of {total:,} expressions counted")
-        rows += _rows_of(config, np.arange(start, min(start + DRAWN, total)))
-    return rows
-
-
-def rows_an_expression(config: Config) -> float:
-    """Return the mean number of rows of an expression, of one in some where they are many."""
-    if config.view not in STEP_VIEWS or len(config.population) <= DRAWN:
-        return count_rows(config) / len(config.population)
-    numbers = _all_over(config, DRAWN)
-    return _rows_of(config, numbers) / len(numbers)
-
-
-def _rows_of(config: Config, numbers: I64) -> int:
-    work = config.work(*config.population.operands(numbers))
-    rows = work.kept()
-    return (
-        len(rows) if config.view == "one_step" else int(np.count_nonzero(work.batch.steps(rows)))
-    )  # no slip at the first
+def _num_rows(config: Config, numbers: I64) -> int:
+    if config.view != "slips":
+        return config.planned(numbers).num_rows
+    steps = replace(config, view="one_step").planned(numbers)["step"]  # which is quicker than to draw the slips
+    return len(steps) - (pc.sum(pc.equal(steps, 0)).as_py() or 0)  # the first step of a run has none
 
 
 def _all_over(config: Config, most: int) -> I64:
@@ -183,32 +142,21 @@ def _all_over(config: Config, most: int) -> I64:
     return distinct(np.linspace(0, total - 1, min(most, total)).astype(np.int64))
 
 
-def text_a_row(config: Config) -> float:
-    """Return the mean number of characters of a row."""
-    return float(np.concatenate([_text_of(batch) for batch in _some(config, RENDERED)]).mean())
-
-
-def tokens_of_text(config: Config, counter: TokenCounter) -> tuple[float, float]:
+def _line(config: Config, counter: TokenCounter) -> tuple[float, float]:
     """Return the tokens that each row has, and those that each character of its text adds: a line through some rows.
 
     Texts differ by their digits above all, and these cost the same everywhere: what rows are off the line is little.
     """
-    batches = list(_some(config, TRIED))
-    text = np.concatenate([_text_of(batch) for batch in batches])
-    tokens = np.array([length for batch in batches for length in counter.lengths(batch)], np.float64)
+    rows = config.render(_all_over(config, TRIED))
+    text, tokens = _text_of(rows), np.array(counter.lengths(rows), np.float64)
     varies = ((text - text.mean()) ** 2).mean()
     slope = ((text - text.mean()) * (tokens - tokens.mean())).mean() / varies if varies else 0.0
     return float(tokens.mean() - slope * text.mean()), float(slope)
 
 
-def _some(config: Config, most: int) -> Iterator[pa.RecordBatch]:
-    numbers = _all_over(config, most)
-    return (config.render(numbers[start : start + TOGETHER]) for start in range(0, len(numbers), TOGETHER))
-
-
-def _text_of(rows: pa.RecordBatch) -> NDArray[np.float64]:
-    lengths = [pc.utf8_length(rows.column(name)).to_numpy() for name in ("prompt", "completion")]
-    return np.add(*lengths).astype(np.float64)
+def _text_of(rows: pa.RecordBatch) -> I64:
+    prompts, answers = (pc.utf8_length(rows.column(name)).to_numpy() for name in ("prompt", "completion"))
+    return (prompts + answers).astype(np.int64)
 
 
 def _refused(asked: int, unit: str, allowed: str) -> UserError:

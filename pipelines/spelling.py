@@ -27,7 +27,7 @@ def as_option(key: str, value: object) -> str:
 def as_toml(value: object) -> str:
     """Return a setting's value as TOML has it, a table in one line."""
     if isinstance(value, Mapping):
-        return f"{{ {', '.join(f'{key} = {as_toml(one)}' for key, one in value.items())} }}"
+        return f"{{ {', '.join(f'{key} = {as_toml(one)}' for key, one in sorted(value.items()))} }}"
     return json.dumps(value)
 
 

@@ -51,18 +51,16 @@ def _shares(row: Costs, lengths: Sequence[int]) -> list[str]:
 
 def remarks(rows: Sequence[Costs]) -> list[str]:
     """Return sentences on the rows whose texts do not survive, and on those whose border merges."""
-    unspelled, merged = sum(row["unspelled"] for row in rows), dict[str, int]()
+    unspelled, merged = sum(row["unspelled"] for row in rows), dict[str, tuple[int, int]]()
     for row in rows:
-        merged[row["config"]] = merged.get(row["config"], 0) + row["merged"]
-    told = ", ".join(f"{count:,} rows of {config}" for config, count in merged.items() if count)
-    lines = [
-        f"{unspelled:,} rows do not come back from their tokens: this tokenizer cannot spell them"
-        if unspelled
-        else "every text comes back from its tokens unchanged"
-    ]
-    if told:
-        lines.append(
-            "were prompt and completion tokenised as one text, a token would span their border in"
-            f" {told}: train on tokens apart (docs/training.md)"
-        )
-    return lines
+        count, of = merged.get(row["config"], (0, 0))
+        merged[row["config"]] = count + row["merged"], of + row["counted"]
+    told = ", ".join(f"{count:,} of {of:,} rows of {config}" for config, (count, of) in merged.items() if count)
+    spelled = "every text comes back from its tokens unchanged"
+    if unspelled:
+        spelled = f"{unspelled:,} rows do not come back from their tokens: this tokenizer cannot spell them"
+    spanned = (
+        "were prompt and completion tokenised as one text, a token would span their border in"
+        f" {told}: train on tokens apart (docs/training.md)"
+    )
+    return [spelled, spanned] if told else [spelled]
