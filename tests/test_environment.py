@@ -68,7 +68,7 @@ def test_numbers_and_seeds() -> None:
     assert env.reset(seed=5) == other.reset(seed=5)
     drawn = [env.reset(seed=seed).info["number"] for seed in range(50)]
     assert len({*drawn}) > 25 and sum(later - first == 1 for first, later in pairwise(drawn)) < 5
-    for arguments in ((-1,), (True,), ("1",)):
+    for arguments in ((-1,), (True,), ("1",), (2**70,)):
         with pytest.raises(UserError):
             env.reset(*arguments)
     with pytest.raises(UserError, match="a number and a seed"):
@@ -188,13 +188,13 @@ def test_a_run_in_circles_ends_and_pays_no_more_than_its_turns() -> None:
 
 
 def test_other_views_are_compared_with_their_completions() -> None:
-    for view in ("aligner", "raw", "full"):
+    for view in ("aligner", "raw", "full", "slips"):
         env = made(view=view, task=["add", "mul"])
         for number in range(6):
             env.reset(number)
             right = env.step(env.rows[number]["completion"])
             assert right.reward == 1.0 and right.score is not None
-            entry = view == "full" or env.rows[number].get("direction") == "in"
+            entry = view in ("full", "slips") or env.rows[number].get("direction") == "in"
             assert bool(right.score.parts) == entry
             env.reset(number)
             assert env.step(env.rows[number]["completion"] + "0").reward == 0.0

@@ -223,9 +223,10 @@ def score(prompt: str, answer: str, *, task: str | None = None) -> Score:
     Raises:
         UserError: the prompt is no entry of the task's machine, or nothing follows it; the answer is no text.
     """
-    if not isinstance(prompt, str) or not isinstance(answer, str):
-        name, text = ("answer", answer) if isinstance(prompt, str) else ("prompt", prompt)
-        raise UserError(f"the {name} must be a text, not {quoted(repr(text))}")
+    if not isinstance(prompt, str) or not isinstance(answer, str) or task is not None and not isinstance(task, str):
+        named = {"prompt": prompt, "answer": answer, "task": "" if task is None else task}
+        name, value = next(pair for pair in named.items() if not isinstance(pair[1], str))
+        raise UserError(f"the {name} must be a text, not {quoted(repr(value))}")
     name = prompt.partition(",")[0] if task is None else task
     judge = _JUDGES.get(name)
     if judge is None:

@@ -139,8 +139,8 @@ class Environment:
         if number is not None and seed is not None:
             raise UserError("a number and a seed are given", allowed="one of them")
         for name, value in (("number", number), ("seed", seed)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-                raise UserError(f"{name} is {quoted(repr(value))}", allowed="a whole number from 0")
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**62):
+                raise UserError(f"{name} is {quoted(repr(value))}", allowed="a whole number from 0 to 2**62 - 1")
         if seed is not None:
             number = random.Random(f"environment {seed}").randrange(self.rows.epoch_rows)
         self._number = self._next if number is None else number
@@ -215,7 +215,7 @@ def worth(score: Score, partial: bool) -> float:
 
 def row_score(row: Mapping[str, Any], view: str, answer: str) -> Score:
     """Compare an answer to a row's prompt with its completion; parts are told where that is one entry."""
-    if view in ("one_step", "full") or row.get("direction") == "in":
+    if view in ("one_step", "slips", "full") or row.get("direction") == "in":
         return judge_of(row["task"]).score(row["completion"], answer)
     return text_score(row["completion"], answer)
 
