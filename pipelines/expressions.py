@@ -174,7 +174,7 @@ def notes_of_own(settings: TaskSettings) -> list[str]:
         return []
     own, task = own_expressions(settings.expressions), settings.task
     told = ", ".join(f"{split} {count:,}" for split, count in own.counts().items())
-    notes = [f"{task}: {len(own.rows):,} expressions of {own.file}, by split: {told}"]
+    notes = [f"{task}: {len(own.rows):,} expression{'s' * (len(own.rows) > 1)} of {own.file}, by split: {told}"]
     if own.repeated:
         notes.append(f"{task}: {own.repeated:,} more repeat one of these, and are built once")
     others = sum(count for split, count in own.counts().items() if split not in settings.splits)

@@ -140,7 +140,9 @@ def test_finds_what_a_plain_search_finds(text: str, cells: bool) -> None:
         ("x12+9", False), ("1e12+9", False), ("12.5+9", False), ("12+9.5", False), (".12+9", False), ("3,012+9", False),
         ("１２+9", False), ("12/9", False), ("12=9", False), ("12++9", False), ("12+-9", False), ("12**9", False),
         ("12 x 9", False), ("12+\n9", False), ("112+9", False), ("12+91", False), ("12" + " " * 9 + "+9", False),
-        ("12 9", False), ("12 \u202f+ 9", False),
+        ("12 9", False), ("12 \u202f+ 9", False), ("12" + " " * 8 + "+" + "\t" * 8 + "9", True),
+        ("999,123+4567890123", False), ("1234,123+4567890123", True), ("4567890123+123,999", False),
+        ("4567890123+123,99", True), ("12\u00a0+\u00a09", True), ("a\\n12+9", True), ("an12+9", False),
     ],
 )  # fmt: skip
 def test_decisions(text: str, hit: bool) -> None:
@@ -159,31 +161,42 @@ def test_finds_entries_in_every_state_and_machine() -> None:
     assert not found("BADD, q0, [HEAD1] |2|1[HEAD2] |9 [C] [OUTPUT]\n")
 
 
-@settings(max_examples=60, deadline=None)
+def rows_of(text: str, cells: bool) -> list[str]:
+    """Return lines with their ends; of a CSV file rows, which may hold line breaks in quotes."""
+    rows = [""]
+    for line in text.splitlines(keepends=True):
+        rows[-1] += line
+        if line.endswith("\n") and not (cells and rows[-1].count('"') % 2):
+            rows.append("")
+    return [row for row in rows if row]
+
+
+@settings(max_examples=150, deadline=None)
 @given(
-    lines=st.lists(st.lists(st.sampled_from(PIECES), max_size=9).map("".join), max_size=40),
-    size=st.integers(1, 70),
+    lines=st.lists(st.lists(st.sampled_from([*PIECES, "12+9", '"']), max_size=9).map("".join), max_size=40),
+    size=st.integers(16, 70),
     ahead=st.integers(40, 60),
-    data=st.data(),
+    kind=st.sampled_from([".txt", ".txt.gz", ".csv"]),
 )
+@example(['"' + "y" * 300, "y" * 300, '12+9"', "1,012+9", '"', '12+9",12+9'], 16, 40, ".csv")
+@example(['1,012+9,"' + "y" * 300 + ',1,012+9"', "12+9"], 16, 40, ".csv")
 def test_blocks_of_any_size_find_the_same_lines(
-    tmp_path_factory: pytest.TempPathFactory, lines: list[str], size: int, ahead: int, data: st.DataObject
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str], size: int, ahead: int, kind: str
 ) -> None:
-    text = "\n".join(line.replace("\n", "") for line in lines)
-    kind = data.draw(st.sampled_from([".txt", ".txt.gz"]))
+    text, cells = "\n".join(line.replace("\n", "") for line in lines), kind == ".csv"
+    text += '"' if cells and text.count('"') % 2 else ""
     folder = tmp_path_factory.mktemp("any")
     path, target = folder / f"x{kind}", folder / "clean"
     path.write_bytes(gzip.compress(text.encode()) if kind.endswith("gz") else text.encode())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scanned, "SIZE", size)
         patch.setattr(scanned, "AHEAD", ahead)
-        patch.setattr(scanned, "BEFORE", 16)
         told = scan(path)
         scanned.clean(told, target)
-    kept = [line for line in text.splitlines(keepends=True) if not list(plainly(line))]
-    assert told.lines == len(text.splitlines())
-    assert told.hit_lines == told.lines - len(kept)
-    assert sum(told.counts.values()) == sum(len(list(plainly(line))) for line in text.splitlines())
+    rows = rows_of(text, cells)
+    kept = [row for row in rows if not list(plainly(row, cells))]
+    assert (told.lines, told.hit_lines) == (len(rows), len(rows) - len(kept))
+    assert sum(told.counts.values()) == sum(len(list(plainly(row, cells))) for row in rows)
     assert target.read_text("utf-8") == "".join(kept)
 
 
