@@ -158,7 +158,7 @@ class Judge:
             for part, right, its in zip(PARTS, wanted, found, strict=False):
                 if right != its:
                     parts[part] = False
-        return Score(False, first_difference(expected, answer), expected, parts)
+        return Score(False, first_difference(line, its_line), expected, parts)
 
 
 def text_score(expected: str, answer: str) -> Score:
@@ -170,14 +170,14 @@ def text_score(expected: str, answer: str) -> Score:
 def first_difference(one: str, other: str, low: int = 0) -> int:
     """Return how many characters two texts have in common from their beginning; ``low`` of them are known."""
     high = min(len(one), len(other))
-    if one[low:high] == other[low:high]:
-        return high
-    while (first := one[low : low + 64]) == (second := other[low : low + 64]):
+    while low < high and (first := one[low : low + 64]) == (second := other[low : low + 64]):
         low += 64
+    if low >= high:
+        return high
     if first.isascii() and second.isascii():
         changed = int.from_bytes(first.encode(), "little") ^ int.from_bytes(second.encode(), "little")
-        return low + ((changed & -changed).bit_length() - 1) // 8
-    return low + next(at for at, (sign, its) in enumerate(zip(first, second, strict=False)) if sign != its)
+        return low + ((changed & -changed).bit_length() - 1) // 8 if changed else high
+    return next((at for at, (sign, its) in enumerate(zip(first, second, strict=False), low) if sign != its), high)
 
 
 _JUDGES: dict[str, Judge] = {}  # by the name that a prompt begins with, and by task
@@ -236,4 +236,7 @@ def score(prompt: str, answer: str, *, task: str | None = None) -> Score:
         judge = judge_of(name if task is not None else name.lower())
         if task is None and name.lower() in _JUDGES:
             _JUDGES[name] = judge
-    return judge.score(judge.successor(prompt), answer)
+    expected = judge.successor(prompt)
+    if answer == expected:  # judge.score says the same, a call later
+        return Score(True, None, expected, judge.all_right.copy())
+    return judge.score(expected, answer)
