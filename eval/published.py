@@ -26,6 +26,7 @@ from ..pipelines.hub_source import Say
 from ..pipelines.manifest import FORMAT, ShardRecord
 from ..pipelines.rows import Work, render_rows
 from ..pipelines.sampling.laws import class_parts
+from ..pipelines.sampling.split import PAIR
 from ..pipelines.settings import TaskSettings
 from ..schemas import row_schema
 from ..tm import machine, operands
@@ -252,18 +253,19 @@ def _block(task: str, view: str, dialect: Dialect, pairs: Pairs) -> pa.RecordBat
     own = machine(task)
     second = None if own.unary else Number.of([b for _, b in pairs if b is not None])
     whole = Operands(Number.of([a for a, _ in pairs]), second)
-    names = []  # of the part of its class that each expression belongs to
-    for row in range(len(pairs)):
-        one = whole.take(np.array([row]))
-        parts = class_parts(own, *(int(number.length[0]) for number in one.numbers), *[0] * own.unary)
-        names.append(next(name for name, _, law in parts if law.holds(one)[0]))
-    variants = tuple(dict.fromkeys(names))
+    lengths = whole.a.length * PAIR + (0 if whole.b is None else whole.b.length)
+    variants: dict[str, int] = {}  # of the part of its class that each expression belongs to
+    variant = np.zeros(len(pairs), np.int64)
+    for pair in np.unique(lengths).tolist():
+        rows = np.flatnonzero(lengths == pair)
+        for name, _, law in class_parts(own, *divmod(pair, PAIR)):
+            variant[rows[law.holds(whole.take(rows))]] = variants.setdefault(name, len(variants))
     return render_rows(
         Work(
             settings=TaskSettings(task=task, dialect=dialect, seed=0),
             view="raw" if view == "full" else view,
             operands=whole,
-            variant=np.array([variants.index(name) for name in names], np.int64),
-            variants=variants,
+            variant=variant,
+            variants=tuple(variants),
         )
     )

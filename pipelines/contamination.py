@@ -134,8 +134,9 @@ def look_for(  # noqa: PLR0913
         for file in files:
             before = os.stat(file)
 
-            def told(found: Found, file: Path = file) -> None:
-                meter.update(f"{printable_path(file)}: {found.lines:,} lines, {found.hit_lines:,} with hits")
+            def told(found: Found, file: Path = file, begun: int = done, most: int = before.st_size) -> None:
+                line = f"{printable_path(file)}: {found.lines:,} lines, {found.hit_lines:,} with hits"
+                meter.update(line, completed=begun + min(found.size, most))
 
             results.append(scan(file, held, threads, 2 * count, told))
             done += before.st_size

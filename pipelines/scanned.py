@@ -93,7 +93,7 @@ class Found:
     left_out: list[I64] = field(default_factory=list)
     _open_at: int = 0  # where a line begins that has not ended
     _open_hit: bool = False
-    _size: int = 0
+    size: int = 0  # bytes of text so far
 
     def take(self, block: Block, hits: Hits, ends: I64, held: HeldOut) -> None:
         """Take what was found in the next block."""
@@ -128,7 +128,7 @@ class Found:
         self.left_out.append(np.stack([starts[own], starts[own + 1]], axis=1))
         self.hit_lines += len(own)
         self.lines += len(ends)
-        self._open_at, self._size = int(starts[-1]), block.at + block.stop
+        self._open_at, self.size = int(starts[-1]), block.at + block.stop
 
     def finish(self) -> None:
         """Take note of the file's end."""
@@ -136,10 +136,10 @@ class Found:
             self.left_out = [np.unique(np.concatenate([np.empty(0, np.int64), *self.left_out]))]
             self.hit_lines = len(self.left_out[0])
             return
-        self.lines += self._open_at < self._size
+        self.lines += self._open_at < self.size
         self.hit_lines += self._open_hit
         if self._open_hit:
-            self.left_out.append(np.array([[self._open_at, self._size]]))
+            self.left_out.append(np.array([[self._open_at, self.size]]))
 
 
 @contextmanager
