@@ -16,7 +16,7 @@ from ...pipelines.stream import Stream
 from ...tm import machine
 from ...tm.composer import Composer
 from ...tm.instructions import instruction
-from ...tm.machine import HALT
+from ...tm.machine import HALT, MAX_DIGITS
 from ...tm.score import Judge, Score, judge_of, text_score
 
 MODES, CALLS = ("step", "run"), ("environment", "model")
@@ -108,6 +108,8 @@ class Run:
 def _halted(task: str, entry: str) -> str:
     """Return the entry that a machine halts with; raises UserError where it does not."""
     follow, digits = judge_of(task).successor, entry.count("|") + 1
+    if digits > 4 * MAX_DIGITS:  # two operands of a right run have fewer; a model that rambles is not waited for
+        raise UserError(f"{task} is called with {digits:,} digits", where=quoted(entry, 200))
     for _ in range(machine(task).max_num_steps(digits, digits)):
         entry = follow(entry)
         if entry.split("\n")[1] == HALT:
