@@ -55,7 +55,7 @@ def came_to(budgets: Iterable[Budget | None]) -> list[str]:
 
 def tokenizer_name(tokenizer: str) -> str:
     """Return how a dataset's files call a tokenizer: the place where a folder lies is nobody else's concern."""
-    on_hub = "/" in tokenizer.strip("/.") and not Path(tokenizer).is_dir()
+    on_hub = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", tokenizer) and not Path(tokenizer).is_dir()
     name = tokenizer if on_hub else Path(tokenizer).resolve().name
     return re.sub(r"[^A-Za-z0-9._/-]+", "-", name).strip("-._/")[-200:].strip("-._/") or "tokenizer"
 
