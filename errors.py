@@ -76,7 +76,8 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
 def closest(word: str, choices: Iterable[str]) -> str:
     """Return the choice that a word is closest to, or an empty string."""
-    return next(iter(difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)), "")
+    near = difflib.get_close_matches(word, list(choices), n=3, cutoff=0.5)
+    return min(near, key=lambda choice: sorted(choice) != sorted(word), default="")  # swapped letters: mni, min
 
 
 @contextmanager
