@@ -27,8 +27,7 @@ from .stream_order import TOGETHER, Course, Layout, Listed, Recent, RowWork, Sou
 VERSION = 1  # of the order of rows
 TEXT = 10_000_000  # bytes of text that are made together, about
 LONGEST = 10_000_000  # rows of an epoch, unless a build has more: what it needs of small classes is listed
-DRAWN = 12_000  # rows whose expressions are drawn together
-RENDERED = 5_000  # rows that are rendered together; no power of two, at whose multiples columns meet in the cache
+TOGETHER_ROWS = 12_000  # rows made together; no power of two, at whose multiples columns meet in the cache
 
 Row = dict[str, Any]
 
@@ -108,9 +107,12 @@ class Stream:
         def make(epoch: int) -> Layout:
             key = np.array([text_key(f"stream {self.identity}")], np.uint64)
             listing = self._course.listing(epoch)
-            held = [self._listed(source, listing).held for source in range(len(self.sources))]
+            lists = [self._listed(source, listing) for source in range(len(self.sources))]
+            held = np.concatenate([own.held for own in lists])
+            units = zip(lists, self.sources, strict=True)  # a large class shows as many expressions as in a build
+            unit = np.concatenate([np.where(own.listed, 1, source.rows_together) for own, source in units])
             begin = float(random_u64(key + np.uint64(epoch), 1)[0] >> np.uint64(12)) / 2**52
-            return Layout(epoch, key, self._course.shares(epoch, np.concatenate(held) > 0, begin))
+            return Layout(epoch, key, self._course.shares(epoch, held > 0, begin), unit)
 
         return self._layouts.get_or(epoch, make)
 
@@ -125,36 +127,38 @@ class Stream:
 
     def _rows(self, numbers: I64) -> Iterator[Row]:
         epochs, places = self._course.find(numbers)
-        cell, rank, listing = np.empty_like(places), np.empty_like(places), np.empty_like(places)
-        for epoch in distinct(epochs).tolist():
+        (cell, rank, expression), listing = np.empty((3, len(numbers)), np.int64), np.empty_like(epochs)
+        for number, epoch in enumerate(distinct(epochs).tolist()):
             here = np.flatnonzero(epochs == epoch)
-            cell[here], rank[here] = self._layout(epoch).find(places[here])
+            cell[here], rank[here], expression[here] = self._layout(epoch).find(places[here])
             listing[here] = self._course.listing(epoch)
+            expression[here] += number << 40
         which = np.searchsorted(self._first_cell, cell, "right") - 1
         kinds, group = np.unique(which + (listing << 20), return_inverse=True)
         parts: list[Iterator[Row]] = []
         for number, kind in enumerate(kinds.tolist()):
             here = np.flatnonzero(group == number)
-            work = self._work(kind % (1 << 20), kind >> 20, (cell[here], rank[here], epochs[here]))
-            parts.append(_python_rows(work, self._names))
+            rows = cell[here], rank[here], epochs[here], expression[here]
+            parts.append(_python_rows(self._work(kind % (1 << 20), kind >> 20, rows), self._names))
         return parts[0] if len(parts) == 1 else (next(parts[number]) for number in group.tolist())
 
-    def _work(self, source: int, listing: int, rows: tuple[I64, I64, I64]) -> RowWork:
-        """Return what renders rows of a source, given by their cells, places in these, and epochs."""
-        cell, rank, epochs = rows
-        listed, most = self._listed(source, listing), self._course.most[cell]
-        cell = cell - self._first_cell[source]
-        few = listed.held[cell] < most
-        listable = (listed.cells.listed if listed.kept is None else np.ones(len(listed.held), np.bool_))[cell]
+    def _work(self, source: int, listing: int, rows: tuple[I64, I64, I64, I64]) -> RowWork:
+        """Return what renders rows of a source: of each the cell, its place there, the epoch, and the expression."""
+        _, one, expression = np.unique(rows[3], return_index=True, return_inverse=True)
+        own, listed = self.sources[source], self._listed(source, listing)
+        first_cell = self._first_cell[source]
+        unit = np.where(listed.listed, 1, own.rows_together)
+        cell, epochs, most = rows[0][one] - first_cell, rows[2][one], self._course.most[rows[0][one]]
+        few, rank = listed.held[cell] < most, rows[1][one] // unit[cell]
         rank = np.where(few, rank, epochs * most + rank)
-        turn, at = np.divmod(rank, np.where(listable, listed.held[cell], 1 << 62))
+        round_, at = np.divmod(rank, np.where(listed.listed[cell], listed.held[cell], 1 << 62))
         # A class that has too few begins anew in each epoch, and in another order each time that it has come round.
-        salt = splitmix64(np.where(few, (epochs << 32) + turn + 1, 0).astype(np.uint64))
+        salt = splitmix64(np.where(few, (epochs << 32) + round_ + 1, 0).astype(np.uint64))
         at = listed.permuted(cell, at, salt)
         operands, variant = listed.expressions(cell, at)
         keys = splitmix64(splitmix64(listed.cells.keys[cell] + epochs.astype(np.uint64)) + at.astype(np.uint64))
-        own = self.sources[source]
-        return RowWork(own.settings, own.view, operands, variant, listed.cells.names, keys, turn)
+        turn = round_[expression] + rows[1] % unit[rows[0] - first_cell]
+        return RowWork(own.settings, own.view, operands, variant, listed.cells.names, expression, keys, turn)
 
     @cached_property
     def repeats(self) -> list[str]:
@@ -185,7 +189,7 @@ class Stream:
         rank, world = self._place()
         end = sys.maxsize if self.rows is None else len(range(rank, self.rows, world))
         first = self._epoch * (self.rows or 0)
-        size = max(16, min(DRAWN, TEXT // max(1, *(source.text for source in self.sources))))
+        size = max(16, min(TOGETHER_ROWS, TEXT // max(1, *(source.text for source in self.sources))))
         while done < end:
             for row in self._rows(first + rank + world * np.arange(done, min(done + size, end))):
                 done += 1
@@ -293,25 +297,23 @@ def _check(declaration: Declaration, split: str, view: str, rows: int | None, se
 
 
 def _python_rows(work: RowWork, names: tuple[str, ...]) -> Iterator[Row]:
-    """Yield the rows of a block as dicts with these columns; each is made when it is asked for."""
-    for start in range(0, len(work.keys), RENDERED):
-        yield from _rendered(work.part(slice(start, start + RENDERED)), names)
-
-
-def _rendered(work: RowWork, names: tuple[str, ...]) -> Iterator[Row]:
+    """Return the rows of a block as dicts with these columns; each is made when it is asked for."""
     _, own = view_columns(work)
     operands, found = work.operands, work.batch.machine
     constants: dict[str, object] = {name: None for name in names}
     constants |= {"task": found.name, "instruction": instruction(found, work.view), "view": work.view}
-    columns: dict[str, list[Any]] = {"a": _operand(work, operands.a), "len_a": operands.a.length.tolist()}
+    columns: dict[str, list[Any]] = {
+        "a": _operand(work, operands.a),
+        "len_a": operands.a.length[work.expressions].tolist(),
+    }
     if operands.b is None:
         constants |= {"b": None, "len_b": 0}
     else:
-        columns |= {"b": _operand(work, operands.b), "len_b": operands.b.length.tolist()}
+        columns |= {"b": _operand(work, operands.b), "len_b": operands.b.length[work.expressions].tolist()}
     if len(work.variants) == 1:
         constants["variant"] = work.variants[0]
     else:
-        columns["variant"] = np.array(work.variants, object)[work.variant].tolist()
+        columns["variant"] = np.array(work.variants, object)[work.variant[work.expressions]].tolist()
     columns |= {name: python_values(column) for name, column in own.items()}
     varying = tuple(name for name in names if name in columns)
     constant = {name: constants[name] for name in names if name not in columns}
@@ -321,7 +323,8 @@ def _rendered(work: RowWork, names: tuple[str, ...]) -> Iterator[Row]:
 def _operand(work: RowWork, number: Number) -> list[str]:
     rows = np.arange(len(number))
     parts = {"x": work.batch.machine.written(number, rows)}
-    return python_values(render([RowGroup(rows, Template("{x}"), parts)], len(rows)))
+    texts = render([RowGroup(rows, Template("{x}"), parts)], len(rows)).to_numpy(zero_copy_only=False)
+    return texts[work.expressions].tolist()
 
 
 @lru_cache

@@ -27,7 +27,7 @@ from .sampling.enumerate_small import resolve
 from .sampling.index_space import permuted
 from .sampling.random import random_u64, splitmix64, text_key
 from .sampling.split import distinct
-from .sampling.steps import one_row_each
+from .sampling.steps import rows_in_turn
 from .settings import TaskSettings
 
 F64 = NDArray[np.float64]
@@ -151,12 +151,14 @@ class Layout:
         number: of the epoch.
         key: of the stream, shape (1,).
         share: rows of each cell.
+        unit: rows that an expression of each cell gives together.
     """
 
     number: int
     key: U64
     share: I64
-    _blocks: Recent[int, tuple[I64, I64]] = field(default_factory=Recent)
+    unit: I64
+    _blocks: Recent[int, tuple[I64, I64, I64]] = field(default_factory=Recent)
     _firsts: Recent[int, int] = field(default_factory=Recent)
 
     @cached_property
@@ -181,10 +183,17 @@ class Layout:
 
     def _begin(self, block: int) -> I64:
         """Return how many rows of each cell stand before a block."""
-        return (block * self.share + self._phase) // self.num_blocks
+        return np.minimum(self.share, self.unit * ((block * self._units + self._phase) // self.num_blocks))
 
-    def find(self, place: I64) -> tuple[I64, I64]:
-        """Return cells of rows by their place in the epoch, and how many rows of its cell stand before each."""
+    @cached_property
+    def _units(self) -> I64:
+        return -(-self.share // self.unit)
+
+    def find(self, place: I64) -> tuple[I64, I64, I64]:
+        """Return of rows by their place in the epoch the cell, how many of its rows stand before, and the expression.
+
+        Expressions are numbered from 0 on as they are found; some numbers may be left out.
+        """
         block = place * self.num_blocks // self.rows  # about
         while True:
             first, behind = self._first(block), self._first(block + 1)
@@ -192,13 +201,13 @@ class Layout:
             if not off.any():
                 break
             block += off
-        cell, rank = np.empty_like(place), np.empty_like(place)
+        found, total = np.empty((3, len(place)), np.int64), 0
         for number in distinct(block).tolist():
             here = np.flatnonzero(block == number)
-            own = self._blocks.get_or(number, self._block)
-            at = place[here] - first[here]
-            cell[here], rank[here] = own[0][at], own[1][at]
-        return cell, rank
+            own = np.stack(self._blocks.get_or(number, self._block))[:, place[here] - first[here]]
+            own[2] += total
+            found[:, here], total = own, int(own[2].max()) + 1
+        return found[0], found[1], found[2]
 
     def _first(self, block: I64) -> I64:
         """Return the first place of each of some blocks."""
@@ -206,28 +215,36 @@ class Layout:
         firsts = [self._firsts.get_or(number, lambda at: int(self._begin(at).sum())) for number in numbers.tolist()]
         return np.array(firsts, np.int64)[which]
 
-    def _block(self, block: int) -> tuple[I64, I64]:
-        """Return the cells of a block's rows in order, and how many rows of its cell stand before each."""
+    def _block(self, block: int) -> tuple[I64, I64, I64]:
+        """Return what ``find`` does, of all rows of a block."""
         begin = self._begin(block)
         count = self._begin(block + 1) - begin
         cells = np.flatnonzero(count)
-        count = count[cells]
+        count, units = count[cells], -(-count[cells] // self.unit[cells])
         local = np.repeat(np.arange(len(cells), dtype=np.uint64), count)
+        cell = np.repeat(cells, count)
         turn = np.arange(len(local)) - np.repeat(np.cumsum(count) - count, count)
+        expression = np.repeat(np.cumsum(units) - units, count) + turn // self.unit[cell]
         salt = splitmix64(self.own_key ^ splitmix64(np.array([block], np.uint64)))
         numbers: U64 = np.arange(len(local), dtype=np.uint64)
         shuffle = splitmix64(salt + numbers) >> np.uint64(24)
         # Sorted within its cell, so that a cell's rows keep their order. Sorting numbers is faster than argsort.
         shuffle = np.sort((local << np.uint64(40)) | shuffle) & np.uint64((1 << 40) - 1)
         order = (np.sort((shuffle << np.uint64(24)) | numbers) & np.uint64((1 << 24) - 1)).astype(np.int64)
-        cell = cells[local.astype(np.int64)[order]]
-        return cell, begin[cell] + turn[order]
+        return cell[order], (begin[cell] + turn)[order], expression[order]
 
 
 @dataclass(frozen=True, eq=False)
 class RowWork(Work):
-    """One row of each expression, in the order of the expressions; ``turn`` rows of it went before."""
+    """Rows one by one.
 
+    Args:
+        expressions: the expression of each row.
+        keys: seed the draws of each expression.
+        turn: how many rows of its expression went before each row.
+    """
+
+    expressions: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
     keys: U64 = field(default_factory=lambda: np.zeros(0, np.uint64))
     turn: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
 
@@ -235,25 +252,21 @@ class RowWork(Work):
     def key(self) -> U64:
         return self.keys
 
-    def part(self, rows: slice) -> RowWork:
-        """Return the work of some of the rows."""
-        columns = self.operands.rows(rows), self.variant[rows], self.variants, self.keys[rows], self.turn[rows]
-        return RowWork(self.settings, self.view, *columns)
-
     def shuffled(self, expressions: I64) -> I64:
-        return np.arange(len(expressions))
+        return self.expressions
 
     def steps(self) -> Rows:
         every = self.settings.steps == "all"
-        rows = one_row_each(self.batch, self.keys, self.turn, every=every)
+        rows = rows_in_turn(self.batch, self.expressions, self.keys, self.turn, every=every)
         if self.view != "slips":
             return rows
         first = self.batch.steps(rows) == 0  # it has no slip, the next one that is kept has
-        return one_row_each(self.batch, self.keys, self.turn + first, every=every)
+        return rows_in_turn(self.batch, self.expressions, self.keys, self.turn + first, every=every)
 
     def both_ways(self) -> tuple[I64, I64]:
-        out = ((random_u64(self.keys, 1) >> np.uint64(32)).astype(np.int64) + self.turn) % 2
-        return self.batch.all, self.batch.all + len(self.keys) * out
+        begin = (random_u64(self.keys, 1) >> np.uint64(32)).astype(np.int64)
+        out = (begin[self.expressions] + self.turn) % 2
+        return self.expressions, self.expressions + len(self.keys) * out
 
 
 @dataclass(frozen=True, eq=False)
@@ -274,10 +287,15 @@ class Listed:
     def _first(self) -> I64:
         return np.cumsum(self.held) - self.held
 
+    @cached_property
+    def listed(self) -> Bool:
+        """Whether the expressions of each cell are numbered from 0 to ``held``; the others have no end."""
+        return self.cells.listed if self.kept is None else np.ones(len(self.held), np.bool_)
+
     def permuted(self, cell: I64, at: I64, salt: U64) -> I64:
         """Return numbers of expressions of cells in the order of a permutation that ``salt`` keys."""
         at = at.copy()
-        few = np.flatnonzero(self.cells.listed[cell]) if self.kept is None else np.arange(len(cell))
+        few = np.flatnonzero(self.listed[cell])
         sizes = self.held[cell[few]].astype(np.uint64)
         keys = splitmix64(self.cells.keys[cell[few]] + salt[few])
         at[few] = permuted(at[few].astype(np.uint64), sizes, keys).astype(np.int64)
@@ -315,6 +333,11 @@ class Source:
     def longest(self) -> I64:
         """Digits of each cell's longer operand; b's and two where a is drawn: b times 15 at most."""
         return np.array([max(a or (b and b + 2), b) for a, b, *_ in self.wanted], np.int64)
+
+    @cached_property
+    def rows_together(self) -> I64:
+        """Rows that an expression of each cell has in a build; of slips one less, of no step twice."""
+        return np.maximum(1, self.rows // np.array([cell[4] for cell in self.wanted]))
 
     def listed(self, seed: str, number: int, count: I64) -> Listed:
         """Return up to ``count`` expressions of each cell, the ``number``-th ones of a stream."""

@@ -83,9 +83,9 @@ def test_a_mix_of_views() -> None:
     made = stream({"mix": {"add": 1, "add-aligner": 1, "sub-raw": 2}})
     rows = list(islice(made, 4000))
     counts = Counter((row["task"], row["view"]) for row in rows)
-    assert counts["add", "one_step"] == pytest.approx(1000, abs=40)
-    assert counts["add", "aligner"] == pytest.approx(1000, abs=40)
-    assert counts["sub", "raw"] == pytest.approx(2000, abs=40)
+    assert counts["add", "one_step"] == pytest.approx(1000, abs=100)
+    assert counts["add", "aligner"] == pytest.approx(1000, abs=100)
+    assert counts["sub", "raw"] == pytest.approx(2000, abs=100)
     assert len({tuple(row) for row in rows}) == 1, "all rows have the same columns"
     for row in rows:
         assert (row["step"] is None) == (row["view"] != "one_step")

@@ -84,17 +84,30 @@ def test_a_row_is_a_function_of_its_number() -> None:
     assert [row["task"] for row in rows[:20]] != ["add"] * 20
 
 
+def test_rows_of_large_classes() -> None:
+    """An expression of them gives as many rows as in a build, each another step, whoever asks for which of them."""
+    made = stream(task="sub", min=20, max=22, num=30)
+    rows = list(islice(made, 2 * made.epoch_rows))
+    counts = Counter(map(key, rows))
+    assert max(counts.values()) == 5 and len(counts) == pytest.approx(len(rows) / 5, rel=0.05)
+    assert len({(*key(row), row["step"]) for row in rows}) == len(rows)
+    numbers = [(101 * number) % len(rows) for number in range(300)]
+    assert made.__getitems__(numbers) == [rows[number] for number in numbers]
+    parts = [list(islice(made.shard(rank, 3), 50)) for rank in range(3)]
+    assert [parts[number % 3][number // 3] for number in range(150)] == rows[:150]
+
+
 def test_rows_of_a_version_stay() -> None:
     """They change with VERSION alone: a training that is resumed gets the rows that follow."""
     made = stream(task=["add", "div"], max=30, num=4)
     rows = made.__getitems__([0, 1, 2, 10**6, 10**12])
     found = [(row["task"], row["len_a"], row["len_b"], row["step"], int(row["a"]) % 1000) for row in rows]
     assert found == [
-        ("add", 7, 5, 1, 129),
-        ("add", 8, 3, 6, 552),
-        ("div", 4, 3, 24, 848),
-        ("add", 16, 24, 24, 584),
-        ("div", 24, 24, 4, 669),
+        ("add", 7, 4, 0, 249),
+        ("add", 8, 2, 2, 136),
+        ("div", 3, 2, 1, 331),
+        ("add", 7, 4, 7, 354),
+        ("add", 5, 17, 17, 503),
     ]
 
 

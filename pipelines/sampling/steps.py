@@ -63,42 +63,42 @@ def _distinct(low: I64, high: I64, count: int, key: U64, salt: int) -> Iterator[
         yield low + rank, here
 
 
-def one_row_each(batch: Batch, key: U64, turn: I64, *, every: bool) -> Rows:
-    """Return one row of each expression; as ``turn`` goes on by one, all that are kept come one after the other.
+def rows_in_turn(batch: Batch, expression: I64, key: U64, turn: I64, *, every: bool) -> Rows:
+    """Return rows of expressions; as ``turn`` goes on by one, all that are kept of one come one after the other.
 
     Args:
         batch: the expressions.
-        key: seeds each one's draws, and says where it begins.
-        turn: how many rows of the expression went before.
+        expression: that of each row.
+        key: seeds each expression's draws, and says where it begins.
+        turn: how many rows of its expression went before each row.
         every: all transitions are kept, not those that ``sampled_rows`` gives.
     """
-    begin, num_steps = random_u64(key, 1), batch.num_steps
+    begin, num_steps = random_u64(key, 1)[expression], batch.num_steps[expression]
     if isinstance(batch, CallBatch):
         kept = batch.every() if every else sampled_rows(batch, key)
         order = np.argsort(kept.expression, kind="stable")
         count = np.bincount(kept.expression, minlength=len(key))
-        return batch.take(kept, order[np.cumsum(count) - count + _turned(begin, turn, count)])
+        first = np.cumsum(count) - count
+        return batch.take(kept, order[first[expression] + _turned(begin, turn, count[expression])])
     rule = batch.machine.kept_steps
-    origins = {"first": np.zeros_like(num_steps), "len_a": batch.operands.a.length, "end": num_steps}
-    lows = [origins[origin] + offset for (origin, offset), _, _ in rule.ranges]
-    sizes = [
-        origins[origin] + offset - low + 1 for low, (_, (origin, offset), _) in zip(lows, rule.ranges, strict=True)
-    ]
-    counts = [np.clip(size, 0, most) for size, (_, _, most) in zip(sizes, rule.ranges, strict=True)]
-    whole = np.full(len(key), every) | (num_steps <= rule.keep_all)
-    count = np.where(whole, num_steps, len(rule.fixed) + sum(counts))
+    origins = {"first": np.zeros_like(num_steps), "len_a": batch.operands.a.length[expression], "end": num_steps}
+    whole = np.full(len(expression), every) | (num_steps <= rule.keep_all)
+    ranges = []
+    for (origin, offset), (last, behind), most in rule.ranges:
+        low = origins[origin] + offset
+        size = origins[last] + behind - low + 1
+        ranges.append((low, np.maximum(size, 1), np.clip(size, 0, most)))
+    count = np.where(whole, num_steps, len(rule.fixed) + sum(most for _, _, most in ranges))
     step = chosen = _turned(begin, turn, count)
     for at, (origin, offset) in enumerate(rule.fixed):
         step = np.where(~whole & (chosen == at), origins[origin] + offset, step)
     chosen = chosen - len(rule.fixed)
-    for low, size, most in zip(lows, sizes, counts, strict=True):
-        # Neighbours in a circle from a random place on: each is uniform, and they differ.
-        drawn = low + (random_below(random_u64(key, 2), np.maximum(size, 1)).astype(np.int64) + chosen) % np.maximum(
-            size, 1
-        )
+    salt = random_u64(key, 2)[expression]
+    for low, size, most in ranges:  # neighbours in a circle from a random place on: each is uniform, and they differ
+        drawn = low + (random_below(salt, size).astype(np.int64) + chosen) % size
         step = np.where(~whole & (chosen >= 0) & (chosen < most), drawn, step)
         chosen = chosen - most
-    return Rows(batch.all, step)
+    return Rows(expression, step)
 
 
 def _turned(begin: U64, turn: I64, count: I64) -> I64:
