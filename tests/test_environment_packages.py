@@ -69,6 +69,7 @@ def test_rewards() -> None:
     asked = dict(prompts=[ADD, MUL, ADD], completions=[*right, right[0].replace("[C]0", "[C]1")])
     assert reward(**asked, task=["add", "mul", "add"], a=["1"] * 3) == reward(**asked) == [1.0, 1.0, 0.0]
     assert partial_reward(**asked) == [1.0, 1.0, 5 / 6]
+    assert reward(["12+9=", "x"], ["21", "21\n"], expected=["21", "21"]) == [1.0, 0.0]
     talk = [[{"role": "system", "content": "x"}, {"role": "user", "content": ADD}]]
     assert reward(talk, [[{"role": "assistant", "content": right[0]}]]) == [1.0]
     assert (

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...errors import UserError
-from ...tm.score import Score, score
+from ...tm.score import Score, score, text_score
 from .environment import worth
 
 Text = str | Sequence[dict[str, Any]] | None  # or the messages of a conversation
@@ -18,7 +18,8 @@ def reward(prompts: Sequence[Text], completions: Sequence[Text], **columns: Any)
     Args:
         prompts: one-step prompts, as texts or as conversations whose last message is one.
         completions: what the model wrote, as texts or as conversations.
-        columns: the other columns of the dataset; ``task``, where there is one, names the machine.
+        columns: the other columns of the dataset. ``expected``, where there is one, holds the right answers, to prompts
+            of any view; GRPO hands no column ``completion`` on. Else ``task``, where there is one, names the machine.
 
     Raises:
         UserError: a prompt is no entry of a machine.
@@ -32,6 +33,10 @@ def partial_reward(prompts: Sequence[Text], completions: Sequence[Text], **colum
 
 
 def _scores(prompts: Sequence[Text], completions: Sequence[Text], columns: dict[str, Any]) -> list[Score]:
+    if columns.get("expected"):
+        return [
+            text_score(right, _text(answer)) for right, answer in zip(columns["expected"], completions, strict=True)
+        ]
     tasks = columns.get("task") or [None] * len(prompts)
     asked = zip(prompts, completions, tasks, strict=True)
     return [score(_text(prompt), _text(completion), task=task) for prompt, completion, task in asked]
