@@ -136,8 +136,9 @@ def test_steps_of_whole_runs_and_words_are_counted() -> None:
 
 
 def test_streams_and_other_settings() -> None:
-    rows = stream(task="add", max=4, rows=2_000)
-    assert rows is not None
+    planned = make_plan(from_flags(["add"], max=4, rows=2_000, splits=["train"], views=["one_step"]))
+    declared = {"task": "add", "max": 4, "rows": 2_000, "splits": ["train"], "views": ["one_step"]}
+    assert stream(declared).epoch_rows == train_rows(planned)
     plain = TaskSettings(task="add")
     assert "budget" not in plain.to_dict() and not from_flags(["add"]).unresolved
     budget = make_plan(from_flags(["add"], max=4, rows=2_000)).declaration.tasks[0]

@@ -12,8 +12,9 @@ pytest.importorskip("transformers", reason="counting tokens needs caef-data[eval
 from caef_data import tokenize_row
 from caef_data.cli import app
 from caef_data.errors import UserError
-from caef_data.tests.real_vocabularies import tokenizer, vocabulary
+from caef_data.tests.real_vocabularies import VOCABULARIES, tokenizer, vocabulary
 from caef_data.tests.small_model import make_tokenizer
+from caef_data.tests.token_tables import DOCUMENT, cell
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +116,12 @@ def test_what_cannot_be_counted(words: list[str], said: str, small: Path) -> Non
 def test_a_tokenizer_that_is_none(smoke: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the tokenizer cannot be loaded"):
         run(smoke, "--tokenizer", tmp_path)
+
+
+def test_the_documents_table_is_what_the_command_counts() -> None:
+    """One column of it, by the script that writes it: ``python -m caef_data.tests.token_tables``."""
+    lines = [[text.strip() for text in line.split("|")[1:-1]] for line in DOCUMENT.read_text().splitlines()]
+    [head] = [line for line in lines if line[:2] == ["rows", "digits"]]
+    assert head[2:] == [*VOCABULARIES]
+    [row] = [line for line in lines if line[:2] == ["`raw`", "10"]]
+    assert row[head.index("deepseek")] == cell("deepseek", 10, "second", "raw")

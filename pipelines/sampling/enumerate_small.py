@@ -68,7 +68,8 @@ def resolve(settings: TaskSettings, split: str, wanted: Wanted, told: Told = lam
 
 def too_many(settings: TaskSettings, split: str, count: int) -> UserError:
     """Return the error for a plan that has to look at so many expressions one by one."""
-    option = "--num" if split == "train" else "--num-test"
+    decides = "--num" if settings.budget is None else "--rows or --tokens"
+    option = decides if split == "train" else "--num-test"
     return UserError(
         f"{settings.task}: the plan would list up to {count:,} expressions of the split {split} one by one",
         where=option,
