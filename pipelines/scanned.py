@@ -280,17 +280,17 @@ def clean(found: Found, target: Path) -> None:
 
 
 def _clean_text(source: BinaryIO, left_out: list[I64], sink: BinaryIO) -> None:
-    at, data = 0, b""  # the place of the first byte of what is read
+    at, data = 0, memoryview(b"")  # the place of the first byte of what is read
 
     def go_on(to: int, kept: bool) -> bool:
         nonlocal at, data
         while at < to:
-            data = data or source.read(SIZE)
+            data = data or memoryview(source.read(SIZE))
             if not data:
                 return False
             count = min(len(data), to - at)
             if kept:
-                sink.write(memoryview(data)[:count])
+                sink.write(data[:count])
             at, data = at + count, data[count:]
         return True
 
