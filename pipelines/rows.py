@@ -125,8 +125,8 @@ def python_values(column: pa.Array) -> list[Any]:
         starts, missing = [0, *ends.tolist()], column.is_null().to_pylist()
         return [None if null else flat[starts[row] : starts[row + 1]] for row, null in enumerate(missing)]
     if pa.types.is_dictionary(column.type):
-        values = [*python_values(column.dictionary), None]
-        return [values[index] for index in column.indices.fill_null(-1).to_numpy().tolist()]
+        values = np.array([*python_values(column.dictionary), None], object)
+        return list(values[column.indices.fill_null(-1).to_numpy()].tolist())
     if column.null_count and pa.types.is_integer(column.type):
         return list(column.to_pylist())
     return list(column.to_numpy(zero_copy_only=False).tolist())

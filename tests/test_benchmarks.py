@@ -84,3 +84,12 @@ def test_contamination(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=ENV)
     assert done.returncode == 0, done.stderr
     assert "1% of lines with hits" in done.stdout
+
+
+@pytest.mark.long
+def test_streams() -> None:
+    """Without reasoning-gym, which the script says how to install."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "stream.py"), "--small", "--repeat", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=ENV)
+    assert done.returncode == 0, done.stderr
+    assert "memory of a stream after 10^7 rows" in done.stdout and " rows/s; reasoning-gym: see --help" in done.stderr

@@ -53,6 +53,7 @@ def test_torch_without_an_end() -> None:
     assert sorted(rows, key=str) == sorted(islice(made, 20), key=str)
 
 
+@pytest.mark.long
 def test_torch_imported_later() -> None:
     code = (
         "import sys, caef_data; made = caef_data.stream(task='add', max=2, rows=10); assert 'torch' not in sys.modules;"
@@ -97,7 +98,9 @@ def test_datasets_streams_it() -> None:
     assert list(other) == list(made)[23:]
 
 
-@pytest.mark.parametrize("given", [{}, {"rows": 20}], ids=["endless", "three epochs"])
+@pytest.mark.parametrize(
+    "given", [pytest.param({}, marks=pytest.mark.long, id="endless"), pytest.param({"rows": 20}, id="three epochs")]
+)
 def test_the_trainer_goes_on(tmp_path: Path, given: dict[str, Any]) -> None:
     """After a stop in the middle it trains on the rows that an uninterrupted run would have had."""
     transformers = pytest.importorskip("transformers")

@@ -42,7 +42,7 @@ def wrong_rows(rows: Rows, view: str) -> list[tuple[int, str]]:
 TASKS = ("add", "sub", "mul", "div", "equal", "reflection")
 
 
-QUICK = {(task, "one_step") for task in TASKS} | {("div", view) for view in VIEWS}
+QUICK = {(task, "one_step") for task in TASKS} | {("div", "full"), ("div", "aligner")}
 CASES = [
     pytest.param(task, view, marks=[] if (task, view) in QUICK else pytest.mark.long, id=f"{task}-{view}")
     for task in TASKS
@@ -114,7 +114,7 @@ def test_rows_of_a_version_stay() -> None:
 def test_an_epoch_is_what_a_build_writes(tmp_path: Path) -> None:
     """Where classes are small, to the row; every epoch in another order."""
     settings = {"task": "add", "max": 1, "num": 20}
-    for view, split in (("one_step", "train"), ("aligner", "train"), ("raw", "train"), ("raw", "test")):
+    for view, split in (("one_step", "train"), ("aligner", "train")):
         out = tmp_path / f"{view}-{split}"
         caef_data.build({**settings, "views": [view], "splits": [split]}, out, workers=1)
         built = pq.read_table(sorted(out.glob(f"add-{view}/*.parquet"))).to_pylist()
@@ -126,7 +126,7 @@ def test_an_epoch_is_what_a_build_writes(tmp_path: Path) -> None:
             if view == "one_step" and split == "train":  # runs of 3 and of 4 steps: as many rows of each expression
                 assert all(row in built for row in epoch)
                 assert len({str(row) for row in epoch}) > 0.9 * len(built)
-            elif split == "train":
+            else:
                 assert sorted(epoch, key=str) == sorted(built, key=str)
         assert len(built) < 3 or epochs[0] != epochs[1] != epochs[2]
 
