@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .api import verify as verify
     from .errors import UserError as UserError
     from .eval.environments.environment import environment as environment
-    from .eval.training import tokenize_row as tokenize_row
+    from .eval.training.asked import tokenize_row as tokenize_row
     from .tm import align_in as align_in
     from .tm import align_out as align_out
     from .tm import tasks as tasks
@@ -33,7 +33,7 @@ _PLACES = {
     "api": ("build", "evaluate", "plan", "push", "results", "stream", "verify"),
     "errors": ("UserError",),
     "eval.environments.environment": ("environment",),
-    "eval.training": ("tokenize_row",),
+    "eval.training.asked": ("tokenize_row",),
     "tm": ("align_in", "align_out", "tasks", "transition", "transitions"),
     "tm.score": ("score",),
     "tm.successor": ("successor",),

@@ -12,31 +12,42 @@ import typer
 from .options import (
     MODES,
     Adapters,
+    AdaptersOut,
     Around,
     Backend,
     Baseline,
     Clean,
     Commands,
     Configs,
+    Counted,
     Directory,
+    DryRun,
     Engine,
     Expressions,
     Files,
+    Form,
     Joined,
     Json,
     Names,
     NearTies,
     Number,
+    Overwrite,
     Quiet,
     RayAddress,
     Readable,
+    Repo,
     Results,
     RunName,
+    Runs,
+    Sampled,
     Splits,
     Stage,
     Streamed,
     Tasks,
     Text,
+    Trainable,
+    Vocabulary,
+    WithEnds,
     Within,
     Words,
     Workers,
@@ -67,9 +78,7 @@ def build(
     declared: "Declaration",
     out: Annotated[str, option("Dataset folder, or s3://bucket/prefix.", "--out", "-o", metavar="DIR")] = "data",
     workers: Workers = None,
-    overwrite: Annotated[
-        bool, option("Build tasks again that the folder holds with other settings.", "--overwrite")
-    ] = False,
+    overwrite: Overwrite = False,
     engine: Engine = "local",
     ray_address: RayAddress = None,
     quiet: Quiet = False,
@@ -186,13 +195,11 @@ def info(directory: Readable = "data", as_json: Json = False) -> None:
 @app.command()
 def push(
     directory: Directory = "data",
-    repo: Annotated[
-        Text, option("Dataset repository on the Hub; made if missing.", "--repo", metavar="USER/NAME")
-    ] = None,
+    repo: Repo = None,
     to: Annotated[Text, option("Not the Hub but s3://bucket/prefix, or a folder.", "--to", metavar="URL")] = None,
     revision: Annotated[str, option("Branch of the repository.", "--revision", metavar="BRANCH")] = "main",
     private: Annotated[bool, option("Make the repository a private one.", "--private")] = False,
-    dry_run: Annotated[bool, option("Show what would change; change nothing.", "--dry-run")] = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -207,20 +214,11 @@ def push(
 @app.command()
 def export(
     directory: Directory = "data",
-    form: Annotated[
-        str,
-        option(
-            "jsonl (prompt, completion), alpaca (instruction, input, output: LLaMA-Factory) or chat (messages).",
-            "--format",
-        ),
-    ] = "jsonl",
+    form: Form = "jsonl",
     stage: Stage = "second",
     config: Configs = None,
     split: Splits = None,
-    tokenizer: Annotated[
-        Text,
-        option("Write the tokens that begin and end a text of this model into the rows (alpaca).", metavar="MODEL"),
-    ] = None,
+    tokenizer: WithEnds = None,
     out: Annotated[str, option("The folder to export to.", "--out", "-o", metavar="DIR")] = "export",
     overwrite: Annotated[bool, option("Replace another export in this folder.", "--overwrite")] = False,
     quiet: Quiet = False,
@@ -231,7 +229,7 @@ def export(
 
     style = Style(form, stage)
     if tokenizer is not None:
-        from .eval.training import around_rows, sample
+        from .eval.training.asked import around_rows, sample
 
         style = Style(form, stage, tokenizer, *around_rows(tokenizer, sample(directory, config or [], split or [])))
     export_with_progress(directory, out, style, config or [], split or [], overwrite)
@@ -239,20 +237,12 @@ def export(
 
 @app.command()
 def tokens(
-    source: Annotated[
-        str,
-        typer.Argument(metavar="[DIR|DECLARATION]", help="A dataset folder; or paper, smoke, stress, a .toml file."),
-    ] = "data",
-    tokenizer: Annotated[
-        str, option("Folder or Hub name of a model or tokenizer.", "--tokenizer", metavar="MODEL")
-    ] = ...,  # type: ignore[assignment]
+    source: Counted = "data",
+    tokenizer: Vocabulary = ...,  # type: ignore[assignment]
     config: Configs = None,
     split: Splits = None,
     stage: Stage = "second",
-    rows: Annotated[
-        Number,
-        typer.Option("--rows", min=1, help="Rows of each split to count. Default: all; 1,000 of a declaration's."),
-    ] = None,
+    rows: Sampled = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -268,10 +258,24 @@ def adapters(
     mode: Annotated[Names, several(f"{', '.join(MODES)}. Default: all.", *MODES)] = None,
 ) -> None:
     """List the adapters that an evaluation of a task needs, to know what to train."""
-    from .eval.training import needed_adapters
+    from .eval.training.asked import needed_adapters
 
     for name in needed_adapters(task or [], mode or []):
         typer.echo(name)
+
+
+@app.command()
+def train(
+    declaration: Trainable,
+    out: AdaptersOut = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train executors and aligners as LoRA adapters on a declaration's rows; the same command goes on after a stop."""
+    from .eval.training.console import train_with_progress
+
+    train_with_progress(declaration, out, dry_run=dry_run, as_json=as_json)
 
 
 @app.command("eval")
@@ -334,10 +338,7 @@ def query(
 
 @app.command()
 def report(
-    runs: Annotated[
-        Names,
-        option("A run's name, its id, or how that begins; repeats. Default: all.", "--run", metavar="RUN"),
-    ] = None,
+    runs: Runs = None,
     results: Results = "results",
     out: Annotated[str, option("The page to write.", "--out", "-o", metavar="FILE")] = "report.html",
 ) -> None:

@@ -152,6 +152,37 @@ Clean = Annotated[
 ]
 
 
+Trainable = Annotated[str, typer.Argument(metavar="FILE.toml", help="A declaration with a table train.")]
+AdaptersOut = Annotated[Text, option("Folder of the adapters. Default: ckpt.", "--out", "-o", metavar="DIR")]
+DryRun = Annotated[bool, option("Show what would be done; change nothing.", "--dry-run")]
+Form = Annotated[
+    str,
+    option(
+        "jsonl (prompt, completion), alpaca (instruction, input, output: LLaMA-Factory) or chat (messages).",
+        "--format",
+    ),
+]
+WithEnds = Annotated[
+    Text,
+    option("Write the tokens that begin and end a text of this model into the rows (alpaca).", metavar="MODEL"),
+]
+Counted = Annotated[
+    str,
+    typer.Argument(metavar="[DIR|DECLARATION]", help="A dataset folder; or paper, smoke, stress, a .toml file."),
+]
+Vocabulary = Annotated[str, option("Folder or Hub name of a model or tokenizer.", "--tokenizer", metavar="MODEL")]
+Sampled = Annotated[
+    Number,
+    typer.Option("--rows", min=1, help="Rows of each split to count. Default: all; 1,000 of a declaration's."),
+]
+Overwrite = Annotated[bool, option("Build tasks again that the folder holds with other settings.", "--overwrite")]
+Runs = Annotated[
+    Names,
+    option("A run's name, its id, or how that begins; repeats. Default: all.", "--run", metavar="RUN"),
+]
+Repo = Annotated[Text, option("Dataset repository on the Hub; made if missing.", "--repo", metavar="USER/NAME")]
+
+
 def _declared(
     declaration: Annotated[
         Text, typer.Argument(help="A declaration: paper, smoke, stress, or a path to a .toml file.")

@@ -152,7 +152,7 @@ def declaration_of(
     Raises:
         UserError: a value that is refused.
     """
-    values = {key: value for key, value in values.items() if key != "eval"}  # what `caef-data eval` reads itself
+    values = {key: value for key, value in values.items() if key not in ("eval", "train")}  # others read these
     families = _machines(values.pop("machine"), file, source) if "machine" in values else {}
     top = Spelling(file=file, lines=_lines_of(values, lines[0]))
     given, folder = values.pop("expressions", None), Path(source).parent if source else Path()

@@ -45,7 +45,7 @@ def test_the_recipe_trains_what_evaluation_asks(smoke: Path, tmp_path: Path, nam
     """A8: the rendered text is prompt, completion and end token, and no row is cut."""
     from transformers import AutoTokenizer
 
-    from caef_data.eval.training import around_rows, sample
+    from caef_data.eval.training.asked import around_rows, sample
 
     model = str(vocabulary(name))
     around = around_rows(model, sample(str(smoke), CONFIGS, ["train"]))

@@ -53,7 +53,7 @@ class Model:
         config = self.base.config.get_text_config()
         # Falcon's alibi is computed from a mask of positions.
         self.takes_whole_masks = self.base.config._attn_implementation == "sdpa" and not getattr(config, "alibi", False)
-        self.max_positions = _max_positions(config)
+        self.max_positions = max_positions(config)
         for adapter in (*adapters, BASE):  # what does not fit is found before anything is asked
             self.use(adapter)
 
@@ -115,7 +115,7 @@ class Model:
         return found[0]
 
 
-def _max_positions(config: Any) -> int | None:
+def max_positions(config: Any) -> int | None:
     """Return how many tokens a row may have: positions times the factor by which rope stretches them."""
     most: int | None = getattr(config, "max_position_embeddings", None)
     rope = getattr(config, "rope_parameters", None) or {}

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from ..errors import UserError, closest, did_you_mean, printable_path, quoted
-from ..pipelines.settings import check_task
-from ..pipelines.spelling import Spelling
-from ..tm import machine
-from ..tm import tasks as all_tasks
-from .backends.tokens import Tokens, load_tokenizer
-from .problems import MODES, SLIPS, needed
-from .token_counts import built
+from ...errors import UserError, closest, did_you_mean, printable_path, quoted
+from ...pipelines.settings import check_task
+from ...pipelines.spelling import Spelling
+from ...tm import machine
+from ...tm import tasks as all_tasks
+from ..backends.tokens import Tokens, load_tokenizer
+from ..problems import MODES, SLIPS, needed
+from ..token_counts import built
 
 EVERY_TASK = ("one_step", "executor", SLIPS)  # modes that every task has; the others need a raw text
 TRIED = 32  # rows of each split that are tried before an export

@@ -1,0 +1,187 @@
+"""What `caef-data train` does and prints: the plan, each adapter in turn, how to go on."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ... import atomic
+from ...errors import UserError, printable_path, shell_quoted, telling_of_full_disk
+from ...pipelines.terminal import Meter, new_table, open_console, print_table, size_text
+from .plan import Job, Plan, make_plan, seconds
+from .settings import train_settings
+
+WORK = ".train"  # under the folder of the adapters: states of unfinished ones, losses of all
+PLAN = "training.json"  # in there: what is trained
+RECENT = 50  # steps whose mean loss is shown
+
+
+def train_with_progress(declaration: str, out: str | None, *, dry_run: bool, as_json: bool) -> None:
+    """Train what a declaration's table ``[train]`` asks for, or go on with it."""
+    log = open_console(stderr=True)
+
+    def say(line: str) -> None:
+        log.print(line, soft_wrap=True)
+
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UserError(
+            "caef-data train uses one device", where="WORLD_SIZE", next_step="start it without torchrun or accelerate"
+        )
+    settings_of = train_settings(declaration, {"out": out})
+    plan = make_plan(*settings_of, say)
+    for note in plan.notes:
+        say(note)
+    if dry_run:
+        _print_plan(plan, as_json=as_json)
+        return
+    command = shlex.join(["caef-data", "train", declaration, *(["--out", out] if out else [])])
+    root = Path(plan.settings.out)
+    resuming = "make room and run the same command again: what was learnt up to the last state is kept"
+    with telling_of_full_disk(printable_path(root), resuming), _held(root, plan) as left:
+        try:
+            for number, job in enumerate(left, 1):
+                _train(plan, job, root, log, f"{job.name} ({number} of {len(left)})")
+        except KeyboardInterrupt:
+            say(f"stopped: what was learnt is kept; go on with: {command}")
+            sys.exit(130)
+    _print_end(plan, root, trained=bool(left), as_json=as_json)
+
+
+@contextmanager
+def _held(root: Path, plan: Plan) -> Iterator[list[Job]]:
+    """Hold the folder for this training alone; yield what is left to do.
+
+    Raises:
+        UserError: another training is at work in it, or was begun in it; or adapters are there that are not ours.
+    """
+    work = root / WORK
+    if not (work / PLAN).exists():
+        for job in plan.jobs:
+            if os.path.lexists(root / job.name):
+                raise UserError(
+                    f"there is an adapter already, of which no training here knows: {job.name}",
+                    where=printable_path(root),
+                    allowed="a folder of its own for each training",
+                    next_step="another folder (--out), or move this adapter away",
+                )
+    work.mkdir(parents=True, exist_ok=True)
+    with open(work / "lock", "w", encoding="ascii") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                "another training is at work in this folder",
+                where=printable_path(root),
+                next_step="wait for it, or choose another folder with --out",
+            ) from None
+        _agree(work / PLAN, plan)
+        yield [job for job in plan.jobs if not (root / job.name).exists()]
+
+
+def _agree(path: Path, plan: Plan) -> None:
+    """Note what is trained in a folder; refuse if something else was begun in it."""
+    now: dict[str, Any] = {"identity": plan.identity, **plan.settings.identifying()}
+    now = json.loads(json.dumps(now))
+    if not path.exists():
+        atomic.put(path, (json.dumps(now, indent=2) + "\n").encode())
+        return
+    try:
+        there = json.loads(path.read_text("utf-8"))
+        same = there["identity"] == now["identity"]
+    except (ValueError, TypeError, KeyError, OSError):
+        raise UserError(
+            "the note of what is trained here cannot be understood",
+            where=printable_path(path),
+            next_step="choose another folder with --out",
+        ) from None
+    if same:
+        return
+    changed = [f"{name} was {there.get(name)}, is {value}" for name, value in now.items() if there.get(name) != value]
+    told = "; ".join(changed[1:]) or "other rows, or another base model of this name"
+    raise UserError(
+        f"another training was begun in this folder: {told}",
+        where=printable_path(path.parent.parent),
+        allowed="the same settings and rows",
+        next_step="choose another folder with --out, or remove this one",
+    )
+
+
+def _train(plan: Plan, job: Job, root: Path, log: Console, doing: str) -> None:
+    """Train one adapter, with loss, tokens/s and the time left."""
+    from .loop import train_adapter
+
+    work = root / WORK / job.name.replace("/", "-")
+    work.mkdir(parents=True, exist_ok=True)
+    total, recent, begun = sum(stage.steps for stage in job.stages), list[float](), list[int]()
+    with Meter(log, doing, total) as meter:
+
+        def told(row: dict[str, Any]) -> None:
+            recent.append(row["loss"])
+            del recent[:-RECENT]
+            step = row["step"]
+            begun.append(step - 1)
+            done = _tokens_to(job, step) - _tokens_to(job, begun[0])
+            speed = done / meter.seconds
+            left = (_tokens_to(job, total) - _tokens_to(job, step)) / max(speed, 1e-6)
+            rate = f"loss {sum(recent) / len(recent):.4f}, {speed:,.0f} tokens/s"
+            line = f"{doing}: step {step:,} of {total:,}, {rate}, about {left:,.0f} s left"
+            meter.update(line, completed=step, rate=rate)
+
+        train_adapter(plan, job, work, root / job.name, told)
+    loss = f", loss {sum(recent) / len(recent):.4f} at the end" if recent else ""
+    log.print(f"{job.name}: {total:,} steps{loss}; {printable_path(root / job.name)}", soft_wrap=True)
+
+
+def _tokens_to(job: Job, step: int) -> float:
+    """Return the tokens of a training up to a step, about."""
+    found = 0.0
+    for stage in job.stages:
+        found += min(step, stage.steps) * stage.rows * stage.mean
+        step = max(0, step - stage.steps)
+    return found
+
+
+def _print_plan(plan: Plan, *, as_json: bool) -> None:
+    rows = [(job, stage) for job in plan.jobs for stage in job.stages]
+    names = ("steps", "rows", "mean", "longest")
+    took = seconds(plan)
+    if as_json:
+        adapters = [
+            {"adapter": job.name, "stage": stage.name, **{name: getattr(stage, name) for name in names}}
+            for job, stage in rows
+        ]
+        print(json.dumps({"identity": plan.identity, **plan.sizes, "seconds": took, "stages": adapters}))
+        return
+    table = new_table("steps", "rows", "tokens", "rows a step", "longest row", first=("adapter", "stage"))
+    for job, stage in rows:
+        cells = (stage.steps, stage.steps * stage.rows, round(stage.tokens), stage.rows, stage.longest)
+        table.add_row(job.name, stage.name, *(f"{cell:,}" for cell in cells))
+    console, sizes = open_console(), plan.sizes
+    print_table(console, table)
+    reads = f"reads {sizes['positions']:,} tokens" if sizes["positions"] else "reads rows of any length"
+    for line in (
+        f"{len(plan.jobs)} adapters of {sizes['trained']:,} weights each, on a model of {sizes['parameters']:,} that"
+        f" {reads}; tokens and the longest row are those of a sample",
+        f"about {size_text(sizes['memory'])} of memory, about {took / 3600:,.2f} hours on this device",
+        "nothing was trained",
+    ):
+        console.print(line, soft_wrap=True)
+
+
+def _print_end(plan: Plan, root: Path, *, trained: bool, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"identity": plan.identity, "adapters": [str(root / job.name) for job in plan.jobs]}))
+        return
+    console = open_console()
+    done = f"{len(plan.jobs)} adapters in {printable_path(root)}{'' if trained else ': they were trained before'}"
+    console.print(done, soft_wrap=True)
+    console.print(f"evaluate them:  caef-data eval --adapters {shell_quoted(root)} --data DIR", soft_wrap=True)

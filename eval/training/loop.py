@@ -1,0 +1,251 @@
+"""Trains one adapter: the library's Trainer over packed rows, exact after a kill, stopped by Ctrl-C without a loss."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch.nn.functional import cross_entropy
+from torch.utils.data import SequentialSampler
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
+
+from ... import atomic
+from ...pipelines.sampling.random import text_key
+from ..backends.device import find_device, find_dtype
+from ..backends.load import ABOUT, SAME, load_base, quiet
+from ..files import CONFIG
+from .packing import NOT_LEARNT, Batch, pack
+
+if TYPE_CHECKING:
+    from .plan import Job, Plan
+
+WHOLE = (
+    "whole"  # a file that is written last into a state: one without it was being written when the process was killed
+)
+WARM = 0.05  # of the steps, in which the learning rate rises
+LOG = "losses.jsonl"
+Told = Callable[[dict[str, Any]], None]  # is told of a step: step, loss, learning_rate
+
+
+def lora_config(settings: Any) -> LoraConfig:
+    """Return the kind of adapter that is trained."""
+    rank = settings.rank
+    return LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+def train_adapter(plan: Plan, job: Job, work: Path, target: Path, told: Told) -> None:
+    """Train an adapter from its last state on, and put it into its place.
+
+    Args:
+        plan: the training.
+        job: the adapter.
+        work: the folder of its states; it goes when the adapter is finished, but for the losses.
+        target: where the adapter belongs.
+        told: is told of each step.
+
+    Raises:
+        UserError: the base model cannot be loaded, or a row is longer than it reads.
+        KeyboardInterrupt: it was asked for, and the state is kept; or the adapter is finished.
+    """
+    settings, device = plan.settings, find_device(plan.settings.device)
+    base = load_base(plan.base, find_dtype(settings.dtype, device), device)
+    set_seed(text_key(f"{settings.seed} {job.name}") % 2**32)
+    with quiet():
+        model = get_peft_model(base, lora_config(settings))
+    together = keeps_rows_apart(model, job.steps[0])
+    state, callback = last_state(work), _Watch(work, told)
+    _forget_after(work / LOG, 0 if state is None else int(state.name.rpartition("-")[2]))
+    with quiet(), callback.catching():
+        trainer = PackedTrainer(
+            model,
+            _arguments(plan, job, work, device),
+            train_dataset=job.steps,
+            data_collator=lambda items: pack(items[0], together=together),
+            callbacks=[callback],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=None if state is None else str(state))
+        if callback.finished:
+            _put(model, plan, work, target)
+    if callback.asked:
+        raise KeyboardInterrupt
+
+
+def keeps_rows_apart(model: Any, rows: list[Any]) -> bool:
+    """Tell whether rows of a line do not see each other, in this model: its logits are those of each row alone.
+
+    Models of some kinds, such as recurrent ones, do not look at positions for that; their rows get a line each.
+    """
+    pair = [([*prompt, *answer][:24], answer[:8]) for prompt, answer in (rows[0], rows[-1])]
+    pair.sort(key=lambda row: -len(row[0]) - len(row[1]))  # as they stand in a line
+    model.eval()
+    with torch.inference_mode():
+        packed = _logits(model, pack(pair, width=sum(len(prompt) + len(answer) for prompt, answer in pair)))
+        alone = torch.cat([_logits(model, pack([row])) for row in pair])
+    model.train()
+    least = (SAME if model.dtype == torch.float32 else ABOUT) * alone.abs().max()
+    return bool((packed - alone).abs().max() <= least)
+
+
+def _logits(model: Any, batch: Batch) -> torch.Tensor:
+    """Return the logits at the positions that are learnt, shape (positions, vocabulary).
+
+    Only these go through the vocabulary projection, of whose logits most memory is made. A hook before the projection
+    keeps right what follows it: scaling, capping.
+    """
+    index = (batch["labels"].flatten() != NOT_LEARNT).nonzero().squeeze(1)
+
+    def gather(_: torch.nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        return (args[0].flatten(0, 1)[index.to(args[0].device)].unsqueeze(0),)
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(gather)
+    try:
+        inputs = {name: batch[name].to(model.device) for name in ("input_ids", "position_ids")}
+        found: torch.Tensor = model(**inputs, use_cache=False).logits[0]
+    finally:
+        handle.remove()
+    return found
+
+
+class PackedTrainer(Trainer):  # type: ignore[misc]
+    """The library's trainer over batches as ``pack`` makes them, in their order."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        # Labels are counted as they are: they stand where their tokens are predicted.
+        self.model_accepts_loss_kwargs, self._loss_shifts_labels = True, False
+        self.loss_is_scaled_for_ga = True
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        return SequentialSampler(self.train_dataset)
+
+    def compute_loss(
+        self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """Return the loss of a part of a step: its sum, over the labels of the whole step."""
+        labels = inputs["labels"].flatten()
+        labels = labels[labels != NOT_LEARNT]
+        logits = _logits(model, inputs).float()
+        count = len(labels) if num_items_in_batch is None else num_items_in_batch
+        return cross_entropy(logits, labels.to(logits.device), reduction="sum") / count
+
+
+def _arguments(plan: Plan, job: Job, work: Path, device: torch.device) -> TrainingArguments:
+    settings, steps = plan.settings, sum(stage.steps for stage in job.stages)
+    arguments = TrainingArguments(
+        str(work),
+        max_steps=steps,
+        per_device_train_batch_size=1,  # an item is a batch
+        gradient_accumulation_steps=job.steps.parts,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=math.ceil(WARM * steps),
+        weight_decay=0.0,
+        bf16=plan.sizes["bytes"] == 2,
+        use_cpu=device.type == "cpu",
+        save_steps=settings.save_every,
+        save_total_limit=2,  # one is whole while the other is written
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        seed=settings.seed % 2**32,
+    )
+    if arguments.n_gpu > 1:  # the library would spread each batch over all of them
+        arguments._n_gpu = 1
+    return arguments
+
+
+def last_state(work: Path) -> Path | None:
+    """Return the last whole state of a training, if there is one; what is behind it goes."""
+    states = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    for state in states:
+        if (state / WHOLE).exists():
+            return state
+        shutil.rmtree(state)
+    return None
+
+
+class _Watch(TrainerCallback):  # type: ignore[misc]
+    """Notes losses, marks states that are whole, and stops after the step at which Ctrl-C was typed."""
+
+    def __init__(self, work: Path, told: Told) -> None:
+        self.work, self.told, self.asked, self.finished = work, told, False, False
+
+    @contextmanager
+    def catching(self) -> Iterator[None]:
+        """Let the first Ctrl-C, or SIGTERM, end the training after its step; the second one ends it at once."""
+        if threading.current_thread() is not threading.main_thread():  # Python lets no other one do this
+            yield
+            return
+        kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+        def stop(*_: object) -> None:
+            self.asked = True
+            for number, handler in kept.items():
+                signal.signal(number, handler)
+
+        for number in kept:
+            signal.signal(number, stop)
+        try:
+            yield
+        finally:
+            for number, handler in kept.items():
+                signal.signal(number, handler)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.finished = state.global_step >= state.max_steps
+        if self.asked and not self.finished:
+            control.should_save = control.should_training_stop = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        atomic.put(self.work / f"checkpoint-{state.global_step}" / WHOLE, b"")
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if logs is None or "loss" not in logs:
+            return
+        row = {"step": state.global_step, "loss": logs["loss"], "learning_rate": logs["learning_rate"]}
+        with (self.work / LOG).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        self.told(row)
+
+
+def _forget_after(path: Path, step: int) -> None:
+    """Take the losses of later steps out of a file: these are done again."""
+    if path.exists():
+        lines = path.read_text("utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        atomic.put(path, "".join(kept).encode())
+
+
+def _put(model: Any, plan: Plan, work: Path, target: Path) -> None:
+    """Save the adapter aside, then give it its place; its states go."""
+    new = work / "adapter"
+    shutil.rmtree(new, ignore_errors=True)
+    model.save_pretrained(str(new))
+    (new / "README.md").unlink(missing_ok=True)  # peft's empty model card
+    config = json.loads((new / CONFIG).read_text("utf-8"))
+    named = plan.settings.base_model
+    if os.path.isdir(named):  # one that lies in the same folder is moved with it
+        inside = Path(named).resolve().is_relative_to(target.parents[1].resolve())
+        named = os.path.relpath(Path(named).resolve(), target.resolve()) if inside else os.path.abspath(named)
+    config |= {"base_model_name_or_path": named, "target_modules": sorted(config["target_modules"])}
+    atomic.put(new / CONFIG, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
+    for path in new.iterdir():
+        atomic.sync(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    new.rename(target)
+    atomic.sync(target.parent)
+    for state in work.glob("checkpoint-*"):
+        shutil.rmtree(state)

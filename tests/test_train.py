@@ -1,0 +1,265 @@
+# ruff: noqa: E402  (the imports below are of packages that need not be installed)
+"""``caef-data train``: what is refused before training, what is learnt, and that a kill changes nothing of it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+for name in ("torch", "transformers", "peft", "accelerate"):
+    pytest.importorskip(name, reason="training needs caef-data[train]")
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from caef_data.errors import UserError
+from caef_data.eval.checkpoint import find_adapters
+from caef_data.eval.training import console, loop
+from caef_data.eval.training.console import train_with_progress
+from caef_data.eval.training.packing import pack
+from caef_data.eval.training.plan import make_plan
+from caef_data.eval.training.settings import TrainSettings, train_settings
+from caef_data.pipelines.declaration import load_declaration
+from caef_data.tests.small_model import END, make_model, make_tokenizer, save
+
+TASKS = 'max = 2\nnum = 4\n[[task]]\ntask = ["add", "left_mask"]\n'
+ALONE = 'stages = ["second"]\nsteps = 6\nbatch_tokens = 1200\ndevice_tokens = 700\nsave_every = 2\nrank = 4\n'
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return the folder of an untrained model that reads the longest rows with their instructions."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    tokenizer = make_tokenizer()
+    model = make_model(len(tokenizer), width=32, positions=2048)
+    yield save(tmp_path_factory.mktemp("base"), model, tokenizer)
+    torch.set_num_threads(threads)
+
+
+def declared(folder: Path, base: Path, more: str = ALONE, tasks: str = TASKS) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "mine.toml").write_text(f'{tasks}[train]\nbase_model = "{base}"\nlearning_rate = 0.01\n{more}')
+    return str(folder / "mine.toml")
+
+
+def train(path: str, out: Path) -> None:
+    train_with_progress(path, str(out), dry_run=False, as_json=False)
+
+
+def learnt(out: Path) -> dict[str, Any]:
+    """Return the weights of all adapters, in bytes, and all losses."""
+    weights = {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("adapter_model.safetensors")}
+    return weights | {str(path.relative_to(out)): path.read_text() for path in out.rglob(loop.LOG)}
+
+
+def ending_at(step: int, end: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let something happen right after a step of the first adapter."""
+    inner, left = loop._Watch.on_log, [step]
+
+    def on_log(self: Any, *args: Any, **options: Any) -> None:
+        inner(self, *args, **options)
+        left[0] -= 1
+        if not left[0]:
+            end()
+
+    monkeypatch.setattr(loop._Watch, "on_log", on_log)
+
+
+# What is refused ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "no table [train]"),
+        ("[train]\nsteps = 3\n", "no base model"),
+        ('[train]\nbase_model = "b"\nstep = 3\n', "'step' in [train] (did you mean 'steps'?)"),
+        ('[train]\nbase_model = "b"\nsteps = true\n', "steps is True"),
+        ('[train]\nbase_model = "b"\nsteps = 3\nepochs = 1\n', "steps and epochs both say"),
+        ('[train]\nbase_model = "b"\ntask = "multiplicaton"\n', "did you mean"),
+        ('[train]\nbase_model = "b"\nwhich = "executor"\n', "did you mean 'executors'"),
+        ('[train]\nbase_model = "b"\nlearning_rate = 2\n', "learning_rate is 2"),
+        ('[train]\nbase_model = "b"\ndtype = "float16"\n', "dtype is 'float16'"),
+    ],
+)
+def test_tables_that_are_refused(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(TASKS + text)
+    with pytest.raises(UserError) as refusal:
+        train_settings(str(path), {})
+    assert words in str(refusal.value) and "mine.toml" in str(refusal.value)
+
+
+def test_tasks_without_rows_or_without_the_adapter_are_refused(tmp_path: Path, base: Path) -> None:
+    for more, words in (('task = "mul"', "no rows of"), ('task = "left_mask"\nwhich = "aligners"', "nothing to train")):
+        with pytest.raises(UserError, match=words):
+            make_plan(*train_settings(declared(tmp_path, base, more), {}))
+
+
+def test_a_build_is_the_same_with_and_without_the_table(tmp_path: Path, base: Path) -> None:
+    path = declared(tmp_path, base)
+    (tmp_path / "plain.toml").write_text(TASKS)
+    assert load_declaration(path).identity() == load_declaration(str(tmp_path / "plain.toml")).identity()
+
+
+def test_a_row_longer_than_the_model_reads_is_refused_before_training(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    short = save(tmp_path / "short", make_model(len(tokenizer), width=32, positions=600), tokenizer)
+    with pytest.raises(UserError, match=r"executors/add, first stage, has 1,\d\d\d tokens, the model reads 600"):
+        train(declared(tmp_path, short, "steps = 1\n"), tmp_path / "ckpt")
+    assert not (tmp_path / "ckpt").exists()
+    train_with_progress(declared(tmp_path, short), str(tmp_path / "ckpt"), dry_run=True, as_json=False)
+
+
+def test_a_dry_run_tells_what_would_be_done_and_does_nothing(
+    tmp_path: Path, base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = declared(tmp_path, base, "epochs = 2\nbatch_tokens = 3000\n")
+    train_with_progress(path, str(tmp_path / "ckpt"), dry_run=True, as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    stages = {(one["adapter"], one["stage"]): one for one in told["stages"]}
+    assert {name for name, _ in stages} == {"executors/add", "aligners/add", "executors/left_mask"}
+    plan = make_plan(*train_settings(path, {}))
+    for job in plan.jobs:
+        for stage in job.stages:
+            assert 0 <= stage.steps * stage.rows - 2 * job.steps.stream.epoch_rows < stage.rows
+            read = [len(prompt) + len(answer) for prompt, answer in job.steps[0]]
+            assert stage.longest >= max(read) or stage.name == "second"
+        first, second = job.stages
+        assert second.first == first.steps * first.rows and second.mean < first.mean
+    assert told["memory"] > 4 * told["parameters"] and told["seconds"] > 0
+    assert not (tmp_path / "ckpt").exists()
+
+
+# What is learnt -----------------------------------------------------------------------------------------------------
+
+
+def test_rows_are_read_in_turn_each_once_with_the_instruction_in_the_first_stage(tmp_path: Path, base: Path) -> None:
+    path = declared(tmp_path, base, "steps = 2\nbatch_tokens = 5000\ndevice_tokens = 2600\n")
+    job = make_plan(*train_settings(path, {})).jobs[1]
+    steps, decode = job.steps, job.steps.tokens.tokenizer.decode
+    number = 0
+    for item in range(len(steps)):
+        first = item < job.stages[0].steps * steps.parts
+        for prompt, answer in steps[item]:
+            row = steps.stream[number]
+            assert decode(prompt) == (row["instruction"] if first else "") + row["prompt"]
+            assert decode(answer[:-1]) == row["completion"] and answer[-1] == END
+            number += 1
+    assert steps.parts == 2 and number == sum(stage.steps * stage.rows for stage in job.stages)
+    assert [*steps[3]] == [*make_plan(*train_settings(path, {})).jobs[1].steps[3]]
+
+
+def test_rows_of_a_line_do_not_see_each_other_and_losses_are_those_of_each_row_alone() -> None:
+    model = make_model(40, width=32)
+    rows = [([3, 4, 5, 6, 7, 8], [9, 10, END]), ([11], [12, END]), ([13, 14, 15], [16, END]), ([17, 18], [END])]
+    packed, padded = pack(rows), pack(rows, together=False)
+    assert len(packed["labels"]) < len(rows) == len(padded["labels"])
+
+    def losses(batch: dict[str, torch.Tensor]) -> dict[tuple[int, ...], float]:
+        logits = loop._logits(model, batch)
+        labels = batch["labels"][batch["labels"] != -100]
+        each = cross_entropy(logits, labels, reduction="none")
+        ends = (labels == END).nonzero().flatten().tolist()
+        begins = [0, *(end + 1 for end in ends[:-1])]
+        pairs = zip(begins, ends, strict=True)
+        return {tuple(labels[a : b + 1].tolist()): each[a : b + 1].sum().item() for a, b in pairs}
+
+    found, alone = losses(packed), losses(padded)
+    assert found.keys() == alone.keys() == {tuple(answer) for _, answer in rows}
+    for prompt, answer in rows:
+        ids = torch.tensor([[*prompt, *answer]])
+        labels = torch.tensor([[-100] * len(prompt) + answer])
+        plain = model(input_ids=ids, labels=labels).loss.item() * len(answer)  # the library's own mean
+        assert found[tuple(answer)] == pytest.approx(plain, rel=1e-5)
+        assert alone[tuple(answer)] == pytest.approx(plain, rel=1e-5)
+    assert loop.keeps_rows_apart(model, rows)
+
+
+def test_a_model_whose_rows_would_see_each_other_gets_a_line_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model(40, width=32)
+    inner = model.forward
+    rows = [([3, 4, 5, 6, 7, 8], [9, 10, END]), ([11, 12], [12, END])]
+    monkeypatch.setattr(model, "forward", lambda position_ids, **options: inner(**options))  # it ignores positions
+    assert not loop.keeps_rows_apart(model, rows)
+
+
+def test_adapters_are_trained_and_lie_where_evaluation_looks(
+    tmp_path: Path, base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = declared(tmp_path, base, ALONE.replace("steps = 6", "steps = 12"))
+    train(path, tmp_path / "ckpt")
+    found = find_adapters(tmp_path / "ckpt", None)
+    assert {*found.adapters} == {"executors/add", "aligners/add", "executors/left_mask"}
+    assert Path(found.base) == base.resolve()
+    for log in (tmp_path / "ckpt").rglob(loop.LOG):
+        rows = [json.loads(line) for line in log.read_text().splitlines()]
+        assert [row["step"] for row in rows] == [*range(1, 13)]
+        assert sum(row["loss"] for row in rows[-3:]) < 0.985 * sum(row["loss"] for row in rows[:3]), log
+    assert not [*(tmp_path / "ckpt").rglob("checkpoint-*")]
+    before = learnt(tmp_path / "ckpt")
+    train(path, tmp_path / "ckpt")
+    assert "they were trained before" in capsys.readouterr().out and learnt(tmp_path / "ckpt") == before
+
+
+# Stopped, and going on ----------------------------------------------------------------------------------------------
+
+KILLED = """
+import os, signal, sys, pytest, torch
+from pathlib import Path
+from caef_data.tests.test_train import ending_at, train
+torch.set_num_threads(1)
+ending_at(5, lambda: os.kill(os.getpid(), signal.SIGKILL), pytest.MonkeyPatch())
+train(sys.argv[1], Path(sys.argv[2]))
+"""
+
+
+def test_after_a_kill_the_same_command_goes_on_to_the_same_losses_and_weights(tmp_path: Path, base: Path) -> None:
+    path = declared(tmp_path, base, ALONE + 'task = "add"\nwhich = "executors"\n')
+    train(path, tmp_path / "whole")
+    words = [sys.executable, "-c", KILLED, path, str(tmp_path / "killed")]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=200)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    work = tmp_path / "killed" / console.WORK / "executors-add"
+    assert len((work / loop.LOG).read_text().splitlines()) == 5 and (work / "checkpoint-4" / loop.WHOLE).exists()
+    (work / "checkpoint-5").mkdir()  # as if it had been killed while it wrote this one
+    train(path, tmp_path / "killed")
+    assert learnt(tmp_path / "killed") == learnt(tmp_path / "whole")
+
+
+def test_ctrl_c_keeps_the_step_and_other_settings_or_folders_are_refused(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ALONE + 'task = "add"\nwhich = "aligners"\n'
+    path, out = declared(tmp_path, base, more), tmp_path / "ckpt"
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as end:
+        ending_at(3, lambda: os.kill(os.getpid(), signal.SIGINT), patch)
+        train(path, out)
+    assert end.value.code == 130 and f"go on with: caef-data train {path}" in capsys.readouterr().err
+    work = out / console.WORK / "aligners-add"
+    state = loop.last_state(work)
+    assert state is not None and len((work / loop.LOG).read_text().splitlines()) in (3, 4)
+    with pytest.raises(UserError, match="another training was begun in this folder: seed was 42, is 7"):
+        train(declared(tmp_path / "other", base, more + "seed = 7\n"), out)
+    plan = make_plan(*train_settings(path, {"out": str(out)}))
+    with console._held(out, plan), pytest.raises(UserError, match="another training is at work"):
+        train(path, out)
+    train(path, out)
+    train(path, tmp_path / "whole")
+    assert learnt(out) == learnt(tmp_path / "whole")
+    (tmp_path / "there" / "aligners" / "add").mkdir(parents=True)
+    with pytest.raises(UserError, match="an adapter already"):
+        train(path, tmp_path / "there")
+    assert not (tmp_path / "there" / console.WORK).exists()
+
+
+def test_settings_have_one_order() -> None:
+    one = TrainSettings(base_model="b", task=("add", "addition"), which=("aligners", "executors"), stages="second")  # type: ignore[arg-type]
+    assert one == TrainSettings(base_model="b", task=("add",), which=("all",), stages=("second",))  # type: ignore[arg-type]
