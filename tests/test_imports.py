@@ -31,6 +31,7 @@ MAY_IMPORT = {  # parts of the package -> (other parts, third-party packages) th
             "rich",
             "torch",
             "transformers",
+            "accelerate",
             "peft",
             "safetensors",
             "huggingface_hub",
@@ -45,8 +46,19 @@ MAY_IMPORT = {  # parts of the package -> (other parts, third-party packages) th
     "api": ({"pipelines", "eval", "errors"}, {"rich", "duckdb"}),
     "__init__": ({"api", "eval", "errors", "tm"}, set()),  # what the package offers, imported when it is asked for
 }
-HEAVY = {"torch", "transformers", "peft", "ray", "datasets", "duckdb", "matplotlib", "huggingface_hub", "openai"}
-HEAVY |= {"fsspec", "s3fs", "jinja2", "vl_convert"}
+HEAVY = {
+    "accelerate",
+    "torch",
+    "transformers",
+    "peft",
+    "ray",
+    "datasets",
+    "duckdb",
+    "matplotlib",
+    "huggingface_hub",
+    "openai",
+}
+HEAVY |= {"accelerate", "fsspec", "s3fs", "jinja2", "vl_convert"}
 # One stage in several files, which nothing else imports at its top: heavy packages may stand at theirs.
 BACKEND = ("device", "greedy", "load", "local", "model")
 STAGE = {f"eval/backends/{name}.py" for name in BACKEND} | {"eval/training/loop.py", "eval/training/packing.py"}

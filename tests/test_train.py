@@ -103,6 +103,11 @@ def test_tasks_without_rows_or_without_the_adapter_are_refused(tmp_path: Path, b
             make_plan(*train_settings(declared(tmp_path, base, more), {}))
 
 
+def test_a_base_model_that_is_not_there_is_refused_by_the_name_of_its_setting(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"(?s)no base model .*mine.toml, table \[train\], base_model"):
+        make_plan(*train_settings(declared(tmp_path, tmp_path / "none"), {}))
+
+
 def test_a_build_is_the_same_with_and_without_the_table(tmp_path: Path, base: Path) -> None:
     path = declared(tmp_path, base)
     (tmp_path / "plain.toml").write_text(TASKS)

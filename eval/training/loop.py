@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
@@ -77,6 +78,11 @@ def train_adapter(plan: Plan, job: Job, work: Path, target: Path, told: Told) ->
         trainer.train(resume_from_checkpoint=None if state is None else str(state))
         if callback.finished:
             _put(model, plan, work, target)
+    trainer.accelerator.free_memory()
+    del base, model, trainer
+    gc.collect()  # the trainer and its parts hold each other, and the model: the next adapter needs the room
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
     if callback.asked:
         raise KeyboardInterrupt
 

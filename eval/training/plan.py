@@ -13,7 +13,7 @@ import numpy as np
 from ...errors import UserError, printable_path
 from ...pipelines.settings import Declaration, digest
 from ...pipelines.stream import Stream
-from ..checkpoint import fetch, find_adapters
+from ..checkpoint import Checkpoint, fetch, find_adapters
 from .rows import Spelled, Stage, Steps, check_length, spell
 from .settings import VIEWS, TrainSettings
 
@@ -84,7 +84,7 @@ def make_plan(declaration: Declaration, settings: TrainSettings, say: Any = lamb
     if declaration.mix is not None:
         notes.append("mix is for streams of several tasks: each adapter learns one")
     streams = [_stream(declaration, settings, kind, task) for kind, task in pairs]
-    found = fetch(find_adapters(None, settings.base_model, say=say), say=say)
+    found = _base_model(declaration, settings, say)
     base = Path(found.base)
     sizes, tokens = _sizes(base, settings), load_tokenizer(base, settings.template)
     jobs = tuple(_job(settings, *pair, stream, tokens, sizes) for pair, stream in zip(pairs, streams, strict=True))
@@ -93,6 +93,16 @@ def make_plan(declaration: Declaration, settings: TrainSettings, say: Any = lamb
     longest = max(stage.longest for job in jobs for stage in job.stages)
     sizes["memory"] = _memory(sizes, max(_most_at_once(jobs), longest))
     return Plan(settings, base, jobs, identity, tuple(notes), sizes)
+
+
+def _base_model(declaration: Declaration, settings: TrainSettings, say: Any) -> Checkpoint:
+    try:
+        return fetch(find_adapters(None, settings.base_model, say=say), say=say)
+    except UserError as error:
+        if error.where != "--base-model":  # the option of evaluation
+            raise
+        where = f"{printable_path(declaration.source or declaration.name)}, table [train], base_model"
+        raise UserError(error.what, where=where, allowed=error.allowed, next_step="mend it there") from None
 
 
 def _lacks(settings: TrainSettings, task: str) -> bool:
@@ -154,6 +164,7 @@ def _steps(settings: TrainSettings, stream: Stream, rows: int, spelled: list[Spe
 def _sizes(base: Path, settings: TrainSettings) -> dict[str, int]:
     """Return the sizes of the model with its LoRA; no weight is read."""
     try:
+        import accelerate  # noqa: F401  (the trainer needs it, and says so late)
         import torch
         from peft import get_peft_model
         from transformers import AutoConfig, AutoModelForCausalLM
