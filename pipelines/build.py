@@ -190,12 +190,15 @@ def resumed(unfinished: dict[str, Any], path: str | Path) -> str:
     """Return the command that goes on with an unfinished build, spelled out from what its plan file holds."""
     source = unfinished.get("source") or ""
     ours = source in shipped_declarations() or source.endswith(".toml")
+    began = "the command that began it, with the version of caef-data that it was begun with"
+    if not unfinished["tasks"]:
+        return began
     try:
         define_machines(unfinished, str(path))
         tasks = tuple(TaskSettings.of(task["settings"]) for task in unfinished["tasks"].values())
         declaration = Declaration(name="declaration", tasks=tasks, source=source if ours else None)
     except UserError:
-        return "the command that began it, with the version of caef-data that it was begun with"
+        return began
     return build_commands(declaration, path)
 
 

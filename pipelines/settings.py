@@ -219,7 +219,7 @@ class Declaration:
         if twice := [name for number, name in enumerate(names) if name in names[:number]]:
             allowed = "each task once; all stands for every task, two ranges of one need two declarations"
             raise spelling.refusal(f"the task {twice[0]} is given twice", "task", allowed=allowed)
-        if self.tasks and not any(task.configs() for task in self.tasks):
+        if not any(task.configs() for task in self.tasks):
             raise self._nothing_to_build(spelling)
         trained = any(task.views_of("train") for task in self.tasks)
         check_budget({key: getattr(self, key) for key in BUDGET}, trained, spelling)
