@@ -20,12 +20,15 @@ from torch.nn.functional import cross_entropy
 
 from caef_data.errors import UserError
 from caef_data.eval.checkpoint import find_adapters
+from caef_data.eval.tables import read_runs
 from caef_data.eval.training import console, loop
 from caef_data.eval.training.console import train_with_progress
 from caef_data.eval.training.packing import pack
 from caef_data.eval.training.plan import make_plan
 from caef_data.eval.training.settings import TrainSettings, train_settings
+from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import load_declaration
+from caef_data.pipelines.plan import make_plan as make_build
 from caef_data.tests.small_model import END, make_model, make_tokenizer, save
 
 TASKS = 'max = 2\nnum = 4\n[[task]]\ntask = ["add", "left_mask"]\n'
@@ -214,6 +217,38 @@ def test_adapters_are_trained_and_lie_where_evaluation_looks(
     assert "they were trained before" in capsys.readouterr().out and learnt(tmp_path / "ckpt") == before
 
 
+def test_evaluations_on_the_way_are_runs_and_the_best_adapter_is_kept(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ALONE.replace("steps = 6", "steps = 5") + 'task = "add"\nwhich = "aligners"\n'
+    plain = declared(tmp_path / "plain", base, more)
+    asking = f'eval_every = 2\neval_limit = 3\ndata = "{tmp_path / "data"}"\nresults = "{tmp_path / "results"}"\n'
+    path = declared(tmp_path, base, more + asking)
+    with pytest.raises(UserError, match="caef-data build, or leave out eval_every"):
+        train(path, tmp_path / "ckpt")
+    build(make_build(load_declaration(path)), tmp_path / "data", workers=1)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):  # right after the second evaluation
+        ending_at(3, lambda: os.kill(os.getpid(), signal.SIGINT), patch)
+        train(path, tmp_path / "ckpt")
+    train(path, tmp_path / "ckpt")
+    rows = read_runs(tmp_path / "results")
+    assert {row["name"] for row in rows} == {f"aligners-add-step-{step}" for step in (2, 4, 5)}
+    assert all(row["status"] == "finished" and row["calls"] > 0 for row in rows)
+    assert "aligners-add-step-4: 0.00% of 6 right; by digits 2: 0.0%" in capsys.readouterr().err
+    kept = find_adapters(tmp_path / "ckpt", None).adapters["aligners/add"]
+    [best] = [row for row in rows if kept.sha256 in str(row["adapters"])]
+    assert best["name"] == "aligners-add-step-2"  # of equals the first
+    train(plain, tmp_path / "without")
+    same = [*learnt(tmp_path / "ckpt").items()], [*learnt(tmp_path / "without").items()]
+    assert [text for name, text in same[0] if name.endswith(loop.LOG)] == [
+        text for name, text in same[1] if name.endswith(loop.LOG)
+    ]
+    patient = declared(tmp_path / "patient", base, more + asking + "patience = 1\n")
+    train(patient, tmp_path / "early")
+    log = tmp_path / "early" / console.WORK / "aligners-add" / loop.LOG
+    assert len(log.read_text().splitlines()) == 4
+
+
 # Stopped, and going on ----------------------------------------------------------------------------------------------
 
 KILLED = """
@@ -256,6 +291,10 @@ def test_ctrl_c_keeps_the_step_and_other_settings_or_folders_are_refused(
     plan = make_plan(*train_settings(path, {"out": str(out)}))
     with console._held(out, plan), pytest.raises(UserError, match="another training is at work"):
         train(path, out)
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):  # at its very end
+        patch.setattr(loop, "_put", lambda *_: 1 / 0)
+        train(path, out)
+    assert (work / "checkpoint-6" / loop.WHOLE).exists() and not (out / "aligners").exists()
     train(path, out)
     train(path, tmp_path / "whole")
     assert learnt(out) == learnt(tmp_path / "whole")

@@ -17,6 +17,7 @@ from rich.console import Console
 from ... import atomic
 from ...errors import UserError, printable_path, shell_quoted, telling_of_full_disk
 from ...pipelines.terminal import Meter, new_table, open_console, print_table, size_text
+from .judge import Judge
 from .plan import Job, Plan, make_plan, seconds
 from .settings import train_settings
 
@@ -40,6 +41,8 @@ def train_with_progress(declaration: str, out: str | None, *, dry_run: bool, as_
     plan = make_plan(*settings_of, say)
     for note in plan.notes:
         say(note)
+    for job in plan.jobs if plan.settings.eval_every else ():
+        Judge(plan.settings, job.kind, job.task, Path(plan.settings.out)).check()
     if dry_run:
         _print_plan(plan, as_json=as_json)
         return
@@ -136,7 +139,7 @@ def _train(plan: Plan, job: Job, root: Path, log: Console, doing: str) -> None:
             line = f"{doing}: step {step:,} of {total:,}, {rate}, about {left:,.0f} s left"
             meter.update(line, completed=step, rate=rate)
 
-        train_adapter(plan, job, work, root / job.name, told)
+        train_adapter(plan, job, work, root / job.name, told, lambda line: log.print(line, soft_wrap=True))
     loss = f", loss {sum(recent) / len(recent):.4f} at the end" if recent else ""
     log.print(f"{job.name}: {total:,} steps{loss}; {printable_path(root / job.name)}", soft_wrap=True)
 

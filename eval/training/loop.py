@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from ...pipelines.sampling.random import text_key
 from ..backends.device import find_device, find_dtype
 from ..backends.load import ABOUT, SAME, load_base, quiet
 from ..files import CONFIG
+from .judge import Judge
 from .packing import NOT_LEARNT, Batch, pack
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ WHOLE = (
 )
 WARM = 0.05  # of the steps, in which the learning rate rises
 LOG = "losses.jsonl"
+Say = Callable[[str], object]
 Told = Callable[[dict[str, Any]], None]  # is told of a step: step, loss, learning_rate
 
 
@@ -44,7 +47,7 @@ def lora_config(settings: Any) -> LoraConfig:
     return LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
-def train_adapter(plan: Plan, job: Job, work: Path, target: Path, told: Told) -> None:
+def train_adapter(plan: Plan, job: Job, work: Path, target: Path, told: Told, say: Say) -> None:
     """Train an adapter from its last state on, and put it into its place.
 
     Args:
@@ -53,6 +56,7 @@ def train_adapter(plan: Plan, job: Job, work: Path, target: Path, told: Told) ->
         work: the folder of its states; it goes when the adapter is finished, but for the losses.
         target: where the adapter belongs.
         told: is told of each step.
+        say: is told of each evaluation.
 
     Raises:
         UserError: the base model cannot be loaded, or a row is longer than it reads.
@@ -64,7 +68,9 @@ def train_adapter(plan: Plan, job: Job, work: Path, target: Path, told: Told) ->
     with quiet():
         model = get_peft_model(base, lora_config(settings))
     together = keeps_rows_apart(model, job.steps[0])
-    state, callback = last_state(work), _Watch(work, told)
+    judge = None if settings.eval_every is None else Judge(settings, job.kind, job.task, work)
+    state = last_state(work)
+    callback = _Watch(work, told, judge, say, partial(_save, model, plan, target))
     _forget_after(work / LOG, 0 if state is None else int(state.name.rpartition("-")[2]))
     with quiet(), callback.catching():
         trainer = PackedTrainer(
@@ -76,14 +82,18 @@ def train_adapter(plan: Plan, job: Job, work: Path, target: Path, told: Told) ->
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=None if state is None else str(state))
-        if callback.finished:
-            _put(model, plan, work, target)
+        # Of a training that was killed while its adapter was put in place, no step is left.
+        if callback.finished or trainer.state.global_step >= len(job.steps) // job.steps.parts:
+            if callback.judge is None:
+                callback.save(work / "adapter")
+            _put(work / "adapter" if callback.judge is None else callback.judge.best, work, target)
     trainer.accelerator.free_memory()
-    del base, model, trainer
+    asked = callback.asked
+    del base, model, trainer, callback
     gc.collect()  # the trainer and its parts hold each other, and the model: the next adapter needs the room
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    if callback.asked:
+    if asked:
         raise KeyboardInterrupt
 
 
@@ -186,7 +196,8 @@ def last_state(work: Path) -> Path | None:
 class _Watch(TrainerCallback):  # type: ignore[misc]
     """Notes losses, marks states that are whole, and stops after the step at which Ctrl-C was typed."""
 
-    def __init__(self, work: Path, told: Told) -> None:
+    def __init__(self, work: Path, told: Told, judge: Judge | None, say: Say, save: Callable[[Path], None]) -> None:
+        self.judge, self.say, self.save = judge, say, save
         self.work, self.told, self.asked, self.finished = work, told, False, False
 
     @contextmanager
@@ -212,6 +223,10 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.finished = state.global_step >= state.max_steps
+        if self.judge is not None and (self.finished or state.global_step % self.judge.settings.eval_every == 0):
+            with torch.random.fork_rng():  # training goes on as if nobody had asked
+                self.finished |= self.judge.judge(state.global_step, self.save, self.say)
+            control.should_training_stop |= self.finished
         if self.asked and not self.finished:
             control.should_save = control.should_training_stop = True
 
@@ -235,23 +250,28 @@ def _forget_after(path: Path, step: int) -> None:
         atomic.put(path, "".join(kept).encode())
 
 
-def _put(model: Any, plan: Plan, work: Path, target: Path) -> None:
-    """Save the adapter aside, then give it its place; its states go."""
-    new = work / "adapter"
-    shutil.rmtree(new, ignore_errors=True)
-    model.save_pretrained(str(new))
-    (new / "README.md").unlink(missing_ok=True)  # peft's empty model card
-    config = json.loads((new / CONFIG).read_text("utf-8"))
+def _save(model: Any, plan: Plan, target: Path, folder: Path) -> None:
+    """Save the adapter into a folder, to be read from where it belongs."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with quiet():
+        model.save_pretrained(str(folder))
+    (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
+    config = json.loads((folder / CONFIG).read_text("utf-8"))
     named = plan.settings.base_model
     if os.path.isdir(named):  # one that lies in the same folder is moved with it
         inside = Path(named).resolve().is_relative_to(target.parents[1].resolve())
         named = os.path.relpath(Path(named).resolve(), target.resolve()) if inside else os.path.abspath(named)
     config |= {"base_model_name_or_path": named, "target_modules": sorted(config["target_modules"])}
-    atomic.put(new / CONFIG, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
-    for path in new.iterdir():
+    atomic.put(folder / CONFIG, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
+    for path in folder.iterdir():
         atomic.sync(path)
+
+
+def _put(new: Path, work: Path, target: Path) -> None:
+    """Give a saved adapter its place; its states go."""
     target.parent.mkdir(parents=True, exist_ok=True)
     new.rename(target)
     atomic.sync(target.parent)
     for state in work.glob("checkpoint-*"):
         shutil.rmtree(state)
+    shutil.rmtree(work / "asked", ignore_errors=True)

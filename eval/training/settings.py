@@ -21,10 +21,11 @@ LENGTHS = ("steps", "epochs", "tokens")  # how much is trained: one of these
 WORDS = {"which": tuple(KINDS), "stages": STAGES}
 DEVICES = ("auto", "cpu", "cuda")
 COUNTS = {"steps": 1, "tokens": 1, "rank": 1, "batch_tokens": 16, "device_tokens": 16, "save_every": 1, "seed": 0}
+COUNTS |= {"eval_every": 1, "eval_limit": 1, "patience": 1}
 CHOICES = {"dtype": DTYPES[:3], "device": DEVICES}  # float16 has too small a range for training
 RATES = ("learning_rate", "epochs")
 # What may change between a stop and the command that goes on.
-FREE = ("out", "save_every")
+FREE = ("out", "save_every", "data", "results")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,16 @@ class TrainSettings:
     """The text around each prompt, ``chat`` for the tokenizer's chat template; None for the bare prompt."""
     save_every: int = 100
     """Steps between states, from which a stopped training goes on."""
+    eval_every: int | None = None
+    """Steps between evaluations on held-out rows; None for none."""
+    eval_limit: int = 100
+    """Expressions that each of them asks about."""
+    patience: int | None = None
+    """Training stops when the best one is so many evaluations ago; None for never."""
+    data: str = "data"
+    """The dataset whose test split holds these rows."""
+    results: str = "results"
+    """The folder of the result tables, a run for each evaluation."""
     seed: int = 42
     """Of the adapters' first weights, and of the rows."""
     out: str = "ckpt"
@@ -81,6 +92,8 @@ class TrainSettings:
             raise UserError(what, allowed=f"one of {', '.join(LENGTHS)}", next_step="take one of them out")
         if not given:
             object.__setattr__(self, "epochs", 1.0)
+        if self.patience is not None and self.eval_every is None:
+            raise UserError("patience counts evaluations, and there are none", allowed="eval_every beside it")
         if self.template is not None:
             check_template(self.template)
 

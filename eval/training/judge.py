@@ -1,0 +1,104 @@
+"""Evaluation while an adapter is trained: our own, into the result tables, a run for each; the best adapter is kept."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ... import atomic
+from ...errors import UserError
+from ..console import evaluate
+from ..session import prepare
+from ..settings import EvalSettings
+from .settings import TrainSettings
+
+MODES = {"executors": ("one_step",), "aligners": ("aligner_in", "aligner_out")}
+NOTES = "evaluations.json"
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What evaluates an adapter on held-out rows of its task.
+
+    Args:
+        settings: of the training.
+        kind: executors or aligners.
+        task: the task.
+        work: the folder of the training's states.
+    """
+
+    settings: TrainSettings
+    kind: str
+    task: str
+    work: Path
+
+    @property
+    def best(self) -> Path:
+        """Where the best adapter so far lies."""
+        return self.work / "best"
+
+    def check(self) -> None:
+        """Refuse a dataset without the rows that are asked; raises ``UserError``."""
+        try:
+            prepare(self._asked(backend="oracle"))
+        except UserError as error:
+            next_step = "build it first: caef-data build, or leave out eval_every"
+            raise UserError(error.what, where=error.where, allowed=error.allowed, next_step=next_step) from None
+
+    def _asked(self, **more: Any) -> EvalSettings:
+        own = self.settings
+        return EvalSettings(
+            data=own.data, task=(self.task,), mode=MODES[self.kind], limit=own.eval_limit, out=own.results, **more
+        )
+
+    def judge(self, step: int, save: Callable[[Path], None], say: Callable[[str], object]) -> bool:
+        """Evaluate the adapter as it is after a step; tell whether it is time to stop.
+
+        Args:
+            step: the step.
+            save: writes the adapter into a folder.
+            say: is told the accuracy, whole and by length.
+        """
+        own, asked = self.settings, self.work / "asked"
+        shutil.rmtree(asked, ignore_errors=True)
+        folder = asked / self.kind / self.task
+        save(folder)
+        name = f"{self.kind}-{self.task}-step-{step}"
+        of_model = {"base_model": own.base_model, "template": own.template, "device": own.device, "dtype": own.dtype}
+        settings = self._asked(adapters=str(asked), name=name, **of_model)
+        session, _ = evaluate(settings, Console(quiet=True), settings.command)
+        classes = session.tables.read_classes()
+        if classes is None:
+            raise UserError("the tables of this evaluation are gone", where=own.results)
+        lengths: dict[int, list[int]] = {}
+        for row in classes.to_pylist():
+            count = lengths.setdefault(max(row["len_a"], row["len_b"] or 0), [0, 0])
+            count[0] += row["correct"]
+            count[1] += row["n"]
+        right, every = (sum(count[at] for count in lengths.values()) for at in (0, 1))
+        told = ", ".join(
+            f"{length}: {count[0] / count[1]:.1%}" for length, count in sorted(lengths.items()) if count[1]
+        )
+        say(f"{name}: {right / max(1, every):.2%} of {every:,} right; by digits {told}")
+        return self._note(step, right / max(1, every), folder)
+
+    def _note(self, step: int, accuracy: float, folder: Path) -> bool:
+        """Keep the adapter if it is the best so far; tell whether the best one is long ago."""
+        path = self.work / NOTES
+        known = {int(at): float(right) for at, right in (json.loads(path.read_text("utf-8")) if path.exists() else [])}
+        if all(accuracy > right for at, right in known.items() if at != step):
+            shutil.rmtree(self.best, ignore_errors=True)
+            folder.rename(self.best)
+            known[step] = accuracy
+        # Of a step that is done again after a stop, the better one is remembered: it may be the adapter that is kept.
+        known[step] = max(accuracy, known.get(step, 0.0))
+        atomic.put(path, json.dumps(sorted(known.items())).encode())
+        first = min(at for at, right in known.items() if right == max(known.values()))
+        since = sum(first < at <= step for at in known)
+        return self.settings.patience is not None and since >= self.settings.patience
