@@ -79,7 +79,7 @@ def test_everything_works_from_top_to_bottom(
             done["sh"] += len(commands) - 1
         if language in done:
             done[language] += 1
-    assert done["sh"] >= 15 and done["python"] == 2 and done["toml"] == 1, done
+    assert done["sh"] >= 15 and done["python"] == 2 and done["toml"] == 2, done
     printed = capsys.readouterr().out
     (told,) = [text for mark, _, text in BLOCKS if mark.startswith("<!-- eval:")]
     accuracies = [line for line in told.splitlines() if line.startswith("│")]
