@@ -172,7 +172,7 @@ def _print_plan(plan: Plan, *, as_json: bool) -> None:
     print_table(console, table)
     reads = f"reads {sizes['positions']:,} tokens" if sizes["positions"] else "reads rows of any length"
     for line in (
-        f"{len(plan.jobs)} adapters of {sizes['trained']:,} weights each, on a model of {sizes['parameters']:,} that"
+        f"{len(plan.jobs)} adapter{'s' * (len(plan.jobs) > 1)} of {sizes['trained']:,} weights each, on a model of {sizes['parameters']:,} that"
         f" {reads}; tokens and the longest row are those of a sample",
         f"about {size_text(sizes['memory'])} of memory, about {took / 3600:,.2f} hours on this device",
         "nothing was trained",
@@ -185,6 +185,7 @@ def _print_end(plan: Plan, root: Path, *, trained: bool, as_json: bool) -> None:
         print(json.dumps({"identity": plan.identity, "adapters": [str(root / job.name) for job in plan.jobs]}))
         return
     console = open_console()
-    done = f"{len(plan.jobs)} adapters in {printable_path(root)}{'' if trained else ': they were trained before'}"
+    count = len(plan.jobs)
+    done = f"{count} adapter{'s' * (count > 1)} in {printable_path(root)}{'' if trained else ': trained before'}"
     console.print(done, soft_wrap=True)
     console.print(f"evaluate them:  caef-data eval --adapters {shell_quoted(root)} --data DIR", soft_wrap=True)
