@@ -170,9 +170,10 @@ def _print_plan(plan: Plan, *, as_json: bool) -> None:
         table.add_row(job.name, stage.name, *(f"{cell:,}" for cell in cells))
     console, sizes = open_console(), plan.sizes
     print_table(console, table)
+    named = f"{len(plan.jobs)} adapter{'s' * (len(plan.jobs) > 1)}"
     reads = f"reads {sizes['positions']:,} tokens" if sizes["positions"] else "reads rows of any length"
     for line in (
-        f"{len(plan.jobs)} adapter{'s' * (len(plan.jobs) > 1)} of {sizes['trained']:,} weights each, on a model of {sizes['parameters']:,} that"
+        f"{named} of {sizes['trained']:,} weights each, on a model of {sizes['parameters']:,} that"
         f" {reads}; tokens and the longest row are those of a sample",
         f"about {size_text(sizes['memory'])} of memory, about {took / 3600:,.2f} hours on this device",
         "nothing was trained",
