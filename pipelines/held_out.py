@@ -31,14 +31,10 @@ from ..tm.columns import I64, U8, U64, Bool
 from ..tm.expression import LOOKS_LIKE
 from .sampling.random import splitmix64, text_key
 
-BLANKS = 8  # bytes of them
-MOST_ZEROS = 64  # in front of a number
+BLANKS = 16  # bytes of them
+MOST_ZEROS = 1_000  # in front of a number
 SPELLINGS = LOOKS_LIKE | {"\\times": "*", "\\div": "//", "&lt;": "<", "&gt;": ">"}
-ESCAPES = {
-    r"\u003c": "<",
-    r"\u003e": ">",
-    r"\/\/": "//",
-}  # that JSON does not ask for
+SLASHES = r"\/\/"  # JSON allows it
 PAD = 16  # bytes before and behind a text, so that whoever looks around a number stays inside
 TITLE = re.compile(rb"[A-Z][A-Z0-9_]*\Z")
 ENTRY = re.compile(  # at first a blank follows a head; later heads stand in their tapes
@@ -101,7 +97,7 @@ class HeldOut:
         return np.sort(np.concatenate(found), order="start", kind="stable")
 
     def _expressions(self, data: bytes, quotes: I64 | None) -> Hits:
-        text = _padded(data)
+        text = _padded(self.signs.plain(data))
         digit = (text - np.uint8(ord("0"))) < 10
         edges = np.flatnonzero(digit[1:] != digit[:-1]) + 1
         runs = _Runs(text, edges[::2], edges[1::2], None if quotes is None else quotes + PAD)
@@ -245,15 +241,25 @@ class _Signs:
 
     def __init__(self, tasks: Mapping[str, int]) -> None:
         spelled = {sign: sign for sign in tasks} | SPELLINGS
-        escaped = {json.dumps(text)[1:-1]: sign for text, sign in spelled.items()} | ESCAPES
-        upper = {text[:2] + text[2:].upper(): sign for text, sign in escaped.items() if text[:2] == r"\u"}
-        known = {text.encode(): tasks[sign] for text, sign in (spelled | escaped | upper).items() if sign in tasks}
+        escaped = {json.dumps(text, ensure_ascii=False)[1:-1]: sign for text, sign in spelled.items()} | {SLASHES: "//"}
+        known = {text.encode(): tasks[sign] for text, sign in (spelled | escaped).items() if sign in tasks}
+        codes = "|".join(sorted({f"{ord(char):04x}" for text in spelled for char in text if not char.isalpha()}))
+        self.escapes = re.compile(rf"(?:\\u(?i:{codes}))+".encode())
         pairs = sorted((int.from_bytes(text, "little"), task) for text, task in known.items())
         self.words = np.array([word for word, _ in pairs], np.uint64)
         self.tasks = np.array([task for _, task in pairs], np.int64)
         self.most = max(map(len, known), default=0)
         self.first, self.last = BLANK.copy(), BLANK.copy()
         self.first[[text[0] for text in known]] = self.last[[text[-1] for text in known]] = True
+
+    def plain(self, data: bytes) -> bytes:
+        r"""Return a text of the same length with its signs as they are, and blanks behind, where it has ``\u2212``."""
+
+        def decoded(match: re.Match[bytes]) -> bytes:
+            text = "".join(chr(int(code, 16)) for code in match[0].decode().split(r"\u")[1:])
+            return text.encode().ljust(len(match[0]))
+
+        return self.escapes.sub(decoded, data) if rb"\u" in data else data
 
     def between(self, runs: _Runs) -> tuple[I64, I64]:
         """Return the runs of digits that a sign and another run follow, and the tasks of the signs."""

@@ -62,21 +62,28 @@ def scan(path: Path) -> scanned.Found:
         return scanned.scan(path, HELD_OUT, threads, 2, lambda found: None)
 
 
+def decoded(match: re.Match[str]) -> str:
+    """Return signs as they are; the rest of their escapes, as many bytes as in them, are blanks."""
+    signs = "".join(chr(int(code, 16)) for code in match[0].split("\\u")[1:])
+    return signs.ljust(len(match[0]), "\x01")
+
+
 def plainly(text: str, cells: bool = False) -> Iterator[tuple[int, str]]:
     """Yield the place in the text, and the task, of each expression that is held out: one number after the other."""
+    text = re.sub(r"(?:\\u(?:2212|2013|00[dDfF]7|003[cCeE]))+", decoded, text)
     runs = list(re.finditer("[0-9]+", text))
     for first, second in zip(runs, runs[1:], strict=False):
         gap = text[first.end() : second.start()]
-        blanks = re.fullmatch("([ \t\u00a0]*)(.*?)([ \t\u00a0]*)", gap, re.DOTALL)
+        blanks = re.fullmatch("([ \t\u00a0]*)(.*?)((?:\x01*[ \t\u00a0]*)*)", gap, re.DOTALL)
         assert blanks is not None
         sign = blanks[2]
         tasks = [task for task, signs in SIGNS.items() if sign in signs]
-        if not tasks or max(len(blanks[1].encode()), len(blanks[3].encode())) > 8:
+        if not tasks or max(len(blanks[1].encode()), len(blanks[3].encode())) > 16:
             continue
         before, after = text[: first.start()], text[second.end() :]
         if re.search(r"[A-Za-z_]\Z", before) and not re.search(r"\\[nrtbf]\Z", before):
             continue
-        if re.match("[A-Za-z_]|[.][0-9]", after) or re.search(r"(\A|[0-9\s(\[{\"'$=+*/<>-])[.]\Z", before):
+        if re.match("[A-Za-z_]|[.][0-9]", after) or re.search(r"(\A|[0-9\s\x01(\[{\"'$=+*/<>-])[.]\Z", before):
             continue
         quoted = text[: first.start()].count('"') % 2 or not cells
         if quoted and len(first[0]) == 3 and re.search(r"(?<![0-9])[0-9]{1,3},\Z", before):
@@ -115,8 +122,9 @@ PIECES = [
     "  ",
     "\t",
     "\u00a0",
-    " " * 8,
-    " " * 9,
+    " " * 15,
+    " " * 16,
+    " " * 17,
 ]
 PIECES += [sign for signs in SIGNS.values() for sign in signs] + ["12+9", "12 + 9", "9 - 1", "1,2", "12*9"]
 PIECES += [*".,;:=/x_eE\n\"'($[", "a", "\\n", "\\t", "\\", "**", "é", "计", "٣", "３", "²", "\u202f", "=21", "e5", "0x"]
@@ -139,10 +147,12 @@ def test_finds_what_a_plain_search_finds(text: str, cells: bool) -> None:
         ("$12 \\times 9$", True), ("12 × 9", True), ("12 − 9", True), ("9-12", False), ("12+9px", False),
         ("x12+9", False), ("1e12+9", False), ("12.5+9", False), ("12+9.5", False), (".12+9", False), ("3,012+9", False),
         ("１２+9", False), ("12/9", False), ("12=9", False), ("12++9", False), ("12+-9", False), ("12**9", False),
-        ("12 x 9", False), ("12+\n9", False), ("112+9", False), ("12+91", False), ("12" + " " * 9 + "+9", False),
-        ("12 9", False), ("12 \u202f+ 9", False), ("12" + " " * 8 + "+" + "\t" * 8 + "9", True),
+        ("12 x 9", False), ("12+\n9", False), ("112+9", False), ("12+91", False), ("12" + " " * 17 + "+9", False),
+        ("12 9", False), ("12 \u202f+ 9", False), ("12" + " " * 16 + "+" + "\t" * 16 + "9", True),
         ("999,123+4567890123", False), ("1234,123+4567890123", True), ("4567890123+123,999", False),
         ("4567890123+123,99", True), ("12\u00a0+\u00a09", True), ("a\\n12+9", True), ("an12+9", False),
+        (r"12\u22129", True), (r"12 \u2212 9", True), (r"12\u002B9", True), (r"x12\u22129", False),
+        ("0" * 1000 + "12+9", True),
     ],
 )  # fmt: skip
 def test_decisions(text: str, hit: bool) -> None:
