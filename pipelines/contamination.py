@@ -20,7 +20,7 @@ from ..tm import machine
 from .held_out import HeldOut
 from .hub_source import dataset_here
 from .manifest import MANIFEST
-from .scanned import KINDS, PACKED, Found, clean, scan
+from .scanned import KINDS, PACKED, Found, clean, refusal, scan
 from .store import open_folder
 from .terminal import Meter, open_console, print_table
 from .verify_manifest import read_manifest
@@ -139,6 +139,9 @@ def look_for(  # noqa: PLR0913
                 meter.update(line, completed=begun + min(found.size, most))
 
             results.append(scan(file, held, threads, 2 * count, told))
+            if unread := results[-1].unread:
+                notes.append(f"{printable_path(file)}: not looked at: columns {unread}")
+                log.print(Text(notes[-1]))
             done += before.st_size
             meter.update("", completed=done)
             if targets:
@@ -169,8 +172,7 @@ def _targets(files: dict[Path, Path], names: Sequence[str], out: str | None) -> 
         raise UserError(what, where=f"--clean {printable_path(out)}", next_step="clean them one at a time")
     for target in targets.values():
         if target.exists():
-            what = "this is there already, and a copy would replace it"
-            raise UserError(what, where=printable_path(target), next_step="name another --clean")
+            raise refusal(target)
     return targets
 
 

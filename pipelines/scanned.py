@@ -6,6 +6,8 @@ stands around it. Threads look at blocks, what they find is counted in order.
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
@@ -19,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..atomic import aside, place
+from ..atomic import TEMPORARY, aside, sync
 from ..errors import UserError, printable_path, quoted
 from ..tm.columns import I64
 from .held_out import HeldOut, Hits
@@ -82,6 +84,7 @@ class Found:
         counts: of hits, by (task, kind, split).
         places: the first ones.
         left_out: where lines with hits begin and end, shape (n, 2); of a table the numbers of such rows.
+        unread: of a table: its columns that hold no text, by type; empty if all do.
     """
 
     path: Path
@@ -94,6 +97,7 @@ class Found:
     _open_at: int = 0  # where a line begins that has not ended
     _open_hit: bool = False
     size: int = 0  # bytes of text so far
+    unread: str = ""
 
     def take(self, block: Block, hits: Hits, ends: I64, held: HeldOut) -> None:
         """Take what was found in the next block."""
@@ -179,11 +183,15 @@ def scan(path: Path, held: HeldOut, threads: Executor, most: int, told: Callable
         threads: look at blocks.
         most: blocks that are read ahead.
         told: is told how far it is, after each block.
+
+    Raises:
+        UserError: it cannot be read, or it is a table without a column of text.
     """
     found, waiting = Found(path), deque[tuple[Block, Future[tuple[Hits, I64]]]]()
     with opened(path) as source:
         if isinstance(source, pq.ParquetFile):
             found.table, found.lines = True, source.metadata.num_rows
+            found.unread = _unread(source.schema_arrow, printable_path(path))
             blocks = table_blocks(source)
         else:
             cells = path.name.removesuffix(path.suffix if path.suffix in PACKED else "").endswith(CELLS)
@@ -252,23 +260,69 @@ def table_blocks(table: pq.ParquetFile) -> Iterator[Block]:
             at += len(batch)
 
 
+TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
+LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+
+
+def _is(kind: pa.DataType, those: tuple[Callable[[pa.DataType], bool], ...]) -> bool:
+    return any(one(kind) for one in those)
+
+
 def _texts(column: pa.Array, rows: I64) -> Iterator[tuple[pa.Array, I64]]:
-    """Yield the texts in a column, of lists and structs too, with the row of each."""
+    """Yield the texts in a column, of lists and structs too, with the row of each; ``_leaves`` goes the same way."""
     kind = column.type
-    if pa.types.is_dictionary(kind):
+    if isinstance(kind, pa.BaseExtensionType):
+        yield from _texts(column.storage, rows)
+    elif pa.types.is_dictionary(kind):
         yield from _texts(column.dictionary_decode(), rows)
-    elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+    elif _is(kind, LISTS):
         yield from _texts(pc.list_flatten(column), rows[pc.list_parent_indices(column).to_numpy()])
     elif pa.types.is_struct(kind):
         for child in column.flatten():
             yield from _texts(child, rows)
-    elif any(one(kind) for one in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)):
+    elif _is(kind, TEXTS):
         yield column.cast(pa.large_string()).cast(pa.large_binary()), rows
+    elif _is(kind, BYTES):
+        column = column.cast(pa.binary()) if pa.types.is_fixed_size_binary(kind) else column
+        yield column.cast(pa.large_binary()), rows
+
+
+def _leaves(kind: pa.DataType, name: str) -> Iterator[tuple[str, pa.DataType]]:
+    """Yield the name and type of each column of values in a column."""
+    if isinstance(kind, pa.BaseExtensionType):
+        yield from _leaves(kind.storage_type, name)
+    elif pa.types.is_dictionary(kind) or _is(kind, LISTS):
+        yield from _leaves(kind.value_type, name)
+    elif pa.types.is_struct(kind):
+        for child in kind:
+            yield from _leaves(child.type, f"{name}.{child.name}")
+    else:
+        yield name, kind
+
+
+def _unread(schema: pa.Schema, where: str) -> str:
+    """Return the columns that hold no text, by type.
+
+    Raises:
+        UserError: none holds any.
+    """
+    leaves = [leaf for one in schema for leaf in _leaves(one.type, one.name)]
+    names = dict[str, list[str]]()
+    for name, kind in leaves:
+        if not _is(kind, TEXTS + BYTES):
+            names.setdefault(str(kind), []).append(printable_path(name))
+    told = "; ".join(f"{', '.join(own)} ({kind})" for kind, own in names.items())
+    if sum(map(len, names.values())) == len(leaves):
+        what = f"no column of this table can be looked at: {told or 'it has none'}"
+        raise UserError(what, where=where, allowed="columns of strings or bytes, in lists and structs too")
+    return told
 
 
 def clean(found: Found, target: Path) -> None:
     """Write a copy of a file without the lines or rows that were found; the name says whether it is packed."""
-    with opened(found.path) as source, aside(target) as file:
+    attempt = f"{secrets.token_hex(4)}-"  # two commands may write the same copy at once
+    with opened(found.path) as source, aside(target, attempt) as file:
         if isinstance(source, pq.ParquetFile):
             _clean_table(source, found.left_out[0], file)
         elif packing := PACKED.get(target.suffix):
@@ -276,7 +330,32 @@ def clean(found: Found, target: Path) -> None:
                 _clean_text(source, found.left_out, packed)
         else:
             _clean_text(source, found.left_out, file)
-    place(target)
+    _publish(target.with_name(f"{TEMPORARY}{attempt}{target.name}"), target)
+
+
+def refusal(target: Path) -> UserError:
+    """Return the error of a copy whose place is taken."""
+    what = "this is there already, and a copy would replace it"
+    return UserError(what, where=printable_path(target), next_step="name another --clean")
+
+
+def _publish(temporary: Path, target: Path) -> None:
+    """Give a whole file its name, in one step that never replaces a file."""
+    try:
+        sync(temporary)
+        try:
+            os.link(temporary, target)
+        except FileExistsError as error:
+            raise refusal(target) from error
+        except OSError:  # a file system without links: take the name, then replace what is ours
+            try:
+                open(target, "xb").close()
+            except FileExistsError as error:
+                raise refusal(target) from error
+            os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync(target.parent)
 
 
 def _clean_text(source: BinaryIO, left_out: list[I64], sink: BinaryIO) -> None:

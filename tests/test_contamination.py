@@ -14,6 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from caef_data.errors import UserError
 from caef_data.pipelines import scanned
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
@@ -237,6 +238,7 @@ def test_a_line_of_many_blocks_and_members_of_gzip(tmp_path: Path) -> None:
     for end, lines in ((" 12+9", [1, 2]), ("z 12+8", [1])):
         (tmp_path / "x.gz").write_bytes(gzip.compress(begin.encode()) + gzip.compress(end.encode()))
         told = scan(tmp_path / "x.gz")
+        (tmp_path / "clean.gz").unlink(missing_ok=True)
         scanned.clean(told, tmp_path / "clean.gz")
         assert [one["line"] for one in told.places] == lines and told.lines == 2
         assert gzip.decompress((tmp_path / "clean.gz").read_bytes()).decode() == ("" if lines[1:] else begin[9:] + end)
@@ -305,3 +307,48 @@ def test_bad_input_is_refused(tmp_path: Path, data: Path) -> None:
     assert code == 2 and "no dataset" in said
     (tmp_path / "e.txt").write_text("")
     assert call("contamination", tmp_path / "e.txt", "--against", data)[0] == 0
+
+
+def no_links(*_: object) -> None:
+    raise PermissionError
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_copy_that_another_command_wrote_meanwhile_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    (tmp_path / "x.txt").write_text("12+9\nx\n")
+    told, out, sync = scan(tmp_path / "x.txt"), tmp_path / "out.txt", scanned.sync
+    if not links:
+        monkeypatch.setattr("os.link", no_links)
+
+    def other_first(path: Path) -> None:
+        sync(path)
+        if path.name.startswith(".writing-"):
+            out.write_text("theirs")
+
+    scanned.clean(told, tmp_path / "alone.txt")
+    assert (tmp_path / "alone.txt").read_text() == "x\n"
+    monkeypatch.setattr(scanned, "sync", other_first)
+    with pytest.raises(UserError, match="a copy would replace it"):
+        scanned.clean(told, out)
+    assert out.read_text() == "theirs"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alone.txt", "out.txt", "x.txt"]
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view(), pa.binary(5)])
+def test_columns_of_bytes_are_text(tmp_path: Path, kind: pa.DataType) -> None:
+    pq.write_table(pa.table({"b": pa.array([b"12+9\xff", b"nope.", None], kind)}), tmp_path / "x.parquet")
+    told = scan(tmp_path / "x.parquet")
+    assert (told.hit_lines, told.unread, told.places[0]["column"]) == (1, "", "b")
+
+
+def test_columns_that_hold_no_text_are_named(tmp_path: Path, data: Path) -> None:
+    some, none = tmp_path / "some.parquet", tmp_path / "none.parquet"
+    numbers = {"x": [1], "y": [2], "d": pa.array([1], pa.date32()), "s": [{"n": 1.5}]}
+    pq.write_table(pa.table({"text": ["a"], **numbers}), some)
+    pq.write_table(pa.table(numbers), none)
+    code, said = call("contamination", some, "--against", data)
+    assert code == 0 and "not looked at: columns x, y (int64); d (date32[day]); s.n (double)" in said
+    code, said = call("contamination", none, "--against", data)
+    assert code == 2 and "no column of this table can be looked at: x, y (int64)" in said
