@@ -27,6 +27,7 @@ from .stream_order import TOGETHER, Course, Layout, Listed, Recent, RowWork, Sou
 VERSION = 1  # of the order of rows
 TEXT = 10_000_000  # bytes of text that are made together, about
 LONGEST = 10_000_000  # rows of an epoch, unless a build has more: what it needs of small classes is listed
+LAST = 2**62  # the greatest number that is taken: sums of two of them still fit into 64 bits
 TOGETHER_ROWS = 12_000  # rows made together; no power of two, at whose multiples columns meet in the cache
 
 Row = dict[str, Any]
@@ -117,8 +118,8 @@ class Stream:
         return self._layouts.get_or(epoch, make)
 
     def __getitem__(self, number: int) -> Row:
-        if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-            raise IndexError(f"rows are numbered from 0 on, {quoted(number)} is none")
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 2**63:
+            raise IndexError(f"rows are numbered from 0 on, to 2**63 - 1: {quoted(number)} is none")
         return self.__getitems__([number])[0]
 
     def __getitems__(self, numbers: Sequence[int]) -> list[Row]:
@@ -206,7 +207,9 @@ class Stream:
 
     def shard(self, rank: int, world_size: int) -> Self:
         """Return the stream of one of several processes: every ``world_size``-th row from row ``rank`` on."""
-        if not 0 <= rank < world_size:
+        world_size = _whole("world_size", world_size, 2**31 // self._world, 1)
+        rank = _whole("rank", rank, LAST)
+        if rank >= world_size:
             raise UserError(
                 f"rank is {quoted(rank)}, world_size {quoted(world_size)}", allowed="0 <= rank < world_size"
             )
@@ -216,8 +219,12 @@ class Stream:
         return own
 
     def set_epoch(self, epoch: int) -> None:
-        """Let the next iteration begin with the rows of another epoch, if the stream has an end."""
-        self._epoch = epoch
+        """Let the next iteration begin with the rows of another epoch, if the stream has an end.
+
+        Raises:
+            UserError: it is no number of an epoch.
+        """
+        self._epoch = _whole("epoch", epoch, LAST // (self.rows or 1))
 
     def state_dict(self) -> dict[str, Any]:
         """Return how many rows were given, by all processes and workers together, if each has given as many as this."""
@@ -228,16 +235,22 @@ class Stream:
         """Let the next iteration go on where another one was when ``state_dict`` was called.
 
         Raises:
-            UserError: it is the state of another stream, or of processes that cannot share the other rows evenly.
+            UserError: it is the state of another stream, damaged, or of processes that cannot share the other rows
+                evenly. The stream is as before.
         """
+        if not isinstance(state, Mapping):
+            raise UserError(f"{quoted(state)} is no state of a stream", allowed="what state_dict() returned")
         if state.get("stream") != self.identity:
             allowed = "one of the same declaration, split, view, rows and seed"
             raise UserError("this is the state of another stream", allowed=allowed)
-        self._epoch, world = int(state.get("epoch", 0)), self._place()[1]
-        self._resumed, over = divmod(int(state["rows"]), world)
-        if over:
-            what = f"{state['rows']:,} rows were given, which {world} processes and workers cannot have shared evenly"
+        epoch = _whole("epoch of the state", state.get("epoch", 0), LAST // (self.rows or 1))
+        # The last rows of processes that share unevenly count for all: there may be more than the stream has.
+        most = LAST if self.rows is None else min(LAST, 2 * max(self.rows, 2**16))
+        rows, world = _whole("rows of the state", state.get("rows"), most), self._place()[1]
+        if rows % world:
+            what = f"{rows:,} rows were given, which {world} processes and workers cannot have shared evenly"
             raise UserError(what, allowed="as many processes and workers as before, or a number that divides the rows")
+        self._epoch, self._resumed = epoch, rows // world
 
     @property  # type: ignore[misc]
     def __class__(self) -> type[Stream]:
@@ -274,6 +287,12 @@ def _columns(views: Sequence[str]) -> tuple[str, ...]:
     """Return the columns of rows of views: those of all, and which view a row is of, if they are several."""
     names = dict.fromkeys(name for view in views for name in COLUMNS[view])
     return (*names, "view") if len({*views}) > 1 else (*names,)
+
+
+def _whole(name: str, value: object, most: int, least: int = 0) -> int:
+    if isinstance(value, int | np.integer) and not isinstance(value, bool) and least <= value <= most:
+        return int(value)
+    raise UserError(f"{name} is {quoted(value)}", allowed=f"a whole number from {least} to {most:,}")
 
 
 def _check(declaration: Declaration, split: str, view: str, rows: int | None, seed: int | None) -> None:

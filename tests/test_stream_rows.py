@@ -258,7 +258,7 @@ def test_what_is_refused(given: dict[str, Any], message: str) -> None:
 
 def test_numbers_of_rows_that_are_none() -> None:
     made = stream(task="add")
-    for number in (-1, 1.0, True, "1"):
+    for number in (-1, 1.0, True, "1", 2**63, 10**30):
         with pytest.raises(IndexError, match="rows are numbered from 0 on"):
             made[number]  # type: ignore[index]
     with pytest.raises(TypeError, match="no end"):
@@ -330,6 +330,34 @@ def test_a_state_fits_other_numbers_of_ranks() -> None:
         made.shard(0, 7).load_state_dict(state)
     with pytest.raises(UserError, match="rank is 2"):
         made.shard(2, 2)
+
+
+NONE: list[Any] = [10**40, -5, "7", 2.5, True, None]
+DAMAGED: list[Any] = [None, [], *({"rows": rows} for rows in NONE), {"epoch": 1}]
+DAMAGED += [{"rows": 1, "epoch": epoch} for epoch in NONE]
+
+
+@pytest.mark.parametrize("damage", DAMAGED, ids=repr)
+@pytest.mark.parametrize("rows", [50, None])
+def test_a_damaged_state_is_refused(rows: int | None, damage: Any) -> None:
+    made = stream(task="add", rows=rows)
+    good = {"stream": made.identity, "epoch": 1, "rows": 3}
+    made.load_state_dict(good)
+    with pytest.raises(UserError, match="state") as told:
+        made.load_state_dict({"stream": made.identity, **damage} if isinstance(damage, dict) else damage)
+    assert told.value.allowed and made.state_dict() == good
+
+
+@pytest.mark.parametrize(
+    ("method", "given"),
+    [("set_epoch", (epoch,)) for epoch in (-1, 10**30, 1.5, "x", True, None)]
+    + [("shard", given) for given in (("0", 2), (True, 2), (0.0, 2), (-1, 2), (1, 10**30), (0, 0), (0, "2"))],
+)
+def test_epochs_and_ranks_that_are_none(method: str, given: tuple[Any, ...]) -> None:
+    made = stream(task="add", rows=50)
+    with pytest.raises(UserError, match="(epoch|rank|world_size) is ") as told:
+        getattr(made, method)(*given)
+    assert told.value.allowed and made.state_dict()["epoch"] == 0
 
 
 def test_little_is_kept() -> None:

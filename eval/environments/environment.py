@@ -255,6 +255,9 @@ def environment(
         if value not in allowed:
             what = f"{name} is {quoted(value)}{did_you_mean(str(value), allowed)}"
             raise UserError(what, allowed=" or ".join(allowed))
+    for name, flag in (("partial", partial), ("instructed", instructed)):
+        if not isinstance(flag, bool):
+            raise UserError(f"{name} is {quoted(repr(flag))}", allowed="True or False")
     if not isinstance(turn_share, int | float) or not 0 <= turn_share <= 1:
         raise UserError(f"turn_share is {quoted(repr(turn_share))}", allowed="0 to 1")
     view = "full" if mode == "run" else view
