@@ -186,7 +186,7 @@ def notes_of_own(settings: TaskSettings) -> list[str]:
 def allowed_test(tasks: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return what there is to say where train holds expressions of test, from the settings of tasks."""
     named = ", ".join(sorted(task for task, settings in tasks.items() if settings.get("allow_test")))
-    return [f"{named}: built with --allow-test: train holds expressions that belong to test or stress"] if named else []
+    return [f"{named}: built with --allow-test: train may hold expressions of test and stress"] if named else []
 
 
 def define(task: str, record: Mapping[str, Any], key: object) -> None:

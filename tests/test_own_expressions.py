@@ -196,7 +196,7 @@ def test_a_test_expression_in_a_train_build_is_refused(file: Path, tmp_path: Pat
     )
     assert not (tmp_path / "x").exists()
     code, said = call(*words, "--allow-test", "--workers", "1")
-    assert code == 0 and "built with --allow-test: train holds" in said
+    assert code == 0 and "built with --allow-test: train may hold" in said
     assert {task: set(pairs) for task, pairs in PAIRS.items()} == held(tmp_path / "x", "one_step", "train")
     code, said = call("verify", tmp_path / "x", "--workers", "1")
     assert code == 0 and "add: built with --allow-test" in said
