@@ -20,7 +20,7 @@ from .curriculum import note
 from .expressions import notes_of_own
 from .rows import Work, planned_rows, render_rows
 from .sampling.classes import TOGETHER, ClassSampler, Wanted, class_cells, merged, short_run_cells
-from .sampling.enumerate_small import MOST_LISTED, Told, resolve, too_many
+from .sampling.enumerate_small import DRAWN, MOST_LISTED, Told, in_parts, known_to_halt, resolve, too_many
 from .sampling.random import splitmix64, text_key
 from .sampling.split import PAIR, distinct, expression_hash
 from .settings import Declaration, TaskSettings
@@ -28,7 +28,6 @@ from .settings import Declaration, TaskSettings
 SHARD_TEXT = 100_000_000  # bytes of text a shard holds at most, about
 SMALL_SHARD, EVEN_SHARDS = 16_000_000, 8  # smaller configs still make up to 8 shards of this size to share out
 MOST_SHARDS = 99_999  # five digits in a shard's name
-DRAWN = 8_192  # expressions drawn at once: what is drawn takes many times the memory of what is kept
 BLOCK_TEXT = 10_000_000  # bytes of text rendered at once, a row group: more falls out of the processor's cache
 SAMPLE = 64  # expressions rendered to estimate a config
 STEP_VIEWS = ("one_step", "slips")  # they write steps of any run
@@ -297,18 +296,13 @@ class _SplitExpressions:
     def classes(self) -> ExpressionSet:
         """Those of the classes; of a machine that may run on for ever those that halt within ``max_steps``."""
         resolved = self._resolved(self.wanted)
-        bounded = 0 < self.machine.max_num_steps(self.settings.max, 0) <= self.settings.max_steps
-        if self.machine.halts or bounded:
+        if known_to_halt(self.settings):
             return resolved
         return self._that_halt(resolved, lambda some: self.machine.run_lengths(some, self.settings.max_steps))
 
     def _that_halt(self, resolved: ExpressionSet, lengths: Callable[[Operands], I64]) -> ExpressionSet:
         [(cells, _)], most = resolved.parts, self.settings.max_steps
-        steps = np.empty(cells.num_expressions, np.int64)
-        for start in range(0, len(steps), DRAWN):
-            self.told(f"{self.settings.task} {self.split}, {start:,} of {len(steps):,} runs")
-            operands, _ = cells.operands(np.arange(start, min(start + DRAWN, len(steps))))
-            steps[start : start + DRAWN] = lengths(operands)
+        steps = in_parts(cells, lengths, lambda text: self.told(f"{self.settings.task} {self.split}, {text}"))
         steps[steps > most] = -1
         what = "words" if self.machine.numbers is False else "expressions"
         for count, why in (
@@ -331,8 +325,10 @@ class _SplitExpressions:
         most = self.settings.max_steps
         if self.settings.expressions is not None and not self.machine.walks:
             return self._that_halt(self.classes, lambda operands: self.machine.batch(operands, "consistent").num_steps)
+        if not self.machine.halts:
+            return self.classes
         short = [cell for cell in self.wanted if self.machine.max_num_steps(*cell[:2]) <= most]
-        if len(short) == len(self.wanted) or not self.machine.halts:
+        if len(short) == len(self.wanted):
             return self.classes
         kept, every = self._resolved(short), len(self.classes.classes)  # as configs are counted: those with rows
         if left := every - len(kept.classes):

@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 from ..errors import UserError
 from ..tm.columns import I64
 from .budget import MILLION, Budget, tokenizer_name
-from .plan import DRAWN, Config, TokenCounter, split_configs
-from .sampling.enumerate_small import Told
+from .plan import Config, TokenCounter, split_configs
+from .sampling.enumerate_small import DRAWN, Told
 from .sampling.split import distinct
 from .settings import Declaration, TaskSettings
 

@@ -20,10 +20,10 @@ from ..tm import machine
 from ..tm.columns import I64, U64, Bool, Operands
 from ..tm.machine import Rows
 from .curriculum import Stages
-from .plan import DRAWN, STEP_VIEWS, split_configs
+from .plan import STEP_VIEWS, split_configs
 from .rows import Work
 from .sampling.classes import ClassSampler, Wanted
-from .sampling.enumerate_small import resolve
+from .sampling.enumerate_small import DRAWN, in_parts, known_to_halt, resolve
 from .sampling.index_space import permuted
 from .sampling.random import random_u64, splitmix64, text_key
 from .sampling.split import distinct
@@ -349,16 +349,12 @@ class Source:
 
     def _list(self, settings: TaskSettings, count: I64) -> Listed:
         wanted = [(*cell[:4], int(n)) for cell, n in zip(self.wanted, count, strict=True)]
-        cells, own, kept = resolve(settings, self.split, wanted), machine(settings.task), None
-        if not own.halts and not 0 < own.max_num_steps(settings.max, 0) <= settings.max_steps:
-            lengths = [
-                own.run_lengths(
-                    cells.operands(np.arange(start, min(start + DRAWN, cells.num_expressions)))[0], settings.max_steps
-                )
-                for start in range(0, cells.num_expressions, DRAWN)
-            ]
-            kept = np.flatnonzero(np.concatenate([np.zeros(0, np.int64), *lengths]) > 0)
-        return Listed(cells, kept)
+        cells = resolve(settings, self.split, wanted)
+        if known_to_halt(settings):
+            return Listed(cells, None)
+        own = machine(settings.task)
+        steps = in_parts(cells, lambda operands: own.run_lengths(operands, settings.max_steps))
+        return Listed(cells, np.flatnonzero(steps > 0))
 
 
 def source_of(settings: TaskSettings, split: str, view: str) -> Source | None:

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from ...errors import UserError
-from ...tm.columns import I64, U64, Bool
+from ...tm import machine
+from ...tm.columns import I64, U64, Bool, Operands
 from ..settings import TaskSettings
 from .classes import ClassSampler, Wanted
 from .index_space import GROUP, TRIES
@@ -23,6 +24,7 @@ PATIENCE = 800  # candidates a wanted expression, after which a family or an irr
 SHARE = {"train": 0.9, "test": 0.08, "stress": 0.02}  # of a class, roughly: how many candidates to look at
 PLENTY = 1_000  # times what a class asks for: a cell of that size neither runs short nor has to fill another one
 
+DRAWN = 8_192  # expressions drawn at once: what is drawn takes many times the memory of what is kept
 Told = Callable[[str], None]  # follows a plan: is told now and then, in a few words, what it is at
 
 
@@ -199,3 +201,19 @@ def _filled(draft: ClassSampler, lists: dict[int, U64]) -> ClassSampler:
     first[draft.listed] = np.cumsum(count[draft.listed]) - count[draft.listed]
     kept = [lists.get(cell, _NONE)[: count[cell]] for cell in np.flatnonzero(draft.listed).tolist()]
     return replace(draft, count=count, first=first, candidate=np.concatenate([_NONE, *kept]))
+
+
+def known_to_halt(settings: TaskSettings) -> bool:
+    """Tell whether all runs of a task are known to halt, without walking them."""
+    own = machine(settings.task)
+    return own.halts or 0 < own.max_num_steps(settings.max, 0) <= settings.max_steps
+
+
+def in_parts(cells: ClassSampler, lengths: Callable[[Operands], I64], told: Told = lambda text: None) -> I64:
+    """Return the number of transitions of all expressions of some cells; ``lengths`` gives those of a part."""
+    steps = np.empty(cells.num_expressions, np.int64)
+    for start in range(0, len(steps), DRAWN):
+        told(f"{start:,} of {len(steps):,} runs")
+        operands, _ = cells.operands(np.arange(start, min(start + DRAWN, len(steps))))
+        steps[start : start + DRAWN] = lengths(operands)
+    return steps
