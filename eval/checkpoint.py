@@ -2,6 +2,7 @@
 
 executors/<task>/       adapter_config.json, adapter_model.safetensors
 aligners/<task>/        the same
+all/                    the same: one in place of all that are not there
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ from .problems import aligner, executor
 KINDS = {"executors": executor, "aligners": aligner}
 KIND_OF_MODE = dict.fromkeys(("one_step", "executor", "slips"), "executors")
 KIND_OF_MODE |= dict.fromkeys(("aligner_in", "aligner_out"), "aligners")
-LAYOUT = "executors/<task>/ and aligners/<task>/, each with an adapter as peft saves it"
+EVERY = "all"  # the folder of one adapter for every task, executor and aligner
+LAYOUT = "executors/<task>/ and aligners/<task>/, each with an adapter as peft saves it, or all/ with one for all"
 TRAINED = re.compile(r"checkpoint-(\d+)")  # what trainers call the states that they save on the way
 HUB_NAME = re.compile(r"[\w][\w.-]*(/[\w.-]+)?", re.ASCII)
 INDEX, SINGLE, MODEL = "model.safetensors.index.json", "model.safetensors", "config.json"
@@ -189,6 +191,9 @@ def _adapter_folders(root: Path, wanted: Collection[str], modes: Collection[str]
                         next_step="remove one of them",
                     )
                 found[name] = path
+        if (root / EVERY).is_dir() and (_latest(root / EVERY) / CONFIG).is_file():
+            names = [name_of(task) for task in tasks() for name_of in KINDS.values()]
+            found = dict.fromkeys(names, root / EVERY) | found
         if found:
             return found
         if (_latest(root) / CONFIG).is_file():

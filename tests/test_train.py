@@ -89,6 +89,7 @@ def ending_at(step: int, end: Callable[[], object], monkeypatch: pytest.MonkeyPa
         ('[train]\nbase_model = "b"\ntask = "multiplicaton"\n', "did you mean"),
         ('[train]\nbase_model = "b"\nwhich = "executor"\n', "did you mean 'executors'"),
         ('[train]\nbase_model = "b"\nlearning_rate = 2\n', "learning_rate is 2"),
+        ('[train]\nbase_model = "b"\nmethod = "fulll"\n', "did you mean 'full'"),
         ('[train]\nbase_model = "b"\ndtype = "float16"\n', "dtype is 'float16'"),
     ],
 )
@@ -249,6 +250,55 @@ def test_evaluations_on_the_way_are_runs_and_the_best_adapter_is_kept(
     train(patient, tmp_path / "early")
     log = tmp_path / "early" / console.WORK / "aligners-add" / loop.LOG
     assert len(log.read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize("method", ["one", pytest.param("full", marks=pytest.mark.long)])
+def test_one_adapter_or_one_model_learns_all_tasks_and_goes_on_after_a_stop(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    more = ALONE.replace("steps = 6", "steps = 4") + f'method = "{method}"\n'
+    asking = f'eval_every = 4\neval_limit = 2\ndata = "{tmp_path / "data"}"\nresults = "{tmp_path / "results"}"\n'
+    path = declared(tmp_path, base, more + asking)
+    build(make_build(load_declaration(path)), tmp_path / "data", workers=1)
+    train(path, tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        ending_at(2, lambda: os.kill(os.getpid(), signal.SIGINT), patch)
+        train(path, tmp_path / "ckpt")
+    train(path, tmp_path / "ckpt")
+    [name] = {"one": ["all"], "full": ["model"]}[method]
+    [(weights, first)] = [*safetensors(tmp_path / "whole" / name).items()]
+    assert safetensors(tmp_path / "ckpt" / name) == {weights: first}
+    assert learnt(tmp_path / "whole") == learnt(tmp_path / "ckpt")
+    [run] = read_runs(tmp_path / "results")  # the same weights are the same run
+    assert run["name"] == f"{name}-step-4"
+    if method == "one":
+        found = find_adapters(tmp_path / "ckpt", None)
+        assert {"executors/add", "aligners/add", "executors/left_mask", "executors/div"} <= {*found.adapters}
+        assert len({adapter.path for adapter in found.adapters.values()}) == 1
+    else:
+        changed = [*safetensors(base).values()] != [first]
+        assert changed and find_adapters(None, str(tmp_path / "ckpt" / name)).base == tmp_path / "ckpt" / name
+
+
+def safetensors(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
+
+
+def test_what_one_model_learns_is_the_declared_mix_or_each_task_and_kind_alike(tmp_path: Path, base: Path) -> None:
+    def shares(more: str, tasks: str = TASKS) -> dict[tuple[str, str], float]:
+        [job] = make_plan(*train_settings(declared(tmp_path, base, more + 'method = "one"\n', tasks), {})).jobs
+        rows = job.steps.stream.__getitems__(range(900))
+        kinds = [(row["task"], row["view"]) for row in rows]
+        return {kind: round(kinds.count(kind) / len(kinds), 2) for kind in {*kinds}}
+
+    third = pytest.approx(1 / 3, abs=0.05)
+    alike = {("add", "one_step"): third, ("add", "aligner"): third, ("left_mask", "one_step"): third}
+    assert shares(ALONE) == alike
+    mixed = TASKS.replace("[[task]]", "[mix]\nadd-raw = 3\nleft_mask = 1\n[[task]]", 1)
+    half = pytest.approx(0.75, abs=0.05), pytest.approx(0.25, abs=0.05)
+    assert shares(ALONE, mixed) == {("add", "raw"): half[0], ("left_mask", "one_step"): half[1]}
+    with pytest.raises(UserError, match="task and mix both say"):
+        shares(ALONE + 'task = "add"\n', mixed)
 
 
 # Stopped, and going on ----------------------------------------------------------------------------------------------

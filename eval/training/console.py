@@ -42,7 +42,7 @@ def train_with_progress(declaration: str, out: str | None, *, dry_run: bool, as_
     for note in plan.notes:
         say(note)
     for job in plan.jobs if plan.settings.eval_every else ():
-        Judge(plan.settings, job.kind, job.task, Path(plan.settings.out)).check()
+        Judge(plan.settings, job.name, job.pairs, Path(plan.settings.out)).check()
     if dry_run:
         _print_plan(plan, as_json=as_json)
         return
@@ -170,10 +170,9 @@ def _print_plan(plan: Plan, *, as_json: bool) -> None:
         table.add_row(job.name, stage.name, *(f"{cell:,}" for cell in cells))
     console, sizes = open_console(), plan.sizes
     print_table(console, table)
-    named = f"{len(plan.jobs)} adapter{'s' * (len(plan.jobs) > 1)}"
     reads = f"reads {sizes['positions']:,} tokens" if sizes["positions"] else "reads rows of any length"
     for line in (
-        f"{named} of {sizes['trained']:,} weights each, on a model of {sizes['parameters']:,} that"
+        f"{_count(plan)}, {sizes['trained']:,} weights learn in each; the base model has {sizes['parameters']:,} and"
         f" {reads}; tokens and the longest row are those of a sample",
         f"about {size_text(sizes['memory'])} of memory, about {took / 3600:,.2f} hours on this device",
         "nothing was trained",
@@ -186,7 +185,13 @@ def _print_end(plan: Plan, root: Path, *, trained: bool, as_json: bool) -> None:
         print(json.dumps({"identity": plan.identity, "adapters": [str(root / job.name) for job in plan.jobs]}))
         return
     console = open_console()
-    count = len(plan.jobs)
-    done = f"{count} adapter{'s' * (count > 1)} in {printable_path(root)}{'' if trained else ': trained before'}"
+    done = f"{_count(plan)} in {printable_path(root)}{'' if trained else ': trained before'}"
     console.print(done, soft_wrap=True)
-    console.print(f"evaluate them:  caef-data eval --adapters {shell_quoted(root)} --data DIR", soft_wrap=True)
+    asked = f"--model {shell_quoted(root / plan.jobs[0].name)}"
+    asked = asked if plan.settings.method == "full" else f"--adapters {shell_quoted(root)}"
+    console.print(f"evaluate:  caef-data eval {asked} --data DIR", soft_wrap=True)
+
+
+def _count(plan: Plan) -> str:
+    what = "model" if plan.settings.method == "full" else "adapter"
+    return f"{len(plan.jobs)} {what}{'s' * (len(plan.jobs) > 1)}"

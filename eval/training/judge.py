@@ -28,14 +28,14 @@ class Judge:
 
     Args:
         settings: of the training.
-        kind: executors or aligners.
-        task: the task.
+        name: of the adapter or model.
+        pairs: kind and task of what it is asked.
         work: the folder of the training's states.
     """
 
     settings: TrainSettings
-    kind: str
-    task: str
+    name: str
+    pairs: tuple[tuple[str, str], ...]
     work: Path
 
     @property
@@ -52,10 +52,10 @@ class Judge:
             raise UserError(error.what, where=error.where, allowed=error.allowed, next_step=next_step) from None
 
     def _asked(self, **more: Any) -> EvalSettings:
-        own = self.settings
-        return EvalSettings(
-            data=own.data, task=(self.task,), mode=MODES[self.kind], limit=own.eval_limit, out=own.results, **more
-        )
+        own, kinds = self.settings, {kind for kind, _ in self.pairs}
+        tasks = tuple(dict.fromkeys(task for _, task in self.pairs))
+        modes = tuple(mode for kind in MODES if kind in kinds for mode in MODES[kind])
+        return EvalSettings(data=own.data, task=tasks, mode=modes, limit=own.eval_limit, out=own.results, **more)
 
     def judge(self, step: int, save: Callable[[Path], None], say: Callable[[str], object]) -> bool:
         """Evaluate the adapter as it is after a step; tell whether it is time to stop.
@@ -67,11 +67,12 @@ class Judge:
         """
         own, asked = self.settings, self.work / "asked"
         shutil.rmtree(asked, ignore_errors=True)
-        folder = asked / self.kind / self.task
+        folder = asked / self.name
         save(folder)
-        name = f"{self.kind}-{self.task}-step-{step}"
-        of_model = {"base_model": own.base_model, "template": own.template, "device": own.device, "dtype": own.dtype}
-        settings = self._asked(adapters=str(asked), name=name, **of_model)
+        name = f"{self.name.replace('/', '-')}-step-{step}"
+        of_model = {"model": str(folder)} if own.method == "full" else {"adapters": str(asked)}
+        of_model |= {} if own.method == "full" else {"base_model": own.base_model}
+        settings = self._asked(name=name, template=own.template, device=own.device, dtype=own.dtype, **of_model)
         session, _ = evaluate(settings, Console(quiet=True), settings.command)
         classes = session.tables.read_classes()
         if classes is None:

@@ -31,6 +31,7 @@ from .packing import NOT_LEARNT, Batch, pack
 
 if TYPE_CHECKING:
     from .plan import Job, Plan
+    from .settings import TrainSettings
 
 WHOLE = (
     "whole"  # a file that is written last into a state: one without it was being written when the process was killed
@@ -41,10 +42,13 @@ Say = Callable[[str], object]
 Told = Callable[[dict[str, Any]], None]  # is told of a step: step, loss, learning_rate
 
 
-def lora_config(settings: Any) -> LoraConfig:
-    """Return the kind of adapter that is trained."""
+def learning(net: Any, settings: TrainSettings) -> Any:
+    """Return a model with what learns: itself, or a LoRA adapter over it."""
+    if settings.method == "full":
+        return net.requires_grad_(True)
     rank = settings.rank
-    return LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+    lora = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+    return get_peft_model(net, lora)
 
 
 def train_adapter(plan: Plan, job: Job, work: Path, target: Path, told: Told, say: Say) -> None:
@@ -63,14 +67,16 @@ def train_adapter(plan: Plan, job: Job, work: Path, target: Path, told: Told, sa
         KeyboardInterrupt: it was asked for, and the state is kept; or the adapter is finished.
     """
     settings, device = plan.settings, find_device(plan.settings.device)
-    base = load_base(plan.base, find_dtype(settings.dtype, device), device)
+    # All weights learn in float32, whatever the model computes in: small steps would be lost in bfloat16.
+    dtype = torch.float32 if settings.method == "full" else find_dtype(settings.dtype, device)
+    base = load_base(plan.base, dtype, device)
     set_seed(text_key(f"{settings.seed} {job.name}") % 2**32)
     with quiet():
-        model = get_peft_model(base, lora_config(settings))
+        model = learning(base, settings)
     together = keeps_rows_apart(model, job.steps[0])
-    judge = None if settings.eval_every is None else Judge(settings, job.kind, job.task, work)
+    judge = None if settings.eval_every is None else Judge(settings, job.name, job.pairs, work)
     state = last_state(work)
-    callback = _Watch(work, told, judge, say, partial(_save, model, plan, target))
+    callback = _Watch(work, told, judge, say, partial(_save, model, plan, job, target))
     _forget_after(work / LOG, 0 if state is None else int(state.name.rpartition("-")[2]))
     with quiet(), callback.catching():
         trainer = PackedTrainer(
@@ -250,19 +256,23 @@ def _forget_after(path: Path, step: int) -> None:
         atomic.put(path, "".join(kept).encode())
 
 
-def _save(model: Any, plan: Plan, target: Path, folder: Path) -> None:
-    """Save the adapter into a folder, to be read from where it belongs."""
+def _save(model: Any, plan: Plan, job: Job, target: Path, folder: Path) -> None:
+    """Save the adapter, or the model with its tokenizer, into a folder, to be read from where it belongs."""
     shutil.rmtree(folder, ignore_errors=True)
     with quiet():
         model.save_pretrained(str(folder))
-    (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
-    config = json.loads((folder / CONFIG).read_text("utf-8"))
-    named = plan.settings.base_model
-    if os.path.isdir(named):  # one that lies in the same folder is moved with it
-        inside = Path(named).resolve().is_relative_to(target.parents[1].resolve())
-        named = os.path.relpath(Path(named).resolve(), target.resolve()) if inside else os.path.abspath(named)
-    config |= {"base_model_name_or_path": named, "target_modules": sorted(config["target_modules"])}
-    atomic.put(folder / CONFIG, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
+    if plan.settings.method == "full":
+        job.steps.tokens.tokenizer.save_pretrained(str(folder))
+    else:
+        (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
+        config = json.loads((folder / CONFIG).read_text("utf-8"))
+        named = plan.settings.base_model
+        if os.path.isdir(named):  # one that lies in the same folder is moved with it
+            root = target.parents[job.name.count("/")].resolve()
+            inside = Path(named).resolve().is_relative_to(root)
+            named = os.path.relpath(Path(named).resolve(), target.resolve()) if inside else os.path.abspath(named)
+        config |= {"base_model_name_or_path": named, "target_modules": sorted(config["target_modules"])}
+        atomic.put(folder / CONFIG, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
     for path in folder.iterdir():
         atomic.sync(path)
 

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from ...errors import UserError, printable_path
+from ...pipelines.curriculum import mix_of
 from ...pipelines.settings import Declaration, digest
+from ...pipelines.spelling import PLAIN
 from ...pipelines.stream import Stream
 from ..checkpoint import Checkpoint, fetch, find_adapters
 from .rows import Spelled, Stage, Steps, check_length, spell
@@ -20,29 +22,25 @@ from .settings import VIEWS, TrainSettings
 VERSION = 1  # of the rules of training; changes the identity of every training
 LOOKED_AT = 1024  # rows of each adapter and stage, evenly among those that it learns
 SHARES = 8  # of a training, in which rows may grow longer
+Pairs = tuple[tuple[str, str], ...]
 USED = 0.4  # of what the device computes in large products: the share that training reaches, about
 
 
 @dataclass(frozen=True)
 class Job:
-    """The training of one adapter.
+    """The training of one adapter, or of one model.
 
     Args:
-        kind: executors or aligners.
-        task: the task.
+        name: where it belongs: ``executors/add`` for an adapter, ``all`` for one of all tasks, ``model`` for a model.
+        pairs: kind (executors or aligners) and task of what evaluation asks it.
         stages: its stages.
         steps: the rows of each step.
     """
 
-    kind: str
-    task: str
+    name: str
+    pairs: Pairs
     stages: tuple[Stage, ...]
     steps: Steps
-
-    @property
-    def name(self) -> str:
-        """The adapter's name, such as ``executors/add``."""
-        return f"{self.kind}/{self.task}"
 
 
 @dataclass(frozen=True)
@@ -79,15 +77,19 @@ def make_plan(declaration: Declaration, settings: TrainSettings, say: Any = lamb
     """
     from ..backends.tokens import load_tokenizer
 
-    pairs = settings.adapters(declaration)
+    pairs = _learnt(declaration, settings)
     notes = [f"{task} has no aligner" for task in dict.fromkeys(task for _, task in pairs) if _lacks(settings, task)]
-    if declaration.mix is not None:
-        notes.append("mix is for streams of several tasks: each adapter learns one")
-    streams = [_stream(declaration, settings, kind, task) for kind, task in pairs]
+    if declaration.mix is not None and settings.method == "each":
+        notes.append("mix is for one model or adapter of several tasks: here each adapter learns one")
+    parts: dict[str, Pairs] = {f"{kind}/{task}": ((kind, task),) for kind, task in pairs}
+    if settings.method != "each":
+        parts = {"all" if settings.method == "one" else "model": tuple(pairs)}
+    streams = [_stream(declaration, settings, own) for own in parts.values()]
     found = _base_model(declaration, settings, say)
     base = Path(found.base)
     sizes, tokens = _sizes(base, settings), load_tokenizer(base, settings.template)
-    jobs = tuple(_job(settings, *pair, stream, tokens, sizes) for pair, stream in zip(pairs, streams, strict=True))
+    named = zip(parts.items(), streams, strict=True)
+    jobs = tuple(_job(settings, name, own, stream, tokens, sizes) for (name, own), stream in named)
     known = {**settings.identifying(), "base_model": found.base_sha256}
     identity = digest([VERSION, known, [[job.name, job.steps.stream.identity] for job in jobs]])
     longest = max(stage.longest for job in jobs for stage in job.stages)
@@ -111,18 +113,40 @@ def _lacks(settings: TrainSettings, task: str) -> bool:
     return any(VIEWS[kind] in machine(task).missing_views() for kind in settings.which)
 
 
-def _stream(declaration: Declaration, settings: TrainSettings, kind: str, task: str) -> Stream:
-    own = tuple(one for one in declaration.tasks if one.task == task)
-    alone = replace(declaration, tasks=own, mix=None, rows=None, tokens=None)
-    return Stream(alone, "train", VIEWS[kind], seed=settings.seed)
+def _learnt(declaration: Declaration, settings: TrainSettings) -> list[tuple[str, str]]:
+    """Return kind and task of what is learnt: where one model learns a mix, of what the mix names."""
+    mix = mix_of(declaration.mix, declaration.tasks, PLAIN)
+    if settings.method == "each" or not mix:
+        return settings.adapters(declaration)
+    where = f"{printable_path(declaration.source or declaration.name)}, table [train]"
+    if settings.task:
+        raise UserError("task and mix both say what is learnt", where=where, next_step="take task out, or the mix")
+    named = {(task, view or VIEWS["executors"]) for task, view in mix}
+    pairs = [(kind, task) for task, view in named for kind in settings.which if VIEWS[kind] == view]
+    if settings.eval_every is not None and not pairs:
+        raise UserError("mix names no one_step or aligner, which is what eval_every asks", where=where)
+    return sorted(pairs)
 
 
-def _job(settings: TrainSettings, kind: str, task: str, stream: Stream, tokens: Any, sizes: dict[str, int]) -> Job:
-    """Return the training of an adapter, after a look at rows from all over it."""
+def _stream(declaration: Declaration, settings: TrainSettings, pairs: Pairs) -> Stream:
+    """Return the rows of an adapter's task, or those of a mix: the declared one, else each kind and task alike."""
+    own, mix, view = declaration.tasks, declaration.mix, VIEWS["executors"]
+    if settings.method == "each":
+        mix, view = None, VIEWS[pairs[0][0]]
+    elif mix is None:
+        mix = {f"{task}-{VIEWS[kind]}": 1 for kind, task in pairs}
+    if mix is not declaration.mix or mix is None:
+        own = tuple(one for one in own if one.task in {task for _, task in pairs})
+    alone = replace(declaration, tasks=own, mix=mix, rows=None, tokens=None)
+    return Stream(alone, "train", view, seed=settings.seed)
+
+
+def _job(settings: TrainSettings, job: str, pairs: Pairs, stream: Stream, tokens: Any, sizes: dict[str, int]) -> Job:
+    """Return the training of an adapter or a model, after a look at rows from all over it."""
     stages: list[Stage] = []
     most, where, first = sizes["positions"] or None, str(settings.base_model), 0
     for name in settings.stages:
-        which = f"{kind}/{task}, {name} stage,"
+        which = f"{job}, {name} stage,"
 
         def look(begin: int, rows: int, name: str = name, which: str = which) -> list[Spelled]:
             numbers = begin + np.linspace(0, rows - 1, min(rows, LOOKED_AT)).astype(np.int64)
@@ -139,7 +163,7 @@ def _job(settings: TrainSettings, kind: str, task: str, stream: Stream, tokens: 
         stages.append(Stage(name, steps, rows, first, sum(lengths) / len(lengths), max(lengths)))
         first += steps * rows
     parts = min(-(-settings.batch_tokens // settings.device_tokens), *(stage.rows for stage in stages))
-    return Job(kind, task, tuple(stages), Steps(stream, tokens, stages, parts, most, f"{kind}/{task}"))
+    return Job(job, pairs, tuple(stages), Steps(stream, tokens, stages, parts, most, job))
 
 
 def _rows_a_step(settings: TrainSettings, spelled: list[Spelled]) -> int:
@@ -166,13 +190,12 @@ def _sizes(base: Path, settings: TrainSettings) -> dict[str, int]:
     try:
         import accelerate  # noqa: F401  (the trainer needs it, and says so late)
         import torch
-        from peft import get_peft_model
         from transformers import AutoConfig, AutoModelForCausalLM
 
         from ..backends.device import find_device, find_dtype
         from ..backends.load import quiet
         from ..backends.model import max_positions
-        from .loop import lora_config
+        from .loop import learning
     except ImportError as error:
         raise UserError(
             "training needs torch, transformers, peft and accelerate", next_step="pip install 'caef-data[train]'"
@@ -190,12 +213,13 @@ def _sizes(base: Path, settings: TrainSettings) -> dict[str, int]:
             what = f"the base model is no causal language model ({config.model_type})"
             raise UserError(what, where=printable_path(base)) from error
         parameters = sum(weight.numel() for weight in net.parameters())
-        whole = get_peft_model(net, lora_config(settings))
+        whole = learning(net, settings)
     text = config.get_text_config()
     return {
         "parameters": parameters,
         "trained": sum(weight.numel() for weight in whole.parameters() if weight.requires_grad),
-        "bytes": dtype.itemsize,
+        "frozen": sum(weight.numel() for weight in whole.parameters() if not weight.requires_grad),
+        "bytes": dtype.itemsize,  # of a number that the model computes with
         "layers": text.num_hidden_layers,
         "hidden": text.hidden_size,
         "inner": getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
@@ -212,7 +236,7 @@ def _memory(sizes: dict[str, int], tokens: int) -> int:
     """Return the bytes of weights, of an adapter with gradient and AdamW's two moments, and of what a step keeps."""
     kept = tokens * sizes["layers"] * (16 * sizes["hidden"] + 6 * sizes["inner"]) * sizes["bytes"]
     logits = tokens // 2 * sizes["vocabulary"] * 12  # about half of the tokens are learnt; float32, and its gradient
-    return sizes["parameters"] * sizes["bytes"] + sizes["trained"] * 16 + kept + logits
+    return sizes["frozen"] * sizes["bytes"] + sizes["trained"] * 16 + kept + logits
 
 
 def seconds(plan: Plan) -> float:
@@ -232,5 +256,5 @@ def seconds(plan: Plan) -> float:
             product[0, 0].item()
     product[0, 0].item()
     speed = products * 2 * 1024**3 / (time.perf_counter() - began)
-    # Forward, and backward through the activations; the base model's weights get no gradient.
-    return plan.tokens * (4 * plan.sizes["parameters"] + 6 * plan.sizes["trained"]) / (speed * USED)
+    # Forward, and backward through the activations; weights that do not learn get no gradient.
+    return plan.tokens * (4 * plan.sizes["frozen"] + 6 * plan.sizes["trained"]) / (speed * USED)

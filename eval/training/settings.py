@@ -22,7 +22,8 @@ WORDS = {"which": tuple(KINDS), "stages": STAGES}
 DEVICES = ("auto", "cpu", "cuda")
 COUNTS = {"steps": 1, "tokens": 1, "rank": 1, "batch_tokens": 16, "device_tokens": 16, "save_every": 1, "seed": 0}
 COUNTS |= {"eval_every": 1, "eval_limit": 1, "patience": 1}
-CHOICES = {"dtype": DTYPES[:3], "device": DEVICES}  # float16 has too small a range for training
+METHODS = ("each", "one", "full")
+CHOICES = {"method": METHODS, "dtype": DTYPES[:3], "device": DEVICES}  # float16 has too small a range for training
 RATES = ("learning_rate", "epochs")
 # What may change between a stop and the command that goes on.
 FREE = ("out", "save_every", "data", "results")
@@ -41,7 +42,9 @@ class TrainSettings:
     task: tuple[str, ...] = ()
     """Tasks; none for every task of the declaration."""
     which: tuple[str, ...] = ("executors", "aligners")
-    """Kinds of adapters; a task that has no aligner gets none."""
+    """What is learnt: the rows of executors, of aligners; a task without a raw text has no aligner."""
+    method: str = "each"
+    """each: a LoRA adapter for each task's executor and aligner; one: one adapter for all; full: all weights."""
     stages: tuple[str, ...] = ("first", "second")
     """first: the instruction stands before each prompt; second: the prompt alone, as evaluation asks."""
     steps: int | None = None
@@ -59,7 +62,7 @@ class TrainSettings:
     device_tokens: int = 16384
     """Tokens that a device reads at once, about: a batch of more goes in parts."""
     dtype: str = "auto"
-    """Of the base model's weights: auto is bfloat16 on a GPU that has it, float32 otherwise. Adapters are float32."""
+    """Of the base model's weights: auto is bfloat16 on a GPU that has it, float32 otherwise. What learns is float32."""
     device: str = "auto"
     """auto, cpu or cuda: the first GPU that CUDA_VISIBLE_DEVICES shows."""
     template: str | None = None
@@ -117,7 +120,7 @@ class TrainSettings:
         return {name: value for name, value in asdict(self).items() if name not in FREE}
 
     def adapters(self, declaration: Declaration) -> list[tuple[str, str]]:
-        """Return the kind and task of each adapter, in the order of training.
+        """Return the kind and task of each adapter, or of each part of what one model learns, in the order of training.
 
         Raises:
             UserError: a task is not one of the declaration's, or nothing is left to train.
