@@ -43,8 +43,12 @@ def evaluate_with_progress(settings: EvalSettings) -> None:
         print_accuracy(session, note)
 
 
-def evaluate(settings: EvalSettings, log: Console, command: str) -> tuple[Session, str | None]:
+def evaluate(
+    settings: EvalSettings, log: Console, command: str, *, rank: Rank | None = None, net: Any = None
+) -> tuple[Session, str | None]:
     """Evaluate; return the finished session and what there is to say of it, None where another process says it.
+
+    ``rank``: this process' part, where that is known; ``net``: the base model, where it is in memory already.
 
     Raises:
         UserError: as ``session.prepare``, or the disk is full.
@@ -56,7 +60,7 @@ def evaluate(settings: EvalSettings, log: Console, command: str) -> tuple[Sessio
         log.print(line, soft_wrap=True)
 
     session = prepare(settings, say)
-    rank = rank_of_process()
+    rank = rank_of_process() if rank is None else rank
     if rank.rank:
         _evaluate(session, rank, log, command)
         return session, None
@@ -67,10 +71,10 @@ def evaluate(settings: EvalSettings, log: Console, command: str) -> tuple[Sessio
         say(f"run{'s' * (len(old) > 1)} {', '.join(old)}: {why}")
     resuming = "make room and run the same command again: what was answered is kept"
     with telling_of_full_disk(printable_path(settings.out), resuming):
-        return session, _evaluate(session, rank, log, command)
+        return session, _evaluate(session, rank, log, command, net)
 
 
-def _evaluate(session: Session, rank: Rank, log: Console, command: str) -> str:
+def _evaluate(session: Session, rank: Rank, log: Console, command: str, net: Any = None) -> str:
     """Evaluate while no other command does; return what there is to say of it."""
     from .backends.choose import make_backend
 
@@ -91,7 +95,7 @@ def _evaluate(session: Session, rank: Rank, log: Console, command: str) -> str:
         plan(session, store, rank)
         for line in [] if rank.rank else _plan_lines(session, store):
             say(line)
-        backend = make_backend(session.settings, session.checkpoint, store, say)
+        backend = make_backend(session.settings, session.checkpoint, store, say, net)
         with closing(backend), _progress(store, rank, log) as progress:
             run(session, store, backend, rank, progress, command)
     return ""

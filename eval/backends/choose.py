@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from os.path import commonprefix
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,7 +24,11 @@ BATCHES = 8  # of each adapter
 
 
 def make_backend(
-    settings: EvalSettings, checkpoint: Checkpoint | None, store: ResultStore, say: Say = lambda _: None
+    settings: EvalSettings,
+    checkpoint: Checkpoint | None,
+    store: ResultStore,
+    say: Say = lambda _: None,
+    net: Any = None,
 ) -> Backend:
     """Return the backend of an evaluation.
 
@@ -33,6 +37,7 @@ def make_backend(
         checkpoint: base model and adapters; None for the oracle.
         store: the requests.
         say: is told, a line each, what the user should know of the models.
+        net: the base model, where it is in memory already.
 
     Raises:
         UserError: an extra is not installed, the tokenizer cannot spell the format, a server does not answer ...
@@ -42,7 +47,7 @@ def make_backend(
 
         return OracleBackend()
     try:
-        return _model(settings, checkpoint, store, say)
+        return _model(settings, checkpoint, store, say, net)
     except ImportError as error:
         raise UserError(
             f"evaluating needs {error.name or 'packages'}, which is not installed",
@@ -50,7 +55,7 @@ def make_backend(
         ) from error
 
 
-def _model(settings: EvalSettings, checkpoint: Checkpoint, store: ResultStore, say: Say) -> Backend:
+def _model(settings: EvalSettings, checkpoint: Checkpoint, store: ResultStore, say: Say, net: Any) -> Backend:
     from ..checkpoint import fetch
     from .tokens import load_tokenizers
 
@@ -77,6 +82,7 @@ def _model(settings: EvalSettings, checkpoint: Checkpoint, store: ResultStore, s
         dtype=settings.dtype,
         device=settings.device,
         near_ties=near_ties,
+        net=net,
     )
 
 

@@ -82,7 +82,7 @@ def load_adapter(net: Any, name: str, folder: Path) -> Any:
         config = _adapter_config(what, folder)
         held = shapes_in(folder / WEIGHTS)
         shapes = {_base_name(key): shape for key, shape in held.items()}
-        tree = _share(net, _overwritten(net, config, held))
+        tree = share(net, _overwritten(net, config, held))
         for embedding in (tree.get_input_embeddings(), tree.get_output_embeddings()):
             place = next((place for place, module in tree.named_modules() if module is embedding), None)
             words, *_ = shapes.get(f"{place}.weight", embedding.weight.shape)
@@ -99,7 +99,7 @@ def load_adapter(net: Any, name: str, folder: Path) -> Any:
     return tree
 
 
-def _share(net: Any, own: Collection[int]) -> Any:
+def share(net: Any, own: Collection[int] = ()) -> Any:
     """Return a copy of a model that shares its weights and buffers; ``own``: ids of weights that are copied, too."""
     memo: dict[int, Any] = {id(buffer): buffer for buffer in net.buffers()}
     for weight in net.parameters():

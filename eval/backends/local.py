@@ -31,6 +31,11 @@ CACHED = 8  # a batch of decoding may hold so many times the tokens of a forward
 Result = TypeVar("Result")
 
 
+def has_experts(config: Any) -> bool:
+    """Tell whether routers choose which weights of a model a token passes."""
+    return any((getattr(config, name, 0) or 0) > 1 for name in EXPERTS)
+
+
 class TransformersBackend(Backend):
     """A model on this machine.
 
@@ -44,6 +49,7 @@ class TransformersBackend(Backend):
         device: cpu, cuda, cuda:1 ... or auto.
         near_ties: what becomes of rows in which a token leads the next one by so little that the shape of a batch could
             decide: alone decodes them one by one, count only marks them.
+        net: the base model, where it is in memory already.
 
     Attributes:
         stats: what was computed so far: batches of ``verify`` with their tokens, and with padding computed; tokens
@@ -65,9 +71,10 @@ class TransformersBackend(Backend):
         dtype: str = "auto",
         device: str = "auto",
         near_ties: str = "alone",
+        net: Any = None,
     ) -> None:
         self.tokens = tokens
-        self.model = Model(base_model, adapters, dtype=dtype, device=device)
+        self.model = Model(base_model, adapters, dtype=dtype, device=device, net=net)
         self.batch_tokens = batch_tokens or BATCH_TOKENS[self.model.device.type]
         self.budget = {"pass": self.batch_tokens, "cache": CACHED * self.batch_tokens}
         self.stats: Counter[str] = Counter()
@@ -76,8 +83,7 @@ class TransformersBackend(Backend):
         config = self.model.net.config.get_text_config()
         self.takes_rows = takes_rows(config)
         # Rounding makes routers choose other experts, which changes logits by more than a near tie.
-        routed = any((getattr(config, name, 0) or 0) > 1 for name in EXPERTS)
-        apart = routed and self.near_alone and self.dtype != "float32"
+        apart = has_experts(config) and self.near_alone and self.dtype != "float32"
         self.longest_shared = 0.0 if apart else longest_alike(self.model.net)
 
     def provenance(self) -> dict[str, object]:

@@ -27,6 +27,7 @@ class Model:
         adapters: folder of each adapter by its name; None where the base model itself answers under that name.
         dtype: float32, bfloat16, float16, or auto: bfloat16 on a GPU that has it, float32 otherwise.
         device: cpu, cuda, cuda:1 ..., or auto: the GPU of this process (LOCAL_RANK, which torchrun sets), else the CPU.
+        net: the base model, where it is in memory already.
 
     Attributes:
         net: the model that answers: the base model, or that with the adapter in use.
@@ -38,14 +39,20 @@ class Model:
     """
 
     def __init__(
-        self, base: Path | str, adapters: Mapping[str, Path | None], *, dtype: str = "auto", device: str = "auto"
+        self,
+        base: Path | str,
+        adapters: Mapping[str, Path | None],
+        *,
+        dtype: str = "auto",
+        device: str = "auto",
+        net: Any = None,
     ) -> None:
         self.adapters = adapters
         self.device = find_device(device)
         self.dtype = find_dtype(dtype, self.device)
         if self.device.type == "cpu":  # the tensors of each layer go and come again: a sixth of the time
             keep_freed_memory(1 << 30, below=32 << 20)
-        self.base: Any = unless_full(load_base, base, self.dtype, self.device)
+        self.base: Any = unless_full(load_base, base, self.dtype, self.device) if net is None else net
         if self.base is None:
             raise self._no_room("the base model")
         self.trees: dict[str, Any] = {}

@@ -8,7 +8,8 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ...pipelines.terminal import Meter, new_table, open_console, print_table, s
 from .judge import Judge
 from .plan import Job, Plan, make_plan, seconds
 from .settings import train_settings
+from .team import Team, meet
 
 WORK = ".train"  # under the folder of the adapters: states of unfinished ones, losses of all
 PLAN = "training.json"  # in there: what is trained
@@ -28,40 +30,55 @@ RECENT = 50  # steps whose mean loss is shown
 
 def train_with_progress(declaration: str, out: str | None, *, dry_run: bool, as_json: bool) -> None:
     """Train what a declaration's table ``[train]`` asks for, or go on with it."""
-    log = open_console(stderr=True)
+    team = meet()
+    with team.ending():
+        log = Console(quiet=True) if team.rank else open_console(stderr=True)
 
-    def say(line: str) -> None:
-        log.print(line, soft_wrap=True)
+        def say(line: str) -> None:
+            log.print(line, soft_wrap=True)
 
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise UserError(
-            "caef-data train uses one device", where="WORLD_SIZE", next_step="start it without torchrun or accelerate"
-        )
-    settings_of = train_settings(declaration, {"out": out})
-    plan = make_plan(*settings_of, say)
-    for note in plan.notes:
-        say(note)
+        def planned() -> Plan:
+            return make_plan(*train_settings(declaration, {"out": out}), say, processes=team.size)
+
+        plan = team.together(planned)
+        if team.any(team.first(lambda: plan.identity) != plan.identity):
+            raise UserError("the processes have other rows, or another base model", allowed="the same files for all")
+        if not team.rank:
+            for note in plan.notes:
+                say(note)
+        team.first(partial(_check_evaluation, plan))
+        if dry_run:
+            if not team.rank:
+                _print_plan(plan, team.size, as_json=as_json)
+            return
+        command = shlex.join(["caef-data", "train", declaration, *(["--out", out] if out else [])])
+        _train_all(plan, team, log, command if team.size == 1 else "the same command", as_json=as_json)
+
+
+def _check_evaluation(plan: Plan) -> None:
     for job in plan.jobs if plan.settings.eval_every else ():
         Judge(plan.settings, job.name, job.pairs, Path(plan.settings.out)).check()
-    if dry_run:
-        _print_plan(plan, as_json=as_json)
-        return
-    command = shlex.join(["caef-data", "train", declaration, *(["--out", out] if out else [])])
+
+
+def _train_all(plan: Plan, team: Team, log: Console, command: str, *, as_json: bool) -> None:
     root = Path(plan.settings.out)
     resuming = "make room and run the same command again: what was learnt up to the last state is kept"
-    with telling_of_full_disk(printable_path(root), resuming), _held(root, plan) as left:
+    with telling_of_full_disk(printable_path(root), resuming), ExitStack() as stack:
+        names = team.first(lambda: stack.enter_context(_held(root, plan)))
+        left = [job for job in plan.jobs if job.name in names]
         try:
             for number, job in enumerate(left, 1):
-                _train(plan, job, root, log, f"{job.name} ({number} of {len(left)})")
+                _train(plan, job, root, log, f"{job.name} ({number} of {len(left)})", team)
         except KeyboardInterrupt:
-            say(f"stopped: what was learnt is kept; go on with: {command}")
+            log.print(f"stopped: what was learnt is kept; go on with: {command}", soft_wrap=True)
             sys.exit(130)
-    _print_end(plan, root, trained=bool(left), as_json=as_json)
+    if not team.rank:
+        _print_end(plan, root, trained=bool(left), as_json=as_json)
 
 
 @contextmanager
-def _held(root: Path, plan: Plan) -> Iterator[list[Job]]:
-    """Hold the folder for this training alone; yield what is left to do.
+def _held(root: Path, plan: Plan) -> Iterator[list[str]]:
+    """Hold the folder for this training alone; yield the names of what is left to do.
 
     Raises:
         UserError: another training is at work in it, or was begun in it; or adapters are there that are not ours.
@@ -87,7 +104,7 @@ def _held(root: Path, plan: Plan) -> Iterator[list[Job]]:
                 next_step="wait for it, or choose another folder with --out",
             ) from None
         _agree(work / PLAN, plan)
-        yield [job for job in plan.jobs if not (root / job.name).exists()]
+        yield [job.name for job in plan.jobs if not (root / job.name).exists()]
 
 
 def _agree(path: Path, plan: Plan) -> None:
@@ -118,7 +135,7 @@ def _agree(path: Path, plan: Plan) -> None:
     )
 
 
-def _train(plan: Plan, job: Job, root: Path, log: Console, doing: str) -> None:
+def _train(plan: Plan, job: Job, root: Path, log: Console, doing: str, team: Team) -> None:
     """Train one adapter, with loss, tokens/s and the time left."""
     from .loop import train_adapter
 
@@ -139,7 +156,7 @@ def _train(plan: Plan, job: Job, root: Path, log: Console, doing: str) -> None:
             line = f"{doing}: step {step:,} of {total:,}, {rate}, about {left:,.0f} s left"
             meter.update(line, completed=step, rate=rate)
 
-        train_adapter(plan, job, work, root / job.name, told, lambda line: log.print(line, soft_wrap=True))
+        train_adapter(plan, job, work, root / job.name, told, lambda line: log.print(line, soft_wrap=True), team)
     loss = f", loss {sum(recent) / len(recent):.4f} at the end" if recent else ""
     log.print(f"{job.name}: {total:,} steps{loss}; {printable_path(root / job.name)}", soft_wrap=True)
 
@@ -153,10 +170,10 @@ def _tokens_to(job: Job, step: int) -> float:
     return found
 
 
-def _print_plan(plan: Plan, *, as_json: bool) -> None:
+def _print_plan(plan: Plan, processes: int, *, as_json: bool) -> None:
     rows = [(job, stage) for job in plan.jobs for stage in job.stages]
     names = ("steps", "rows", "mean", "longest")
-    took = seconds(plan)
+    took = seconds(plan) / processes
     if as_json:
         adapters = [
             {"adapter": job.name, "stage": stage.name, **{name: getattr(stage, name) for name in names}}

@@ -14,6 +14,7 @@ from rich.console import Console
 from ... import atomic
 from ...errors import UserError
 from ..console import evaluate
+from ..score import Rank
 from ..session import prepare
 from ..settings import EvalSettings
 from .settings import TrainSettings
@@ -31,12 +32,14 @@ class Judge:
         name: of the adapter or model.
         pairs: kind and task of what it is asked.
         work: the folder of the training's states.
+        net: the base model; None where it learns itself, and is read from its folder.
     """
 
     settings: TrainSettings
     name: str
     pairs: tuple[tuple[str, str], ...]
     work: Path
+    net: Any = None
 
     @property
     def best(self) -> Path:
@@ -73,7 +76,7 @@ class Judge:
         of_model = {"model": str(folder)} if own.method == "full" else {"adapters": str(asked)}
         of_model |= {} if own.method == "full" else {"base_model": own.base_model}
         settings = self._asked(name=name, template=own.template, device=own.device, dtype=own.dtype, **of_model)
-        session, _ = evaluate(settings, Console(quiet=True), settings.command)
+        session, _ = evaluate(settings, Console(quiet=True), settings.command, rank=Rank(), net=self.net)
         classes = session.tables.read_classes()
         if classes is None:
             raise UserError("the tables of this evaluation are gone", where=own.results)

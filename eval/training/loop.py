@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,15 @@ from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from ... import atomic
+from ...errors import UserError
 from ...pipelines.sampling.random import text_key
 from ..backends.device import find_device, find_dtype
-from ..backends.load import ABOUT, SAME, load_base, quiet
+from ..backends.load import ABOUT, SAME, load_base, quiet, share, unless_full
+from ..backends.local import has_experts
 from ..files import CONFIG
 from .judge import Judge
 from .packing import NOT_LEARNT, Batch, pack
+from .team import Team
 
 if TYPE_CHECKING:
     from .plan import Job, Plan
@@ -51,7 +55,7 @@ def learning(net: Any, settings: TrainSettings) -> Any:
     return get_peft_model(net, lora)
 
 
-def train_adapter(plan: Plan, job: Job, work: Path, target: Path, told: Told, say: Say) -> None:
+def train_adapter(plan: Plan, job: Job, work: Path, target: Path, told: Told, say: Say, team: Team) -> None:
     """Train an adapter from its last state on, and put it into its place.
 
     Args:
@@ -61,6 +65,7 @@ def train_adapter(plan: Plan, job: Job, work: Path, target: Path, told: Told, sa
         target: where the adapter belongs.
         told: is told of each step.
         say: is told of each evaluation.
+        team: the processes that train it together; the first one writes.
 
     Raises:
         UserError: the base model cannot be loaded, or a row is longer than it reads.
@@ -68,34 +73,40 @@ def train_adapter(plan: Plan, job: Job, work: Path, target: Path, told: Told, sa
     """
     settings, device = plan.settings, find_device(plan.settings.device)
     # All weights learn in float32, whatever the model computes in: small steps would be lost in bfloat16.
-    dtype = torch.float32 if settings.method == "full" else find_dtype(settings.dtype, device)
-    base = load_base(plan.base, dtype, device)
+    full = settings.method == "full"
+    dtype = torch.float32 if full else find_dtype(settings.dtype, device)
+    base = team.together(lambda: load_base(plan.base, dtype, device))
+    judge = None
+    if settings.eval_every is not None:
+        judge = Judge(settings, job.name, job.pairs, work, None if full else share(base))
     set_seed(text_key(f"{settings.seed} {job.name}") % 2**32)
     with quiet():
         model = learning(base, settings)
     together = keeps_rows_apart(model, job.steps[0])
-    judge = None if settings.eval_every is None else Judge(settings, job.name, job.pairs, work)
-    state = last_state(work)
-    callback = _Watch(work, told, judge, say, partial(_save, model, plan, job, target))
-    _forget_after(work / LOG, 0 if state is None else int(state.name.rpartition("-")[2]))
+    state = team.first(partial(_begin, work))
+    callback = _Watch(work, told, judge, say, partial(_save, model, plan, job, target), team)
     with quiet(), callback.catching():
         trainer = PackedTrainer(
             model,
-            _arguments(plan, job, work, device),
+            _arguments(plan, job, work, model, team),
+            team=team,
             train_dataset=job.steps,
             data_collator=lambda items: pack(items[0], together=together),
             callbacks=[callback],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=None if state is None else str(state))
+        if unless_full(partial(trainer.train, resume_from_checkpoint=state and str(state))) is None:
+            raise UserError(
+                f"memory ran out: {settings.device_tokens:,} tokens of rows at once are too many",
+                where=str(device),
+                next_step="a smaller device_tokens in table [train]; the same command goes on from the last state",
+            )
         # Of a training that was killed while its adapter was put in place, no step is left.
         if callback.finished or trainer.state.global_step >= len(job.steps) // job.steps.parts:
-            if callback.judge is None:
-                callback.save(work / "adapter")
-            _put(work / "adapter" if callback.judge is None else callback.judge.best, work, target)
+            team.first(partial(_finish, callback, target))
     trainer.accelerator.free_memory()
     asked = callback.asked
-    del base, model, trainer, callback
+    del base, model, judge, trainer, callback
     gc.collect()  # the trainer and its parts hold each other, and the model: the next adapter needs the room
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -119,20 +130,21 @@ def keeps_rows_apart(model: Any, rows: list[Any]) -> bool:
     return bool((packed - alone).abs().max() <= least)
 
 
-def _logits(model: Any, batch: Batch) -> torch.Tensor:
+def _logits(model: Any, batch: Batch, within: Any = None) -> torch.Tensor:
     """Return the logits at the positions that are learnt, shape (positions, vocabulary).
 
     Only these go through the vocabulary projection, of whose logits most memory is made. A hook before the projection
-    keeps right what follows it: scaling, capping.
+    keeps right what follows it: scaling, capping. ``within``: the model, where ``model`` is what calls it.
     """
+    within = model if within is None else within
     index = (batch["labels"].flatten() != NOT_LEARNT).nonzero().squeeze(1)
 
     def gather(_: torch.nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
         return (args[0].flatten(0, 1)[index.to(args[0].device)].unsqueeze(0),)
 
-    handle = model.get_output_embeddings().register_forward_pre_hook(gather)
+    handle = within.get_output_embeddings().register_forward_pre_hook(gather)
     try:
-        inputs = {name: batch[name].to(model.device) for name in ("input_ids", "position_ids")}
+        inputs = {name: batch[name].to(within.device) for name in ("input_ids", "position_ids")}
         found: torch.Tensor = model(**inputs, use_cache=False).logits[0]
     finally:
         handle.remove()
@@ -142,39 +154,46 @@ def _logits(model: Any, batch: Batch) -> torch.Tensor:
 class PackedTrainer(Trainer):  # type: ignore[misc]
     """The library's trainer over batches as ``pack`` makes them, in their order."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: Any, team: Team, **options: Any) -> None:
         super().__init__(*args, **options)
+        self.team = team
         # Labels are counted as they are: they stand where their tokens are predicted.
         self.model_accepts_loss_kwargs, self._loss_shifts_labels = True, False
         self.loss_is_scaled_for_ga = True
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
-        return SequentialSampler(self.train_dataset)
+        return SequentialSampler(self.train_dataset)  # of several processes, each takes every size-th item
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
+        read = self.team.together(lambda: [*islice(epoch_iterator, num_batches)])
+        return super().get_batch_samples(iter(read), num_batches, device)
 
     def compute_loss(
         self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """Return the loss of a part of a step: its sum, over the labels of the whole step."""
+        """Return the loss of a part of a step: its sum, over the labels of the whole step in all processes."""
         labels = inputs["labels"].flatten()
         labels = labels[labels != NOT_LEARNT]
-        logits = _logits(model, inputs).float()
+        logits = _logits(model, inputs, self.model).float()
         count = len(labels) if num_items_in_batch is None else num_items_in_batch
-        return cross_entropy(logits, labels.to(logits.device), reduction="sum") / count
+        # The gradients of several processes are averaged, not added.
+        return cross_entropy(logits, labels.to(logits.device), reduction="sum") * self.team.size / count
 
 
-def _arguments(plan: Plan, job: Job, work: Path, device: torch.device) -> TrainingArguments:
+def _arguments(plan: Plan, job: Job, work: Path, model: Any, team: Team) -> TrainingArguments:
     settings, steps = plan.settings, sum(stage.steps for stage in job.stages)
     arguments = TrainingArguments(
         str(work),
         max_steps=steps,
         per_device_train_batch_size=1,  # an item is a batch
-        gradient_accumulation_steps=job.steps.parts,
+        gradient_accumulation_steps=job.steps.parts // team.size,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=math.ceil(WARM * steps),
         weight_decay=0.0,
         bf16=plan.sizes["bytes"] == 2,
-        use_cpu=device.type == "cpu",
+        use_cpu=model.device.type == "cpu",
+        ddp_find_unused_parameters=has_experts(model.config.get_text_config()),
         save_steps=settings.save_every,
         save_total_limit=2,  # one is whole while the other is written
         logging_steps=1,
@@ -187,6 +206,13 @@ def _arguments(plan: Plan, job: Job, work: Path, device: torch.device) -> Traini
     if arguments.n_gpu > 1:  # the library would spread each batch over all of them
         arguments._n_gpu = 1
     return arguments
+
+
+def _begin(work: Path) -> Path | None:
+    """Return the state that a training goes on from, if there is one; what came later goes, states and losses."""
+    state = last_state(work)
+    _forget_after(work / LOG, 0 if state is None else int(state.name.rpartition("-")[2]))
+    return state
 
 
 def last_state(work: Path) -> Path | None:
@@ -202,8 +228,10 @@ def last_state(work: Path) -> Path | None:
 class _Watch(TrainerCallback):  # type: ignore[misc]
     """Notes losses, marks states that are whole, and stops after the step at which Ctrl-C was typed."""
 
-    def __init__(self, work: Path, told: Told, judge: Judge | None, say: Say, save: Callable[[Path], None]) -> None:
-        self.judge, self.say, self.save = judge, say, save
+    def __init__(
+        self, work: Path, told: Told, judge: Judge | None, say: Say, save: Callable[[Path], None], team: Team
+    ) -> None:
+        self.judge, self.say, self.save, self.team = judge, say, save, team
         self.work, self.told, self.asked, self.finished = work, told, False, False
 
     @contextmanager
@@ -231,16 +259,19 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         self.finished = state.global_step >= state.max_steps
         if self.judge is not None and (self.finished or state.global_step % self.judge.settings.eval_every == 0):
             with torch.random.fork_rng():  # training goes on as if nobody had asked
-                self.finished |= self.judge.judge(state.global_step, self.save, self.say)
+                self.finished |= self.team.first(partial(self.judge.judge, state.global_step, self.save, self.say))
             control.should_training_stop |= self.finished
+        self.asked = self.team.any(self.asked)
         if self.asked and not self.finished:
             control.should_save = control.should_training_stop = True
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        atomic.put(self.work / f"checkpoint-{state.global_step}" / WHOLE, b"")
+        self.team.any(False)  # all have written their share
+        if self.team.rank == 0:
+            atomic.put(self.work / f"checkpoint-{state.global_step}" / WHOLE, b"")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        if logs is None or "loss" not in logs:
+        if self.team.rank or logs is None or "loss" not in logs:
             return
         row = {"step": state.global_step, "loss": logs["loss"], "learning_rate": logs["learning_rate"]}
         with (self.work / LOG).open("a", encoding="utf-8") as file:
@@ -275,6 +306,12 @@ def _save(model: Any, plan: Plan, job: Job, target: Path, folder: Path) -> None:
         atomic.put(folder / CONFIG, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
     for path in folder.iterdir():
         atomic.sync(path)
+
+
+def _finish(watch: _Watch, target: Path) -> None:
+    if watch.judge is None:
+        watch.save(watch.work / "adapter")
+    _put(watch.work / "adapter" if watch.judge is None else watch.judge.best, watch.work, target)
 
 
 def _put(new: Path, work: Path, target: Path) -> None:

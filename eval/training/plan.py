@@ -69,8 +69,10 @@ class Plan:
         return sum(stage.tokens for job in self.jobs for stage in job.stages)
 
 
-def make_plan(declaration: Declaration, settings: TrainSettings, say: Any = lambda line: None) -> Plan:
-    """Plan a training.
+def make_plan(
+    declaration: Declaration, settings: TrainSettings, say: Any = lambda line: None, *, processes: int = 1
+) -> Plan:
+    """Plan a training, of so many processes.
 
     Raises:
         UserError: base model, tasks or rows cannot be used; a row is longer than the model reads.
@@ -89,7 +91,7 @@ def make_plan(declaration: Declaration, settings: TrainSettings, say: Any = lamb
     base = Path(found.base)
     sizes, tokens = _sizes(base, settings), load_tokenizer(base, settings.template)
     named = zip(parts.items(), streams, strict=True)
-    jobs = tuple(_job(settings, name, own, stream, tokens, sizes) for (name, own), stream in named)
+    jobs = tuple(_job(settings, name, own, stream, tokens, sizes, processes) for (name, own), stream in named)
     known = {**settings.identifying(), "base_model": found.base_sha256}
     identity = digest([VERSION, known, [[job.name, job.steps.stream.identity] for job in jobs]])
     longest = max(stage.longest for job in jobs for stage in job.stages)
@@ -141,7 +143,9 @@ def _stream(declaration: Declaration, settings: TrainSettings, pairs: Pairs) -> 
     return Stream(alone, "train", view, seed=settings.seed)
 
 
-def _job(settings: TrainSettings, job: str, pairs: Pairs, stream: Stream, tokens: Any, sizes: dict[str, int]) -> Job:
+def _job(
+    settings: TrainSettings, job: str, pairs: Pairs, stream: Stream, tokens: Any, sizes: dict[str, int], processes: int
+) -> Job:
     """Return the training of an adapter or a model, after a look at rows from all over it."""
     stages: list[Stage] = []
     most, where, first = sizes["positions"] or None, str(settings.base_model), 0
@@ -162,7 +166,14 @@ def _job(settings: TrainSettings, job: str, pairs: Pairs, stream: Stream, tokens
         steps = _steps(settings, stream, rows, spelled)
         stages.append(Stage(name, steps, rows, first, sum(lengths) / len(lengths), max(lengths)))
         first += steps * rows
-    parts = min(-(-settings.batch_tokens // settings.device_tokens), *(stage.rows for stage in stages))
+    least = min(stage.rows for stage in stages)
+    if least < processes:
+        raise UserError(
+            f"a step of {job} reads {least} rows, too few for {processes} processes",
+            allowed="a row or more for each",
+            next_step=f"fewer processes, or batch_tokens of {math.ceil(settings.batch_tokens * processes / least):,}",
+        )
+    parts = processes * min(-(-settings.batch_tokens // (settings.device_tokens * processes)), least // processes)
     return Job(job, pairs, tuple(stages), Steps(stream, tokens, stages, parts, most, job))
 
 

@@ -76,7 +76,7 @@ class Steps:
         stream: the rows.
         tokens: the base model's tokenizer.
         stages: the stages, one after the other.
-        parts: in which the rows of a step go through the model.
+        parts: in which the rows of a step go through the model, of all processes together.
         most: tokens that the model reads of a row; None where there is no limit.
         name: of the adapter, for messages.
     """

@@ -26,7 +26,7 @@ METHODS = ("each", "one", "full")
 CHOICES = {"method": METHODS, "dtype": DTYPES[:3], "device": DEVICES}  # float16 has too small a range for training
 RATES = ("learning_rate", "epochs")
 # What may change between a stop and the command that goes on.
-FREE = ("out", "save_every", "data", "results")
+FREE = ("out", "save_every", "data", "results", "device_tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
