@@ -103,7 +103,8 @@ def stream(
         split: train, test or stress.
         view: what a row is.
         rows: how many rows an iteration gives, and how many an epoch has (10,000,000 at most, or as many as a build);
-            None for no end, and for epochs of as many rows as a build writes.
+            None for no end, and for epochs of about as many rows as a build writes: counted where a task has up to
+            20,000 expressions, else from a sample.
         seed: None for that of the declaration; another one gives other rows, of the same classes and split.
         settings: in place of a declaration.
 

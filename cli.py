@@ -293,7 +293,7 @@ def evaluate(
     mode: Annotated[
         Names, several(f"{', '.join(MODES)}. Default: all but slips that adapters and rows allow.", *MODES)
     ] = None,
-    split: Annotated[Text, option("train, test or stress. Default: test.")] = None,
+    split: Annotated[Text, option("train, test or stress. Default: test; of --expressions all.")] = None,
     strategy: Annotated[Text, option("verify, generate or rollout. Default: verify.")] = None,
     template: Around = None,
     joined: Joined = None,

@@ -66,18 +66,25 @@ def task_modes(
             what, where = f"the dataset has no {settings.split} rows of {', '.join(tasks)}", f"--split {settings.split}"
             raise UserError(what, where=where, allowed=", ".join(splits), next_step=f"--split {splits[-1]}")
         why = "; ".join(notes[:2]) or "no adapter of any task was found"
-        data, more = printable_path(settings.data), f"; and {len(notes) - 2} more" if len(notes) > 2 else ""
+        place = settings.expressions or settings.data
+        data, more = printable_path(place), f"; and {len(notes) - 2} more" if len(notes) > 2 else ""
         raise UserError(
             f"nothing can be evaluated: {why}{more}",
-            where=", ".join(printable_path(place) for place in (settings.adapters, settings.data) if place),
+            where=", ".join(printable_path(place) for place in (settings.adapters, place) if place),
             allowed=f"adapters in executors/<task>/ and aligners/<task>/; {data} holds"
             f" {', '.join(sorted(manifest['tasks'])) or 'nothing'}",
-            next_step=f"caef-data adapters --task {','.join(lacking)} lists those that each mode needs"
-            if lacking
-            else "name another dataset with --data, or another --task or --mode;"
-            f" caef-data info {data} shows what is there",
+            next_step=_way_out(settings, data, lacking),
         )
     return tuple(chosen), notes
+
+
+def _way_out(settings: EvalSettings, data: str, lacking: Collection[str]) -> str:
+    if lacking:
+        return f"caef-data adapters --task {','.join(lacking)} lists those that each mode needs"
+    if settings.expressions:
+        return "name another --task or --mode, or a file that holds such expressions"
+    advice = "name another dataset with --data, or another --task or --mode"
+    return f"{advice}; caef-data info {data} shows what is there"
 
 
 def _obstacle(task: str, mode: str, splits: Sequence[str], manifest: dict[str, Any]) -> str | None:

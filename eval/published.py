@@ -27,7 +27,7 @@ from ..pipelines.manifest import FORMAT, ShardRecord
 from ..pipelines.rows import Work, render_rows
 from ..pipelines.sampling.laws import class_parts
 from ..pipelines.sampling.split import PAIR
-from ..pipelines.settings import TaskSettings
+from ..pipelines.settings import HELD_OUT_VIEWS, SPLITS, TaskSettings
 from ..schemas import row_schema
 from ..tm import machine, operands
 from ..tm.columns import Number, Operands
@@ -80,13 +80,11 @@ class MadeFolder(Folder):
         path: where they come from.
         found: the expressions of each task and split.
         dialect: of single steps.
-        none: what is said where there is none.
-
-    Raises:
-        UserError: there is none.
     """
 
-    def __init__(self, path: Path, found: dict[tuple[str, str], Pairs], dialect: Dialect, none: str) -> None:
+    views: tuple[str, ...] = HELD_OUT_VIEWS
+
+    def __init__(self, path: Path, found: dict[tuple[str, str], Pairs], dialect: Dialect) -> None:
         super().__init__(path)
         self._views: dict[str, Pairs] = {}  # the expressions of each shard, by its path
         self._dialect: Dialect = dialect
@@ -96,15 +94,13 @@ class MadeFolder(Folder):
             identity = _sha256([dialect, task, *(f"{a} {b}" for a, b in pairs)])
             digests.append(f"{split} {identity}")
             short = tuple((a, b) for a, b in pairs if _num_steps(task, a, b) <= MAX_STEPS)
-            for view, own in (("one_step", pairs), ("full", short), ("aligner", pairs), ("raw", pairs)):
-                if own and view not in machine(task).missing_views():
+            for view in (view for view in self.views if view not in machine(task).missing_views()):
+                if own := short if view == "full" else pairs:
                     name = f"{task}-{view}/{split}-00000-of-00001.parquet"
                     self._views[name] = own
                     shard = {"path": name, "rows": len(own), "bytes": 0, "sha256": identity, "chars": {}}
                     held = {"identity": identity, "rows": len(own), "expressions": len(own), "shards": [shard]}
                     configs.setdefault(f"{task}-{view}", {})[split] = held
-        if not configs:
-            raise UserError(none, where=printable_path(self.name))
         identity = _sha256(digests)
         tasks = {task: {"settings": {"dialect": dialect}, "identity": identity} for task, _ in sorted(found)}
         self._manifest = {"format": FORMAT, "identity": identity, "tasks": tasks, "configs": configs}
@@ -130,7 +126,12 @@ class ExpressionFolder(MadeFolder):
         file: the file.
         splits: the splits that are asked for.
         say: is told, a line each, of what is left out.
+
+    Raises:
+        UserError: it cannot be read, or holds no expression of these splits.
     """
+
+    views = (*HELD_OUT_VIEWS, "slips")
 
     def __init__(self, file: str, splits: Sequence[str], say: Say) -> None:
         own = read_expressions(file)
@@ -146,7 +147,14 @@ class ExpressionFolder(MadeFolder):
             if long := sum(_num_steps(task, a, b) > MAX_STEPS for a, b in pairs):
                 say(f"{task} {split}: not asked whole: {long:,} of {len(pairs):,}, which take over {MAX_STEPS:,} steps")
         asked = {key: tuple(pairs) for key, pairs in sorted(found.items()) if key[1] in splits}
-        super().__init__(Path(file), asked, "consistent", f"no expression of this file is of {', '.join(splits)}")
+        if not asked:
+            there = [split for split in SPLITS if any(split == own for _, own in found)]
+            what = f"no expression of this file is of {', '.join(splits)}"
+            advice = "leave out --split: every expression of the file is asked, whatever its split"
+            raise UserError(
+                what, where=printable_path(file), allowed=f"--split {', '.join(there)}, or all", next_step=advice
+            )
+        super().__init__(Path(file), asked, "consistent")
 
 
 class PublishedFolder(MadeFolder):
@@ -169,7 +177,9 @@ class PublishedFolder(MadeFolder):
             (task, split): self._read(path, names, task, f"{task} {split}", say)
             for (task, split), names in sorted(by_split.items())
         }
-        super().__init__(path, found, DIALECT, "the raw files here hold no row that can be asked")
+        if not any(found.values()):
+            raise UserError("the raw files here hold no row that can be asked", where=printable_path(path))
+        super().__init__(path, found, DIALECT)
 
     def _read(self, path: Path, names: list[str], task: str, what: str, say: Say) -> Pairs:
         """Return the expressions of files of a task, each once; say what is left out, and what is not asked whole."""

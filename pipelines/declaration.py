@@ -264,8 +264,11 @@ def _settings(
 
     for name in names:
         if own and name not in own:
-            what = f"there is no expression of {name} in the file"
-            raise spelling.refusal(what, "task", "expressions", allowed=", ".join(own))
+            what, advice = f"there is no expression of {name} in the file", None
+            if not machine(name).numbers:
+                what += ", and cannot be: it is a Turing machine, which is given words"
+                advice = "build the machine from a declaration of its own, without expressions"
+            raise spelling.refusal(what, "task", "expressions", allowed=", ".join(own), advice=advice)
         if own:
             low, high = own[name].lengths
             values = {**values, "min": low, "max": high, "expressions": own[name].key}

@@ -36,6 +36,8 @@ MOST, MOST_DIGITS = 1_000_000, 20_000_000  # of a file: a manifest holds its exp
 MOST_BYTES = 1 << 30
 TOGETHER = 20_000  # expressions whose splits are asked for together
 ALLOWED = "lines such as 12+9= or left_mask 1050; CSV or Parquet with a column expression, or with task, a and b"
+COLUMNS = ["expression", "task", "a", "b"]  # of a table: the first one, or the others
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
 WORDS = r"^([a-z][a-z0-9_]*)[ \t]+([0-9]+)(?:[ \t]+([0-9]+))?$"
 
 
@@ -164,6 +166,15 @@ def check_own(settings: TaskSettings, spelling: Spelling) -> None:
     if own.task != settings.task or (settings.min, settings.max) != own.lengths:
         what = f"these expressions are not those of {settings.task}"
         raise spelling.refusal(what, "expressions", allowed="those of the task, with their lengths")
+    if settings.max > settings.max_len:
+        long = pl.max_horizontal(pl.col("a", "b").str.len_bytes()) > settings.max_len
+        what, advice = f"an operand has more than {settings.max_len:,} digits", f"write max_len = {settings.max} there"
+        where = f"{own.file}, line {own.rows.filter(long)['line'][0]:,}"
+        allowed = f"up to {settings.max_len:,} digits, or as many as max_len says, {MAX_DIGITS:,} at most"
+        if spelling.options is not None:
+            lines = f'expressions = "{own.file}" and max_len = {settings.max}'
+            advice = f"write {lines} into a declaration, then: caef-data build my.toml"
+        raise UserError(what, where=where, allowed=allowed, next_step=advice)
     if settings.allow_test and settings.splits != ("train",):
         raise spelling.refusal(f"{name} is for a build of train alone", "allow_test", "splits", allowed=train)
 
@@ -184,9 +195,13 @@ def notes_of_own(settings: TaskSettings) -> list[str]:
 
 
 def allowed_test(tasks: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return what there is to say where train holds expressions of test, from the settings of tasks."""
-    named = ", ".join(sorted(task for task, settings in tasks.items() if settings.get("allow_test")))
-    return [f"{named}: built with --allow-test: train may hold expressions of test and stress"] if named else []
+    """Return what there is to say where train may hold expressions of test, from the settings of tasks."""
+    notes = []
+    for task, settings in sorted(tasks.items()):
+        own = own_expressions(tuple(settings["expressions"])) if settings.get("allow_test") else None
+        if own is not None and (count := int(np.count_nonzero(own.sides))):
+            notes.append(f"{task}: built with --allow-test: {count:,} of its expressions are of test or stress")
+    return notes
 
 
 def define(task: str, record: Mapping[str, Any], key: object) -> None:
@@ -214,8 +229,8 @@ def read_expressions(name: str) -> dict[str, Own]:
             problem = f"is larger than {MOST_BYTES:,} bytes" if path.is_file() else "is not there, or no file"
             raise UserError(f"the file of expressions {problem}", where=where, allowed=ALLOWED)
         data = path.read_bytes()
-        table = data[:4] == b"PAR1" or path.suffix in (".csv", ".tsv")
-        rows = _of_table(data, path.suffix, where) if table else _of_lines(data, where)
+        table = data[:4] == b"PAR1" or path.suffix.lower() in SEPARATORS
+        rows = _of_table(data, path.suffix.lower(), where) if table else _of_lines(data, where)
     except (pl.exceptions.PolarsError, ValueError) as error:
         raise UserError(f"this cannot be read: {quoted(str(error), 160)}", where=where, allowed=ALLOWED) from error
     if rows.is_empty():
@@ -252,14 +267,22 @@ def _of_lines(data: bytes, where: str) -> pl.DataFrame:
 
 
 def _of_table(data: bytes, suffix: str, where: str) -> pl.DataFrame:
-    separator = "\t" if suffix == ".tsv" else ","
-    parquet = data[:4] == b"PAR1"
+    parquet, separator = data[:4] == b"PAR1", SEPARATORS.get(suffix, ",")
     rows = pl.read_parquet(data) if parquet else pl.read_csv(data, infer_schema=False, separator=separator)
     _check_count(len(rows), where)
-    named = ["expression"] if "expression" in rows.columns else ["task", "a", "b"]
-    if lacking := [name for name in named if name not in rows.columns]:
+    found = [name for name in COLUMNS if name in rows.columns]
+    named = COLUMNS[1:] if found and COLUMNS[0] not in found else COLUMNS[:1]
+    twice = [f"column {name} stands twice" for name in found if f"{name}_duplicated_0" in rows.columns]
+    twice += [f"column {name} stands beside {named[0]}" for name in found if name not in named]
+    if twice:
+        what, advice = f"{twice[0]}: which one counts?", "leave out one of them"
+        raise UserError(what, where=where, allowed=ALLOWED, next_step=advice)
+    if lacking := [name for name in named if name not in found]:
+        close = {name.strip().lower(): name for name in rows.columns}
+        near = next((name for name in (*lacking, *COLUMNS) if name in close and name not in found), None)
         have = f"it has {', '.join(quoted(name) for name in rows.columns[:8]) or 'none'}"
-        raise UserError(f"there is no column {lacking[0]}; {have}", where=where, allowed=ALLOWED)
+        advice = f"write {near}, not {quoted(close[near])}, in its header" if near else None
+        raise UserError(f"there is no column {lacking[0]}; {have}", where=where, allowed=ALLOWED, next_step=advice)
     rows = rows.select(pl.col(name).cast(pl.String) for name in named).with_row_index("line", 1)
     text = pl.col(named[0]).fill_null("")
     if len(named) > 1:

@@ -230,10 +230,10 @@ def make_plan(declaration: Declaration, told: Told = lambda text: None, counter:
     """
     if declaration.tokenizer is not None and counter is None:
         raise UserError("a declaration with a tokenizer is planned with what counts its tokens")
-    if declaration.unresolved:
-        from .resolve_budget import resolve_budget  # inside: it plans, too
+    from .resolve_budget import check_rows, resolve_budget  # inside: it plans, too
 
-        declaration = resolve_budget(declaration, counter, told)
+    found = declaration.unresolved
+    declaration = resolve_budget(declaration, counter, told) if found else declaration
     configs, notes = [], came_to(task.budget for task in declaration.tasks)
     notes += note(declaration.mix, declaration.curriculum)
     for settings in declaration.tasks:
@@ -247,7 +247,11 @@ def make_plan(declaration: Declaration, told: Told = lambda text: None, counter:
     if not configs:
         why = "".join(f"; {note}" for note in notes[:2] if "left out" in note)
         advice = "raise --max-steps, or give other words" if why else "raise --max, --num or --num-test"
+        if any(settings.expressions for settings in declaration.tasks):
+            advice = "ask for their splits too (--split), or name other expressions"
         raise UserError(f"this declaration builds no rows at all{why}", next_step=advice)
+    if not found:
+        check_rows(declaration, configs, told)
     tokens = {(one.name, one.split): counter.costs(one, told) for one in configs} if counter else {}
     return Plan(declaration, tuple(configs), tuple(dict.fromkeys(notes)), tokens)
 

@@ -6,6 +6,8 @@ that the rows come as close as whole expressions allow. A larger budget of the s
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from math import ceil, log
 
@@ -13,16 +15,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import UserError
+from ..errors import UserError, printable_path
 from ..tm.columns import I64
 from .budget import MILLION, Budget, tokenizer_name
 from .plan import Config, TokenCounter, split_configs
-from .sampling.enumerate_small import DRAWN, Told
+from .sampling.classes import class_cells, short_run_cells
+from .sampling.enumerate_small import DRAWN, Told, room
 from .sampling.split import distinct
 from .settings import Declaration, TaskSettings
 
 CLOSE, ALLOWED = 0.001, 0.01  # how far from a budget: where the search ends; where a budget is refused
 MOST = 10**9 * MILLION  # the largest ``num``
+PROBED, PARTS, MARGIN = 1_000, 64, 4  # of a budget far too large: expressions a class; parts of them; a factor
+QUICK = 3_000_000  # expressions that are listed in seconds, so that what there is can be told exactly
 TRIED, LOOKED_AT = 256, 4096  # expressions of a config that are tokenised, and those whose rows or texts are measured
 
 
@@ -46,17 +51,42 @@ def resolve_budget(
     counted: dict[str, str | None] = {}
     if counter is not None and declaration.tokenizer is not None:
         counted = {"tokenizer": tokenizer_name(declaration.tokenizer), "sha256": counter.sha256}
-    rows = dict.fromkeys((task.task for task in search.tasks), 0)
-    for config in search.configs(scale):
+    rows = count_rows(search.configs(scale), told)
+    extra, found = scale % MILLION, dict[TaskSettings, TaskSettings]()
+    for task in search.tasks:
+        budget = Budget(asked=asked, rows=rows.get(task.task, 0), extra=extra, **counted)
+        found[task] = task.resolved(scale // MILLION, budget)
+    return replace(declaration, tasks=tuple(found.get(task, task) for task in declaration.tasks))
+
+
+def count_rows(configs: Iterable[Config], told: Told) -> Counter[str]:
+    """Return the exact rows of configs, by task."""
+    rows = Counter[str]()
+    for config in configs:
         for start in range(0, len(config.population), DRAWN):
             told(f"{config.name}, {start:,} of {len(config.population):,} expressions counted")
             numbers = np.arange(start, min(start + DRAWN, len(config.population)))
             rows[config.settings.task] += _num_rows(config, numbers)
-    extra, found = scale % MILLION, dict[TaskSettings, TaskSettings]()
-    for task in search.tasks:
-        budget = Budget(asked=asked, rows=rows[task.task], extra=extra, **counted)
-        found[task] = task.resolved(scale // MILLION, budget)
-    return replace(declaration, tasks=tuple(found.get(task, task) for task in declaration.tasks))
+    return rows
+
+
+def check_rows(declaration: Declaration, configs: Iterable[Config], told: Told) -> None:
+    """Refuse budgets that were given as found, and whose rows are not those of the configs.
+
+    Raises:
+        UserError: the first one.
+    """
+    given = {task.task: task.budget.rows for task in declaration.tasks if task.budget is not None}
+    train = (config for config in configs if config.split == "train" and config.settings.task in given)
+    rows = count_rows(train, told) if given else Counter[str]()
+    for task, claimed in given.items():
+        if claimed != rows[task]:
+            raise UserError(
+                f"budget.rows of {task} is {claimed:,}, but its other settings give {rows[task]:,} train rows",
+                where=None if declaration.source is None else printable_path(declaration.source),
+                allowed=f"rows = {rows[task]}: a budget says what was found",
+                next_step="to ask for a number of rows, write rows or tokens at the top, in place of num and budget",
+            )
 
 
 class _Search:
@@ -84,15 +114,35 @@ class _Search:
 
     def _measured(self, config: Config) -> float:
         numbers = _all_over(config, LOOKED_AT)
-        share = len(numbers) / len(config.population)
+        return self._of(config, numbers) * len(config.population) / len(numbers)
+
+    def _of(self, config: Config, numbers: I64) -> float:
+        """Return the rows of some expressions, or their tokens."""
         if self.counter is None:
-            return _num_rows(config, numbers) / share
+            return _num_rows(config, numbers)
         if config.name not in self.lines:
             self.told(f"tokens of {config.name}")
             self.lines[config.name] = _line(config, self.counter)
         own, of_text = self.lines[config.name]
         text = [_text_of(config.render(numbers[at : at + TRIED])) for at in range(0, len(numbers), TRIED)]
-        return float(sum(own * len(part) + of_text * part.sum() for part in text)) / share
+        return float(sum(own * len(part) + of_text * part.sum() for part in text))
+
+    def _check_room(self, asked: int, unit: str) -> None:
+        """Refuse more than all expressions could give, with a wide margin: to list all takes minutes where many are."""
+        if self.total(MILLION) * PROBED >= asked:
+            return
+        rooms = [self._room(config) for config in self.configs(PROBED * MILLION)]
+        most = MARGIN * sum(expressions * each for expressions, each in rooms)
+        if sum(expressions for expressions, _ in rooms) > QUICK and most < asked:
+            raise _refused(asked, unit, f"fewer than {most:,.0f} {unit}: there are no more expressions")
+
+    def _room(self, config: Config) -> tuple[float, float]:
+        """Return how many expressions a config does not exceed; and the rows, or tokens, of one in its largest part."""
+        settings = config.settings.resolved(MOST // MILLION, Budget(asked=1, rows=0))
+        cells = [*class_cells(settings, "train"), *short_run_cells(settings, "train")]
+        numbers = _all_over(config, LOOKED_AT)  # in the order of their classes
+        parts = np.array_split(numbers, min(PARTS, len(numbers)))
+        return room(settings, "train", cells), max(self._of(config, part) / len(part) for part in parts)
 
     def nearest(self, asked: int, unit: str) -> int:
         """Return the scale whose total is closest to what is asked for.
@@ -101,6 +151,7 @@ class _Search:
             UserError: none is within 1%.
         """
         total, low, high = self.total, MILLION, 0
+        self._check_room(asked, unit)
         if total(low) > asked * (1 + ALLOWED):
             raise _refused(asked, unit, f"{total(low):,.0f} {unit} or more, what --num 1 gives")
         first, power = low, 1.0

@@ -43,7 +43,8 @@ class Stream:
         split: train, test or stress.
         view: the view.
         rows: how many rows an iteration gives, and how many an epoch has (10,000,000 at most, or as many as a build);
-            None for no end, and for epochs of as many rows as a build writes.
+            None for no end, and for epochs of about as many rows as a build writes: counted where a task has up to
+            20,000 expressions, else from a sample.
         seed: another seed than that of the declaration.
 
     Attributes:

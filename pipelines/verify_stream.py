@@ -15,7 +15,8 @@ from ..errors import UserError, printable_path
 from ..schemas import row_schema
 from .declaration import load_declaration
 from .plan import make_plan
-from .sampling.random import splitmix64, text_key
+from .sampling.index_space import permuted
+from .sampling.random import text_key
 from .settings import Declaration
 from .stream import Row, Stream
 from .terminal import Meter, new_table, open_console, print_table
@@ -28,7 +29,7 @@ _SHOWN = 10
 
 @dataclass
 class Checked:
-    """Rows of one stream: how many were checked, and what is wrong, as (number of the row, what)."""
+    """Rows of a view of a stream: how many were checked, and what is wrong, as (number of the row, what)."""
 
     split: str
     view: str
@@ -47,39 +48,40 @@ def streams_of(declaration: Declaration) -> Iterator[Stream]:
         yield Stream(plan.declaration, split, view)
 
 
-def check_stream(stream: Stream, count: int, meter: Meter | None = None) -> Checked:
-    """Check some rows of a stream: the first ones, and as many from all over its first epochs."""
-    checked, span = Checked(stream.split, stream.view), max(2 * count, EPOCHS * stream.epoch_rows)
-    salt = np.uint64(text_key(f"verify {stream.identity}"))
-    drawn = splitmix64(np.arange(count - count // 2, dtype=np.uint64) + salt) % np.uint64(span - count // 2)
-    numbers = np.concatenate([np.arange(count // 2), np.sort(drawn.astype(np.int64)) + count // 2]).tolist()
+def check_stream(stream: Stream, count: int, meter: Meter | None = None) -> list[Checked]:
+    """Check some rows of a stream, view by view: the first ones, and as many from all over its first epochs."""
+    checked = {source.view: Checked(stream.split, source.view) for source in stream.sources}
+    first, others = count // 2, np.arange(count - count // 2, dtype=np.uint64)
+    behind = max(2 * count, EPOCHS * stream.epoch_rows) - first
+    key = np.full(len(others), text_key(f"verify {stream.identity}"), np.uint64)
+    drawn = permuted(others, np.full(len(others), behind, np.uint64), key).astype(np.int64)  # none comes twice
+    numbers = [*range(first), *(np.sort(drawn) + first).tolist()]
     for start in range(0, count, TOGETHER):
         some = numbers[start : start + TOGETHER]
         _check(stream, dict(zip(some, stream.__getitems__(some), strict=True)), checked)
         if meter is not None:
-            meter.update(f"{stream.split} {stream.view}, {start + len(some):,} rows", advance=len(some))
-    checked.rows = count
-    return checked
+            meter.update(f"{stream.split}, {start + len(some):,} rows", advance=len(some))
+    return [*checked.values()]
 
 
-def _check(stream: Stream, rows: dict[int, Row], checked: Checked) -> None:
+def _check(stream: Stream, rows: dict[int, Row], checked: dict[str, Checked]) -> None:
     kinds = defaultdict[tuple[str, str], list[int]](list)
     for number, row in rows.items():
         kinds[row["task"], row.get("view", stream.view)].append(number)
-    for source in stream.sources:
-        settings = source.settings
-        numbers = kinds.pop((settings.task, source.view), [])
-        if not numbers:
-            continue
-        schema = row_schema(source.view)
-        batch = pa.RecordBatch.from_pylist([{name: rows[at][name] for name in schema.names} for at in numbers], schema)
-        result = verify_rows(batch, settings, source.view, stream.split)
-        checked.num_findings += result.num_findings
-        told = [(numbers[finding.row or 0], finding.message) for finding in result.findings]
-        checked.findings += told[: KEPT - len(checked.findings)]
+    settings_of = {(source.settings.task, source.view): source.settings for source in stream.sources}
     for (task, view), numbers in kinds.items():
-        checked.num_findings += len(numbers)
-        checked.findings.append((numbers[0], f"it is of {task} and {view}, of which the stream has no rows"))
+        own = checked.setdefault(view, Checked(stream.split, view))
+        own.rows += len(numbers)
+        if (task, view) not in settings_of:
+            own.num_findings += len(numbers)
+            own.findings.append((numbers[0], f"it is of {task} and {view}, of which the stream has no rows"))
+            continue
+        schema = row_schema(view)
+        batch = pa.RecordBatch.from_pylist([{name: rows[at][name] for name in schema.names} for at in numbers], schema)
+        result = verify_rows(batch, settings_of[task, view], view, stream.split)
+        own.num_findings += result.num_findings
+        told = [(numbers[finding.row or 0], finding.message) for finding in result.findings]
+        own.findings += told[: KEPT - len(own.findings)]
 
 
 def print_streams(name: str, count: int, fraction: float, as_json: bool) -> bool:
@@ -95,7 +97,7 @@ def print_streams(name: str, count: int, fraction: float, as_json: bool) -> bool
         what = "the tokens of a budget are counted by a build alone"
         raise UserError(what, where=printable_path(name), allowed="a declaration without a tokenizer")
     with Meter(open_console(stderr=True), "verifying") as meter:
-        found = [check_stream(stream, count, meter) for stream in streams_of(declaration)]
+        found = [one for stream in streams_of(declaration) for one in check_stream(stream, count, meter)]
     ok = not any(one.num_findings for one in found)
     if as_json:
         about = {"declaration": name, "identity": declaration.identity(), "ok": ok}

@@ -16,6 +16,7 @@ from caef_data.errors import UserError
 from caef_data.pipelines.build import build, resumed
 from caef_data.pipelines.declaration import declaration_of, from_flags, load_declaration, parse_declaration
 from caef_data.pipelines.plan import Plan, make_plan
+from caef_data.pipelines.resolve_budget import count_rows
 from caef_data.pipelines.settings import TaskSettings
 from caef_data.pipelines.verify import verify
 from caef_data.tests.forging import Forger
@@ -127,6 +128,13 @@ def test_every_view_and_a_task_without_train() -> None:
     assert {task.num_test for task in plan.declaration.tasks if task.budget} == {max(1, own.num // 10)}
 
 
+@pytest.mark.parametrize(("num", "off"), [(20, 0), (300, 0.01)])
+def test_an_epoch_has_about_the_rows_of_a_build(num: int, off: float) -> None:
+    declaration = from_flags(["add"], max=10, num=num, splits=["train"], views=["one_step"])
+    built = count_rows(make_plan(declaration).configs, lambda text: None)["add"]
+    assert abs(stream(declaration).epoch_rows - built) <= off * built
+
+
 def test_steps_of_whole_runs_and_words_are_counted() -> None:
     plan = make_plan(from_flags(["add"], max=12, min=12, steps="all", rows=5_000, balance=False))
     assert abs(train_rows(plan) - 5_000) <= 50
@@ -151,6 +159,8 @@ def test_streams_and_other_settings() -> None:
     [
         ({"rows": 5}, r"580 rows or more, what --num 1 gives"),
         ({"rows": 10**7, "max": 2}, r"at most 54,030 rows"),
+        ({"rows": 10**12, "max": 4}, r"fewer than [0-9,]{13} rows"),  # to list all of them took a minute and a half
+        ({"num": 3, "budget": {"asked": 900, "rows": 7}}, r"budget.rows of add is 7, .* give 1,.* train rows"),
         ({"rows": 94, "min": 5, "max": 5}, r"90 or 99 rows"),
         ({"rows": 5_000, "num": 3}, "num is given beside rows"),
         ({"rows": 5_000, "tokens": 3}, "both given"),

@@ -169,9 +169,14 @@ def test_what_is_no_expression_is_refused_with_its_line(line: str, tmp_path: Pat
 def test_files_that_hold_none(tmp_path: Path) -> None:
     for name, content, what in (
         ("a.txt", b"1+2\n\xff\n", "UTF-8 text"), ("b.txt", b"\n \n", "no expression"),
-        ("b.csv", b"x,y\n1,2\n", "no column task"),
+        ("b.csv", b"x,y\n1,2\n", "no column expression"),
         ("c.csv", b"task,a,b\nadd,1,2\nsub,,2\n", "row 2"), ("c.parquet", b"PAR1xx", "cannot be read"),
         ("d.csv", b"", "read"),
+        ("g.csv", b"expression,expression\n1+2,3+4\n", "column expression stands twice"),
+        ("h.csv", b"expression,task,a,b\n1+2,add,3,4\n", "column task stands beside expression"),
+        ("i.csv", b"Expression\n1+2\n", "write expression, not 'Expression'"),
+        ("j.TSV", b"Task\ta\tb\nadd\t1\t2\n", "write task, not 'Task'"),
+        ("k.txt", b"1+2\n" + b"1" * 1001 + b"+1\n", "k.txt, line 2\n  allowed: up to 1,000 digits"),
         ("e.csv", b"expression\n1+2\n\"\"\n", "row 2"), ("f.txt", b"PAR1", "read"),
     ):  # fmt: skip
         (tmp_path / name).write_bytes(content)
@@ -196,7 +201,7 @@ def test_a_test_expression_in_a_train_build_is_refused(file: Path, tmp_path: Pat
     )
     assert not (tmp_path / "x").exists()
     code, said = call(*words, "--allow-test", "--workers", "1")
-    assert code == 0 and "built with --allow-test: train may hold" in said
+    assert code == 0 and "add: built with --allow-test: 10 of its" in said and "left_mask: built" not in said
     assert {task: set(pairs) for task, pairs in PAIRS.items()} == held(tmp_path / "x", "one_step", "train")
     code, said = call("verify", tmp_path / "x", "--workers", "1")
     assert code == 0 and "add: built with --allow-test" in said
@@ -216,6 +221,21 @@ def test_settings_that_draw_and_tasks_that_are_not_asked_for_are_refused(file: P
         assert what in str(caught.value)
     with pytest.raises(UserError, match="allow-test is for --expressions"):
         from_flags(["add"], allow_test=True)
+
+
+def test_a_declaration_of_machines_or_long_operands(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("1" * 1001 + "+1\n999+1000\n")
+    text = 'expressions = "x.txt"\nviews = ["raw"]\n'
+    machine = '[[machine]]\nname = "walks"\nformat = "bbchallenge"\ntable = "1RB1LC_1RC1RB_1RD0LE_1LA1LD_1RZ0LA"\n'
+    for more, what in (
+        ("", "write max_len = 1001 there"), (machine, "walks in the file, and cannot be: it is a Turing machine"),
+        ('max_len = 1001\nsplits = ["test"]', "ask for their splits too"),
+    ):  # fmt: skip
+        (tmp_path / "x.toml").write_text(text + more)
+        code, said = call("plan", tmp_path / "x.toml")
+        assert code == 2 and what in said, said
+    (tmp_path / "x.toml").write_text(text + "max_len = 1001")
+    assert sum(one.rows for one in make_plan(load_declaration(str(tmp_path / "x.toml"))).configs) == 1
 
 
 def test_what_is_left_out_is_said(file: Path) -> None:
@@ -256,6 +276,14 @@ def test_show_and_eval(file: Path, tmp_path: Path) -> None:
         assert found.sql("SELECT data FROM runs").fetchall() == [(str(file),)]
     done = call_json("eval", "--expressions", small, "--backend", "oracle", "--out", out, "--json", "--split", "stress")
     assert {(one["task"], one["mode"]): one["n"] for one in done["accuracy"]}[("add", "executor")] == 1
+    (tmp_path / "one.txt").write_text("12+9\n84//7\n")
+    words = ["eval", "--expressions", tmp_path / "one.txt", "--backend", "oracle", "--out", out, "--json"]
+    done = call_json(*words, "--mode", "slips")
+    assert {one["task"]: one["accuracy"] for one in done["accuracy"]} == {"add": 1.0, "div": 1.0}
+    code, said = call(*words, "--split", "test")
+    assert code == 2 and "allowed: --split train, or all" in said and "leave out --split" in said
+    code, said = call(*words, "--task", "sub")
+    assert code == 2 and "name another --task or --mode" in said and "caef-data info" not in said
     code, said = call("eval", "--expressions", small, "--data", tmp_path, "--backend", "oracle", "--out", out)
     assert code == 2 and "--data goes without" in said
     assert call("eval", "--split", "all", "--backend", "oracle", "--out", out)[0] == 2

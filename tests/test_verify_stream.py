@@ -15,20 +15,25 @@ MACHINE = '[[machine]]\nname = "walks"\nformat = "bbchallenge"\ntable = "1RB1LC_
 
 
 @pytest.mark.parametrize(
-    ("text", "streams"),
+    ("text", "views"),
     [
-        (PLAIN + 'splits = ["train", "stress"]\nviews = ["one_step", "full"]\n', 4),
-        (PLAIN + "[mix]\nsub-raw = 1\nleft_mask = 1\n[curriculum]\nlinear = {start = 1, rows = 300}\n", 2),
-        ("max = 5\nnum = 5\nmax_steps = 200\n" + MACHINE, 1),
-        ('task = "add"\nmax = 3\nrows = 2000\nviews = ["raw"]\nsplits = ["train"]\n', 1),
+        (PLAIN + 'splits = ["train", "stress"]\nviews = ["one_step", "full"]\n', 2 * ["one_step", "full"]),
+        (
+            PLAIN + "[mix]\nsub-raw = 1\nleft_mask = 1\n[curriculum]\nlinear = {start = 1, rows = 300}\n",
+            2 * ["raw", "one_step"],
+        ),
+        ("max = 5\nnum = 5\nmax_steps = 200\n" + MACHINE, ["one_step"]),
+        ('task = "add"\nmax = 3\nrows = 2000\nviews = ["raw"]\nsplits = ["train"]\n', ["raw"]),
     ],
 )
-def test_streams_are_right(tmp_path: Path, text: str, streams: int) -> None:
+def test_streams_are_right(tmp_path: Path, text: str, views: list[str]) -> None:
     path = tmp_path / "own.toml"
     path.write_text(text)
     found = call_json("verify", "--stream", 60, path, "--json")
-    assert (found["ok"], len(found["streams"])) == (True, streams)
-    assert all((one["rows"], one["num_findings"]) == (60, 0) for one in found["streams"])
+    assert found["ok"] and [one["view"] for one in found["streams"]] == views
+    splits, mixed = {one["split"] for one in found["streams"]}, "[mix]" in text
+    assert sum(one["rows"] for one in found["streams"]) == 60 * (len(splits) if mixed else len(views))
+    assert all(one["rows"] and not one["num_findings"] for one in found["streams"])
 
 
 def of_test(row: dict[str, Any]) -> dict[str, Any]:

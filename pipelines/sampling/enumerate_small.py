@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import UserError
 from ...tm import machine
@@ -25,6 +26,7 @@ SHARE = {"train": 0.9, "test": 0.08, "stress": 0.02}  # of a class, roughly: how
 PLENTY = 1_000  # times what a class asks for: a cell of that size neither runs short nor has to fill another one
 
 DRAWN = 8_192  # expressions drawn at once: what is drawn takes many times the memory of what is kept
+F64 = NDArray[np.float64]
 Told = Callable[[str], None]  # follows a plan: is told now and then, in a few words, what it is at
 
 
@@ -36,6 +38,24 @@ def resolve(settings: TaskSettings, split: str, wanted: Wanted, told: Told = lam
     Raises:
         UserError: too many expressions would have to be listed.
     """
+    draft, space = _draft(settings, split, wanted)
+    # A class in which one variant is listed may have to be filled from the others: list these with room to spare.
+    injective = np.array([part.injective for part in draft.distributions], np.bool_)[draft.which]
+    listed = ~injective | (space < _class_totals(draft) * TRIES)
+    num_listed = int(np.minimum(space, draft.count)[listed].sum())
+    if num_listed > MOST_LISTED:
+        raise too_many(settings, split, num_listed)
+    draft = replace(draft, listed=listed)
+    return _filled(draft, _Scan(draft, told).run())
+
+
+def room(settings: TaskSettings, split: str, wanted: Wanted) -> float:
+    """Return a number that the expressions of some cells do not exceed, whatever their counts; it lists none."""
+    return float(_draft(settings, split, wanted)[1].sum())
+
+
+def _draft(settings: TaskSettings, split: str, wanted: Wanted) -> tuple[ClassSampler, F64]:
+    """Return the cells with the counts that are asked for, none listed, and how many candidates each has."""
     kinds = {(name, id(part)): part for _, _, name, part, _ in wanted}
     place = {kind: number for number, kind in enumerate(kinds)}
     table = np.array([(a, b, place[name, id(part)], n) for a, b, name, part, n in wanted], np.int64).reshape(-1, 4)
@@ -58,14 +78,7 @@ def resolve(settings: TaskSettings, split: str, wanted: Wanted, told: Told = lam
     for number in range(len(kinds)):
         cells = np.flatnonzero(which == number)
         space[cells] = draft.space(number, cells).size
-    injective = np.array([part.injective for part in kinds.values()], np.bool_)[which]
-    # A class in which one variant is listed may have to be filled from the others: list these with room to spare.
-    listed = ~injective | (space < _class_totals(draft) * TRIES)
-    num_listed = int(np.minimum(space, count)[listed].sum())
-    if num_listed > MOST_LISTED:
-        raise too_many(settings, split, num_listed)
-    draft = replace(draft, listed=listed)
-    return _filled(draft, _Scan(draft, told).run())
+    return draft, space
 
 
 def too_many(settings: TaskSettings, split: str, count: int) -> UserError:
