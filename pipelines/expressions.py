@@ -275,8 +275,8 @@ def _of_table(data: bytes, suffix: str, where: str) -> pl.DataFrame:
     twice = [f"column {name} stands twice" for name in found if f"{name}_duplicated_0" in rows.columns]
     twice += [f"column {name} stands beside {named[0]}" for name in found if name not in named]
     if twice:
-        what, advice = f"{twice[0]}: which one counts?", "leave out one of them"
-        raise UserError(what, where=where, allowed=ALLOWED, next_step=advice)
+        what = f"{twice[0]}: which one counts?"
+        raise UserError(what, where=where, allowed=ALLOWED, next_step="leave out one of them")
     if lacking := [name for name in named if name not in found]:
         close = {name.strip().lower(): name for name in rows.columns}
         near = next((name for name in (*lacking, *COLUMNS) if name in close and name not in found), None)
