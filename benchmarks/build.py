@@ -9,8 +9,8 @@ Time: the wall clock of the whole command, interpreter start included, into a fr
 one frame without the column ``instruction``, warm in the memory of a process of its own. Builds and floors
 are measured in turn, A B A B; a ratio is that of their medians. Start-up, where it is counted apart: the same
 command building a single expression, or two with the workers that they need where the build has workers.
-Memory: the peak, over the process tree, of summed proportional set size, read every 20 ms from ``/proc``
-(Linux), in runs that are not timed.
+Memory: the peak, over the process tree, of its own pages, those that processes share counted once, and those of
+the libraries, read every 20 ms from ``/proc`` (Linux), in runs that are not timed; growth is that of medians.
 """
 
 from __future__ import annotations
@@ -179,9 +179,11 @@ class Bench:
 
     def growth(self) -> Result:
         """Measure how memory grows with the number of rows."""
-        builds = [self.settings("add", "one_step", num) for num in (self.size.num, self.size.many)]
-        few, many = (self.build(settings, self.peak) for settings in builds)
-        return Result("growth", (many / few - 1) * 100, f"{few:,.0f} MB to {many:,.0f} MB", {})
+        runs: dict[str, list[float]] = {"few": [], "many": []}
+        for _, (name, num) in product(range(self.repeat), zip(runs, (self.size.num, self.size.many), strict=True)):
+            runs[name].append(self.build(self.settings("add", "one_step", num), self.peak))
+        found = (median(runs["many"]) / median(runs["few"]) - 1) * 100
+        return Result("growth", found, " to ".join(spread(peaks, "MB") for peaks in runs.values()), runs)
 
     def paper(self) -> Result:
         """Time the whole declaration."""
@@ -229,22 +231,27 @@ def peak_of(arguments: Sequence[str], folder: Path) -> float:
     process = subprocess.Popen([*COMMAND, *arguments], cwd=folder, stdout=quiet, stderr=quiet)
     most = 0
     while process.poll() is None:
-        most = max(most, tree_pss(process.pid))
+        most = max(most, tree_memory(process.pid))
         time.sleep(0.02)
     if process.returncode:
         raise SystemExit(f"{' '.join(arguments)} failed")
     return most / 1e6
 
 
-def tree_pss(root: int) -> int:
-    """Return the proportional set size of a process and its descendants, in bytes."""
-    total = 0
+def tree_memory(root: int) -> int:
+    """Return the memory of a process and its descendants, in bytes: their own, and the largest share of files.
+
+    Each maps about the same libraries. A sum of proportional set sizes would fall when other programs map them too.
+    """
+    own, files = 0, [0]
     with suppress(psutil.NoSuchProcess):
         for pid in (root, *(process.pid for process in psutil.Process(root).children(recursive=True))):
             with suppress(OSError):  # it has ended
-                lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-                total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
-    return total
+                lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+                size = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
+                own += size["Pss_Anon"] + size["Pss_Shmem"]
+                files.append(size["Rss"] - size["Anonymous"])
+    return own + max(files)
 
 
 @contextmanager

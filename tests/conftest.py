@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
@@ -14,12 +15,27 @@ from caef_data.pipelines.plan import make_plan
 from caef_data.tm import score, successor
 from caef_data.tm.machine import REGISTRY
 
+# Processes of tests fill the cores: torch's threads of small products would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The files that take longest begin, so that no process is left alone with one at the end.
+FIRST = """
+    readme forgeries bad_days ray architectures cli backend_transformers push_kill real_vocabularies frozen
+    streams build hub_source equivalence environment_packages contamination adapters_plain tiny_example
+    eval_torchrun push bad_folders verify names report
+""".split()
+
 if TYPE_CHECKING:
     from caef_data.eval.backends.server import OpenAIBackend
     from caef_data.eval.backends.tokens import Tokens
     from caef_data.tests.hub.side import Side
     from caef_data.tests.s3_server import S3Server
     from caef_data.tests.vllm_server import FakeVLLM
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take longest first."""
+    places = {f"test_{name}": place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 @pytest.fixture(scope="session")
@@ -40,17 +56,6 @@ def registry() -> Iterator[None]:
         REGISTRY.update(before)
         successor._KNOWN.clear()
         score._JUDGES.clear()
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """Let torch use one thread: those of small products only wait for each other where tests run side by side."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

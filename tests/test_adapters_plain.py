@@ -41,7 +41,6 @@ from caef_data.eval.calls import GenerateRequest, ScoreRequest
 from caef_data.tests.plain import plain_answers
 from caef_data.tests.small_model import END, learn, make_tokenizer, save
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 chance = random.Random(0)
 LENGTHS = (2, 3, 5, 6, 8, 12)
 TEXTS = [

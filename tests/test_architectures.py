@@ -24,7 +24,6 @@ from caef_data.eval.calls import GenerateRequest, ScoreRequest  # noqa: E402
 from caef_data.tests.architectures import TABLE, make_prompts, write_model  # noqa: E402
 from caef_data.tests.plain import plain_greedy  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "tested-models.md"
 NAME = "executors/add"
 MOST = 30  # tokens of an answer

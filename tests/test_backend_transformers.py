@@ -27,7 +27,6 @@ from caef_data.eval.backends.tokens import load_tokenizers
 from caef_data.eval.calls import BASE, SLACK, GenerateRequest, Generation, Score, ScoreRequest
 from caef_data.tests.small_model import learn, make_model, make_texts, make_tokenizer, save
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 TEXTS = make_texts(64)
 KNOWN = 40  # texts that the model learns; it guesses at the others
 END = 1

@@ -1,6 +1,6 @@
 """Processes that end badly: killed, interrupted, out of disk, two at once. The same command always finishes the work.
 
-CAEF_DATA_LONG_TESTS=1 kills 25 builds of ``smoke`` instead of 5 of a smaller declaration.
+``make test-all`` kills 25 builds of ``smoke`` instead of 5 of a smaller declaration.
 """
 
 import contextlib
@@ -24,8 +24,8 @@ from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.plan import make_plan
 from caef_data.tests.commands import everything
+from caef_data.tests.sizes import LONG
 
-LONG = os.environ.get("CAEF_DATA_LONG_TESTS") == "1"
 KILLS = 25 if LONG else 5
 SMALL = """
 min = 1

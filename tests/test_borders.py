@@ -20,7 +20,6 @@ from caef_data.eval.calls import BASE, GenerateRequest, Score, ScoreRequest  # n
 from caef_data.tests.plain import plain_greedy  # noqa: E402
 from caef_data.tests.small_model import learn, make_model, save  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 MERGES = [("=", "F"), ("=", "E"), ("=", "-"), ("T", "r"), ("Tr", "u"), ("Tru", "e"), ("1", "2")]
 RAW = [("1==2=", "False"), ("3==3=", "True"), ("4==5=", "False"), ("6==6=", "True"), ("12-21=", "-9"), ("5-2=", "3")]
 LINES = [("ADD, q0\n", "ADD, q1\n"), ("ADD, q1\n", " ADD, |1 \n"), ("ADD, q2\n", "12"), ("ADD, 12\n", "q")]

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from caef_data import __version__, cli
 from caef_data.pipelines.verify import verify
+from caef_data.tests.sizes import examples
 
 COMMANDS = ("build", "plan", "show", "verify", "info")
 TINY = ["--min", "1", "--max", "2", "--num", "2"]
@@ -314,7 +315,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
 WRITES_NOTHING = st.sampled_from(["plan", "show", "info", "plan", "show", "verify", "--version", ""])
 
 
-@settings(max_examples=400, deadline=None, database=None)
+@settings(max_examples=examples(150, 400), deadline=None, database=None)
 @given(WRITES_NOTHING, st.lists(WORDS, max_size=6))
 def test_any_arguments(elsewhere: Path, command: str, words: list[str]) -> None:
     # smoke and all are planned with small numbers only, so that the test is quick

@@ -21,6 +21,7 @@ from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.held_out import HeldOut
 from caef_data.pipelines.plan import make_plan
 from caef_data.tests.commands import call
+from caef_data.tests.sizes import examples
 from caef_data.tm import transitions
 
 PAIRS = {
@@ -131,7 +132,7 @@ PIECES += [sign for signs in SIGNS.values() for sign in signs] + ["12+9", "12 + 
 PIECES += [*".,;:=/x_eE\n\"'($[", "a", "\\n", "\\t", "\\", "**", "é", "计", "٣", "３", "²", "\u202f", "=21", "e5", "0x"]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(120, 400), deadline=None)
 @given(text=st.lists(st.sampled_from(PIECES), max_size=24).map("".join), cells=st.booleans())
 @example(text="x12+9 12+9x 12+9.5 3.12+9 1,012+9 12+9,100 12+9,10 \\n12+9 \\\\n12+9 .12+9 a.12+9. 012+009", cells=False)
 @example(text='7,123+9 "7,123+9" 12+9,100', cells=True)
@@ -182,7 +183,7 @@ def rows_of(text: str, cells: bool) -> list[str]:
     return [row for row in rows if row]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(25, 150), deadline=None)
 @given(
     lines=st.lists(st.lists(st.sampled_from([*PIECES, "12+9", '"']), max_size=9).map("".join), max_size=40),
     size=st.integers(16, 70),

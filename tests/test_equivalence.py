@@ -24,7 +24,6 @@ from caef_data.eval.results import ResultStore  # noqa: E402
 from caef_data.tests.evaluating import OPERATORS, build_short, judge, planned_all, requests_of  # noqa: E402
 from caef_data.tests.small_model import learn_batches, save  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 CKPT = Path(__file__).resolve().parents[1] / "examples" / "tiny" / "ckpt"
 PROBLEMS = 2  # a task and mode
 STEPS, RATE = 20, 1e-4

@@ -74,7 +74,7 @@ class OnAGpu(unittest.TestCase):
     @classmethod
     def setUpClass(cls) -> None:
         if DEVICE == "cpu":
-            torch.set_num_threads(1)  # as the fixture one_thread does
+            torch.set_num_threads(1)  # as conftest.py has it for the other tests
 
     def test_verify_and_generate_are_plain_greedy(self) -> None:
         for adapter in (ADD, BASE):

@@ -1,9 +1,8 @@
 """``caef-data push`` that ends badly: killed at a request, interrupted. The same command finishes the work.
 
-CAEF_DATA_LONG_TESTS=1 kills it at every request, not at five.
+``make test-all`` kills it at every request.
 """
 
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +11,7 @@ import pytest
 
 from caef_data.tests.hub.faults import Fault
 from caef_data.tests.pushing import UPLOADS, WRITES, Side, identity, make_folder, shards
-
-LONG = os.environ.get("CAEF_DATA_LONG_TESTS") == "1"
+from caef_data.tests.sizes import LONG
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +36,7 @@ def side(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def test_a_kill_at_a_request(side: Side, old: Path, data: Path) -> None:
     requests = len(side.push(data, "--repo", side.seed(old), forked=True).log)
     assert requests > 10
-    some = 3 if side.xet else 5
-    for at in range(requests) if LONG else range(1, requests, requests // some):
+    for at in range(requests) if LONG else range(1, requests, requests // 3):
         repo = side.seed(old)
         # Before the request is served, or after: what was asked for is done or not, and no answer came.
         fault = Fault("*", "", "meanwhile" if at % 2 else "lost", after=at, action=side.kill)

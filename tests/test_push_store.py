@@ -20,13 +20,13 @@ from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.plan import make_plan
 from caef_data.pipelines.push import store as push_store
 from caef_data.tests.commands import call, contents
+from caef_data.tests.sizes import LONG
 
 if TYPE_CHECKING:
     from caef_data.tests.s3_server import S3Server
 
 URL = "s3://bucket/some/place"
 PREFIX = "some/place/"
-LONG = "CAEF_DATA_LONG_TESTS" in os.environ
 Contents = dict[str, bytes]
 
 

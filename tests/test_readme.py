@@ -139,7 +139,7 @@ def test_ci_runs_the_tests_as_the_readme_does() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     steps = re.findall(r"^step (.+)$", script.read_text(encoding="utf-8"), re.MULTILINE)
-    assert steps == ["make test", "make lint"]
+    assert steps == ["make -j3 test lint"]
     assert re.search(r"^make test\b", README, re.MULTILINE)
 
 

@@ -115,7 +115,7 @@ def judged(base: Path, adapter: Path, **options: Any) -> list[bool]:
 
 
 @pytest.fixture
-def quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, one_thread: None) -> Iterator[None]:
+def quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     import datasets
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

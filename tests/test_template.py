@@ -110,7 +110,6 @@ def test_a_template_is_part_of_a_runs_identity(smoke: Path, tmp_path: Path) -> N
     assert len({run.tables.run_id for run in runs}) == 3
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_a_model_trained_through_a_template_is_judged_through_it(tmp_path: Path) -> None:
     """By both strategies: what greedy decoding writes behind the rendered prompt, up to the template's end token."""
     import torch

@@ -18,7 +18,6 @@ from caef_data.eval.session import prepare
 from caef_data.eval.settings import EvalSettings
 from caef_data.tests.evaluating import begun, finish, model_of
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 CKPT = Path(__file__).parents[1] / "examples/tiny/ckpt"
 
 
