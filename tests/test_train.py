@@ -277,6 +277,8 @@ def test_one_adapter_or_one_model_learns_all_tasks_and_goes_on_after_a_stop(
         assert len({adapter.path for adapter in found.adapters.values()}) == 1
     else:
         changed = [*safetensors(base).values()] != [first]
+        names = {path.name for path in base.glob("*tokenizer*")}
+        assert names and all((tmp_path / "ckpt/model" / one).read_bytes() == (base / one).read_bytes() for one in names)
         assert changed and find_adapters(None, str(tmp_path / "ckpt" / name)).base == tmp_path / "ckpt" / name
 
 

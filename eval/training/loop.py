@@ -28,7 +28,7 @@ from ...pipelines.sampling.random import text_key
 from ..backends.device import find_device, find_dtype
 from ..backends.load import ABOUT, SAME, load_base, quiet, share, unless_full
 from ..backends.local import has_experts
-from ..files import CONFIG
+from ..files import CHAT_TEMPLATE, CONFIG, TOKENIZER
 from .judge import Judge
 from .packing import NOT_LEARNT, Batch, pack
 from .team import Team
@@ -293,7 +293,10 @@ def _save(model: Any, plan: Plan, job: Job, target: Path, folder: Path) -> None:
     with quiet():
         model.save_pretrained(str(folder))
     if plan.settings.method == "full":
-        job.steps.tokens.tokenizer.save_pretrained(str(folder))
+        # As they are: saved anew, a tokenizer may get names that earlier versions of its library do not know.
+        for name in (*TOKENIZER, CHAT_TEMPLATE):
+            if (plan.base / name).is_file():
+                shutil.copyfile(plan.base / name, folder / name)
     else:
         (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
         config = json.loads((folder / CONFIG).read_text("utf-8"))
