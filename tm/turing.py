@@ -142,13 +142,13 @@ class TuringMachine(Machine):
         return texts_of(number.planes, number.length, self.symbols)
 
     def written(self, number: Number, rows: I64) -> Field:
-        from .turing_engine import cell_texts
+        from .turing_engine import CellTexts
 
         words, between = number.take(rows), " " if is_spaced(self.symbols) else ""
-        flat, at = cell_texts(self.table, np.ascontiguousarray(words.planes.T).reshape(-1), between)
+        cells = CellTexts(self.table, np.ascontiguousarray(words.planes.T).reshape(-1), between)
         begin = np.arange(len(words)) * words.width
-        start = at[begin] + len(between) * (words.length > 0)
-        return TapeSlice(flat, start, at[begin + words.length] - start)
+        start = cells.at(begin) + len(between) * (words.length > 0)
+        return TapeSlice(cells.flat, start, cells.at(begin + words.length) - start)
 
     def length(self, text: str) -> int | None:
         word = split_word(text, self.symbols)

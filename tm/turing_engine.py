@@ -207,7 +207,7 @@ class TuringBatch(Batch):
     def __init__(self, machine: TuringMachine, operands: Operands, dialect: Dialect) -> None:
         super().__init__(machine, operands, dialect)
         self.table, self.words = coded(machine.table), operands.a
-        self._last: tuple[Rows, Entries, tuple[U8, I64]] | None = None
+        self._last: tuple[Rows, Entries, CellTexts] | None = None
 
     @cached_property
     def num_steps(self) -> I64:
@@ -219,10 +219,10 @@ class TuringBatch(Batch):
             self.machine.end(self.machine.texts(self.words.take(endless[:1]))[0])
         return found
 
-    def _entries(self, word: I64, step: I64) -> tuple[Entries, tuple[U8, I64]]:
+    def _entries(self, word: I64, step: I64) -> tuple[Entries, CellTexts]:
         """Return entries, and the text of their cells."""
         found = entries(self.table, self.words, word, step)
-        return found, cell_texts(self.machine.table, found.cells, "|")
+        return found, CellTexts(self.machine.table, found.cells, "|")
 
     def _both(self, rows: Rows, part: slice) -> Texts:
         """Return the prompts or the completions of rows; they are asked for one after the other."""
@@ -253,10 +253,11 @@ class TuringBatch(Batch):
         first = np.searchsorted(written, begin)
         behind = np.searchsorted(written, begin + last.size[machine.output_tape])
         some = behind > first
-        flat, at = cell_texts(machine.table, last.cells, machine.between)
+        texts = CellTexts(machine.table, last.cells, machine.between)
         start, end = np.zeros((2, len(some)), np.int64)
-        start[some], end[some] = at[written[first[some]]] + len(machine.between), at[written[behind[some] - 1] + 1]
-        return TapeSlice(flat, start, end - start)
+        start[some] = texts.at(written[first[some]]) + len(machine.between)
+        end[some] = texts.at(written[behind[some] - 1] + 1)
+        return TapeSlice(texts.flat, start, end - start)
 
     @cached_property
     def _lines(self) -> tuple[tuple[str, ...], I64]:
@@ -267,15 +268,15 @@ class TuringBatch(Batch):
             index[self.table.codes[state, read]] = lines.setdefault(line, len(lines))
         return tuple(lines), index
 
-    def _texts(self, found: Entries, cells: tuple[U8, I64], part: slice = slice(None)) -> Texts:
-        machine, code, (flat, at) = self.machine, found.code[part], cells
+    def _texts(self, found: Entries, cells: CellTexts, part: slice = slice(None)) -> Texts:
+        machine, code, flat = self.machine, found.code[part], cells.flat
         states, state, num = machine.table.states, code // self.table.stride, len(code)
         lines, line = self._lines
         fields: dict[str, Field] = {"state": Choice(states, state), "line": Choice(lines, line.take(code))}
         pieces = []
         for tape in range(machine.table.num_tapes):
             start = found.start[tape, part]
-            begin, middle, end = (at[start + own] for own in (0, found.head[tape, part], found.size[tape, part]))
+            begin, middle, end = (cells.at(start + own) for own in (0, found.head[tape, part], found.size[tape, part]))
             fields[f"left{tape}"] = TapeSlice(flat, begin, middle - begin)
             fields[f"right{tape}"] = TapeSlice(flat, middle, end - middle)
             pieces.append(f"{{left{tape}}}{machine.head(tape)}{{right{tape}}}")
@@ -284,16 +285,21 @@ class TuringBatch(Batch):
         return Texts(text, state, states, np.zeros(num, np.int64), (None,))
 
 
-def cell_texts(table: RuleTable, cells: U8, before: str) -> tuple[U8, I64]:
-    """Return the text of cells, each with something before it, as bytes; and where each begins, with the end."""
-    texts = [f"{before}{symbol}".encode() for symbol in table.symbols]
-    size = np.array([len(text) for text in texts], np.int64)
-    width = int(size.max())
-    padded = np.frombuffer(b"".join(text.ljust(width, b"\0") for text in texts), np.dtype((np.void, width)))
-    flat = padded.take(cells).view(np.uint8)
-    if (size == width).all():
-        at = np.arange(0, (len(cells) + 1) * width, width)
-    else:
-        at = np.append(0, np.cumsum(size[cells]))
-        flat = flat[(np.arange(width) < size[cells][:, None]).reshape(-1)]
-    return np.concatenate([flat, np.zeros(SPARE, np.uint8)]), at
+class CellTexts:
+    """The text of cells, each with something before it: bytes, and where the text of each cell begins."""
+
+    def __init__(self, table: RuleTable, cells: U8, before: str) -> None:
+        texts = [f"{before}{symbol}".encode() for symbol in table.symbols]
+        size = np.array([len(text) for text in texts], np.int64)
+        self.width, self.ends, held = int(size.max()), None, cells.tobytes()
+        flat = np.empty((len(cells) + SPARE, self.width), np.uint8)
+        for place, column in enumerate(zip(*(text.ljust(self.width) for text in texts), strict=True)):
+            flat[: len(cells), place] = np.frombuffer(held.translate(bytes(column).ljust(256)), np.uint8)
+        if (size < self.width).any():
+            self.ends = np.append(0, np.cumsum(size[cells]))
+            flat = np.concatenate([flat[: len(cells)][np.arange(self.width) < size[cells][:, None]], flat[-SPARE:, 0]])
+        self.flat: U8 = flat.reshape(-1)
+
+    def at(self, cell: I64) -> I64:
+        """Return where the text of each cell begins; the number of all cells is the end."""
+        return cell * self.width if self.ends is None else self.ends.take(cell)

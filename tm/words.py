@@ -10,18 +10,19 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from decimal import Decimal
 from functools import cached_property
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import UserError, quoted
 from .classes import Coordinates, OperandDistribution
 from .columns import I64, U8, U64, Bool, Number, Operands
 from .regular import automaton, shown
 
-Group = tuple[int, I64, U8]  # symbols drawn at once; the state after, shape (states, groups); codes (groups, symbols)
-MOST_GROUPED = 4_096  # states times groups
+MOST_GROUPED = 4_096  # states times groups of symbols that are drawn at once
+MOST_KNOWN = 1 << 20
+LIMIT = 2**63
 INDEXED = 10**17  # words of a length: up to so many the selector is the rank
 _MIX = 0x9E3779B97F4A7C15  # odd: 2**64 over the golden ratio
 
@@ -38,6 +39,7 @@ class Language:
     def __init__(self, symbols: Sequence[str], next_state: I64, accepting: Bool) -> None:
         self.symbols, self.next_state, self.accepting = tuple(symbols), next_state, accepting
         self._targets = [list(Counter(row).items()) for row in next_state.tolist()]
+        self._known = dict[int, NDArray[Any]]()
         self._counts = [[int(accepts) for accepts in accepting]]  # by length and state
 
     @classmethod
@@ -77,81 +79,46 @@ class Language:
         Raises:
             ValueError: a rank is too large.
         """
-        longest, (at_once, _, _) = int(length.max(initial=0)), self._grouped
-        rank = _limbs(ranks, max(map(self.count, set(length.tolist())), default=0))
-        planes, state = np.zeros((max(longest, 1), len(length)), np.uint8), np.zeros(len(length), np.int64)
-        for rest in range(longest, 0, -1):  # a word of 20 is drawn as 1, 1, 1, 1, 8 and 8 symbols
-            whole = rest % at_once == 0
-            most = longest if whole else rest - rest % at_once + at_once - 1  # longer ones wait for the next group
-            rows = np.flatnonzero((length >= rest) & (length <= most))
-            if len(rows):
-                self._draw(
-                    self._grouped if whole else self._single, rest, rows, length[rows] - rest, (planes, state, rank)
-                )
-        if rank.any() or not self.accepting[state].all():
+        longest, num, most = int(length.max(initial=0)), len(length), len(self._groups)
+        counts = np.array([self.count(size) for size in range(longest + 1)], object)
+        rank, state = np.array(ranks, object if max(counts) > LIMIT else np.uint64), np.zeros(num, np.int64)
+        if (rank >= counts[length]).any():
             raise ValueError("a rank is not below the number of words of its length")
+        planes = np.zeros((max(longest, 1), num), np.uint8)
+        for rest in range(longest, 0, -1):  # a word of 29 is drawn as 7, 11 and 11 symbols
+            size = rest % most or most
+            rows = np.flatnonzero(length == rest if rest % most else length >= rest)
+            if len(rows):
+                next_state, codes = self._groups[size - 1]
+                before, keys = self._before(rest, size), rank[rows]
+                first = state[rows] * len(codes)
+                keys = keys.astype(before.dtype, copy=False) + before[first]
+                at = before.searchsorted(keys, "right") - 1  # the last group whose words begin at or below the rank
+                rank[rows], state[rows] = keys - before[at], next_state.take(at)
+                place = (length[rows] - rest) * num + rows
+                planes.reshape(-1)[place + np.arange(0, size * num, num)[:, None]] = codes.take(at - first, axis=0).T
         return planes
 
-    def _draw(self, group: Group, rest: int, rows: I64, place: I64, words: tuple[U8, I64, U64]) -> None:
-        """Draw the next symbols of some words, and take from their ranks the words that begin with earlier ones."""
-        at_once, next_state, codes = group
-        planes, state, rank = words
-        now, steps = state[rows], [1 << k for k in reversed(range((len(codes) - 1).bit_length()))]
-        held = np.bincount(now) > 0
-        sums = self._sums(np.flatnonzero(held).tolist(), rest, group, 1 << len(steps))
-        at = start = (np.cumsum(held) - 1 << len(steps))[now]
-        own = rank[: len(sums)].take(rows, axis=1)
-        for step in steps:  # to the last group whose words begin at or below the rank
-            at = at + step * ~_below(own, sums.take(at + step, axis=1))[-1]
-        before = sums.take(at, axis=1)
-        left = own - before
-        for limb, borrow in zip(left[1:], _below(own, before), strict=False):
-            limb -= borrow
-        rank[: len(sums), rows] = left
-        for k in range(at_once):
-            planes[place + k, rows] = codes[:, k].take(at - start)
-        state[rows] = next_state[now, at - start]
-
     @cached_property
-    def _single(self) -> Group:
-        return 1, self.next_state, np.arange(1, len(self.symbols) + 1, dtype=np.uint8)[:, None]
+    def _groups(self) -> list[tuple[I64, U8]]:
+        """The state after each 1, 2, ... symbols, shape (states, groups), and their codes, (groups, symbols)."""
+        codes = single = np.arange(1, len(self.symbols) + 1, dtype=np.uint8)[:, None]
+        groups = [(self.next_state, codes)]
+        while groups[-1][0].size * len(single) <= MOST_GROUPED and len(groups) < 16:
+            codes = np.hstack([codes.repeat(len(single), axis=0), np.tile(single, (len(codes), 1))])
+            groups.append((self.next_state[groups[-1][0]].reshape(len(self.next_state), -1), codes))
+        return groups
 
-    @cached_property
-    def _grouped(self) -> Group:
-        at_once, next_state, codes = self._single
-        while at_once < 8 and next_state.size * len(self.symbols) <= MOST_GROUPED:
-            codes = np.hstack([codes.repeat(len(self.symbols), axis=0), np.tile(self._single[2], (len(codes), 1))])
-            at_once, next_state = at_once + 1, self.next_state[next_state].reshape(len(next_state), -1)
-        return at_once, next_state, codes
-
-    def _sums(self, states: list[int], rest: int, group: Group, each: int) -> U64:
-        """Return how many words of the length begin with an earlier group, as limbs: (limbs, states * each)."""
-        at_once, next_state, _ = group
-        shorter, counts = self._counts[rest - at_once], self._counts[rest]
-        size = -(-max(counts[state] for state in states).bit_length() // 64) * 8
-        none = b"\xff" * size * (each - next_state.shape[1])  # above every rank
-        parts = list[bytes]()
-        for state in states:
-            before = accumulate([shorter[to] for to in next_state[state, :-1].tolist()], initial=0)
-            parts += [value.to_bytes(size, "little") for value in before] + [none]
-        return np.ascontiguousarray(np.frombuffer(b"".join(parts), "<u8").reshape(-1, size // 8).T)
-
-
-def _limbs(values: U64 | Sequence[int], bound: int) -> U64:
-    """Return integers as limbs of 64 bits, lowest first, shape (limbs, n)."""
-    num = max(1, -(-bound.bit_length() // 64))
-    if isinstance(values, np.ndarray):
-        return np.concatenate([values[None], np.zeros((num - 1, len(values)), np.uint64)])
-    flat = np.frombuffer(b"".join([value.to_bytes(8 * num, "little") for value in values]), "<u8")
-    return flat.reshape(-1, num).T.copy()
-
-
-def _below(x: U64, y: U64) -> list[Bool]:
-    """Tell where x < y, by their lowest limb, the two lowest ones, and so on."""
-    below: list[Bool] = [x[0] < y[0]]
-    for left, right in zip(x[1:], y[1:], strict=True):
-        below.append((left < right) | ((left == right) & below[-1]))
-    return below
+    def _before(self, rest: int, size: int) -> NDArray[Any]:
+        """Return how many words of ``rest`` symbols come before those of each state and group of ``size`` symbols."""
+        if rest not in self._known:
+            shorter = self._counts[rest - size]
+            exact = np.uint64 if sum(self._counts[rest]) <= LIMIT else object
+            each = np.array(shorter, exact)[self._groups[size - 1][0]].reshape(-1)
+            if len(self._known) * each.size > MOST_KNOWN or exact is object:
+                return np.cumsum(each) - each
+            self._known[rest] = np.cumsum(each) - each
+        return self._known[rest]
 
 
 class WordLaw(OperandDistribution):
