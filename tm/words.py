@@ -6,10 +6,10 @@ Nothing else of ``Number`` means anything for words.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,8 @@ from .columns import I64, U8, U64, Bool, Number, Operands
 from .regular import automaton, shown
 
 MOST_GROUPED = 4_096  # states times groups of symbols that are drawn at once
-MOST_KNOWN = 1 << 20
-LIMIT = 2**63
+MOST_KNOWN = 1 << 18  # numbers of words that are kept
+LIMIT = 2**63  # larger numbers are Python's
 INDEXED = 10**17  # words of a length: up to so many the selector is the rank
 _MIX = 0x9E3779B97F4A7C15  # odd: 2**64 over the golden ratio
 
@@ -49,7 +49,7 @@ class Language:
 
     @classmethod
     def parse(cls, expression: str, symbols: Sequence[str], where: str = "input") -> Language:
-        """Return the words of a regular expression; raises UserError where ``automaton`` does."""
+        """Return the words of a regular expression; raises UserError where it is none."""
         return cls(symbols, *automaton(expression, symbols, where))
 
     def count(self, length: int) -> int:
@@ -69,20 +69,14 @@ class Language:
     def unrank(self, ranks: U64 | Sequence[int], length: I64) -> U8:
         """Return words by their rank among those of their length, in the order of their codes.
 
-        Args:
-            ranks: from 0 on, below ``count(length)``; shape (n,).
-            length: of each word.
-
-        Returns:
-            The codes, shape (longest, n): plane k is the k-th symbol from the left, 0 beyond the word.
-
-        Raises:
-            ValueError: a rank is too large.
+        Ranks and lengths have the shape (n,), the codes (longest, n): plane k is the k-th symbol from the left, 0
+        beyond the word. Raises ValueError where a rank is too large.
         """
         longest, num, most = int(length.max(initial=0)), len(length), len(self._groups)
-        counts = np.array([self.count(size) for size in range(longest + 1)], object)
-        rank, state = np.array(ranks, object if max(counts) > LIMIT else np.uint64), np.zeros(num, np.int64)
-        if (rank >= counts[length]).any():
+        counts = [self.count(size) for size in range(longest + 1)]
+        exact = object if max(counts) > LIMIT else np.uint64
+        rank, state = np.array(ranks, exact), np.zeros(num, np.int64)
+        if (rank >= np.array(counts, exact)[length]).any():
             raise ValueError("a rank is not below the number of words of its length")
         planes = np.zeros((max(longest, 1), num), np.uint8)
         for rest in range(longest, 0, -1):  # a word of 29 is drawn as 7, 11 and 11 symbols
@@ -111,14 +105,13 @@ class Language:
 
     def _before(self, rest: int, size: int) -> NDArray[Any]:
         """Return how many words of ``rest`` symbols come before those of each state and group of ``size`` symbols."""
-        if rest not in self._known:
-            shorter = self._counts[rest - size]
-            exact = np.uint64 if sum(self._counts[rest]) <= LIMIT else object
-            each = np.array(shorter, exact)[self._groups[size - 1][0]].reshape(-1)
-            if len(self._known) * each.size > MOST_KNOWN or exact is object:
-                return np.cumsum(each) - each
-            self._known[rest] = np.cumsum(each) - each
-        return self._known[rest]
+        if (found := self._known.get(rest)) is None:
+            exact = object if sum(self._counts[rest]) > LIMIT else np.uint64
+            each = np.array(self._counts[rest - size], exact)[self._groups[size - 1][0]].reshape(-1)
+            found = np.cumsum(each) - each
+            if exact is not object and len(self._known) * each.size < MOST_KNOWN:
+                self._known[rest] = found
+        return found
 
 
 class WordLaw(OperandDistribution):
@@ -134,15 +127,11 @@ class WordLaw(OperandDistribution):
 
     def __init__(self, language: Language) -> None:
         self.language = language
-        self._known = dict[int, tuple[int, int, int]]()
 
     def _drawn(self, length: int) -> tuple[int, int, int]:
         """Return how many digits are drawn for a length, how many values the selector has, and the words' number."""
-        if length not in self._known:
-            count = self.language.count(length)
-            digits = 0 if count <= INDEXED else Decimal(count).adjusted()  # of any size, and exact
-            self._known[length] = digits, 1 if digits else count, count
-        return self._known[length]
+        count = self.language.count(length)
+        return (digits := _digits(count)), 1 if digits else count, count
 
     def _column(self, lengths: Any, which: int) -> Any:
         """Return one of what is drawn for a length, or for each of a column of lengths."""
@@ -179,6 +168,11 @@ class WordLaw(OperandDistribution):
         return self.language.holds(operands.a)
 
 
+@lru_cache(maxsize=4096)
+def _digits(count: int) -> int:
+    return 0 if count <= INDEXED else Decimal(count).adjusted()  # of any size, and exact
+
+
 def is_spaced(symbols: Sequence[str]) -> bool:
     """Tell whether the symbols of a word's text have blanks between them: one has several characters."""
     return any(len(symbol) > 1 for symbol in symbols)
@@ -191,36 +185,23 @@ def split_word(text: str, symbols: Sequence[str]) -> list[str]:
 
 def texts_of(planes: U8, length: I64, symbols: Sequence[str]) -> list[str]:
     """Return words as texts, as the column ``a`` has them."""
-    width, flat = len(planes), np.ascontiguousarray(planes.T)
-    ends = [(row * width, row * width + own) for row, own in enumerate(length.tolist())]
-    if is_spaced(symbols):
-        names, codes = ("", *symbols), flat.tobytes()
-        return [" ".join(map(names.__getitem__, codes[start:end])) for start, end in ends]
-    points = np.array([0, *map(ord, symbols)], "<u4")
-    text = points[flat].tobytes().decode("utf-32-le", "surrogatepass")
-    return [text[start:end] for start, end in ends]
+    between = " " if is_spaced(symbols) else ""
+    names = {code: between + symbol for code, symbol in enumerate(symbols, 1)}
+    words = zip(np.ascontiguousarray(planes.T), length.tolist(), strict=True)
+    return [word[:own].tobytes().decode("latin-1").translate(names)[len(between) :] for word, own in words]
 
 
 def read_words(texts: Sequence[str], symbols: Sequence[str]) -> Number:
     """Return the words of some texts; raises UserError where one holds what is no input symbol."""
-    if is_spaced(symbols):
-        names = defaultdict(int, {symbol: code for code, symbol in enumerate(symbols, 1)})
-        words = [bytes(map(names.__getitem__, text.split(" "))) if text else b"" for text in texts]
-        codes = np.frombuffer(b"".join(words), np.uint8)
-        length = np.array([len(word) for word in words], np.int64)
-    else:
-        points = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), "<u4")
-        by_point = np.zeros(max(map(ord, symbols), default=0) + 2, np.uint8)
-        by_point[[ord(symbol) for symbol in symbols]] = range(1, len(symbols) + 1)
-        codes = by_point[np.minimum(points, len(by_point) - 1)]
-        length = np.array([len(text) for text in texts], np.int64)
-    if not codes.all():
-        place = int(np.argmin(codes))
-        row = int(np.searchsorted(np.cumsum(length), place, "right"))
-        place -= int(length[:row].sum())
-        where = f"symbol {place + 1} of word {row + 1}, {quoted(texts[row])}"
-        what = f"{quoted(split_word(texts[row], symbols)[place])} is no input symbol"
-        raise UserError(what, where=where, allowed=shown(symbols))
+    known = {symbol: code for code, symbol in enumerate(symbols, 1)}
+    words = [bytes([known.get(symbol, 0) for symbol in split_word(text, symbols)]) for text in texts]
+    for row, word in enumerate(words):
+        if 0 in word:
+            place = word.index(0)
+            what = f"{quoted(split_word(texts[row], symbols)[place])} is no input symbol"
+            where = f"symbol {place + 1} of word {row + 1}, {quoted(texts[row])}"
+            raise UserError(what, where=where, allowed=shown(symbols))
+    length = np.array([len(word) for word in words], np.int64)
     rows = np.zeros((len(texts), int(length.max(initial=1))), np.uint8)
-    rows[np.arange(rows.shape[1]) < length[:, None]] = codes
+    rows[np.arange(rows.shape[1]) < length[:, None]] = np.frombuffer(b"".join(words), np.uint8)
     return Number(np.ascontiguousarray(rows.T), length)
