@@ -122,7 +122,11 @@ Adapters = Annotated[
     ),
 ]
 Around = Annotated[
-    Text, option("What training put around prompts: chat, or a text with {prompt}. Default: nothing.", metavar="TEXT")
+    Text,
+    option(
+        "What training put around prompts: chat, a text with {prompt}, or a file of Jinja. Default: nothing.",
+        metavar="TEXT|FILE",
+    ),
 ]
 NearTies = Annotated[
     Text, option("Where rounding could decide a token: alone decodes the row by itself, count does not.")

@@ -19,7 +19,7 @@ from ..tm import tasks as all_tasks
 from .backends.endpoint import base_url
 from .problems import MODES, RAW, SLIPS
 from .tables import RUN_ID
-from .template import check_template
+from .template import template_text
 
 STRATEGIES = ("verify", "generate", "rollout")
 BACKENDS = ("transformers", "openai", "oracle")
@@ -64,7 +64,7 @@ class EvalSettings:
     strategy: str = "verify"
     """How answers are judged: verify, generate or rollout."""
     template: str | None = None
-    """The text around each prompt, ``chat`` for the tokenizer's chat template; None for the bare prompt."""
+    """The text around each prompt, or a file of it; ``chat`` for the tokenizer's template, None for the bare prompt."""
     joined: bool = False
     """Adapters were trained on prompt and completion tokenised as one text."""
     near_ties: str = "alone"
@@ -174,7 +174,7 @@ class EvalSettings:
         if self.endpoint is not None:
             base_url(self.endpoint)
         if self.template is not None:
-            check_template(self.template)
+            object.__setattr__(self, "template", template_text(self.template))  # a file may change: the text is kept
 
 
 def _check_value(name: str, value: object, default: object) -> None:

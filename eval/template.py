@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, quoted
+from ..errors import UserError, did_you_mean, printable_path, quoted
 
 CHAT = "chat"
 PROMPT, COMPLETION = "{prompt}", "{completion}"
-ALLOWED = f"{CHAT}, or a text with {PROMPT} and, where another token than the tokenizer's own ends it, {COMPLETION}"
+ALLOWED = (
+    f"{CHAT}, a text with {PROMPT} and, where another token than the tokenizer's own ends it, {COMPLETION} behind it;"
+    " or Jinja, or a file of it, that writes {{ prompt }}, {{ completion }} and {{ eos }}"
+)
+NAMES = ("prompt", "completion", "eos")  # of what a Jinja template writes
+MOST_BYTES = 100_000  # of a file
+_MARKS = re.compile(r"(?<!\{)\{(prompt|completion)\}")
+_JINJA = re.compile(r"\{[{%#]")
 _PROBE, _ANSWER = "ADD, q0, [HEAD1] |2|1\nCMD: [C] 0, q1\n", "ADD, q1,  |2[HEAD1]|1\nCMD: [C] 1, q2\n"
 
 
@@ -34,23 +43,107 @@ class Template:
         return self.before + prompt + self.after
 
 
-def check_template(text: str) -> None:
-    """Refuse a text that is not ``chat``, and has not one ``{prompt}``, or two ``{completion}`` or one before it.
+def template_text(given: str, where: str = "--template") -> str:
+    """Return the text of a template: the one that was given, or what the file of that name holds.
+
+    Args:
+        given: ``chat``, a text with ``{prompt}``, Jinja, or a file; of a file, its last line feed is no part.
+        where: what gave it, for messages.
 
     Raises:
         UserError: it can be no template.
     """
-    before, found, after = text.partition(PROMPT)
-    if text != CHAT and (not found or PROMPT in after or COMPLETION in before or after.count(COMPLETION) > 1):
-        raise UserError(f"this is no template: {quoted(text)}", where="--template", allowed=ALLOWED)
+    if given == CHAT:
+        return given
+    if not (_MARKS.search(given) or _JINJA.search(given)):
+        given, where = _read(given, where), printable_path(given)
+    _parts(given, "", where)
+    return given
+
+
+def _read(path: str, where: str) -> str:
+    file = Path(path)
+    try:
+        if not file.is_file():
+            raise UserError(f"this is no template, and no file: {quoted(path)}", where=where, allowed=ALLOWED)
+        if file.stat().st_size > MOST_BYTES:
+            what = f"this is no template: it has more than {MOST_BYTES:,} bytes"
+            raise UserError(what, where=printable_path(path), allowed=ALLOWED)
+        return file.read_text("utf-8-sig").removesuffix("\n")
+    except (OSError, ValueError) as error:
+        what = f"the template cannot be read: {quoted(str(error), 200)}"
+        raise UserError(what, where=printable_path(path), allowed="a text in UTF-8") from None
+
+
+def _parts(text: str, eos: str | None, where: str = "--template") -> tuple[str, str, str]:
+    """Return what stands before a prompt, between it and the completion, and behind that.
+
+    Raises:
+        UserError: the prompt is not there once, or the completion more than once, or before it.
+    """
+    parts, found = [""], list[str]()
+    plain = _MARKS.split(text)
+    if len(plain) > 1 and (mixed := re.search(r"\{\{\s*\w+\s*\}\}", text)):
+        what = f"the template mixes two ways of writing: {PROMPT} or {COMPLETION}, and {quoted(mixed.group())}"
+        raise UserError(what, where=where, allowed=ALLOWED)
+    pieces = _jinja(text, eos, where) if len(plain) == 1 else [(piece, at % 2 == 1) for at, piece in enumerate(plain)]
+    for piece, is_name in pieces:
+        if is_name:
+            found.append(piece)
+            parts.append("")
+        else:
+            parts[-1] += piece
+    if found not in (["prompt"], ["prompt", "completion"]):
+        order = f"it writes {', then '.join(found) or 'neither prompt nor completion'}"
+        what = f"this is no template, {order}: {quoted(text)}"
+        raise UserError(what, where=where, allowed="the prompt once, and behind it at most one completion")
+    before, after, rest = [*parts, ""][:3]
+    return before, after, rest
+
+
+def _jinja(text: str, eos: str | None, where: str) -> list[tuple[str, bool]]:
+    """Return texts, and names of what is written between them (True). Jinja is read, never run.
+
+    Raises:
+        UserError: it is no Jinja, or does more than write the prompt, the completion and the end token as they are.
+    """
+    try:
+        from jinja2 import Environment, TemplateSyntaxError, nodes
+    except ImportError:
+        raise UserError("a Jinja template needs jinja2", where=where, next_step="pip install jinja2") from None
+    try:
+        body = Environment(keep_trailing_newline=True).parse(text).body  # noqa: S701 (nothing is rendered)
+    except (TemplateSyntaxError, RecursionError) as error:
+        line = f", line {error.lineno}" if isinstance(error, TemplateSyntaxError) else ""
+        what = f"the Jinja cannot be understood{line}: {quoted(str(error), 200)}"
+        raise UserError(what, where=where, allowed=ALLOWED) from None
+    found = list[tuple[str, bool]]()
+    for part in body:
+        for node in part.nodes if isinstance(part, nodes.Output) else [part]:
+            if isinstance(node, nodes.TemplateData):
+                found.append((node.data, False))
+            elif not isinstance(node, nodes.Name):
+                what = f"line {node.lineno} of the template does more than write a variable ({type(node).__name__})"
+                allowed = "text, {{ prompt }}, {{ completion }} and {{ eos }}: no statement, filter, call or attribute"
+                raise UserError(what, where=where, allowed=allowed, next_step="write out what they make")
+            elif node.name not in NAMES:
+                what = f"unknown variable {quoted(node.name)} in the template{did_you_mean(node.name[:60], NAMES)}"
+                raise UserError(what, where=where, allowed=", ".join(NAMES))
+            elif node.name != "eos":
+                found.append((node.name, True))
+            elif eos is None:
+                raise UserError("the template writes eos, and the tokenizer has no end-of-text token", where=where)
+            else:
+                found.append((eos, False))
+    return found
 
 
 def read_template(text: str | None, tokenizer: Any) -> Template:
     """Return the template that a setting names.
 
     Args:
-        text: ``chat`` for the tokenizer's own chat template, the prompt being the only user message; or a text around
-            ``{prompt}``; None for the bare prompt.
+        text: ``chat`` for the tokenizer's own chat template, the prompt being the only user message; a text around
+            ``{prompt}``, Jinja, or a file of one of these; None for the bare prompt.
         tokenizer: of the transformers library.
 
     Raises:
@@ -58,11 +151,10 @@ def read_template(text: str | None, tokenizer: Any) -> Template:
     """
     if text is None:
         return Template()
-    check_template(text)
+    text = template_text(text)
     if text == CHAT:
         return _chat(tokenizer)
-    before, _, behind = text.partition(PROMPT)
-    after, _, rest = behind.partition(COMPLETION)
+    before, after, rest = _parts(text, tokenizer.eos_token)
     return Template(before, after, _end(rest, tokenizer))
 
 

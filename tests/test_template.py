@@ -10,6 +10,7 @@ pytest.importorskip("transformers", reason="templates need caef-data[eval]")
 from caef_data import UserError, tokenize_row
 from caef_data.eval.backends.tokens import Tokens
 from caef_data.eval.settings import EvalSettings
+from caef_data.eval.training.settings import TrainSettings
 from caef_data.tests.small_model import END, make_tokenizer
 
 PROMPT, COMPLETION = "12+34=", " 46\n"
@@ -41,6 +42,10 @@ def spelled(tokenizer: Any, template: str | None) -> tuple[str, str]:
         ("Q {prompt} A {completion}<pad> more", f"Q {PROMPT} A ", COMPLETION + "<pad>"),
         ("<begin>{prompt}", f"<begin>{PROMPT}", COMPLETION + "<end>"),
         ("chat", f"<begin>user\n{PROMPT}<pad>\n<begin>assistant\n", COMPLETION + "<pad>"),
+        ("{{ prompt }}", PROMPT, COMPLETION + "<end>"),
+        ("{# by us #}Q {{prompt}} A {{ completion }}{{ eos }}", f"Q {PROMPT} A ", COMPLETION + "<end>"),
+        ("<begin>{{ prompt -}} A {{ completion }}<pad>{{ eos }}", f"<begin>{PROMPT}A ", COMPLETION + "<pad>"),
+        ("{% raw %}{{ x }}{% endraw %}{{ prompt }}\n", f"{{{{ x }}}}{PROMPT}\n", COMPLETION + "<end>"),
     ],
 )
 def test_rows_are_spelled_in_their_template(template: str | None, asked: str, told: str) -> None:
@@ -87,6 +92,7 @@ DATED = "{{ strftime_now('%d') }}" + TURN
         ("chat", DATED, "today's date"),
         ("chat", TURN.replace("<pad>", ""), "no special token stands behind the completion"),
         ("Q {prompt} A {completion} bye", TURN, "no special token stands behind the completion"),
+        ("Q {{ prompt }} A {{ completion }} bye{{ eos }}", TURN, "no special token stands behind the completion"),
     ],
 )
 def test_what_cannot_be_asked_as_trained_is_refused(template: str, chat: str | None, said: str) -> None:
@@ -95,18 +101,65 @@ def test_what_cannot_be_asked_as_trained_is_refused(template: str, chat: str | N
 
 
 @pytest.mark.parametrize(
-    "text", ["", "Q", "{prompt} {prompt}", "{completion} {prompt}", "{prompt}{completion}{completion}"]
+    ("text", "said"),
+    [
+        ("", "template is ''"),
+        ("Q", "this is no template, and no file"),
+        ("{prompt} {prompt}", "it writes prompt, then prompt"),
+        ("{completion} {prompt}", "it writes completion, then prompt"),
+        ("{prompt}{completion}{completion}", "then completion, then completion"),
+        ("{{ completion }}{{ prompt }}", "it writes completion, then prompt"),
+        ("Q {{ eos }}", "it writes neither prompt nor completion"),
+        ("{prompt} A {{ completion }}", "mixes two ways"),
+        ("{{ promt }}", "unknown variable 'promt' in the template .did you mean 'prompt'"),
+        ("{{ prompt", "the Jinja cannot be understood, line 1"),
+        ("Q\n{{ prompt | trim }}", "line 2 of the template does more than write a variable"),
+        ("{% for x in range(10 ** 9) %}{{ prompt }}{% endfor %}", "more than write a variable"),
+        ("{% include '/etc/passwd' %}{{ prompt }}", "more than write a variable"),
+        ("{{ prompt.__class__.__mro__ }}", "more than write a variable"),
+        ("{{ " + "(" * 100_000 + "prompt }}", "the Jinja cannot be understood"),
+    ],
 )
-def test_settings_refuse_what_is_no_template(text: str) -> None:
-    with pytest.raises(UserError, match="template"):
+def test_settings_refuse_what_is_no_template(text: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
         EvalSettings(adapters="ckpt", template=text)
+    with pytest.raises(UserError, match=said):
+        TrainSettings(base_model="base", template=text)
+
+
+def test_a_template_of_a_file_is_its_text(tmp_path: Path) -> None:
+    """Whatever becomes of the file: the run, its identity and its command have the text."""
+    file = tmp_path / "own.jinja"
+    file.write_text("\ufeffQ {{ prompt }}\nA {{ completion }}{{ eos }}\n", "utf-8")
+    text = "Q {{ prompt }}\nA {{ completion }}{{ eos }}"
+    settings = EvalSettings(adapters="ckpt", template=str(file))
+    assert settings.template == TrainSettings(base_model="base", template=str(file)).template == text
+    assert str(file) not in settings.command
+    assert EvalSettings(adapters="ckpt", template=text) == settings
+    assert spelled(chatty(), str(file)) == spelled(chatty(), "Q {prompt}\nA ")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\xff{{ prompt }}", "cannot be read"),
+        (b"chat", "it writes neither"),
+        (b"x" * 100_001, "more than 100,000 bytes"),
+        (b"{{ prompt }} {{ answer }}", "unknown variable 'answer'"),
+    ],
+)
+def test_a_file_that_holds_no_template_is_named(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "own").write_bytes(content)
+    with pytest.raises(UserError, match=said) as caught:
+        EvalSettings(adapters="ckpt", template=str(tmp_path / "own"))
+    assert "own" in str(caught.value.where)
 
 
 def test_a_template_is_part_of_a_runs_identity(smoke: Path, tmp_path: Path) -> None:
     from caef_data.eval.session import prepare
 
     settings = {"backend": "oracle", "data": str(smoke), "out": str(tmp_path), "task": "add"}
-    runs = [prepare(EvalSettings(**settings, template=text)) for text in (None, "Q {prompt}", "Q {prompt} ")]
+    runs = [prepare(EvalSettings(**settings, template=text)) for text in (None, "Q {prompt}", "Q {{ prompt }}")]
     assert len({run.tables.run_id for run in runs}) == 3
 
 

@@ -13,7 +13,7 @@ from ...pipelines.spelling import PLAIN
 from ...tm import machine
 from ..checkpoint import KINDS
 from ..settings import DTYPES
-from ..template import check_template
+from ..template import template_text
 
 STAGES = ("first", "second")
 VIEWS = {"executors": "one_step", "aligners": "aligner"}  # what each kind of adapter learns
@@ -66,7 +66,7 @@ class TrainSettings:
     device: str = "auto"
     """auto, cpu or cuda: the first GPU that CUDA_VISIBLE_DEVICES shows."""
     template: str | None = None
-    """The text around each prompt, ``chat`` for the tokenizer's chat template; None for the bare prompt."""
+    """The text around each prompt, or a file of it; ``chat`` for the tokenizer's template, None for the bare prompt."""
     save_every: int = 100
     """Steps between states, from which a stopped training goes on."""
     eval_every: int | None = None
@@ -98,7 +98,7 @@ class TrainSettings:
         if self.patience is not None and self.eval_every is None:
             raise UserError("patience counts evaluations, and there are none", allowed="eval_every beside it")
         if self.template is not None:
-            check_template(self.template)
+            object.__setattr__(self, "template", template_text(self.template, "table [train]"))
 
     def _words(self, name: str) -> tuple[str, ...]:
         """Return the words of a setting, each once, in one order: the same work is the same training."""
