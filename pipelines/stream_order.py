@@ -26,7 +26,7 @@ from .sampling.classes import ClassSampler, Wanted
 from .sampling.enumerate_small import DRAWN, in_parts, known_to_halt, resolve
 from .sampling.index_space import permuted
 from .sampling.random import random_u64, splitmix64, text_key
-from .sampling.split import distinct
+from .sampling.split import grouped
 from .sampling.steps import rows_in_turn
 from .settings import TaskSettings
 
@@ -158,8 +158,8 @@ class Layout:
     key: U64
     share: I64
     unit: I64
-    _blocks: Recent[int, tuple[I64, I64, I64]] = field(default_factory=Recent)
-    _firsts: Recent[int, int] = field(default_factory=Recent)
+    _blocks: Recent[int, I64] = field(default_factory=Recent)
+    _begins: Recent[int, I64] = field(default_factory=Recent)
 
     @cached_property
     def rows(self) -> int:
@@ -194,31 +194,38 @@ class Layout:
 
         Expressions are numbered from 0 on as they are found; some numbers may be left out.
         """
-        block = place * self.num_blocks // self.rows  # about
-        while True:
-            first, behind = self._first(block), self._first(block + 1)
-            off = (place >= behind).astype(np.int64) - (place < first)
-            if not off.any():
-                break
-            block += off
         found, total = np.empty((3, len(place)), np.int64), 0
-        for number in distinct(block).tolist():
-            here = np.flatnonzero(block == number)
-            own = np.stack(self._blocks.get_or(number, self._block))[:, place[here] - first[here]]
+        for number, here in grouped(self._block_of(place)):
+            own = self._blocks.get_or(number, self._block)[:, place[here] - self._first(number)]
             own[2] += total
             found[:, here], total = own, int(own[2].max()) + 1
         return found[0], found[1], found[2]
 
-    def _first(self, block: I64) -> I64:
-        """Return the first place of each of some blocks."""
-        numbers, which = np.unique(block, return_inverse=True)
-        firsts = [self._firsts.get_or(number, lambda at: int(self._begin(at).sum())) for number in numbers.tolist()]
-        return np.array(firsts, np.int64)[which]
+    def _block_of(self, place: I64) -> I64:
+        block = place * self.num_blocks // self.rows  # about
+        todo = np.arange(len(place))
+        while len(todo):
+            off = np.empty_like(todo)
+            for number, here in grouped(block[todo]):
+                some = place[todo[here]]
+                off[here] = (some >= self._first(number + 1)).astype(np.int64) - (some < self._first(number))
+            block[todo] += off
+            todo = todo[off != 0]
+        return block
 
-    def _block(self, block: int) -> tuple[I64, I64, I64]:
+    def begun(self, place: int) -> int:
+        """Return how many rows of a place's block there are up to it; 0 where it is the last one."""
+        block = int(self._block_of(np.array([place]))[0])
+        return 0 if place + 1 == self._first(block + 1) else place + 1 - self._first(block)
+
+    def _first(self, block: int) -> int:
+        """Return the first place of a block."""
+        return int(self._begins.get_or(block, self._begin).sum())
+
+    def _block(self, block: int) -> I64:
         """Return what ``find`` does, of all rows of a block."""
-        begin = self._begin(block)
-        count = self._begin(block + 1) - begin
+        begin = self._begins.get_or(block, self._begin)
+        count = self._begins.get_or(block + 1, self._begin) - begin
         cells = np.flatnonzero(count)
         count, units = count[cells], -(-count[cells] // self.unit[cells])
         local = np.repeat(np.arange(len(cells), dtype=np.uint64), count)
@@ -231,7 +238,7 @@ class Layout:
         # Sorted within its cell, so that a cell's rows keep their order. Sorting numbers is faster than argsort.
         shuffle = np.sort((local << np.uint64(40)) | shuffle) & np.uint64((1 << 40) - 1)
         order = (np.sort((shuffle << np.uint64(24)) | numbers) & np.uint64((1 << 24) - 1)).astype(np.int64)
-        return cell[order], (begin[cell] + turn)[order], expression[order]
+        return np.stack([cell, begin[cell] + turn, expression])[:, order]
 
 
 @dataclass(frozen=True, eq=False)

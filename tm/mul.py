@@ -12,7 +12,7 @@ from .columns import I64, Number, Operands
 from .composer import Call, Composer
 from .instructions import LOOP_COMMAND, LOOP_JOB, NO_COMMAND, aligner, composer
 from .interpreter import tape_text
-from .render import Field, left, right
+from .render import Field, halves
 from .sums import Group, Value
 
 
@@ -58,7 +58,7 @@ class Mul(Composer):
         mirrored = np.where(place < turn.length, turn.length - 1 - place, place)
         reading = Number(np.take_along_axis(turn.planes, mirrored, axis=0), turn.length)
         at = np.minimum(turn.length, group.b.number.length)[here]
-        return {"a_left": left(reading, here, at), "a_right": right(reading, here, at)}
+        return dict(zip(("a_left", "a_right"), halves(reading, here, at), strict=True))
 
     def answer(self, a: int, b: int) -> int:
         return a * b

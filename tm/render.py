@@ -78,16 +78,11 @@ def tape(number: Number, rows: I64) -> TapeSlice:
     return TapeSlice(number.tape, rows * (2 * number.width), 2 * number.length[rows])
 
 
-def left(number: Number, rows: I64, head: I64) -> TapeSlice:
-    """Return the cells before the head: ``L(a, k)``, at most the whole tape."""
-    return TapeSlice(number.tape, rows * (2 * number.width), 2 * np.minimum(head, number.length[rows]))
-
-
-def right(number: Number, rows: I64, head: I64) -> TapeSlice:
-    """Return the cells from the head on: ``R(a, k)``."""
-    length = number.length[rows]
-    at = np.minimum(head, length)
-    return TapeSlice(number.tape, (rows * number.width + at) * 2, 2 * (length - at))
+def halves(number: Number, rows: I64, head: I64) -> tuple[TapeSlice, TapeSlice]:
+    """Return the cells before the head, ``L(a, k)``, and those from it on, ``R(a, k)``; a head stands behind all."""
+    length, start = number.length[rows], rows * (2 * number.width)
+    cut = 2 * np.minimum(head, length)
+    return TapeSlice(number.tape, start, cut), TapeSlice(number.tape, start + cut, 2 * length - cut)
 
 
 def low(number: Number, rows: I64, count: I64) -> TapeSlice:

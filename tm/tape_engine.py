@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from .columns import I64, U8, Number, Operands, stacked
 from .machine import Batch, Dialect, Machine, Rows, Texts, texts
-from .render import Choice, Field, RowGroup, Template, decimal, left, low, render, right, tape
+from .render import Choice, Field, RowGroup, Template, decimal, halves, low, render, tape
 from .table import BLANK, NOTHING, Table, field
 
 TOGETHER = 1 << 13  # expressions run at once: their codes take 8 bytes a step, those of larger columns two
@@ -265,8 +265,9 @@ class TapeBatch(Batch):
             if name in ("a", "b"):
                 parts[name] = tape(numbers[head], e)
             elif name in ("a_left", "b_left", "a_right", "b_right"):
-                cut = left if name.endswith("left") else right
-                parts[name] = cut(numbers[head], e, np.maximum(self.run.head(head, e, i), 0))
+                if name not in parts:
+                    sides = halves(numbers[head], e, np.maximum(self.run.head(head, e, i), 0))
+                    parts[f"{name[0]}_left"], parts[f"{name[0]}_right"] = sides
             elif name in ("out", "mark"):
                 length = self.run.length(e, i)
                 mark = Choice((template.mark, ""), (length > 0).astype(np.int64))

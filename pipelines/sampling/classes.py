@@ -22,11 +22,12 @@ from ..versions import SAMPLING_VERSION
 from .index_space import GROUP, INDEX_DIGITS, TRIES, IndexSpace, index_digits
 from .laws import class_parts, law
 from .random import splitmix64, text_key
-from .split import CUT, PAIR, SMALL, STRESS_CUT, digit_keys, digit_sums, distinct, hash_of_sums, on_side
+from .split import CUT, PAIR, SMALL, STRESS_CUT, digit_keys, digit_sums, grouped, hash_of_sums, on_side
 from .stress import families
 
 TOGETHER = 20_000  # expressions whose digits are looked at together
 AHEAD = 8  # attempts looked at together when one in ten is wanted
+FEW = 64  # expressions of which several attempts are looked at no slower than one
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,8 +128,7 @@ class ClassSampler:
         """Return expressions by their cell and their number there, which cells that are not listed have no end of."""
         variant, parts = self.which[cell], list[tuple[I64, Operands]]()
         kinds = 4 * variant + 2 * self.listed[cell] + self.indexed[cell]
-        for kind in distinct(kinds).tolist():
-            rows = np.flatnonzero(kinds == kind)
+        for kind, rows in grouped(kinds):
             which, cells, indexed = kind // 4, cell[rows], bool(kind & 1)
             if kind & 2:
                 counter = self.candidate[self.first[cells] + index[rows]]
@@ -158,8 +158,9 @@ class ClassSampler:
         plain = type(self.distributions[which]).shape is OperandDistribution.shape
         rare = self.split == "test" and plain and not indexed
         jump = 1 if indexed else GROUP
-        together = 1 if rare or self.split == "train" else AHEAD  # how many has no say in what is found
         while len(todo):
+            most = self.split == "train" and len(todo) > FEW  # first attempts, of which nearly all are wanted
+            together = 1 if rare or most else AHEAD  # how many has no say in what is found
             if rare:  # most candidates of a test split fall through: look for the next likely ones first
                 attempt[todo] = self._likely(which, cells[todo], index[todo], attempt[todo])
             if (attempt[todo] >= TRIES).any():
