@@ -29,12 +29,31 @@ def aside(path: Path, attempt: str = "") -> Iterator[BufferedRandom]:
         raise
 
 
-def place(path: Path, attempt: str = "") -> None:
-    """Put a file written aside in its place in one step: synced, renamed, its folder synced."""
+def place(path: Path, attempt: str = "", *, new: bool = False) -> None:
+    """Put a file written aside in its place in one step: synced, renamed, its folder synced.
+
+    ``new``: it never replaces a file, but raises FileExistsError; nothing is left of it then.
+    """
     temporary = path.with_name(f"{TEMPORARY}{attempt}{path.name}")
     sync(temporary)
-    os.replace(temporary, path)
+    if new:
+        try:
+            _link(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    else:
+        os.replace(temporary, path)
     sync(path.parent)
+
+
+def _link(temporary: Path, path: Path) -> None:
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links: take the name, then replace what is ours
+        open(path, "xb").close()
+        os.replace(temporary, path)
 
 
 def put(path: Path, content: bytes, attempt: str = "") -> None:

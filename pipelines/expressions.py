@@ -38,7 +38,6 @@ TOGETHER = 20_000  # expressions whose splits are asked for together
 ALLOWED = "lines such as 12+9= or left_mask 1050; CSV or Parquet with a column expression, or with task, a and b"
 COLUMNS = ["expression", "task", "a", "b"]  # of a table: the first one, or the others
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
-WORDS = r"^([a-z][a-z0-9_]*)[ \t]+([0-9]+)(?:[ \t]+([0-9]+))?$"
 
 
 @dataclass(frozen=True, eq=False)
@@ -298,34 +297,36 @@ def _check_count(count: int, where: str) -> None:
 
 def _parsed(rows: pl.DataFrame, where: str) -> dict[str, pl.DataFrame]:
     """Return the columns line, a and b by task of texts with their lines; the first that is none is refused."""
-    known = {sign: task for sign, task in signs().items() if sign}
-    sign = "|".join(re.escape(one) for one in sorted(known, key=len, reverse=True))
-    raw = pl.col("text").str.extract_groups(rf"^([0-9]+)({sign})([0-9]+)=?$").struct.rename_fields(["x", "sign", "y"])
-    words = pl.col("text").str.extract_groups(WORDS).struct.rename_fields(["task", "a", "b"])
-    found = rows.with_columns(raw.struct.unnest(), words.struct.unnest()).with_columns(
-        task=pl.coalesce(pl.col("sign").replace_strict(known, default=None), "task"),
-        a=pl.coalesce("x", "a"), b=pl.coalesce("y", "b"),
-    )  # fmt: skip
-    numbers = {task: not machine(task).numbers for task in tasks()}
-    zero = [pl.col(name).str.contains("^0[0-9]").fill_null(False) for name in "ab"]
-    digits = [pl.col(name).str.len_bytes().fill_null(0) for name in "ab"]
-    one = pl.col("b").is_null() != pl.col("task").is_in([task for task in tasks() if machine(task).unary])
-    other = ~pl.col("task").is_in([task for task, words_ in numbers.items() if not words_])
-    long = pl.max_horizontal(*digits) > MAX_DIGITS
-    wrong = found.filter(pl.any_horizontal(pl.col("a").is_null(), *zero, other.fill_null(True), one, long))
+    of_sign = {sign: task for sign, task in signs().items() if sign}
+    one, two = (
+        "|".join(task for task in tasks() if machine(task).numbers and machine(task).unary is unary)
+        for unary in (True, False)
+    )
+    sign, number = "|".join(map(re.escape, of_sign)), "(0|[1-9][0-9]*)"
+    pattern = rf"^(?:{number}({sign}){number}=?|({two})[ \t]+{number}[ \t]+{number}|({one})[ \t]+{number})$"
+    groups = pl.col("text").str.extract_groups(pattern).struct.rename_fields([*"xsyt", "u", "v", "o", "w"])
+    found = rows.with_columns(groups.struct.unnest()).select(
+        "line",
+        "text",
+        task=pl.coalesce(pl.col("s").replace_strict(of_sign, default=None), "t", "o"),
+        a=pl.coalesce("x", "u", "w"),
+        b=pl.coalesce("y", "v"),
+    )
+    digits = pl.col("a", "b").str.len_bytes().fill_null(0)
+    wrong = found.filter(pl.col("task").is_null() | (pl.max_horizontal(digits) > MAX_DIGITS))
     for line, text in wrong.select("line", "text").head(1).iter_rows():
         _check(line, text, where)
         raise UserError(f"this is no expression: {quoted(text)}", where=f"{where} {line:,}", allowed=ALLOWED)
-    if found.select(pl.sum_horizontal(*digits).sum()).item() > MOST_DIGITS:
+    if found.select(pl.sum_horizontal(digits).sum()).item() > MOST_DIGITS:
         raise UserError("the expressions have too many digits", where=where, allowed=f"at most {MOST_DIGITS:,} in all")
-    by_task = found.partition_by("task", as_dict=True, maintain_order=True)
-    for (task,), own in by_task.items():
-        if type(machine(str(task))).domain_error is not Machine.domain_error:
-            error = machine(str(task)).domain_error
+    by_task = {str(task): own for (task,), own in found.partition_by("task", as_dict=True, maintain_order=True).items()}
+    for task, own in by_task.items():
+        if type(machine(task)).domain_error is not Machine.domain_error:
+            error = machine(task).domain_error
             for line, text, a, b in own.select("line", "text", "a", pl.col("b").fill_null("0")).iter_rows():
                 if error(int(a), int(b)) is not None:
                     _check(line, text, where)
-    return {str(task): own.select("line", "a", "b") for (task,), own in by_task.items()}
+    return {task: own.select("line", "a", "b") for task, own in by_task.items()}
 
 
 def _check(line: int, text: str, where: str) -> None:

@@ -6,27 +6,27 @@ stands around it. Threads look at blocks, what they find is counted in order.
 
 from __future__ import annotations
 
-import os
+import re
 import secrets
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..atomic import TEMPORARY, aside, sync
+from ..atomic import aside, place
 from ..errors import UserError, printable_path, quoted
 from ..tm.columns import I64
-from .held_out import HeldOut, Hits
+from .held_out import HeldOut, Hit
 
-SIZE = 4 << 20  # bytes of a block: larger ones fall out of the processor's cache
+SIZE = 2 << 20  # bytes of a block: polars takes many times the memory of it
 AHEAD, BEFORE = 1 << 20, 16  # bytes that a part of a line sees of what follows it, and of what it follows
 ROWS = 8192  # of a table together, at most
 PLACES = 10  # of a file, that are told
@@ -36,8 +36,7 @@ MAGIC = {b"\x1f\x8b\x08": "gzip", b"\x28\xb5\x2f": "zstd"}
 KINDS, SPLITS = ("expressions", "entries"), ("test", "stress")
 
 
-@dataclass(frozen=True, eq=False)
-class Block:
+class Block(NamedTuple):
     """A part of a file.
 
     Args:
@@ -60,7 +59,7 @@ class Block:
     rows: I64 | None = None
     column: str | None = None
 
-    def find(self, held: HeldOut) -> tuple[Hits, I64]:
+    def find(self, held: HeldOut) -> tuple[list[Hit], I64]:
         """Return what is found, and where lines or rows end."""
         text, quotes, ends = np.frombuffer(self.data, np.uint8), None, self.ends
         if self.quoted is not None:
@@ -68,8 +67,7 @@ class Block:
         if ends is None:
             ends = self.begin + np.flatnonzero(text[self.begin : self.stop] == ord("\n"))
             ends = ends if quotes is None else ends[np.searchsorted(quotes, ends) % 2 == 0]
-        hits = held.find(self.data, quotes)
-        return hits[(hits["start"] >= self.begin) & (hits["start"] < self.stop)], ends
+        return [hit for hit in held.find(self.data, quotes) if self.begin <= hit.start < self.stop], ends
 
 
 @dataclass(eq=False)
@@ -85,6 +83,7 @@ class Found:
         places: the first ones.
         left_out: where lines with hits begin and end, shape (n, 2); of a table the numbers of such rows.
         unread: of a table: its columns that hold no text, by type; empty if all do.
+        size: bytes of text so far.
     """
 
     path: Path
@@ -94,38 +93,28 @@ class Found:
     counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     places: list[dict[str, Any]] = field(default_factory=list)
     left_out: list[I64] = field(default_factory=list)
+    unread: str = ""
+    size: int = 0
     _open_at: int = 0  # where a line begins that has not ended
     _open_hit: bool = False
-    size: int = 0  # bytes of text so far
-    unread: str = ""
 
-    def take(self, block: Block, hits: Hits, ends: I64, held: HeldOut) -> None:
+    def take(self, block: Block, hits: Sequence[Hit], ends: I64) -> None:
         """Take what was found in the next block."""
-        line = np.searchsorted(ends, hits["start"])
-        for code, count in enumerate(np.bincount(hits["task"] * 4 + hits["entry"] * 2 + hits["stress"]).tolist()):
-            if count:
-                self.counts[held.tasks[code // 4], KINDS[code // 2 % 2], SPLITS[code % 2]] += count
-        for row in range(min(len(hits), PLACES - len(self.places))):
-            at, start, stop = int(line[row]), int(hits["start"][row]), int(hits["stop"][row])
+        line = np.searchsorted(ends, np.array([hit.start for hit in hits], np.int64))
+        self.counts.update((hit.task, KINDS[hit.entry], SPLITS[hit.stress]) for hit in hits)
+        for hit, at in zip(hits[: PLACES - len(self.places)], line.tolist(), strict=False):
             first = int(ends[at - 1]) + 1 if at else block.begin
             last = int(ends[at]) if at < len(ends) else len(block.data)
-            shown = block.data[max(first, start - 30) : min(last, max(stop + 20, start + 70), start + 200)]
-            self.places.append(
-                {
-                    "line": 1 + (self.lines + at if block.rows is None else int(block.rows[at])),
-                    "column": block.column,
-                    "task": held.tasks[hits["task"][row]],
-                    "split": SPLITS[int(hits["stress"][row])],
-                    "text": shown.decode("utf-8", "replace").strip(),
-                }
-            )
+            shown = block.data[
+                max(first, hit.start - 30) : min(last, max(hit.stop + 20, hit.start + 70), hit.start + 200)
+            ]
+            number = self.lines + at if block.rows is None else int(block.rows[at])
+            told = {"line": 1 + number, "column": block.column, "task": hit.task, "split": SPLITS[hit.stress]}
+            self.places.append({**told, "text": shown.decode("utf-8", "replace").strip()})
         if block.rows is not None:
-            self.left_out.append(np.unique(block.rows[line]))
-        else:
-            self._take_lines(block, line, ends)
-
-    def _take_lines(self, block: Block, line: I64, ends: I64) -> None:
-        """Note where lines with hits begin and end; the last one may go on in the next block."""
+            self.left_out.append(block.rows[line])
+            return
+        # The last line may go on in the next block.
         own = np.unique(np.append(line, 0)) if self._open_hit else np.unique(line)
         self._open_hit = len(own) > 0 and int(own[-1]) == len(ends)
         own, starts = own[: len(own) - self._open_hit], np.append(self._open_at, block.at + ends + 1)
@@ -187,7 +176,7 @@ def scan(path: Path, held: HeldOut, threads: Executor, most: int, told: Callable
     Raises:
         UserError: it cannot be read, or it is a table without a column of text.
     """
-    found, waiting = Found(path), deque[tuple[Block, Future[tuple[Hits, I64]]]]()
+    found, waiting = Found(path), deque[tuple[Block, Future[tuple[list[Hit], I64]]]]()
     with opened(path) as source:
         if isinstance(source, pq.ParquetFile):
             found.table, found.lines = True, source.metadata.num_rows
@@ -200,10 +189,10 @@ def scan(path: Path, held: HeldOut, threads: Executor, most: int, told: Callable
             waiting.append((block, threads.submit(block.find, held)))
             if len(waiting) > most:
                 first, result = waiting.popleft()
-                found.take(first, *result.result(), held)
+                found.take(first, *result.result())
                 told(found)
     for block, result in waiting:
-        found.take(block, *result.result(), held)
+        found.take(block, *result.result())
     found.finish()
     return found
 
@@ -225,11 +214,8 @@ def text_blocks(stream: BinaryIO, cells: bool, where: str) -> Iterator[Block]:
             quoted ^= data.count(b'"', 0, cut - BEFORE) % 2 == 1
             rest, at, begin = data[cut - BEFORE :], at + cut - BEFORE, BEFORE
     if cells and quoted != (rest.count(b'"') % 2 == 1):
-        what, advice = (
-            "a quote is opened and never closed: its rows cannot be told apart",
-            "name it .txt to take its lines",
-        )
-        raise UserError(what, where=f"{where}, behind byte {at:,}", next_step=advice)
+        what = "a quote is opened and never closed: its rows cannot be told apart"
+        raise UserError(what, where=f"{where}, behind byte {at:,}", next_step="name it .txt to take its lines")
     if len(rest) > begin:
         yield Block(rest, at, begin, len(rest), quoted if cells else None)
 
@@ -252,53 +238,34 @@ def table_blocks(table: pq.ParquetFile) -> Iterator[Block]:
         held = table.metadata.row_group(group)
         size = max(1, min(ROWS, SIZE * held.num_rows // max(held.total_byte_size, 1)))
         for batch in table.iter_batches(size, row_groups=[group]):
-            for name, column in zip(batch.schema.names, batch.columns, strict=True):
-                for texts, rows in _texts(column, np.arange(at, at + len(batch))):
-                    values = texts.fill_null(b"").to_pylist()
-                    data, ends = b"\n".join(values), np.cumsum([len(value) + 1 for value in values]) - 1
-                    yield Block(data, 0, 0, len(data) + 1, None, ends.astype(np.int64), rows, name)
+            every = np.arange(at, at + len(batch))
+            for field_, column in zip(batch.schema, batch.columns, strict=True):
+                for name, texts, rows in _leaves(field_.name, column, every):
+                    if _is_text(texts.type):
+                        values = texts.cast(pa.large_binary()).fill_null(b"").to_pylist()
+                        data, ends = b"\n".join(values), np.cumsum([len(value) + 1 for value in values]) - 1
+                        yield Block(data, 0, 0, len(data) + 1, None, ends.astype(np.int64), rows, name)
             at += len(batch)
 
 
-TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
-LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-
-
-def _is(kind: pa.DataType, those: tuple[Callable[[pa.DataType], bool], ...]) -> bool:
-    return any(one(kind) for one in those)
-
-
-def _texts(column: pa.Array, rows: I64) -> Iterator[tuple[pa.Array, I64]]:
-    """Yield the texts in a column, of lists and structs too, with the row of each; ``_leaves`` goes the same way."""
+def _leaves(name: str, column: pa.Array, rows: I64) -> Iterator[tuple[str, pa.Array, I64]]:
+    """Yield the names and values in a column, of lists and structs too, with the row of each value."""
     kind = column.type
     if isinstance(kind, pa.BaseExtensionType):
-        yield from _texts(column.storage, rows)
+        yield from _leaves(name, column.storage, rows)
     elif pa.types.is_dictionary(kind):
-        yield from _texts(column.dictionary_decode(), rows)
-    elif _is(kind, LISTS):
-        yield from _texts(pc.list_flatten(column), rows[pc.list_parent_indices(column).to_numpy()])
+        yield from _leaves(name, column.dictionary_decode(), rows)
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        yield from _leaves(name, pc.list_flatten(column), rows[pc.list_parent_indices(column).to_numpy()])
     elif pa.types.is_struct(kind):
-        for child in column.flatten():
-            yield from _texts(child, rows)
-    elif _is(kind, TEXTS):
-        yield column.cast(pa.large_string()).cast(pa.large_binary()), rows
-    elif _is(kind, BYTES):
-        column = column.cast(pa.binary()) if pa.types.is_fixed_size_binary(kind) else column
-        yield column.cast(pa.large_binary()), rows
-
-
-def _leaves(kind: pa.DataType, name: str) -> Iterator[tuple[str, pa.DataType]]:
-    """Yield the name and type of each column of values in a column."""
-    if isinstance(kind, pa.BaseExtensionType):
-        yield from _leaves(kind.storage_type, name)
-    elif pa.types.is_dictionary(kind) or _is(kind, LISTS):
-        yield from _leaves(kind.value_type, name)
-    elif pa.types.is_struct(kind):
-        for child in kind:
-            yield from _leaves(child.type, f"{name}.{child.name}")
+        for child, values in zip(kind, column.flatten(), strict=True):
+            yield from _leaves(f"{name}.{child.name}", values, rows)
     else:
-        yield name, kind
+        yield name, column, rows
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return re.fullmatch(r"(large_)?(string|binary)(_view)?|fixed_size_binary\[\d+\]", str(kind)) is not None
 
 
 def _unread(schema: pa.Schema, where: str) -> str:
@@ -307,13 +274,15 @@ def _unread(schema: pa.Schema, where: str) -> str:
     Raises:
         UserError: none holds any.
     """
-    leaves = [leaf for one in schema for leaf in _leaves(one.type, one.name)]
-    names = dict[str, list[str]]()
-    for name, kind in leaves:
-        if not _is(kind, TEXTS + BYTES):
-            names.setdefault(str(kind), []).append(printable_path(name))
+    none, names, texts = np.empty(0, np.int64), dict[str, list[str]](), 0
+    for own in schema:
+        for name, values, _ in _leaves(own.name, pa.nulls(0, own.type), none):
+            if _is_text(values.type):
+                texts += 1
+            else:
+                names.setdefault(str(values.type), []).append(printable_path(name))
     told = "; ".join(f"{', '.join(own)} ({kind})" for kind, own in names.items())
-    if sum(map(len, names.values())) == len(leaves):
+    if not texts:
         what = f"no column of this table can be looked at: {told or 'it has none'}"
         raise UserError(what, where=where, allowed="columns of strings or bytes, in lists and structs too")
     return told
@@ -330,32 +299,16 @@ def clean(found: Found, target: Path) -> None:
                 _clean_text(source, found.left_out, packed)
         else:
             _clean_text(source, found.left_out, file)
-    _publish(target.with_name(f"{TEMPORARY}{attempt}{target.name}"), target)
+    try:
+        place(target, attempt, new=True)
+    except FileExistsError as error:
+        raise refusal(target) from error
 
 
 def refusal(target: Path) -> UserError:
     """Return the error of a copy whose place is taken."""
     what = "this is there already, and a copy would replace it"
     return UserError(what, where=printable_path(target), next_step="name another --clean")
-
-
-def _publish(temporary: Path, target: Path) -> None:
-    """Give a whole file its name, in one step that never replaces a file."""
-    try:
-        sync(temporary)
-        try:
-            os.link(temporary, target)
-        except FileExistsError as error:
-            raise refusal(target) from error
-        except OSError:  # a file system without links: take the name, then replace what is ours
-            try:
-                open(target, "xb").close()
-            except FileExistsError as error:
-                raise refusal(target) from error
-            os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync(target.parent)
 
 
 def _clean_text(source: BinaryIO, left_out: list[I64], sink: BinaryIO) -> None:

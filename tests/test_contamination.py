@@ -14,6 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from caef_data import atomic
 from caef_data.errors import UserError
 from caef_data.pipelines import scanned
 from caef_data.pipelines.build import build
@@ -103,10 +104,7 @@ def found(text: str, cells: bool = False) -> list[tuple[int, str]]:
     data = text.encode()
     block = scanned.Block(data, 0, 0, len(data), False if cells else None)
     hits, _ = block.find(HELD_OUT)
-    return [
-        (len(data[:start].decode()), HELD_OUT.tasks[task])
-        for start, task in zip(hits["start"], hits["task"], strict=True)
-    ]
+    return [(len(data[: hit.start].decode()), hit.task) for hit in hits]
 
 
 PIECES = [
@@ -220,7 +218,7 @@ def test_tables_and_what_is_in_quotes(tmp_path: Path) -> None:
     told = scan(tmp_path / "x.bin")
     assert (told.table, told.lines, told.hit_lines) == (True, 4, 2)
     assert [(one["line"], one["column"], one["text"]) for one in told.places] == [
-        (1, "chat", "12+9"),
+        (1, "chat.content", "12+9"),
         (2, "coded", "9-1"),
     ]
     scanned.clean(told, tmp_path / "clean.parquet")
@@ -319,7 +317,7 @@ def test_a_copy_that_another_command_wrote_meanwhile_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
 ) -> None:
     (tmp_path / "x.txt").write_text("12+9\nx\n")
-    told, out, sync = scan(tmp_path / "x.txt"), tmp_path / "out.txt", scanned.sync
+    told, out, sync = scan(tmp_path / "x.txt"), tmp_path / "out.txt", atomic.sync
     if not links:
         monkeypatch.setattr("os.link", no_links)
 
@@ -330,7 +328,7 @@ def test_a_copy_that_another_command_wrote_meanwhile_stays(
 
     scanned.clean(told, tmp_path / "alone.txt")
     assert (tmp_path / "alone.txt").read_text() == "x\n"
-    monkeypatch.setattr(scanned, "sync", other_first)
+    monkeypatch.setattr(atomic, "sync", other_first)
     with pytest.raises(UserError, match="a copy would replace it"):
         scanned.clean(told, out)
     assert out.read_text() == "theirs"
