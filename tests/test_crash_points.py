@@ -38,6 +38,7 @@ def hook(event, args):
         if count < 0:
             os._exit(9)
 sys.addaudithook(hook)
+os.fsync = lambda handle: None  # the process dies here, the machine does not: waiting for the disk proves nothing
 
 def child(plan, out, dies, **options):
     global count
