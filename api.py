@@ -10,16 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import UserError, did_you_mean, quoted
 from .eval import counter_of
-from .pipelines.budget import BUDGET
 from .pipelines.build import ConfigResult, choose_engine
 from .pipelines.build import build as build_plan
-from .pipelines.declaration import declared as one_declared
+from .pipelines.declaration import declared
 from .pipelines.hub_source import dataset_here
 from .pipelines.plan import Plan, make_plan
 from .pipelines.resolve_budget import resolve_budget
-from .pipelines.settings import KEYS, Declaration
 from .pipelines.store import open_folder
 from .pipelines.stream import Stream
 from .pipelines.verify import Report
@@ -31,21 +28,6 @@ if TYPE_CHECKING:
     from .pipelines.push.dataset import Pushed
 
 Declared = str | Path | Mapping[str, object] | None
-
-
-def declared(declaration: Declared = None, **settings: object) -> Declaration:
-    """Return the declaration of a name, a path, a dict or keyword settings.
-
-    Raises:
-        UserError: it is refused, or settings are given twice.
-    """
-    if settings and declaration is not None:
-        known = [*KEYS, *BUDGET, *("out", "workers", "overwrite", "engine", "ray_address")]
-        if unknown := [name for name in settings if name not in known]:
-            raise UserError(f"unknown setting {quoted(unknown[0])}{did_you_mean(unknown[0], known)}")
-        what = f"a declaration and settings beside it: {', '.join(settings)}"
-        raise UserError(what, allowed="a name, a path or a dict; or keyword settings alone")
-    return one_declared(settings if declaration is None else declaration)
 
 
 def plan(declaration: Declared = None, **settings: object) -> Plan:

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from numbers import Integral
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _WORD = r"(?:[\w@%+=:,./-]|'[^']*'|\"'\")+"  # as shlex.quote writes it: nothing in it means anything to a shell
@@ -43,6 +44,18 @@ def quoted(text: object, width: int = 60) -> str:
         return f"a number of about {int(text.bit_length() * 0.30103):,} digits"
     shown = ascii(text if len(str(text)) <= width else str(text)[:width])
     return shown if len(str(text)) <= width else f"{shown}... ({len(str(text)):,} characters)"
+
+
+def is_whole(value: object, least: int, most: int = 2**63 - 1) -> bool:
+    """Tell whether a value is a whole number, of Python or numpy, that is neither too small nor too large."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) <= most
+
+
+def whole_number(name: str, value: object, least: int, most: int = 2**63 - 1, more: str = "") -> int:
+    """Return a whole number that somebody gave; raises UserError where it is none. ``more`` may be given, too."""
+    if not is_whole(value, least, most):
+        raise UserError(f"{name} is {quoted(value)}", allowed=f"a whole number from {least:,} to {most:,}{more}")
+    return int(value)  # type: ignore[call-overload, no-any-return]
 
 
 def printable_path(path: str | os.PathLike[str]) -> str:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ..errors import UserError, did_you_mean, printable_path, quoted
+from ..errors import UserError, did_you_mean, is_whole, printable_path, quoted
 from ..pipelines.declaration import load_declaration, read_toml
 from ..pipelines.manifest import define_machines
 from ..pipelines.settings import HEADER, check_task
@@ -186,7 +186,7 @@ def _check_value(name: str, value: object, default: object) -> None:
     elif value is None and default is None:
         return
     elif name in LEAST:
-        if type(value) is not int or not LEAST[name] <= value < 2**63:
+        if type(value) is not int or not is_whole(value, LEAST[name]):
             raise _refuse(name, value, f"a whole number, {LEAST[name]} or more")
     elif not isinstance(value, str) or not value or "\0" in value:
         raise _refuse(name, value, "text")

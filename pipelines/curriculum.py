@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from ..errors import did_you_mean, quoted
+from ..errors import did_you_mean, is_whole, quoted
 from .spelling import Spelling, literal
 
 MOST = 10**12  # a row's number, or a weight
@@ -132,7 +132,7 @@ def _numbers(table: Mapping[str, Any], kind: str, spelling: Spelling) -> dict[st
             what = f"curriculum: {kind} has no setting {quoted(name)}{did_you_mean(str(name)[:60], names)}"
             raise spelling.refusal(what, "curriculum", allowed=" and ".join(names))
         value = table.get(name)
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST:
+        if not is_whole(value, 1, MOST):
             what = f"curriculum: {kind} has no {name}" if value is None else f"curriculum: {name} is {literal(value)}"
             raise spelling.refusal(what, "curriculum", allowed=f"{name}, a whole number from 1 to {MOST:,}")
     return dict(table)

@@ -70,12 +70,19 @@ def load_declaration(name_or_path: str, tokenizer: str | None = None) -> Declara
     )
 
 
-def declared(declaration: Declared) -> Declaration:
-    """Return the declaration of a name, a path or a dict as TOML has it.
+def declared(declaration: Declared | None = None, **settings: object) -> Declaration:
+    """Return the declaration of a name, a path, a dict as TOML has it, or keyword settings.
 
     Raises:
-        UserError: it is refused.
+        UserError: it is refused, or settings are given twice.
     """
+    if settings and declaration is not None:
+        known = [*KEYS, *BUDGET, *("out", "workers", "overwrite", "engine", "ray_address")]
+        if unknown := [name for name in settings if name not in known]:
+            raise UserError(f"unknown setting {quoted(unknown[0])}{did_you_mean(unknown[0], known)}")
+        what = f"a declaration and settings beside it: {', '.join(settings)}"
+        raise UserError(what, allowed="a name, a path or a dict; or keyword settings alone")
+    declaration = settings if declaration is None else declaration
     if isinstance(declaration, Declaration):
         return declaration
     if isinstance(declaration, str | Path):

@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
-from ..errors import UserError, did_you_mean, quoted
+from ..errors import UserError, did_you_mean, is_whole, quoted, whole_number
 from ..schemas.rows import COLUMNS
 from ..tm import machine
 from ..tm.columns import I64, Number
@@ -68,6 +68,7 @@ class Stream:
         seed: int | None = None,
     ) -> None:
         _check(declaration, split, view, rows, seed)
+        rows, seed = (None if given is None else int(given) for given in (rows, seed))  # numpy's, too
         self.sources, weights = _sources(declaration, split, view)
         self.split, self.view, self.rows = split, view, rows
         built = sum(int(source.rows.sum()) for source in self.sources)
@@ -124,12 +125,14 @@ class Stream:
         return self._layouts.get_or(epoch, make)
 
     def __getitem__(self, number: int) -> Row:
-        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 2**63:
-            raise IndexError(f"rows are numbered from 0 on, to 2**63 - 1: {quoted(number)} is none")
         return self.__getitems__([number])[0]
 
     def __getitems__(self, numbers: Sequence[int]) -> list[Row]:
-        """Return rows by their numbers."""
+        """Return rows by their numbers; raises IndexError where one is none."""
+        some = numbers[:: max(1, len(numbers) - 1)] if isinstance(numbers, range) else numbers  # its ends
+        wrong = [number for number in some if not is_whole(number, 0)]
+        if wrong:
+            raise IndexError(f"rows are numbered from 0 on, to 2**63 - 1: {quoted(wrong[0])} is none")
         return [*chain.from_iterable(self._rows(np.asarray(numbers, np.int64)))]
 
     def _rows(self, numbers: I64) -> Iterator[list[Row]]:
@@ -234,8 +237,8 @@ class Stream:
 
     def shard(self, rank: int, world_size: int) -> Self:
         """Return the stream of one of several processes: every ``world_size``-th row from row ``rank`` on."""
-        world_size = _whole("world_size", world_size, 2**31 // self._world, 1)
-        rank = _whole("rank", rank, LAST)
+        world_size = whole_number("world_size", world_size, 1, 2**31 // self._world)
+        rank = whole_number("rank", rank, 0, LAST)
         if rank >= world_size:
             raise UserError(
                 f"rank is {quoted(rank)}, world_size {quoted(world_size)}", allowed="0 <= rank < world_size"
@@ -251,7 +254,7 @@ class Stream:
         Raises:
             UserError: it is no number of an epoch.
         """
-        self._epoch = _whole("epoch", epoch, LAST // (self.rows or 1))
+        self._epoch = whole_number("epoch", epoch, 0, LAST // (self.rows or 1))
 
     def state_dict(self) -> dict[str, Any]:
         """Return how many rows were given, by all processes and workers together, if each has given as many as this."""
@@ -270,10 +273,10 @@ class Stream:
         if state.get("stream") != self.identity:
             allowed = "one of the same declaration, split, view, rows and seed"
             raise UserError("this is the state of another stream", allowed=allowed)
-        epoch = _whole("epoch of the state", state.get("epoch", 0), LAST // (self.rows or 1))
+        epoch = whole_number("epoch of the state", state.get("epoch", 0), 0, LAST // (self.rows or 1))
         # The last rows of processes that share unevenly count for all: there may be more than the stream has.
         most = LAST if self.rows is None else min(LAST, 2 * max(self.rows, 2**16))
-        rows, world = _whole("rows of the state", state.get("rows"), most), self._place()[1]
+        rows, world = whole_number("rows of the state", state.get("rows"), 0, most), self._place()[1]
         if rows % world:
             what = f"{rows:,} rows were given, which {world} processes and workers cannot have shared evenly"
             raise UserError(what, allowed="as many processes and workers as before, or a number that divides the rows")
@@ -316,22 +319,14 @@ def _columns(views: Sequence[str]) -> tuple[str, ...]:
     return (*names, "view") if len({*views}) > 1 else (*names,)
 
 
-def _whole(name: str, value: object, most: int, least: int = 0) -> int:
-    if isinstance(value, int | np.integer) and not isinstance(value, bool) and least <= value <= most:
-        return int(value)
-    raise UserError(f"{name} is {quoted(value)}", allowed=f"a whole number from {least} to {most:,}")
-
-
 def _check(declaration: Declaration, split: str, view: str, rows: int | None, seed: int | None) -> None:
     for name, value, known in (("split", split, SPLITS), ("view", view, VIEWS)):
         if value not in known:
             near = did_you_mean(str(value)[:60], known)
             raise UserError(f"{name} is {quoted(value)}{near}", allowed=", ".join(known))
-    for name, number, least in (("rows", rows, 1), ("seed", seed, 0)):
-        wrong = isinstance(number, bool) or not isinstance(number, int) or not least <= number < 2**63
-        if number is not None and wrong:
-            none = "no end" if name == "rows" else "that of the declaration"
-            raise UserError(f"{name} is {quoted(number)}", allowed=f"a whole number from {least}; None for {none}")
+    for name, number, least, none in (("rows", rows, 1, "no end"), ("seed", seed, 0, "that of the declaration")):
+        if number is not None:
+            whole_number(name, number, least, more=f"; None for {none}")
     held = [split for split in SPLITS if any(split in task.splits for task in declaration.tasks)]
     if split not in held:
         what = f"this declaration has no split {split}"

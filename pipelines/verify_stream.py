@@ -6,14 +6,15 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from rich.text import Text
 
-from ..errors import UserError, printable_path
+from ..errors import UserError, printable_path, shell_quoted
 from ..schemas import row_schema
-from .declaration import load_declaration
+from .declaration import load_declaration, shipped_declarations
 from .plan import make_plan
 from .sampling.index_space import permuted
 from .sampling.random import text_key
@@ -92,6 +93,11 @@ def print_streams(name: str, count: int, fraction: float, as_json: bool) -> bool
     """
     if fraction != 1:
         raise UserError("--fraction is for the rows of a folder", where="--stream", allowed="--stream N alone")
+    if name not in shipped_declarations() and Path(name).is_dir():
+        what = f"{printable_path(name)} is a folder, and --stream checks rows that a declaration's streams make"
+        told = f"caef-data verify {shell_quoted(name)} checks all its rows"
+        allowed = f"{', '.join(shipped_declarations())}, or a path that ends in .toml"
+        raise UserError(what, where="--stream", allowed=allowed, next_step=told)
     declaration = load_declaration(name)
     if declaration.tokenizer is not None:
         what = "the tokens of a budget are counted by a build alone"

@@ -246,3 +246,19 @@ def test_a_turing_machine_is_run_too() -> None:
     env = environment(declaration, split="test", mode="run")
     turns = play(env, env.reset(0))
     assert sum(turn.reward for turn in turns) == pytest.approx(1)
+
+
+def test_settings_in_place_of_a_declaration() -> None:
+    own = environment(task="add", max=2, num=3, seed=5)
+    assert own.reset(4) == environment({"task": "add", "max": 2, "num": 3, "seed": 5}).reset(4)
+    with pytest.raises(UserError, match="unknown setting 'instrcted'"):
+        environment("smoke", instrcted=True)
+    with pytest.raises(UserError, match="a declaration and settings beside it: task"):
+        environment("smoke", task="add")
+
+
+@pytest.mark.parametrize("view", ["one_step", "aligner", "nonsense"])
+def test_a_run_has_no_view(view: str) -> None:
+    with pytest.raises(UserError, match=f"view is '{view}', and an episode of mode run is a whole run"):
+        environment(task="add", max=2, num=1, mode="run", view=view)
+    assert environment(task="add", max=2, num=1, mode="run", view="full").view == "full"

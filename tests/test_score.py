@@ -188,3 +188,9 @@ def test_other_bad_arguments_are_refused() -> None:
     with pytest.raises(UserError, match="no entry of sub"):
         score(ADD, "", task="sub")
     assert caef_data.score is score and machine("add").name == "add"
+
+
+def test_a_raw_prompt_is_told_what_takes_it() -> None:
+    with pytest.raises(UserError, match="names no machine: it is a raw text") as told:
+        score("12+9=", "21")
+    assert "environment" in str(told.value)

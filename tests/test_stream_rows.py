@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -14,7 +15,7 @@ import caef_data
 from caef_data import UserError
 from caef_data.pipelines.sampling.split import sides
 from caef_data.pipelines.settings import VIEWS
-from caef_data.pipelines.stream import Stream
+from caef_data.pipelines.stream import ROWS, Stream
 from caef_data.pipelines.stream_order import KEPT
 from caef_data.pipelines.verify_rows import check_rows
 from caef_data.schemas import row_schema
@@ -261,12 +262,29 @@ def test_numbers_of_rows_that_are_none() -> None:
     for number in (-1, 1.0, True, "1", 2**63, 10**30):
         with pytest.raises(IndexError, match="rows are numbered from 0 on"):
             made[number]  # type: ignore[index]
+        with pytest.raises(IndexError, match="rows are numbered from 0 on"):
+            made.__getitems__([3, number])  # type: ignore[list-item]
+    with pytest.raises(IndexError):
+        made.__getitems__(range(3, -5, -4))
+    assert made.__getitems__([]) == [] and made.__getitems__(np.arange(2)) == made.__getitems__(range(2))
     with pytest.raises(TypeError, match="no end"):
         len(made)
     assert made and len(stream(task="add", rows=7)) == 7
 
 
 # Going on, and sharing
+
+
+def test_a_state_inside_and_at_the_end_of_what_is_made_together() -> None:
+    made = stream(task="add", max=30, num=2)
+    running, whole = iter(made), made.__getitems__(range(2 * ROWS + 5))
+    for count in (1, ROWS - 1, ROWS, ROWS + 1, 2 * ROWS):
+        given = made.state_dict()["rows"]
+        assert list(islice(running, count - given)) == whole[given:count]
+        assert made.state_dict()["rows"] == count == pickle.loads(pickle.dumps(made)).state_dict()["rows"]
+        other = stream(task="add", max=30, num=2)
+        other.load_state_dict(made.state_dict())
+        assert next(iter(other)) == whole[count]
 
 
 def test_it_goes_on_where_it_was() -> None:

@@ -83,3 +83,8 @@ def test_a_wrong_row_is_found(
 def test_what_is_refused(words: list[object], message: str) -> None:
     code, error = call("verify", *words)
     assert code == 2 and message in error and "Traceback" not in error
+
+
+def test_a_folder_is_verified_without_it(tmp_path: Path) -> None:
+    code, error = call("verify", "--stream", 5, tmp_path)
+    assert code == 2 and "is a folder" in error and f"caef-data verify {tmp_path}" in error

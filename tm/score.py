@@ -231,8 +231,13 @@ def score(prompt: str, answer: str, *, task: str | None = None) -> Score:
     judge = _JUDGES.get(name)
     if judge is None:
         if task is None and name.lower() not in tasks():
-            told = "an entry as a one-step row has it; caef-data show --task add 1 2 prints some"
-            raise UserError("the prompt names no machine", where=quoted(prompt, 200), allowed=told)
+            raw = ": it is a raw text, and parts are told of entries alone" if "=" in prompt[-2:] else ""
+            raise UserError(
+                f"the prompt names no machine{raw}",
+                where=quoted(prompt, 200),
+                allowed="an entry as a one-step row has it; caef-data show --task add 1 2 prints some",
+                next_step="compare answers to other rows with their completions: caef_data.environment(view=...) does",
+            )
         judge = judge_of(name if task is not None else name.lower())
         if task is None and name.lower() in _JUDGES:
             _JUDGES[name] = judge

@@ -10,9 +10,9 @@ import random
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-from ...errors import UserError, did_you_mean, quoted
+from ...errors import UserError, did_you_mean, quoted, whole_number
 from ...pipelines.declaration import Declared, declared
-from ...pipelines.stream import Stream
+from ...pipelines.stream import LAST, Stream
 from ...tm import machine
 from ...tm.composer import Composer
 from ...tm.instructions import instruction
@@ -141,11 +141,11 @@ class Environment:
         if number is not None and seed is not None:
             raise UserError("a number and a seed are given", allowed="one of them")
         for name, value in (("number", number), ("seed", seed)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**62):
-                raise UserError(f"{name} is {quoted(repr(value))}", allowed="a whole number from 0 to 2**62 - 1")
+            if value is not None:
+                whole_number(name, value, 0, LAST)
         if seed is not None:
             number = random.Random(f"environment {seed}").randrange(self.rows.epoch_rows)
-        self._number = self._next if number is None else number
+        self._number = self._next if number is None else int(number)
         self._next = self._number + 1
         self._row = row = self.rows[self._number]
         self._turns, self._right, self._run = 0, True, None
@@ -223,15 +223,16 @@ def row_score(row: Mapping[str, Any], view: str, answer: str) -> Score:
 
 
 def environment(
-    declaration: Declared,
+    declaration: Declared | None = None,
     *,
     split: str = "train",
-    view: str = "one_step",
+    view: str | None = None,
     mode: Literal["step", "run"] = "step",
     calls: Literal["environment", "model"] = "environment",
     partial: bool = False,
     turn_share: float = 0.5,
     instructed: bool = False,
+    **settings: object,
 ) -> Environment:
     """Return an environment on the rows of a declaration: ``reset(number)`` or ``reset(seed=...)``, ``step(answer)``.
 
@@ -240,13 +241,14 @@ def environment(
     Args:
         declaration: a name, a path or a dict.
         split: train, test or stress.
-        view: the rows that are asked, in mode ``step``.
+        view: the rows that are asked, in mode ``step`` (one_step).
         mode: ``step``: an episode is one row. ``run``: it is a whole run, a turn a step, from the first entry until
             the model's answer halts, until no valid entry follows it, or after twice as many turns as are needed.
         calls: who runs the machines that a composer calls in a run: the environment, or the model, in turns of its own.
         partial: a wrong answer is worth its share of right parts, in place of nothing.
         turn_share: of a run's reward, what its turns share equally; the rest is paid for the right last entry.
         instructed: the machine's description stands before each prompt.
+        settings: in place of a declaration.
 
     Raises:
         UserError: the declaration has no such rows, or a setting is refused.
@@ -260,8 +262,11 @@ def environment(
             raise UserError(f"{name} is {quoted(repr(flag))}", allowed="True or False")
     if not isinstance(turn_share, int | float) or not 0 <= turn_share <= 1:
         raise UserError(f"turn_share is {quoted(repr(turn_share))}", allowed="0 to 1")
-    view = "full" if mode == "run" else view
-    wanted = declared(declaration)
+    if mode == "run" and view not in (None, "full"):
+        what = f"view is {quoted(view)}, and an episode of mode run is a whole run"
+        raise UserError(what, allowed='no view; or mode="step", whose episodes are rows of a view')
+    view = view or ("full" if mode == "run" else "one_step")
+    wanted = declared(declaration, **settings)
     if mode == "run" and (
         odd := [one.task for one in wanted.tasks if one.dialect == "published" and machine(one.task).composer]
     ):

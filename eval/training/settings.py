@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from ...errors import UserError, did_you_mean, printable_path, quoted
+from ...errors import UserError, did_you_mean, is_whole, printable_path, quoted
 from ...pipelines.declaration import load_declaration, read_toml
 from ...pipelines.settings import Declaration, check_task
 from ...pipelines.spelling import PLAIN
@@ -153,7 +153,7 @@ def _check_value(name: str, value: object, *, optional: bool) -> None:
         if value not in CHOICES[name]:
             raise _refuse(name, value, ", ".join(CHOICES[name]), did_you_mean(str(value)[:60], CHOICES[name]))
     elif name in COUNTS:
-        if type(value) is not int or not COUNTS[name] <= value < 2**63:
+        if type(value) is not int or not is_whole(value, COUNTS[name]):
             raise _refuse(name, value, f"a whole number, {COUNTS[name]} or more")
     elif name in RATES:
         most = 1.0 if name == "learning_rate" else 1e6
