@@ -55,7 +55,7 @@ def whole_number(name: str, value: object, least: int, most: int = 2**63 - 1, mo
     """Return a whole number that somebody gave; raises UserError where it is none. ``more`` may be given, too."""
     if not is_whole(value, least, most):
         raise UserError(f"{name} is {quoted(value)}", allowed=f"a whole number from {least:,} to {most:,}{more}")
-    return int(value)  # type: ignore[call-overload, no-any-return]
+    return int(value)  # type: ignore[call-overload]
 
 
 def printable_path(path: str | os.PathLike[str]) -> str:
