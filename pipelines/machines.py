@@ -18,7 +18,7 @@ from ..tm.formats.families import machine_side, random_machines
 from ..tm.formats.rules import RuleTable
 from ..tm.registry import machine, register, tasks
 from ..tm.turing import TuringMachine
-from ..tm.turing_run import run_to_end
+from ..tm.turing_engine import run_to_end
 from .build import no_dataset
 from .declaration import SHIPPED, load_declaration
 from .manifest import MANIFEST, define_machines

@@ -11,7 +11,7 @@ from rich.text import Text
 from ..errors import UserError, quoted
 from ..tm.machine import HALT
 from ..tm.turing import Tapes, TuringMachine
-from ..tm.turing_run import RunEnd, run_to_end
+from ..tm.turing_engine import RunEnd, run_to_end
 
 MOST_ENTRIES = 60  # longer runs are shown as a picture
 LINES = 40  # of a picture

@@ -17,7 +17,7 @@ from caef_data.tm.formats.families import random_machines
 from caef_data.tm.formats.rules import Rule, RuleTable
 from caef_data.tm.machine import Rows
 from caef_data.tm.turing import TuringMachine
-from caef_data.tm.turing_run import run_to_end
+from caef_data.tm.turing_engine import run_to_end
 
 GOLDEN = sorted((Path(__file__).parent / "golden/machines").glob("*.json"))
 BEAVERS = {  # steps and marks: S(n), and the ones left by the machine that makes so many steps

@@ -25,8 +25,7 @@ PARTS = "symbols, . | ( ) [ ], and * + ? {m} {m,} {m,n} behind one; a symbol lik
 def automaton(expression: str, symbols: Sequence[str], where: str) -> tuple[I64, Bool]:
     """Return the automaton of an expression's words: next states, shape (states, symbols), and which states accept.
 
-    Raises:
-        UserError: it is no expression, or too large; says at which column (from 1) it goes wrong.
+    Raises UserError where it is no expression, or too large, and says at which column (from 1) it goes wrong.
     """
     parser = _Parser(expression, symbols, where)
     reached = cache(parser.reached)
@@ -107,8 +106,16 @@ class _Parser:
     def repeated(self, start: int) -> int:
         """Read X{m,n} as X X (X (X)?)?, and X{m,} with a last X that follows itself."""
         place, num_places, first = self.place, self.num_places, self.node([start])
-        end, (least, most), behind = self.part(first), self.copies(), self.place
-        if REPEAT.match(self.text, behind):
+        end = self.part(first)
+        if not (found := REPEAT.match(self.text, self.place)):
+            return end
+        least, most = COPIES.get(found[0], (0, inf))
+        if found[1]:
+            least, most = int(found[1]), float(found[3] or (inf if found[2] else found[1]))
+            if max(least, most if most < inf else 0) > MOST_COPIES or least > most:
+                raise self.error(f"{quoted(found[0])} is no count", f"{{m,n}} with m <= n <= {MOST_COPIES:,}")
+        self.go(found.end())
+        if REPEAT.match(self.text, behind := self.place):
             raise self.error("a part is repeated twice", "one of * + ? {m} {m,} {m,n} behind a part; ( ) around both")
         if num_places == self.num_places:  # copies of the empty word are one
             return end
@@ -125,18 +132,6 @@ class _Parser:
         if most == inf:
             self.after[end].append(first)
         return self.node([*ends, end])
-
-    def copies(self) -> tuple[int, float]:
-        """Return how often what stands before is repeated, at least and at most."""
-        if not (found := REPEAT.match(self.text, self.place)):
-            return 1, 1
-        least, most = COPIES.get(found[0], (0, inf))
-        if found[1]:
-            least, most = int(found[1]), float(found[3] or (inf if found[2] else found[1]))
-            if max(least, most if most < inf else 0) > MOST_COPIES or least > most:
-                raise self.error(f"{quoted(found[0])} is no count", f"{{m,n}} with m <= n <= {MOST_COPIES:,}")
-        self.go(found.end())
-        return least, most
 
     def part(self, start: int) -> int:
         opened = self.place
@@ -166,16 +161,13 @@ class _Parser:
         while not codes or (listed and not self.takes("]")):
             if not self.here:
                 raise self.error("this [ is not closed", place=opened)
-            if self.here in ("-^]" if listed else "*+?{}]'\"") and not QUOTED.match(self.text, self.place):
+            found = QUOTED.match(self.text, self.place)
+            if self.here in ("-^]" if listed else "*+?{}]'\"") and not found:
                 allowed = "one or more symbols between [ and ]; - and ^ in quotes" if listed else PARTS
                 raise self.error(f"{quoted(self.here)} has no place here", allowed)
-            codes.add(self.symbol())
+            symbol = found[0][1:-1] if found else self.here
+            if symbol not in self.known:
+                raise self.error(f"there is no input symbol {quoted(symbol)}", shown(self.symbols))
+            self.go(found.end() if found else self.place + 1)
+            codes.add(self.known[symbol])
         return codes
-
-    def symbol(self) -> int:
-        found = QUOTED.match(self.text, self.place)
-        symbol = found[0][1:-1] if found else self.here
-        if symbol not in self.known:
-            raise self.error(f"there is no input symbol {quoted(symbol)}", shown(self.symbols))
-        self.go(found.end() if found else self.place + 1)
-        return self.known[symbol]

@@ -44,11 +44,9 @@ class Tapes:
 
     @property
     def read(self) -> tuple[str, ...]:
-        """The symbols under the heads."""
         return tuple(cells[head] for cells, head in zip(self.cells, self.heads, strict=True))
 
     def execute(self, rule: Rule, blank: str) -> None:
-        """Write, move and change the state."""
         for tape, (symbol, move) in enumerate(zip(rule.write, rule.moves, strict=True)):
             cells = self.cells[tape]
             cells[self.heads[tape]] = symbol
@@ -63,18 +61,11 @@ class Tapes:
 
 
 class TuringMachine(Machine):
-    """A Turing machine that a declaration brings.
+    """A Turing machine that a declaration brings: the task ``name``, its rules, and a word to show it with.
 
-    Args:
-        name: the task.
-        table: its rules.
-        words: the regular expression of its input words; None for all words over its symbols.
-        output: what its answer is: ``tape``, ``tape 2`` ... or ``state``; None where it has none.
-        example: a word to show it with.
-        side: the split that it belongs to, of a family whose machines are split; None where its words are.
-
-    Raises:
-        UserError: a value is refused.
+    ``words`` is the regular expression of its input words, None for all words over its symbols; ``output`` its answer,
+    ``tape``, ``tape 2`` ... or ``state``, None where it has none; ``side`` the split that it belongs to, of a family
+    whose machines are split, None where its words are. Raises UserError where a value is refused.
     """
 
     unary = True
@@ -104,9 +95,8 @@ class TuringMachine(Machine):
         self.sign = None if output is None else ""  # type: ignore[misc]
         self.example = example or "", ""  # type: ignore[misc]
         self.symbols = symbols = table.symbols[1:]  # of its words
-        language = (
-            Language.parse(words, symbols, f"{table.where}, input") if words is not None else Language.every(symbols)
-        )
+        where = f"{table.where}, input"
+        language = Language.every(symbols) if words is None else Language.parse(words, symbols, where)
         self.law = WordLaw(language)  # type: ignore[misc]
         self.own = {"name": name, "words": words, "output": output, "side": side, "example": example}
 
@@ -188,8 +178,8 @@ class TuringMachine(Machine):
         """Return the two lines of what a machine knows."""
         tapes = []
         for tape, (cells, head) in enumerate(zip(now.cells, now.heads, strict=True)):
-            left, right = ("".join(f"|{symbol}" for symbol in part) for part in (cells[:head], cells[head:]))
-            tapes.append(f"{left}{self.head(tape)}{right}")
+            shown = [f"|{symbol}" for symbol in cells]
+            tapes.append("".join([*shown[:head], self.head(tape), *shown[head:]]))
         command = self.command(self.table.rules.get((now.state, now.read)), now.read)
         return f"{self.title}, {now.state}, {' '.join(tapes)}\n{command}\n"
 
@@ -291,11 +281,9 @@ class TuringMachine(Machine):
         state, *tapes, command = found.groups() if found else ("", "")
         parts = [tape.split("|")[1:] for tape in tapes]
         if state not in self.table.states or any({*part} - {*self.table.symbols} for part in parts):
-            heads = ", ".join(map(self.head, range(self.table.num_tapes)))
-            why = f"its tapes with {heads} before a symbol"
-            raise _wrong(
-                entry, f"an entry has two lines, {self.title}, a state of {self.name} and {why}, then a command"
-            )
+            tape = f"its tapes with {', '.join(map(self.head, range(self.table.num_tapes)))} before a symbol"
+            why = f"an entry has two lines, {self.title}, a state of {self.name} and {tape}, then a command"
+            raise _wrong(entry, why)
         cells = [left + right for left, right in zip(parts[::2], parts[1::2], strict=True)]
         return Tapes(state, cells, [len(left) for left in parts[::2]]), command
 

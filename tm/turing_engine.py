@@ -1,7 +1,8 @@
-"""Runs a Turing machine on a column of words: all in lock-step, a step is one look-up of their codes.
+"""Runs a Turing machine on a column of words, all in lock-step; and, below, on one word without its entries.
 
-A code is (state, symbol under each head). Tapes are rows of bytes that grow to both sides. Entries are taken from the
-running tapes at the steps that are asked for, so a run of any length needs the memory of its tape alone.
+A step is one look-up of the words' codes. A code is (state, symbol under each head). Tapes are rows of bytes that grow
+to both sides. Entries are taken from the running tapes at the steps that are asked for, so a run of any length needs
+the memory of its tape alone.
 """
 
 from __future__ import annotations
@@ -19,21 +20,20 @@ from .machine import HALT, Batch, Dialect, Rows, Texts
 from .render import Choice, Field, RowGroup, TapeSlice, Template, render
 
 if TYPE_CHECKING:
-    from .turing import TuringMachine
+    from .turing import Tapes, TuringMachine
 
 MOST_CODES = 1 << 24
 LOOK_EVERY = 16  # steps between looks whether rows have halted, and whether tapes must grow
 TOGETHER = 1 << 13  # words run at once
+ROOM = 1 << 12  # cells that the tape of a single run grows by at first; each time twice as many
 
 
 class CodedTable:
     """The rules in arrays, indexed by code; raises UserError where there are too many codes.
 
-    Attributes:
-        factors: what a symbol of each tape counts in a code; ``stride`` is what a state counts.
-        next: where the codes of the following state begin; of a halted machine its own.
-        write: the symbol written, a row a tape; ``move`` likewise, -1, 0 or 1.
-        going: whether there is a rule; ``codes`` holds the code of each, by its state and the symbols read.
+    ``factors`` are what a symbol of each tape counts in a code, ``stride`` what a state counts. ``next`` is where the
+    codes of the following state begin, of a halted machine its own; ``write`` and ``move`` (-1, 0, 1) have a row a
+    tape; ``going`` tells whether there is a rule, and ``codes`` holds the code of each.
     """
 
     def __init__(self, table: RuleTable) -> None:
@@ -62,12 +62,10 @@ coded = lru_cache(maxsize=64)(CodedTable)
 
 
 class Lanes:
-    """Words that run in lock-step.
+    """Words that run in lock-step; ``rows`` tells which word each lane runs.
 
-    Attributes:
-        rows: which word each lane runs.
-        cells: shape (tapes, lanes, width); ``begin`` is where each row of them begins in the flat cells.
-        heads: places in the flat cells, shape (tapes, lanes); ``low`` and ``high`` are the outermost cells touched.
+    ``cells`` have the shape (tapes, lanes, width); ``begin`` is where each row of them begins in the flat cells. There
+    too are ``heads``, shape (tapes, lanes), and ``low`` and ``high``, the outermost cells touched.
     """
 
     def __init__(self, table: CodedTable, words: Number) -> None:
@@ -140,8 +138,8 @@ def run_lengths(table: CodedTable, words: Number, most: int) -> I64:
 class Entries(NamedTuple):
     """Entries of a column of runs: what each one sees, and the cells of their tapes, each in one piece.
 
-    ``start`` is where each tape's cells begin, ``size`` how many it has, ``head`` how many stand before its head.
-    Shapes: code (n,), cells (all,), the others (tapes, n).
+    ``start`` is where each tape's cells begin, ``size`` how many it has, ``head`` how many stand before its head, all
+    of the shape (tapes, n).
     """
 
     code: I64
@@ -152,34 +150,23 @@ class Entries(NamedTuple):
 
 
 def entries(table: CodedTable, words: Number, word: I64, step: I64) -> Entries:
-    """Return what a machine knows after some steps of some words' runs.
-
-    Args:
-        table: the machine.
-        words: the words.
-        word: whose run each entry belongs to, shape (n,).
-        step: how many steps were taken before it, shape (n,).
-    """
+    """Return what a machine knows in the runs of ``word`` after as many steps as ``step`` says, both of shape (n,)."""
     narrow = step.astype(np.min_scalar_type(int(step.max(initial=0))))  # numpy sorts 16 bits by their digits
     order = np.argsort(narrow, kind="stable")
-    held = np.bincount(word, minlength=len(words)) > 0
-    used, which = np.flatnonzero(held), (np.cumsum(held) - 1)[word]
-    lanes, lane_of = Lanes(table, words.take(used)), np.arange(len(used))
-    last = np.zeros(len(used), np.int64)
-    np.maximum.at(last, which, step)
-    times, begins = np.unique(step[order], return_index=True)
-    groups = dict(zip(times.tolist(), np.split(order, begins[1:]), strict=True))
-    code, cells, total = np.empty(len(word), np.int64), [np.zeros(0, np.uint8)], 0
-    places = [np.zeros((3, len(table.factors), 0), np.int64)]  # of each time's entries: start, size and head
-    for time in range(int(last.max(initial=-1)) + 1):
+    begins = np.searchsorted(step[order], np.arange(int(step.max(initial=-1)) + 2))
+    last = np.full(len(words), -1, np.int64)
+    np.maximum.at(last, word, step)
+    lanes, lane_of, cells, total = Lanes(table, words), np.arange(len(words)), [np.zeros(0, np.uint8)], 0
+    code, found = np.empty(len(word), np.int64), np.empty((3, len(table.factors), len(word)), np.int64)
+    for time in range(len(begins) - 1):
         if time % LOOK_EVERY == 0:
             needed = last[lanes.rows] >= time
             if 2 * int(needed.sum()) < len(needed):
                 lanes.keep(needed)
                 lane_of[lanes.rows] = np.arange(len(lanes.rows))  # those of dropped lanes are not asked for any more
             lanes.make_room()
-        if (here := groups.get(time)) is not None:
-            mine = lane_of[which[here]]
+        if len(here := order[begins[time] : begins[time + 1]]):
+            mine = lane_of[word[here]]
             begin, code[here] = lanes.begin.take(mine, axis=1), lanes.codes()[mine]
             low, high, head = (part.take(mine, axis=1) - begin for part in (lanes.low, lanes.high, lanes.heads))
             size, first, end = high - low + 1, int(low.min()), int(high.max()) + 1
@@ -190,12 +177,10 @@ def entries(table: CodedTable, words: Number, word: I64, step: I64) -> Entries:
                 start = np.cumsum(size).reshape(size.shape) - size
                 at = np.repeat(begin + low - start, size.reshape(-1)) + np.arange(int(size.sum()))
                 block = lanes.cells.reshape(-1).take(at)
-            places.append(np.stack([total + start, size, head - low]))
+            found[..., here] = total + start, size, head - low
             cells.append(block)
             total += len(block)
         lanes.step()
-    found = np.concatenate(places, axis=2)
-    found[..., order] = found.copy()  # from the order of times to that of the entries
     return Entries(code, np.concatenate(cells), *found)
 
 
@@ -303,3 +288,57 @@ class CellTexts:
     def at(self, cell: I64) -> I64:
         """Return where the text of each cell begins; the number of all cells is the end."""
         return cell * self.width if self.ends is None else self.ends.take(cell)
+
+
+class RunEnd(NamedTuple):
+    """Where a run stands, after so many steps; ``marks`` are cells that hold no blank, on all tapes.
+
+    ``lacks``: it has halted in a state that has rules, for lack of this one; the busy beaver lists count a step more.
+    """
+
+    steps: int
+    halted: bool
+    state: str
+    marks: int
+    lacks: bool
+
+
+def run_to_end(table: RuleTable, now: Tapes, most: int) -> RunEnd:
+    """Run a machine on from what it knows, for at most so many steps; ``now`` is changed."""
+    steps = _one_tape(table, now, most) if table.num_tapes == 1 else 0
+    while table.num_tapes > 1 and steps < most and (rule := table.rules.get((now.state, now.read))):
+        now.execute(rule, table.blank)
+        steps += 1
+    halted = (now.state, now.read) not in table.rules
+    marks = sum(symbol != table.blank for cells in now.cells for symbol in cells)
+    return RunEnd(steps, halted, now.state, marks, halted and any(state == now.state for state, _ in table.rules))
+
+
+def _one_tape(table: RuleTable, now: Tapes, most: int) -> int:
+    """Run on a tape of bytes between two marks: whatever has no entry in the list of rules ends the loop."""
+    symbols = {symbol: code for code, symbol in enumerate(table.symbols)}
+    stride, mark = len(symbols) + 1, len(symbols)
+    states = {state: number * stride for number, state in enumerate(table.states)}
+    rules: list[tuple[int, int, int]] = [None] * (stride * len(states))  # type: ignore[list-item]
+    for (state, (read,)), rule in table.rules.items():
+        rules[states[state] + symbols[read]] = symbols[rule.write[0]], rule.moves[0], states[rule.next]
+    tape = bytearray([mark, *(symbols[symbol] for symbol in now.cells[0]), mark])
+    control, head, taken, room = states[now.state], now.heads[0] + 1, 0, ROOM
+    while True:
+        if head == 0:
+            tape[:1], head, room, now.origin = bytes([mark]) + bytes(room), room, 2 * room, now.origin + room
+        elif head == len(tape) - 1:
+            tape[-1:], room = bytes(room) + bytes([mark]), 2 * room
+        elif taken == most or rules[control + tape[head]] is None:
+            break
+        try:
+            for taken in range(taken, most):  # noqa: B007, B020  it is read after the loop
+                write, move, control = rules[control + tape[head]]
+                tape[head] = write
+                head += move
+            taken = most
+        except TypeError:  # no rule, or a mark
+            pass
+    now.state = table.states[control // stride]
+    now.cells, now.heads = [[table.symbols[code] for code in tape[1:-1]]], [head - 1]
+    return taken

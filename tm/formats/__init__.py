@@ -8,32 +8,25 @@
 import re
 
 from ...errors import UserError, did_you_mean, quoted
-from . import bbchallenge, jflap, turingmachine_io, turingmachinesimulator
+from . import jflap, lines, turingmachine_io
 from .rules import RuleTable, TableWriter
 
 READERS = {
     "turingmachine.io": turingmachine_io.read,
-    "bbchallenge": bbchallenge.read,
+    "bbchallenge": lines.bbchallenge,
     "jflap": jflap.read,
-    "turingmachinesimulator": turingmachinesimulator.read,
+    "turingmachinesimulator": lines.turingmachinesimulator,
 }
 FORMATS = tuple(READERS)
 LARGEST = 20_000_000  # characters
 
 
 def read_table(format: str, text: str, where: str) -> tuple[RuleTable, str | None]:
-    """Return the machine of a text and the example word that it states, if the format has one.
+    """Return the machine of a text in one of ``FORMATS``, and the example word that it states, if it does.
 
     Symbols of the word stand side by side, or with blanks between them where one has several characters. A blank of
-    the machine that is white space is written ``_`` in both.
-
-    Args:
-        format: one of ``FORMATS``.
-        text: what the user wrote, or a file holds.
-        where: names the text in messages.
-
-    Raises:
-        UserError: an unknown format, or a text that is no machine in it.
+    the machine that is white space is written ``_`` in both. Raises UserError where the text, which messages call
+    ``where``, is no machine in the format.
     """
     if format not in READERS:
         what = f"unknown format {quoted(format)}{did_you_mean(str(format)[:60], FORMATS)}"

@@ -24,10 +24,7 @@ def canonical_form(table: RuleTable) -> RuleTable:
 
     States are named A, B, ... in the order in which a walk from the start meets them, breadth first and by the order
     of symbols, the blank first. The first rule that moves a head moves it to the right, as in the busy beaver lists.
-    Symbols keep their names.
-
-    Raises:
-        UserError: the machine halts at once, whatever it reads.
+    Symbols keep their names. Raises UserError where the machine halts at once, whatever it reads.
     """
     order = {symbol: place for place, symbol in enumerate(table.symbols)}
     rules_of: dict[str, list[tuple[Key, Rule]]] = {}
@@ -60,10 +57,7 @@ def random_machines(states: int, symbols: int, count: int, seed: int) -> list[Ru
     Every state can be reached from the first one; one rule is missing, not that of the first state on the blank; from a
     blank tape a machine makes at least 2 steps a state; and on half of 16 fixed words of 1 to 4 symbols it makes at
     least a step a state and halts within 1,000. A pure function of its arguments; fewer machines of the same states,
-    symbols and seed are the first ones of more.
-
-    Raises:
-        UserError: a number is out of range, or so many machines were not found.
+    symbols and seed are the first ones of more. Raises UserError where a number is out of range, or none are left.
     """
     for name, number, least, most in (
         ("states", states, 1, MOST_STATES),

@@ -33,26 +33,24 @@ def read(text: str, writer: TableWriter) -> str:
         if any(inner.tag in ("state", "block", "automaton", "transition") for inner in element):
             what = f"<{element.tag}> holds an automaton of its own"
             raise writer.error(what, _line(element), "states without building blocks")
-    states, names = dict[str, Element](), set[str]()
+    by_id, states = dict[str, Element](), dict[str, Element]()  # the latter by their names
     for element in (element for element in found[0] if element.tag in ("state", "block")):
         ident, line = element.get("id", ""), _line(element)
         name = element.attrib.setdefault("name", f"q{ident}")
         writer.check("state", name, line)
-        if not ident or ident in states or name in names:
+        if not ident or ident in by_id or name in states:
             what = f"a state with the id {quoted(ident)} and the name {quoted(name)}"
             raise writer.error(what, line, "an id and a name of its own for each state")
-        states[ident] = element
-        names.add(name)
-    initial = [element.attrib["name"] for element in states.values() if element.find("initial") is not None]
+        by_id[ident] = states[name] = element
+    initial = [name for name, element in states.items() if element.find("initial") is not None]
     if len(initial) != 1:
         raise writer.error(f"{len(initial)} initial states", None, "one initial state")
     for element in found[0].findall("transition"):
-        _add(writer, element, states)
+        _add(writer, element, by_id)
     return initial[0]
 
 
 def _parsed(text: str, writer: TableWriter) -> Element:
-    """Return the root; each element knows its line."""
     parser, builder, numbers = expat.ParserCreate("utf-8"), TreeBuilder(), count()
 
     def start(tag: str, attributes: dict[str, str]) -> None:
@@ -60,12 +58,11 @@ def _parsed(text: str, writer: TableWriter) -> Element:
             raise writer.error("this is too large", parser.CurrentLineNumber, f"{MOST_RULES:,} rules at most")
         builder.start(tag, {**attributes, LINE: str(parser.CurrentLineNumber)})
 
-    def doctype(*_: object) -> None:
+    def doctype(*_: object) -> None:  # entities are declared there: a few lines can stand for gigabytes
         raise writer.error("a document type is declared", parser.CurrentLineNumber, "a file as JFLAP writes it")
 
-    parser.StartElementHandler, parser.EndElementHandler = start, builder.end
-    parser.CharacterDataHandler = builder.data
-    parser.StartDoctypeDeclHandler = doctype  # entities are declared there: a few lines can stand for gigabytes
+    parser.StartElementHandler, parser.StartDoctypeDeclHandler = start, doctype
+    parser.EndElementHandler, parser.CharacterDataHandler = builder.end, builder.data
     try:
         parser.Parse(text.encode(), True)
     except expat.ExpatError as error:

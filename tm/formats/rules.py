@@ -53,17 +53,10 @@ class Canonical(msgspec.Struct, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, eq=False)
 class RuleTable:
-    """A machine. Constructing it checks it.
+    """A machine; it halts where it has no rule. Constructing it checks it, and raises UserError.
 
-    Args:
-        start: the state that it begins in.
-        blank: the symbol of cells that nothing was written to.
-        rules: what it does; it halts where it has no rule. They are put in order, those of the start first: nothing
-            may depend on how a text orders them.
-        where: names the file or text in messages.
-
-    Raises:
-        UserError: there is no rule, there are too many, or a name or symbol cannot be written in an entry.
+    Its rules are put in order, those of the start first: nothing may depend on how a text orders them. ``where`` names
+    the file or text in messages.
     """
 
     start: str
@@ -79,16 +72,14 @@ class RuleTable:
             raise UserError(what, where=self.where, allowed=f"1 to {MOST_RULES:,} rules")
         if len({len(read) for _, read in self.rules}) > 1:
             raise UserError("its rules are of different numbers of tapes", where=self.where)
-        for kind, names in (("state", self.states), ("symbol", self.symbols)):
-            for name in names:
-                TableWriter(self.where).check(kind, name, None)
+        for kind, name in [("state", name) for name in self.states] + [("symbol", name) for name in self.symbols]:
+            TableWriter(self.where).check(kind, name, None)
         if len(self.symbols) > MOST_SYMBOLS:
             what, allowed = f"this machine has {len(self.symbols):,} symbols", f"{MOST_SYMBOLS} at most, with the blank"
             raise UserError(what, where=self.where, allowed=allowed)
 
     @cached_property
     def num_tapes(self) -> int:
-        """Number of tapes, one head each."""
         return len(next(iter(self.rules))[1])
 
     @cached_property
@@ -136,20 +127,14 @@ class RuleTable:
 class TableWriter:
     """Collects what a reader finds in a text; lines are numbered from 1, None stands for the whole text.
 
-    Attributes:
-        where: names the text in messages.
-        blank: the symbol of empty cells; may be white space, which no other symbol may.
-        example: the symbols of the input word that the text states, if it states one.
-        rules: as the text has them.
+    ``blank`` may be white space, which no other symbol may; ``example`` is the input word that the text states.
     """
 
     def __init__(self, where: str) -> None:
-        self.where, self.blank, self.rules = where, "", dict[Key, Rule]()
+        self.where, self.blank, self.rules, self._lines = where, "", dict[Key, Rule](), dict[Key, int | None]()
         self.example: str | None = None
-        self._lines: dict[Key, int | None] = {}
 
     def error(self, what: str, line: int | None, allowed: str | None = None) -> UserError:
-        """Return the error of a line."""
         return UserError(what, where=self.where + (f", line {line}" if line else ""), allowed=allowed)
 
     def check(self, kind: str, name: str, line: int | None) -> None:
@@ -165,14 +150,10 @@ class TableWriter:
         raise self.error(what, line, "a state of this machine")
 
     def add(self, line: int | None, state: str, read: Symbols, rule: Rule, rule_line: int | None = None) -> None:
-        """Take a rule; ``rule_line`` is where it says what is done, if not in the same line.
-
-        Raises UserError where there is one for this state and these symbols, or an entry cannot hold a name.
-        """
+        """Take a rule, or raise UserError; ``rule_line`` is where it says what is done, if not in the same line."""
         for name, symbols, place in ((rule.next, rule.write, rule_line or line), (state, read, line)):
-            self.check("state", name, place)
-            for symbol in symbols:
-                self.check("symbol", symbol, place)
+            for kind, text in (("state", name), *(("symbol", symbol) for symbol in symbols)):
+                self.check(kind, text, place)
         if (state, read) in self.rules:
             earlier = f", the first one in line {self._lines[state, read]}"
             raise self.error(f"the state {quoted(state)} has two rules for {quoted(' '.join(read))}{earlier}", line)
@@ -180,17 +161,13 @@ class TableWriter:
 
     def table(self, start: str) -> tuple[RuleTable, str | None]:
         """Return the machine and its example word; a blank that is white space is written ``_`` in both."""
-        blank = self.blank
-        if blank.isspace():  # more underscores where the machine has that symbol for something else
-            taken = {symbol for (_, read), rule in self.rules.items() for symbol in read + rule.write}
-            blank = next(underscores for length in count(1) if (underscores := "_" * length) not in taken)
+        taken = {symbol for (_, read), rule in self.rules.items() for symbol in read + rule.write}
+        free = next(name for length in count(1) if (name := "_" * length) not in taken)
 
         def written(symbols: Iterable[str]) -> Symbols:
-            return tuple(blank if symbol == self.blank else symbol for symbol in symbols)
+            return tuple(free if symbol == self.blank and symbol.isspace() else symbol for symbol in symbols)
 
-        rules = {
-            (key, written(read)): rule._replace(write=written(rule.write)) for (key, read), rule in self.rules.items()
-        }
+        rules = {(key, written(read)): Rule(written(rule[0]), *rule[1:]) for (key, read), rule in self.rules.items()}
         word = written(self.example or "")
-        example = ("" if all(len(symbol) == 1 for symbol in word) else " ").join(word)
-        return RuleTable(start, blank, rules, self.where), None if self.example is None else example
+        example = self.example and ("" if max(map(len, word)) == 1 else " ").join(word)
+        return RuleTable(start, *written([self.blank]), rules, self.where), example

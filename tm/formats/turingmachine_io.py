@@ -21,6 +21,7 @@ MERGE = "tag:yaml.org,2002:merge"
 Node = Any  # yaml.Node: the package has no types
 Pairs = dict[str, tuple[Node, Node]]  # keys and values by the keys' texts
 Instruction = tuple[str | None, int, str | None]  # None: the symbol that is read, the state that it is in
+PLAIN: dict[str, Instruction] = {name: (None, move, None) for name, move in MOVES.items()}
 
 
 def read(text: str, writer: TableWriter) -> str:
@@ -46,7 +47,6 @@ def read(text: str, writer: TableWriter) -> str:
 
 
 def _compose(text: str, writer: TableWriter) -> Node:
-    """Return the node of the text, after a look at its events: how deep and how many."""
     import yaml  # here: only files of this format need it
 
     loader, depth = getattr(yaml, "CSafeLoader", yaml.SafeLoader), 0
@@ -75,7 +75,7 @@ class _Reader:
         """Take the rules of all states, with some synonyms."""
         if reserved := next((key for name, (key, _) in found.items() if name in MOVES), None):
             raise self.error(f"{reserved.value} is a direction and cannot be a synonym", reserved)
-        synonyms = {name: self.instruction(body, {}) for name, (_, body) in found.items()}
+        synonyms = PLAIN | {name: self.instruction(body, PLAIN) for name, (_, body) in found.items()}
         for state, body in self.states.items():
             for key, value in self.mapping(body, f"the state {quoted(state)}"):
                 write, move, then = self.instruction(value, synonyms)
@@ -88,10 +88,10 @@ class _Reader:
 
     def instruction(self, node: Node, synonyms: Mapping[str, Instruction]) -> Instruction:
         if node.id == "scalar":
-            if node.value in synonyms or node.value in MOVES:
-                return synonyms.get(node.value) or (None, MOVES[node.value], None)
-            what = f"{quoted(node.value)} is no instruction{did_you_mean(node.value[:60], synonyms)}"
-            raise self.error(what, node, DIRECTIONS)
+            if node.value not in synonyms:
+                what = f"{quoted(node.value)} is no instruction{did_you_mean(node.value[:60], synonyms)}"
+                raise self.error(what, node, DIRECTIONS)
+            return synonyms[node.value]
         parts = {name: value for name, (_, value) in self.pairs(node, "an instruction").items()}
         names, written = quoted(", ".join(parts)), parts.pop("write", None)
         if len(parts) != 1 or not set(parts) <= set(MOVES):
