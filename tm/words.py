@@ -131,7 +131,8 @@ class WordLaw(OperandDistribution):
     def _drawn(self, length: int) -> tuple[int, int, int]:
         """Return how many digits are drawn for a length, how many values the selector has, and the words' number."""
         count = self.language.count(length)
-        return (digits := _digits(count)), 1 if digits else count, count
+        digits = 0 if count <= INDEXED else _digits(count)
+        return digits, 1 if digits else count, count
 
     def _column(self, lengths: Any, which: int) -> Any:
         """Return one of what is drawn for a length, or for each of a column of lengths."""
@@ -170,7 +171,7 @@ class WordLaw(OperandDistribution):
 
 @lru_cache(maxsize=4096)
 def _digits(count: int) -> int:
-    return 0 if count <= INDEXED else Decimal(count).adjusted()  # of any size, and exact
+    return Decimal(count).adjusted()  # of any size, and exact
 
 
 def is_spaced(symbols: Sequence[str]) -> bool:

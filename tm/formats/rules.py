@@ -170,4 +170,4 @@ class TableWriter:
         rules = {(key, written(read)): Rule(written(rule[0]), *rule[1:]) for (key, read), rule in self.rules.items()}
         word = written(self.example or "")
         example = self.example and ("" if max(map(len, word)) == 1 else " ").join(word)
-        return RuleTable(start, *written([self.blank]), rules, self.where), example
+        return RuleTable(start, written([self.blank])[0], rules, self.where), example
