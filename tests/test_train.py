@@ -25,6 +25,7 @@ from caef_data.eval.training import console, loop
 from caef_data.eval.training.console import train_with_progress
 from caef_data.eval.training.packing import pack
 from caef_data.eval.training.plan import make_plan
+from caef_data.eval.training.rows import spell
 from caef_data.eval.training.settings import TrainSettings, train_settings
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import load_declaration
@@ -125,6 +126,19 @@ def test_a_row_longer_than_the_model_reads_is_refused_before_training(tmp_path: 
         train(declared(tmp_path, short, "steps = 1\n"), tmp_path / "ckpt")
     assert not (tmp_path / "ckpt").exists()
     train_with_progress(declared(tmp_path, short), str(tmp_path / "ckpt"), dry_run=True, as_json=False)
+
+
+def test_the_longest_operands_are_looked_at_wherever_their_rows_come(tmp_path: Path, base: Path) -> None:
+    more, grows = 'task = "add"\nsteps = 1\nstages = ["second"]\nbatch_tokens = 300\n', "max = 9\nnum = 4\n[[task]]"
+    tasks = f'{grows}\ntask = ["add", "mul"]\n'
+    jobs = make_plan(*train_settings(declared(tmp_path, base, more, tasks), {})).jobs
+    for job in jobs:
+        own = spell(job.steps.tokens, job.steps.stream.__getitems__(range(2000)), "second")
+        [stage] = job.stages
+        assert stage.rows < 20 and stage.longest >= max(len(prompt) + len(answer) for prompt, answer in own)
+    tasks = tasks.replace("[[task]]", "curriculum = {linear = {start = 2, rows = 100000}}\n[[task]]")
+    [first, _] = make_plan(*train_settings(declared(tmp_path, base, more, tasks), {})).jobs
+    assert first.stages[0].longest < 0.6 * jobs[0].stages[0].longest  # two digits come first
 
 
 def test_a_dry_run_tells_what_would_be_done_and_does_nothing(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,18 @@ from typing import Any
 import numpy as np
 
 from ...errors import UserError, printable_path
-from ...pipelines.curriculum import mix_of
+from ...pipelines.curriculum import mix_of, stages_of
 from ...pipelines.settings import Declaration, digest
 from ...pipelines.spelling import PLAIN
 from ...pipelines.stream import Stream
+from ...tm import machine
 from ..checkpoint import Checkpoint, fetch, find_adapters
 from .rows import Spelled, Stage, Steps, check_length, spell
 from .settings import VIEWS, TrainSettings
 
 VERSION = 1  # of the rules of training; changes the identity of every training
 LOOKED_AT = 1024  # rows of each adapter and stage, evenly among those that it learns
+LONGEST = 128  # rows of the longest operands of each task and view, beside them
 SHARES = 8  # of a training, in which rows may grow longer
 Pairs = tuple[tuple[str, str], ...]
 USED = 0.4  # of what the device computes in large products: the share that training reaches, about
@@ -91,7 +94,8 @@ def make_plan(
     base = Path(found.base)
     sizes, tokens = _sizes(base, settings), load_tokenizer(base, settings.template)
     named = zip(parts.items(), streams, strict=True)
-    jobs = tuple(_job(settings, name, own, stream, tokens, sizes, processes) for (name, own), stream in named)
+    looked = (_job(settings, name, own, stream, tokens, sizes, processes) for (name, own), stream in named)
+    jobs = tuple(replace(job, stages=tuple(_with_longest(declaration, job))) for job in looked)
     known = {**settings.identifying(), "base_model": found.base_sha256}
     identity = digest([VERSION, known, [[job.name, job.steps.stream.identity] for job in jobs]])
     longest = max(stage.longest for job in jobs for stage in job.stages)
@@ -110,8 +114,6 @@ def _base_model(declaration: Declaration, settings: TrainSettings, say: Any) -> 
 
 
 def _lacks(settings: TrainSettings, task: str) -> bool:
-    from ...tm import machine
-
     return any(VIEWS[kind] in machine(task).missing_views() for kind in settings.which)
 
 
@@ -175,6 +177,23 @@ def _job(
         )
     parts = processes * min(-(-settings.batch_tokens // (settings.device_tokens * processes)), least // processes)
     return Job(job, pairs, tuple(stages), Steps(stream, tokens, stages, parts, most, job))
+
+
+def _with_longest(declaration: Declaration, job: Job) -> Iterator[Stage]:
+    """Yield a training's stages after a look at rows of the longest operands that each reaches."""
+    steps, grows = job.steps, stages_of(declaration.curriculum, declaration.tasks, PLAIN)
+    for stage in job.stages:
+        most = [longest for begin, longest in grows if begin < stage.first + stage.steps * stage.rows][-1]
+        for own, view in ((source.settings, source.view) for source in steps.stream.sources):
+            if own.expressions is not None or not machine(own.task).numbers or own.min > (most or own.max):
+                continue  # of words, and of a file, the longest are not known
+            long = min(own.max, most or own.max)
+            alone = replace(own, min=long, max=long)
+            only = replace(declaration, tasks=(alone,), mix=None, curriculum=None, rows=None, tokens=None)
+            rows = Stream(only, "train", view).__getitems__(range(LONGEST))
+            longest = steps.check(spell(steps.tokens, rows, stage.name), stage.name)
+            stage = replace(stage, longest=max(stage.longest, longest))  # noqa: PLW2901
+        yield stage
 
 
 def _rows_a_step(settings: TrainSettings, spelled: list[Spelled]) -> int:

@@ -98,10 +98,14 @@ class Steps:
                 begin = stage.first + step * stage.rows
                 own = range(begin + stage.rows * part // self.parts, begin + stage.rows * (part + 1) // self.parts)
                 rows = spell(self.tokens, [self._block(number // BLOCK)[number % BLOCK] for number in own], stage.name)
-                check_length(rows, self.most, self.tokens.where, f"{self.name}, {stage.name} stage,")
+                self.check(rows, stage.name)
                 return rows
             step -= stage.steps
         raise IndexError(item)
+
+    def check(self, rows: Sequence[Spelled], stage: str) -> int:
+        """Refuse rows that are longer than the model reads; return the tokens of the longest."""
+        return check_length(rows, self.most, self.tokens.where, f"{self.name}, {stage} stage,")
 
     def _rendered(self, block: int) -> list[dict[str, Any]]:
         names = ("instruction", "prompt", "completion")
