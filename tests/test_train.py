@@ -138,7 +138,7 @@ def test_the_longest_operands_are_looked_at_wherever_their_rows_come(tmp_path: P
         assert stage.rows < 20 and stage.longest >= max(len(prompt) + len(answer) for prompt, answer in own)
     tasks = tasks.replace("[[task]]", "curriculum = {linear = {start = 2, rows = 100000}}\n[[task]]")
     [first, _] = make_plan(*train_settings(declared(tmp_path, base, more, tasks), {})).jobs
-    assert first.stages[0].longest < 0.6 * jobs[0].stages[0].longest  # two digits come first
+    assert first.stages[0].longest < 0.8 * jobs[0].stages[0].longest  # two digits come first
 
 
 def test_a_dry_run_tells_what_would_be_done_and_does_nothing(
