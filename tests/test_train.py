@@ -23,6 +23,7 @@ from caef_data.eval.checkpoint import find_adapters
 from caef_data.eval.tables import read_runs
 from caef_data.eval.training import console, loop
 from caef_data.eval.training.console import train_with_progress
+from caef_data.eval.training.judge import CURVE, Judge
 from caef_data.eval.training.packing import pack
 from caef_data.eval.training.plan import make_plan
 from caef_data.eval.training.rows import spell
@@ -251,7 +252,9 @@ def test_evaluations_on_the_way_are_runs_and_the_best_adapter_is_kept(
     rows = read_runs(tmp_path / "results")
     assert {row["name"] for row in rows} == {f"aligners-add-step-{step}" for step in (2, 4, 5)}
     assert all(row["status"] == "finished" and row["calls"] > 0 for row in rows)
-    assert "aligners-add-step-4: 0.00% of 6 right; by digits 2: 0.0%" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "aligners-add-step-4: 0.00% of 6 right; by digits 2: 0.0%" in said
+    assert "aligners/add as after step 2, right by digits (learnt: up to 2):\n          2    0.0% of      6\n" in said
     kept = find_adapters(tmp_path / "ckpt", None).adapters["aligners/add"]
     [best] = [row for row in rows if kept.sha256 in str(row["adapters"])]
     assert best["name"] == "aligners-add-step-2"  # of equals the first
@@ -315,6 +318,18 @@ def test_what_one_model_learns_is_the_declared_mix_or_each_task_and_kind_alike(t
     assert shares(ALONE, mixed) == {("add", "raw"): half[0], ("left_mask", "one_step"): half[1]}
     with pytest.raises(UserError, match="task and mix both say"):
         shares(ALONE + 'task = "add"\n', mixed)
+
+
+def test_the_curve_at_the_end_sets_lengths_that_were_not_learnt_apart(tmp_path: Path) -> None:
+    judge = Judge(TrainSettings(base_model="b", eval_every=5), "executors/add", (("executors", "add"),), tmp_path)
+    lengths = [(length, [max(0, 40 - length), 40]) for length in range(1, 41)] + [(50, [0, 0])]
+    (tmp_path / CURVE).write_text(json.dumps([15, lengths]))
+    title, *lines = judge.curve(12)
+    assert "executors/add as after step 15" in title and "up to 12" in title
+    assert lines[0].split() == ["1-2", "96.2%", "of", "80", "#" * 19]
+    assert lines[6].split()[:4] == ["13-15", "65.0%", "of", "120"]
+    assert ["longer" in line for line in lines] == [False] * 6 + [True] * 10 and lines[-1].split()[0] == "40"
+    assert len([*judge.curve(99)]) == 11 and not any("longer" in line for line in judge.curve(99))
 
 
 # Stopped, and going on ----------------------------------------------------------------------------------------------

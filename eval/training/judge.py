@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from ..settings import EvalSettings
 from .settings import TrainSettings
 
 MODES = {"executors": ("one_step",), "aligners": ("aligner_in", "aligner_out")}
-NOTES = "evaluations.json"
+NOTES, CURVE = "evaluations.json", "curve.json"
+GROUPS = 10  # of lengths, in a curve
+WIDTH = 20  # of a bar
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,9 @@ class Judge:
             f"{length}: {count[0] / count[1]:.1%}" for length, count in sorted(lengths.items()) if count[1]
         )
         say(f"{name}: {right / max(1, every):.2%} of {every:,} right; by digits {told}")
-        return self._note(step, right / max(1, every), folder)
+        return self._note(step, right / max(1, every), folder, lengths)
 
-    def _note(self, step: int, accuracy: float, folder: Path) -> bool:
+    def _note(self, step: int, accuracy: float, folder: Path, lengths: dict[int, list[int]]) -> bool:
         """Keep the adapter if it is the best so far; tell whether the best one is long ago."""
         path = self.work / NOTES
         known = {int(at): float(right) for at, right in (json.loads(path.read_text("utf-8")) if path.exists() else [])}
@@ -100,9 +102,28 @@ class Judge:
             shutil.rmtree(self.best, ignore_errors=True)
             folder.rename(self.best)
             known[step] = accuracy
+            atomic.put(self.work / CURVE, json.dumps([step, sorted(lengths.items())]).encode())
         # Of a step that is done again after a stop, the better one is remembered: it may be the adapter that is kept.
         known[step] = max(accuracy, known.get(step, 0.0))
         atomic.put(path, json.dumps(sorted(known.items())).encode())
         first = min(at for at, right in known.items() if right == max(known.values()))
         since = sum(first < at <= step for at in known)
         return self.settings.patience is not None and since >= self.settings.patience
+
+    def curve(self, longest: int) -> Iterator[str]:
+        """Yield lines that show the accuracy of what is kept by the digits of operands.
+
+        Args:
+            longest: digits that were learnt; what is longer stands apart.
+        """
+        step, lengths = json.loads((self.work / CURVE).read_text("utf-8"))
+        yield f"{self.name} as after step {step}, right by digits (learnt: up to {longest}):"
+        asked = [(length, right, every) for length, (right, every) in lengths if every]
+        for beyond in ("", "  longer than learnt"):
+            chosen = [one for one in asked if (one[0] > longest) == bool(beyond)]
+            size = -(-len(chosen) // GROUPS)
+            for part in (chosen[place : place + size] for place in range(0, len(chosen), size or 1)):
+                first, last, every = part[0][0], part[-1][0], sum(count for _, _, count in part)
+                share = sum(right for _, right, _ in part) / every
+                name = f"{first}" if first == last else f"{first}-{last}"
+                yield f"  {name:>9} {share:7.1%} of {every:>6,} {'#' * round(WIDTH * share):<{WIDTH}}{beyond}".rstrip()

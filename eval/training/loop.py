@@ -103,7 +103,7 @@ def train_adapter(plan: Plan, job: Job, work: Path, target: Path, told: Told, sa
             )
         # Of a training that was killed while its adapter was put in place, no step is left.
         if callback.finished or trainer.state.global_step >= len(job.steps) // job.steps.parts:
-            team.first(partial(_finish, callback, target))
+            team.first(partial(_finish, callback, job, target))
     trainer.accelerator.free_memory()
     asked = callback.asked
     del base, model, judge, trainer, callback
@@ -311,10 +311,13 @@ def _save(model: Any, plan: Plan, job: Job, target: Path, folder: Path) -> None:
         atomic.sync(path)
 
 
-def _finish(watch: _Watch, target: Path) -> None:
+def _finish(watch: _Watch, job: Job, target: Path) -> None:
+    """Put what is kept in its place, and tell how it does beyond the lengths that it learnt."""
     if watch.judge is None:
         watch.save(watch.work / "adapter")
     _put(watch.work / "adapter" if watch.judge is None else watch.judge.best, watch.work, target)
+    for line in () if watch.judge is None else watch.judge.curve(max(stage.digits for stage in job.stages)):
+        watch.say(line)
 
 
 def _put(new: Path, work: Path, target: Path) -> None:

@@ -185,9 +185,10 @@ def _with_longest(declaration: Declaration, job: Job) -> Iterator[Stage]:
     for stage in job.stages:
         most = [longest for begin, longest in grows if begin < stage.first + stage.steps * stage.rows][-1]
         for own, view in ((source.settings, source.view) for source in steps.stream.sources):
-            if own.expressions is not None or not machine(own.task).numbers or own.min > (most or own.max):
-                continue  # of words, and of a file, the longest are not known
             long = min(own.max, most or own.max)
+            stage = replace(stage, digits=max(stage.digits, long))  # noqa: PLW2901
+            if own.expressions is not None or not machine(own.task).numbers or own.min > long:
+                continue  # of words, and of a file, the longest are not known
             alone = replace(own, min=long, max=long)
             only = replace(declaration, tasks=(alone,), mix=None, curriculum=None, rows=None, tokens=None)
             rows = Stream(only, "train", view).__getitems__(range(LONGEST))
@@ -243,10 +244,14 @@ def _sizes(base: Path, settings: TrainSettings) -> dict[str, int]:
             what = f"the base model is no causal language model ({config.model_type})"
             raise UserError(what, where=printable_path(base)) from error
         parameters = sum(weight.numel() for weight in net.parameters())
+        inputs, outputs = (found.weight for found in (net.get_input_embeddings(), net.get_output_embeddings()))
+        # The first are looked up, and only positions that are learnt, about half, go through the second.
+        idle = outputs.numel() // 2 + (0 if inputs is outputs else inputs.numel())
         whole = learning(net, settings)
     text = config.get_text_config()
     return {
         "parameters": parameters,
+        "idle": idle,  # of them, that a token is not multiplied with, about
         "trained": sum(weight.numel() for weight in whole.parameters() if weight.requires_grad),
         "frozen": sum(weight.numel() for weight in whole.parameters() if not weight.requires_grad),
         "bytes": dtype.itemsize,  # of a number that the model computes with
@@ -287,4 +292,6 @@ def seconds(plan: Plan) -> float:
     product[0, 0].item()
     speed = products * 2 * 1024**3 / (time.perf_counter() - began)
     # Forward, and backward through the activations; weights that do not learn get no gradient.
-    return plan.tokens * (4 * plan.sizes["frozen"] + 6 * plan.sizes["trained"]) / (speed * USED)
+    sizes = plan.sizes
+    operations = 4 * sizes["frozen"] + 6 * sizes["trained"] - (4 if sizes["frozen"] else 6) * sizes["idle"]
+    return plan.tokens * operations / (speed * USED)

@@ -27,6 +27,7 @@ class Stage:
         first: the number of its first row.
         mean: tokens of a row, about.
         longest: tokens of the longest row that was looked at.
+        digits: of the longest operands that it reaches.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Stage:
     first: int
     mean: float
     longest: int
+    digits: int = 0
 
     @property
     def tokens(self) -> float:
