@@ -24,6 +24,7 @@ from .settings import VIEWS, TrainSettings
 VERSION = 1  # of the rules of training; changes the identity of every training
 LOOKED_AT = 1024  # rows of each adapter and stage, evenly among those that it learns
 LONGEST = 128  # rows of the longest operands of each task and view, beside them
+LIBRARIES = 170_000_000  # bytes that torch and the trainer take once they work
 SHARES = 8  # of a training, in which rows may grow longer
 Pairs = tuple[tuple[str, str], ...]
 USED = 0.4  # of what the device computes in large products: the share that training reaches, about
@@ -269,9 +270,10 @@ def _most_at_once(jobs: tuple[Job, ...]) -> int:
 
 def _memory(sizes: dict[str, int], tokens: int) -> int:
     """Return the bytes of weights, of an adapter with gradient and AdamW's two moments, and of what a step keeps."""
-    kept = tokens * sizes["layers"] * (16 * sizes["hidden"] + 6 * sizes["inner"]) * sizes["bytes"]
-    logits = tokens // 2 * sizes["vocabulary"] * 12  # about half of the tokens are learnt; float32, and its gradient
-    return sizes["frozen"] * sizes["bytes"] + sizes["trained"] * 16 + kept + logits
+    # The factors are those that trainings on a CPU were seen to take, padding of lines included.
+    kept = tokens * sizes["layers"] * (24 * sizes["hidden"] + 9 * sizes["inner"]) * sizes["bytes"]
+    logits = tokens // 2 * sizes["vocabulary"] * 9  # about half of the tokens are learnt; float32, and its gradient
+    return LIBRARIES + sizes["frozen"] * sizes["bytes"] + sizes["trained"] * 16 + kept + logits
 
 
 def seconds(plan: Plan) -> float:
