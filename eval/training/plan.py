@@ -271,7 +271,8 @@ def _most_at_once(jobs: tuple[Job, ...]) -> int:
 def _memory(sizes: dict[str, int], tokens: int) -> int:
     """Return the bytes of weights, of an adapter with gradient and AdamW's two moments, and of what a step keeps."""
     # The factors are those that trainings on a CPU were seen to take, padding of lines included.
-    kept = tokens * sizes["layers"] * (24 * sizes["hidden"] + 9 * sizes["inner"]) * sizes["bytes"]
+    beside = 1.5 if sizes["frozen"] else 1  # what an adapter adds to each layer is kept, too
+    kept = int(beside * tokens * sizes["layers"] * (16 * sizes["hidden"] + 6 * sizes["inner"]) * sizes["bytes"])
     logits = tokens // 2 * sizes["vocabulary"] * 9  # about half of the tokens are learnt; float32, and its gradient
     return LIBRARIES + sizes["frozen"] * sizes["bytes"] + sizes["trained"] * 16 + kept + logits
 
