@@ -12,7 +12,6 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.table import Table
 from rich.text import Text
 
 from ..errors import UserError, printable_path, quoted, shell_quoted, telling_of_full_disk
@@ -20,9 +19,9 @@ from ..tm import machine
 from .held_out import HeldOut
 from .hub_source import dataset_here
 from .manifest import MANIFEST
-from .scanned import KINDS, PACKED, Found, clean, refusal, scan
+from .scanned import KINDS, PACKED, SPLITS, Found, clean, refusal, scan
 from .store import open_folder
-from .terminal import Meter, open_console, print_table
+from .terminal import Meter, new_table, open_console, print_table
 from .verify_manifest import read_manifest
 from .workers import default_workers
 
@@ -186,15 +185,11 @@ def _as_json(found: Found, targets: dict[Path, Path]) -> dict[str, Any]:
 
 
 def _print(results: Sequence[Found], against: str, targets: dict[Path, Path]) -> None:
-    console, table = open_console(), Table()
-    for name in ("file", "task"):
-        table.add_column(name, no_wrap=True)
-    for name in (*KINDS, "test", "stress"):
-        table.add_column(name, justify="right", no_wrap=True)
+    console, table = open_console(), new_table(*KINDS, *SPLITS, first=("file", "task"))
     for found in results:
         for task in sorted({task for task, _, _ in found.counts}):
             own = {key: count for key, count in found.counts.items() if key[0] == task}
-            sums = (sum(count for key, count in own.items() if name in key) for name in (*KINDS, "test", "stress"))
+            sums = (sum(count for key, count in own.items() if name in key) for name in (*KINDS, *SPLITS))
             table.add_row(printable_path(found.path), task, *(f"{count:,}" for count in sums))
     if table.row_count:
         print_table(console, table)

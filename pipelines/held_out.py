@@ -29,7 +29,7 @@ from ..tm.columns import I64, Bool
 from ..tm.expression import LOOKS_LIKE
 
 BLANKS = 16  # bytes of them
-LONG = 4096  # bytes: lines of more are looked at in parts
+LONG = 512  # bytes: lines of more are looked at in parts
 SPELLINGS = LOOKS_LIKE | {"\\times": "*", "\\div": "//", "&lt;": "<", "&gt;": ">"}
 SLASHES = r"\/\/"  # JSON allows it
 BLANK = "(?:[ \t]|\u00a0)"
