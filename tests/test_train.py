@@ -90,6 +90,7 @@ def ending_at(step: int, end: Callable[[], object], monkeypatch: pytest.MonkeyPa
         ('[train]\nbase_model = "b"\nsteps = 3\nepochs = 1\n', "steps and epochs both say"),
         ('[train]\nbase_model = "b"\ntask = "multiplicaton"\n', "did you mean"),
         ('[train]\nbase_model = "b"\nwhich = "executor"\n', "did you mean 'executors'"),
+        ('[train]\nbase_model = "b"\nwhich = "aligners/ad"\n', "did you mean 'aligners/add'"),
         ('[train]\nbase_model = "b"\nlearning_rate = 2\n', "learning_rate is 2"),
         ('[train]\nbase_model = "b"\nmethod = "fulll"\n', "did you mean 'full'"),
         ('[train]\nbase_model = "b"\ndtype = "float16"\n', "dtype is 'float16'"),
@@ -104,7 +105,15 @@ def test_tables_that_are_refused(tmp_path: Path, text: str, words: str) -> None:
 
 
 def test_tasks_without_rows_or_without_the_adapter_are_refused(tmp_path: Path, base: Path) -> None:
-    for more, words in (('task = "mul"', "no rows of"), ('task = "left_mask"\nwhich = "aligners"', "nothing to train")):
+    two = 'which = ["aligners/add", "executors/left_mask"]\n'
+    named = [job.name for job in make_plan(*train_settings(declared(tmp_path, base, ALONE + two), {})).jobs]
+    assert named == ["aligners/add", "executors/left_mask"]
+    other = 'which = "executors/mul"', "not trained here"
+    for more, words in (
+        other,
+        ('task = "mul"', "no rows of"),
+        ('task = "left_mask"\nwhich = "aligners"', "nothing to train"),
+    ):
         with pytest.raises(UserError, match=words):
             make_plan(*train_settings(declared(tmp_path, base, more), {}))
 
@@ -370,7 +379,7 @@ def test_ctrl_c_keeps_the_step_and_other_settings_or_folders_are_refused(
     work = out / console.WORK / "aligners-add"
     state = loop.last_state(work)
     assert state is not None and len((work / loop.LOG).read_text().splitlines()) in (3, 4)
-    with pytest.raises(UserError, match="another training was begun in this folder: seed was 42, is 7"):
+    with pytest.raises(UserError, match="another training of aligners/add was begun in this folder: seed was 42, is 7"):
         train(declared(tmp_path / "other", base, more + "seed = 7\n"), out)
     plan = make_plan(*train_settings(path, {"out": str(out)}))
     with console._held(out, plan), pytest.raises(UserError, match="another training is at work"):
@@ -382,6 +391,10 @@ def test_ctrl_c_keeps_the_step_and_other_settings_or_folders_are_refused(
     train(path, out)
     train(path, tmp_path / "whole")
     assert learnt(out) == learnt(tmp_path / "whole")
+    further = ALONE.replace("steps = 6", "steps = 1") + 'task = "left_mask"\n'  # other settings, in the same folder
+    train(declared(tmp_path / "further", base, further), out)
+    assert {*find_adapters(out, None).adapters} == {"aligners/add", "executors/left_mask"}
+    assert learnt(out).items() > learnt(tmp_path / "whole").items()
     (tmp_path / "there" / "aligners" / "add").mkdir(parents=True)
     with pytest.raises(UserError, match="an adapter already"):
         train(path, tmp_path / "there")

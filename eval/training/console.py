@@ -24,7 +24,7 @@ from .settings import train_settings
 from .team import Team, meet
 
 WORK = ".train"  # under the folder of the adapters: states of unfinished ones, losses of all
-PLAN = "training.json"  # in there: what is trained
+PLAN = "training.json"  # in there, for each adapter: what is trained
 RECENT = 50  # steps whose mean loss is shown
 
 
@@ -84,15 +84,14 @@ def _held(root: Path, plan: Plan) -> Iterator[list[str]]:
         UserError: another training is at work in it, or was begun in it; or adapters are there that are not ours.
     """
     work = root / WORK
-    if not (work / PLAN).exists():
-        for job in plan.jobs:
-            if os.path.lexists(root / job.name):
-                raise UserError(
-                    f"there is an adapter already, of which no training here knows: {job.name}",
-                    where=printable_path(root),
-                    allowed="a folder of its own for each training",
-                    next_step="another folder (--out), or move this adapter away",
-                )
+    for job in plan.jobs:
+        if os.path.lexists(root / job.name) and not (_work(root, job) / PLAN).exists():
+            raise UserError(
+                f"there is an adapter already, of which no training here knows: {job.name}",
+                where=printable_path(root),
+                allowed="a folder of its own for each training",
+                next_step="another folder (--out), or move this adapter away",
+            )
     work.mkdir(parents=True, exist_ok=True)
     with open(work / "lock", "w", encoding="ascii") as lock:
         try:
@@ -103,17 +102,23 @@ def _held(root: Path, plan: Plan) -> Iterator[list[str]]:
                 where=printable_path(root),
                 next_step="wait for it, or choose another folder with --out",
             ) from None
-        _agree(work / PLAN, plan)
+        notes = {_work(root, job) / PLAN: _note(_work(root, job) / PLAN, plan, job) for job in plan.jobs}
+        for path, note in notes.items():
+            path.parent.mkdir(exist_ok=True)
+            atomic.put(path, (json.dumps(note, indent=2) + "\n").encode())
         yield [job.name for job in plan.jobs if not (root / job.name).exists()]
 
 
-def _agree(path: Path, plan: Plan) -> None:
-    """Note what is trained in a folder; refuse if something else was begun in it."""
-    now: dict[str, Any] = {"identity": plan.identity, **plan.settings.identifying()}
-    now = json.loads(json.dumps(now))
+def _work(root: Path, job: Job) -> Path:
+    """Return the folder of an adapter's states and losses."""
+    return root / WORK / job.name.replace("/", "-")
+
+
+def _note(path: Path, plan: Plan, job: Job) -> dict[str, Any]:
+    """Return the note of what an adapter learns; refuse if something else was begun with it."""
+    now: dict[str, Any] = json.loads(json.dumps({"identity": job.identity, **plan.settings.identifying()}))
     if not path.exists():
-        atomic.put(path, (json.dumps(now, indent=2) + "\n").encode())
-        return
+        return now
     try:
         there = json.loads(path.read_text("utf-8"))
         same = there["identity"] == now["identity"]
@@ -124,12 +129,12 @@ def _agree(path: Path, plan: Plan) -> None:
             next_step="choose another folder with --out",
         ) from None
     if same:
-        return
+        return now
     changed = [f"{name} was {there.get(name)}, is {value}" for name, value in now.items() if there.get(name) != value]
     told = "; ".join(changed[1:]) or "other rows, or another base model of this name"
     raise UserError(
-        f"another training was begun in this folder: {told}",
-        where=printable_path(path.parent.parent),
+        f"another training of {job.name} was begun in this folder: {told}",
+        where=printable_path(path.parent.parent.parent),
         allowed="the same settings and rows",
         next_step="choose another folder with --out, or remove this one",
     )
@@ -139,8 +144,7 @@ def _train(plan: Plan, job: Job, root: Path, log: Console, doing: str, team: Tea
     """Train one adapter, with loss, tokens/s and the time left."""
     from .loop import train_adapter
 
-    work = root / WORK / job.name.replace("/", "-")
-    work.mkdir(parents=True, exist_ok=True)
+    work = _work(root, job)
     total, recent, begun = sum(stage.steps for stage in job.stages), list[float](), list[int]()
     with Meter(log, doing, total) as meter:
 

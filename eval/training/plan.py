@@ -39,12 +39,14 @@ class Job:
         pairs: kind (executors or aligners) and task of what evaluation asks it.
         stages: its stages.
         steps: the rows of each step.
+        identity: changes with everything that changes what it learns.
     """
 
     name: str
     pairs: Pairs
     stages: tuple[Stage, ...]
     steps: Steps
+    identity: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,9 @@ def make_plan(
     named = zip(parts.items(), streams, strict=True)
     looked = (_job(settings, name, own, stream, tokens, sizes, processes) for (name, own), stream in named)
     jobs = tuple(replace(job, stages=tuple(_with_longest(declaration, job))) for job in looked)
-    known = {**settings.identifying(), "base_model": found.base_sha256}
-    identity = digest([VERSION, known, [[job.name, job.steps.stream.identity] for job in jobs]])
+    known = settings.identifying() | {"base_model": found.base_sha256, "task": None, "which": None}  # others may follow
+    jobs = tuple(replace(job, identity=digest([VERSION, known, job.name, job.steps.stream.identity])) for job in jobs)
+    identity = digest([job.identity for job in jobs])
     longest = max(stage.longest for job in jobs for stage in job.stages)
     sizes["memory"] = _memory(sizes, max(_most_at_once(jobs), longest))
     return Plan(settings, base, jobs, identity, tuple(notes), sizes)
@@ -115,7 +118,7 @@ def _base_model(declaration: Declaration, settings: TrainSettings, say: Any) -> 
 
 
 def _lacks(settings: TrainSettings, task: str) -> bool:
-    return any(VIEWS[kind] in machine(task).missing_views() for kind in settings.which)
+    return any(VIEWS[kind] in machine(task).missing_views() for kind in VIEWS if settings.learns(kind, task))
 
 
 def _learnt(declaration: Declaration, settings: TrainSettings) -> list[tuple[str, str]]:
@@ -127,7 +130,8 @@ def _learnt(declaration: Declaration, settings: TrainSettings) -> list[tuple[str
     if settings.task:
         raise UserError("task and mix both say what is learnt", where=where, next_step="take task out, or the mix")
     named = {(task, view or VIEWS["executors"]) for task, view in mix}
-    pairs = [(kind, task) for task, view in named for kind in settings.which if VIEWS[kind] == view]
+    pairs = [(kind, task) for task, view in named for kind in VIEWS if VIEWS[kind] == view]
+    pairs = [pair for pair in pairs if settings.learns(*pair)]
     if settings.eval_every is not None and not pairs:
         raise UserError("mix names no one_step or aligner, which is what eval_every asks", where=where)
     return sorted(pairs)

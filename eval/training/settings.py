@@ -10,7 +10,7 @@ from ...errors import UserError, did_you_mean, is_whole, printable_path, quoted
 from ...pipelines.declaration import load_declaration, read_toml
 from ...pipelines.settings import Declaration, check_task
 from ...pipelines.spelling import PLAIN
-from ...tm import machine
+from ...tm import machine, tasks
 from ..checkpoint import KINDS
 from ..settings import DTYPES
 from ..template import template_text
@@ -18,7 +18,7 @@ from ..template import template_text
 STAGES = ("first", "second")
 VIEWS = {"executors": "one_step", "aligners": "aligner"}  # what each kind of adapter learns
 LENGTHS = ("steps", "epochs", "tokens")  # how much is trained: one of these
-WORDS = {"which": tuple(KINDS), "stages": STAGES}
+WORDS = {"which": "executors, aligners, all, or names such as executors/add", "stages": "first, second, all"}
 DEVICES = ("auto", "cpu", "cuda")
 COUNTS = {"steps": 1, "tokens": 1, "rank": 1, "batch_tokens": 16, "device_tokens": 16, "save_every": 1, "seed": 0}
 COUNTS |= {"eval_every": 1, "eval_limit": 1, "patience": 1}
@@ -42,7 +42,7 @@ class TrainSettings:
     task: tuple[str, ...] = ()
     """Tasks; none for every task of the declaration."""
     which: tuple[str, ...] = ("executors", "aligners")
-    """What is learnt: the rows of executors, of aligners; a task without a raw text has no aligner."""
+    """What learns: executors, aligners, or names such as executors/add; a task without a raw text has no aligner."""
     method: str = "each"
     """each: a LoRA adapter for each task's executor and aligner; one: one adapter for all; full: all weights."""
     stages: tuple[str, ...] = ("first", "second")
@@ -109,15 +109,21 @@ class TrainSettings:
         if name == "task":
             named = [one if one == "all" else check_task(one, PLAIN) for one in given]
             return () if "all" in named else tuple(dict.fromkeys(named))
-        known = WORDS[name]
+        known = STAGES if name == "stages" else (*KINDS, *(f"{kind}/{task}" for task in tasks() for kind in KINDS))
         for word in given:
             if word not in (*known, "all"):
-                raise _refuse(name, word, ", ".join((*known, "all")), did_you_mean(str(word)[:60], known))
+                raise _refuse(name, word, WORDS[name], did_you_mean(str(word)[:60], known))
+        if name == "which" and "all" in given:
+            return tuple(KINDS)
         return tuple(word for word in known if word in given or "all" in given)
 
     def identifying(self) -> dict[str, Any]:
         """Return the settings that decide what is learnt."""
         return {name: value for name, value in asdict(self).items() if name not in FREE}
+
+    def learns(self, kind: str, task: str) -> bool:
+        """Tell whether the executor or aligner of a task is asked for."""
+        return kind in self.which or f"{kind}/{task}" in self.which
 
     def adapters(self, declaration: Declaration) -> list[tuple[str, str]]:
         """Return the kind and task of each adapter, or of each part of what one model learns, in the order of training.
@@ -131,7 +137,11 @@ class TrainSettings:
                 what = f"task is {quoted(task)}, which this declaration has no rows of"
                 raise UserError(what, where=f"{_file(declaration)}, table [train]", allowed=", ".join(held))
         chosen = [task for task in held if task in self.task or not self.task]
-        pairs = [(kind, task) for task in chosen for kind in self.which]
+        for name in self.which:
+            if name not in KINDS and name.partition("/")[2] not in chosen:
+                what = f"which names {name}, a task that is not trained here"
+                raise UserError(what, where=f"{_file(declaration)}, table [train]", allowed=", ".join(chosen))
+        pairs = [(kind, task) for task in chosen for kind in KINDS if self.learns(kind, task)]
         found = [(kind, task) for kind, task in pairs if VIEWS[kind] not in machine(task).missing_views()]
         if not found:
             raise UserError(
