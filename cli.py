@@ -28,6 +28,7 @@ from .options import (
     Form,
     Joined,
     Json,
+    Modes,
     Names,
     NearTies,
     Number,
@@ -290,12 +291,11 @@ def evaluate(
     data: Annotated[Text, option("Dataset folder, raw files, or user/name. Default: data.", metavar="DIR")] = None,
     expressions: Expressions = None,
     task: Annotated[Names, several("Task. Default: all that have adapters.", known=known_tasks)] = None,
-    mode: Annotated[
-        Names, several(f"{', '.join(MODES)}. Default: all but slips that adapters and rows allow.", *MODES)
-    ] = None,
+    mode: Modes = None,
     split: Annotated[Text, option("train, test or stress. Default: test; of --expressions all.")] = None,
     strategy: Annotated[Text, option("verify, generate or rollout. Default: verify.")] = None,
     template: Around = None,
+    stage: Annotated[Text, option("first puts the instruction before each prompt. Default: second.")] = None,
     joined: Joined = None,
     near_ties: NearTies = None,
     batch_tokens: Annotated[Number, number("Most tokens of a batch. Default: as suits the device.")] = None,

@@ -113,6 +113,7 @@ RayAddress = Annotated[
 Tasks = Annotated[Names, several("Task; all for every one.", known=known_tasks)]
 Configs = Annotated[Names, several("Part of the dataset, such as sub-one_step. Default: all.")]
 Splits = Annotated[Names, several("train, test or stress. Default: all.", *SPLITS)]
+Modes = Annotated[Names, several(f"{', '.join(MODES)}. Default: all but slips that adapters and rows allow.", *MODES)]
 Stage = Annotated[str, option("first puts the instruction before each prompt; second leaves it out.")]
 Results = Annotated[str, option("The folder of result tables.", "--results", metavar="DIR")]
 Adapters = Annotated[

@@ -17,6 +17,7 @@ What verify is compared with:
   hours.
 - ``generate``: transformers' ``generate`` on batches of rows of one length.
 - ``strategy generate``, in the details: this package's own decoding of the same batches.
+- ``not shared``: verify itself, with the instruction computed for each row.
 """
 
 from __future__ import annotations
@@ -39,8 +40,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from winners import END, PAD, Texts, Winners, make_tokenizer
 
 from caef_data.eval.backends.local import TransformersBackend
+from caef_data.eval.backends.prefix import Prefix
 from caef_data.eval.backends.tokens import load_tokenizers
 from caef_data.eval.calls import BASE, GenerateRequest, ScoreRequest
+from caef_data.eval.problems import instruction_of
 from caef_data.tm import align_in, transition, transitions
 
 
@@ -70,6 +73,9 @@ def goals(size: Size) -> dict[str, Goal]:
         "one_step": Goal(f"{rows}: generate / verify", 8, 15, least=True),
         "bfloat16": Goal(f"{rows}, both in bfloat16: generate / verify", 8, 15, least=True),
         "half": Goal(f"{rows}, half of the rows wrong: generate / verify", 1.5, 1.9, least=True),
+        "stage": Goal(
+            "`--stage first`, one_step add, 10 digits, CPU: instruction not shared / shared", 2, 4, least=True
+        ),
         "padding": Goal("one_step rows of all tasks: real tokens / computed tokens", 0.90, 0.97, "", least=True),
         "memory": Goal(f"peak memory of evaluating {size.calls:,} calls, without a model", 2000, 0, "MB"),
     }
@@ -210,6 +216,24 @@ class Bench:
         }
         note = f"{len(texts)} rows, {number} wrong"
         return self.compare(key, sides, lambda: self.verify(backend, texts, wrong=number), note)
+
+    def stage(self) -> Result:
+        """Evaluate rows behind their instruction, computed once for all of them or for each."""
+        texts, backend = one_steps(2 * self.size.rows, 10), self.backend()
+        backend.tokens = {BASE: backend.tokens[BASE].behind(instruction_of("executors/add"))}
+        self.winners.learn(texts)
+
+        def verify(*, shared: bool) -> None:
+            backend.asked, backend.prefix = None if shared else BASE, Prefix(backend.model, [])
+            spared = backend.stats["shared"]
+            self.verify(backend, texts)
+            if (backend.stats["shared"] > spared) != shared:
+                raise SystemExit("instructions are shared, or not, as they should not be")
+
+        size = len(backend.tokens[BASE].beginning())
+        alone = {"not shared": lambda: verify(shared=False)}
+        note = f"{len(texts)} rows behind {size:,} tokens"
+        return self.compare("stage", alone, lambda: verify(shared=True), note)
 
     def padding(self) -> Result:
         """Rows of all lengths and tasks, in one call and in calls of few."""

@@ -64,14 +64,18 @@ class Winners:
             for known in {0, at or 0}:
                 self.of_given[(*given, *right[:known])] = winners[known:]
 
-    def score(self, model: Any, rows: Any) -> Any:
+    def score(self, model: Any, rows: Any, *more: Any) -> Any:
         winners = model.send(np.array([token for row in rows for token in self.of_prompt[tuple(row.prompt_ids)]]))
         self.next = lambda: winners
-        return self.plain_score(model, rows)
+        found = self.plain_score(model, rows, *more)
+        self.next = None  # what rows share is computed without winners
+        return found
 
     def decode(self, model: Any, given: Any, *more: Any) -> Any:
         self.next = self.steps([self.of_given[tuple(row)] for row in given], model.device, leave=True)
-        return self.plain_decode(model, given, *more)
+        found = self.plain_decode(model, given, *more)
+        self.next = None
+        return found
 
     def steps(self, winners: list[list[int]], device: torch.device, *, leave: bool) -> Callable[[], torch.Tensor]:
         """Return what gives the winners step by step; rows that have ended leave, as they do in ``decode_batch``."""

@@ -157,7 +157,8 @@ def _print(a: Row, b: Row, comparisons: Sequence[Row]) -> None:
 
     console = open_console()
     for letter, run in (("A", a), ("B", b)):
-        console.print(f"{letter}: {run['run_id']} {printable_path(run['name'] or '')}".rstrip(), soft_wrap=True)
+        told = ", with the instruction" * (run["stage"] == "first")
+        console.print(f"{letter}: {run['run_id']} {printable_path(run['name'] or '')}".rstrip() + told, soft_wrap=True)
     table = Table()
     for place, name in enumerate(("task", "mode", "common", "A right", "B right", "gained", "lost", "p")):
         table.add_column(name, justify="left" if place < 2 else "right", no_wrap=True)

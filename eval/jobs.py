@@ -6,15 +6,19 @@ import hashlib
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from ..errors import UserError, printable_path
+import pyarrow.compute as pc
+
+from ..errors import UserError, printable_path, quoted
 from ..pipelines.folder import Folder
 from ..pipelines.manifest import shard_record
 from ..pipelines.settings import SPLITS
 from ..tm import machine
 from ..tm import tasks as all_tasks
+from ..tm.instructions import instruction
 from .limit import choosing_configs
-from .problems import MODES, RAW, SLIPS, VIEWS, aligner, executor
+from .problems import MODES, RAW, SLIPS, VIEWS, aligner, executor, shards
 from .settings import EvalSettings
+from .shards import batches, refused
 
 TaskModes = tuple[tuple[str, str], ...]
 
@@ -130,3 +134,21 @@ def check_rows(folder: Folder, pairs: TaskModes, splits: Sequence[str], limited:
         told = [held["identity"], *(shard["sha256"] for shard in held["shards"])]  # what is declared, and what is there
         identities[f"{config}/{split}"] = hashlib.sha256(" ".join(told).encode()).hexdigest()
     return identities
+
+
+def check_instructions(folder: Folder, pairs: TaskModes, splits: Sequence[str]) -> None:
+    """Check that rows hold the instructions that this version's machines have: models are asked with these.
+
+    Raises:
+        UserError: a row has another one.
+    """
+    for task, mode in pairs:
+        right = instruction(machine(task), VIEWS[mode])
+        for path in (
+            path for split in held_splits(folder, task, mode, splits) for path in shards(folder, task, mode, split)
+        ):
+            for batch in batches(folder, path, ["instruction"]):
+                for text in pc.unique(batch.column(0)).to_pylist():
+                    if text != right:
+                        what = f"their instruction is not that of the machine {task} here: {quoted(text, 120)}"
+                        raise refused(folder, path, what)

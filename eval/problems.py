@@ -21,6 +21,7 @@ from ..pipelines.folder import Folder
 from ..pipelines.verify_rows import Known
 from ..tm import machine
 from ..tm.columns import I64, Number, Operands
+from ..tm.instructions import instruction
 from ..tm.render import RowGroup, Template, int_array, render, string_array
 from .calls import BASE
 from .limit import choose_expressions
@@ -81,6 +82,12 @@ def executor(task: str) -> str:
 def aligner(task: str) -> str:
     """Return the name of a task's aligner."""
     return f"aligners/{task}"
+
+
+def instruction_of(adapter: str) -> str:
+    """Return what stands before an adapter's prompts in the first stage of training."""
+    kind, _, task = adapter.partition("/")
+    return instruction(machine(task), "aligner" if kind == "aligners" else "one_step")
 
 
 @cache

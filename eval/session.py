@@ -20,9 +20,9 @@ from ..pipelines.folder import Folder
 from ..pipelines.hub_source import Say
 from .aggregate import write_tables
 from .calls import Backend
-from .jobs import TaskModes, check_rows, held_splits, task_modes
+from .jobs import TaskModes, check_instructions, check_rows, held_splits, task_modes
 from .limit import RULE, choose_expressions, choosing_configs
-from .problems import needed, read_problems
+from .problems import instruction_of, needed, read_problems
 from .results import ResultStore, file_name
 from .rollout import roll_out
 from .score import Progress, Rank, decode_first_wrong, evaluate
@@ -93,7 +93,8 @@ def prepare(settings: EvalSettings, say: Say = lambda line: None) -> Session:
         adapters = dict(checkpoint.adapters)
     any_adapter = checkpoint is None or settings.alone
     pairs, notes = task_modes(settings, folder.manifest(), None if any_adapter else adapters, needed)
-    used = set() if any_adapter or settings.baseline else {name for pair in pairs for name in needed(*pair)}
+    asked = set() if settings.baseline else {name for pair in pairs for name in needed(*pair)}
+    used = set() if any_adapter else asked
     identity = {
         "version": VERSION,
         "rows": check_rows(folder, pairs, settings.splits, settings.limit is not None),
@@ -101,6 +102,11 @@ def prepare(settings: EvalSettings, say: Say = lambda line: None) -> Session:
         "base": None if checkpoint is None else checkpoint.base_sha256 or str(checkpoint.base),
         "adapters": {name: adapters[name].sha256 for name in sorted(used)},
         **{name: getattr(settings, name) for name in IDENTIFYING},
+        **(
+            {"instructions": {name: instruction_of(name) for name in sorted(asked)}}
+            if settings.stage == "first"
+            else {}
+        ),
         "limit": settings.limit and [settings.limit, RULE],
         **(_numbers(settings) if settings.backend == "transformers" else {}),
     }
@@ -149,6 +155,8 @@ def plan(session: Session, store: ResultStore, rank: Rank) -> None:
         return
     settings, folder = session.settings, session.folder
     if not store.planned:
+        if settings.stage == "first":
+            check_instructions(folder, session.pairs, settings.splits)
         store.plan(
             problems
             for pair in session.pairs
@@ -281,7 +289,9 @@ def _provenance(session: Session, store: ResultStore, backend: Backend, command:
         "max_problems": settings.limit,
         "rules": VERSION,
         "near_tie_rule": settings.near_ties,
-        **{name: getattr(settings, name) for name in ("strategy", "template", "backend", "baseline", "joined")},
+        **{
+            name: getattr(settings, name) for name in ("strategy", "template", "stage", "backend", "baseline", "joined")
+        },
         "caef_data": __version__,
         "problems": store.num_problems,
         "calls": store.num_requests,

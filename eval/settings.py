@@ -31,6 +31,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "strategy": STRATEGIES,
     "backend": BACKENDS,
     "dtype": DTYPES,
+    "stage": ("first", "second"),
     "near_ties": ("alone", "count"),
 }
 PUBLIC = {"json": "as_json"}  # the option's name, where the field has another
@@ -65,6 +66,8 @@ class EvalSettings:
     """How answers are judged: verify, generate or rollout."""
     template: str | None = None
     """The text around each prompt, or a file of it; ``chat`` for the tokenizer's template, None for the bare prompt."""
+    stage: str = "second"
+    """first: the machine's instruction stands before each prompt; second: the prompt alone."""
     joined: bool = False
     """Adapters were trained on prompt and completion tokenised as one text."""
     near_ties: str = "alone"
@@ -166,6 +169,12 @@ class EvalSettings:
                 where="--mode",
                 next_step="leave out --mode, or --baseline",
             )
+        if self.baseline and self.stage == "first":
+            raise UserError(
+                "a baseline is asked raw questions alone: an instruction goes before the prompts of adapters",
+                where="--stage",
+                next_step="leave out --stage, or --baseline",
+            )
         if (self.backend == "openai") != (self.endpoint is not None):
             raise UserError(
                 "--endpoint and --backend openai belong together",
@@ -242,7 +251,8 @@ def eval_settings(declaration: str | None, given: Mapping[str, Any]) -> EvalSett
                 next_step="caef-data eval --help",
             )
     if given.get("baseline") and not given.get("mode"):
-        held.pop("mode", None)  # a declaration's modes are about its adapters
+        held.pop("mode", None)  # a declaration's modes and stage are about its adapters
+        held.pop("stage", None)
     given = {name: value for name, value in given.items() if value not in (None, [], ())}
     if given.get("expressions", held.get("expressions")) is not None:
         held = {"split": "all", **held}

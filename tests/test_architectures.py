@@ -17,6 +17,7 @@ torch = pytest.importorskip("torch", reason="a model needs torch, transformers a
 pytest.importorskip("peft", reason="a model needs torch, transformers and peft")
 
 from caef_data.errors import UserError  # noqa: E402
+from caef_data.eval.backends import prefix  # noqa: E402
 from caef_data.eval.backends.local import TransformersBackend  # noqa: E402
 from caef_data.eval.backends.rows import NEAR  # noqa: E402
 from caef_data.eval.backends.tokens import load_tokenizers  # noqa: E402
@@ -30,6 +31,9 @@ MOST = 30  # tokens of an answer
 BUDGETS = (16, 150, 400, 4096)
 DTYPES = ("float32", "bfloat16", "float16")
 REFUSED = {"bert, not causal"}
+SAID = "a=b|0a1 b2,|1|0 =2a01,|a"  # longer than windows; its end merges with prompts that begin with b
+STATES = {"mamba", "lfm2, convolutions"}  # which keep a state of all tokens, and share nothing
+WINDOWS = {"gemma2", "gemma3", "mistral, sliding window"}
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Truth:
         dtype: number format.
         texts: prompts, each with what plain decoding writes up to the end, or so far.
         rows: prompts, answers, and whether they are the right ones.
+        said: an instruction that stands before each prompt.
     """
 
     base: Path
@@ -49,23 +54,26 @@ class Truth:
     dtype: str
     texts: dict[str, str]
     rows: list[tuple[str, str, bool]]
+    said: str = ""
 
     def backend(self, batch_tokens: int, **options: str) -> TransformersBackend:
         adapters = {NAME: self.adapter}
-        tokens, told = load_tokenizers(self.base, adapters), {"dtype": self.dtype, "device": "cpu", **options}
+        tokens = {name: own.behind(self.said) for name, own in load_tokenizers(self.base, adapters).items()}
+        told = {"dtype": self.dtype, "device": "cpu", **options}
         return TransformersBackend(self.base, adapters, tokens, batch_tokens=batch_tokens, **told)
 
     def decoded(self, prompts: list[str]) -> list[str]:
         for prompt in (new := [prompt for prompt in prompts if prompt not in self.texts]):
             assert len(prompt) < 60, "short enough for every model"
-        texts = plain_greedy(self.base, self.adapter, new, MOST, dtype=getattr(torch, self.dtype))
+        asked = [self.said + prompt for prompt in new]
+        texts = plain_greedy(self.base, self.adapter, asked, MOST, dtype=getattr(torch, self.dtype))
         self.texts.update(zip(new, texts, strict=True))
         return [self.texts[prompt] for prompt in prompts]
 
 
-def truth_of(folder: Path, name: str, number: int, dtype: str = "float32") -> Truth:
+def truth_of(folder: Path, name: str, number: int, dtype: str = "float32", said: str = "") -> Truth:
     base, adapter = write_model(folder, name)
-    truth = Truth(base, adapter, dtype, {}, [])
+    truth = Truth(base, adapter, dtype, {}, [], said)
     prompts, chance = make_prompts(number), random.Random(0)
     for prompt, text in zip(prompts, truth.decoded(prompts), strict=True):
         place = chance.randrange(len(text) + 1)
@@ -108,11 +116,13 @@ def roll_out(backend: TransformersBackend, truth: Truth) -> Iterator[tuple[int, 
         yield index, answer.text.startswith(text) if len(text) >= MOST else answer.ended and answer.text == text
 
 
-def check(truth: Truth, judge: Judge, batch_tokens: int) -> None:
-    found = dict(judge(truth.backend(batch_tokens), truth))
+def check(truth: Truth, judge: Judge, batch_tokens: int) -> TransformersBackend:
+    backend = truth.backend(batch_tokens)
+    found = dict(judge(backend, truth))
     right = [right for *_, right in truth.rows] if judge is not roll_out else [True] * len(found)
     assert [found[index] for index in range(len(found))] == right, (judge.__name__, batch_tokens)
     assert len(found) == len(right) and len(right) > 2
+    return backend
 
 
 @pytest.mark.parametrize("name", sorted(set(TABLE) - REFUSED))
@@ -140,6 +150,40 @@ def test_half_precision_is_judged_as_a_plain_loop_judges_it(name: str, tmp_path:
     assert any(verdict.near_tie for verdict in counted.values())
     for verdict in counted.values():
         assert verdict.near_tie or verdict.margin is None or abs(verdict.margin) >= NEAR["bfloat16"]
+
+
+def judged_behind_an_instruction(
+    name: str, dtype: str, number: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Judge rows that share what they begin with, and rows that do not; short ones, whatever that costs."""
+    monkeypatch.setattr(prefix, "LEAST", 8)
+    truth = truth_of(folder, name, number, dtype, SAID)
+    for budget in (16, 150, 400):
+        for judge, apart in ((verify, STATES), (generate, STATES | WINDOWS)):
+            backend = check(truth, judge, budget)
+            if name in apart:
+                assert not backend.stats["shared"]
+            elif dtype == "float32" and backend.longest_shared > 100:  # rounding, or rope, may keep some from it
+                assert backend.stats["shared"]
+        check(truth, roll_out, budget)
+    monkeypatch.setattr(prefix, "LEAST", 10**6)
+    assert not check(truth, verify, 400).stats["shared"]
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3", "falcon, alibi", "lfm2, convolutions"])
+def test_an_instruction_is_computed_once(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged_behind_an_instruction(name, "float32", 10, tmp_path, monkeypatch)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", sorted(set(TABLE) - REFUSED))
+def test_an_instruction_is_computed_once_by_all(
+    name: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name == "mixtral" and dtype != "float32":
+        pytest.skip("its rows share no batch")
+    judged_behind_an_instruction(name, dtype, 16, tmp_path, monkeypatch)
 
 
 @pytest.mark.long

@@ -11,6 +11,7 @@ import numpy as np
 from ...errors import UserError, quoted
 from ...pipelines.hub_source import Say
 from ..calls import BASE, Backend, ScoreRequest
+from ..problems import instruction_of
 from ..results import ResultStore
 from ..score import calls_of
 from ..settings import EvalSettings
@@ -67,7 +68,10 @@ def _model(settings: EvalSettings, checkpoint: Checkpoint, store: ResultStore, s
         raise UserError(f"there is no {', no '.join(missing)}", where=settings.adapters)
     base = fetch(checkpoint, weights=not remote, say=say).base
     tokens = load_tokenizers(base, folders, settings.template, joined=settings.joined)
-    _check_tokens(tokens, {adapter: list(sample(store, adapter)) for adapter in wanted}, say)
+    told = {name: instruction_of(name) for name in wanted if settings.stage == "first"}
+    asked_alone = {name: [ScoreRequest(name, text, "")] for name, text in told.items()}
+    _check_tokens(tokens, {name: [*asked_alone.get(name, ()), *sample(store, name)] for name in wanted}, say)
+    tokens |= {name: tokens[name].behind(text) for name, text in told.items()}
     if remote:
         from .server import OpenAIBackend
 

@@ -13,6 +13,7 @@ from transformers import DynamicCache, GenerationConfig, LogitsProcessor, Logits
 from transformers.cache_utils import DynamicLayer
 
 from .model import Model
+from .prefix import Prefix
 from .rows import PassResult, Row
 
 FILL = 0.97  # of a batch's tokens at least so many are a row's own, the rest pads shorter rows
@@ -46,23 +47,25 @@ def fit(sizes: Iterable[tuple[int, int]], *, tokens: int, projected: float = inf
 # One forward pass over prompts and their right answers
 
 
-def score(model: Model, rows: Sequence[Row]) -> Callable[[], list[PassResult]]:
+def score(model: Model, rows: Sequence[Row], prefix: Prefix) -> Callable[[], list[PassResult]]:
     """Start scoring rows, before a GPU is done; return what waits for the results of each row.
 
     Rows are padded on the right, where causal attention cannot see it: no mask is needed, which keeps attention fast.
     """
-    width = max(row.length for row in rows)
+    begin = len(prefix)
+    width = max(row.length for row in rows) - begin
     ids = np.zeros((len(rows), width), np.int64)
     for place, row in enumerate(rows):
-        ids[place, : row.length] = row.prompt_ids + row.answer_ids
+        ids[place, : row.length - begin] = (row.prompt_ids + row.answer_ids)[begin:]
     sizes = np.array([len(row.answer_ids) + 1 for row in rows])
     owner = np.repeat(np.arange(len(rows)), sizes)  # the row of each position that decides a token,
     which = np.arange(len(owner)) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # and which of its tokens it decides
-    first = np.array([place * width + len(row.prompt_ids) - 1 for place, row in enumerate(rows)])
+    first = np.array([place * width + len(row.prompt_ids) - 1 - begin for place, row in enumerate(rows)])
     targets = np.concatenate([[*row.answer_ids, row.tokens.end] for row in rows])
     sent = model.send(np.stack([first[owner] + which, targets, owner, which]))
     with torch.inference_mode():
-        logits = model.logits(model.send(ids), sent[0], use_cache=False)
+        options = prefix.options(width) if begin else {"use_cache": False}
+        logits = model.logits(model.send(ids), sent[0], **options)
         results = _judge(logits, sent[1], sent[2], sent[3], len(rows))
     done = None
     if model.device.type == "cuda":
@@ -153,7 +156,12 @@ def decode_alone(model: Model, prompt_ids: Sequence[int], limit: int, end: int) 
 
 
 def decode_batch(
-    model: Model, prompts: Sequence[Sequence[int]], limits: Sequence[int], end: int, stop_below: float = -inf
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    limits: Sequence[int],
+    end: int,
+    prefix: Prefix,
+    stop_below: float = -inf,
 ) -> tuple[list[Decoded], int]:
     """Decode rows together; of equal logits the lowest token wins. Return what came for each, and the forward passes.
 
@@ -162,15 +170,19 @@ def decode_batch(
         prompts: tokens of each row, at least one.
         limits: tokens to decode for each row, at least one.
         end: the token that ends an answer.
+        prefix: what prompts begin with and share.
         stop_below: a row whose token leads by less than this is left where it is.
     """
-    width = max(map(len, prompts))
-    padded_ids, stands = np.zeros((2, len(prompts), width), np.int64)
-    for row, tokens in enumerate(prompts):  # padded on the left: all rows go on at the same column
-        padded_ids[row, width - len(tokens) :], stands[row, width - len(tokens) :] = tokens, 1
+    width, begin = max(map(len, prompts)), prefix.decodes
+    padded_ids, stands = np.zeros((len(prompts), width - begin), np.int64), np.ones((len(prompts), width), np.int64)
+    for row, tokens in enumerate(prompts):  # padded behind what they share: all rows go on at the same column
+        padded_ids[row, width - len(tokens) :] = tokens[begin:]
+        stands[row, begin : begin + width - len(tokens)] = 0
     cache = _roomy_cache(model.net.config, width + max(limits))
+    if begin:
+        prefix.fill(cache, len(prompts))
     ids, mask = model.send(padded_ids), model.send(stands)  # the mask is 1 where a token stands
-    position = (mask.cumsum(1) - 1).clamp(min=0)
+    position = (mask.cumsum(1) - 1).clamp(min=0)[:, begin:]
     answers = [Decoded([], inf) for _ in prompts]
     alive, fresh, steps = list(range(len(prompts))), list[tuple[torch.Tensor, torch.Tensor]](), 0
     look = LOOK_EVERY[model.device.type]

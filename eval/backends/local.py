@@ -18,6 +18,7 @@ from ..calls import BASE, Backend, GenerateRequest, Generation, Score, ScoreRequ
 from .greedy import Decoded, decode_alone, decode_batch, fit, longest_alike, score, takes_rows
 from .load import quiet, unless_full
 from .model import Model
+from .prefix import Prefix
 from .rows import NEAR, PassResult, Row, judge, make_rows
 from .tokens import Tokens
 
@@ -52,8 +53,8 @@ class TransformersBackend(Backend):
         net: the base model, where it is in memory already.
 
     Attributes:
-        stats: what was computed so far: batches of ``verify`` with their tokens, and with padding computed; tokens
-            decoded in so many steps, and rows alone.
+        stats: what was computed so far: batches of ``verify`` with their tokens, and with padding computed, but for the
+            shared ones; tokens decoded in so many steps, and rows alone.
 
     Raises:
         UserError: the device is not there, or the model cannot be loaded.
@@ -85,6 +86,8 @@ class TransformersBackend(Backend):
         # Rounding makes routers choose other experts, which changes logits by more than a near tie.
         apart = has_experts(config) and self.near_alone and self.dtype != "float32"
         self.longest_shared = 0.0 if apart else longest_alike(self.model.net)
+        self.asked: str | None = None
+        self.prefix = Prefix(self.model, [])  # of the adapter asked
 
     def provenance(self) -> dict[str, object]:
         return {
@@ -102,7 +105,7 @@ class TransformersBackend(Backend):
 
     def verify_batches(self, adapter: str, calls: Sequence[ScoreRequest]) -> Iterator[list[tuple[int, Score]]]:
         """Score calls; a row longer than the model can be, or too large for memory, raises ``UserError``."""
-        self.model.use(adapter)
+        self._use(adapter)
         requests = [GenerateRequest(call.prompt, call.completion) for call in calls]
         doubtful: list[Row] = []
         passes = self._batches(self._sharing(adapter, requests, doubtful), "pass", self._score)
@@ -113,17 +116,25 @@ class TransformersBackend(Backend):
             yield [(row.index, row.score(answer)) for row, answer in answers]
 
     def decode_batches(self, adapter: str, asks: Sequence[GenerateRequest]) -> Iterator[list[tuple[int, Generation]]]:
-        self.model.use(adapter)
+        self._use(adapter)
         rows = [row for chunk in self._rows(adapter, asks) for row in chunk]
         yield [(row.index, Generation("", False)) for row in rows if row.limit < 1]
         for answers in self._answers(adapter, [row for row in rows if row.limit > 0]):
             yield [(row.index, answer) for row, answer in answers]
 
+    def _use(self, adapter: str) -> None:
+        """Switch to an adapter; what the last one kept of its prompts is of no use to it."""
+        self.model.use(adapter)
+        if adapter != self.asked:
+            self.asked, self.prefix = adapter, Prefix(self.model, self.tokens[adapter].beginning())
+
     def _sharing(self, adapter: str, requests: Sequence[GenerateRequest], rest: list[Row]) -> Iterator[list[Row]]:
         """Yield the rows that a forward pass can judge, longest first, and add the others to the rest."""
         for rows in self._rows(adapter, requests):
             rest += [replace(row, alone=True) for row in rows if row.length > self.longest_shared]
-            yield sorted((row for row in rows if row.length <= self.longest_shared), key=lambda row: -row.length)
+            chosen = sorted((row for row in rows if row.length <= self.longest_shared), key=lambda row: -row.length)
+            self.prefix.share(chosen)
+            yield chosen
 
     def _judged(
         self, adapter: str, batch: list[Row], results: list[PassResult], doubtful: list[Row]
@@ -150,6 +161,7 @@ class TransformersBackend(Backend):
             (together if shares else apart).append(row)
         # Rows that end together make good batches; how much they are given matters less.
         together.sort(key=lambda row: -row.limit)
+        self.prefix.share(together)
         for batch, decoded in self._batches(iter([together]), "cache", self._decode):
             good = []
             for row, found in zip(batch, decoded, strict=True):
@@ -190,7 +202,9 @@ class TransformersBackend(Backend):
         order = sorted(range(len(requests)), key=lambda i: -len(requests[i].prompt) - len(requests[i].expected))
         for start in range(0, len(order), CHUNK):
             rows = make_rows(self.tokens[adapter], requests, order[start : start + CHUNK])
-            yield [self._fitting(row) for row in rows]
+            fitting = [self._fitting(row) for row in rows]
+            self.prefix.narrow(fitting)
+            yield fitting
 
     def _fitting(self, row: Row) -> Row:
         """Return a row with as many tokens to decode as the model has positions."""
@@ -238,35 +252,44 @@ class TransformersBackend(Backend):
                 torch.cuda.empty_cache()
 
     def _width(self, row: Row, kind: str) -> int:
-        return row.length if kind == "pass" else len(row.decode_from) + row.limit
+        """Return the tokens that a row adds to a forward pass, or all that are kept of it."""
+        return row.length - len(self.prefix) if kind == "pass" else len(row.decode_from) + row.limit
 
     def _fit(self, waiting: deque[Row], kind: str) -> int:
         if kind == "cache":
             return fit(((self._width(row, kind), 1) for row in waiting), tokens=self.budget[kind], fill=0)
-        sizes = ((row.length, len(row.answer_ids) + 1) for row in waiting)
+        sizes = ((self._width(row, kind), len(row.answer_ids) + 1) for row in waiting)
         positions = LOGITS[self.model.device.type] // self.model.vocabulary
-        return fit(sizes, tokens=self.budget[kind], projected=positions)
+        most = fit(sizes, tokens=self.budget[kind], projected=positions)
+        if not len(self.prefix):
+            return most
+        # Attention sees each row whole, layer by layer.
+        return min(most, fit(((row.length, 1) for row in waiting), tokens=self.budget["cache"], fill=0))
 
     def _no_room(self, row: Row, kind: str) -> UserError:
+        size = row.length if kind == "pass" else self._width(row, kind)
         return UserError(
-            f"memory ran out on a single row of {self._width(row, kind):,} tokens",
+            f"memory ran out on a single row of {size:,} tokens",
             where=str(self.model.device),
             next_step="--dtype bfloat16, a smaller model, a GPU with more memory, or shorter operands",
         )
 
     def _score(self, batch: list[Row]) -> Callable[[], list[PassResult]]:
-        results = score(self.model, batch)
+        results = score(self.model, batch, self.prefix)
+        widths = [self._width(row, "pass") for row in batch]
         self.stats["batches"] += 1
-        self.stats["tokens"] += sum(row.length for row in batch)
-        self.stats["computed"] += len(batch) * max(row.length for row in batch)
+        self.stats["tokens"] += sum(widths)
+        self.stats["computed"] += len(batch) * max(widths)
+        self.stats["shared"] += len(batch) * len(self.prefix)
         return results
 
     def _decode(self, batch: list[Row]) -> list[Decoded]:
         limits, stop = [row.limit for row in batch], self.near if self.near_alone else -inf
         prompts, end = [row.decode_from for row in batch], batch[0].tokens.end
         with torch.inference_mode():
-            answers, steps = decode_batch(self.model, prompts, limits, end, stop)
+            answers, steps = decode_batch(self.model, prompts, limits, end, self.prefix, stop)
         self.stats["steps"] += steps
+        self.stats["shared"] += len(batch) * self.prefix.decodes
         self.stats["decoded"] += sum(len(answer.tokens) for answer in answers)
         return answers
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
+from dataclasses import replace
 from os.path import commonprefix
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from ...errors import UserError, printable_path, quoted
 from ..calls import BASE
@@ -129,6 +131,17 @@ class Tokens:
                 next_step=OWN,
             )
         return found
+
+    def behind(self, instruction: str) -> Self:
+        """Return this tokenizer for prompts behind an instruction, with which they are read as one text."""
+        own = copy(self)
+        own.template = replace(self.template, before=self.template.before + instruction)
+        return own
+
+    def beginning(self) -> list[int]:
+        """Return what all prompts begin with, but for the last tokens, in which a prompt's text may have a say."""
+        before = self.template.before
+        return self.start + self.encode([before])[0] if before else []
 
     def completions(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the tokens of each completion as they follow a prompt: none spans the border, none stands for it.

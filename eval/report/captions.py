@@ -87,6 +87,7 @@ def title(run: Row) -> str:
         parts.append(f"up to {run['max_problems']:,} expressions each")
     elif run["problems"] is not None:
         parts.append(f"{run['problems']:,} problems")
+    parts.append("with the instruction" * (run["stage"] == "first"))
     return f"{run['name'] or model(run)}: {', '.join(filter(None, parts))}"
 
 
