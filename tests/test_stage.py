@@ -111,7 +111,7 @@ def strange(*_: Any) -> bool:
 
 
 def other_tokens(self: shared.Prefix, width: int) -> dict[str, Any]:
-    self.held = [[keys, values.flip(2)] for keys, values in self.held]
+    self.held = [[keys, 2 * values] for keys, values in self.held]
     return KEPT(self, width)
 
 
