@@ -27,7 +27,6 @@ from caef_data.tests.evaluating import begun, finish, model_of, tables_of  # noq
 from caef_data.tests.small_model import make_model, make_tokenizer, save  # noqa: E402
 from caef_data.tm import align_in, transition  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 SAID = instruction_of("executors/add")
 
 
