@@ -25,7 +25,8 @@ from .sampling.random import random_u64, splitmix64, text_key
 from .sampling.split import grouped
 from .settings import SPLITS, VIEWS, Declaration, digest
 from .spelling import PLAIN
-from .stream_order import TOGETHER, Course, Layout, Listed, Recent, RowWork, Source, source_of
+from .stream_order import TOGETHER, Course, Layout, Recent
+from .stream_sources import Listed, RowWork, Source, source_of
 
 VERSION = 1  # of the order of rows
 TEXT = 20_000_000  # bytes of text that are made together, about
@@ -74,7 +75,7 @@ class Stream:
         built = sum(int(source.rows.sum()) for source in self.sources)
         self.epoch_rows = min(rows or built, max(built, LONGEST))
         stages = stages_of(declaration.curriculum, declaration.tasks, PLAIN)
-        settings = [[source.settings.identity(), source.view] for source in self.sources]
+        settings = [[own.settings.identity(), own.view, *own.counted_alike] for own in self.sources]
         self.identity = digest([VERSION, settings, weights, stages, split, rows, seed])
         self._first_cell = np.cumsum([0, *(len(source.rows) for source in self.sources)])
         cells, longest = (

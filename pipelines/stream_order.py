@@ -9,31 +9,21 @@ known, and with it the j-th expression of a keyed permutation of the cell.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..tm import machine
-from ..tm.columns import I64, U64, Bool, Operands
-from ..tm.machine import Rows
+from ..tm.columns import I64, U64, Bool
 from .curriculum import Stages
-from .plan import STEP_VIEWS, split_configs
-from .rows import Work
-from .sampling.classes import ClassSampler, Wanted
-from .sampling.enumerate_small import DRAWN, in_parts, known_to_halt, resolve
-from .sampling.index_space import permuted
-from .sampling.random import random_u64, splitmix64, text_key
+from .sampling.random import splitmix64
 from .sampling.split import grouped
-from .sampling.steps import rows_in_turn
-from .settings import TaskSettings
 
 F64 = NDArray[np.float64]
 
 BLOCK = 8_192  # rows of a block, at least, unless an epoch has fewer
-LOOKED_AT = 20_000  # expressions whose rows are counted, to know how many a build has: all, if there are no more
 TOGETHER = 65_536  # rows of short epochs for which expressions are listed at once
 KEPT = 3  # blocks, and lists of expressions, that are kept
 
@@ -239,161 +229,3 @@ class Layout:
         shuffle = np.sort((local << np.uint64(40)) | shuffle) & np.uint64((1 << 40) - 1)
         order = (np.sort((shuffle << np.uint64(24)) | numbers) & np.uint64((1 << 24) - 1)).astype(np.int64)
         return np.stack([cell, begin[cell] + turn, expression])[:, order]
-
-
-@dataclass(frozen=True, eq=False)
-class RowWork(Work):
-    """Rows one by one.
-
-    Args:
-        expressions: the expression of each row.
-        keys: seed the draws of each expression.
-        turn: how many rows of its expression went before each row.
-    """
-
-    expressions: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
-    keys: U64 = field(default_factory=lambda: np.zeros(0, np.uint64))
-    turn: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
-
-    @cached_property
-    def key(self) -> U64:
-        return self.keys
-
-    def shuffled(self, expressions: I64) -> I64:
-        return self.expressions
-
-    def steps(self) -> Rows:
-        every = self.settings.steps == "all"
-        rows = rows_in_turn(self.batch, self.expressions, self.keys, self.turn, every=every)
-        if self.view != "slips":
-            return rows
-        first = self.batch.steps(rows) == 0  # it has no slip, the next one that is kept has
-        return rows_in_turn(self.batch, self.expressions, self.keys, self.turn + first, every=every)
-
-    def both_ways(self) -> tuple[I64, I64]:
-        begin = (random_u64(self.keys, 1) >> np.uint64(32)).astype(np.int64)
-        out = (begin[self.expressions] + self.turn) % 2
-        return self.expressions, self.expressions + len(self.keys) * out
-
-
-@dataclass(frozen=True, eq=False)
-class Listed:
-    """The expressions of a source as some epochs walk them: those of each cell, and which of them halt (None: all)."""
-
-    cells: ClassSampler
-    kept: I64 | None
-
-    @cached_property
-    def held(self) -> I64:
-        """How many expressions each cell has, up to those that are listed."""
-        if self.kept is None:
-            return self.cells.count
-        return np.bincount(self.cells.of(self.kept)[0], minlength=len(self.cells.count))
-
-    @cached_property
-    def _first(self) -> I64:
-        return np.cumsum(self.held) - self.held
-
-    @cached_property
-    def listed(self) -> Bool:
-        """Whether the expressions of each cell are numbered from 0 to ``held``; the others have no end."""
-        return self.cells.listed if self.kept is None else np.ones(len(self.held), np.bool_)
-
-    def permuted(self, cell: I64, at: I64, salt: U64) -> I64:
-        """Return numbers of expressions of cells in the order of a permutation that ``salt`` keys."""
-        at = at.copy()
-        few = np.flatnonzero(self.listed[cell])
-        sizes = self.held[cell[few]].astype(np.uint64)
-        keys = splitmix64(self.cells.keys[cell[few]] + salt[few])
-        at[few] = permuted(at[few].astype(np.uint64), sizes, keys).astype(np.int64)
-        return at
-
-    def expressions(self, cell: I64, at: I64) -> tuple[Operands, I64]:
-        """Return expressions of cells by their number, and their variants."""
-        if self.kept is None:
-            return self.cells.drawn(cell, at)
-        return self.cells.operands(self.kept[self._first[cell] + at])
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """The rows of one task and view.
-
-    Args:
-        settings: the task.
-        split: the split.
-        view: the view.
-        wanted: its cells, with the expressions that a build has of each.
-        rows: the rows that a build has of each.
-        text: bytes of text of a row, about.
-    """
-
-    settings: TaskSettings
-    split: str
-    view: str
-    wanted: Wanted
-    rows: I64
-    text: int
-    _listed: Recent[int, Listed] = field(default_factory=Recent)
-
-    @cached_property
-    def longest(self) -> I64:
-        """Digits of each cell's longer operand; b's and two where a is drawn: b times 15 at most."""
-        return np.array([max(a or (b and b + 2), b) for a, b, *_ in self.wanted], np.int64)
-
-    @cached_property
-    def rows_together(self) -> I64:
-        """Rows that an expression of each cell has in a build; of slips one less, of no step twice."""
-        return np.maximum(1, self.rows // np.array([cell[4] for cell in self.wanted]))
-
-    def listed(self, seed: str, number: int, count: I64) -> Listed:
-        """Return up to ``count`` expressions of each cell, the ``number``-th ones of a stream."""
-
-        def make(number: int) -> Listed:
-            return self._list(replace(self.settings, seed=text_key(f"stream {seed} {number}") >> 1), count)
-
-        return self._listed.get_or(number, make)
-
-    def _list(self, settings: TaskSettings, count: I64) -> Listed:
-        wanted = [(*cell[:4], int(n)) for cell, n in zip(self.wanted, count, strict=True)]
-        cells = resolve(settings, self.split, wanted)
-        if known_to_halt(settings):
-            return Listed(cells, None)
-        own = machine(settings.task)
-        steps = in_parts(cells, lambda operands: own.run_lengths(operands, settings.max_steps))
-        return Listed(cells, np.flatnonzero(steps > 0))
-
-
-def source_of(settings: TaskSettings, split: str, view: str) -> Source | None:
-    """Return the rows of a task's view, or None where a build has none."""
-    configs, _ = split_configs(settings, split, [view])
-    wanted: Wanted = []
-    rows = [np.zeros(0, np.int64)]
-    for cells, kept in [part for config in configs for part in config.population.parts]:
-        count = cells.count if kept is None else np.bincount(cells.of(kept)[0], minlength=len(cells.count))
-        rows.append(_rows_of_cells(settings, view, cells, kept, count)[count > 0])
-        for at in np.flatnonzero(count).tolist():
-            which = cells.which[at]
-            lengths = int(cells.len_a[at]), int(cells.len_b[at])
-            wanted.append((*lengths, cells.names[which], cells.distributions[which], int(count[at])))
-    text = sum(config.text for config in configs) // max(1, sum(config.rows for config in configs))
-    return Source(settings, split, view, wanted, np.concatenate(rows), text) if wanted else None
-
-
-def _rows_of_cells(settings: TaskSettings, view: str, cells: ClassSampler, kept: I64 | None, count: I64) -> I64:
-    """Return the rows that a build has of each cell: counted, or from a sample where expressions are many."""
-    if view not in STEP_VIEWS:
-        return count * (2 if view == "aligner" else 1)
-    first = np.cumsum(count) - count if kept is not None else cells.start
-    some = np.minimum(count, max(2, LOOKED_AT // max(1, int(np.count_nonzero(count)))))
-    if count.sum() <= LOOKED_AT:
-        some = count
-    cell = np.repeat(np.arange(len(count)), some)
-    number = first[cell] + np.arange(len(cell)) - np.repeat(np.cumsum(some) - some, some)
-    numbers = number if kept is None else kept[number]
-    rows = np.zeros(len(count), np.int64)
-    for start in range(0, len(numbers), DRAWN):
-        part = slice(start, start + DRAWN)
-        steps = Work(settings, view, *cells.operands(numbers[part]), cells.names).steps()
-        rows += np.bincount(cell[part][steps.expression], minlength=len(count))
-    return (rows * count + some // 2) // np.maximum(some, 1) - count * (view == "slips")  # without the first of a run

@@ -13,6 +13,7 @@ import pytest
 
 import caef_data
 from caef_data import UserError
+from caef_data.pipelines import stream_sources
 from caef_data.pipelines.sampling.split import sides
 from caef_data.pipelines.settings import VIEWS
 from caef_data.pipelines.stream import ROWS, Stream
@@ -172,6 +173,16 @@ def test_classes_have_the_share_of_a_build(tmp_path: Path) -> None:
     part, whole = share(long.__getitems__(range(30_000, 50_000))), share(list(islice(long, long.epoch_rows)))
     for name, count in whole.items():
         assert part[name] == pytest.approx(count * 20_000 / long.epoch_rows, abs=6 + 0.02 * count)
+
+
+def test_many_classes_of_a_composer_are_not_all_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of an epoch are as many as if they were; a stream of longer operands began after minutes."""
+    own = {"task": "mul", "max": 40, "num": 2}
+    whole = stream(**own)
+    monkeypatch.setattr(stream_sources, "LOOKED_AT", 500)
+    some = stream(**own)
+    assert some.epoch_rows == pytest.approx(whole.epoch_rows, rel=0.02) and some.identity != whole.identity
+    assert not wrong_rows(list(islice(some, 50)), "one_step")
 
 
 def test_repeats_are_told() -> None:
