@@ -278,6 +278,18 @@ def test_evaluations_on_the_way_are_runs_and_the_best_adapter_is_kept(
     assert len(log.read_text().splitlines()) == 4
 
 
+def test_what_was_trained_is_asked_in_its_stage_and_through_its_template(
+    tmp_path: Path, base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ALONE.replace('"second"', '"first"') + 'template = "Q: {prompt}"\nwhich = "executors/add"\n'
+    plan = make_plan(*train_settings(declared(tmp_path, base, more), {"out": "ckpt"}))
+    assert Judge(plan.settings, "executors/add", plan.jobs[0].pairs, tmp_path)._asked(backend="oracle").stage == "first"
+    console._print_end(plan, Path("ckpt"), trained=True, as_json=False)
+    assert "eval --adapters ckpt --template 'Q: {prompt}' --stage first --data DIR" in capsys.readouterr().out
+    both = TrainSettings(base_model=str(base), stages=("first", "second"))
+    assert Judge(both, "executors/add", plan.jobs[0].pairs, tmp_path)._asked(backend="oracle").stage == "second"
+
+
 @pytest.mark.parametrize("method", ["one", pytest.param("full", marks=pytest.mark.long)])
 def test_one_adapter_or_one_model_learns_all_tasks_and_goes_on_after_a_stop(
     tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch, method: str

@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from ... import atomic
-from ...errors import UserError, printable_path, shell_quoted, telling_of_full_disk
+from ...errors import UserError, printable_path, telling_of_full_disk
 from ...pipelines.terminal import Meter, new_table, open_console, print_table, size_text
 from .judge import Judge
 from .plan import Job, Plan, make_plan, seconds
@@ -208,9 +208,11 @@ def _print_end(plan: Plan, root: Path, *, trained: bool, as_json: bool) -> None:
     console = open_console()
     done = f"{_count(plan)} in {printable_path(root)}{'' if trained else ': trained before'}"
     console.print(done, soft_wrap=True)
-    asked = f"--model {shell_quoted(root / plan.jobs[0].name)}"
-    asked = asked if plan.settings.method == "full" else f"--adapters {shell_quoted(root)}"
-    console.print(f"evaluate:  caef-data eval {asked} --data DIR", soft_wrap=True)
+    own = plan.settings
+    asked = ["--model", str(root / "model")] if own.method == "full" else ["--adapters", str(root)]
+    asked += ["--template", own.template] if own.template else []  # asked otherwise than trained, it knows nothing
+    asked += ["--stage", "first"] if own.stages == ("first",) else []
+    console.print(f"evaluate:  caef-data eval {shlex.join(asked)} --data DIR", soft_wrap=True)
 
 
 def _count(plan: Plan) -> str:

@@ -60,7 +60,8 @@ class Judge:
         own, kinds = self.settings, {kind for kind, _ in self.pairs}
         tasks = tuple(dict.fromkeys(task for _, task in self.pairs))
         modes = tuple(mode for kind in MODES if kind in kinds for mode in MODES[kind])
-        return EvalSettings(data=own.data, task=tasks, mode=modes, limit=own.eval_limit, out=own.results, **more)
+        more |= {"data": own.data, "limit": own.eval_limit, "out": own.results, "stage": own.stages[-1]}
+        return EvalSettings(task=tasks, mode=modes, **more)
 
     def judge(self, step: int, save: Callable[[Path], None], say: Callable[[str], object]) -> bool:
         """Evaluate the adapter as it is after a step; tell whether it is time to stop.
