@@ -102,7 +102,11 @@ def find_adapters(
     """
     root = None if folder is None else Path(os.path.expanduser(folder))
     adapters = {}
-    for name, path in sorted(_adapter_folders(root, task, mode).items()) if root is not None else ():
+    folders = {} if root is None else _adapter_folders(root, task, mode)
+    own = sorted(name for name, path in folders.items() if path.name != EVERY)
+    if own and len(own) < len(folders):
+        say(f"{', '.join(own)}: asked for their tasks, in place of {EVERY}/")
+    for name, path in sorted(folders.items()):
         latest = _latest(path)
         if latest != path:
             say(f"{name}: {printable_path(latest.name)}, the latest, is used")

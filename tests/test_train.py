@@ -3,6 +3,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -313,6 +314,10 @@ def test_one_adapter_or_one_model_learns_all_tasks_and_goes_on_after_a_stop(
         found = find_adapters(tmp_path / "ckpt", None)
         assert {"executors/add", "aligners/add", "executors/left_mask", "executors/div"} <= {*found.adapters}
         assert len({adapter.path for adapter in found.adapters.values()}) == 1
+        shutil.copytree(tmp_path / "ckpt/all", tmp_path / "ckpt/executors/add")
+        said = list[str]()
+        assert find_adapters(tmp_path / "ckpt", None, say=said.append).adapters["executors/add"].path.name == "add"
+        assert said == ["executors/add: asked for their tasks, in place of all/"]
     else:
         changed = [*safetensors(base).values()] != [first]
         names = {path.name for path in base.glob("*tokenizer*")}
