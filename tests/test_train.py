@@ -277,6 +277,12 @@ def test_evaluations_on_the_way_are_runs_and_the_best_adapter_is_kept(
     train(patient, tmp_path / "early")
     log = tmp_path / "early" / console.WORK / "aligners-add" / loop.LOG
     assert len(log.read_text().splitlines()) == 4
+    shutil.rmtree(tmp_path / "data")
+    build(
+        make_build(load_declaration(declared(tmp_path / "else", base, "", TASKS + "num_test = 3\n"))), tmp_path / "data"
+    )
+    with pytest.raises(UserError, match="aligners/add: the dataset is not the one"):
+        train(path, tmp_path / "ckpt")
 
 
 def test_what_was_trained_is_asked_in_its_stage_and_through_its_template(
@@ -356,6 +362,28 @@ def test_the_curve_at_the_end_sets_lengths_that_were_not_learnt_apart(tmp_path: 
     assert lines[6].split()[:4] == ["13-15", "65.0%", "of", "120"]
     assert ["longer" in line for line in lines] == [False] * 6 + [True] * 10 and lines[-1].split()[0] == "40"
     assert len([*judge.curve(99)]) == 11 and not any("longer" in line for line in judge.curve(99))
+
+
+def test_the_best_adapter_is_whole_at_each_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judge, known = Judge(TrainSettings(base_model="b", eval_every=5), "all", (("executors", "add"),), tmp_path), {}
+
+    def keep(step: int, accuracy: float) -> None:
+        (tmp_path / "asked").mkdir(exist_ok=True)
+        (tmp_path / "asked" / "step").write_text(str(step))
+        judge._keep(known, step, accuracy, tmp_path / "asked", {1: [1, 2]})
+
+    keep(5, 0.5)
+    assert (judge.best / "step").read_text() == "5"
+    with monkeypatch.context() as patch:  # killed where the new one was about to get its place
+        renames = iter((Path.rename, lambda *_: 1 / 0))
+        patch.setattr(Path, "rename", lambda *where: next(renames)(*where))
+        with pytest.raises(ZeroDivisionError):
+            keep(10, 0.75)
+    assert (judge.best / "step").read_text() == "5" and known == {5: 0.5}
+    keep(10, 0.4)  # the step is done again, and gives less
+    assert (judge.best / "step").read_text() == "5" and known == {5: 0.5, 10: 0.4}
+    keep(15, 0.8)
+    assert (judge.best / "step").read_text() == "15" and not (tmp_path / "best.old").exists()
 
 
 # Stopped, and going on ----------------------------------------------------------------------------------------------

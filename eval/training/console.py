@@ -57,7 +57,7 @@ def train_with_progress(declaration: str, out: str | None, *, dry_run: bool, as_
 
 def _check_evaluation(plan: Plan) -> None:
     for job in plan.jobs if plan.settings.eval_every else ():
-        Judge(plan.settings, job.name, job.pairs, Path(plan.settings.out)).check()
+        Judge(plan.settings, job.name, job.pairs, _work(Path(plan.settings.out), job)).check()
 
 
 def _train_all(plan: Plan, team: Team, log: Console, command: str, *, as_json: bool) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from ... import atomic
-from ...errors import UserError
+from ...errors import UserError, printable_path
 from ..console import evaluate
 from ..score import Rank
 from ..session import prepare
@@ -34,6 +34,7 @@ class Judge:
         name: of the adapter or model.
         pairs: kind and task of what it is asked.
         work: the folder of the training's states.
+        patient_from: the step from which on patience counts.
         net: the base model; None where it learns itself, and is read from its folder.
     """
 
@@ -42,19 +43,35 @@ class Judge:
     pairs: tuple[tuple[str, str], ...]
     work: Path
     net: Any = None
+    patient_from: int = 0
 
     @property
     def best(self) -> Path:
         """Where the best adapter so far lies."""
-        return self.work / "best"
+        new = self.work / "best"
+        return new if new.exists() else self.work / "best.old"
 
     def check(self) -> None:
-        """Refuse a dataset without the rows that are asked; raises ``UserError``."""
+        """Refuse a dataset without the rows that are asked, or with others than before; raises ``UserError``."""
         try:
-            prepare(self._asked(backend="oracle"))
+            rows = prepare(self._asked(backend="oracle")).folder.manifest()["identity"]
         except UserError as error:
             next_step = "build it first: caef-data build, or leave out eval_every"
             raise UserError(error.what, where=error.where, allowed=error.allowed, next_step=next_step) from None
+        before, _ = self._known()
+        if before not in (None, rows):
+            raise UserError(
+                f"{self.name}: the dataset is not the one that this training's evaluations asked before it stopped",
+                where=printable_path(self.settings.data),
+                allowed="the same rows, wherever they lie",
+                next_step="build it as it was, or choose another folder with --out",
+            )
+
+    def _known(self) -> tuple[str | None, dict[int, float]]:
+        """Return the identity of the dataset that was asked, and the accuracy after each step."""
+        path = self.work / NOTES
+        rows, known = json.loads(path.read_text("utf-8")) if path.exists() else (None, [])
+        return rows, {int(step): float(share) for step, share in known}
 
     def _asked(self, **more: Any) -> EvalSettings:
         own, kinds = self.settings, {kind for kind, _ in self.pairs}
@@ -93,23 +110,30 @@ class Judge:
             f"{length}: {count[0] / count[1]:.1%}" for length, count in sorted(lengths.items()) if count[1]
         )
         say(f"{name}: {right / max(1, every):.2%} of {every:,} right; by digits {told}")
-        return self._note(step, right / max(1, every), folder, lengths)
+        known = self._known()[1]
+        self._keep(known, step, right / max(1, every), folder, lengths)
+        atomic.put(
+            self.work / NOTES, json.dumps([session.folder.manifest()["identity"], sorted(known.items())]).encode()
+        )
+        first = min(at for at, share in known.items() if share == max(known.values()))
+        since = sum(max(first, self.patient_from) < at <= step for at in known)
+        return own.patience is not None and since >= own.patience
 
-    def _note(self, step: int, accuracy: float, folder: Path, lengths: dict[int, list[int]]) -> bool:
-        """Keep the adapter if it is the best so far; tell whether the best one is long ago."""
-        path = self.work / NOTES
-        known = {int(at): float(right) for at, right in (json.loads(path.read_text("utf-8")) if path.exists() else [])}
+    def _keep(
+        self, known: dict[int, float], step: int, accuracy: float, folder: Path, lengths: dict[int, list[int]]
+    ) -> None:
+        """Keep the adapter if it is the best so far; at each moment a whole one lies there."""
         if all(accuracy > right for at, right in known.items() if at != step):
-            shutil.rmtree(self.best, ignore_errors=True)
-            folder.rename(self.best)
+            new, old = self.work / "best", self.work / "best.old"
+            if new.exists():
+                shutil.rmtree(old, ignore_errors=True)
+                new.rename(old)
+            folder.rename(new)
+            shutil.rmtree(old, ignore_errors=True)
             known[step] = accuracy
             atomic.put(self.work / CURVE, json.dumps([step, sorted(lengths.items())]).encode())
         # Of a step that is done again after a stop, the better one is remembered: it may be the adapter that is kept.
         known[step] = max(accuracy, known.get(step, 0.0))
-        atomic.put(path, json.dumps(sorted(known.items())).encode())
-        first = min(at for at, right in known.items() if right == max(known.values()))
-        since = sum(first < at <= step for at in known)
-        return self.settings.patience is not None and since >= self.settings.patience
 
     def curve(self, longest: int) -> Iterator[str]:
         """Yield lines that show the accuracy of what is kept by the digits of operands.

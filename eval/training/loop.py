@@ -78,7 +78,8 @@ def train_adapter(plan: Plan, job: Job, work: Path, target: Path, told: Told, sa
     base = team.together(lambda: load_base(plan.base, dtype, device))
     judge = None
     if settings.eval_every is not None:
-        judge = Judge(settings, job.name, job.pairs, work, None if full else share(base))
+        last = sum(stage.steps for stage in job.stages[:-1])  # what the first stage learns is asked without it
+        judge = Judge(settings, job.name, job.pairs, work, None if full else share(base), last)
     set_seed(text_key(f"{settings.seed} {job.name}") % 2**32)
     with quiet():
         model = learning(base, settings)

@@ -100,7 +100,13 @@ def make_plan(
     looked = (_job(settings, name, own, stream, tokens, sizes, processes) for (name, own), stream in named)
     jobs = tuple(replace(job, stages=tuple(_with_longest(declaration, job))) for job in looked)
     known = settings.identifying() | {"base_model": found.base_sha256, "task": None, "which": None}  # others may follow
-    jobs = tuple(replace(job, identity=digest([VERSION, known, job.name, job.steps.stream.identity])) for job in jobs)
+    jobs = tuple(
+        replace(
+            job,
+            identity=digest([VERSION, known, settings.eval_every and job.pairs, job.name, job.steps.stream.identity]),
+        )
+        for job in jobs
+    )
     identity = digest([job.identity for job in jobs])
     longest = max(stage.longest for job in jobs for stage in job.stages)
     sizes["memory"] = _memory(sizes, max(_most_at_once(jobs), longest))
