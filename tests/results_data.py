@@ -231,6 +231,7 @@ def run_row(run: Run, counts: dict[str, int], calls: int, repeated: int, *, fini
         "splits": ["test"],
         "strategy": run.strategy,
         "template": None,
+        "stage": "second",
         "backend": "transformers",
         "baseline": False,
         "dialect": "consistent",
