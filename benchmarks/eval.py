@@ -36,8 +36,7 @@ from typing import NamedTuple
 
 import torch
 from build import Goal, Result, machine, number, peak_of, spread, table
-from transformers import LlamaConfig, LlamaForCausalLM
-from winners import END, PAD, Texts, Winners, make_tokenizer
+from winners import PAD, Texts, Winners, save_llama
 
 from caef_data.eval.backends.local import TransformersBackend
 from caef_data.eval.backends.prefix import Prefix
@@ -108,15 +107,7 @@ class Bench:
 
     def __init__(self, size: Size, repeat: int, folder: Path) -> None:
         self.size, self.repeat, self.folder = size, repeat, folder
-        tokenizer = make_tokenizer()
-        heads = {"num_attention_heads": size.width // 64, "num_key_value_heads": size.width // 64}
-        config = LlamaConfig(
-            vocab_size=len(tokenizer), hidden_size=size.width, intermediate_size=size.width * 43 // 16,
-            num_hidden_layers=size.layers, max_position_embeddings=4096, eos_token_id=END, pad_token_id=PAD, **heads,
-        )  # fmt: skip
-        tokenizer.save_pretrained(folder)
-        LlamaForCausalLM(config).save_pretrained(folder)
-        self.tokenizer = tokenizer
+        self.tokenizer = save_llama(folder, size.width, size.layers)
 
     def measure(self, key: str) -> Result:
         """Measure one row."""

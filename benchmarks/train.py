@@ -30,9 +30,9 @@ from typing import Any, NamedTuple
 import torch
 from build import Goal, Result, machine, spread, table
 from torch.utils.data import SequentialSampler
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, TrainerCallback
+from transformers import AutoModelForCausalLM, TrainerCallback
 from trl import SFTConfig, SFTTrainer
-from winners import END, PAD, make_tokenizer
+from winners import save_llama
 
 from caef_data.eval.backends.load import quiet
 from caef_data.eval.training.loop import learning, train_adapter
@@ -76,17 +76,9 @@ class Bench:
 
     def __init__(self, size: Size, folder: Path) -> None:
         self.size, self.folder = size, folder
-        tokenizer = make_tokenizer()
-        heads = {"num_attention_heads": size.width // 64, "num_key_value_heads": size.width // 64}
-        config = LlamaConfig(
-            vocab_size=len(tokenizer), hidden_size=size.width, intermediate_size=size.width * 43 // 16,
-            num_hidden_layers=size.layers, max_position_embeddings=4096, eos_token_id=END, pad_token_id=PAD, **heads,
-        )  # fmt: skip
         base = folder / "base"
         with quiet():
-            tokenizer.save_pretrained(base)
-            LlamaForCausalLM(config).save_pretrained(base)
-        self.tokenizer = tokenizer
+            self.tokenizer = save_llama(base, size.width, size.layers)
         declaration = folder / "bench.toml"
         declaration.write_text(DECLARATION.format(longest=size.longest, base=base, steps=size.steps))
         self.plan = self.planned(make_plan(*train_settings(str(declaration), {})))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from caef_data.eval.backends import local as backend_module
 from caef_data.eval.backends.greedy import LOOK_EVERY
@@ -30,6 +31,19 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<end>", pad_token="<pad>", padding_side="left"
     )
+
+
+def save_llama(folder: Path, width: int, layers: int) -> PreTrainedTokenizerFast:
+    """Write a Llama of random weights and its tokenizer, whose tokens are bytes; return the tokenizer."""
+    tokenizer = make_tokenizer()
+    heads = {"num_attention_heads": width // 64, "num_key_value_heads": width // 64}
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=width * 43 // 16, num_hidden_layers=layers,
+        max_position_embeddings=4096, eos_token_id=END, pad_token_id=PAD, **heads,
+    )  # fmt: skip
+    tokenizer.save_pretrained(folder)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return tokenizer
 
 
 class Winners:
