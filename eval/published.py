@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import UserError, printable_path, quoted
-from ..pipelines.expressions import in_order, read_expressions
+from ..pipelines.expression_file import in_order, read_expressions
 from ..pipelines.folder import Folder
 from ..pipelines.hub_source import Say
 from ..pipelines.manifest import FORMAT, ShardRecord

@@ -220,7 +220,7 @@ def _machines(tables: object, file: str, source: str | None) -> dict[str, list[s
 
 def _read_own(given: object, folder: Path, values: Mapping[str, Any], spelling: Spelling) -> "dict[str, Own]":
     """Read the file of expressions that settings name; those that say which expressions are drawn are refused."""
-    from .expressions import read_expressions
+    from .expression_file import read_expressions
 
     drawn = [key for key in DRAWN if key in values]
     drawn += [key for table in _tables(values) for key in (*DRAWN, "expressions") if key in table]

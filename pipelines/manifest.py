@@ -154,7 +154,7 @@ def define_machines(manifest: Mapping[str, Any], where: str) -> None:
     """
     for task, own in manifest.get("tasks", {}).items():
         if given := own.get("expressions"):
-            from .expressions import define
+            from .expression_file import define
 
             try:
                 define(task, given, own["settings"].get("expressions"))

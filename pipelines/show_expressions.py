@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ..errors import UserError, printable_path, quoted
-from .expressions import in_order, read_expressions
+from .expression_file import in_order, read_expressions
 from .show import Run, print_trace, show_json
 
 
