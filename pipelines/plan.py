@@ -230,10 +230,10 @@ def make_plan(declaration: Declaration, told: Told = lambda text: None, counter:
     """
     if declaration.tokenizer is not None and counter is None:
         raise UserError("a declaration with a tokenizer is planned with what counts its tokens")
-    from .resolve_budget import check_rows, resolve_budget  # inside: it plans, too
+    if found := declaration.unresolved:
+        from .resolve_budget import resolve_budget  # inside: it plans, too
 
-    found = declaration.unresolved
-    declaration = resolve_budget(declaration, counter, told) if found else declaration
+        declaration = resolve_budget(declaration, counter, told)
     configs, notes = [], came_to(task.budget for task in declaration.tasks)
     notes += note(declaration.mix, declaration.curriculum)
     for settings in declaration.tasks:
@@ -250,7 +250,9 @@ def make_plan(declaration: Declaration, told: Told = lambda text: None, counter:
         if any(settings.expressions for settings in declaration.tasks):
             advice = "ask for their splits too (--split), or name other expressions"
         raise UserError(f"this declaration builds no rows at all{why}", next_step=advice)
-    if not found:
+    if not found and any(task.budget for task in declaration.tasks):
+        from .resolve_budget import check_rows
+
         check_rows(declaration, configs, told)
     tokens = {(one.name, one.split): counter.costs(one, told) for one in configs} if counter else {}
     return Plan(declaration, tuple(configs), tuple(dict.fromkeys(notes)), tokens)

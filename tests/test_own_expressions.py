@@ -9,7 +9,7 @@ import pytest
 
 import caef_data
 from caef_data.errors import UserError
-from caef_data.pipelines import expressions
+from caef_data.pipelines import expression_file, expressions
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags, load_declaration
 from caef_data.pipelines.plan import make_plan
@@ -136,9 +136,9 @@ def test_each_file_says_the_same(file: Path, tmp_path: Path) -> None:
     lines = [line for line in file.read_text().split("\n")[1:-2] if line[0].isdigit()]
     (tmp_path / "y.csv").write_text("id,expression\n" + "".join(f"1,{line}\n" for line in lines))
     (tmp_path / "x.toml").write_text('expressions = "x.csv"\nviews = ["raw"]\nsplits = ["test"]\n')
-    of_lines = expressions.read_expressions(str(file))
+    of_lines = expression_file.read_expressions(str(file))
     for name in ("x.csv", "x.parquet"):
-        found = expressions.read_expressions(str(tmp_path / name))
+        found = expression_file.read_expressions(str(tmp_path / name))
         assert {task: own.key[1] for task, own in found.items()} == {task: own.key[1] for task, own in of_lines.items()}
     assert expressions.read_expressions(str(tmp_path / "y.csv")).keys() == {"add", "sub", "mul", "div", "equal"}
     declaration = load_declaration(str(tmp_path / "x.toml"))
@@ -188,9 +188,9 @@ def test_files_that_hold_none(tmp_path: Path) -> None:
 
 def test_too_many_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "x.txt").write_text("1+2\n" * 11)
-    monkeypatch.setattr(expressions, "MOST", 10)
+    monkeypatch.setattr(expression_file, "MOST", 10)
     with pytest.raises(UserError, match="11 expressions"):
-        expressions.read_expressions(str(tmp_path / "x.txt"))
+        expression_file.read_expressions(str(tmp_path / "x.txt"))
 
 
 def test_a_test_expression_in_a_train_build_is_refused(file: Path, tmp_path: Path) -> None:

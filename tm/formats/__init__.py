@@ -8,16 +8,9 @@
 import re
 
 from ...errors import UserError, did_you_mean, quoted
-from . import jflap, lines, turingmachine_io
 from .rules import RuleTable, TableWriter
 
-READERS = {
-    "turingmachine.io": turingmachine_io.read,
-    "bbchallenge": lines.bbchallenge,
-    "jflap": jflap.read,
-    "turingmachinesimulator": lines.turingmachinesimulator,
-}
-FORMATS = tuple(READERS)
+FORMATS = ("turingmachine.io", "bbchallenge", "jflap", "turingmachinesimulator")
 LARGEST = 20_000_000  # characters
 
 
@@ -28,12 +21,15 @@ def read_table(format: str, text: str, where: str) -> tuple[RuleTable, str | Non
     the machine that is white space is written ``_`` in both. Raises UserError where the text, which messages call
     ``where``, is no machine in the format.
     """
-    if format not in READERS:
+    from . import jflap, lines, turingmachine_io  # inside: every command imports this file
+
+    if format not in FORMATS:
         what = f"unknown format {quoted(format)}{did_you_mean(str(format)[:60], FORMATS)}"
         raise UserError(what, where=where, allowed=", ".join(FORMATS))
     if len(text) > LARGEST:
         raise UserError(f"a text of {len(text):,} characters", where=where, allowed=f"{LARGEST:,} characters at most")
     if wrong := re.search("[\0\ud800-\udfff]", text):
         raise UserError(f"the text holds {quoted(wrong[0])}", where=where, allowed="a text in UTF-8 without NUL")
+    readers = (turingmachine_io.read, lines.bbchallenge, jflap.read, lines.turingmachinesimulator)
     writer = TableWriter(where)
-    return writer.table(READERS[format](text.removeprefix("\ufeff"), writer))
+    return writer.table(dict(zip(FORMATS, readers, strict=True))[format](text.removeprefix("\ufeff"), writer))
