@@ -140,7 +140,7 @@ def test_each_file_says_the_same(file: Path, tmp_path: Path) -> None:
     for name in ("x.csv", "x.parquet"):
         found = expression_file.read_expressions(str(tmp_path / name))
         assert {task: own.key[1] for task, own in found.items()} == {task: own.key[1] for task, own in of_lines.items()}
-    assert expressions.read_expressions(str(tmp_path / "y.csv")).keys() == {"add", "sub", "mul", "div", "equal"}
+    assert expression_file.read_expressions(str(tmp_path / "y.csv")).keys() == {"add", "sub", "mul", "div", "equal"}
     declaration = load_declaration(str(tmp_path / "x.toml"))
     assert [one.task for one in declaration.tasks] == list(PAIRS)
     rows = list(caef_data.stream({"expressions": str(file), "task": list(PAIRS)}, view="raw", rows=30))
