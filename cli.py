@@ -9,55 +9,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import typer
 
-from .options import (
-    MODES,
-    Adapters,
-    AdaptersOut,
-    Around,
-    Backend,
-    Baseline,
-    Clean,
-    Commands,
-    Configs,
-    Counted,
-    Directory,
-    DryRun,
-    Engine,
-    Expressions,
-    Files,
-    Form,
-    Joined,
-    Json,
-    Modes,
-    Names,
-    NearTies,
-    Number,
-    Overwrite,
-    Quiet,
-    RayAddress,
-    Readable,
-    Repo,
-    Results,
-    RunName,
-    Runs,
-    Sampled,
-    Splits,
-    Stage,
-    Streamed,
-    Tasks,
-    Text,
-    Trainable,
-    Vocabulary,
-    WithEnds,
-    Within,
-    Words,
-    Workers,
-    known_tasks,
-    number,
-    of_declaration,
-    option,
-    several,
-)
+from . import options
+from .options import Json, Names, Number, Quiet, Text, number, of_declaration, option, several
 from .process import run_and_leave, run_telling_errors
 
 if TYPE_CHECKING:
@@ -65,7 +18,7 @@ if TYPE_CHECKING:
 
 
 app = typer.Typer(
-    cls=Commands,
+    cls=options.Commands,
     help="Exact, leak-free datasets of arithmetic executed as Turing machines.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -78,10 +31,10 @@ app = typer.Typer(
 def build(
     declared: "Declaration",
     out: Annotated[str, option("Dataset folder, or s3://bucket/prefix.", "--out", "-o", metavar="DIR")] = "data",
-    workers: Workers = None,
-    overwrite: Overwrite = False,
-    engine: Engine = "local",
-    ray_address: RayAddress = None,
+    workers: options.Workers = None,
+    overwrite: options.Overwrite = False,
+    engine: options.Engine = "local",
+    ray_address: options.RayAddress = None,
     quiet: Quiet = False,
 ) -> None:
     """Build a dataset: --task sub --min 1 --max 100 --num 20, or a declaration such as paper."""
@@ -95,9 +48,9 @@ def build(
 @of_declaration
 def plan(
     declared: "Declaration",
-    workers: Workers = None,
-    engine: Engine = "local",
-    ray_address: RayAddress = None,
+    workers: options.Workers = None,
+    engine: options.Engine = "local",
+    ray_address: options.RayAddress = None,
     as_json: Json = False,
 ) -> None:
     """Show what a build would write, in rows, bytes and seconds; writes nothing."""
@@ -111,10 +64,10 @@ def plan(
 
 @app.command(context_settings={"ignore_unknown_options": True})
 def show(
-    words: Words = None,
+    words: options.Words = None,
     task: Annotated[Text, option("Task of bare operands or words: --task left_mask 45321.", "--task")] = None,
-    within: Within = None,
-    expressions: Expressions = None,
+    within: options.Within = None,
+    expressions: options.Expressions = None,
     dialect: Annotated[str, option("consistent or published.", "--dialect")] = "consistent",
     nested: Annotated[bool, option("Show the traces of called machines too.", "--nested")] = False,
     max_steps: Annotated[int, typer.Option("--max-steps", min=1, help="Longest trace that --json prints.")] = 10_000,
@@ -157,10 +110,10 @@ def machines(
 
 @app.command()
 def verify(
-    directory: Readable = "data",
+    directory: options.Readable = "data",
     fraction: Annotated[float, option("Part of the rows to compute again: 0.1 for a tenth.", "--fraction")] = 1.0,
-    workers: Workers = None,
-    stream: Streamed = None,
+    workers: options.Workers = None,
+    stream: options.Streamed = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -172,10 +125,10 @@ def verify(
 
 @app.command()
 def contamination(
-    files: Files,
+    files: options.Files,
     against: Annotated[str, option("The dataset whose test and stress rows are looked for.", metavar="DIR")],
-    clean: Clean = None,
-    workers: Workers = None,
+    clean: options.Clean = None,
+    workers: options.Workers = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -186,7 +139,7 @@ def contamination(
 
 
 @app.command()
-def info(directory: Readable = "data", as_json: Json = False) -> None:
+def info(directory: options.Readable = "data", as_json: Json = False) -> None:
     """Show what a dataset folder holds."""
     from .pipelines.console import print_info
 
@@ -195,12 +148,12 @@ def info(directory: Readable = "data", as_json: Json = False) -> None:
 
 @app.command()
 def push(
-    directory: Directory = "data",
-    repo: Repo = None,
+    directory: options.Directory = "data",
+    repo: options.Repo = None,
     to: Annotated[Text, option("Not the Hub but s3://bucket/prefix, or a folder.", "--to", metavar="URL")] = None,
     revision: Annotated[str, option("Branch of the repository.", "--revision", metavar="BRANCH")] = "main",
     private: Annotated[bool, option("Make the repository a private one.", "--private")] = False,
-    dry_run: DryRun = False,
+    dry_run: options.DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -214,12 +167,12 @@ def push(
 
 @app.command()
 def export(
-    directory: Directory = "data",
-    form: Form = "jsonl",
-    stage: Stage = "second",
-    config: Configs = None,
-    split: Splits = None,
-    tokenizer: WithEnds = None,
+    directory: options.Directory = "data",
+    form: options.Form = "jsonl",
+    stage: options.Stage = "second",
+    config: options.Configs = None,
+    split: options.Splits = None,
+    tokenizer: options.WithEnds = None,
     out: Annotated[str, option("The folder to export to.", "--out", "-o", metavar="DIR")] = "export",
     overwrite: Annotated[bool, option("Replace another export in this folder.", "--overwrite")] = False,
     quiet: Quiet = False,
@@ -238,12 +191,12 @@ def export(
 
 @app.command()
 def tokens(
-    source: Counted = "data",
-    tokenizer: Vocabulary = ...,  # type: ignore[assignment]
-    config: Configs = None,
-    split: Splits = None,
-    stage: Stage = "second",
-    rows: Sampled = None,
+    source: options.Counted = "data",
+    tokenizer: options.Vocabulary = ...,  # type: ignore[assignment]
+    config: options.Configs = None,
+    split: options.Splits = None,
+    stage: options.Stage = "second",
+    rows: options.Sampled = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -255,8 +208,8 @@ def tokens(
 
 @app.command()
 def adapters(
-    task: Tasks = None,
-    mode: Annotated[Names, several(f"{', '.join(MODES)}. Default: all.", *MODES)] = None,
+    task: options.Tasks = None,
+    mode: Annotated[Names, several(f"{', '.join(options.MODES)}. Default: all.", *options.MODES)] = None,
 ) -> None:
     """List the adapters that an evaluation of a task needs, to know what to train."""
     from .eval.training.asked import needed_adapters
@@ -267,9 +220,9 @@ def adapters(
 
 @app.command()
 def train(
-    declaration: Trainable,
-    out: AdaptersOut = None,
-    dry_run: DryRun = False,
+    declaration: options.Trainable,
+    out: options.AdaptersOut = None,
+    dry_run: options.DryRun = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -285,30 +238,30 @@ def evaluate(
     declaration: Annotated[
         Text, typer.Argument(metavar="[FILE.toml]", help="Its table eval holds options; options go before it.")
     ] = None,
-    adapters: Adapters = None,
+    adapters: options.Adapters = None,
     model: Annotated[Text, option("Folder or Hub name of a whole model, asked in place of every adapter.")] = None,
     base_model: Annotated[Text, option("Folder or Hub name. Default: the one that the adapters name.")] = None,
     data: Annotated[Text, option("Dataset folder, raw files, or user/name. Default: data.", metavar="DIR")] = None,
-    expressions: Expressions = None,
-    task: Annotated[Names, several("Task. Default: all that have adapters.", known=known_tasks)] = None,
-    mode: Modes = None,
+    expressions: options.Expressions = None,
+    task: Annotated[Names, several("Task. Default: all that have adapters.", known=options.known_tasks)] = None,
+    mode: options.Modes = None,
     split: Annotated[Text, option("train, test or stress. Default: test; of --expressions all.")] = None,
     strategy: Annotated[Text, option("verify, generate or rollout. Default: verify.")] = None,
-    template: Around = None,
+    template: options.Around = None,
     stage: Annotated[Text, option("first puts the instruction before each prompt. Default: second.")] = None,
-    joined: Joined = None,
-    near_ties: NearTies = None,
+    joined: options.Joined = None,
+    near_ties: options.NearTies = None,
     batch_tokens: Annotated[Number, number("Most tokens of a batch. Default: as suits the device.")] = None,
     dtype: Annotated[Text, option("auto, float32, bfloat16 or float16. Default: auto.")] = None,
     device: Annotated[Text, option("auto, cpu, cuda, cuda:1 ... Default: auto.")] = None,
-    backend: Backend = None,
+    backend: options.Backend = None,
     endpoint: Annotated[Text, option("The server of --backend openai.", metavar="URL")] = None,
     limit: Annotated[Number, number("Expressions of each task, the same in all modes and runs. Default: all.")] = None,
-    baseline: Baseline = None,
+    baseline: options.Baseline = None,
     out: Annotated[
         Text, option("Folder of result tables. Default: results.", "--out", "-o", "--results", metavar="DIR")
     ] = None,
-    name: RunName = None,
+    name: options.RunName = None,
     as_json: Annotated[bool | None, option("Print the accuracies as JSON, for programs.", "--json")] = None,
     quiet: Quiet = False,
 ) -> None:
@@ -323,7 +276,7 @@ def evaluate(
 @app.command()
 def query(
     sql: Annotated[Text, typer.Argument(metavar="[SQL]", help="Statements. Default: a prompt.")] = None,
-    results: Results = "results",
+    results: options.Results = "results",
     form: Annotated[str, option("table, csv, json or md.", "--format")] = "table",
     list_tables: Annotated[bool, option("List the tables and their columns.", "--tables")] = False,
 ) -> None:
@@ -338,8 +291,8 @@ def query(
 
 @app.command()
 def report(
-    runs: Runs = None,
-    results: Results = "results",
+    runs: options.Runs = None,
+    results: options.Results = "results",
     out: Annotated[str, option("The page to write.", "--out", "-o", metavar="FILE")] = "report.html",
 ) -> None:
     """Write the results as one HTML page: accuracy by class and length, comparison of runs, failures."""
@@ -352,7 +305,7 @@ def report(
 def compare(
     run_a: Annotated[str, typer.Argument(metavar="A", help="A run's name, its id, or how that begins.")],
     run_b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
-    results: Results = "results",
+    results: options.Results = "results",
     as_json: Json = False,
 ) -> None:
     """Compare two runs problem by problem: what B gained and lost over A, and McNemar's exact test."""
@@ -378,23 +331,19 @@ def root(
     """Exact, leak-free datasets of arithmetic executed as Turing machines."""
 
 
+def main() -> None:
+    """Run the command line; errors of the user's are printed without a traceback."""
+    run_telling_errors(app)
+
+
 def run() -> None:
     """Run the command line as a process, which ends with it."""
-    run_and_leave(lambda: main(start_early=sys.argv[1:2] == ["build"]))
-
-
-def main(*, start_early: bool = False) -> None:
-    """Run the command line; errors of the user's are printed without a traceback.
-
-    Args:
-        start_early: start what workers need, while this process reads its options, imports and plans.
-    """
 
     def command() -> None:
-        if start_early:
+        if sys.argv[1:2] == ["build"]:  # its workers start while this process reads options, imports and plans
             from .pipelines.workers import start_fork_server
 
             start_fork_server()
         app()
 
-    run_telling_errors(command)
+    run_and_leave(lambda: run_telling_errors(command))

@@ -53,15 +53,12 @@ def load_declaration(name_or_path: str, tokenizer: str | None = None) -> Declara
     Raises:
         UserError: there is no such declaration, or its text is refused; the message names the line.
     """
-    names = shipped_declarations()
-    if tokenizer is not None:
-        return replace(load_declaration(name_or_path), tokenizer=tokenizer)
-    if name_or_path in names:
-        file = f"{name_or_path}.toml"
-        return parse_declaration((SHIPPED / file).read_text("utf-8"), file, source=name_or_path)
-    if name_or_path.endswith(".toml"):
-        file = printable_path(name_or_path)
-        return parse_declaration(_read(Path(name_or_path), file), file, source=name_or_path)
+    names, shipped = shipped_declarations(), f"{name_or_path}.toml"
+    if name_or_path in names or name_or_path.endswith(".toml"):
+        given = Path(name_or_path), printable_path(name_or_path)
+        path, file = (SHIPPED / shipped, shipped) if name_or_path in names else given
+        made = parse_declaration(_read(path, file), file, source=name_or_path)
+        return made if tokenizer is None else replace(made, tokenizer=tokenizer)
     words = f"--task {name_or_path}" if name_or_path in task_names() else closest(name_or_path[:60], names)
     raise UserError(
         f"there is no declaration {quoted(name_or_path)}{did_you_mean(name_or_path[:60], names)}",
@@ -89,7 +86,7 @@ def declared(declaration: Declared | None = None, **settings: object) -> Declara
         return load_declaration(str(declaration))
     if not isinstance(declaration, Mapping):
         raise UserError(f"this is no declaration: {quoted(declaration)}", allowed="a name, a path, a dict or settings")
-    return declaration_of(dict(declaration), "the declaration")
+    return declaration_of(declaration, Spelling(file="the declaration"))
 
 
 def _read(path: Path, file: str) -> str:
@@ -114,7 +111,7 @@ def parse_declaration(text: str, file: str = "declaration", *, source: str | Non
     Raises:
         UserError: TOML that is none, or a declaration that is refused.
     """
-    return declaration_of(parse_toml(text, file), file, source=source, lines=_key_lines(text))
+    return declaration_of(parse_toml(text, file), Spelling(file=file), source=source, lines=_key_lines(text))
 
 
 def read_toml(path: str) -> dict[str, Any]:
@@ -143,16 +140,16 @@ def parse_toml(text: str, file: str) -> dict[str, Any]:
 
 def declaration_of(
     values: Mapping[str, Any],
-    file: str = "declaration",
+    spelling: Spelling,
     *,
     source: str | None = None,
-    lines: Sequence[Mapping[str, int]] = ({},),
+    lines: Sequence[Mapping[str, int]] = (),
 ) -> Declaration:
     """Return the declaration that values make, as TOML has them.
 
     Args:
         values: settings of every task, and ``task``: a name, names, or a list of tables.
-        file: what messages name.
+        spelling: what messages name.
         source: the declaration's name or path, where it has one.
         lines: the lines of the keys at the top, then those of each table.
 
@@ -160,30 +157,31 @@ def declaration_of(
         UserError: a value that is refused.
     """
     values = {key: value for key, value in values.items() if key not in ("eval", "train")}  # others read these
-    families = _machines(values.pop("machine"), file, source) if "machine" in values else {}
-    top = Spelling(file=file, lines=_lines_of(values, lines[0]))
-    given, folder = values.pop("expressions", None), Path(source).parent if source else Path()
-    own = {} if given is None else _read_own(given, folder, values, top)
+    families = _families(values.pop("machine"), spelling, source) if "machine" in values else {}
+    top = replace(spelling, lines=_lines_of(values, *lines[:1]))
     check_keys(values, (*HEADER, *OF_STREAMS, *KEYS), top)
-    defaults = {key: value for key, value in values.items() if key in KEYS and key != "task"}
-    for key, value in defaults.items():  # one that every task overrides must make sense, too
-        if families and value == 0 and key in ("min", "max"):
-            continue  # the empty word
-        check_field(TaskSettings, key, value, top)
-    tables = values.get("task", [*families, *own] or None)
+    tables = values.get("task")
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         tables = [{"task": tables}]
-    tasks: list[TaskSettings] = []
     check_no_num(values, [values, *tables], top)
+    file = values.pop("expressions", None)
+    own = {} if file is None else _read_own(file, Path(source or "").parent, [values, *tables], top)
+    if "task" not in values:
+        tables = [{"task": [*families, *own] or None}]
+    defaults = {key: value for key, value in values.items() if key in KEYS and key != "task"}
+    for key, value in defaults.items():  # one that every task overrides must make sense, too
+        if not (families and value == 0 and key in ("min", "max")):  # the empty word
+            check_field(TaskSettings, key, value, top)
+    tasks: list[TaskSettings] = []
     for number, table in enumerate(tables, 1):
         found = lines[number] if len(lines) == len(tables) + 1 else {}  # else a text holds what looks like a table
-        spelling = replace(top, lines={**top.lines, **_lines_of(table, found)})
-        names = _names(table.get("task"), spelling, families)
-        tasks += _settings({**defaults, **table}, names, spelling, own)
+        where = replace(top, lines={**top.lines, **_lines_of(table, found)})
+        for name in _names(table.get("task"), where, families):
+            tasks += _settings({**defaults, **table}, name, where, own)
     _check_own(own, tasks, top)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source or "").stem).strip("-._")[:96] or "declaration"
     header = {"name": name, **{key: values[key] for key in (*HEADER, *OF_STREAMS) if key in values}}
-    brought = tuple(name for own in families.values() for name in own)
+    brought = tuple(name for names in families.values() for name in names)
     return Declaration(**header, tasks=tuple(tasks), source=source, machines=brought, spelling=top)
 
 
@@ -207,28 +205,25 @@ def _key_lines(text: str) -> list[dict[str, int]]:
     return tables
 
 
-def _lines_of(table: Mapping[str, object], lines: Mapping[str, int]) -> dict[str, int]:
+def _lines_of(table: Mapping[str, object], lines: Mapping[str, int] = MappingProxyType({})) -> dict[str, int]:
     return {key: line for key, line in lines.items() if key in table or not key}
 
 
-def _machines(tables: object, file: str, source: str | None) -> dict[str, list[str]]:
+def _families(tables: object, spelling: Spelling, source: str | None) -> dict[str, list[str]]:
     """Make the machines of a declaration tasks; return the tasks of each, a family's are many."""
     from .machines import machines_of  # inside: most declarations have none
 
-    return machines_of(tables, file, Path(source).parent if source else None)
+    return machines_of(tables, spelling.file or "", Path(source).parent if source else None)
 
 
-def _read_own(given: object, folder: Path, values: Mapping[str, Any], spelling: Spelling) -> "dict[str, Own]":
+def _read_own(given: object, folder: Path, tables: Sequence[Mapping[str, Any]], spelling: Spelling) -> "dict[str, Own]":
     """Read the file of expressions that settings name; those that say which expressions are drawn are refused."""
     from .expression_file import read_expressions
 
-    drawn = [key for key in DRAWN if key in values]
-    drawn += [key for table in _tables(values) for key in (*DRAWN, "expressions") if key in table]
+    drawn = [key for table in tables for key in (*DRAWN, "expressions") if key in table]
     if drawn or not isinstance(given, str):
-        name, allowed = (
-            spelling.name("expressions"),
-            "the name of a file, once, at the top; without " + ", ".join(DRAWN),
-        )
+        name = spelling.name("expressions")
+        allowed = f"the name of a file, once, at the top; without {', '.join(DRAWN)}"
         what = f"{name} goes without {spelling.name(drawn[0])}" if drawn else f"{name} is {literal(given)}"
         raise spelling.refusal(what, "expressions", *drawn[:1], allowed=allowed)
     try:
@@ -236,11 +231,6 @@ def _read_own(given: object, folder: Path, values: Mapping[str, Any], spelling: 
     except UserError as error:
         named = f"{error.where}, which {spelling.file} names" if spelling.file else error.where
         raise UserError(error.what, where=named, allowed=error.allowed, next_step=error.next_step) from None
-
-
-def _tables(values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    tables = values.get("task")
-    return [table for table in tables if isinstance(table, dict)] if isinstance(tables, list) else []
 
 
 def _check_own(own: "Mapping[str, Own]", tasks: Sequence[TaskSettings], spelling: Spelling) -> None:
@@ -264,29 +254,28 @@ def _check_own(own: "Mapping[str, Own]", tasks: Sequence[TaskSettings], spelling
 
 
 def _settings(
-    values: Mapping[str, Any], names: Sequence[str], spelling: Spelling, own: "Mapping[str, Own] | None" = None
+    values: Mapping[str, Any], name: str, spelling: Spelling, own: "Mapping[str, Own]"
 ) -> Iterator[TaskSettings]:
-    """Yield the settings of tasks; a machine of a family that is split by machines is built in its own split alone."""
+    """Yield the settings of a task; a machine of a family that is split by machines is built in its own split alone."""
     from ..tm import machine  # inside: options need no machines
 
-    for name in names:
-        if own and name not in own:
-            what, advice = f"there is no expression of {name} in the file", None
-            if not machine(name).numbers:
-                what += ", and cannot be: it is a Turing machine, which is given words"
-                advice = "build the machine from a declaration of its own, without expressions"
-            raise spelling.refusal(what, "task", "expressions", allowed=", ".join(own), advice=advice)
-        if own:
-            low, high = own[name].lengths
-            values = {**values, "min": low, "max": high, "expressions": own[name].key}
-        settings, side = TaskSettings.of({**values, "task": name}, spelling), machine(name).side
-        if side is None:
-            yield settings
-        elif side in settings.splits:
-            yield replace(settings, splits=(side,))
+    if own and name not in own:
+        what, advice = f"there is no expression of {name} in the file", None
+        if not machine(name).numbers:
+            what += ", and cannot be: it is a Turing machine, which is given words"
+            advice = "build the machine from a declaration of its own, without expressions"
+        raise spelling.refusal(what, "task", "expressions", allowed=", ".join(own), advice=advice)
+    if own:
+        low, high = own[name].lengths
+        values = {**values, "min": low, "max": high, "expressions": own[name].key}
+    settings, side = TaskSettings.of({**values, "task": name}, spelling), machine(name).side
+    if side is None:
+        yield settings
+    elif side in settings.splits:
+        yield replace(settings, splits=(side,))
 
 
-def _names(given: object, spelling: Spelling, families: Mapping[str, list[str]] = MappingProxyType({})) -> list[str]:
+def _names(given: object, spelling: Spelling, families: Mapping[str, list[str]]) -> list[str]:
     """Return the short names of a task or a list of tasks; ``all`` stands for all that caef-data has."""
     listed = (given or [None]) if isinstance(given, list) else [given]
     names: list[str] = []
@@ -314,18 +303,12 @@ def from_flags(tasks: Sequence[str], **settings: object) -> Declaration:
         UserError: a value that is refused; the message names the option.
     """
     given = {key: value for key, value in settings.items() if value is not None and value not in ([], ())}
-    known = [*(key for key in KEYS if key not in ("task", "max_len", "budget")), *BUDGET]
+    known = [key for key in (*KEYS, *BUDGET) if key not in ("task", "max_len", "budget")]
     check_keys(given, known, Spelling(options={}))
-    spelling = Spelling(options={**given, "task": list(tasks)})
-    check_no_num(given, [given], spelling)
-    file = given.pop("expressions", None)
-    own = {} if file is None else _read_own(file, Path(), given, spelling)
-    budget = {key: given.pop(key) for key in BUDGET if key in given}
-    names = _names(list(tasks) or [*own], spelling)
-    title = "all" if set(names) == set(_shipped_tasks()) else "-".join(names)[:96].strip("-")
-    made = tuple(_settings(given, names, spelling, own))
-    _check_own(own, made, spelling)
-    return Declaration(name=title, tasks=made, spelling=spelling, **budget)  # type: ignore[arg-type]  # checked there
+    values = given | ({"task": list(tasks)} if tasks else {})
+    made = declaration_of(values, Spelling(options={**given, "task": list(tasks)}))
+    names = [task.task for task in made.tasks]
+    return replace(made, name="all" if set(names) == set(_shipped_tasks()) else "-".join(names)[:96].strip("-"))
 
 
 def rebuild_commands(declaration: Declaration) -> list[str]:

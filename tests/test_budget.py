@@ -18,6 +18,7 @@ from caef_data.pipelines.declaration import declaration_of, from_flags, load_dec
 from caef_data.pipelines.plan import Plan, make_plan
 from caef_data.pipelines.resolve_budget import count_rows
 from caef_data.pipelines.settings import TaskSettings
+from caef_data.pipelines.spelling import Spelling
 from caef_data.pipelines.verify import verify
 from caef_data.tests.forging import Forger
 
@@ -175,4 +176,4 @@ def test_streams_and_other_settings() -> None:
 )
 def test_budgets_that_are_refused(values: dict[str, object], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        make_plan(declaration_of({"task": "add", "max": 3, **values}, "my.toml"))
+        make_plan(declaration_of({"task": "add", "max": 3, **values}, Spelling(file="my.toml")))
