@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from os.path import commonprefix
-from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -14,11 +14,19 @@ from numpy.typing import NDArray
 from ..pipelines.folder import Folder
 from ..tm.columns import I64, Bool
 from ..tm.render import int_array
-from .limit import READ
-from .problems import PROBLEMS, shards
+from .problems import PROBLEMS, VIEWS
 from .results import ResultStore
-from .shards import batches
+from .shards import distinct_rows
 from .tables import CLASS, CLASSES, RunTables, class_accuracy, key_column
+
+# A problem: the request that fails first, or its first one, and that one's place among its requests, -1 if none fails
+VERDICT = np.dtype(
+    [
+        *[("request", "u4"), ("step", "i8"), ("num_calls", "i8")],
+        *[(name, "?") for name in ("right", "right_stripped", "near_tie")],
+    ]
+)
+Verdicts = NDArray[np.void]
 
 
 def write_tables(tables: RunTables, store: ResultStore, folder: Folder) -> pa.Table:
@@ -26,42 +34,33 @@ def write_tables(tables: RunTables, store: ResultStore, folder: Folder) -> pa.Ta
 
     The dataset's folder tells the classes that no problem was taken from.
     """
-    failed = _failed(store)
+    verdicts = _judged(store)
+    failed = np.flatnonzero(~verdicts["right"])
+    failed = failed[np.argsort(verdicts["request"][failed], kind="stable")]
     for adapter in store.adapters:
         part = adapter.replace("/", "-") or "base"
         tables.write_part("calls", part, _calls(store, adapter))
-        tables.write_part("failures", part, _failures(store, adapter, failed))
-    tables.write_part("problems", "problems", _problems(store))
-    accuracy = class_accuracy(_outcomes(store), _classes(store, folder))
+        tables.write_part("failures", part, _failures(store, adapter, failed, verdicts))
+    tables.write_part("problems", "problems", _problems(store, verdicts))
+    accuracy = class_accuracy(_outcomes(store, verdicts), _classes(store, folder))
     tables.write_part("class_accuracy", CLASSES, [accuracy])
     return accuracy
 
 
-def _judged(store: ResultStore) -> Iterator[tuple[int, I64, dict[str, NDArray[Any]]]]:
-    """Yield the number of a problem, the requests that fail first, and what is to be told, of it and those behind it.
-
-    A problem is right when all its requests are; ``step`` is the place of the first one that is not, -1 if none.
-    """
+def _judged(store: ResultStore) -> Verdicts:
+    """Return what is to be told of each problem, rows of ``VERDICT``: it is right when all its requests are."""
+    verdicts = np.empty(store.num_problems, VERDICT)
     for first, starts, steps in store.steps():
-        known, begins, num_calls = store.known[steps], starts[:-1], np.diff(starts)
-        places = np.arange(len(steps)) - np.repeat(begins, num_calls)
+        told, known, begins = verdicts[first : first + len(starts) - 1], store.known[steps], starts[:-1]
+        told["num_calls"] = np.diff(starts)
+        places = np.arange(len(steps)) - np.repeat(begins, told["num_calls"])
         step = np.minimum.reduceat(np.where(known["correct"] == 1, len(steps), places), begins)
-        step[step == len(steps)] = -1
-        stripped = np.minimum.reduceat(known["stripped"], begins) == 1
-        told = {"num_calls": num_calls, "step": step, "right": step < 0, "right_stripped": stripped}
+        told["right"] = step == len(steps)
+        told["step"] = np.where(told["right"], -1, step)
+        told["request"] = steps[begins + np.maximum(told["step"], 0)]
+        told["right_stripped"] = np.minimum.reduceat(known["stripped"], begins) == 1
         told["near_tie"] = np.maximum.reduceat(known["near_tie"], begins) == 1
-        yield first, steps[begins + np.maximum(step, 0)], told
-
-
-def _failed(store: ResultStore) -> dict[str, I64]:
-    """Return the problems that are not right, sorted by the request that fails first."""
-    found = []
-    for first, requests, told in _judged(store):
-        wrong = np.flatnonzero(~told["right"])
-        found.append(np.stack([first + wrong, requests[wrong], told["step"][wrong], told["num_calls"][wrong]]))
-    failed = np.concatenate([np.empty((4, 0), np.int64), *found], axis=1)
-    failed = failed[:, np.argsort(failed[1], kind="stable")]
-    return dict(zip(("problem", "request", "step", "num_calls"), failed, strict=True))
+    return verdicts
 
 
 def _calls(store: ResultStore, adapter: str) -> Iterator[dict[str, pa.Array]]:
@@ -86,23 +85,25 @@ def _calls(store: ResultStore, adapter: str) -> Iterator[dict[str, pa.Array]]:
         }
 
 
-def _failures(store: ResultStore, adapter: str, failed: dict[str, I64]) -> Iterator[dict[str, pa.Array]]:
+def _failures(store: ResultStore, adapter: str, failed: I64, verdicts: Verdicts) -> Iterator[dict[str, pa.Array]]:
+    """Yield failures at an adapter; ``failed`` are the numbers of the problems, sorted by the request that failed."""
+    at = verdicts["request"][failed]
     wanted = np.zeros(store.num_requests, np.bool_)
-    wanted[failed["request"]] = True
+    wanted[at] = True
     for ids, requests in store.requests(adapter, wanted):
-        low, high = np.searchsorted(failed["request"], [ids[0], ids[-1] + 1])
-        rows = low + np.flatnonzero(np.isin(failed["request"][low:high], ids))
-        rows = rows[np.argsort(failed["problem"][rows])]
-        which = np.searchsorted(ids, failed["request"][rows])
+        low, high = np.searchsorted(at, [ids[0], ids[-1] + 1])
+        rows = np.sort(failed[low:high][np.isin(at[low:high], ids)])
+        told = verdicts[rows]
+        which = np.searchsorted(ids, told["request"])
         texts = pa.array(store.wrong_texts(ids), pa.string()).take(int_array(which))
         asked = requests.take(int_array(which))
-        problems, known = store.problems_at(failed["problem"][rows]), store.known[ids[which]]
+        problems, known = store.problems_at(rows), store.known[ids[which]]
         pairs = zip(texts.to_pylist(), asked.column("completion").to_pylist(), strict=True)
         same = [None if text is None else len(commonprefix([text, expected])) for text, expected in pairs]
         yield {
             **{name: problems.column(name) for name in (*CLASS, "a", "b")},
             **{name: asked.column(name) for name in ("adapter", "kind", "state", "prompt")},
-            **{name: int_array(failed[name][rows]) for name in ("step", "num_calls")},
+            **{name: int_array(told[name]) for name in ("step", "num_calls")},
             "call": int_array(ids[which]),
             "text": texts,
             "first_wrong_token": _token(known, known["correct"] >= 0),
@@ -111,8 +112,9 @@ def _failures(store: ResultStore, adapter: str, failed: dict[str, I64]) -> Itera
         }
 
 
-def _problems(store: ResultStore) -> Iterator[dict[str, pa.Array]]:
-    for (_, problems), (_, _, told) in zip(store.problems(), _judged(store), strict=True):
+def _problems(store: ResultStore, verdicts: Verdicts) -> Iterator[dict[str, pa.Array]]:
+    for first, problems in store.problems():
+        told = verdicts[first : first + len(problems)]
         yield {
             **dict(zip(problems.column_names, problems.columns, strict=True)),
             "num_calls": int_array(told["num_calls"]),
@@ -122,14 +124,15 @@ def _problems(store: ResultStore) -> Iterator[dict[str, pa.Array]]:
         }
 
 
-def _outcomes(store: ResultStore) -> pa.RecordBatchReader:
+def _outcomes(store: ResultStore, verdicts: Verdicts) -> pa.RecordBatchReader:
     names = ("right", "right_stripped", "near_tie")
     flags = [pa.field(name, pa.bool_()) for name in (*names, "final_right")]
     schema = pa.schema([*(PROBLEMS.field(name) for name in CLASS), *flags])
 
     def found() -> Iterator[pa.RecordBatch]:
-        for (first, problems), (_, _, told) in zip(store.problems(), _judged(store), strict=True):
-            final = store.finals[first : first + len(problems)]
+        for first, problems in store.problems():
+            here = slice(first, first + len(problems))
+            told, final = verdicts[here], store.finals[here]
             flags = [*(_flags(told[name]) for name in names), _flags(final == 1, final >= 0)]
             yield from pa.table([*problems.select(CLASS).columns, *flags], schema=schema).to_batches()
 
@@ -146,17 +149,11 @@ def _token(known: NDArray[np.void], told: Bool) -> pa.Array:
 
 def _classes(store: ResultStore, folder: Folder) -> pa.Table:
     """Return the classes of the rows that the problems were taken from."""
-    of_job, of_rows = list(CLASS[:4]), list(CLASS[4:])
-    schema = pa.schema([PROBLEMS.field(name) for name in CLASS])
-    held = [table.select(of_job).group_by(of_job).aggregate([]) for _, table in store.problems()]
-    jobs = pa.concat_tables([schema.empty_table().select(of_job), *held]).group_by(of_job).aggregate([])
-    tables = [schema.empty_table()]
-    for job in jobs.to_pylist():
-        found = tables[0].select(of_rows)
-        for path in shards(folder, job["task"], job["mode"], job["split"]):
-            for batch in batches(folder, path, of_rows, READ):
-                both = pa.concat_tables([found, pa.Table.from_batches([batch]).cast(found.schema)])
-                found = both.group_by(of_rows).aggregate([])
-        told = [pa.repeat(job[name], len(found)) for name in of_job]
-        tables.append(pa.table([*told, *(found.column(name) for name in of_rows)], schema=schema))
-    return pa.concat_tables(tables)
+    jobs = {tuple(table.column(name)[0].as_py() for name in CLASS[:4]) for _, table in store.problems()}  # of all rows
+    frames = [pl.DataFrame(pa.schema([PROBLEMS.field(name) for name in CLASS]).empty_table())]
+    for job in jobs:
+        task, mode, split, _ = job
+        classes = distinct_rows(folder, f"{task}-{VIEWS[mode]}", split, CLASS[4:])
+        of_job = [pl.lit(value).alias(name) for name, value in zip(CLASS, job, strict=False)]
+        frames.append(classes.select(*of_job, *CLASS[4:]))
+    return pl.concat(frames).to_arrow()

@@ -151,17 +151,13 @@ def _nothing_in_common(a: Row, b: Row) -> UserError:
 
 
 def _print(a: Row, b: Row, comparisons: Sequence[Row]) -> None:
-    from rich.table import Table
-
-    from ..pipelines.terminal import open_console, print_table
+    from ..pipelines.terminal import new_table, open_console, print_table
 
     console = open_console()
     for letter, run in (("A", a), ("B", b)):
         told = ", with the instruction" * (run["stage"] == "first")
-        console.print(f"{letter}: {run['run_id']} {printable_path(run['name'] or '')}".rstrip() + told, soft_wrap=True)
-    table = Table()
-    for place, name in enumerate(("task", "mode", "common", "A right", "B right", "gained", "lost", "p")):
-        table.add_column(name, justify="left" if place < 2 else "right", no_wrap=True)
+        console.print(f"{letter}: {run['run_id']} {printable_path(run['name'] or '')}".rstrip() + told)
+    table = new_table("common", "A right", "B right", "gained", "lost", "p", first=("task", "mode"))
     for row in comparisons:
         modes = ", ".join(dict.fromkeys((row["mode_a"], row["mode_b"])))
         split = "" if row["split"] == "test" else f" ({row['split']})"
@@ -173,10 +169,10 @@ def _print(a: Row, b: Row, comparisons: Sequence[Row]) -> None:
     changed.sort(key=lambda pair: -abs(pair[1]["gained"] - pair[1]["lost"]))
     for row, own in changed[:MOST_CLASSES]:
         where = f"{row['task']} {row['mode_b']}, {own['len_a']} and {own['len_b']} digits, {own['variant']}"
-        console.print(f"{where}: {own['gained']} gained, {own['lost']} lost of {own['n']}", soft_wrap=True)
+        console.print(f"{where}: {own['gained']} gained, {own['lost']} lost of {own['n']}")
     if len(changed) > MOST_CLASSES:
-        console.print(f"{len(changed) - MOST_CLASSES:,} more classes differ; --json prints all", soft_wrap=True)
-    console.print("gained: wrong in A, right in B; p: McNemar's exact test, two-sided", soft_wrap=True)
+        console.print(f"{len(changed) - MOST_CLASSES:,} more classes differ; --json prints all")
+    console.print("gained: wrong in A, right in B; p: McNemar's exact test, two-sided")
 
 
 def in_short(p: float) -> str:

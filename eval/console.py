@@ -14,10 +14,9 @@ from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
-from rich.table import Table
 
 from ..errors import UserError, printable_path, quoted, shell_quoted, telling_of_full_disk
-from ..pipelines.terminal import Meter, open_console, print_table
+from ..pipelines.terminal import Meter, new_table, open_console, print_table
 from .calls import BASE
 from .results import ResultStore
 from .score import Progress, Rank
@@ -37,7 +36,7 @@ def evaluate_with_progress(settings: EvalSettings) -> None:
     except KeyboardInterrupt:
         if os.environ.get("RANK", "0") != "0":
             raise
-        log.print(f"stopped: what was answered is kept; go on with: {command_line()}", soft_wrap=True)
+        log.print(f"stopped: what was answered is kept; go on with: {command_line()}")
         sys.exit(130)
     if note is not None:
         print_accuracy(session, note)
@@ -55,50 +54,42 @@ def evaluate(
     """
     if os.environ.get("RANK", "0") != "0":  # of several processes, all of which prepare, the first one speaks
         log = Console(quiet=True)
-
-    def say(line: str) -> None:
-        log.print(line, soft_wrap=True)
-
-    session = prepare(settings, say)
+    session = prepare(settings, log.print)
     rank = rank_of_process() if rank is None else rank
-    if rank.rank:
-        _evaluate(session, rank, log, command)
-        return session, None
-    for note in session.notes:
-        say(note)
-    if old := stopped_before(session):
-        why = "stopped under the rules of an earlier version, not resumed: the same command is a new run"
-        say(f"run{'s' * (len(old) > 1)} {', '.join(old)}: {why}")
+    if not rank.rank:
+        for note in session.notes:
+            log.print(note)
+        if old := stopped_before(session):
+            why = "stopped under the rules of an earlier version, not resumed: the same command is a new run"
+            log.print(f"run{'s' * (len(old) > 1)} {', '.join(old)}: {why}")
     resuming = "make room and run the same command again: what was answered is kept"
     with telling_of_full_disk(printable_path(settings.out), resuming):
         return session, _evaluate(session, rank, log, command, net)
 
 
-def _evaluate(session: Session, rank: Rank, log: Console, command: str, net: Any = None) -> str:
+def _evaluate(session: Session, rank: Rank, log: Console, command: str, net: Any) -> str | None:
     """Evaluate while no other command does; return what there is to say of it."""
     from .backends.choose import make_backend
-
-    def say(line: str) -> None:
-        log.print(line, soft_wrap=True)
 
     tables = session.tables
     with opened(session, rank) as store:
         if store is None:
-            return BEFORE
-        if not rank.rank and tables.read_finished() is not None:  # perhaps by one that was killed right after
-            name_again(session)
-            store.remove()
-            rank.wait()  # the others find no file
-            return BEFORE
-        if not rank.rank and (row := tables.read_run()) is not None and row["status"] == "finished":
-            say(f"tables of run {tables.run_id} are damaged or missing: it is evaluated again")
-        plan(session, store, rank)
-        for line in [] if rank.rank else _plan_lines(session, store):
-            say(line)
-        backend = make_backend(session.settings, session.checkpoint, store, say, net)
+            return None
+        if not rank.rank:
+            if tables.read_finished() is not None:  # perhaps by one that was killed right after
+                name_again(session)
+                store.remove()
+                rank.wait()  # the others find no file
+                return BEFORE
+            if (row := tables.read_run()) is not None and row["status"] == "finished":
+                log.print(f"tables of run {tables.run_id} are damaged or missing: it is evaluated again")
+            plan(session, store, rank)
+            for line in _plan_lines(session, store):
+                log.print(line)
+        backend = make_backend(session.settings, session.checkpoint, store, log.print, net)
         with closing(backend), _progress(store, rank, log) as progress:
             run(session, store, backend, rank, progress, command)
-    return ""
+    return None if rank.rank else ""
 
 
 def command_line() -> str:
@@ -184,11 +175,9 @@ def print_accuracy(session: Session, note: str) -> None:
         said = {"run_id": run_id, **{name: row[name] for name in ("name", "calls", "seconds")}}
         print(json.dumps({**said, "accuracy": counts, "notes": notes_of_borders(row)}))
         return
-    table = Table()
-    for name in ("task", "mode"):
-        table.add_column(name, no_wrap=True)
     rollout = settings.strategy == "rollout"
     stripped = ["stripped"] * any(each["correct_stripped"] != each["correct"] for each in counts)
+    table = new_table(first=("task", "mode"))
     for name in ("problems", "right", *stripped, "accuracy", "95% interval", *["final answer right"] * rollout):
         table.add_column(name, justify="right")
     for each in counts:
@@ -212,20 +201,18 @@ def print_accuracy(session: Session, note: str) -> None:
         f'ask it:  caef-data query{results} "{query}"',
         f"see it:  caef-data report{results}",
     ):
-        console.print(line, soft_wrap=True)
+        console.print(line)
 
 
 def accuracies(accuracy: pa.Table) -> list[dict[str, Any]]:
     """Return each task and mode with its counts, accuracy and 95% interval."""
-    names = ("n", "correct", "correct_stripped", "final_correct")
-    keys = ["task", "mode"]
-    summed = accuracy.group_by(keys, use_threads=False).aggregate([(name, "sum") for name in names])
-    counts = []
-    for row in summed.sort_by([(key, "ascending") for key in keys]).to_pylist():
-        n, correct = row["n_sum"], row["correct_sum"]
-        low, high = wilson(correct, n) if n else (None, None)
-        rates = {"accuracy": correct / n if n else None, "low": low, "high": high}
-        counts.append({**{key: row[key] for key in keys}, **{name: row[f"{name}_sum"] for name in names}, **rates})
+    keys, names = ["task", "mode"], ["n", "correct", "correct_stripped", "final_correct"]
+    sums = accuracy.group_by(keys, use_threads=False).aggregate([(name, "sum") for name in names])
+    sums = sums.select([*keys, *(f"{name}_sum" for name in names)]).rename_columns([*keys, *names])
+    counts: list[dict[str, Any]] = sums.sort_by([(key, "ascending") for key in keys]).to_pylist()
+    for row in counts:
+        low, high = wilson(row["correct"], row["n"]) if row["n"] else (None, None)
+        row |= {"accuracy": row["correct"] / row["n"] if row["n"] else None, "low": low, "high": high}
     return counts
 
 

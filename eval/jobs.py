@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
+from itertools import product
 from typing import Any
 
 import pyarrow.compute as pc
@@ -15,8 +16,8 @@ from ..pipelines.settings import SPLITS
 from ..tm import machine
 from ..tm import tasks as all_tasks
 from ..tm.instructions import instruction
-from .limit import choosing_configs
-from .problems import MODES, RAW, SLIPS, VIEWS, aligner, executor, shards
+from .limit import CHOOSING
+from .problems import MODES, RAW, VIEWS, aligner, executor, needed
 from .settings import EvalSettings
 from .shards import batches, refused
 
@@ -24,10 +25,7 @@ TaskModes = tuple[tuple[str, str], ...]
 
 
 def task_modes(
-    settings: EvalSettings,
-    manifest: dict[str, Any],
-    adapters: Collection[str] | None,
-    needed: Callable[[str, str], Collection[str]],
+    settings: EvalSettings, manifest: dict[str, Any], adapters: Collection[str] | None
 ) -> tuple[TaskModes, list[str]]:
     """Choose tasks and modes; return them, and lines that say what is left out, and why.
 
@@ -35,7 +33,6 @@ def task_modes(
         settings: what was asked for.
         manifest: of the dataset.
         adapters: names of the adapters there are; None where every one is (the oracle).
-        needed: returns the names of the adapters that a task needs in a mode.
 
     Raises:
         UserError: nothing is left to evaluate; the message says why.
@@ -45,84 +42,77 @@ def task_modes(
     if adapters is not None and not settings.task and not settings.baseline:
         tasks = [task for task in tasks if executor(task) in adapters or aligner(task) in adapters]
     absent = [task for task in tasks if not settings.task and task not in manifest["tasks"]]
-    for task in (task for task in tasks if task not in absent):
-        for mode in (RAW,) if settings.baseline else settings.mode or MODES:
-            why = _obstacle(task, mode, settings.splits, manifest)
-            missing = [] if why or adapters is None or mode == RAW else sorted({*needed(task, mode)} - {*adapters})
-            if missing:
-                why = f"there is no {', no '.join(missing)}"
-                lacking[task] = None
-            if why is None:
-                chosen.append((task, mode))
-            elif (
-                settings.mode
-                or settings.baseline
-                or "aligner" not in machine(task).missing_views()
-                or mode in ("one_step", "executor")
-            ):
-                notes.append(f"{task} {mode} is left out: {why}")
+    by_name = (RAW,) if settings.baseline else settings.mode
+    for task, mode in product([task for task in tasks if task not in absent], by_name or MODES):
+        why = _obstacle(task, mode, settings.splits, manifest)
+        missing = [] if why or adapters is None else sorted(needed(task, mode).difference(adapters))
+        if missing:
+            why = f"there is no {', no '.join(missing)}"
+            lacking[task] = None
+        if why is None:
+            chosen.append((task, mode))
+        elif by_name or mode in ("one_step", "executor") or "aligner" not in machine(task).missing_views():
+            notes.append(f"{task} {mode} is left out: {why}")
     if absent:
         notes.append(f"{', '.join(absent)}: the dataset has no rows of {'it' if len(absent) == 1 else 'them'}")
     if not chosen:
-        own = [splits for name, splits in manifest["configs"].items() if name.rpartition("-")[0] in tasks]
-        splits = [split for split in SPLITS if any(split in of_config for of_config in own)]
-        if splits and settings.split not in ("all", *splits):
-            what, where = f"the dataset has no {settings.split} rows of {', '.join(tasks)}", f"--split {settings.split}"
-            raise UserError(what, where=where, allowed=", ".join(splits), next_step=f"--split {splits[-1]}")
-        why = "; ".join(notes[:2]) or "no adapter of any task was found"
-        place = settings.expressions or settings.data
-        data, more = printable_path(place), f"; and {len(notes) - 2} more" if len(notes) > 2 else ""
-        raise UserError(
-            f"nothing can be evaluated: {why}{more}",
-            where=", ".join(printable_path(place) for place in (settings.adapters, place) if place),
-            allowed=f"adapters in executors/<task>/ and aligners/<task>/; {data} holds"
-            f" {', '.join(sorted(manifest['tasks'])) or 'nothing'}",
-            next_step=_way_out(settings, data, lacking),
-        )
+        raise _nothing_left(settings, manifest, tasks, notes, lacking)
     return tuple(chosen), notes
 
 
-def _way_out(settings: EvalSettings, data: str, lacking: Collection[str]) -> str:
+def _nothing_left(
+    settings: EvalSettings, manifest: dict[str, Any], tasks: list[str], notes: list[str], lacking: Collection[str]
+) -> UserError:
+    """Return the refusal of settings that leave nothing to evaluate."""
+    own = [splits for name, splits in manifest["configs"].items() if name.rpartition("-")[0] in tasks]
+    splits = [split for split in SPLITS if any(split in of_config for of_config in own)]
+    if splits and settings.split not in ("all", *splits):
+        what, where = f"the dataset has no {settings.split} rows of {', '.join(tasks)}", f"--split {settings.split}"
+        return UserError(what, where=where, allowed=", ".join(splits), next_step=f"--split {splits[-1]}")
+    place = settings.expressions or settings.data
+    data, more = printable_path(place), f"; and {len(notes) - 2} more" if len(notes) > 2 else ""
     if lacking:
-        return f"caef-data adapters --task {','.join(lacking)} lists those that each mode needs"
-    if settings.expressions:
-        return "name another --task or --mode, or a file that holds such expressions"
-    advice = "name another dataset with --data, or another --task or --mode"
-    return f"{advice}; caef-data info {data} shows what is there"
+        next_step = f"caef-data adapters --task {','.join(lacking)} lists those that each mode needs"
+    elif settings.expressions:
+        next_step = "name another --task or --mode, or a file that holds such expressions"
+    else:
+        advice = "name another dataset with --data, or another --task or --mode"
+        next_step = f"{advice}; caef-data info {data} shows what is there"
+    return UserError(
+        f"nothing can be evaluated: {'; '.join(notes[:2]) or 'no adapter of any task was found'}{more}",
+        where=", ".join(printable_path(place) for place in (settings.adapters, place) if place),
+        allowed=f"adapters in executors/<task>/ and aligners/<task>/; {data} holds"
+        f" {', '.join(sorted(manifest['tasks'])) or 'nothing'}",
+        next_step=next_step,
+    )
 
 
 def _obstacle(task: str, mode: str, splits: Sequence[str], manifest: dict[str, Any]) -> str | None:
     """Return why a task cannot be evaluated in a mode, whatever adapters there are; None where it can."""
-    view = {"one_step": "one_step", "executor": "full", SLIPS: "slips", RAW: "raw"}.get(mode, "aligner")
-    if why := machine(task).missing_views().get(view):
+    if why := machine(task).missing_views().get("aligner" if mode == "process" else VIEWS[mode]):
         return why
     config = f"{task}-{VIEWS[mode]}"
     held = manifest["configs"].get(config, {})
     return None if {*splits} & {*held} else f"the dataset has no {', '.join(splits)} rows of {config}"
 
 
-def held_splits(folder: Folder, task: str, mode: str, splits: Sequence[str]) -> list[str]:
-    """Return those of some splits of which a task has rows for a mode."""
-    held = folder.manifest()["configs"].get(f"{task}-{VIEWS[mode]}", {})
-    return [split for split in splits if split in held]
+def used_configs(folder: Folder, pairs: TaskModes, splits: Sequence[str], limited: bool) -> set[tuple[str, str]]:
+    """Return the configs and splits that problems are taken from, or that tell a limit which ones."""
+    configs = {f"{task}-{VIEWS[mode]}" for task, mode in pairs}
+    if limited:
+        configs |= {f"{task}-{view}" for task, _ in pairs for view in CHOOSING}
+    held = folder.manifest()["configs"]
+    return {(config, split) for config in configs for split in splits if split in held.get(config, {})}
 
 
 def check_rows(folder: Folder, pairs: TaskModes, splits: Sequence[str], limited: bool) -> dict[str, str]:
-    """Check the shards that the problems come from, byte for byte; return a hash of each config's that are used.
-
-    Where a limit chooses among the expressions of several views, that is all of these.
+    """Check the shards that problems come from, byte for byte; return a hash of what each config holds.
 
     Raises:
         UserError: a shard is missing or damaged.
     """
     manifest, identities = folder.manifest(), {}
-    configs = {
-        (f"{task}-{VIEWS[mode]}", split) for task, mode in pairs for split in held_splits(folder, task, mode, splits)
-    }
-    if limited:
-        chosen = ((task, split) for task, _ in pairs for split in splits)
-        configs |= {(config, split) for task, split in chosen for config in choosing_configs(folder, task, split)}
-    for config, split in sorted(configs):
+    for config, split in sorted(used_configs(folder, pairs, splits, limited)):
         held = manifest["configs"][config][split]
         for shard in held["shards"]:
             if not folder.holds(shard_record(shard)):
@@ -142,13 +132,11 @@ def check_instructions(folder: Folder, pairs: TaskModes, splits: Sequence[str]) 
     Raises:
         UserError: a row has another one.
     """
-    for task, mode in pairs:
-        right = instruction(machine(task), VIEWS[mode])
-        for path in (
-            path for split in held_splits(folder, task, mode, splits) for path in shards(folder, task, mode, split)
-        ):
-            for batch in batches(folder, path, ["instruction"]):
-                for text in pc.unique(batch.column(0)).to_pylist():
-                    if text != right:
-                        what = f"their instruction is not that of the machine {task} here: {quoted(text, 120)}"
-                        raise refused(folder, path, what)
+    for config, split in sorted(used_configs(folder, pairs, splits, limited=False)):
+        task, _, view = config.rpartition("-")
+        right = instruction(machine(task), view)
+        for path, batch in batches(folder, config, split, ["instruction"]):
+            for text in pc.unique(batch.column(0)).to_pylist():
+                if text != right:
+                    what = f"their instruction is not that of the machine {task} here: {quoted(text, 120)}"
+                    raise refused(folder, path, what)

@@ -29,12 +29,11 @@ from ..pipelines.sampling.random import splitmix64, text_key
 from ..pipelines.sampling.split import digit_sums
 from ..tm.columns import U64
 from ..tm.registry import machine
-from .shards import batches, expression_keys
+from .shards import distinct_rows, expression_keys
 
 RULE = 1  # version of this choice; stands in the identity of every run with a limit
 WHOLE = ("full", "aligner", "raw")  # views of whole expressions; a class's variant is told by the first one held
 CHOOSING = (*WHOLE, "one_step", "slips")  # the views that any mode takes its problems from
-READ = 65_536  # rows of these columns at once
 EXPRESSION, CLASS = ("a", "b"), ("len_a", "len_b", "variant")
 
 
@@ -88,14 +87,8 @@ def choose_expressions(folder: Folder, task: str, split: str, limit: int) -> Cho
 
 def _expressions(folder: Folder, config: str, split: str, view: str) -> pl.DataFrame:
     """Return each expression of a config once, with its class, and that the view holds it."""
-    texts = {name: pl.String for name in ("a", "b", "variant")}
-    kinds = pl.Schema({**texts, "len_a": pl.Int16, "len_b": pl.Int16})
-    found = [kinds.to_frame()]
-    for shard in folder.manifest()["configs"][config][split]["shards"]:
-        for batch in batches(folder, shard["path"], list(kinds), READ):
-            rows = pl.DataFrame(pl.from_arrow(batch)).cast(kinds)
-            found.append(rows.unique(EXPRESSION))
-    return pl.concat(found).unique(EXPRESSION).with_columns(pl.lit(True).alias(view), pl.col("b").fill_null(""))
+    found = distinct_rows(folder, config, split, (*EXPRESSION, *CLASS)).unique(EXPRESSION)
+    return found.with_columns(pl.lit(True).alias(view), pl.col("b").fill_null(""))
 
 
 def _hashes(task: str, held: pl.DataFrame) -> U64:

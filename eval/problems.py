@@ -7,7 +7,7 @@ another column of expressions. No transition is made in Python.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from ..pipelines.folder import Folder
 from ..pipelines.verify_rows import Known
+from ..schemas import part_schema
 from ..tm import machine
 from ..tm.columns import I64, Number, Operands
 from ..tm.instructions import instruction
@@ -26,6 +27,7 @@ from ..tm.render import RowGroup, Template, int_array, render, string_array
 from .calls import BASE
 from .limit import choose_expressions
 from .shards import batches, expression_keys, refused, wrong_row
+from .tables import CLASS
 
 MODES = ("one_step", "executor", "aligner_in", "aligner_out", "process")
 SLIPS = "slips"  # entries that no correct run holds, where a dataset has them: asked for by name
@@ -39,17 +41,8 @@ OF_STEPS = ["step", "n_steps", "state", "next_state", "call"]  # columns of one_
 TOGETHER = 1 << 14  # entries of whole runs that are rendered at once, about
 _TAPE = re.compile(r"(?:\|\d)+")
 
-PROBLEMS = pa.schema(
-    [
-        *[pa.field(name, pa.string()) for name in ("task", "mode", "split", "dialect", "variant")],
-        *[pa.field(name, pa.int16()) for name in ("len_a", "len_b")],
-        *[pa.field(name, pa.string()) for name in ("a", "b")],
-        pa.field("asked_step", pa.int64()),
-    ]
-)
-REQUESTS = pa.schema(
-    [pa.field(name, pa.string()) for name in ("adapter", "task", "kind", "state", "prompt", "completion")]
-)
+PROBLEMS = pa.schema([(name, part_schema("problems").field(name).type) for name in (*CLASS, "a", "b", "asked_step")])
+REQUESTS = pa.schema([(name, pa.string()) for name in ("adapter", "task", "kind", "state", "prompt", "completion")])
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +98,7 @@ def needed(task: str, mode: str) -> frozenset[str]:
 
 
 def read_problems(folder: Folder, task: str, mode: str, split: str, limit: int | None) -> Iterator[Problems]:
-    """Yield the problems of a task in a mode, which the dataset has rows of, in the order of the rows.
+    """Yield the problems of a task in a mode, in the order of the rows; none where the dataset has no such rows.
 
     Args:
         folder: a built dataset.
@@ -118,39 +111,33 @@ def read_problems(folder: Folder, task: str, mode: str, split: str, limit: int |
         UserError: the rows are not what the machine gives.
     """
     view, known = VIEWS[mode], Known()
+    if split not in folder.manifest()["configs"].get(f"{task}-{view}", {}):
+        return
     chosen = None if limit is None else choose_expressions(folder, task, split, limit).keys[view]
     dialect = folder.manifest()["tasks"][task]["settings"]["dialect"]
     columns = ["variant", "a", "b", "len_a", "len_b", *([] if mode in WALKED else ["prompt", "completion"])]
     columns += OF_STEPS if mode in STEPS else ["direction"] if mode in DIRECTIONS else []
     columns += ["slip"] * (mode == SLIPS)
-    for path in shards(folder, task, mode, split):
-        for batch in batches(folder, path, columns):
-            if chosen is not None:
-                batch = batch.filter(pc.is_in(expression_keys(batch.column("a"), batch.column("b")), chosen))
-            if why := wrong_row(task, view, dialect, batch, known):
-                raise refused(folder, path, why)
-            if mode in DIRECTIONS:
-                batch = batch.filter(pc.equal(batch.column("direction"), DIRECTIONS[mode]))
-            rows = pa.Table.from_batches([batch])
-            if mode in WALKED:
-                yield from whole_runs(task, mode, split, rows)
-            elif len(rows):
-                yield _single(task, mode, split, rows, dialect)
-
-
-def shards(folder: Folder, task: str, mode: str, split: str) -> list[str]:
-    """Return the paths of the shards that hold the problems of a task in a mode."""
-    return [shard["path"] for shard in folder.manifest()["configs"][f"{task}-{VIEWS[mode]}"][split]["shards"]]
+    for path, batch in batches(folder, f"{task}-{view}", split, columns):
+        if chosen is not None:
+            batch = batch.filter(pc.is_in(expression_keys(batch.column("a"), batch.column("b")), chosen))
+        if why := wrong_row(task, view, dialect, batch, known):
+            raise refused(folder, path, why)
+        if mode in DIRECTIONS:
+            batch = batch.filter(pc.equal(batch.column("direction"), DIRECTIONS[mode]))
+        rows = pa.Table.from_batches([batch])
+        if mode in WALKED:
+            yield from whole_runs(task, mode, split, rows)
+        elif len(rows):
+            yield _single(task, mode, split, rows, dialect)
 
 
 def _described(rows: pa.Table, task: str, mode: str, split: str, dialect: str) -> pa.Table:
     """Return the columns ``PROBLEMS`` of rows; what the rows do not hold is null."""
-    given = {"task": task, "mode": mode, "split": split, "dialect": dialect}
-    columns = {name: pa.repeat(value, len(rows)) for name, value in given.items()}
-    columns |= {name: rows.column(name) for name in PROBLEMS.names if name in rows.column_names and name not in given}
-    if "step" in rows.column_names:
-        columns["asked_step"] = rows.column("step")
-    absent = pa.nulls(len(rows))
+    absent, columns = pa.nulls(len(rows)), dict(zip(rows.column_names, rows.columns, strict=True))
+    columns.setdefault("asked_step", columns.get("step", absent))
+    for name, value in (("task", task), ("mode", mode), ("split", split), ("dialect", dialect)):
+        columns[name] = pa.repeat(value, len(rows))
     return pa.table([columns.get(name, absent) for name in PROBLEMS.names], PROBLEMS.names).cast(PROBLEMS)
 
 
@@ -188,51 +175,43 @@ def whole_runs(task: str, mode: str, split: str, rows: pa.Table) -> Iterator[Pro
         yield _block(task, mode, table.slice(start, end - start), whole.rows(slice(start, end)))
 
 
-class _Pool:
-    """Requests as they are rendered, run by run."""
-
-    def __init__(self) -> None:
-        self.tables: list[pa.Table] = []
-        self.count = 0
-
-    def add(self, *columns: Any) -> I64:
-        """Take the columns of requests; return their rows in the pool."""
-        self.tables.append(_requests(*columns))
-        self.count += len(self.tables[-1])
-        return np.arange(self.count - len(self.tables[-1]), self.count)
+def _pooled(pool: list[pa.Table], *columns: Any) -> I64:
+    """Put requests into a pool; return their rows in it."""
+    start = sum(map(len, pool))
+    pool.append(_requests(*columns))
+    return np.arange(start, start + len(pool[-1]))
 
 
 def _block(task: str, mode: str, table: pa.Table, operands: Operands) -> Problems:
-    pool = _Pool()
+    pool: list[pa.Table] = []
     steps, starts = _runs(pool, task, operands)
     if mode == "process":
-        batch, num = machine(task).batch(operands, "consistent"), len(operands)
-        question = pc.binary_join_element_wise(table.column("a"), table.column("b"), machine(task).sign)
-        question = pc.binary_join_element_wise(question, "=", "")
+        found, num = machine(task), len(operands)
+        batch, none = found.batch(operands, "consistent"), pa.nulls(num)
+        question = pc.binary_join_element_wise(table.column("a"), found.sign, table.column("b"), "=", "")
         answer = render([RowGroup(batch.all, Template("{answer}"), {"answer": batch.answer()})], num)
         solved = pc.binary_join_element_wise(question, answer, "")
-        none = pa.nulls(num)
-        first = pool.add(aligner(task), task, "aligner_in", none, question, batch.initial())
-        last = pool.add(aligner(task), task, "aligner_out", none, batch.halted(), solved)
+        first = _pooled(pool, aligner(task), task, "aligner_in", none, question, batch.initial())
+        last = _pooled(pool, aligner(task), task, "aligner_out", none, batch.halted(), solved)
         steps = np.insert(steps, np.repeat(starts, 2)[1:-1], np.stack([first, last], axis=1).ravel())
         starts = starts + 2 * np.arange(num + 1)
+    requests = pa.concat_tables(pool)
     rows, places = np.unique(steps, return_index=True)
     order = rows[np.argsort(places)]
-    renumbered = np.empty(pool.count, np.int64)
+    renumbered = np.empty(len(requests), np.int64)
     renumbered[order] = np.arange(len(order))
-    requests = pa.concat_tables(pool.tables)
     if (np.diff(order) != 1).any():  # else they are in this order as they were rendered
         requests = requests.combine_chunks().take(int_array(order))
     return Problems(table, starts, renumbered[steps], requests)
 
 
-def _runs(pool: _Pool, task: str, operands: Operands) -> tuple[I64, I64]:
+def _runs(pool: list[pa.Table], task: str, operands: Operands) -> tuple[I64, I64]:
     """Render whole runs; return the rows of their requests in the pool, in order, and where each run begins."""
     batch = machine(task).batch(operands, "consistent")
     rows = batch.every()
     prompts, completions = batch.prompts(rows), batch.completions(rows)
     states = string_array(list(prompts.states)).take(int_array(prompts.state))
-    own = pool.add(executor(task), task, "executor", states, prompts.text, completions.text)
+    own = _pooled(pool, executor(task), task, "executor", states, prompts.text, completions.text)
     lengths, nested = np.ones(len(own), np.int64), []
     for place, called in enumerate(completions.calls):
         here = np.flatnonzero(completions.call == place)
@@ -240,7 +219,8 @@ def _runs(pool: _Pool, task: str, operands: Operands) -> tuple[I64, I64]:
             continue
         asked = [operands_of(text.split("\n")[2]) for text in completions.text.take(int_array(here)).to_pylist()]
         pairs = {pair: number for number, pair in enumerate(dict.fromkeys(asked))}
-        steps, starts = _runs(pool, called, _operands(called, list(pairs)))
+        a, b = (Number.of(list(numbers)) for numbers in zip(*pairs, strict=True))
+        steps, starts = _runs(pool, called, Operands(a, None if machine(called).unary else b))
         which = np.array([pairs[pair] for pair in asked])
         lengths[here] += np.diff(starts)[which]
         nested.append((here, steps, starts[which]))
@@ -252,11 +232,6 @@ def _runs(pool: _Pool, task: str, operands: Operands) -> tuple[I64, I64]:
         inside = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         flat[np.repeat(offsets[here] + 1, counts) + inside] = steps[np.repeat(begins, counts) + inside]
     return flat, offsets[np.append(0, np.cumsum(batch.num_steps))]
-
-
-def _operands(task: str, pairs: Sequence[tuple[int, int]]) -> Operands:
-    b = None if machine(task).unary else Number.of([b for _, b in pairs])
-    return Operands(Number.of([a for a, _ in pairs]), b)
 
 
 def raw_question(task: str, a: str, b: str | None) -> str:

@@ -23,9 +23,8 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cached_property
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,6 @@ from numpy.typing import NDArray
 
 from ..errors import UserError, printable_path
 from ..tm.columns import I64, Bool
-from ..tm.render import int_array
 from .calls import Generation, Score
 from .plan import BATCH, PLAN, PlanWriter, take, unpack, unpack_numbers
 from .problems import Problems
@@ -50,6 +48,7 @@ TABLES = (
     "TABLE wrong (request INTEGER PRIMARY KEY, text TEXT NOT NULL)",
     "TABLE finals (problem INTEGER PRIMARY KEY, correct INTEGER NOT NULL)",
 )
+ROWS, FINALS = "SELECT rows FROM answers ORDER BY batch", "SELECT problem, correct FROM finals"
 # A request and its answer, 27 bytes; not known are -1 in correct, failed and first_wrong_token, no tokens, no margin
 ANSWER = np.dtype(
     [
@@ -58,23 +57,13 @@ ANSWER = np.dtype(
         *[(name, "i1") for name in ("correct", "stripped", "failed", "decoded", "ended", "near_tie", "merges")],
     ]
 )
-TOLD = ("at", "margin", "tokens", "completion_tokens", "near_tie", "merges")  # by every answer
-# What other files know of texts and ends: read while nobody writes, and taken over once all have read.
-NEWS = (
-    "CREATE TEMP TABLE IF NOT EXISTS texts_of_others AS SELECT * FROM wrong LIMIT 0",
-    "CREATE TEMP TABLE IF NOT EXISTS finals_of_others AS SELECT * FROM finals LIMIT 0",
-    "INSERT INTO texts_of_others SELECT * FROM other.wrong WHERE request NOT IN (SELECT request FROM main.wrong)",
-    "INSERT INTO finals_of_others SELECT * FROM other.finals",
-)
-TAKEN = (
-    "INSERT OR IGNORE INTO wrong SELECT * FROM texts_of_others",
-    "DELETE FROM texts_of_others",
-    "DELETE FROM finals_of_others",
-)
+# What every answer tells: columns, and the attributes that hold them
+TOLD = {name: name for name in ("margin", "tokens", "completion_tokens", "near_tie", "merges")}
+TOLD["first_wrong_token"] = "at"
 
 
-def file_name(rank: int) -> str:
-    """Return the name of a process' file."""
+def file_name(rank: int | str) -> str:
+    """Return the name of a process' file; a pattern of all but the first's for ``*``."""
     return f"rank-{rank}.sqlite" if rank else "results.sqlite"
 
 
@@ -100,6 +89,7 @@ class ResultStore:
         self.path, self.committed = path, 0.0
         self.unsaved: list[NDArray[np.void]] = []
         self.texts: list[tuple[int, str]] = []
+        self.finals_of_others: list[tuple[int, bool]] = []
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()  # an error of the system's, where that is not allowed
         with self._errors():
@@ -229,15 +219,14 @@ class ResultStore:
             yield first, unpack_numbers(starts), unpack_numbers(steps)
 
     def problems_at(self, numbers: I64) -> pa.Table:
-        """Return what some problems are, by their numbers."""
+        """Return what some problems are, by their numbers in ascending order."""
         firsts = np.array(self.execute("SELECT first FROM problems ORDER BY first").fetchall()).ravel()
-        batches = np.searchsorted(firsts, numbers, side="right") - 1
-        order, found = np.argsort(batches, kind="stable"), []
-        for batch in np.unique(batches).tolist():
-            first = int(firsts[batch])
+        places, found = np.searchsorted(firsts, numbers, side="right") - 1, []
+        for place in np.unique(places):
+            first = int(firsts[place])
             [(packed,)] = self.execute("SELECT problems FROM problems WHERE first = ?", first)
-            found.append(take(unpack(packed), numbers[batches == batch] - first))
-        return pa.concat_tables(found).take(int_array(np.argsort(order)))
+            found.append(take(unpack(packed), numbers[places == place] - first))
+        return pa.concat_tables(found)
 
     # What is known
 
@@ -249,11 +238,11 @@ class ResultStore:
         self.known["request"], self.known["margin"] = np.arange(self.num_requests), np.nan
         for name in ("correct", "failed", "first_wrong_token"):
             self.known[name] = -1
-        for (packed,) in self.execute("SELECT rows FROM answers ORDER BY batch"):
+        for (packed,) in self.execute(ROWS):
             rows = np.frombuffer(packed, ANSWER)
             self.known[rows["request"]] = rows
         self.finals = np.full(self.num_problems, -1, np.int8)
-        self._take_finals(self.execute("SELECT problem, correct FROM finals").fetchall())
+        self._take_finals(self.execute(FINALS).fetchall())
 
     def _take_finals(self, finals: Sequence[tuple[int, bool]]) -> None:
         for problem, correct in finals:
@@ -265,12 +254,10 @@ class ResultStore:
 
     def record_scores(self, requests: I64, results: Sequence[tuple[int, Score]]) -> None:
         """Take what forward passes found, each with the place of its request."""
-        rows, (right, at, margin, *told) = self._answered(requests, results, "right")
-        rows["correct"] = rows["stripped"] = right
+        rows, told = self._answered(requests, results)
+        rows["correct"] = rows["stripped"] = [score.right for _, score in results]
         rows["failed"], rows["decoded"] = 1 - rows["correct"], False
-        rows["first_wrong_token"] = [-1 if place is None else place for place in at]
-        rows["margin"] = np.array(margin, np.float32)
-        for name, values in zip(TOLD[2:], told, strict=True):
+        for name, values in told.items():
             rows[name] = values
         self._record(rows)
 
@@ -281,34 +268,29 @@ class ResultStore:
 
         It stands beside what a forward pass has told before. ``walked`` requests need none to be judged.
         """
-        rows, told = self._answered(requests, results, "ended")
-        ended, at, margin, tokens, completion_tokens, near_tie, merges = told
+        rows, told = self._answered(requests, results)
         pairs = [(answer, expected[place]) for place, answer in results]
         correct = np.array([answer.ended and answer.text == right for answer, right in pairs], np.bool_)
-        rows["correct"], rows["decoded"], rows["ended"], rows["merges"] = correct, True, ended, merges
+        rows["correct"], rows["decoded"], rows["ended"] = correct, True, [answer.ended for answer, _ in pairs]
         rows["stripped"] = [answer.ended and answer.text.strip() == right.strip() for answer, right in pairs]
-        rows["near_tie"] |= np.array(near_tie, np.int8)
         if walked:
             rows["failed"] = 1 - rows["stripped"]
-        first = rows["tokens"] == 0  # no pass before
-        for name, values in (
-            ("first_wrong_token", [-1 if place is None else place for place in at]),
-            ("margin", np.where(correct, np.array(margin, np.float32), np.nan)),
-            ("completion_tokens", completion_tokens),
-            ("tokens", tokens),
-        ):
-            rows[name] = np.where(first, values, rows[name])
+        rows["near_tie"] |= told.pop("near_tie")
+        told["margin"] = np.where(correct, told["margin"], np.nan)
+        scored = rows["tokens"] > 0  # by a pass before
+        for name, values in told.items():
+            rows[name] = np.where(scored, rows[name], values)
         self._record(rows)
-        for place in np.flatnonzero(~correct).tolist():
-            # A server may send a lone surrogate, which no file of texts can hold.
-            text = results[place][1].text.encode("utf-8", "backslashreplace").decode()
-            self.texts.append((int(rows["request"][place]), text))
+        for request, (answer, _), is_right in zip(rows["request"].tolist(), pairs, correct, strict=True):
+            if not is_right:  # a server may send a lone surrogate, which no file of texts can hold
+                self.texts.append((request, answer.text.encode("utf-8", "backslashreplace").decode()))
 
-    def _answered(self, requests: I64, results: Sequence[tuple[int, Any]], name: str) -> tuple[Any, list[Any]]:
-        """Return what is known of the requests that results belong to, and the columns of these, one more than TOLD."""
-        told = map(attrgetter(name, *TOLD), (result for _, result in results))
+    def _answered(self, requests: I64, results: Sequence[tuple[int, Any]]) -> tuple[Any, dict[str, NDArray[Any]]]:
+        """Return what is known of the requests that results belong to, and the columns ``TOLD`` of these."""
         rows = self.known[requests[np.array([place for place, _ in results], np.int64)]]
-        return rows, list(zip(*told, strict=True)) or [()] * (1 + len(TOLD))
+        told = {name: [getattr(one, attribute) for _, one in results] for name, attribute in TOLD.items()}
+        told["first_wrong_token"] = [-1 if place is None else place for place in told["first_wrong_token"]]
+        return rows, {name: np.array(values, ANSWER[name]) for name, values in told.items()}
 
     def save(self) -> None:
         """Write what was recorded of a batch; on disk it is at once, unless batches take less than ``PAUSE``."""
@@ -360,23 +342,24 @@ class ResultStore:
 
     def read(self, other: Path, *, held: bool = True) -> None:
         """Read the answers in another process's file, which it holds and does not write; ``take`` takes them over."""
-        self.execute("ATTACH ? AS other", other.absolute().as_uri() + "?immutable=1" * held)
-        try:
-            for line in NEWS:
-                self.execute(line)
-            for (packed,) in self.execute("SELECT rows FROM other.answers ORDER BY batch"):
+        uri = other.absolute().as_uri() + "?immutable=1" * held
+        answers = []
+        with self._errors(), closing(sqlite3.connect(uri, uri=True)) as base:
+            for (packed,) in base.execute(ROWS):
                 rows = np.frombuffer(packed, ANSWER)
                 known = self.known[rows["request"]]
-                self.unsaved.append(rows[(known["correct"] < 0) | (rows["decoded"] > known["decoded"])])
-        finally:
-            self.execute("DETACH other")
+                answers.append(rows[(known["correct"] < 0) | (rows["decoded"] > known["decoded"])])
+            decoded = self.known["decoded"]
+            texts = [row for row in base.execute("SELECT request, text FROM wrong") if not decoded[row[0]]]
+            finals = base.execute(FINALS).fetchall()
+        self.unsaved += answers  # once the file is known to be whole
+        self.texts += texts
+        self.finals_of_others += finals
 
     def take(self) -> None:
         """Take over the answers that were read."""
         for rows in self.unsaved:
             self.known[rows["request"]] = rows
         self.save()
-        finals = self.execute("SELECT problem, correct FROM finals_of_others").fetchall()
-        for line in TAKEN:
-            self.execute(line)
-        self.commit(finals)
+        self.commit(self.finals_of_others)
+        self.finals_of_others = []

@@ -6,11 +6,12 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
@@ -20,7 +21,8 @@ from ..pipelines.folder import Folder
 from ..pipelines.hub_source import Say
 from .aggregate import write_tables
 from .calls import Backend
-from .jobs import TaskModes, check_instructions, check_rows, held_splits, task_modes
+from .checkpoint import Checkpoint, find_adapters
+from .jobs import TaskModes, check_instructions, check_rows, task_modes
 from .limit import RULE, choose_expressions, choosing_configs
 from .problems import instruction_of, needed, read_problems
 from .results import ResultStore, file_name
@@ -30,13 +32,9 @@ from .settings import EvalSettings
 from .sources import checkpoint_folder, problem_folder
 from .tables import RunTables, ahead, read_runs, results_folder, run_id
 
-if TYPE_CHECKING:
-    from .checkpoint import Checkpoint
-
 VERSION = 2  # of the rules of judging; changes the id of every run
 IDENTIFYING = ("alone", "strategy", "backend", "endpoint", "template", "joined", "near_ties")  # settings, beside others
 WORK = ".work"  # under the results folder: what unfinished runs know so far
-OLD = ("agenda", "kept")  # where earlier versions put that
 EVERY = 10.0  # seconds between notes of the time spent
 
 
@@ -80,36 +78,30 @@ def prepare(settings: EvalSettings, say: Say = lambda line: None) -> Session:
     Raises:
         UserError: something is missing, damaged or does not fit; the message says what to do.
     """
-    from .checkpoint import Adapter, find_adapters
-
     folder, data = problem_folder(settings, say)
-    checkpoint, adapters = None, dict[str, Adapter]()
+    checkpoint = None
     if settings.backend != "oracle":
         named, weights = settings.adapters, settings.backend != "openai"
         root = None if named is None else checkpoint_folder(named, say, base_named=settings.base_model is not None)
         checkpoint = find_adapters(
             root, settings.base, weights=weights, task=settings.task, mode=settings.mode, say=say
         )
-        adapters = dict(checkpoint.adapters)
-    any_adapter = checkpoint is None or settings.alone
-    pairs, notes = task_modes(settings, folder.manifest(), None if any_adapter else adapters, needed)
-    asked = set() if settings.baseline else {name for pair in pairs for name in needed(*pair)}
-    used = set() if any_adapter else asked
-    identity = {
+    adapters = None if checkpoint is None or settings.alone else checkpoint.adapters
+    pairs, notes = task_modes(settings, folder.manifest(), adapters)
+    asked = sorted({name for pair in pairs for name in needed(*pair)})
+    identity: dict[str, Any] = {
         "version": VERSION,
         "rows": check_rows(folder, pairs, settings.splits, settings.limit is not None),
         "jobs": [list(pair) for pair in pairs],
         "base": None if checkpoint is None else checkpoint.base_sha256 or str(checkpoint.base),
-        "adapters": {name: adapters[name].sha256 for name in sorted(used)},
-        **{name: getattr(settings, name) for name in IDENTIFYING},
-        **(
-            {"instructions": {name: instruction_of(name) for name in sorted(asked)}}
-            if settings.stage == "first"
-            else {}
-        ),
+        "adapters": {} if adapters is None else {name: adapters[name].sha256 for name in asked},
         "limit": settings.limit and [settings.limit, RULE],
-        **(_numbers(settings) if settings.backend == "transformers" else {}),
+        **{name: getattr(settings, name) for name in IDENTIFYING},
     }
+    if settings.stage == "first":
+        identity["instructions"] = {name: instruction_of(name) for name in asked}
+    if settings.backend == "transformers":
+        identity |= _numbers(settings)
     tables = RunTables(results_folder(settings.out), run_id(json.dumps(identity, sort_keys=True)))
     return Session(settings, folder, data, checkpoint, pairs, notes, identity, tables)
 
@@ -142,29 +134,26 @@ def opened(session: Session, rank: Rank) -> Iterator[ResultStore | None]:
             return
         shutil.copyfile(first, own)
         rank.wait()
-    store = ResultStore(own)
-    try:
+    with closing(ResultStore(own)) as store:
         yield store
-    finally:
-        store.close()
 
 
 def plan(session: Session, store: ResultStore, rank: Rank) -> None:
-    """Find out what there is to do, unless that is known; take what several processes knew when they were stopped."""
-    if rank.rank:
-        return
+    """Find out what there is to do, unless that is known; take what several processes knew when they were stopped.
+
+    The first process does, while the others wait.
+    """
     settings, folder = session.settings, session.folder
     if not store.planned:
         if settings.stage == "first":
             check_instructions(folder, session.pairs, settings.splits)
         store.plan(
             problems
-            for pair in session.pairs
-            for split in held_splits(folder, *pair, settings.splits)
+            for pair, split in product(session.pairs, settings.splits)
             for problems in ahead(read_problems(folder, *pair, split, settings.limit))
         )
         check_unchanged(session, store)
-    for path in sorted(session.work.glob(file_name(1).replace("1", "*"))):
+    for path in sorted(session.work.glob(file_name("*"))):
         with suppress(UserError, ValueError, IndexError):  # damaged: what only this process knew is asked again
             store.read(path, held=False)
             store.take()
@@ -185,13 +174,12 @@ def check_unchanged(session: Session, store: ResultStore) -> None:
 
 def limit_notes(session: Session) -> list[str]:
     """Return a line for each task that has fewer expressions than the limit asks for, or other ones in a mode."""
-    limit, tasks = session.settings.limit, sorted({task for task, _ in session.pairs})
+    folder, limit = session.folder, session.settings.limit
     if limit is None:
         return []
-    pairs = ((task, split) for task in tasks for split in session.settings.splits)
-    held = ((task, split) for task, split in pairs if choosing_configs(session.folder, task, split))
-    notes = (choose_expressions(session.folder, task, split, limit).note for task, split in held)
-    return [note for note in notes if note]
+    tasks_and_splits = product(sorted({task for task, _ in session.pairs}), session.settings.splits)
+    held = [(task, split) for task, split in tasks_and_splits if choosing_configs(folder, task, split)]
+    return [note for task, split in held if (note := choose_expressions(folder, task, split, limit).note)]
 
 
 def name_again(session: Session) -> None:
@@ -202,14 +190,9 @@ def name_again(session: Session) -> None:
 
 
 def stopped_before(session: Session) -> list[str]:
-    """Return the ids of stopped runs of other rules or another version's notes, which cannot be resumed."""
-    results = session.tables.results
-    stopped = [row for row in read_runs(results) if row["status"] != "finished"]
-    return [
-        row["run_id"]
-        for row in stopped
-        if row.get("rules") != VERSION or any((results / WORK / row["run_id"] / name).exists() for name in OLD)
-    ]
+    """Return the ids of stopped runs of other rules, which cannot be resumed."""
+    runs = read_runs(session.tables.results)
+    return [row["run_id"] for row in runs if row["status"] != "finished" and row.get("rules") != VERSION]
 
 
 def run(
@@ -221,7 +204,7 @@ def run(
     """
     tables, began = session.tables, time.monotonic()
     earlier, before, noted = tables.read_run() or {}, 0.0, began
-    row = {**_provenance(session, store, backend, command), "started": datetime.now(UTC)}
+    row = {**_provenance(session, store, backend, command), "started": datetime.now(UTC), "status": "unfinished"}
     row["name"] = session.settings.name or earlier.get("name")
     if store.resumed and earlier.get("status") == "unfinished":
         row["started"], before = earlier["started"], earlier["seconds"] or 0.0
@@ -230,14 +213,14 @@ def run(
 
     def note() -> None:
         """Note the time spent, for who goes on after a kill."""
+        nonlocal noted
+        noted = time.monotonic()
         if rank.rank == 0:
-            tables.write_run({**row, "status": "unfinished", "seconds": before + time.monotonic() - began})
+            tables.write_run({**row, "seconds": before + noted - began})
 
     def noting(store: ResultStore) -> None:
-        nonlocal noted
         progress(store)
         if time.monotonic() - noted >= EVERY:
-            noted = time.monotonic()
             note()
 
     if rank.rank == 0:
@@ -260,13 +243,12 @@ def run(
     if rank.rank:
         return None
     check_unchanged(session, store)
-    calls, _, tokens = store.counts()
-    near_ties, merged = (int((store.known[name] == 1).sum()) for name in ("near_tie", "merges"))
     accuracy = write_tables(tables, store, session.folder)
+    calls, _, tokens = store.counts()
     seconds = before + time.monotonic() - began
-    row |= {"calls": calls, "tokens": tokens or None, "near_ties": near_ties, "merged_borders": merged}
-    row |= {"seconds": seconds, "calls_per_second": calls / seconds}
+    row |= {"calls": calls, "tokens": tokens or None, "seconds": seconds, "calls_per_second": calls / seconds}
     row |= {"tokens_per_second": tokens / seconds if tokens else None}
+    row |= {"near_ties": int(store.known["near_tie"].sum()), "merged_borders": int(store.known["merges"].sum())}
     tables.write_run({**row, "finished": datetime.now(UTC), "status": "finished"})
     store.remove()
     return accuracy

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import reduce
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -21,27 +21,45 @@ from ..tm.machine import Dialect, Rows
 from ..tm.render import int_array, string_array
 
 BATCH = 4096  # rows
+OPERANDS = ("a", "b", "len_a", "len_b")
+FEW_COLUMNS = 65_536  # rows at once of columns without texts
 
 
-def batches(folder: Folder, path: str, columns: Sequence[str], size: int = BATCH) -> Iterator[pa.RecordBatch]:
-    """Yield columns of a shard, in their order.
+def batches(
+    folder: Folder, config: str, split: str, columns: Sequence[str], size: int = BATCH
+) -> Iterator[tuple[str, pa.RecordBatch]]:
+    """Yield columns of the shards of a config, in their order, each batch with the path of its shard.
 
     Raises:
-        UserError: it lacks one of them, holds another type, or is no Parquet file.
+        UserError: a shard lacks one of them, holds another type, or is no Parquet file.
     """
-    schema = row_schema(path.partition("/")[0].rpartition("-")[2])
-    try:
-        with folder.open(path) as file, pq.ParquetFile(file) as parquet:
-            held = parquet.schema_arrow
-            for name in columns:
-                if name not in held.names:
-                    raise refused(folder, path, f"it has no column {name}")
-                if _plain(held.field(name).type) != _plain(schema.field(name).type):
-                    raise refused(folder, path, f"{name} is of type {quoted(str(held.field(name).type))}")
-            for batch in parquet.iter_batches(size, columns=list(columns), use_threads=False):
-                yield batch.select(list(columns))
-    except pa.ArrowException as error:
-        raise refused(folder, path, quoted(error, 160)) from error
+    schema = row_schema(config.rpartition("-")[2])
+    for path in (shard["path"] for shard in folder.manifest()["configs"][config][split]["shards"]):
+        try:
+            with folder.open(path) as file, pq.ParquetFile(file) as parquet:
+                held = parquet.schema_arrow
+                for name in columns:
+                    if name not in held.names:
+                        raise refused(folder, path, f"it has no column {name}")
+                    if _plain(held.field(name).type) != _plain(schema.field(name).type):
+                        raise refused(folder, path, f"{name} is of type {quoted(str(held.field(name).type))}")
+                for batch in parquet.iter_batches(size, columns=list(columns), use_threads=False):
+                    yield path, batch.select(list(columns))
+        except pa.ArrowException as error:
+            raise refused(folder, path, quoted(error, 160)) from error
+
+
+def distinct_rows(folder: Folder, config: str, split: str, columns: Sequence[str]) -> pl.DataFrame:
+    """Return what some columns of a config hold, each row once."""
+    parts = [_frame(batch).unique() for _, batch in batches(folder, config, split, columns, FEW_COLUMNS)]
+    schema = row_schema(config.rpartition("-")[2])
+    return pl.concat([_frame(schema.empty_table().select(columns)), *parts]).unique()
+
+
+def _frame(rows: pa.RecordBatch | pa.Table) -> pl.DataFrame:
+    """Return rows as a frame; of dictionaries polars would make categories, which it keeps for ever."""
+    kinds = pa.schema([(field.name, _plain(field.type)) for field in rows.schema])
+    return pl.DataFrame(pl.from_arrow(rows.cast(kinds)))
 
 
 def refused(folder: Folder, path: str, why: str) -> UserError:
@@ -77,9 +95,7 @@ def wrong_row(task: str, view: str, dialect: Dialect, rows: pa.RecordBatch, know
     """
     if task not in known_tasks():
         return None
-    doubtful = rows.filter(_doubtful(task, rows))
-    operands = (doubtful.column(name).to_pylist() for name in ("a", "b", "len_a", "len_b"))
-    for a, b, len_a, len_b in zip(*operands, strict=True):
+    for a, b, len_a, len_b in _doubtful(task, _frame(rows.select(OPERANDS))).iter_rows():
         if why := operand_error(task, a, b):
             return why
         if (len(a), len(b or "")) != (len_a, len_b):
@@ -90,20 +106,17 @@ def wrong_row(task: str, view: str, dialect: Dialect, rows: pa.RecordBatch, know
     return findings[0][1] if findings else None
 
 
-def _doubtful(task: str, rows: pa.RecordBatch) -> pa.Array:
-    """Tell of which rows it takes ``operand_error`` to say whether the operands are right: few, of most tasks."""
-    a, b = (rows.column(name).cast(pa.string()) for name in ("a", "b"))
-    len_a, len_b = (rows.column(name) for name in ("len_a", "len_b"))
-    tests = [pa.nulls(len(rows), pa.bool_())] if task in ("left_mask", "reflection") else []
-    for text, length in ((a, len_a), (b, len_b)):
-        tests += [pc.match_substring_regex(text, r"\A(0|[1-9][0-9]*)\z"), pc.less_equal(length, MAX_DIGITS)]
-        tests += [pc.equal(pc.binary_length(text), length)]
+def _doubtful(task: str, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of which it takes ``operand_error`` to say whether the operands are right: few, of most tasks."""
+    if task in ("left_mask", "reflection"):
+        return rows
+    a, b, len_a, len_b = map(pl.col, OPERANDS)
+    plain = (b != "0") if task in ("mul", "div") else pl.lit(True)
     if task == "sub":
-        tests += [pc.or_(pc.greater(len_a, len_b), pc.and_(pc.equal(len_a, len_b), pc.greater_equal(a, b)))]
-    if task in ("mul", "div"):
-        tests += [pc.not_equal(b, "0")]
-    plain = reduce(pc.and_, tests)
-    return pc.or_kleene(pc.invert(plain), pc.is_null(plain))
+        plain = (len_a > len_b) | ((len_a == len_b) & (a >= b))
+    for text, length in ((a, len_a), (b, len_b)):
+        plain &= text.str.contains(r"\A(0|[1-9][0-9]*)\z") & (text.str.len_bytes() == length) & (length <= MAX_DIGITS)
+    return rows.filter(plain.fill_null(False).not_())
 
 
 def _steps_as_rendered(task: str, dialect: Dialect, rows: pa.RecordBatch) -> bool:

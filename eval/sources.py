@@ -28,18 +28,17 @@ MODEL = "config.json"
 EITHER = f"a dataset that caef-data built, with its {MANIFEST}, or published raw files (addition/test_5_5.jsonl)"
 
 
-def roots(paths: Iterable[str]) -> list[str]:
-    """Return the folders that hold ``executors/<task>/`` or ``aligners/<task>/`` with adapters in them.
+def checkpoints(paths: Iterable[str]) -> dict[str, set[str]]:
+    """Return the folders below one that hold ``executors/<task>/`` or ``aligners/<task>/``, sorted, with these.
 
-    Args:
-        paths: paths of files below a folder, with slashes.
-
-    Returns:
-        Their paths, sorted; the folder itself, as an empty text, is the only one where it is one.
+    ``paths`` are those of files, with slashes. The folder itself, an empty text, is the only one where it is one.
     """
-    parts = (path.split("/") for path in paths if path.endswith(f"/{CONFIG}"))
-    found = {"/".join(own[:-3]) for own in parts if len(own) >= 3 and own[-3] in KINDS}
-    return [""] if "" in found else sorted(found)
+    found: dict[str, set[str]] = {}
+    for path in paths:
+        *root, kind, _, name = ["", "", *path.split("/")]
+        if name == CONFIG and kind in KINDS:
+            found.setdefault("/".join(root[2:]), set()).add(posixpath.dirname(path))
+    return {"": found[""]} if "" in found else dict(sorted(found.items()))
 
 
 def checkpoint_folder(text: str, say: Say, *, base_named: bool = False) -> Path:
@@ -56,23 +55,20 @@ def checkpoint_folder(text: str, say: Say, *, base_named: bool = False) -> Path:
     place = local_or_hub(text, "model", "--adapters", say)
     if isinstance(place, Path):
         holds = any((place / kind).is_dir() for kind in KINDS)  # else it is looked through
-        root = "" if holds else _only(roots(_below(place, CONFIG)), text)
+        root = "" if holds else _only(checkpoints(_below(place, CONFIG)), text)
         if root:
             say(f"the adapters are those in {printable_path(place / root)}")
         return place / (root or "")
     files = look_up(place, say)
-    root = _only(roots(files.sizes), str(place))
+    found = checkpoints(files.sizes)
+    root = _only(found, str(place))
     if root is None and CONFIG not in files.sizes:
         raise UserError(
             "there are no adapters in this repository",
             where=str(place),
             allowed="executors/<task>/ and aligners/<task>/ in one of its folders, with adapters as peft saves them",
         )
-    start = f"{root}/" if root else ""
-    depth = start.count("/") + 2
-    inside = [path for path in files.sizes if path.startswith(start) and path.endswith(f"/{CONFIG}")]
-    folders = {posixpath.dirname(path) for path in inside if path.count("/") == depth and path.split("/")[-3] in KINDS}
-    folders = folders if root is not None else {""}
+    folders = {""} if root is None else found[root]
     whole = _download(files, folders, say)
     if not base_named and (base := set(_bases(whole, folders, root or "", files))):
         whole = _download(files, folders | base, say)
@@ -93,20 +89,21 @@ def _bases(whole: Path, folders: Iterable[str], root: str, files: HubFiles) -> I
                 yield path
 
 
-def _only(found: list[str], where: str) -> str | None:
+def _only(found: Collection[str], where: str) -> str | None:
     """Return the one folder that was found; None where there is none.
 
     Raises:
         UserError: there are several.
     """
     if len(found) > 1:
-        listed = ", ".join(map(printable_path, found[:5])) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+        listed = [printable_path(folder) for folder in found]
+        more = f" and {len(found) - 5} more" if len(found) > 5 else ""
         raise UserError(
-            f"{len(found)} checkpoints are in here: {listed}",
+            f"{len(found)} checkpoints are in here: {', '.join(listed[:5])}{more}",
             where=printable_path(where),
-            next_step=f"name one of them: --adapters {printable_path(where.rstrip('/'))}/{printable_path(found[0])}",
+            next_step=f"name one of them: --adapters {printable_path(where.rstrip('/'))}/{listed[0]}",
         )
-    return found[0] if found else None
+    return next(iter(found), None)
 
 
 def _below(folder: Path, ending: str) -> Iterator[str]:

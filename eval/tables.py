@@ -23,11 +23,11 @@ import pyarrow.parquet as pq
 from ..atomic import TEMPORARY, aside, place
 from ..errors import UserError, printable_path
 from ..pipelines.engine import LEVEL
-from ..schemas import RESULTS, part_schema
+from ..schemas import RESULTS, part_schema, results
 
 RUN_ID = re.compile(r"[0-9a-f]{16}")
 RUN, CLASSES = "run", "classes"  # the one part of the tables runs and class_accuracy
-CLASS = ("task", "mode", "split", "dialect", "variant", "len_a", "len_b")
+CLASS = tuple(results.CLASS)
 Z = 1.959963984540054  # the normal distribution's 97.5% quantile: intervals of 95%
 T = TypeVar("T")
 Chunk: TypeAlias = "pa.Table | pa.RecordBatch | Mapping[str, Sequence[Any]]"

@@ -299,9 +299,9 @@ def test_one_process_goes_on_where_several_were_stopped(data: Path, tmp_path: Pa
     assert tables_of(session) == tables_of(whole)
 
 
-def test_a_stopped_run_whose_notes_are_an_older_version_is_named_and_begun_anew(data: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_of_older_rules_is_named_and_begun_anew(data: Path, tmp_path: Path) -> None:
     session = prepare(settings(data, tmp_path, task=("add",)))
-    session.tables.write_run({"status": "unfinished", "rules": session_module.VERSION, "seconds": 1000.0})
+    session.tables.write_run({"status": "unfinished", "rules": session_module.VERSION - 1, "seconds": 1000.0})
     (session.work / "agenda").mkdir(parents=True)
     (session.work / "agenda" / "agenda.json").write_text("{}")
     words = ("eval", "--backend", "oracle", "--data", data, "--out", tmp_path, "--task")

@@ -18,7 +18,7 @@ from caef_data.eval import results as results_module
 from caef_data.eval.backends.oracle import OracleBackend
 from caef_data.eval.calls import GenerateRequest, Generation, Score, ScoreRequest
 from caef_data.eval.jobs import task_modes
-from caef_data.eval.problems import MODES, RAW, Problems, needed, whole_runs
+from caef_data.eval.problems import MODES, RAW, Problems, whole_runs
 from caef_data.eval.rollout import walk
 from caef_data.eval.session import prepare
 from caef_data.pipelines.folder import Folder
@@ -299,6 +299,6 @@ def test_what_cannot_be_evaluated_is_said(data: Path, tmp_path: Path) -> None:
         prepare(settings(data, tmp_path, task=("add",), split="stress"))
     adapters = {"executors/sub": None}  # that of another task: the dataset is fine
     with pytest.raises(UserError, match="no executors/add.*\n.*\n.*\n.*next: +caef-data adapters --task add"):
-        task_modes(settings(data, tmp_path, task=("add",)), Folder(data).manifest(), adapters, needed)
+        task_modes(settings(data, tmp_path, task=("add",)), Folder(data).manifest(), adapters)
     with pytest.raises(UserError, match="this is no dataset folder"):
         prepare(settings(tmp_path, tmp_path / "out"))

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("huggingface_hub", reason="reading from the Hub needs huggingface_hub")
 
 from caef_data.errors import UserError  # noqa: E402
-from caef_data.eval.sources import roots  # noqa: E402
+from caef_data.eval.sources import checkpoints  # noqa: E402
 from caef_data.pipelines.hub_source import HubPlace, hub_place, local_or_hub  # noqa: E402
 from caef_data.tests.pushing import Side  # noqa: E402
 
@@ -245,11 +245,11 @@ def test_names_that_lead_out_of_a_repository(side: Side, path: str) -> None:
 
 
 def test_checkpoints_are_found_at_any_depth() -> None:
-    config = "adapter_config.json"
-    assert roots([f"executors/add/{config}", f"old/executors/add/{config}"]) == [""]
-    assert roots([f"a/b/executors/add/{config}", f"a/b/aligners/add/{config}"]) == ["a/b"]
-    assert roots([f"a/aligners/add/{config}", f"b/executors/add/{config}"]) == ["a", "b"]
-    assert roots([config, f"executors/{config}", "executors/add/other.json"]) == []
+    config, both = "adapter_config.json", {"a/b/executors/add", "a/b/aligners/add"}
+    assert checkpoints([f"executors/add/{config}", f"old/executors/add/{config}"]) == {"": {"executors/add"}}
+    assert checkpoints([f"a/b/executors/add/{config}", f"a/b/aligners/add/{config}"]) == {"a/b": both}
+    assert list(checkpoints([f"b/aligners/add/{config}", f"a/executors/add/{config}"])) == ["a", "b"]
+    assert not checkpoints([config, f"executors/{config}", "executors/add/other.json"])
 
 
 @pytest.mark.parametrize("root", ["", "ckpt/", "release/v2/ckpt/"])

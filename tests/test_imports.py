@@ -37,7 +37,7 @@ MAY_IMPORT = {  # parts of the package -> (other parts, third-party packages) th
             "huggingface_hub",
             "httpx2",
         }
-        | {"jinja2", "markupsafe", "vl_convert"},
+        | {"jinja2", "markupsafe", "vl_convert", "yaml"},
     ),
     "options": ({"pipelines", "tm", "errors"}, {"typer"}),
     "process": ({"errors"}, set()),

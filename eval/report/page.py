@@ -29,7 +29,8 @@ from .captions import cause_title, cut, in_words, left_out, percent, symbols
 from .queries import Count, Key, Panel, Report, Row, key_of, read_report
 
 PARTS = Path(__file__).parent
-LETTERS = "ABCDEFGHIJ"  # of runs; style.css and charts.json give each a colour, a point and a dash
+COLOURS = ("ink", "soft", "line", "ground")  # of a light or dark page, which its script gives to the charts
+LETTERS = "ABCDEFGHIJ"  # of runs; style.css and charts.yaml give each a colour, a point and a dash
 
 
 def report(results: str, runs: Sequence[str], out: str) -> None:
@@ -119,11 +120,15 @@ def library() -> str:
 
 @cache
 def specs() -> dict[str, Any]:
-    """Return the Vega specifications of the charts, compiled from charts.json; the page fills in their data."""
+    """Return the Vega specifications of the charts, compiled from charts.yaml; the page fills in their data."""
     import vl_convert
+    import yaml
 
-    charts = json.loads((PARTS / "charts.json").read_text(encoding="utf-8"))
-    return {name: vl_convert.vegalite_to_vega(spec, vl_version="6.4") for name, spec in charts.items()}
+    charts = yaml.safe_load((PARTS / "charts.yaml").read_text(encoding="utf-8"))
+    shared = charts.pop("shared")
+    for spec in charts.values():
+        spec["params"] = [{"name": name} for name in (*COLOURS, *spec["params"])]
+    return {name: vl_convert.vegalite_to_vega(shared | spec, vl_version="6.4") for name, spec in charts.items()}
 
 
 def _packed(text: str) -> str:

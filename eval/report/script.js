@@ -132,33 +132,20 @@
 
   const MAKE = { map: mapChart, lengths: lengthsChart, tenths: tenthsChart };
 
-  function config({ ink, soft, line }) {
-    const font = "system-ui, sans-serif";
-    const axis = { labelColor: soft, titleColor: soft, gridColor: line, domainColor: line, tickColor: line };
-    return {
-      background: "transparent", style: { cell: { stroke: "transparent" } },
-      axis: { ...axis, labelFont: font, titleFont: font, labelFontSize: 11, titleFontSize: 11, titleFontWeight: 400 },
-      text: { font, fill: ink },
-    };
-  }
-
   async function draw(box) {
     views.get(box)?.view?.finalize();
     const panel = data.panels[box.dataset.panel];
     const width = box.clientWidth;
     const chart = MAKE[box.dataset.kind](panel, Math.max(width, 160), box);
-    const colours = theme();
     const spec = structuredClone(data.specs[box.dataset.kind]);
-    const values = { ...chart.signals, ink: colours.ink, ground: colours.ground };
+    const values = { ...theme(), ...chart.signals };
     for (const signal of spec.signals) if (signal.name in values) signal.value = values[signal.name];
     spec.data.find(({ name }) => name === chart.name).values = chart.rows;
     if (chart.ends) spec.data.find(({ name }) => name === "ends").values = chart.ends;
     if (chart.domains) for (const scale of spec.scales) scale.domain = chart.domains[scale.name];
     if (chart.flat) for (const axis of spec.axes) if (axis.scale === "y") axis.title = null;
     Object.assign(spec, { width: chart.width, height: chart.height });
-    const options = {
-      mode: "vega", ast: true, actions: false, tooltip: false, renderer: chart.renderer, config: config(colours),
-    };
+    const options = { mode: "vega", ast: true, actions: false, tooltip: false, renderer: chart.renderer };
     views.set(box, { chart, width, run: chosenRun() });
     told(box).textContent = chart.hint ?? "";
     const { view } = await vegaEmbed(box.firstElementChild, spec, options);
