@@ -23,8 +23,8 @@ from .formats.families import machine_side
 from .formats.rules import LEFT, RIGHT, STAY, Rule, RuleTable
 from .machine import HALT, NO_SLIPS, Batch, Dialect, Machine, Transition
 from .registry import register
-from .render import Field, TapeSlice
-from .words import Language, WordLaw, is_spaced, read_words, split_word, texts_of
+from .render import Field
+from .words import Language, WordLaw, is_spaced, read_words, split_word
 
 NAME = re.compile("[a-z][a-z0-9_]{0,63}")
 CELL = r"(?:\|[^|\[\] \n]+)"
@@ -127,18 +127,13 @@ class TuringMachine(Machine):
     def column(self, texts: Sequence[str]) -> Number:
         return read_words(texts, self.symbols)
 
-    def texts(self, number: Number) -> list[str]:
-        """Return words as the rows write them."""
-        return texts_of(number.planes, number.length, self.symbols)
-
     def written(self, number: Number, rows: I64) -> Field:
         from .turing_engine import CellTexts
 
         words, between = number.take(rows), " " if is_spaced(self.symbols) else ""
         cells = CellTexts(self.table, np.ascontiguousarray(words.planes.T).reshape(-1), between)
         begin = np.arange(len(words)) * words.width
-        start = cells.at(begin) + len(between) * (words.length > 0)
-        return TapeSlice(cells.flat, start, cells.at(begin + words.length) - start)
+        return cells.slice(begin, begin + words.length, len(between))
 
     def length(self, text: str) -> int | None:
         word = split_word(text, self.symbols)
@@ -228,21 +223,20 @@ class TuringMachine(Machine):
         It is known of a machine of one tape that sweeps: no state comes back but by rules that lead to itself, which
         all move one way, none on a blank. So they stop behind the tape's end, and a state adds two cells at most.
         """
-        table, after = self.table, {state: set[str]() for state in self.table.states}
-        ways = {state: set[int]() for state in table.states}
+        table, order, ways = self.table, TopologicalSorter[str](), set[tuple[str, int]]()
         for (state, read), rule in table.rules.items():
             if rule.next != state:
-                after[state].add(rule.next)
+                order.add(state, rule.next)
             else:
-                ways[state].add(STAY if read == (table.blank,) else rule.moves[0])
+                ways.add((state, STAY if read == (table.blank,) else rule.moves[0]))
         begins = all((table.start, (symbol,)) in table.rules for symbol in table.symbols)
-        if table.num_tapes > 1 or not begins or any(STAY in moves or len(moves) > 1 for moves in ways.values()):
+        if table.num_tapes > 1 or not begins or len(dict(ways)) < len(ways) or STAY in dict(ways).values():
             return 0
         try:
-            TopologicalSorter(after).prepare()
+            order.prepare()
         except CycleError:
             return 0
-        return len(after) * (max(len_a, 1) + 2 * len(after) + 1)
+        return len(table.states) * (max(len_a, 1) + 2 * len(table.states) + 1)
 
     def transition(self, a: str, b: object, t: int, dialect: Dialect) -> Transition:  # type: ignore[override]
         return next(islice(self.transitions(a), t, None))

@@ -18,6 +18,7 @@ from .columns import I64, SPARE, U8, Bool, Number, Operands
 from .formats.rules import RuleTable
 from .machine import HALT, Batch, Dialect, Rows, Texts
 from .render import Choice, Field, RowGroup, TapeSlice, Template, render
+from .words import texts_of
 
 if TYPE_CHECKING:
     from .turing import Tapes, TuringMachine
@@ -201,7 +202,9 @@ class TuringBatch(Batch):
 
         found = self.machine.run_lengths(self.operands, MOST_STEPS)
         if len(endless := np.flatnonzero(found < 0)):
-            self.machine.end(self.machine.texts(self.words.take(endless[:1]))[0])
+            first = self.words.take(endless[:1])
+            [word] = texts_of(first.planes, first.length, self.machine.symbols)
+            self.machine.end(word)
         return found
 
     def _entries(self, word: I64, step: I64) -> tuple[Entries, CellTexts]:
@@ -229,20 +232,15 @@ class TuringBatch(Batch):
         return self._texts(*self._entries(self.all, self.num_steps)).text
 
     def answer(self) -> Field:
-        machine = self.machine
-        last = entries(self.table, self.words, self.all, self.num_steps)
+        machine, last = self.machine, entries(self.table, self.words, self.all, self.num_steps)
         if machine.output == "state":
             return Choice(machine.table.states, last.code // self.table.stride)
-        written = np.flatnonzero(np.append(last.cells, 0))  # cells that are not blank, in order
-        begin = last.start[machine.output_tape]
-        first = np.searchsorted(written, begin)
-        behind = np.searchsorted(written, begin + last.size[machine.output_tape])
-        some = behind > first
-        texts = CellTexts(machine.table, last.cells, machine.between)
-        start, end = np.zeros((2, len(some)), np.int64)
-        start[some] = texts.at(written[first[some]]) + len(machine.between)
-        end[some] = texts.at(written[behind[some] - 1] + 1)
-        return TapeSlice(texts.flat, start, end - start)
+        begin, size = last.start[machine.output_tape], last.size[machine.output_tape]
+        written = np.flatnonzero(last.cells)  # those that are not blank, in order
+        first, behind = np.searchsorted(written, [begin, begin + size])
+        outer, some = np.append(written, 0), behind > first
+        cells = CellTexts(machine.table, last.cells, machine.between)
+        return cells.slice(outer[first] * some, (outer[behind - 1] + 1) * some, len(machine.between))
 
     @cached_property
     def _lines(self) -> tuple[tuple[str, ...], I64]:
@@ -254,16 +252,15 @@ class TuringBatch(Batch):
         return tuple(lines), index
 
     def _texts(self, found: Entries, cells: CellTexts, part: slice = slice(None)) -> Texts:
-        machine, code, flat = self.machine, found.code[part], cells.flat
+        machine, code = self.machine, found.code[part]
         states, state, num = machine.table.states, code // self.table.stride, len(code)
         lines, line = self._lines
         fields: dict[str, Field] = {"state": Choice(states, state), "line": Choice(lines, line.take(code))}
         pieces = []
         for tape in range(machine.table.num_tapes):
-            start = found.start[tape, part]
-            begin, middle, end = (cells.at(start + own) for own in (0, found.head[tape, part], found.size[tape, part]))
-            fields[f"left{tape}"] = TapeSlice(flat, begin, middle - begin)
-            fields[f"right{tape}"] = TapeSlice(flat, middle, end - middle)
+            start, head, size = found.start[tape, part], found.head[tape, part], found.size[tape, part]
+            fields[f"left{tape}"] = cells.slice(start, start + head)
+            fields[f"right{tape}"] = cells.slice(start + head, start + size)
             pieces.append(f"{{left{tape}}}{machine.head(tape)}{{right{tape}}}")
         template = Template(f"{machine.title}, {{state}}, {' '.join(pieces)}\n{{line}}\n")
         text = render([RowGroup(np.arange(num), template, fields)], num)
@@ -285,9 +282,11 @@ class CellTexts:
             flat = np.concatenate([flat[: len(cells)][np.arange(self.width) < size[cells][:, None]], flat[-SPARE:, 0]])
         self.flat: U8 = flat.reshape(-1)
 
-    def at(self, cell: I64) -> I64:
-        """Return where the text of each cell begins; the number of all cells is the end."""
-        return cell * self.width if self.ends is None else self.ends.take(cell)
+    def slice(self, begin: I64, end: I64, skipped: int = 0) -> TapeSlice:
+        """Return the text of the cells from ``begin`` to ``end``, without its first bytes where there is any."""
+        start, stop = (cell * self.width if self.ends is None else self.ends.take(cell) for cell in (begin, end))
+        start = start + skipped * (end > begin)
+        return TapeSlice(self.flat, start, stop - start)
 
 
 class RunEnd(NamedTuple):

@@ -58,14 +58,6 @@ class Language:
             counts.append([sum(counts[-1][to] * n for to, n in edges) for edges in self._targets])
         return counts[length][0]
 
-    def holds(self, words: Number) -> Bool:
-        """Tell which words, all over the language's symbols, belong to it."""
-        state = np.zeros(len(words), np.int64)
-        for k, codes in enumerate(words.planes):
-            rows = np.flatnonzero(k < words.length)
-            state[rows] = self.next_state[state[rows], codes[rows].astype(np.int64) - 1]
-        return self.accepting[state]
-
     def unrank(self, ranks: U64 | Sequence[int], length: I64) -> U8:
         """Return words by their rank among those of their length, in the order of their codes.
 
@@ -164,9 +156,6 @@ class WordLaw(OperandDistribution):
         digits, _, count = self._drawn(length)
         first, following = (-(-own * count // 10**digits) for own in (share, share + 1))
         return first + ((share * _MIX & (1 << 64) - 1) >> 32) % (following - first)
-
-    def holds(self, operands: Operands) -> Bool:
-        return self.language.holds(operands.a)
 
 
 @lru_cache(maxsize=4096)

@@ -23,28 +23,28 @@ def read(text: str, writer: TableWriter) -> str:
     """Read a text; its first state is returned."""
     writer.blank, structure = BLANK, _parsed(text, writer)
     kind, tapes = structure.findtext("type", "").strip(), structure.find("tapes")
-    if structure.tag != "structure" or kind.lower() != "turing":
-        what = f"this is no Turing machine of JFLAP: {quoted(structure.tag)} of type {quoted(kind)}"
-        raise writer.error(what, _line(structure), "<structure> with <type>turing</type>")
-    if tapes is not None and (num := (tapes.text or "").strip()) != "1":
-        raise writer.error(f"a machine with {quoted(num)} tapes", _line(tapes), "one tape")
+    what = f"this is no Turing machine of JFLAP: {quoted(structure.tag)} of type {quoted(kind)}"
+    fits = structure.tag == "structure" and kind.lower() == "turing"
+    writer.require(fits, what, _line(structure), "<structure> with <type>turing</type>")
+    if tapes is not None:
+        num = (tapes.text or "").strip()
+        writer.require(num == "1", f"a machine with {quoted(num)} tapes", _line(tapes), "one tape")
     found = structure.findall("automaton") or [structure]
     for element in [*found[1:], *found[0]]:
-        if any(inner.tag in ("state", "block", "automaton", "transition") for inner in element):
-            what = f"<{element.tag}> holds an automaton of its own"
-            raise writer.error(what, _line(element), "states without building blocks")
+        plain = {inner.tag for inner in element}.isdisjoint(("state", "block", "automaton", "transition"))
+        what = f"<{element.tag}> holds an automaton of its own"
+        writer.require(plain, what, _line(element), "states without building blocks")
     by_id, states = dict[str, Element](), dict[str, Element]()  # the latter by their names
     for element in (element for element in found[0] if element.tag in ("state", "block")):
         ident, line = element.get("id", ""), _line(element)
         name = element.attrib.setdefault("name", f"q{ident}")
         writer.check("state", name, line)
-        if not ident or ident in by_id or name in states:
-            what = f"a state with the id {quoted(ident)} and the name {quoted(name)}"
-            raise writer.error(what, line, "an id and a name of its own for each state")
+        what = f"a state with the id {quoted(ident)} and the name {quoted(name)}"
+        new = ident and ident not in by_id and name not in states
+        writer.require(new, what, line, "an id and a name of its own for each state")
         by_id[ident] = states[name] = element
     initial = [name for name, element in states.items() if element.find("initial") is not None]
-    if len(initial) != 1:
-        raise writer.error(f"{len(initial)} initial states", None, "one initial state")
+    writer.require(len(initial) == 1, f"{len(initial)} initial states", None, "one initial state")
     for element in found[0].findall("transition"):
         _add(writer, element, by_id)
     return initial[0]
@@ -77,21 +77,19 @@ def _line(element: Element) -> int:
 def _add(writer: TableWriter, element: Element, states: dict[str, Element]) -> None:
     line, parts = _line(element), dict[str, str]()
     for part in element:
-        if part.tag in parts or part.get("tape", "1") != "1":
-            raise writer.error(f"<{part.tag}> is there for a second tape", _line(part), "one tape")
+        first = part.tag not in parts and part.get("tape", "1") == "1"
+        writer.require(first, f"<{part.tag}> is there for a second tape", _line(part), "one tape")
         parts[part.tag] = part.text or ""
     here, then, move = (parts.get(tag, "").strip() for tag in ("from", "to", "move"))
-    if unknown := [ident for ident in (here, then) if ident not in states]:
-        raise writer.error(f"there is no state with the id {quoted(unknown[0])}", line, "the id of a state")
+    for ident in (here, then):
+        writer.require(ident in states, f"there is no state with the id {quoted(ident)}", line, "the id of a state")
     state, following = states[here].attrib["name"], states[then].attrib["name"]
-    if states[here].find("final") is not None:
-        what = f"the final state {quoted(state)} has a rule, but JFLAP halts where it enters it"
-        raise writer.error(what, line, "final states without rules")
-    if move not in MOVES:
-        raise writer.error(f"{quoted(move)} is no move", line, "L, R or S")
+    what = f"the final state {quoted(state)} has a rule, but JFLAP halts where it enters it"
+    writer.require(states[here].find("final") is None, what, line, "final states without rules")
+    writer.require(move in MOVES, f"{quoted(move)} is no move", line, "L, R or S")
     for symbol in (symbols := [parts.get(tag, "") for tag in ("read", "write")]):
-        if len(symbol) > 1 or symbol in tuple("~!} "):
-            what = f"{quoted(symbol)} is no single symbol, or one of JFLAP's shortcuts"
-            raise writer.error(what, line, "one character, none of ~ ! }, and a rule for each symbol")
+        what = f"{quoted(symbol)} is no single symbol, or one of JFLAP's shortcuts"
+        single = len(symbol) < 2 and symbol not in tuple("~!} ")
+        writer.require(single, what, line, "one character, none of ~ ! }, and a rule for each symbol")
     read, write = (BLANK if symbol in ("", BOX) else symbol for symbol in symbols)
     writer.add(line, state, (read,), Rule((write,), (MOVES[move],), following))

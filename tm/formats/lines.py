@@ -7,7 +7,7 @@ import string
 from ...errors import quoted
 from .rules import LEFT, MOST_RULES, RIGHT, STAY, Rule, TableWriter
 
-CELL = re.compile(r"([0-9])([LR])([A-Z])", re.ASCII)
+SIDES = {"L": LEFT, "R": RIGHT}
 MOVES = {"<": LEFT, "-": STAY, ">": RIGHT}
 MOST_TAPES = 16
 HEADER = re.compile(r"(name|init|accept)\s*:(.*)")
@@ -23,23 +23,21 @@ def bbchallenge(text: str, writer: TableWriter) -> str:
     """
     writer.blank, rows = "0", text.strip().split("_")
     size, rest = divmod(len(rows[0]), 3)
-    if rest or not 2 <= size <= 10 or len(rows) > 26:
-        what = f"{len(rows):,} rows, that of the state A with {len(rows[0]):,} characters: {quoted(rows[0])}"
-        raise writer.error(what, None, "1 to 26 rows, three characters for each symbol, 2 to 10 symbols")
+    what = f"{len(rows):,} rows, that of the state A with {len(rows[0]):,} characters: {quoted(rows[0])}"
+    allowed = "1 to 26 rows, three characters for each symbol, 2 to 10 symbols"
+    writer.require(not rest and 2 <= size <= 10 and len(rows) <= 26, what, None, allowed)
     states = string.ascii_uppercase[: len(rows)]
+    pattern = re.compile(f"([0-{size - 1}])([LR])([{states}HZ])|---")
     for state, row in zip(states, rows, strict=True):
-        if len(row) != 3 * size:
-            what = f"the row of the state {state} has {len(row):,} characters: {quoted(row)}"
-            raise writer.error(what, None, f"{3 * size}, as that of the state A")
+        what = f"the row of the state {state} has {len(row):,} characters: {quoted(row)}"
+        writer.require(len(row) == 3 * size, what, None, f"{3 * size}, as that of the state A")
         for symbol in range(size):
             cell = row[3 * symbol : 3 * symbol + 3]
-            found = CELL.fullmatch(cell)
-            if found and int(found[1]) < size and found[3] in f"{states}HZ":
-                rule = Rule((found[1],), (LEFT if found[2] == "L" else RIGHT,), found[3])
-                writer.add(None, state, (str(symbol),), rule)
-            elif cell != "---":
+            if (found := pattern.fullmatch(cell)) is None:
                 allowed = f"a symbol 0 to {size - 1}, L or R, and a state of {states}, or H or Z to halt; or ---"
                 raise writer.error(f"the state {state} at symbol {symbol} has {quoted(cell)}", None, allowed)
+            if cell != "---":
+                writer.add(None, state, (str(symbol),), Rule((found[1],), (SIDES[found[2]],), found[3]))
     return "A"
 
 
@@ -54,39 +52,36 @@ def turingmachinesimulator(text: str, writer: TableWriter) -> str:
     for number, whole in enumerate(io.StringIO(text, newline=None), 1):
         line = whole.partition("//")[0].strip()
         header = HEADER.fullmatch(line)
-        if header and header[1] in headers:
-            raise writer.error(f"{header[1]}: is there twice, first in line {headers[header[1]][0]}", number)
         fields = number, [part.strip() for part in (header[2] if header else line).split(",")]
         if header:
-            headers[header[1]] = fields
+            first, _ = headers.setdefault(header[1], fields)
+            writer.require(first == number, f"{header[1]}: is there twice, first in line {first}", number)
         elif line:
             lines.append(fields)
-        if len(lines) > 2 * MOST_RULES:
-            raise writer.error("this table is too large", number, f"{MOST_RULES:,} rules at most")
+        writer.require(len(lines) <= 2 * MOST_RULES, "this table is too large", number, f"{MOST_RULES:,} rules at most")
     (init_line, initial), (accept_line, accepting) = (headers.get(name, (None, [""])) for name in ("init", "accept"))
-    if len(initial := [*filter(None, initial)]) != 1:
-        raise writer.error("the first state is not named", init_line, "a line such as init: q0")
+    initial = [*filter(None, initial)]
+    writer.require(len(initial) == 1, "the first state is not named", init_line, "a line such as init: q0")
     for index in range(0, len(lines), 2):
         _add(writer, lines[index : index + 2], len(lines[0][1]) - 1)
     with_rules = dict.fromkeys(state for state, _ in writer.rules)
-    if wrong := next((state for state in accepting if state in with_rules), None):
-        what = f"the state {quoted(wrong)} accepts, so the simulator halts there, but it has rules"
-        raise writer.error(what, accept_line, "accepting states without rules")
+    for state in accepting:
+        what = f"the state {quoted(state)} accepts, so the simulator halts there, but it has rules"
+        writer.require(state not in with_rules, what, accept_line, "accepting states without rules")
     return writer.known(initial[0], with_rules, init_line)
 
 
 def _add(writer: TableWriter, pair: list[Fields], num_tapes: int) -> None:
     number, (state, *reads) = pair[0]
     seen = quoted(",".join([state, *reads]))
-    if len(reads) != num_tapes or not 1 <= num_tapes <= MOST_TAPES:
-        allowed = f"1 to {MOST_TAPES}, one a tape, in all rules alike"
-        raise writer.error(f"{seen} reads {len(reads):,} symbols", number, allowed)
-    if len(pair) < 2:
-        allowed = "a line with the next state, symbols and moves after it"
-        raise writer.error(f"nothing says what is done for {seen}", number, allowed)
+    allowed = f"1 to {MOST_TAPES}, one a tape, in all rules alike"
+    fits = len(reads) == num_tapes and 1 <= num_tapes <= MOST_TAPES
+    writer.require(fits, f"{seen} reads {len(reads):,} symbols", number, allowed)
+    allowed = "a line with the next state, symbols and moves after it"
+    writer.require(len(pair) == 2, f"nothing says what is done for {seen}", number, allowed)
     line, (then, *actions) = pair[1]
     writes, moves = actions[:num_tapes], actions[num_tapes:]
-    if len(moves) != num_tapes or not set(moves) <= set(MOVES):
-        allowed = "the next state, then a symbol for each tape, then a move for each tape: <, > or -"
-        raise writer.error(f"{quoted(','.join([then, *actions]))} does not say what is done", line, allowed)
+    what = f"{quoted(','.join([then, *actions]))} does not say what is done"
+    allowed = "the next state, then a symbol for each tape, then a move for each tape: <, > or -"
+    writer.require(len(moves) == num_tapes and set(moves) <= set(MOVES), what, line, allowed)
     writer.add(number, state, tuple(reads), Rule(tuple(writes), tuple(MOVES[move] for move in moves), then), line)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -48,12 +48,12 @@ class Canonical(msgspec.Struct, forbid_unknown_fields=True):
 
     start: str
     blank: str
-    rules: list[tuple[str, Symbols, Symbols, tuple[int, ...], str]]
+    rules: list[tuple[str, Symbols, Symbols, tuple[Literal[-1, 0, 1], ...], str]]
 
 
 @dataclass(frozen=True, eq=False)
 class RuleTable:
-    """A machine; it halts where it has no rule. Constructing it checks it, and raises UserError.
+    """A machine; it halts where it has no rule. Raises UserError where it is too large; names are checked before.
 
     Its rules are put in order, those of the start first: nothing may depend on how a text orders them. ``where`` names
     the file or text in messages.
@@ -67,16 +67,12 @@ class RuleTable:
     def __post_init__(self) -> None:
         ordered = sorted(self.rules.items(), key=lambda item: (item[0][0] != self.start, item[0]))
         object.__setattr__(self, "rules", dict(ordered))
-        if not 1 <= len(self.rules) <= MOST_RULES:
-            what = f"this machine has {f'more than {MOST_RULES:,}' if self.rules else 'no'} rules"
-            raise UserError(what, where=self.where, allowed=f"1 to {MOST_RULES:,} rules")
-        if len({len(read) for _, read in self.rules}) > 1:
-            raise UserError("its rules are of different numbers of tapes", where=self.where)
-        for kind, name in [("state", name) for name in self.states] + [("symbol", name) for name in self.symbols]:
-            TableWriter(self.where).check(kind, name, None)
-        if len(self.symbols) > MOST_SYMBOLS:
-            what, allowed = f"this machine has {len(self.symbols):,} symbols", f"{MOST_SYMBOLS} at most, with the blank"
-            raise UserError(what, where=self.where, allowed=allowed)
+        require, num_rules, num_symbols = TableWriter(self.where).require, len(self.rules), len(self.symbols)
+        what = f"this machine has {f'more than {MOST_RULES:,}' if num_rules else 'no'} rules"
+        require(1 <= num_rules <= MOST_RULES, what, None, f"1 to {MOST_RULES:,} rules")
+        require(len({len(read) for _, read in self.rules}) == 1, "its rules are of different numbers of tapes", None)
+        what = f"this machine has {num_symbols:,} symbols"
+        require(num_symbols <= MOST_SYMBOLS, what, None, f"{MOST_SYMBOLS} at most, with the blank")
 
     @cached_property
     def num_tapes(self) -> int:
@@ -111,17 +107,18 @@ class RuleTable:
     @classmethod
     def of(cls, canonical: Mapping[str, Any], where: str = "machine") -> RuleTable:
         """Return the machine of a canonical form; raises UserError where it is none."""
+        writer = TableWriter(where)
         try:
-            found, rules = msgspec.convert(canonical, Canonical), dict[Key, Rule]()
-            for state, read, write, moves, then in found.rules:
-                if len({len(read), len(write), len(moves)}) != 1 or not {*moves} <= {LEFT, STAY, RIGHT}:
-                    raise ValueError("a rule has a symbol read, one written and a move -1, 0 or 1 for each tape")
-                if (state, read) in rules:
-                    raise ValueError(f"the state {quoted(state)} has two rules for {quoted(' '.join(read))}")
-                rules[state, read] = Rule(write, moves, then)
-            return cls(found.start, found.blank, rules, where)
-        except (msgspec.ValidationError, ValueError) as error:
-            raise UserError(f"this is no machine: {error}", where=where) from error
+            found = msgspec.convert(canonical, Canonical)
+        except msgspec.ValidationError as error:
+            raise writer.error(f"this is no machine: {error}", None) from error
+        for kind, name in (("state", found.start), ("symbol", found.blank)):
+            writer.check(kind, name, None)
+        for state, read, write, moves, then in found.rules:
+            what = "this is no machine: a rule reads, writes and moves on different tapes"
+            writer.require(len(read) == len(write) == len(moves), what, None)
+            writer.add(None, state, read, Rule(write, moves, then))
+        return cls(found.start, found.blank, writer.rules, where)
 
 
 class TableWriter:
@@ -137,6 +134,11 @@ class TableWriter:
     def error(self, what: str, line: int | None, allowed: str | None = None) -> UserError:
         return UserError(what, where=self.where + (f", line {line}" if line else ""), allowed=allowed)
 
+    def require(self, holds: object, what: str, line: int | None, allowed: str | None = None) -> None:
+        """Raise UserError, which says ``what`` is wrong, unless something holds."""
+        if not holds:
+            raise self.error(what, line, allowed)
+
     def check(self, kind: str, name: str, line: int | None) -> None:
         """Refuse a ``state`` or ``symbol`` that an entry cannot hold; raises UserError."""
         if not re.fullmatch(NAMES[kind][0], name) and not (kind == "symbol" and name == self.blank and name.isspace()):
@@ -144,10 +146,10 @@ class TableWriter:
 
     def known(self, state: str, states: Iterable[str], line: int | None) -> str:
         """Return a state that is one of some; raises UserError where it is none of them."""
-        if state in states:
-            return state
-        what = f"there is no state {quoted(state)}{did_you_mean(state[:60], states)}"
-        raise self.error(what, line, "a state of this machine")
+        if state not in states:
+            what = f"there is no state {quoted(state)}{did_you_mean(state[:60], states)}"
+            raise self.error(what, line, "a state of this machine")
+        return state
 
     def add(self, line: int | None, state: str, read: Symbols, rule: Rule, rule_line: int | None = None) -> None:
         """Take a rule, or raise UserError; ``rule_line`` is where it says what is done, if not in the same line."""
@@ -155,7 +157,8 @@ class TableWriter:
             for kind, text in (("state", name), *(("symbol", symbol) for symbol in symbols)):
                 self.check(kind, text, place)
         if (state, read) in self.rules:
-            earlier = f", the first one in line {self._lines[state, read]}"
+            first = self._lines[state, read]
+            earlier = f", the first one in line {first}" if first else ""
             raise self.error(f"the state {quoted(state)} has two rules for {quoted(' '.join(read))}{earlier}", line)
         self.rules[state, read], self._lines[state, read] = rule, line
 

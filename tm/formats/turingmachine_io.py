@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...errors import UserError, did_you_mean, quoted
+from ...errors import did_you_mean, quoted
 from .rules import LEFT, MOST_RULES, RIGHT, STAY, Rule, TableWriter
 
 MOVES = {"L": LEFT, "R": RIGHT, "N": STAY}  # N is of later versions of the site
@@ -29,16 +29,16 @@ def read(text: str, writer: TableWriter) -> str:
     reader = _Reader(writer)
     root = reader.pairs(_compose(text, writer), "the text")
     for name, (key, _) in root.items():
-        if name not in KEYS:
-            raise reader.error(f"unknown key {quoted(name)}{did_you_mean(name[:60], KEYS)}", key, ", ".join(KEYS))
-    if missing := [name for name in ("blank", "start state", "table") if name not in root]:
-        raise writer.error(f"the key {missing[0]!r} is missing", None, "blank, start state and table")
+        what = f"unknown key {quoted(name)}{did_you_mean(name[:60], KEYS)}"
+        reader.require(name in KEYS, what, key, ", ".join(KEYS))
+    for name in ("blank", "start state", "table"):
+        writer.require(name in root, f"the key {name!r} is missing", None, "blank, start state and table")
     parts = {name: value for name, (_, value) in root.items()}
     writer.blank = reader.text(parts["blank"], "the blank")
     reader.symbol(writer.blank, parts["blank"])
-    for name, (key, body) in reader.pairs(parts["table"], "the table").items():
+    reader.states = reader.pairs(parts["table"], "the table")
+    for name, (key, _) in reader.states.items():
         writer.check("state", name, _line(key))
-        reader.states[name] = body
     start = reader.state(parts["start state"], "the start state")
     reader.read_rules(reader.pairs(parts["synonyms"], "the synonyms") if "synonyms" in parts else {})
     if "input" in parts:
@@ -53,30 +53,33 @@ def _compose(text: str, writer: TableWriter) -> Node:
     try:
         for number, event in enumerate(yaml.parse(text, Loader=loader)):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > DEEPEST:
-                raise writer.error("this is nested too deeply for a machine", _line(event))
-            if number > MOST_EVENTS:
-                raise writer.error("this table is too large", _line(event), f"{MOST_RULES:,} rules at most")
+            line = _line(event)
+            writer.require(depth <= DEEPEST, "this is nested too deeply for a machine", line)
+            writer.require(number <= MOST_EVENTS, "this table is too large", line, f"{MOST_RULES:,} rules at most")
         found = yaml.compose(text, Loader=loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         what = f"this is not YAML: {getattr(error, 'problem', None) or error}"
         raise writer.error(what, mark and mark.line + 1) from error
-    if found is None:
-        raise writer.error("the text is empty", None, "blank, start state and table")
+    writer.require(found, "the text is empty", None, "blank, start state and table")
     return found
 
 
 class _Reader:
+    """Reads nodes; ``states`` are those of the table."""
+
     def __init__(self, writer: TableWriter) -> None:
-        self.writer, self.states = writer, dict[str, Node]()
+        self.writer, self.states = writer, Pairs()
+
+    def require(self, holds: object, what: str, node: Node, allowed: str | None = None) -> None:
+        self.writer.require(holds, what, _line(node), allowed)
 
     def read_rules(self, found: Pairs) -> None:
         """Take the rules of all states, with some synonyms."""
-        if reserved := next((key for name, (key, _) in found.items() if name in MOVES), None):
-            raise self.error(f"{reserved.value} is a direction and cannot be a synonym", reserved)
+        for name, (key, _) in found.items():
+            self.require(name not in MOVES, f"{name} is a direction and cannot be a synonym", key)
         synonyms = PLAIN | {name: self.instruction(body, PLAIN) for name, (_, body) in found.items()}
-        for state, body in self.states.items():
+        for state, (_, body) in self.states.items():
             for key, value in self.mapping(body, f"the state {quoted(state)}"):
                 write, move, then = self.instruction(value, synonyms)
                 # A key that is a list stands for each of its symbols; the site joins them with commas.
@@ -90,12 +93,11 @@ class _Reader:
         if node.id == "scalar":
             if node.value not in synonyms:
                 what = f"{quoted(node.value)} is no instruction{did_you_mean(node.value[:60], synonyms)}"
-                raise self.error(what, node, DIRECTIONS)
+                raise self.writer.error(what, _line(node), DIRECTIONS)
             return synonyms[node.value]
         parts = {name: value for name, (_, value) in self.pairs(node, "an instruction").items()}
-        names, written = quoted(", ".join(parts)), parts.pop("write", None)
-        if len(parts) != 1 or not set(parts) <= set(MOVES):
-            raise self.error(f"an instruction has the keys {names}", node, DIRECTIONS)
+        what, written = f"an instruction has the keys {quoted(', '.join(parts))}", parts.pop("write", None)
+        self.require(len(parts) == 1 and parts.keys() <= MOVES.keys(), what, node, DIRECTIONS)
         write = None if written is None else self.symbol(self.text(written, "write"), written)
         [(move, value)] = parts.items()
         return write, MOVES[move], None if _is_null(value) else self.state(value, "the next state")
@@ -104,38 +106,32 @@ class _Reader:
         return self.writer.known(self.text(node, what), self.states, _line(node))
 
     def symbol(self, text: str, node: Node) -> str:
-        if len(text) != 1:
-            raise self.error(f"{quoted(text)} is no single character", node, "one symbol a cell")
+        self.require(len(text) == 1, f"{quoted(text)} is no single character", node, "one symbol a cell")
         self.writer.check("symbol", text, _line(node))
         return text
 
     def text(self, node: Node, what: str) -> str:
         """Return the text of a scalar as it stands there."""
-        if node.id != "scalar" or _is_null(node):
-            raise self.error(f"{what} is no text", node, "a text; ~ and null only in quotes")
+        is_text = node.id == "scalar" and not _is_null(node)
+        self.require(is_text, f"{what} is no text", node, "a text; ~ and null only in quotes")
         return str(node.value)
 
     def mapping(self, node: Node, what: str) -> list[tuple[Node, Node]]:
         if _is_null(node):
             return []
-        if node.id != "mapping":
-            raise self.error(f"{what} is no mapping", node, "lines such as key: value")
-        if merged := next((key for key, _ in node.value if key.tag == MERGE), None):
-            raise self.error("<< is not read", merged, "every rule written out")
+        self.require(node.id == "mapping", f"{what} is no mapping", node, "lines such as key: value")
+        for key, _ in node.value:
+            self.require(key.tag != MERGE, "<< is not read", key, "every rule written out")
         return list(node.value)
 
     def pairs(self, node: Node, what: str) -> Pairs:
         """Return a mapping's nodes by the text of their keys; a key that is there twice is refused."""
-        found: Pairs = {}
+        found = Pairs()
         for key, value in self.mapping(node, what):
             text = self.text(key, "a key")
-            if text in found:
-                raise self.error(f"{quoted(text)} is there twice, first in line {_line(found[text][0])}", key)
-            found[text] = key, value
+            first, _ = found.setdefault(text, (key, value))
+            self.require(first is key, f"{quoted(text)} is there twice, first in line {_line(first)}", key)
         return found
-
-    def error(self, what: str, node: Node, allowed: str | None = None) -> UserError:
-        return self.writer.error(what, _line(node), allowed)
 
 
 def _line(node: Node) -> int:
