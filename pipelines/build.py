@@ -21,7 +21,7 @@ from .engine import Engine, run_tasks
 from .expressions import own_expressions
 from .folder import BUILD_ONE, Folder, task_of
 from .manifest import CONFIG, FORMAT, MANIFEST, ShardRecord, define_machines, shard_records
-from .plan import Config, Plan
+from .plan import Plan
 from .settings import DATA_KEYS, Declaration, TaskSettings, digest
 from .store import open_folder
 from .versions import built_with, rules
@@ -69,7 +69,7 @@ class ConfigResult:
     kept: int
 
 
-Progress = Callable[[Config, ShardRecord, bool], None]
+Progress = Callable[[str, ShardRecord, bool], None]  # a config's name, a shard, whether it was there already
 
 
 def build(
@@ -122,7 +122,7 @@ def _build(plan: Plan, folder: Folder, engine: Engine, overwrite: bool, progress
     folder.begin(wanted, resuming=resuming)
     for (number, _), path in paths.items():
         if path in kept:
-            progress(plan.configs[number], records[path], True)
+            progress(plan.configs[number].name, records[path], True)
     seconds = [0.0] * len(plan.configs)
     last = time.perf_counter()
     try:
@@ -132,7 +132,7 @@ def _build(plan: Plan, folder: Folder, engine: Engine, overwrite: bool, progress
                 records[record.path] = record
                 now = time.perf_counter()
                 seconds[number], last = seconds[number] + now - last, now
-                progress(plan.configs[number], record, False)
+                progress(plan.configs[number].name, record, False)
     except BaseException:
         folder.sweep_aside()  # killed workers left what they were writing
         raise

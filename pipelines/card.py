@@ -20,7 +20,7 @@ from ..schemas.rows import COMMON
 from ..tm import transition
 from .card_merge import BEGIN, END_MARK, Card, UnmarkedError, conflict, text_of, without_examples
 from .expressions import allowed_test
-from .manifest import CARD
+from .manifest import CARD, split_entries
 from .settings import SPLITS, digest
 from .spelling import as_toml
 from .store import split_url
@@ -69,7 +69,7 @@ def card(manifest: dict[str, Any], folder: Folder, loads: Loads = from_folder) -
         folder: where its shards can be read.
         loads: writes the call that loads a split of a config.
     """
-    text, splits = files(__package__).joinpath("card.md").read_text("utf-8"), _splits(manifest)
+    text, splits = files(__package__).joinpath("card.md").read_text("utf-8"), split_entries(manifest)
     text, rows = _with_machines(text, manifest), sum(entry["rows"] for _, _, entry in splits)
     values = {"size": SIZES[min(max(len(str(rows)) - 3, 0), len(SIZES) - 1)]}
     if splits:
@@ -153,18 +153,12 @@ def renewed_card(manifest: dict[str, Any], folder: Folder, replaceable: str | No
 
 def first_split(manifest: dict[str, Any]) -> tuple[str, str]:
     """Return the config and split that examples load."""
-    return min(_splits(manifest), key=lambda names: (not names[0].endswith("-one_step"), names[0]))[:2]
-
-
-def _splits(manifest: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
-    """Return config, split and what the manifest says of it, in the order of the card."""
-    configs = sorted(manifest["configs"].items())
-    return [(name, split, splits[split]) for name, splits in configs for split in SPLITS if split in splits]
+    return min(split_entries(manifest), key=lambda names: (not names[0].endswith("-one_step"), names[0]))[:2]
 
 
 def commands(manifest: dict[str, Any]) -> list[str]:
     """Return the commands that built what a manifest names, each once."""
-    return list(dict.fromkeys(entry["command"] for _, _, entry in _splits(manifest)))
+    return list(dict.fromkeys(entry["command"] for _, _, entry in split_entries(manifest)))
 
 
 def version(splits: dict[str, Any]) -> str:
@@ -192,7 +186,7 @@ def _configs(manifest: dict[str, Any]) -> str:
 
 def _holds(manifest: dict[str, Any]) -> str:
     """Return a paragraph on how much of what is here."""
-    entries = [entry for _, _, entry in _splits(manifest)]
+    entries = [entry for _, _, entry in split_entries(manifest)]
     tasks = sorted({name.rpartition("-")[0] for name in manifest["configs"]})
     settings = [manifest["tasks"].get(task, {}).get("settings", {}) for task in tasks]
     lengths = [own[key] for own in settings for key in ("min", "max") if isinstance(own.get(key), int)]
@@ -227,9 +221,9 @@ def _measures(name: str, split: str, entry: dict[str, Any]) -> str:
 
 def _views(manifest: dict[str, Any], shown: str, folder: Folder) -> str:
     """Return a section a view, with a real row."""
-    parts = []
+    parts, entries = [], split_entries(manifest)[::-1]
     for view, text in VIEW_TEXT.items():
-        splits = {name: split for name, split, _ in reversed(_splits(manifest)) if name.rpartition("-")[2] == view}
+        splits = {name: split for name, split, _ in entries if name.rpartition("-")[2] == view}
         if splits:
             own = {column: meaning for column, meaning in COLUMNS[view].items() if column not in COMMON}
             name, split = next(iter(splits.items()))
@@ -306,7 +300,7 @@ def _declaration(command: str, manifest: dict[str, Any]) -> list[str]:
         words = []
     if len(words) != 3 or not words[2].endswith(".toml"):
         return []
-    built = {name.rpartition("-")[0] for name, _, entry in _splits(manifest) if entry["command"] == command}
+    built = {name.rpartition("-")[0] for name, _, entry in split_entries(manifest) if entry["command"] == command}
     lines = [f"where `{words[2]}` is\n", "```toml"]
     for task in sorted(built):
         settings = dict(sorted(manifest["tasks"].get(task, {}).get("settings", {}).items()))

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
 
@@ -18,9 +18,9 @@ from .build import build, build_commands, choose_engine, no_dataset, resumed
 from .card import commands, loads_from
 from .declaration import rebuild_command
 from .folder import task_of
-from .manifest import ShardRecord
+from .manifest import ShardRecord, split_entries
 from .plan import Plan, TokenCounter, make_plan
-from .settings import SPLITS, Declaration
+from .settings import Declaration
 from .store import open_folder
 from .terminal import Meter, new_table, open_console, print_table, size_text
 from .token_table import print_costs, remarks
@@ -31,21 +31,12 @@ Row = tuple[Any, ...]  # config, split, and a count for each column
 LISTED = 30  # configs with a line each; of more than these, tasks
 
 
-class Named(Protocol):
-    """What a shard belongs to."""
-
-    @property
-    def name(self) -> str:
-        """Its name, for people."""
-        ...
-
-
 class ShardMeter(Meter):
     """Tells how far the writing of shards is: rows/s, MB/s and the time left."""
 
     rows = bytes = kept = shards = 0
 
-    def __call__(self, config: Named, record: ShardRecord, kept: bool) -> None:
+    def __call__(self, name: str, record: ShardRecord, kept: bool) -> None:
         """Take note of a shard, as one that was there already or a new one."""
         self.shards += 1
         self.kept += record.rows if kept else 0
@@ -54,8 +45,8 @@ class ShardMeter(Meter):
         total = self.bar.tasks[0].total or 0
         rate = f"{self.rows / self.seconds:,.0f} rows/s, {self.bytes / self.seconds / 1e6:,.1f} MB/s"
         left = max(0, total - self.kept - self.rows) * self.seconds / max(self.rows, 1)
-        line = f"{config.name}: {self.kept + self.rows:,} rows of about {total:,}, {rate}, {left:,.0f} s left"
-        self.update(line, advance=record.rows, description=config.name, rate=rate)
+        line = f"{name}: {self.kept + self.rows:,} rows of about {total:,}, {rate}, {left:,.0f} s left"
+        self.update(line, advance=record.rows, description=name, rate=rate)
 
 
 def _planned(declaration: Declaration, counter: TokenCounter | None) -> Plan:
@@ -224,8 +215,7 @@ def print_info(directory: str, as_json: bool) -> None:
     if manifest:
         configs = [
             (name, split, own["classes"], own["expressions"], own["rows"], own["bytes"], len(own["shards"]))
-            for name, splits in sorted(manifest["configs"].items())
-            for split, own in sorted(splits.items(), key=lambda item: SPLITS.index(item[0]))
+            for name, split, own in split_entries(manifest)
         ]
         columns = ("classes", "expressions", "rows", "size", "shards")
         _print_configs(console, columns, configs, most=float("inf"))

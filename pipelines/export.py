@@ -41,7 +41,7 @@ DONE, INFO, RECIPE, ASIDE = "export.json", "dataset_info.json", "llamafactory.ya
 FILE = re.compile(r"\d{5}-of-\d{5}\.(jsonl|json)")
 ELSEWHERE = "choose another folder with --out"
 
-Progress = Callable[[Part, ShardRecord, bool], None]
+Progress = Callable[[str, ShardRecord, bool], None]
 Entries = dict[tuple[str, str], dict[str, Any]]  # what export.json says of a split, by config and split
 
 
@@ -192,7 +192,7 @@ def _write_all(source: Folder, aside: Path, style: Style, parts: Sequence[Part],
             entry["rows"], entry["bytes"] = entry["rows"] + record.rows, entry["bytes"] + record.bytes
             entry["files"].append({key: getattr(record, key) for key in ("path", "rows", "bytes", "sha256")})
             if progress is not None:
-                progress(part, record, False)
+                progress(part.name, record, False)
     finally:
         pool.shutdown(cancel_futures=True)
     return made

@@ -193,8 +193,13 @@ def shard_record(values: object) -> ShardRecord:
 
 def shard_records(manifest: Mapping[str, Any]) -> dict[str, ShardRecord]:
     """Return the shards that a manifest names, by path."""
-    splits = [split for splits in manifest.get("configs", {}).values() for split in splits.values()]
-    return {shard["path"]: shard_record(shard) for split in splits for shard in split["shards"]}
+    return {shard["path"]: shard_record(shard) for _, _, entry in split_entries(manifest) for shard in entry["shards"]}
+
+
+def split_entries(manifest: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    """Return config, split and what a manifest says of it, in the order in which people read them."""
+    configs = sorted(manifest.get("configs", {}).items())
+    return [(name, split, splits[split]) for name, splits in configs for split in SPLITS if split in splits]
 
 
 def json_bytes(value: object) -> bytes:
