@@ -140,10 +140,11 @@ def push(
     from rich.console import Console
 
     from .pipelines.push import push_anywhere
-    from .pipelines.push.dataset import Progress
+    from .pipelines.push.dataset import Progress, PushSettings
 
+    wanted = PushSettings(str(folder), repo, None if to is None else str(to), revision, private, dry_run)
     with Progress(Console(quiet=True), "checking") as progress:
-        return push_anywhere(str(folder), repo, None if to is None else str(to), revision, private, dry_run, progress)
+        return push_anywhere(wanted, progress)
 
 
 def evaluate(

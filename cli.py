@@ -159,10 +159,9 @@ def push(
 ) -> None:
     """Push a dataset folder to the Hugging Face Hub, or to a store: checked before, and after."""
     from .pipelines.push import push_with_progress
+    from .pipelines.push.dataset import PushSettings
 
-    push_with_progress(
-        directory, repo=repo, to=to, revision=revision, private=private, dry_run=dry_run, as_json=as_json
-    )
+    push_with_progress(PushSettings(directory, repo, to, revision, private, dry_run), as_json=as_json)
 
 
 @app.command()

@@ -14,7 +14,6 @@ import json
 import os
 import re
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -185,16 +184,13 @@ def _write_all(source: Folder, aside: Path, style: Style, parts: Sequence[Part],
         for number, shard in enumerate(part.shards):
             name = f"{number:05d}-of-{len(part.shards):05d}.{LAYOUTS[style.format].suffix}"
             jobs.append((part, shard, f"{part.name}/{part.split}/{name}"))
-    pool = ThreadPoolExecutor(default_workers())
-    try:
+    with ThreadPoolExecutor(default_workers()) as pool:  # an error ends what has not begun
         for part, record in pool.map(lambda job: (job[0], _write(source, aside, style, *job[1:])), jobs):
             entry = made[part.name, part.split]
             entry["rows"], entry["bytes"] = entry["rows"] + record.rows, entry["bytes"] + record.bytes
             entry["files"].append({key: getattr(record, key) for key in ("path", "rows", "bytes", "sha256")})
             if progress is not None:
                 progress(part.name, record, False)
-    finally:
-        pool.shutdown(cancel_futures=True)
     return made
 
 
@@ -234,24 +230,21 @@ def _describe(target: Path, style: Style, parts: Sequence[Part], entries: Entrie
     """Write what LLaMA-Factory reads beside the rows."""
     columns = {"prompt": "instruction", "query": "input", "response": "output"}
     about = {"formatting": "alpaca", "columns": columns}  # it reads all files of a folder
-    put(
-        target / INFO,
-        json_bytes({f"{name}-{split}": {"file_name": f"{name}/{split}", **about} for name, split in entries}),
-    )
+    info = {f"{name}-{split}": {"file_name": f"{name}/{split}", **about} for name, split in entries}
+    put(target / INFO, json_bytes(info))
     if style.tokenizer:
         first = min(parts, key=lambda part: (part.split != "train", not part.name.endswith("-one_step")))
         task, _, view = first.name.rpartition("-")
         kind = {"one_step": "executors", "slips": "executors", "aligner": "aligners"}.get(view, view)
-        name = style.tokenizer or ""
-        model = os.path.abspath(name) if os.path.isdir(name) else name  # the recipe is read from anywhere
-        values = {
-            "model": json.dumps(model),
-            "folder": json.dumps(os.path.abspath(target)),
-            "adapter": f"{kind}/{task}",
-        }
-        values |= {"longest": max(entry["longest"] for entry in entries.values())}
-        recipe = Template(files(__package__).joinpath(RECIPE).read_text("utf-8"))
-        put(target / RECIPE, recipe.substitute(values, dataset=f"{first.name}-{first.split}").encode())
+        is_folder = os.path.isdir(style.tokenizer)  # the recipe is read from anywhere
+        recipe = Template(files(__package__).joinpath(RECIPE).read_text("utf-8")).substitute(
+            model=json.dumps(os.path.abspath(style.tokenizer) if is_folder else style.tokenizer),
+            folder=json.dumps(os.path.abspath(target)),
+            adapter=f"{kind}/{task}",
+            dataset=f"{first.name}-{first.split}",
+            longest=max(entry["longest"] for entry in entries.values()),
+        )
+        put(target / RECIPE, recipe.encode())
 
 
 def _longest(part: Part, style: Style) -> int:
@@ -269,7 +262,6 @@ def export_with_progress(
     from .console import ShardMeter
     from .terminal import new_table, open_console, print_table, size_text
 
-    start = time.perf_counter()
     rows = sum(part.rows for part in select(open_folder(directory), configs, splits))
     progress = ShardMeter(open_console(stderr=True), "exporting", rows)
     with progress:
@@ -281,14 +273,11 @@ def export_with_progress(
     target, size = target_folder(out), size_text(sum(entry["bytes"] for entry in made.values()))
     config, split = min(made, key=lambda pair: not pair[0].endswith("-one_step"))
     paths = json.dumps(f"{target / config / split}/*.{LAYOUTS[style.format].suffix}")
-    lines = [f"{rows:,} rows, {size} in {printable_path(out)} after {time.perf_counter() - start:,.1f} s"]
-    lines += [f'read it:  load_dataset("json", data_files={{"{split}": {paths}}}, split="{split}")']
+    console.print(f"{rows:,} rows, {size} in {printable_path(out)} after {progress.seconds:,.1f} s")
+    console.print(f'read it:  load_dataset("json", data_files={{"{split}": {paths}}}, split="{split}")')
     if style.tokenizer:
-        lines += [f"train on it: llamafactory-cli train {shell_quoted(target / RECIPE)}"]
+        console.print(f"train on it: llamafactory-cli train {shell_quoted(target / RECIPE)}")
     elif style.format == "alpaca":
-        lines += [f"LLaMA-Factory: --dataset_dir {shell_quoted(target)} --dataset {config}-{split}"]
-        lines += [
-            "it writes text around each prompt: export with --tokenizer to avoid that, or eval with its --template"
-        ]
-    for line in lines:
-        console.print(line, soft_wrap=True)
+        console.print(f"LLaMA-Factory: --dataset_dir {shell_quoted(target)} --dataset {config}-{split}")
+        advice = "export with --tokenizer to avoid that, or eval with its --template"
+        console.print(f"it writes text around each prompt: {advice}")

@@ -251,6 +251,13 @@ def out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
 
 
+def no_room(when: str, device: torch.device, otherwise: str) -> UserError:
+    """Return the error for memory that ran out."""
+    return UserError(
+        f"memory ran out {when}", where=str(device), next_step=f"--dtype bfloat16, a smaller model, {otherwise}"
+    )
+
+
 def unless_full(work: Callable[..., T], *args: Any) -> T | None:
     """Return what work gives, which is not None; None where memory ran out: nothing holds what it was computing."""
     try:

@@ -16,7 +16,7 @@ import torch
 from ...errors import UserError, quoted
 from ..calls import BASE, Backend, GenerateRequest, Generation, Score, ScoreRequest
 from .greedy import Decoded, decode_alone, decode_batch, fit, longest_alike, score, takes_rows
-from .load import quiet, unless_full
+from .load import no_room, quiet, unless_full
 from .model import Model
 from .prefix import Prefix
 from .rows import NEAR, PassResult, Row, judge, make_rows
@@ -108,18 +108,20 @@ class TransformersBackend(Backend):
         self._use(adapter)
         requests = [GenerateRequest(call.prompt, call.completion) for call in calls]
         doubtful: list[Row] = []
-        passes = self._batches(self._sharing(adapter, requests, doubtful), "pass", self._score)
+        passes = self._batches(self._sharing(requests, doubtful), "pass", self._score)
         # A batch is read while the device computes the next one.
         for (batch, results), _ in pairwise(chain[Any](passes, [None])):
-            yield self._judged(adapter, batch, results(), doubtful)
-        for answers in self._answers(adapter, doubtful):
+            judged = [self._judged(row, result) for row, result in zip(batch, results(), strict=True)]
+            doubtful += [row for row in judged if isinstance(row, Row)]
+            yield [(row.index, score) for row, score in zip(batch, judged, strict=True) if isinstance(score, Score)]
+        for answers in self._answers(doubtful):
             yield [(row.index, row.score(answer)) for row, answer in answers]
 
     def decode_batches(self, adapter: str, asks: Sequence[GenerateRequest]) -> Iterator[list[tuple[int, Generation]]]:
         self._use(adapter)
-        rows = [row for chunk in self._rows(adapter, asks) for row in chunk]
+        rows = [row for chunk in self._rows(asks) for row in chunk]
         yield [(row.index, Generation("", False)) for row in rows if row.limit < 1]
-        for answers in self._answers(adapter, [row for row in rows if row.limit > 0]):
+        for answers in self._answers([row for row in rows if row.limit > 0]):
             yield [(row.index, answer) for row, answer in answers]
 
     def _use(self, adapter: str) -> None:
@@ -128,30 +130,21 @@ class TransformersBackend(Backend):
         if adapter != self.asked:
             self.asked, self.prefix = adapter, Prefix(self.model, self.tokens[adapter].beginning())
 
-    def _sharing(self, adapter: str, requests: Sequence[GenerateRequest], rest: list[Row]) -> Iterator[list[Row]]:
+    def _sharing(self, requests: Sequence[GenerateRequest], rest: list[Row]) -> Iterator[list[Row]]:
         """Yield the rows that a forward pass can judge, longest first, and add the others to the rest."""
-        for rows in self._rows(adapter, requests):
+        for rows in self._rows(requests):
             rest += [replace(row, alone=True) for row in rows if row.length > self.longest_shared]
             chosen = sorted((row for row in rows if row.length <= self.longest_shared), key=lambda row: -row.length)
             self.prefix.share(chosen)
             yield chosen
 
-    def _judged(
-        self, adapter: str, batch: list[Row], results: list[PassResult], doubtful: list[Row]
-    ) -> list[tuple[int, Score]]:
-        """Return the verdicts of a pass, and add rows to the doubtful ones where only decoding can tell."""
-        verdicts = []
-        for row, result in zip(batch, results, strict=True):
-            if not result.closest >= 0:
-                raise _not_finite(adapter, row)
-            judged = judge(row, result, self.near, alone=self.near_alone)
-            if isinstance(judged, Score):
-                verdicts.append((row.index, judged))
-            else:
-                doubtful.append(judged)
-        return verdicts
+    def _judged(self, row: Row, result: PassResult) -> Score | Row:
+        """Return the score that a forward pass gives; the row as it is to be decoded where only decoding can tell."""
+        if not result.closest >= 0:
+            raise self._not_finite(row)
+        return judge(row, result, self.near, alone=self.near_alone)
 
-    def _answers(self, adapter: str, rows: Iterable[Row]) -> Iterator[list[tuple[Row, Generation]]]:
+    def _answers(self, rows: Iterable[Row]) -> Iterator[list[tuple[Row, Generation]]]:
         """Decode rows: in batches what batches can decode, alone the rest."""
         apart: list[Row] = []
         together: list[Row] = []
@@ -165,21 +158,21 @@ class TransformersBackend(Backend):
         for batch, decoded in self._batches(iter([together]), "cache", self._decode):
             good = []
             for row, found in zip(batch, decoded, strict=True):
-                answer = self._generation(adapter, row, found)
+                answer = self._generation(row, found)
                 if (answer.near_tie and self.near_alone) or row.stopped_early(found.tokens):
                     apart.append(row)
                 else:
                     good.append((row, answer))
             yield good
         for row in apart:
-            yield [(row, self._alone(adapter, row))]
+            yield [(row, self._alone(row))]
 
-    def _generation(self, adapter: str, row: Row, found: Decoded) -> Generation:
+    def _generation(self, row: Row, found: Decoded) -> Generation:
         if isnan(found.margin):
-            raise _not_finite(adapter, row)
+            raise self._not_finite(row)
         return row.generation(found.tokens, margin=found.margin, near=self.near)
 
-    def _alone(self, adapter: str, row: Row) -> Generation:
+    def _alone(self, row: Row) -> Generation:
         """Decode a row from its prompt, as the library does it; what may become right may take more tokens."""
         row = replace(row, num_given_tokens=0, limit=row.num_given_tokens + row.limit)
         room = self.model.max_positions
@@ -190,21 +183,19 @@ class TransformersBackend(Backend):
                 raise self._no_room(row, "cache")
             self.stats["decoded"] += len(found.tokens)
             self.stats["alone"] += 1
-            answer = self._generation(adapter, row, found)
+            answer = self._generation(row, found)
             if row.limit >= most or not row.stopped_early(found.tokens):
                 return answer
             row = replace(row, limit=most)
 
     # Rows
 
-    def _rows(self, adapter: str, requests: Sequence[GenerateRequest]) -> Iterator[list[Row]]:
+    def _rows(self, requests: Sequence[GenerateRequest]) -> Iterator[list[Row]]:
         """Tokenise requests, those with the longest texts first."""
         order = sorted(range(len(requests)), key=lambda i: -len(requests[i].prompt) - len(requests[i].expected))
         for start in range(0, len(order), CHUNK):
-            rows = make_rows(self.tokens[adapter], requests, order[start : start + CHUNK])
-            fitting = [self._fitting(row) for row in rows]
-            self.prefix.narrow(fitting)
-            yield fitting
+            rows = make_rows(self.tokens[self.asked or BASE], requests, order[start : start + CHUNK])
+            yield [self._fitting(row) for row in rows]
 
     def _fitting(self, row: Row) -> Row:
         """Return a row with as many tokens to decode as the model has positions."""
@@ -268,10 +259,14 @@ class TransformersBackend(Backend):
 
     def _no_room(self, row: Row, kind: str) -> UserError:
         size = row.length if kind == "pass" else self._width(row, kind)
+        otherwise = "a GPU with more memory, or shorter operands"
+        return no_room(f"on a single row of {size:,} tokens", self.model.device, otherwise)
+
+    def _not_finite(self, row: Row) -> UserError:
         return UserError(
-            f"memory ran out on a single row of {size:,} tokens",
-            where=str(self.model.device),
-            next_step="--dtype bfloat16, a smaller model, a GPU with more memory, or shorter operands",
+            f"{f'the adapter {self.asked}' if self.asked else 'the base model'} gives logits that are not finite",
+            where=f"a row of {row.length:,} tokens: {quoted(row.request.prompt)}",
+            next_step="--dtype float32; if that fails too, its weights are damaged",
         )
 
     def _score(self, batch: list[Row]) -> Callable[[], list[PassResult]]:
@@ -296,11 +291,3 @@ class TransformersBackend(Backend):
     def _generate(self, row: Row) -> Decoded:
         with torch.inference_mode(), quiet():
             return decode_alone(self.model, row.prompt_ids, row.limit, row.tokens.end)
-
-
-def _not_finite(adapter: str, row: Row) -> UserError:
-    return UserError(
-        f"{f'the adapter {adapter}' if adapter != BASE else 'the base model'} gives logits that are not finite",
-        where=f"a row of {row.length:,} tokens: {quoted(row.request.prompt)}",
-        next_step="--dtype float32; if that fails too, its weights are damaged",
-    )

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ...errors import UserError
 from ...pipelines.workers import keep_freed_memory
 from ..calls import BASE
 from .device import find_device, find_dtype
-from .load import load_adapter, load_base, unless_full, weight_sums
+from .load import load_adapter, load_base, no_room, unless_full, weight_sums
 
 LONGER = ("linear", "dynamic", "yarn")  # kinds of rope whose factor says how much longer a row may be
+LARGER = "or a device with more memory"
 
 
 class Model:
@@ -54,7 +54,7 @@ class Model:
             keep_freed_memory(1 << 30, below=32 << 20)
         self.base: Any = unless_full(load_base, base, self.dtype, self.device) if net is None else net
         if self.base is None:
-            raise self._no_room("the base model")
+            raise no_room("while the base model was loaded", self.device, LARGER)
         self.trees: dict[str, Any] = {}
         self.sums = weight_sums(self.base)
         config = self.base.config.get_text_config()
@@ -77,7 +77,7 @@ class Model:
         tree = unless_full(load_adapter, self.base, adapter, folder)
         if tree is None:
             if not self.trees:
-                raise self._no_room(f"the adapter {adapter}")
+                raise no_room(f"while the adapter {adapter} was loaded", self.device, LARGER)
             self.net = self.base
             self.trees.clear()
             if self.device.type == "cuda":
@@ -87,13 +87,6 @@ class Model:
             raise AssertionError(f"loading the adapter {adapter} has changed the base model")
         self.trees[adapter] = tree
         return tree
-
-    def _no_room(self, what: str) -> UserError:
-        return UserError(
-            f"memory ran out while {what} was loaded",
-            where=str(self.device),
-            next_step="--dtype bfloat16, a smaller model, or a device with more memory",
-        )
 
     def send(self, array: npt.NDArray[np.int64]) -> torch.Tensor:
         """Return an array on the device, without waiting for what the device does."""

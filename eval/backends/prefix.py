@@ -28,7 +28,7 @@ class Prefix:
 
     Args:
         model: with the adapter switched on whenever this is used.
-        ids: tokens with which rows begin, perhaps; ``narrow`` leaves those with which they do.
+        ids: tokens with which rows begin, perhaps; ``share`` leaves those with which they do.
     """
 
     def __init__(self, model: Model, ids: Sequence[int]) -> None:
@@ -47,27 +47,25 @@ class Prefix:
         """The number of tokens from which decoding goes on, in rows that are padded behind them."""
         return len(self) if self.padded else 0
 
-    def narrow(self, rows: Sequence[Row]) -> None:
-        """Keep the tokens with which these rows begin, too. The last token of a prompt is each row's own."""
+    def share(self, rows: Sequence[Row]) -> None:
+        """Keep the tokens with which these rows begin, too; the last one of a prompt is each row's own.
+
+        Keys and values are computed if several rows would share them, memory allows, and the model takes them.
+        """
         for row in rows:
             size = len(self.ids)
             if len(row.prompt_ids) <= size or row.prompt_ids[:size] != self.ids:
                 self.ids = list(commonprefix([self.ids, row.prompt_ids[:-1]]))
-        if len(self.ids) < LEAST:
-            self.ids = []
-        size = len(self.ids)
-        self.held = [[states[:, :, :size] for states in pair] for pair in self.held] if size else []
-
-    def share(self, rows: Sequence[Row]) -> None:
-        """Compute keys and values, if several rows would share them, memory allows, and the model takes them."""
-        if self.ids and not self.held and len(rows) > 1 and not unless_full(self._compute, rows[0]):
+        size = len(self.ids) if len(self.ids) >= LEAST else 0
+        self.ids, self.held = self.ids[:size], [[states[:, :, :size] for states in pair] for pair in self.held if size]
+        if size and not self.held and len(rows) > 1 and not unless_full(self._compute, rows[0]):
             self.ids, self.held = [], []
 
+    @torch.inference_mode()
     def _compute(self, row: Row) -> bool:
         """Compute a whole row, keep what rows share, and tell whether the row's logits are the same with it."""
         try:
-            with torch.inference_mode():
-                return self._takes(row)
+            return self._takes(row)
         except Exception as error:
             if isinstance(error, RuntimeError) and out_of_memory(error):
                 raise
@@ -89,10 +87,7 @@ class Prefix:
         # A window counts padding as tokens: it must not stand within a row.
         self.padded = not any(layer.is_sliding for layer in self.layers)
         if self.padded:
-            cache, mask = (
-                DynamicCache(config=self.model.net.config),
-                torch.ones_like(ids[:, :1]).repeat(1, row.length + PAD),
-            )
+            cache, mask = DynamicCache(config=self.model.net.config), ids.new_ones(1, row.length + PAD)
             self.fill(cache, 1)
             mask[:, size : size + PAD] = 0
             options = {"attention_mask": mask, "position_ids": (mask.cumsum(1) - 1)[:, size:], "past_key_values": cache}

@@ -81,16 +81,9 @@ class Row:
         """Return the score of a decoded answer."""
         right = answer.ended and answer.text == self.request.expected
         missed = self.pass_margin if self.pass_margin is not None and self.pass_margin <= 0 else None
-        return Score(
-            right,
-            None if right else answer.at,
-            answer.margin if right else missed,
-            answer.tokens,
-            answer.completion_tokens,
-            answer,
-            answer.near_tie,
-            self.merges,
-        )
+        at, margin = (None, answer.margin) if right else (answer.at, missed)
+        sizes = answer.tokens, answer.completion_tokens
+        return Score(right, at, margin, *sizes, answer, answer.near_tie, self.merges)
 
 
 def make_rows(tokens: Tokens, requests: Sequence[GenerateRequest], indices: Sequence[int]) -> Iterator[Row]:
@@ -127,13 +120,8 @@ def judge(row: Row, result: PassResult, near: float, *, alone: bool) -> Score | 
     if not row.exact:
         return replace(row, pass_margin=result.margin)
     if not right and row.may_become_right([*row.answer_ids[:first_wrong], result.top]):
-        return replace(
-            row,
-            num_given_tokens=first_wrong,
-            limit=row.limit - first_wrong,
-            given_margin=result.margin_before,
-            pass_margin=result.margin,
-        )
+        row = replace(row, num_given_tokens=first_wrong, limit=row.limit - first_wrong)
+        return replace(row, given_margin=result.margin_before, pass_margin=result.margin)
     margin = result.margin if isfinite(result.margin) else None
     at = None if right else first_wrong
     return Score(right, at, margin, len(row.prompt_ids) + size, size, None, close, row.merges)

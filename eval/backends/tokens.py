@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
+from itertools import groupby
 from os.path import commonprefix
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -109,16 +110,13 @@ class Tokens:
         plain = {"add_special_tokens": False, "return_attention_mask": False, "return_token_type_ids": False}
         with refusing(self.where, "fails"):
             # Not verbose: that a text is longer than a model takes is told elsewhere, of the model that is asked.
-            found: list[list[int]] = self.tokenizer(list(texts), **plain, verbose=False)["input_ids"]
-        return found
+            return [*self.tokenizer(list(texts), **plain, verbose=False)["input_ids"]]
 
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """Return the text of each row of tokens."""
+        exact = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
         with refusing(self.where, "fails"):
-            found: list[str] = self.tokenizer.batch_decode(
-                [list(row) for row in rows], skip_special_tokens=False, clean_up_tokenization_spaces=False
-            )
-        return found
+            return [*self.tokenizer.batch_decode([list(row) for row in rows], **exact)]
 
     def prompts(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the tokens of each prompt as the model reads it: in its template, behind ``start``; at least one."""
@@ -202,15 +200,8 @@ class Tokens:
 
         Models have more tokens than their tokenizers have words; one without a word is no nothing, but ``NO_WORD``.
         """
-        if self.words.issuperset(answer):
-            return self._behind(prompt[-1:], answer)
-        runs: list[list[int]] = [[]]
-        for token in answer:
-            if token in self.words:
-                runs[-1].append(token)
-            else:
-                runs.append([])
-        return NO_WORD.join(self._behind(prompt[-1:], run) for run in runs)
+        runs = ((known, [*run]) for known, run in groupby(answer, self.words.__contains__))
+        return "".join(self._behind(prompt[-1:], run) if known else NO_WORD * len(run) for known, run in runs)
 
     def _behind(self, prompt: Sequence[int], answer: Sequence[int]) -> str:
         """Return what the answer adds to the prompt: decoded alone, many an answer would lose its leading space."""
@@ -283,12 +274,10 @@ def load_tokenizers(
     loaded: dict[str, Tokens] = {}
     found: dict[str, Tokens] = {}
     for name, folder in {BASE: base, **adapters}.items():
-        files = [] if folder is None else [file for file in TOKENIZER if (Path(folder) / file).is_file()]
-        if folder is None or (name != BASE and not files):
+        files = [file for file in (*TOKENIZER, CHAT_TEMPLATE) if folder is not None and Path(folder, file).is_file()]
+        if folder is None or (name != BASE and set(files) <= {CHAT_TEMPLATE}):
             found[name] = found[BASE]
             continue
-        if (Path(folder) / CHAT_TEMPLATE).is_file():
-            files.append(CHAT_TEMPLATE)
         key = hash_of(Path(folder), files)
         if key not in loaded:
             loaded[key] = load_tokenizer(folder, template, joined=joined)

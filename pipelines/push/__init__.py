@@ -3,77 +3,54 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 
 from rich.console import Console
 
-from ...errors import UserError, printable_path, shell_quoted
+from ...errors import UserError, printable_path
 from ..terminal import new_table, open_console, print_table, size_text
-from .dataset import Progress, Pushed
+from .dataset import MAIN, Progress, Pushed, PushSettings
 
-MAIN = "main"  # the branch that readers load from when they name none
 LISTED = 10  # files of each kind that a dry run names; the others are counted
 
 
-def push_with_progress(
-    directory: str, *, repo: str | None, to: str | None, revision: str, private: bool, dry_run: bool, as_json: bool
-) -> None:
-    """Push a folder, with progress on stderr and a summary on stdout.
-
-    Args:
-        directory: the folder.
-        repo: a dataset repository of the Hub, ``user/name``; if None the one that the folder's manifest names.
-        to: push to this URL of a store, and not to the Hub.
-        revision: the branch of the repository.
-        private: make the repository private, if it has to be made.
-        dry_run: say what would change, and change nothing.
-        as_json: print the summary as JSON.
+def push_with_progress(wanted: PushSettings, *, as_json: bool) -> None:
+    """Push a folder, with progress on stderr and a summary on stdout, as JSON if that is wanted.
 
     Raises:
         UserError: the options do not fit together, a package is missing, or the push failed.
     """
-    command = _command(directory, repo, to, revision, private)
     with Progress(open_console(stderr=True), "checking") as progress:
         try:
-            pushed = push_anywhere(directory, repo, to, revision, private, dry_run, progress)
+            pushed = push_anywhere(wanted, progress)
         except KeyboardInterrupt:
             progress.bar.stop()
-            progress.console.print(f"stopped; go on with: {command}{' --dry-run' * dry_run}")
+            progress.console.print(f"stopped; go on with: {wanted.again}")
             sys.exit(130)
     if as_json:
         print(json.dumps(pushed.to_json(), indent=1))
     else:
-        _print_pushed(pushed, command, open_console())
+        _print_pushed(pushed, wanted.command, open_console())
 
 
-def push_anywhere(  # noqa: PLR0913
-    directory: str, repo: str | None, to: str | None, revision: str, private: bool, dry_run: bool, progress: Progress
-) -> Pushed:
-    """Push a folder to the Hub, or to ``to``; as ``push_with_progress``, and nothing is printed but progress."""
-    if to is not None and (repo is not None or private or revision != MAIN):
+def push_anywhere(wanted: PushSettings, progress: Progress) -> Pushed:
+    """Push a folder to the Hub, or to a store; as ``push_with_progress``, and nothing is printed but progress."""
+    if wanted.to is not None and (wanted.repo is not None or wanted.private or wanted.revision != MAIN):
         raise UserError(
             "--to names a store; --repo, --revision and --private are about the Hub",
             next_step="leave out --to, or the others",
         )
-    again = _command(directory, repo, to, revision, private) + " --dry-run" * dry_run
     try:
-        if to is not None:
+        if wanted.to is not None:
             from .store import push_to_store
 
-            return push_to_store(directory, to, dry_run=dry_run, again=again, progress=progress)
+            return push_to_store(wanted, wanted.to, progress)
         from .hub import push_to_hub
 
-        return push_to_hub(directory, repo, revision, private=private, dry_run=dry_run, again=again, progress=progress)
+        return push_to_hub(wanted, progress)
     except ModuleNotFoundError as error:
         what = f"this needs the package {error.name}, which is not installed"
-        raise UserError(what, next_step=f"pip install 'caef-data[{'s3' if to else 'hub'}]'") from error
-
-
-def _command(directory: str, repo: str | None, to: str | None, revision: str, private: bool) -> str:
-    options = {"--repo": repo, "--to": to, "--revision": revision if revision != MAIN else None}
-    named = [f"{option} {shlex.quote(printable_path(value))}" for option, value in options.items() if value]
-    return " ".join([f"caef-data push {shell_quoted(directory)}", *named, *(["--private"] if private else [])])
+        raise UserError(what, next_step=f"pip install 'caef-data[{'s3' if wanted.to else 'hub'}]'") from error
 
 
 def _print_pushed(pushed: Pushed, command: str, console: Console) -> None:

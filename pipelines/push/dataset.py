@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,41 @@ from ..store import open_folder
 from ..terminal import Meter, size_text
 from ..verify_manifest import check_files, read_manifest
 
+MAIN = "main"  # the branch that readers load from when they name none
 SHOWN = 5  # files that a message names
+
+
+@dataclass(frozen=True)
+class PushSettings:
+    """What is to be pushed, and where.
+
+    Args:
+        directory: the folder.
+        repo: a dataset repository of the Hub, ``user/name``; if None the one that the folder's manifest names.
+        to: push to this URL of a store, or into this folder, and not to the Hub.
+        revision: the branch of the repository.
+        private: make the repository private, if it has to be made.
+        dry_run: say what would change, and change nothing.
+    """
+
+    directory: str
+    repo: str | None = None
+    to: str | None = None
+    revision: str = MAIN
+    private: bool = False
+    dry_run: bool = False
+
+    @property
+    def command(self) -> str:
+        """The command that pushes it."""
+        options = {"--repo": self.repo, "--to": self.to, "--revision": self.revision if self.revision != MAIN else None}
+        named = [f"{option} {shlex.quote(printable_path(value))}" for option, value in options.items() if value]
+        return " ".join(["caef-data push", shell_quoted(self.directory), *named, *["--private"] * self.private])
+
+    @property
+    def again(self) -> str:
+        """The command that goes on where a push stopped, or a dry run."""
+        return self.command + " --dry-run" * self.dry_run
 
 
 class Progress(Meter):
@@ -46,6 +81,31 @@ class File:
     path: str
     bytes: int
     sha256: str
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a push moves: files that are new there, that differ, that are the same, and stale shards that go."""
+
+    new: list[File]
+    changed: list[File]
+    unchanged: list[File]
+    deleted: list[File]
+
+    @property
+    def moved(self) -> list[File]:
+        """The files whose bytes travel."""
+        return [*self.new, *self.changed]
+
+    @property
+    def bytes(self) -> int:
+        """The bytes that travel."""
+        return sum(file.bytes for file in self.moved)
+
+    @property
+    def paths(self) -> list[str]:
+        """The paths of all that differs."""
+        return [file.path for file in (*self.moved, *self.deleted)]
 
 
 @dataclass(frozen=True)
@@ -76,6 +136,22 @@ class Dataset:
         manifest = {key: value for key, value in self.manifest.items() if key != TAKEN}
         manifest |= {TAKEN: taken} if taken else {}
         return replace(self, texts={CARD: text.encode(), MANIFEST: json_bytes(manifest)}, notes=notes)
+
+    def changes(self, there: Mapping[str, int], same: Collection[str]) -> Changes:
+        """Compare it with what lies at its target.
+
+        Shards of ours that it does not have are stale: they were left by an earlier, larger push, and would match the
+        patterns by which readers find a split's files. Nothing else is ever deleted.
+
+        Args:
+            there: the bytes of the files at the target, by path.
+            same: those of them that hold the same bytes.
+        """
+        wanted = self.files
+        stale = [File(path, size, "") for path, size in sorted(there.items()) if path not in wanted and is_shard(path)]
+        new = [file for path, file in wanted.items() if path not in there]
+        changed = [file for path, file in wanted.items() if path in there and path not in same]
+        return Changes(new, changed, [wanted[path] for path in wanted if path in same], stale)
 
     def settled(self, there: bytes | None, manifest_there: Mapping[str, Any], where: str) -> Dataset:
         """Return the dataset with a card that keeps what was written in the one ``there``, at the target.
@@ -168,50 +244,6 @@ def manifest_there(text: bytes | None, where: str, option: str) -> dict[str, Any
         why = f": {MANIFEST} cannot be understood: {error}"
     next_step = f"choose another {option}; this one is left alone"
     raise UserError(f"this place holds something else{why}", where=where, next_step=next_step)
-
-
-@dataclass(frozen=True)
-class Changes:
-    """What a push moves: files that are new there, that differ, that are the same, and stale shards that go."""
-
-    new: list[File]
-    changed: list[File]
-    unchanged: list[File]
-    deleted: list[File]
-
-    @property
-    def moved(self) -> list[File]:
-        """The files whose bytes travel."""
-        return [*self.new, *self.changed]
-
-    @property
-    def bytes(self) -> int:
-        """The bytes that travel."""
-        return sum(file.bytes for file in self.moved)
-
-    @property
-    def paths(self) -> list[str]:
-        """The paths of all that differs."""
-        return [file.path for file in (*self.moved, *self.deleted)]
-
-
-def compare(wanted: Mapping[str, File], there: Mapping[str, int], same: Collection[str]) -> Changes:
-    """Compare a dataset with what lies at its target.
-
-    Shards of ours that the dataset does not have are stale: they were left by an earlier, larger push, and would match
-    the patterns by which readers find a split's files. Nothing else is ever deleted.
-
-    Args:
-        wanted: the files of the dataset, by path.
-        there: the bytes of the files at the target, by path.
-        same: paths that hold the same bytes.
-    """
-    stale = [File(path, size, "") for path, size in sorted(there.items()) if path not in wanted and is_shard(path)]
-    changes = Changes([], [], [], stale)
-    for path, file in wanted.items():
-        kind = changes.new if path not in there else changes.unchanged if path in same else changes.changed
-        kind.append(file)
-    return changes
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from ..card import first_split, from_folder
 from ..manifest import CARD, MANIFEST
 from ..settings import REPO
 from ..store import open_folder
-from .dataset import Changes, Dataset, File, Progress, Pushed, compare, listed, manifest_there, open_dataset
+from .dataset import MAIN, Changes, Dataset, File, Progress, Pushed, PushSettings, listed, manifest_there, open_dataset
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 MAX_OPERATIONS = 25_000  # files that the Hub takes in one commit
 BATCH = 32  # files of one call that uploads; progress is shown after each
-MAIN = "main"
 OTHERS = frozenset({".gitattributes", CARD})  # what a new repository holds
 BRANCH = re.compile(r"(?!refs/)(?!.*(\.\.|//|/\.|\.lock(/|$)))[A-Za-z0-9_][\w./-]{0,99}(?<![./])", re.ASCII)
 QUERY = re.compile(r"(https?://[^\s'\"?]*)\?[^\s'\"]*")  # signed URLs carry the right to write in their query
@@ -39,24 +38,15 @@ QUOTA = re.compile(r"quota|storage limit|payment", re.IGNORECASE)
 SETTINGS = "https://huggingface.co/settings"
 
 
-def push_to_hub(
-    directory: str,
-    repo: str | None,
-    revision: str = MAIN,
-    *,
-    private: bool = False,
-    dry_run: bool = False,
-    again: str,
-    progress: Progress,
-) -> Pushed:
-    """Push a folder to the Hub; the parameters are those of ``push_with_progress``.
+def push_to_hub(wanted: PushSettings, progress: Progress) -> Pushed:
+    """Push a folder to the Hub.
 
     Raises:
         UserError: the folder is not finished or damaged; there is no token, or it may not write; the repository holds
             something else; the Hub cannot be reached; or what arrived is not what was sent.
     """
-    manifest = open_folder(directory).manifest()  # a damaged one is told first
-    name = str(repo or manifest.get("repo", ""))
+    manifest = open_folder(wanted.directory).manifest()  # a damaged one is told first
+    name = str(wanted.repo or manifest.get("repo", ""))
     if not name:
         elsewhere = "add --repo user/name, or --to with the URL of a store (s3://bucket/prefix, file:///folder)"
         raise UserError("push needs the name of a repository", next_step=elsewhere)
@@ -65,11 +55,11 @@ def push_to_hub(
             f"{quoted(name)} cannot be the name of a repository",
             allowed="user/name: letters, digits, - _ . and no more than 96 of them",
         )
-    if BRANCH.fullmatch(revision) is None:
-        raise UserError(f"{quoted(revision)} cannot be a branch", allowed="letters, digits, _ . - and / inside")
-    hub = HubCalls(name, again, progress.console.print)
-    with open_dataset(directory, partial(from_folder, place=name), progress) as dataset, _quiet():
-        return _Push(hub, dataset, revision, progress).run(private, dry_run)
+    if BRANCH.fullmatch(wanted.revision) is None:
+        raise UserError(f"{quoted(wanted.revision)} cannot be a branch", allowed="letters, digits, _ . - and / inside")
+    hub = HubCalls(name, wanted.again, progress.console.print)
+    with open_dataset(wanted.directory, partial(from_folder, place=name), progress) as dataset, _quiet():
+        return _Push(hub, dataset, wanted, progress).run()
 
 
 class HubCalls:
@@ -159,16 +149,16 @@ def _quiet() -> Iterator[None]:
 class _Push:
     """One push of a checked dataset to one branch of a repository."""
 
-    def __init__(self, hub: HubCalls, dataset: Dataset, branch: str, progress: Progress) -> None:
-        self.hub, self.api = hub, hub.api
-        self.dataset, self.branch, self.progress = dataset, branch, progress
+    def __init__(self, hub: HubCalls, dataset: Dataset, wanted: PushSettings, progress: Progress) -> None:
+        self.hub, self.api, self.wanted = hub, hub.api, wanted
+        self.dataset, self.branch, self.progress = dataset, wanted.revision, progress
         self.head: str | None = None  # the commit of the branch
         self.there: dict[str, RepoFile] = {}  # its files, by path
         self.tags: dict[str, str] = {}  # the commits of the repository's tags
 
-    def run(self, private: bool, dry_run: bool) -> Pushed:
+    def run(self) -> Pushed:
         """Push, or look only."""
-        self.prepare(private, dry_run)
+        self.prepare()
         held = bool(self.there.keys() - OTHERS)
         manifest = manifest_there(self.read(MANIFEST), self.hub.url, "--repo") if held else {}
         where = f"{self.hub.url}/blob/{self.branch}/{CARD}"
@@ -180,18 +170,18 @@ class _Push:
                 where=self.hub.url,
                 next_step="build with more --rows-per-shard, push fewer tasks to a repository, or push --to a store",
             )
-        if not dry_run:
+        if not self.wanted.dry_run:
             if changes.paths:
                 self.commit(changes)
             self.tag(tag, changed=bool(changes.paths))
             notes = {"commit": str(self.head), "tag": tag, **notes}
         place = self.hub.url + (f"/tree/{self.branch}" if self.branch != MAIN else "")
         load = from_folder(*first_split(self.dataset.manifest), self.hub.name).removesuffix(")")
-        return Pushed(place, f'{load}, revision="{tag}")', changes, dry_run, notes)
+        return Pushed(place, f'{load}, revision="{tag}")', changes, self.wanted.dry_run, notes)
 
-    def prepare(self, private: bool, dry_run: bool) -> None:
+    def prepare(self) -> None:
         """Make the repository and the branch where they are missing, and see whether the token may write there."""
-        branch = self.branch
+        branch, private, dry_run = self.branch, self.wanted.private, self.wanted.dry_run
         if not self.look(branch):
             if dry_run:
                 return
@@ -238,7 +228,7 @@ class _Push:
     def compare(self, there: dict[str, RepoFile]) -> Changes:
         files = self.dataset.files
         same = {path for path, file in files.items() if path in there and self._same(file, there[path])}
-        return compare(files, {path: file.size for path, file in there.items()}, same)
+        return self.dataset.changes({path: file.size for path, file in there.items()}, same)
 
     def _same(self, file: File, there: RepoFile) -> bool:
         if there.size != file.bytes or there.lfs is not None:

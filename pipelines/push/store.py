@@ -17,7 +17,7 @@ from ..card import first_split, loads_from
 from ..folder import Folder
 from ..manifest import CARD, MANIFEST, PLAN, STATE, manifest_from, shard_records
 from ..store import at_once, open_folder
-from .dataset import Changes, Dataset, File, Progress, Pushed, compare, listed, manifest_there, open_dataset
+from .dataset import Changes, Dataset, File, Progress, Pushed, PushSettings, listed, manifest_there, open_dataset
 
 ASIDE = f"{STATE}/push"
 BEFORE = f"{ASIDE}/{MANIFEST}"  # the old manifest, while there is none
@@ -25,24 +25,25 @@ UPLOADS = 4  # files under way at a time; the client holds each in memory
 AGAIN = "run the same command again: files that arrived are kept, and what was there is untouched"
 
 
-def push_to_store(directory: str, to: str, *, dry_run: bool, again: str, progress: Progress) -> Pushed:
-    """Push a folder to a URL or a path; the parameters are those of ``push_with_progress``.
+def push_to_store(wanted: PushSettings, to: str, progress: Progress) -> Pushed:
+    """Push a folder to a URL or a path.
 
     Raises:
         UserError: the folder is not finished or damaged, the place holds something else or may not be written, or
             what arrived is not what was sent.
     """
     target = open_folder(to).absolute()
-    where, full = printable_path(target.name), f"make room, then: {again}"
-    with open_dataset(directory, loads_from(target.name), progress) as dataset, telling_of_full_disk(where, full):
+    where, full = printable_path(target.name), f"make room, then: {wanted.again}"
+    loads = loads_from(target.name)
+    with open_dataset(wanted.directory, loads, progress) as dataset, telling_of_full_disk(where, full):
         if target.local:
             same = target.path.is_dir() and os.path.samefile(target.path, dataset.folder.path)
             if same or (target.path.exists() and not target.path.is_dir()):
                 what = "this is the folder itself" if same else "this is a file, not a folder"
                 raise UserError(what, where=where, next_step="choose another --to")
             target.check_links()
-        with nullcontext() if dry_run else target.lock():  # a store has no locks
-            return _Push(dataset, target, progress).run(dry_run)
+        with nullcontext() if wanted.dry_run else target.lock():  # a store has no locks
+            return _Push(dataset, target, progress).run(wanted.dry_run)
 
 
 class _Push:
@@ -61,7 +62,7 @@ class _Push:
         known = {record.path: (there.get(record.path), record.sha256) for record in records}
         same = {path for path, text in self.dataset.texts.items() if path in there and self.target.read(path) == text}
         same |= {file.path for file in self.dataset.shards if known.get(file.path) == (file.bytes, file.sha256)}
-        changes = compare(self.dataset.files, there, same)
+        changes = self.dataset.changes(there, same)
         if not dry_run and changes.paths:
             self.target.put(f"{ASIDE}/access", b"")  # better told now than after hours
             self.target.remove([f"{ASIDE}/access"])
