@@ -41,13 +41,13 @@ class TransformersBackend(Backend):
     """A model on this machine.
 
     Args:
-        base_model: folder, or name on the Hub, of the base model.
+        base: folder, or name on the Hub, of the base model.
         adapters: folder of each adapter by its name; None where the base model itself answers under that name.
         tokens: the tokenizer of each adapter by its name; of the base model alone under ``BASE``.
         batch_tokens: tokens of a forward pass of ``verify``, padding included; ``decode`` holds ``CACHED`` times as
             many. Halved when memory runs out. None for what suits the device.
-        dtype: float32, bfloat16, float16 or auto.
-        device: cpu, cuda, cuda:1 ... or auto.
+        dtype: float32, bfloat16, float16, or auto: bfloat16 on a GPU that has it, float32 otherwise.
+        device: cpu, cuda, cuda:1 ..., or auto: the GPU of this process (LOCAL_RANK, which torchrun sets), else the CPU.
         near_ties: what becomes of rows in which a token leads the next one by so little that the shape of a batch could
             decide: alone decodes them one by one, count only marks them.
         net: the base model, where it is in memory already.
@@ -64,7 +64,7 @@ class TransformersBackend(Backend):
 
     def __init__(
         self,
-        base_model: Path | str,
+        base: Path | str,
         adapters: Mapping[str, Path | None],
         tokens: Mapping[str, Tokens],
         *,
@@ -75,7 +75,7 @@ class TransformersBackend(Backend):
         net: Any = None,
     ) -> None:
         self.tokens = tokens
-        self.model = Model(base_model, adapters, dtype=dtype, device=device, net=net)
+        self.model = Model(base, adapters, dtype=dtype, device=device, net=net)
         self.batch_tokens = batch_tokens or BATCH_TOKENS[self.model.device.type]
         self.budget = {"pass": self.batch_tokens, "cache": CACHED * self.batch_tokens}
         self.stats: Counter[str] = Counter()

@@ -20,14 +20,7 @@ LARGER = "or a device with more memory"
 
 
 class Model:
-    """A causal language model with adapters, each of which stays while memory lasts.
-
-    Args:
-        base: folder, or name on the Hub, of the base model.
-        adapters: folder of each adapter by its name; None where the base model itself answers under that name.
-        dtype: float32, bfloat16, float16, or auto: bfloat16 on a GPU that has it, float32 otherwise.
-        device: cpu, cuda, cuda:1 ..., or auto: the GPU of this process (LOCAL_RANK, which torchrun sets), else the CPU.
-        net: the base model, where it is in memory already.
+    """A causal language model with adapters, each of which stays while memory lasts; made as ``TransformersBackend``.
 
     Attributes:
         net: the model that answers: the base model, or that with the adapter in use.

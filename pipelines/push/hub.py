@@ -212,10 +212,9 @@ class _Push:
     def files(self, commit: str) -> dict[str, RepoFile]:
         from huggingface_hub.hf_api import RepoFile
 
-        def tree(**where: Any) -> list[Any]:
-            return list(self.api.list_repo_tree(**where, recursive=True))
-
-        nodes = self.hub("listing the files", tree, revision=commit)
+        nodes = self.hub(
+            "listing the files", lambda **of: [*self.api.list_repo_tree(**of, recursive=True)], revision=commit
+        )
         return {node.path: node for node in nodes if isinstance(node, RepoFile)}
 
     def read(self, path: str) -> bytes | None:
