@@ -137,7 +137,7 @@ def _kept(target: Path, style: Style, parts: Sequence[Part], overwrite: bool) ->
     if other and not overwrite:
         advice = f"add --overwrite to replace it, or {ELSEWHERE}"
         raise UserError(f"this folder holds {other}", where=printable_path(target), next_step=advice)
-    return kept
+    return {pair: entry for pair, entry in kept.items() if target.joinpath(*pair).is_dir()}  # others were removed since
 
 
 def _split_folders(target: Path) -> Iterator[Path]:

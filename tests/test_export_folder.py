@@ -84,6 +84,14 @@ def test_more_configs_are_added(small: Path, tmp_path: Path) -> None:
         assert everything(out) == reference
 
 
+def test_what_was_removed_since_is_not_said_to_be_there(small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "export"
+    export(str(small), str(out), ALPACA, configs=["left_mask-one_step"])
+    shutil.rmtree(out / "left_mask-one_step")
+    export(str(small), str(out), ALPACA, configs=["add-one_step"])
+    assert everything(out) == fresh(small, tmp_path / "reference", ALPACA, configs=["add-one_step"])
+
+
 def test_another_style_or_other_rows_need_overwrite(small: Path, other: Path, tmp_path: Path) -> None:
     out = tmp_path / "export"
     fresh(small, out, ALPACA)

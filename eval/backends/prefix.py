@@ -61,11 +61,11 @@ class Prefix:
         if size and not self.held and len(rows) > 1 and not unless_full(self._compute, rows[0]):
             self.ids, self.held = [], []
 
-    @torch.inference_mode()
     def _compute(self, row: Row) -> bool:
         """Compute a whole row, keep what rows share, and tell whether the row's logits are the same with it."""
         try:
-            return self._takes(row)
+            with torch.inference_mode():
+                return self._takes(row)
         except Exception as error:
             if isinstance(error, RuntimeError) and out_of_memory(error):
                 raise
