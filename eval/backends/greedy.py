@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import DynamicCache, GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import DynamicCache, GenerationConfig, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer
 
 from .model import Model
@@ -128,31 +128,25 @@ class Decoded:
         return True
 
 
-class _Leads(LogitsProcessor):  # type: ignore[misc]
-    """Notes by how much each token leads; changes nothing."""
-
-    def __init__(self) -> None:
-        self.leads: list[torch.Tensor] = []
-
-    def __call__(self, _ids: Any, scores: torch.Tensor) -> torch.Tensor:
-        self.leads.append(_leading(scores)[1])
-        return scores
-
-
 def decode_alone(model: Model, prompt_ids: Sequence[int], limit: int, end: int) -> Decoded:
     """Decode one row, so many tokens at most, as users of the library do: without a batch and without padding."""
     settings = GenerationConfig(do_sample=False, max_new_tokens=limit, eos_token_id=end, pad_token_id=end)
     model.net.generation_config = settings  # what the model's own one says would fill the gaps
-    ids, noted = torch.tensor([list(prompt_ids)], device=model.device), _Leads()
+    ids, leads = torch.tensor([list(prompt_ids)], device=model.device), list[torch.Tensor]()
+
+    def note(_: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        leads.append(_leading(scores)[1])
+        return scores
+
     _forget_growth(model.net)
     found = model.net.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         generation_config=settings,
-        logits_processor=LogitsProcessorList([noted]),
+        logits_processor=LogitsProcessorList([note]),
     )
     _forget_growth(model.net)
-    return Decoded(found[0, len(prompt_ids) :].tolist(), float(torch.stack(noted.leads).min()))
+    return Decoded(found[0, len(prompt_ids) :].tolist(), float(torch.stack(leads).min()))
 
 
 def decode_batch(
