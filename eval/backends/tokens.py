@@ -200,6 +200,8 @@ class Tokens:
 
         Models have more tokens than their tokenizers have words; one without a word is no nothing, but ``NO_WORD``.
         """
+        if self.words.issuperset(answer):
+            return self._behind(prompt[-1:], answer)
         runs = ((known, [*run]) for known, run in groupby(answer, self.words.__contains__))
         return "".join(self._behind(prompt[-1:], run) if known else NO_WORD * len(run) for known, run in runs)
 
