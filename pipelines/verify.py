@@ -1,8 +1,8 @@
 """``caef-data verify``: check a built folder from scratch, files, rows and what must hold across them.
 
 Rows are computed again by ``verify_rows``, which shares nothing with the machines that made them. Memory: a worker
-holds the operands of a part, some 100,000 rows, and the expressions of one split of a task, a byte a digit, 48 MB at
-most; the parent 24 bytes a row and 40 a distinct expression of one task, or of a few whose parts are in work.
+holds some row groups, and the expressions of one split of a task, a byte a digit, 48 MB at most; the parent 20 bytes a
+row and 36 a distinct expression of one task, or of a few whose shards are in work.
 """
 
 import gc
@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -31,17 +31,19 @@ from rich.text import Text
 
 from ..errors import UserError, printable_path, quoted, shell_quoted
 from ..tm import Machine, machine
-from .manifest import CARD, MANIFEST
+from .manifest import CARD, MANIFEST, shard_record
+from .sampling.classes import ClassSampler
 from .terminal import print_table
-from .verify_manifest import check_card, check_files, declared, open_shards, read_manifest
+from .verify_manifest import Declared, check_card, check_files, declared, read_manifest
 from .verify_rows import known_tasks
-from .verify_shard import KEPT, TEXTS, Finding, Part, PartResult, forget_drawn, verify_part
+from .verify_shard import Finding, Findings, Shard, ShardResult, check_file, check_shard, drawn_once
 from .workers import default_workers, end_with_parent, start_fork_server, uninterrupted
 
 Progress = Callable[[int, int], None]  # rows done, rows in all
-Checked = tuple[Part, PartResult]
+Done = Callable[[int], None]  # is told how many more rows are done
+Checked = tuple[Shard, ShardResult]
+Unit = list[Shard]  # of one split of a task: one worker checks them
 _SHARE = 3  # units a worker has at least, so that none waits long for the others
-_ROW = 500  # bytes of text of a row whose plan is not known
 _SHOWN = 20  # findings printed; --json gives all that were kept
 CHECKS = {  # what is checked, with the kinds of its findings
     "the files are those of the manifest, byte for byte": {"manifest", "file", "foreign", "schema"},
@@ -68,7 +70,7 @@ class Report:
         seconds: wall clock.
         fraction: the share of rows asked for.
         unchecked: rows that a check could not look at, by the kinds of its findings.
-        findings: what is wrong, at most 50 kept per part of a shard.
+        findings: what is wrong, at most 50 kept of a kind and file.
         num_findings: how many there were.
         notes: what the reader should know of how it was checked.
     """
@@ -102,7 +104,7 @@ def verify(
 
     Args:
         directory: the folder that ``caef-data build`` wrote.
-        fraction: the share of rows to re-execute, above 0 and up to 1; always the same rows. All else is
+        fraction: the share of rows to compute again, above 0 and up to 1; always the same rows. All else is
             checked in full whatever the fraction.
         workers: processes; None for one per CPU, 0 or 1 for this process alone.
         progress: called with the rows done and the rows in all.
@@ -114,19 +116,12 @@ def verify(
         what, tenth = f"fraction {quoted(fraction)} is out of range", "--fraction 0.1 for a tenth of the rows"
         raise UserError(what, where="--fraction", allowed="above 0, up to 1", next_step=tenth)
     began, manifest = time.monotonic(), read_manifest(directory, "verify")
-    plan = declared(manifest)
-    tally = _Tally(manifest)
-    tally.add(*check_files(directory, manifest), *plan.findings)
-    parts: list[Part] = []
-    for findings, of_shard in open_shards(directory, manifest, plan, fraction):
-        tally.add(*findings)
-        parts += of_shard
-    heavy = Counter[str]()  # these first: no worker stands idle at the end
-    for part in parts:
-        heavy[part.task] += round(_weight(part))
-    parts.sort(key=lambda part: (-heavy[part.task], part.task, part.split, part.view, part.path, part.first_row))
-    total = sum(split["rows"] for splits in manifest["configs"].values() for split in splits.values())
-    rows_done = 0
+    plan, tally = declared(manifest), _Tally(manifest["configs"])
+    tally.take(plan)
+    tally.take(check_files(directory, manifest))
+    shards = list(_shards(directory, manifest, plan, fraction, tally))
+    splits = [split for splits in manifest["configs"].values() for split in splits.values()]
+    total, rows_done = sum(split["rows"] for split in splits), 0
 
     def done(rows: int) -> None:
         nonlocal rows_done
@@ -134,104 +129,89 @@ def verify(
         if progress is not None:
             progress(rows_done, total)
 
-    number = min(len(parts), default_workers() if workers is None else workers)
-    todo = units(parts, number)
     checked_by: dict[str, list[str]] = {}
-    results = (
-        _in_workers(todo, number, done) if number > 1 else (pair for unit in todo for pair in _verify_unit(unit, done))
-    )
-    with closing(results):
+    with closing(_results(shards, default_workers() if workers is None else workers, done)) as results:
         for task, group in groupby(results, key=lambda pair: pair[0].task):
             if task not in known_tasks():
                 checked_by.setdefault(machine(task).checked_by, []).append(task)
-            tally.task(sorted(group, key=lambda pair: (pair[0].view, pair[0].split, pair[0].path, pair[0].first_row)))
-    plan.notes += [f"{', '.join(sorted(tasks))}: {how}" for how, tasks in checked_by.items()]
+            tally.task(task, sorted(group, key=lambda pair: (pair[0].view, pair[0].split, pair[0].record.path)))
+    notes = [f"{', '.join(sorted(tasks))}: {how}" for how, tasks in checked_by.items()]
     damaged = any(finding.kind in ("file", "schema", "manifest") for finding in tally.findings)
-    findings, notes = check_card(directory, manifest, damaged)
-    tally.add(*findings)
-    shards = sum(len(split["shards"]) for splits in manifest["configs"].values() for split in splits.values())
+    of_card, card_notes = check_card(directory, manifest, damaged)
+    tally.take(of_card)
+    planned = sum(shard.record.rows for shard in shards if shard.planned)
     return Report(
-        str(directory), shards, tally.rows, tally.checked, tally.transitions, round(time.monotonic() - began, 3),
-        fraction, plan.unchecked(total, tally.rows, sum(part.rows for part in parts if part.plan is not None)),
-        tuple(tally.findings), tally.num_findings, (*plan.notes, *notes),
+        str(directory), sum(len(split["shards"]) for split in splits), tally.rows, tally.checked, tally.transitions,
+        round(time.monotonic() - began, 3), fraction, plan.unchecked(total, tally.rows, planned),
+        tuple(tally.findings), tally.num_findings, (*plan.notes, *notes, *card_notes),
     )  # fmt: skip
+
+
+def _shards(
+    directory: Path, manifest: Mapping[str, Any], plan: Declared, fraction: float, found: Findings
+) -> Iterator[Shard]:
+    """Yield the shards whose rows can be checked; of the others the files are checked here."""
+    for name, splits in manifest["configs"].items():
+        task, _, view = name.rpartition("-")
+        for split, entry in splits.items():
+            config, settings = plan.configs.get((name, split)), plan.settings.get(task)
+            numbers = {config.shard_path(number): number for number in range(config.num_shards)} if config else {}
+            for record in map(shard_record, entry["shards"]):
+                planned = (config, numbers[record.path]) if config and record.path in numbers else None
+                if settings is None:
+                    check_file(directory, record, found)
+                else:
+                    yield Shard(directory, record, settings, view, split, planned, fraction, plan.other_rules)
 
 
 # ----------------------------------------------------------------------------------------------------------
 # Across files
 
 
-class _Tally:
-    """Adds up results and finds what is wrong across files."""
+class _Tally(Findings):
+    """Adds up what shards give, and finds what is wrong across them; ``configs`` are those of the manifest."""
 
-    def __init__(self, manifest: dict[str, Any]) -> None:
-        self.configs = manifest["configs"]
-        self.findings: list[Finding] = []
-        self.num_findings = self.checked = self.transitions = self.rows = 0
+    rows = checked = transitions = 0
 
-    def add(self, *findings: Finding) -> None:
-        """Count findings, and keep those that are not many of their kind for their file."""
-        for finding in findings:
-            same = sum((kept.kind, kept.path) == (finding.kind, finding.path) for kept in self.findings[-KEPT:])
-            self.num_findings += 1
-            if same < KEPT:
-                self.findings.append(finding)
+    def __init__(self, configs: Mapping[str, Any]) -> None:
+        super().__init__(MANIFEST)
+        self.configs = configs
 
-    def task(self, results: Sequence[Checked]) -> None:
-        """Take the results of a task, sorted by view and split."""
-        for (view, split), group in groupby(results, key=lambda pair: (pair[0].view, pair[0].split)):
-            self._split(f"{results[0][0].task}-{view}", split, list(group))
-        sides: dict[str, list[pl.DataFrame]] = {}
-        for part, result in results:
-            place = {"path": pl.lit(part.path), "view": pl.lit(part.view)}
-            sides.setdefault(part.split, []).append(result.expressions.with_columns(**place))
-        for (one, first), (_other, second) in combinations(sides.items(), 2):
-            hashes = pl.concat(first).select("s1", "s2")
-            common = pl.concat(second).join(hashes, on=["s1", "s2"], how="semi", maintain_order="left")
-            once = common.unique(["s1", "s2", "path"], maintain_order=True)
-            for path, view, row in once["path", "view", "row"].rows():
-                message = f"this expression of {results[0][0].task} ({view}) stands in split {one} too"
-                self.add(Finding("overlap", path, row, message))
-
-    def _split(self, config: str, split: str, results: Sequence[Checked]) -> None:
-        """Take the results of one split of one config: look for duplicates, compare the counts."""
-        for _, result in results:
-            self.findings += result.findings
-            self.num_findings += result.num_findings
+    def task(self, task: str, checked: Sequence[Checked]) -> None:
+        """Take what the shards of a task gave, sorted by view and split."""
+        for _, result in checked:
+            self.take(result)
+            self.rows += result.rows
             self.checked += result.checked
             self.transitions += result.transitions
-        rows = pl.concat([result.rows.with_columns(path=pl.lit(part.path)) for part, result in results])
-        self.rows += len(rows)
-        what = "prompt" if config.endswith(("-one_step", "-slips")) else "expression"
-        for path, row, path2, row2 in _duplicates(rows):
-            self.add(Finding("duplicate", path2, row2, f"the same {what} as row {row} of {path}"))
-        said = self.configs[config][split]
-        whole = {part.path for part, _ in results}.issuperset(shard["path"] for shard in said["shards"])
-        if not whole or len(rows) < sum(part.rows for part, _ in results):
-            return  # of a file that cannot be read nothing can be counted, and the file's finding says so
-        expressions = len(pl.concat([result.expressions for _, result in results]).unique(["h1", "h2"]))
-        if expressions != said["expressions"]:
-            message = f"{config} {split}: {said['expressions']} expressions, its rows have {expressions}"
-            self.add(Finding("counts", MANIFEST, None, message))
-        self._chars(f"{config} {split}", said, results)
+        read = [pair for pair in checked if pair[1].hashes]
+        for (view, split), group in groupby(read, key=lambda pair: (pair[0].view, pair[0].split)):
+            self._split(f"{task}-{view}", split, list(group))
+        sides: dict[str, list[Checked]] = {}
+        for shard, result in read:
+            sides.setdefault(shard.split, []).append((shard, result))
+        expressions = {split: _hashes(own, 1) for split, own in sides.items()}
+        for (one, first), (_, second) in combinations(expressions.items(), 2):
+            common = second.join(first, on=["s1", "s2"], how="semi", maintain_order="left")
+            for path, row in common.unique(["s1", "s2", "path"], maintain_order=True)["path", "row"].rows():
+                self.add("overlap", f"this expression of {task} stands in split {one} too", row, path)
 
-    def _chars(self, name: str, said: dict[str, Any], results: Sequence[Checked]) -> None:
-        """Compare the numbers of characters with those of the manifest, a shard and a split at a time."""
-        measured: dict[str, dict[str, list[int]]] = {}
-        for part, result in results:
-            shard = measured.setdefault(part.path, {text: [0, 0] for text in TEXTS})
-            for text, (total, longest) in result.chars.items():
-                shard[text] = [shard[text][0] + total, max(shard[text][1], longest)]
-        rows = max(sum(part.rows for part, _ in results), 1)
-        off = [one["path"] for one in said["shards"] if measured.get(one["path"], one["chars"]) != one["chars"]]
-        sizes = {text: [shard[text] for shard in measured.values()] for text in TEXTS}
-        means = {
-            text: {"mean": round(sum(total for total, _ in found) / rows, 1), "max": max(most for _, most in found)}
-            for text, found in sizes.items()
-        }
-        for place in off + [name] * (said["chars"] != means):
-            message = f"{place}: its texts have other numbers of characters"
-            self.add(Finding("counts", MANIFEST, None, message))
+    def _split(self, config: str, split: str, checked: Sequence[Checked]) -> None:
+        """Look for rows of a split that stand twice, and count its expressions."""
+        what = "prompt" if config.endswith(("-one_step", "-slips")) else "expression"
+        for path, row, path2, row2 in _duplicates(_hashes(checked, 0)):
+            self.add("duplicate", f"the same {what} as row {row} of {path}", row2, path2)
+        said, expressions = self.configs[config][split], _hashes(checked, 1).select("h1", "h2").n_unique()
+        whole = len(checked) == len(said["shards"]) and all(result.complete for _, result in checked)
+        if whole and expressions != said["expressions"]:
+            message = f"{config} {split}: {said['expressions']} expressions, its rows have {expressions}"
+            self.add("counts", message)
+
+
+def _hashes(checked: Iterable[Checked], which: int) -> pl.DataFrame:
+    """Return the hashes of the rows (0) or of the expressions (1) of shards, with their paths."""
+    frames = [(shard, hashes[which]) for shard, result in checked for hashes in result.hashes]
+    return pl.concat([frame.with_columns(path=pl.lit(shard.record.path)) for shard, frame in frames])
 
 
 def _duplicates(rows: pl.DataFrame) -> Iterator[tuple[str, int, str, int]]:
@@ -246,44 +226,31 @@ def _duplicates(rows: pl.DataFrame) -> Iterator[tuple[str, int, str, int]]:
 
 
 # ----------------------------------------------------------------------------------------------------------
-# Who checks which parts: the views of a task's split go to one worker, which draws their expressions once
+# Who checks which shards: the views of a task's split go to one worker, which draws their expressions once
 
 
-@dataclass(frozen=True, eq=False)
-class Unit:
-    """Parts of one split of a task that one worker checks; ``keep``: whether it draws their expressions once.
-
-    Not where more workers than there are views have units of the same expressions.
-    """
-
-    parts: tuple[Part, ...]
-    keep: bool
-
-
-def units(parts: Sequence[Part], workers: int) -> list[Unit]:
-    """Cut parts, sorted by task and split, into units; a split that is large is shared out."""
-    most = sum(map(_weight, parts)) / (_SHARE * workers) if workers > 1 else float("inf")
+def units(shards: Sequence[Shard], workers: int) -> list[Unit]:
+    """Cut shards into units, the largest task first; a split that is large is shared out."""
+    heavy = Counter[str]()
+    for shard in shards:
+        heavy[shard.task] += round(shard.weight)
+    most = sum(shard.weight for shard in shards) / (_SHARE * workers) if workers > 1 else float("inf")
+    in_turn = sorted(shards, key=lambda one: (-heavy[one.task], one.task, one.split, one.view, one.record.path))
     found = []
-    for _, group in groupby(parts, key=lambda part: (part.task, part.split)):
+    for _, group in groupby(in_turn, key=lambda shard: (shard.task, shard.split)):
         own = list(group)
-        pieces = min(len(own), max(1, round(sum(map(_weight, own)) / most))) if most else 1
-        keep = pieces < len({part.view for part in own})
-        found += [Unit(tuple(own[piece::pieces]), keep) for piece in range(pieces)]
+        pieces = min(len(own), max(1, round(sum(shard.weight for shard in own) / most))) if most else 1
+        found += [own[piece::pieces] for piece in range(pieces)]
     return found
 
 
-def _weight(part: Part) -> float:
-    """Return the bytes of a part's text, about: the work that it is."""
-    return part.rows * (part.plan[0].text / max(part.plan[0].rows, 1) if part.plan is not None else _ROW)
-
-
-def _verify_unit(unit: Unit, done: Callable[[int], None]) -> list[Checked]:
-    found: list[Checked] = []
-    for part in unit.parts:
-        found.append((part, verify_part(part, unit.keep)))
-        done(part.rows)
-    forget_drawn()
-    return found
+def _check_unit(unit: Unit, done: Done) -> list[Checked]:
+    drawn = sum(1 / shard.planned[0].num_shards for shard in unit if shard.planned)  # how often, shard by shard
+    draw, checked = drawn_once() if drawn > 1 else ClassSampler.operands, []
+    for shard in unit:
+        checked.append((shard, check_shard(shard, draw)))
+        done(shard.record.rows)
+    return checked
 
 
 _counted: "Synchronized[int] | None" = None  # rows done, by all workers
@@ -298,8 +265,8 @@ def _start_worker(counted: "Synchronized[int]", stop: Event, _: Sequence[Machine
     gc.disable()  # nothing here makes cycles; walking the cached problems cost a tenth of the time
 
 
-def _work(unit: Unit) -> list[PartResult]:
-    return [result for _, result in _verify_unit(unit, _count)]
+def _work(unit: Unit) -> list[ShardResult]:
+    return [result for _, result in _check_unit(unit, _count)]
 
 
 def _count(rows: int) -> None:
@@ -308,28 +275,34 @@ def _count(rows: int) -> None:
             _counted.value += rows
 
 
-def _in_workers(todo: Sequence[Unit], workers: int, done: Callable[[int], None]) -> Generator[Checked, None, None]:
-    """Yield the parts of units with their results, in order; ``done`` is told the rows of parts that are finished."""
+def _results(shards: Sequence[Shard], workers: int, done: Done) -> Generator[Checked, None, None]:
+    """Yield the shards with their results, task by task; ``done`` is told the rows of those that are finished."""
+    workers = min(len(shards), workers)
+    todo = units(shards, workers)
+    if workers <= 1:
+        for unit in todo:
+            yield from _check_unit(unit, done)
+        return
     context = multiprocessing.get_context("forkserver")  # polars and pyarrow threads do not survive a fork
     start_fork_server()
     counted, stop, told = context.Value("q", 0), context.Event(), 0
     # A Turing machine of the dataset is a task in a worker, too, once it is read there.
-    data = [found for task in {unit.parts[0].task for unit in todo} if (found := machine(task)).spec()]
+    data = [found for task in {shard.task for shard in shards} if (found := machine(task)).spec()]
     shared = {*known_tasks(), *(found.name for found in data)}
     pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(counted, stop, data))
     try:
         with uninterrupted():  # machines of the user's own are known in this process only
-            futures = [pool.submit(_work, unit) if unit.parts[0].task in shared else None for unit in todo]
+            futures = [pool.submit(_work, unit) if unit[0].task in shared else None for unit in todo]
         for unit, future in zip(todo, futures, strict=True):
             if future is None:
-                yield from _verify_unit(unit, done)
+                yield from _check_unit(unit, done)
                 continue
             waiting = True
             while waiting:
                 waiting = not wait([future], timeout=0.5).done
                 before, told = told, counted.value
                 done(told - before)
-            yield from zip(unit.parts, future.result(), strict=True)
+            yield from zip(unit, future.result(), strict=True)
     except BrokenProcessPool as error:
         raise UserError(
             "a worker process died: out of memory, or a damaged file crashed the Parquet reader",
@@ -337,7 +310,7 @@ def _in_workers(todo: Sequence[Unit], workers: int, done: Callable[[int], None])
         ) from error
     finally:
         if sys.exc_info()[0] is not None:
-            stop.set()  # Ctrl-C must not wait for the parts in work
+            stop.set()  # Ctrl-C must not wait for the shards in work
         pool.shutdown(cancel_futures=True)
 
 

@@ -5,19 +5,14 @@ that nothing can be missing, added or put in another order; ``verify_shard`` com
 """
 
 import shlex
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from .. import __version__
+from .. import __version__, tm
 from ..errors import UserError, printable_path, quoted
-from ..schemas import row_schema
-from ..tm import machine as tm_machine
-from ..tm import tasks as machines
 from .budget import BUDGET
 from .build import no_dataset
 from .card import card, card_there, is_first_card
@@ -25,16 +20,16 @@ from .card_merge import OURS, Card, UnmarkedError, without_examples, without_pla
 from .declaration import from_flags, load_declaration, shipped_declarations
 from .expressions import allowed_test
 from .folder import Folder
-from .manifest import CARD, CONFIG, MANIFEST, ShardRecord, WrongError, define_machines, manifest_from, shard_record
+from .manifest import CARD, CONFIG, MANIFEST, WrongError, define_machines, manifest_from
 from .plan import Config, split_configs
 from .settings import KEYS, Declaration, TaskSettings, digest
 from .spelling import option
-from .verify_shard import Finding, Part
+from .verify_shard import Findings
 from .versions import EARLIER, rules
 
 UNMARKED = ("0.1.0",)  # releases whose cards have no marks
-_ROWS_PER_PART = 100_000
 Pairs = set[tuple[str, str]]  # (split, view)
+Entries = Mapping[tuple[str, str], Mapping[str, Any]]  # of a task: what the manifest says of (split, view)
 
 
 def read_manifest(directory: Path, verb: str) -> dict[str, Any]:
@@ -62,25 +57,21 @@ def read_manifest(directory: Path, verb: str) -> dict[str, Any]:
 # Against the declaration
 
 
-@dataclass(eq=False)
-class Declared:
-    """What the declaration in a manifest gives.
+@dataclass
+class Declared(Findings):
+    """What the declaration in a manifest gives, and where the manifest differs from it.
 
     Attributes:
+        settings: those of each task that has some that a build writes.
         configs: what is planned under (config, split); what cannot be planned here is missing.
-        findings: where the manifest differs from it.
         notes: what could not be planned here, and why.
         other_rules: names of the rules (text, split, sampling) whose version is not the one of this caef-data.
     """
 
+    settings: dict[str, TaskSettings] = field(default_factory=dict)
     configs: dict[tuple[str, str], Config] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     other_rules: tuple[str, ...] = ()
-
-    def wrong(self, kind: str, message: str) -> None:
-        """Add a finding about the manifest."""
-        self.findings.append(Finding(kind, MANIFEST, None, message))
 
     def unchecked(self, total: int, read: int, planned: int) -> dict[str, int]:
         """Return how many rows the checks that look at rows could not look at, by the kinds of their findings."""
@@ -91,33 +82,33 @@ class Declared:
 
 def declared(manifest: Mapping[str, Any]) -> Declared:
     """Plan what a manifest's settings ask for, and compare the manifest with it."""
-    found = Declared()
+    found = Declared(MANIFEST)
     theirs = _check_versions(manifest, found)
-    shipped = (
-        manifest["caef_data"] == __version__
-    )  # the declarations that come with caef-data are those it was built by
     for task, own in manifest["tasks"].items():
         settings = _settings(task, own["settings"], found)
         if settings is None:
             continue
-        named: dict[tuple[str, str], Mapping[str, Any]] = {
+        found.settings[task] = settings
+        found.notes += allowed_test({task: settings.to_dict()})
+        entries: Entries = {
             (split, config.removeprefix(f"{task}-")): entry
             for config, splits in manifest["configs"].items()
             if config.rpartition("-")[0] == task
             for split, entry in splits.items()
         }
-        found.notes += allowed_test({task: settings.to_dict()})
-        identities = [(f"{task}-{view} {split}", entry, (view, split)) for (split, view), entry in named.items()]
-        for name, entry, pair in identities:
-            if entry["identity"] != (right := settings.config_identity(*pair, theirs)):
-                found.wrong("identity", f"{name} has the identity {entry['identity']}, its settings give {right}")
+        for (split, view), entry in entries.items():
+            if entry["identity"] != (right := settings.config_identity(view, split, theirs)):
+                message = f"{task}-{view} {split} has the identity {entry['identity']}, its settings give {right}"
+                found.add("identity", message)
         if own["identity"] != (right := settings.identity(theirs)):
-            found.wrong("identity", f"the settings of {task} have the identity {right}, not {own['identity']}")
+            found.add("identity", f"the settings of {task} have the identity {right}, not {own['identity']}")
         elif not found.other_rules:
-            _check_configs(settings, named, _asked(settings, named, shipped, found), found)
+            # The declarations that come with caef-data are those it was built by.
+            shipped = manifest["caef_data"] == __version__
+            _check_configs(settings, entries, _asked(settings, entries, shipped, found), found)
     right = digest(sorted(split["identity"] for splits in manifest["configs"].values() for split in splits.values()))
     if manifest["identity"] != right:
-        found.wrong("identity", f"its configs have the identity {right} together, not {manifest['identity']}")
+        found.add("identity", f"its configs have the identity {right} together, not {manifest['identity']}")
     return found
 
 
@@ -126,10 +117,10 @@ def _check_versions(manifest: Mapping[str, Any], found: Declared) -> dict[str, i
     here, by = rules(), str(manifest["caef_data"])
     theirs: dict[str, int] = manifest["versions"]
     if manifest["built_with"].get("caef_data") != by:
-        found.wrong("versions", f"caef_data is {quoted(by)}, built_with says otherwise")
+        found.add("versions", f"caef_data is {quoted(by)}, built_with says otherwise")
     right = {**EARLIER, __version__: here}.get(by, theirs if theirs.keys() == here.keys() else here)
     if theirs != right or min(theirs.values()) < 1:
-        found.wrong("versions", f"caef-data {by} has the rules {_told(right)}, the manifest says {_told(theirs)}")
+        found.add("versions", f"caef-data {by} has the rules {_told(right)}, the manifest says {_told(theirs)}")
         return here
     found.other_rules = tuple(name for name in here if theirs[name] != here[name])
     if found.other_rules:
@@ -146,78 +137,74 @@ def _told(numbers: Mapping[str, int]) -> str:
 
 def _settings(task: str, given: Mapping[str, Any], found: Declared) -> TaskSettings | None:
     """Return the settings of a task, if they are ones that a build writes."""
-    if task not in machines():
-        found.wrong("machine", f"there is no machine {quoted(task)} here: its rows cannot be checked")
+    if task not in tm.tasks():
+        found.add("machine", f"there is no machine {quoted(task)} here: its rows cannot be checked")
         return None
     try:
         settings = TaskSettings.of(given)
     except UserError as error:
-        found.wrong("settings", f"{task}: {error.what}")
+        found.add("settings", f"{task}: {error.what}")
         return None
-    values = settings.to_dict()
-    changed = [key for key, value in given.items() if values.get(key, "") != value]
-    side = tm_machine(task).side
+    side, values = tm.machine(task).side, settings.to_dict()
     if side is not None and settings.splits != (side,):
-        found.wrong("split", f"the machine {task} belongs to {side}: it is asked for in {', '.join(settings.splits)}")
+        found.add("split", f"the machine {task} belongs to {side}: it is asked for in {', '.join(settings.splits)}")
+    changed = [key for key, value in given.items() if values.get(key, "") != value]
     if changed or settings.task != task:
-        found.wrong("settings", f"{task}: {', '.join(changed) or 'task'} is not in the form that a build writes")
+        found.add("settings", f"{task}: {', '.join(changed) or 'task'} is not in the form that a build writes")
         return None
     return settings
 
 
-def _check_configs(
-    settings: TaskSettings, named: Mapping[tuple[str, str], Mapping[str, Any]], asked: Pairs, found: Declared
-) -> None:
+def _check_configs(settings: TaskSettings, entries: Entries, asked: Pairs, found: Declared) -> None:
     """Plan all that is asked of a task, and compare the counts and the names of shards."""
-    for split in sorted({split for split, _ in asked}):
-        views = sorted(view for of, view in asked if of == split)
-        for config in split_configs(settings, split, views)[0]:
-            name, entry = f"{config.name} {split}", named.get((split, config.view))
-            if entry is None:
-                found.wrong("missing", f"{name}: the declaration asks for it, it is not named")
-                continue
-            found.configs[config.name, split] = config
-            for what, right in (("classes", len(config.population.classes)), ("expressions", len(config.population))):
-                if entry[what] != right:
-                    found.wrong("counts", f"{name}: {entry[what]:,} {what}, the declaration gives {right:,}")
-            paths = [shard["path"] for shard in entry["shards"]]
-            planned = [config.shard_path(number) for number in range(config.num_shards)]
-            if paths != planned:
-                less, more = len(paths) < len(planned), len(paths) > len(planned)
-                message = f"{name}: {len(paths):,} shards are named, the declaration gives {len(planned):,}, in order"
-                found.wrong("missing" if less else "added" if more else "order", message)
-    rows = sum(named.get(("train", view), {"rows": 0})["rows"] for view in settings.views_of("train"))
+    views_of = {split: sorted(view for of, view in asked if of == split) for split, _ in sorted(asked)}
+    planned = {
+        (split, config.view): config
+        for split, views in views_of.items()
+        for config in split_configs(settings, split, views)[0]
+    }
+    for (split, view), entry in entries.items():
+        name, config = f"{settings.task}-{view} {split}", planned.pop((split, view), None)
+        if config is None:
+            found.add("added", f"{name}: no declaration asks for it")
+            continue
+        found.configs[config.name, split] = config
+        for what, right in (("classes", len(config.population.classes)), ("expressions", len(config.population))):
+            if entry[what] != right:
+                found.add("counts", f"{name}: {entry[what]:,} {what}, the declaration gives {right:,}")
+        paths = [shard["path"] for shard in entry["shards"]]
+        if paths != [config.shard_path(number) for number in range(config.num_shards)]:
+            less, more = len(paths) < config.num_shards, len(paths) > config.num_shards
+            named = f"{len(paths):,} shards are named, the declaration gives {config.num_shards:,}, in order"
+            found.add("missing" if less else "added" if more else "order", f"{name}: {named}")
+    for split, view in planned:
+        found.add("missing", f"{settings.task}-{view} {split}: the declaration asks for it, it is not named")
+    rows = sum(entries.get(("train", view), {"rows": 0})["rows"] for view in settings.views_of("train"))
     if settings.budget is not None and settings.budget.rows != rows:
-        message = f"{settings.task}: {rows:,} train rows, the budget came to {settings.budget.rows:,}"
-        found.wrong("counts", message)
-    for split, view in named:
-        if (f"{settings.task}-{view}", split) not in found.configs:
-            found.wrong("added", f"{settings.task}-{view} {split}: no declaration asks for it")
+        found.add("counts", f"{settings.task}: {rows:,} train rows, the budget came to {settings.budget.rows:,}")
 
 
-def _asked(
-    settings: TaskSettings, named: Mapping[tuple[str, str], Mapping[str, Any]], shipped: bool, found: Declared
-) -> Pairs:
+def _asked(settings: TaskSettings, entries: Entries, shipped: bool, found: Declared) -> Pairs:
     """Return what is asked of a task: by the settings, which are the last build's, and by earlier commands.
 
     A folder can be added to: each config names the command that built it.
     """
     last = {(split, view) for view, split in settings.configs()}
     asked, commands = set(last), dict[str, Pairs]()
-    for pair, entry in named.items():
+    for pair, entry in entries.items():
         commands.setdefault(entry["command"], set()).add(pair)
     for command, pairs in commands.items():
         told = f"{settings.task}: the command {quoted(command, 200)}"
         try:
             made = _asked_by(command, settings, shipped)
         except ValueError as error:
-            found.wrong("settings", f"{told} {error}")
+            found.add("settings", f"{told} {error}")
             asked |= pairs
             continue
         if pairs.isdisjoint(last):
             asked |= pairs if made is None else made
         elif made not in (None, last):
-            found.wrong("settings", f"{told} asks for other configs")
+            found.add("settings", f"{told} asks for other configs")
     return asked
 
 
@@ -261,112 +248,42 @@ def _from_options(words: list[str]) -> Declaration:
 # Against the files
 
 
-def check_files(directory: Path, manifest: Mapping[str, Any]) -> list[Finding]:
+def check_files(directory: Path, manifest: Mapping[str, Any]) -> Findings:
     """Compare the manifest with itself and with the names in the config folders.
 
     Files whose names begin with a dot are nobody's concern, and what lies outside the config folders is the user's.
     """
-    findings, named = list[Finding](), dict[str, int]()
+    found, named = Findings(MANIFEST), Counter[str]()
     for config, splits in manifest["configs"].items():
         for split, entry in splits.items():
-            named |= {shard["path"]: named.get(shard["path"], 0) + 1 for shard in entry["shards"]}
+            shards, rows = entry["shards"], max(entry["rows"], 1)
+            named.update(shard["path"] for shard in shards)
             for what in ("rows", "bytes"):
-                total = sum(shard[what] for shard in entry["shards"])
+                total = sum(shard[what] for shard in shards)
                 if total != entry[what]:
-                    message = f"{config} {split}: {entry[what]} {what}, its shards have {total}"
-                    findings.append(Finding("manifest", MANIFEST, None, message))
+                    found.add("manifest", f"{config} {split}: {entry[what]} {what}, its shards have {total}")
+            for text, said in entry["chars"].items():
+                sizes = [shard["chars"].get(text, (0, 0)) for shard in shards]
+                mean, longest = round(sum(size for size, _ in sizes) / rows, 1), max(most for _, most in sizes)
+                if said != {"mean": mean, "max": longest}:
+                    found.add(
+                        "counts", f"{config} {split}: {text}s of {said} characters, its shards have {mean}, {longest}"
+                    )
     if max(named.values(), default=1) > 1:
-        findings.append(Finding("manifest", MANIFEST, None, "names a shard twice"))
+        found.add("manifest", "names a shard twice")
     ours = [folder for folder in sorted(directory.iterdir()) if folder.is_dir() and CONFIG.fullmatch(folder.name)]
     for file in (file for folder in ours for file in sorted(folder.rglob("*"))):
         path = file.relative_to(directory).as_posix()
         if not file.is_dir() and not file.name.startswith(".") and path not in named:
-            findings.append(Finding("foreign", path, None, "is no part of the dataset"))
-    return findings
-
-
-def open_shards(
-    directory: Path, manifest: Mapping[str, Any], plan: Declared, fraction: float
-) -> Iterator[tuple[list[Finding], list[Part]]]:
-    """Yield what is wrong with each shard's size, rows and schema, and the parts of it to re-execute.
-
-    Args:
-        directory: the dataset's folder.
-        manifest: its manifest.
-        plan: what its declaration gives.
-        fraction: the share of the rows to re-execute.
-    """
-    for name, splits in manifest["configs"].items():
-        task, _, view = name.rpartition("-")
-        dialect = manifest["tasks"][task]["settings"].get("dialect", "consistent")
-        for split, entry in splits.items():
-            config = plan.configs.get((name, split))
-            paths = [config.shard_path(number) for number in range(config.num_shards)] if config else []
-            for shard in map(shard_record, entry["shards"]):
-                wrong, groups = _open(directory, shard, view)
-                blocks = (config, paths.index(shard.path), slice(None)) if config and shard.path in paths else None
-                part = Part(
-                    directory, shard.path, task, view, split, dialect, (), 0, 0, shard.sha256, fraction, blocks,
-                    plan.other_rules,
-                )  # fmt: skip
-                known = groups is not None and task in machines()
-                findings = [Finding(kind, shard.path, None, message) for kind, message in wrong]
-                yield findings, list(_parts(part, groups or [])) if known else []
-
-
-def _open(directory: Path, shard: ShardRecord, view: str) -> tuple[list[tuple[str, str]], list[int] | None]:
-    """Return (kind, message) of what is wrong with a file, and the rows of its groups; None if it cannot be checked."""
-    path, wrong = directory / shard.path, list[tuple[str, str]]()
-    if not path.is_file():
-        return [("file", "is missing")], None
-    if (size := path.stat().st_size) != shard.bytes:
-        wrong.append(("file", f"has {size:,} bytes, the manifest says {shard.bytes:,}"))
-    try:
-        with path.open("rb") as source, pq.ParquetFile(source) as file:  # Arrow opens no name that is not UTF-8
-            groups = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
-            schema = file.schema_arrow
-    except (pa.ArrowException, OSError, ValueError) as error:
-        return [*wrong, ("file", f"is not a readable Parquet file: {quoted(str(error), 160)}")], None
-    if sum(groups) != shard.rows:
-        wrong.append(("file", f"has {sum(groups):,} rows, the manifest says {shard.rows:,}"))
-    right = row_schema(view)
-    if schema.names != right.names:
-        return [*wrong, ("schema", f"columns are {', '.join(schema.names)}; expected {', '.join(right.names)}")], None
-    types = [(name, *(_plain(one.field(name).type) for one in (schema, right))) for name in right.names]
-    off = [
-        ("schema", f"column {name} has type {there}, expected {kind}") for name, there, kind in types if there != kind
-    ]
-    return wrong + off, None if off else groups
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    """Take away what is only a way of storing: dictionaries, and the three layouts of texts and lists."""
-    if pa.types.is_dictionary(kind):
-        return _plain(kind.value_type)
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return pa.string()
-    return pa.list_(_plain(kind.value_type)) if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
-
-
-def _parts(whole: Part, rows: list[int]) -> Iterator[Part]:
-    """Cut a shard into parts of some row groups each; of one that has other groups than the plan has blocks, one."""
-    apart = whole.plan is None or len(rows) == whole.plan[0].num_blocks(whole.plan[1])
-    first = start = 0
-    while start == 0 or start < len(rows):
-        stop, total = start, 0
-        while stop < len(rows) and (stop == start or not apart or total + rows[stop] <= _ROWS_PER_PART):
-            total, stop = total + rows[stop], stop + 1
-        plan = whole.plan and (*whole.plan[:2], slice(start, stop) if apart else slice(None))
-        sha256 = None if start else whole.sha256
-        yield replace(whole, groups=tuple(range(start, stop)), first_row=first, rows=total, sha256=sha256, plan=plan)
-        first, start = first + total, max(stop, 1)
+            found.add("foreign", "is no part of the dataset", path=path)
+    return found
 
 
 # ----------------------------------------------------------------------------------------------------------
 # Against the card: the part between its marks is ours, the rest belongs to whoever edits it
 
 
-def check_card(directory: Path, manifest: dict[str, Any], damaged: bool) -> tuple[list[Finding], list[str]]:
+def check_card(directory: Path, manifest: dict[str, Any], damaged: bool) -> tuple[Findings, list[str]]:
     """Return what is wrong with the card, and notes about it.
 
     Args:
@@ -374,27 +291,31 @@ def check_card(directory: Path, manifest: dict[str, Any], damaged: bool) -> tupl
         manifest: its manifest.
         damaged: files are damaged: the rows shown as examples may not be there.
     """
-    folder, by, wrong, notes = Folder(directory), manifest["caef_data"], list[str](), list[str]()
+    folder, by, found, notes = Folder(directory), manifest["caef_data"], Findings(CARD), list[str]()
+    text = None
     try:
         text = card_there(folder)
-        there = None if text is None else Card.of(text)
-        right = Card.of(card(manifest, folder))
-        same = without_examples if damaged else without_place
-        if there is None:
-            wrong.append("is missing")
-        else:
-            keys = [key for key in OURS if there.values.get(key) != right.values.get(key)]
-            wrong += [f"{key} in its YAML is not what the manifest gives" for key in keys]
-            if same(there.block) != same(right.block) and by == __version__:
-                wrong.append("the part between the marks is not what the manifest gives")
-            elif same(there.block) != same(right.block):
-                notes.append(f"{CARD} was written by caef-data {by}: its text is not compared with the manifest")
+        right, there = Card.of(card(manifest, folder)), None if text is None else Card.of(text)
     except UnmarkedError as error:
         if by in UNMARKED:
             edited = "" if is_first_card(text or "", manifest, folder) else ", edited since"
             notes.append(f"{CARD} is a card of caef-data {by}{edited}: the next build into the folder renews it")
         else:
-            wrong.append(str(error))
+            found.add("card", str(error))
+        return found, notes
     except UserError as error:
-        wrong.append(error.what)
-    return [Finding("card", CARD, None, message) for message in wrong], notes
+        found.add("card", error.what)
+        return found, notes
+    if there is None:
+        found.add("card", "is missing")
+        return found, notes
+    for key in OURS:
+        if there.values.get(key) != right.values.get(key):
+            found.add("card", f"{key} in its YAML is not what the manifest gives")
+    same = without_examples if damaged else without_place
+    if same(there.block) != same(right.block):
+        if by == __version__:
+            found.add("card", "the part between the marks is not what the manifest gives")
+        else:
+            notes.append(f"{CARD} was written by caef-data {by}: its text is not compared with the manifest")
+    return found, notes

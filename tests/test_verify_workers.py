@@ -9,9 +9,11 @@ import pytest
 from caef_data.pipelines import verify_shard
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
+from caef_data.pipelines.manifest import ShardRecord
 from caef_data.pipelines.plan import Config, make_plan
+from caef_data.pipelines.sampling.classes import ClassSampler
 from caef_data.pipelines.verify import units, verify
-from caef_data.pipelines.verify_shard import Part, drawn_once, forget_drawn
+from caef_data.pipelines.verify_shard import Shard, drawn_once
 from caef_data.tests.forging import Forger
 
 TASKS = ["add", "div", "equal", "greater_than", "left_mask", "less_than", "mul", "reflection", "sub"]
@@ -23,48 +25,50 @@ def test_expressions_drawn_once_are_those_drawn_block_by_block(task: str) -> Non
     views = ["one_step", "full"] if task in ("left_mask", "reflection") else ["one_step", "full", "aligner"]
     configs = make_plan(from_flags([task], max=5, num=3, splits=splits, views=views)).configs
     for split in splits:
-        forget_drawn()
+        draw = drawn_once()
         for config in (one for one in configs if one.split == split):
             for numbers in (np.arange(len(config.population)), config.numbers(0)[:7]):
                 right, variant = config.population.operands(numbers)
-                operands, same = config.population.operands(numbers, drawn_once)
+                operands, same = config.population.operands(numbers, draw)
                 assert operands.a.decimals() == right.a.decimals() and same.tolist() == variant.tolist()
                 assert (operands.b is None) == (right.b is None)
                 assert operands.b is None or operands.b.decimals() == right.second.decimals()
 
 
-def test_what_is_too_much_to_keep_is_drawn_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("held", "times"), [(verify_shard.HELD, 1), (10, 3)])
+def test_expressions_are_drawn_once_unless_they_are_too_many(
+    monkeypatch: pytest.MonkeyPatch, held: int, times: int
+) -> None:
     (config, *_) = make_plan(from_flags(["add"], max=3, num=3, views=["raw"])).configs
-    monkeypatch.setattr(verify_shard, "HELD", 10)
-    forget_drawn()
-    config.population.operands(np.arange(5), drawn_once)
-    assert not verify_shard.drawn.cache_info().currsize
+    drawn, own = [], ClassSampler.drawn
+    monkeypatch.setattr(ClassSampler, "drawn", lambda self, *cells: drawn.append(cells) or own(self, *cells))
+    monkeypatch.setattr(verify_shard, "HELD", held)
+    draw = drawn_once()
+    for _ in range(3):
+        config.population.operands(np.arange(5), draw)
+    assert len(drawn) == times
 
 
-def parts(config: Config, count: int, rows: int) -> list[Part]:
-    part = Part(
-        Path(), "x", config.settings.task, config.view, config.split, "consistent", (), 0, rows, None, 1.0,
-        (config, 0, slice(None)), (),
-    )  # fmt: skip
-    return [replace(part, path=f"{config.name}-{index}") for index in range(count)]
+def shards(config: Config, count: int, weight: int) -> list[Shard]:
+    planned = (replace(config, text=weight * config.num_shards), 0)
+    records = [ShardRecord(f"{config.name}/{index}", 100, 1, "", {}) for index in range(count)]
+    return [Shard(Path(), record, config.settings, config.view, config.split, planned) for record in records]
 
 
 def test_a_split_goes_to_one_worker_unless_it_is_most_of_the_work() -> None:
     configs = make_plan(from_flags(["add", "sub"], max=3, num=3, views=["raw", "aligner"])).configs
-    every = [part for config in configs for part in parts(config, 4, 100 if config.settings.task == "add" else 1)]
-    every.sort(key=lambda part: (part.task, part.split, part.view))
-    for workers, most in ((1, 1), (2, 2), (16, 8)):
+    weights = {"add": 10_000, "sub": 100}
+    every = [shard for config in configs for shard in shards(config, 4, weights[config.settings.task])]
+    for workers in (1, 2, 16):
         found = units(every, workers)
-        assert sorted(part.path + part.split for unit in found for part in unit.parts) == sorted(
-            part.path + part.split for part in every
-        )
+        names = sorted(shard.record.path + shard.split for unit in found for shard in unit)
+        assert names == sorted(shard.record.path + shard.split for shard in every)
         for unit in found:
-            assert len({(part.task, part.split) for part in unit.parts}) == 1
-        of_add = [unit for unit in found if unit.parts[0].task == "add"]
-        splits = len({unit.parts[0].split for unit in of_add})
-        assert (len(of_add) == splits) == (workers == 1), most
-        assert all(unit.keep == (len(unit.parts) > 4) for unit in of_add if workers != 2)
-        assert len([unit for unit in found if unit.parts[0].task == "sub"]) == splits
+            assert len({(shard.task, shard.split) for shard in unit}) == 1
+        of_add = [unit for unit in found if unit[0].task == "add"]
+        splits = len({unit[0].split for unit in of_add})
+        assert found[0] is of_add[0] and (len(of_add) == splits) == (workers == 1)
+        assert len([unit for unit in found if unit[0].task == "sub"]) == splits
 
 
 def test_many_workers_tell_what_one_tells(tmp_path: Path) -> None:

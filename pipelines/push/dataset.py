@@ -208,7 +208,8 @@ def open_dataset(directory: str, loads: Loads, progress: Progress) -> Iterator[D
             raise no_dataset(folder, "push")
         found = read_manifest(folder.path, "push")
         shards = tuple(File(one.path, one.bytes, one.sha256) for _, one in sorted(shard_records(found).items()))
-        off = [f"{printable_path(finding.path)} {finding.message}" for finding in check_files(folder.path, found)]
+        wrong = check_files(folder.path, found).findings
+        off = [f"{printable_path(finding.path)} {finding.message}" for finding in wrong]
         progress.begin(shards)
         for shard in shards if not off else ():
             if not folder.equals(shard.path, shard.bytes, shard.sha256):
