@@ -19,8 +19,8 @@ from .pipelines.plan import Plan, make_plan
 from .pipelines.resolve_budget import resolve_budget
 from .pipelines.store import open_folder
 from .pipelines.stream import Stream
-from .pipelines.verify import Report
 from .pipelines.verify import verify as verify_folder
+from .pipelines.verify_report import Report
 
 if TYPE_CHECKING:
     import duckdb

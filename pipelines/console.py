@@ -178,7 +178,8 @@ def verify_with_progress(
 
         return print_streams(directory, stream, fraction, as_json)
     from .hub_source import dataset_here
-    from .verify import print_report, verify
+    from .verify import verify
+    from .verify_report import print_report
 
     log = open_console(stderr=True)
     folder = dataset_here(directory, log.print, shards=lambda path: True)

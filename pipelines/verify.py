@@ -17,7 +17,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from dataclasses import asdict, dataclass
 from itertools import combinations, groupby
 from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
@@ -25,18 +24,15 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from ..errors import UserError, printable_path, quoted, shell_quoted
+from ..errors import UserError, quoted
 from ..tm import Machine, machine
-from .manifest import CARD, MANIFEST, shard_record
+from .manifest import MANIFEST, shard_record
 from .sampling.classes import ClassSampler
-from .terminal import print_table
 from .verify_manifest import Declared, check_card, check_files, declared, read_manifest
+from .verify_report import Findings, Report
 from .verify_rows import known_tasks
-from .verify_shard import Finding, Findings, Shard, ShardResult, check_file, check_shard, drawn_once
+from .verify_shard import Shard, ShardResult, check_file, check_shard, drawn_once
 from .workers import default_workers, end_with_parent, start_fork_server, uninterrupted
 
 Progress = Callable[[int, int], None]  # rows done, rows in all
@@ -44,57 +40,6 @@ Done = Callable[[int], None]  # is told how many more rows are done
 Checked = tuple[Shard, ShardResult]
 Unit = list[Shard]  # of one split of a task: one worker checks them
 _SHARE = 3  # units a worker has at least, so that none waits long for the others
-_SHOWN = 20  # findings printed; --json gives all that were kept
-CHECKS = {  # what is checked, with the kinds of its findings
-    "the files are those of the manifest, byte for byte": {"manifest", "file", "foreign", "schema"},
-    "settings, identities, versions and counts agree": {"machine", "settings", "identity", "versions", "counts"},
-    "all planned rows are there, in order, and no others": {"missing", "added", "order"},
-    "each row has its variant, each machine its instruction": {"variant", "instruction"},
-    "each text is what its machine writes": {"row"},
-    "no row stands twice": {"duplicate"},
-    "no expression stands in two splits": {"overlap", "split"},
-    f"{CARD} agrees with {MANIFEST}": {"card"},
-}
-
-
-@dataclass(frozen=True)
-class Report:
-    """What was checked and what was found.
-
-    Args:
-        directory: the folder.
-        shards: shards that the manifest names.
-        rows: rows read (digests, duplicates, overlap, split).
-        rows_checked: rows computed again; fewer than ``rows`` with a fraction.
-        transitions: steps computed again: a full row counts as all its steps, aligner and raw rows as none.
-        seconds: wall clock.
-        fraction: the share of rows asked for.
-        unchecked: rows that a check could not look at, by the kinds of its findings.
-        findings: what is wrong, at most 50 kept of a kind and file.
-        num_findings: how many there were.
-        notes: what the reader should know of how it was checked.
-    """
-
-    directory: str
-    shards: int
-    rows: int
-    rows_checked: int
-    transitions: int
-    seconds: float
-    fraction: float
-    unchecked: dict[str, int]
-    findings: tuple[Finding, ...]
-    num_findings: int
-    notes: tuple[str, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing is wrong."""
-        return self.num_findings == 0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        return {"ok": self.ok, **asdict(self)}
 
 
 def verify(
@@ -312,62 +257,3 @@ def _results(shards: Sequence[Shard], workers: int, done: Done) -> Generator[Che
         if sys.exc_info()[0] is not None:
             stop.set()  # Ctrl-C must not wait for the shards in work
         pool.shutdown(cancel_futures=True)
-
-
-# ----------------------------------------------------------------------------------------------------------
-# For people
-
-
-def print_report(report: Report, console: Console) -> None:
-    """Print what was checked and the first findings."""
-    console.print(Text(f"verify {report.directory}"), soft_wrap=True)
-    table = Table(show_header=False, min_width=40)
-    table.add_column(no_wrap=True)
-    table.add_column(justify="right", no_wrap=True)
-    share = "" if report.fraction >= 1 else f" ({report.fraction:.4g} of all)"
-    table.add_row("shards", f"{report.shards:,}")
-    table.add_row("rows read", f"{report.rows:,}")
-    table.add_row("rows computed again", f"{report.rows_checked:,}{share}")
-    table.add_row("steps computed again", f"{report.transitions:,}")
-    table.add_row("seconds", f"{report.seconds:.1f}")
-    table.add_row("steps per second", f"{report.transitions / max(report.seconds, 0.001):,.0f}")
-    table.add_row("findings", f"{report.num_findings:,}")
-    print_table(console, table)
-    for note in report.notes:
-        console.print(Text(f"note: {note}"))
-    kinds = Counter(finding.kind for finding in report.findings)
-    more = "" if len(report.findings) == report.num_findings else " or more"  # of many in a file some are kept
-    total = report.rows + report.unchecked["duplicate"]
-    for check, own in CHECKS.items():
-        count, left = sum(kinds[kind] for kind in own), max(report.unchecked.get(kind, 0) for kind in own)
-        told = f"not checked in {left:,} of {total:,} rows, yes in the others" if left else "yes"
-        told = f"NO: {count:,} finding{'' if count == 1 else 's'}{more}" if count else told
-        told = "not checked" if left == total and not count else told
-        if own == {"row"} and report.fraction < 1 and told != "not checked":
-            told += f", in the {report.rows_checked:,} rows computed again"
-        console.print(Text(f"{check}: {told}", style="bold red" if count else "bold" if left else ""))
-    for finding in report.findings[:_SHOWN]:
-        row = "" if finding.row is None else f", row {finding.row}"
-        console.print(Text(f"  {finding.path}{row}: {finding.message}"), soft_wrap=True)
-    if (left := report.num_findings - min(len(report.findings), _SHOWN)) > 0:
-        console.print(Text(f"  ... and {left:,} more"))
-    verdict = "everything checked is right" if report.ok else f"not right; {_advice(report)}"
-    console.print(Text(verdict, style="bold green" if report.ok else "bold red"), soft_wrap=True)
-
-
-def _advice(report: Report) -> str:
-    """Return what mends a folder: nothing that a build would do again where files or rows are not ours."""
-    kinds = {finding.kind for finding in report.findings}
-    if "machine" in kinds:
-        return "put the machine's file back into the folder tm/ of caef-data, then verify again"
-    if kinds == {"foreign"}:
-        paths = ", ".join(printable_path(finding.path) for finding in report.findings[:5])
-        more = f" and {report.num_findings - 5} more" if report.num_findings > 5 else ""
-        return f"no build touches what is not its own: remove {paths}{more}"
-    damaged = {finding.path for finding in report.findings if finding.kind == "file"}
-    shows = f"caef-data info {shell_quoted(report.directory)} shows the command"
-    if all(finding.kind == "foreign" or finding.path in damaged for finding in report.findings):
-        return f"the command that built it makes damaged and missing shards again: {shows}"
-    if kinds == {"card"}:
-        return f"the command that built it writes its part of the card again: {shows}"
-    return "this is not what its declaration gives: build it anew into another folder"

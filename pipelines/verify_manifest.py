@@ -24,7 +24,7 @@ from .manifest import CARD, CONFIG, MANIFEST, WrongError, define_machines, manif
 from .plan import Config, split_configs
 from .settings import KEYS, Declaration, TaskSettings, digest
 from .spelling import option
-from .verify_shard import Findings
+from .verify_report import Findings
 from .versions import EARLIER, rules
 
 UNMARKED = ("0.1.0",)  # releases whose cards have no marks
@@ -194,17 +194,14 @@ def _asked(settings: TaskSettings, entries: Entries, shipped: bool, found: Decla
     for pair, entry in entries.items():
         commands.setdefault(entry["command"], set()).add(pair)
     for command, pairs in commands.items():
-        told = f"{settings.task}: the command {quoted(command, 200)}"
+        made, earlier = None, pairs.isdisjoint(last)
         try:
             made = _asked_by(command, settings, shipped)
+            if made not in (None, last) and not earlier:
+                raise ValueError("asks for other configs")
         except ValueError as error:
-            found.add("settings", f"{told} {error}")
-            asked |= pairs
-            continue
-        if pairs.isdisjoint(last):
-            asked |= pairs if made is None else made
-        elif made not in (None, last):
-            found.add("settings", f"{told} asks for other configs")
+            found.add("settings", f"{settings.task}: the command {quoted(command, 200)} {error}")
+        asked |= made or (pairs if earlier else last)
     return asked
 
 

@@ -1,6 +1,5 @@
 """Check one shard, in a worker process: what it gives back is what is wrong, and hashes, never rows."""
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -26,9 +25,9 @@ from .sampling.classes import ClassSampler
 from .sampling.split import sides
 from .settings import TaskSettings
 from .verify_own import OwnProblem
+from .verify_report import Findings
 from .verify_rows import Known, check_rows, known_tasks
 
-KEPT = 50  # findings kept of a kind and file; the rest is counted
 TEXTS = ("prompt", "completion")
 _BATCH, _BATCH_TEXT = 32_768, 20_000_000  # rows looked at together, and bytes: a row group of ours has half of these
 _OPERANDS = ("a", "b")
@@ -41,46 +40,6 @@ _OF_ROWS = ("task", "len_a", "len_b", "variant", "instruction")  # checked in co
 HELD = 48_000_000  # digits that a worker keeps of the expressions that it has drawn, a byte each
 _DECIMAL, _LONGEST = "^(0|[1-9][0-9]*)$", 4_000  # an operand that the split function takes
 _TOGETHER = 500  # expressions given to it at a time: it makes matrices of digits
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that is wrong: the rule that fails (of ``verify.CHECKS``), the file, its row (None for all), and what.
-
-    ``path`` is relative to the dataset's folder.
-    """
-
-    kind: str
-    path: str
-    row: int | None
-    message: str
-
-
-@dataclass
-class Findings:
-    """What is wrong: everything is counted, and ``KEPT`` of a kind and file are kept.
-
-    Args:
-        path: the file that findings are about, unless they name another one.
-    """
-
-    path: str
-    findings: list[Finding] = field(default_factory=list)
-    num_findings: int = 0
-    same: Counter[tuple[str, str]] = field(default_factory=Counter)
-
-    def add(self, kind: str, message: str, row: int | None = None, path: str | None = None) -> None:
-        """Count a finding, and keep it unless there are many of its kind."""
-        finding = Finding(kind, path or self.path, row, message)
-        self.num_findings += 1
-        self.same[kind, finding.path] += 1
-        if self.same[kind, finding.path] <= KEPT:
-            self.findings.append(finding)
-
-    def take(self, others: "Findings") -> None:
-        """Take over what somebody else found."""
-        self.findings += others.findings
-        self.num_findings += others.num_findings
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,8 @@ from .sampling.random import text_key
 from .settings import Declaration
 from .stream import Row, Stream
 from .terminal import Meter, new_table, open_console, print_table
-from .verify_shard import KEPT, verify_rows
+from .verify_report import KEPT
+from .verify_shard import verify_rows
 
 EPOCHS = 3  # rows are taken from so many
 TOGETHER = 5_000  # rows

@@ -13,7 +13,8 @@ from caef_data.pipelines import verify_manifest, versions
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.plan import make_plan
-from caef_data.pipelines.verify import CHECKS, Report, verify
+from caef_data.pipelines.verify import verify
+from caef_data.pipelines.verify_report import CHECKS, Report
 from caef_data.tests.forging import Forger, Rows
 
 TASKS = ["add", "sub", "mul", "left_mask"]

@@ -15,7 +15,8 @@ from caef_data import tm
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.plan import make_plan
-from caef_data.pipelines.verify import Report, verify
+from caef_data.pipelines.verify import verify
+from caef_data.pipelines.verify_report import Report
 from caef_data.tests.commands import call, call_json, contents
 from caef_data.tests.forging import Forger
 from caef_data.tests.test_machine_tasks import INCREMENT

@@ -18,7 +18,8 @@ from caef_data.errors import UserError
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.plan import make_plan
-from caef_data.pipelines.verify import Report, print_report, verify
+from caef_data.pipelines.verify import verify
+from caef_data.pipelines.verify_report import Report, print_report
 from caef_data.tests.commands import call
 from caef_data.tests.forging import Forger, Rows
 from caef_data.tm import machine

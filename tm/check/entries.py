@@ -66,12 +66,15 @@ class Problem:
         """Return the text that transition ``step`` starts from; of a machine that calls no other also the last one."""
         if 0 < step < self.n_steps:
             return self.entry(step)
-        if step == 0:
-            return first_lines(self.name, self.left, self.right) + "\n"
-        return f"{last_line(self.name, self.left, self.right, self.result)}\n{HALT}\n"
+        line = f"{self.last_line()}\n{HALT}" if step else first_lines(self.name, self.left, self.right)
+        return f"{line}\n"
 
     def entry(self, step: int) -> str:
+        """Return the text of an entry between the first and the last one."""
         raise NotImplementedError
+
+    def last_line(self) -> str:
+        return last_line(self.name, self.left, self.right, self.result)
 
     def completion(self, step: int, dialect: str) -> str:
         """Return the text that transition ``step`` gives."""
@@ -110,14 +113,19 @@ def first_lines(name: str, x: str, y: str) -> str:
     return f"{name}, q0, [HEAD1] {x}[HEAD2] {y} [OUTPUT]\nCMD [HEAD1] RIGHT, [HEAD2] RIGHT, {writes}q1"
 
 
+def heads(x: str, y: str, i: int) -> str:
+    """Return two tapes with their heads after the first ``i`` characters, or at the end of a shorter one."""
+    return f"{x[:i]}[HEAD1]{x[i:]} {y[:i]}[HEAD2]{y[i:]}"
+
+
 def last_line(name: str, x: str, y: str, result: str) -> str:
     """Return the state line of a machine, other than EQUAL, that has halted on these tapes."""
     if name == "LEFT_MASK":
         return f"LEFT_MASK, qH,  {x}[HEAD] {result}"
-    if name == "ADD":
-        return f"ADD, qH,  {x}[HEAD1] {y}[HEAD2] [C]{len(result) > max(len(x), len(y)):d} {result}"
-    i = len(x) if name == "REFLECTION" else min(len(x), len(y))  # comparisons read as far as the shorter tape
-    return f"{name}, qH,  {x[:i]}[HEAD1]{x[i:]} {y[:i]}[HEAD2]{y[i:]} {result}"
+    longer, shorter = (len(x), len(y)) if len(x) > len(y) else (len(y), len(x))
+    carry = f"[C]{len(result) > longer:d} " if name == "ADD" else ""
+    at = longer if name in ("ADD", "REFLECTION") else shorter  # comparisons read as far as the shorter tape
+    return f"{name}, qH,  {heads(x, y, at)} {carry}{result}"
 
 
 def _additions() -> dict[tuple[str, str, str], tuple[int, str]]:
@@ -147,7 +155,7 @@ class Add(Problem):
             carry, command = self.steps[x[i + 1 : i + 2], y[i + 1 : i + 2], total[i + 1]]
         else:
             carry, command = int(len(total) > i), f"[OUTPUT] {int(len(total) > i)}, [OUTPUT], [C], qH"
-        return f"ADD, q1,  {x[:i]}[HEAD1]{x[i:]} {y[:i]}[HEAD2]{y[i:]} [C]{carry} {total[:i]}[OUTPUT]\nCMD: {command}\n"
+        return f"ADD, q1,  {heads(x, y, i)} [C]{carry} {total[:i]}[OUTPUT]\nCMD: {command}\n"
 
 
 class GreaterThan(Problem):
@@ -158,11 +166,12 @@ class GreaterThan(Problem):
     def __init__(self, a: str, b: str | None) -> None:
         super().__init__(a, b)
         self.stop = min(len(self.a), len(self.b))
-        self.large, self.small = self.a, self.b  # the answer is whether these are what their names say
-        self.n_steps, self.result = self.stop + 2, str(self.x > self.y)
+        less = self.sign == "<"  # the answer is whether large and small are what their names say
+        self.large, self.small = (self.b, self.a) if less else (self.a, self.b)
+        self.n_steps, self.result = self.stop + 2, str(self.x < self.y if less else self.x > self.y)
 
     def entry(self, step: int) -> str:
-        large, small, k, x, y, i = self.large, self.small, step - 1, self.left, self.right, 2 * step - 2
+        large, small, k = self.large, self.small, step - 1
         output = k > 0 and large[-k:] > small[-k:]
         if k < self.stop:
             writes = "" if large[-step] == small[-step] else f"[OUTPUT] {large[-step] > small[-step]}, "
@@ -170,18 +179,13 @@ class GreaterThan(Problem):
         else:
             writes = "" if len(large) == len(small) else f"[OUTPUT] {len(large) > len(small)}, "
             command = f"{writes}[OUTPUT], qH"
-        heads = f"{x[:i]}[HEAD1]{x[i:]} {y[:i]}[HEAD2]{y[i:]}"
-        return f"{self.name}, q1,  {heads} [OUTPUT]{output}\nCMD {command}\n"
+        return f"{self.name}, q1,  {heads(self.left, self.right, 2 * k)} [OUTPUT]{output}\nCMD {command}\n"
 
 
 class LessThan(GreaterThan):
     """LESS_THAN."""
 
     task, name, sign = "less_than", "LESS_THAN", "<"
-
-    def __init__(self, a: str, b: str | None) -> None:
-        super().__init__(a, b)
-        self.large, self.small, self.result = self.b, self.a, str(self.x < self.y)
 
 
 class Equal(Problem):
@@ -195,16 +199,13 @@ class Equal(Problem):
         self.stop = next((i for i, (x, y) in enumerate(pairs) if x != y), min(len(self.a), len(self.b)))
         self.n_steps, self.result = self.stop + 2, str(self.x == self.y)
 
-    def prompt(self, step: int, dialect: str) -> str:
-        if step == 0:
-            return first_lines("EQUAL", self.left, self.right) + "\n"
-        x, y, i = self.left, self.right, 2 * min(step - 1, self.stop)
-        heads = f"{x[:i]}[HEAD1]{x[i:]} {y[:i]}[HEAD2]{y[i:]}"
-        if step == self.n_steps:
-            return f"EQUAL, qH,  {heads} {self.result}\n{HALT}\n"
+    def entry(self, step: int) -> str:
         at_end = "[OUTPUT], qH" if self.x == self.y else "[OUTPUT] False, [OUTPUT], qH"
         command = "[HEAD1] RIGHT, [HEAD2] RIGHT, q1" if step <= self.stop else at_end
-        return f"EQUAL, q1,  {heads} [OUTPUT]True\nCMD {command}\n"
+        return f"EQUAL, q1,  {heads(self.left, self.right, 2 * step - 2)} [OUTPUT]True\nCMD {command}\n"
+
+    def last_line(self) -> str:
+        return f"EQUAL, qH,  {heads(self.left, self.right, 2 * self.stop)} {self.result}"
 
 
 class Reflection(Problem):
@@ -215,21 +216,20 @@ class Reflection(Problem):
     def __init__(self, a: str, b: str | None) -> None:
         super().__init__(a, b)
         self.n, self.result = len(a), tape(self.x - self.y)
-        self.n_steps = 2 * self.n + 3 - (0 if self.x == self.y else len(self.result) // 2)
+        self.n_steps = 2 * self.n + 3 - (self.x > self.y) * len(self.result) // 2
         self.padded = self.result + "|0" * (self.n - len(self.result) // 2)
 
     def entry(self, step: int) -> str:
-        x, y, n, i = self.left, self.right, self.n, 2 * step - 2
+        n, i = self.n, 2 * step - 2
         state, output = "q1" if step <= n + 1 else "q2", self.padded[:i]
         if step <= n:
-            move = "[HEAD2] RIGHT, " if i < len(y) else ""
+            move = "[HEAD2] RIGHT, " if i < len(self.right) else ""
             command = f"[HEAD1] RIGHT, {move}[OUTPUT] {self.padded[i + 1]}, [OUTPUT] RIGHT, q1"
         else:
             output = self.padded[: 2 * (n - max(step - n - 2, 0))] or "|"
             command = "q2" if step == n + 1 else "[OUTPUT] LEFT, q2"
             command = "[OUTPUT], qH" if step == self.n_steps - 1 else command
-        heads = f"{x[:i]}[HEAD1]{x[i:]} {y[:i]}[HEAD2]{y[i:]}"
-        return f"REFLECTION, {state},  {heads} {output}[OUTPUT]\nCMD {command}\n"
+        return f"REFLECTION, {state},  {heads(self.left, self.right, i)} {output}[OUTPUT]\nCMD {command}\n"
 
 
 class LeftMask(Problem):
