@@ -1,6 +1,6 @@
 """Check one shard, in a worker process: what it gives back is what is wrong, and hashes, never rows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -106,14 +106,8 @@ def check_shard(shard: Shard, draw: Draw) -> ShardResult:
         shard: the shard.
         draw: draws the expressions that the declaration gives.
     """
-    result, known = ShardResult(shard.record.path), Known()
-    due = _Due(*shard.planned, draw) if shard.planned else None
-    for first, batch in _batches(shard, result):
-        keys = _check_batch(shard, batch, first, result, known)
-        if due is None or not due.are_next(keys, first):  # else the split function has chosen them just now
-            _check_sides(shard, keys, result)
-        result.hashes.append(_hashed(shard, keys))
-        result.rows += len(keys)
+    result, due = ShardResult(shard.record.path), _Due(*shard.planned, draw) if shard.planned else None
+    _check_batches(shard, _batches(shard, result), due, result)
     if result.complete and result.chars != shard.record.chars:
         result.add("counts", f"{result.path}: its texts have other numbers of characters", path=MANIFEST)
     if result.complete and due is not None:
@@ -124,7 +118,7 @@ def check_shard(shard: Shard, draw: Draw) -> ShardResult:
 def verify_rows(batch: pa.RecordBatch, settings: TaskSettings, view: str, split: str) -> Findings:
     """Check rows that stand in no file, and their split."""
     shard, result = Shard(Path(), ShardRecord("", 0, 0, "", {}), settings, view, split), ShardResult("")
-    _check_sides(shard, _check_batch(shard, batch, 0, result, {}), result)
+    _check_batches(shard, [(0, batch)], None, result)
     return result
 
 
@@ -225,18 +219,25 @@ def _keys(batch: pa.RecordBatch, view: str) -> pl.DataFrame:
 # What each row holds
 
 
-def _check_batch(shard: Shard, batch: pa.RecordBatch, first: int, result: ShardResult, known: Known) -> pl.DataFrame:
-    """Check rows of which ``first`` is the number of the first one; return their numbers, and what tells them apart."""
-    wrong = _check_columns(shard, batch, first, result)
-    if "text" not in shard.other_rules:
-        wrong |= _check_texts(shard, batch, first, result, known)
-    for row, message in sorted(wrong.items()):
-        result.add("row", message, row)
-    if shard.view == "one_step":
-        beyond = pc.is_null(batch.column("step"))
-        far = pc.if_else(beyond, batch.column("prompt"), pa.scalar(None, pa.string()))
-        batch = batch.append_column("far", far)
-    return _keys(batch, shard.view).with_row_index("row", first)
+def _check_batches(
+    shard: Shard, batches: Iterable[tuple[int, pa.RecordBatch]], due: "_Due | None", result: ShardResult
+) -> None:
+    """Check rows, a batch at a time with the number of its first row, and collect what is checked across files."""
+    known: Known = {}
+    for first, batch in batches:
+        wrong = _check_columns(shard, batch, first, result)
+        if "text" not in shard.other_rules:
+            wrong |= _check_texts(shard, batch, first, result, known)
+        for row, message in sorted(wrong.items()):
+            result.add("row", message, row)
+        if shard.view == "one_step":
+            far = pc.if_else(pc.is_null(batch["step"]), batch["prompt"], pa.scalar(None, pa.string()))
+            batch = batch.append_column("far", far)
+        keys = _keys(batch, shard.view).with_row_index("row", first)
+        if due is None or not due.are_next(keys, first):  # else the split function has chosen them just now
+            _check_sides(shard, keys, result)
+        result.hashes.append(_hashed(shard, keys))
+        result.rows += batch.num_rows
 
 
 def _check_columns(shard: Shard, batch: pa.RecordBatch, first: int, result: ShardResult) -> dict[int, str]:

@@ -261,15 +261,11 @@ def class_cells(settings: TaskSettings, split: str) -> Wanted:
         if balanced <= 0:
             continue
         left = balanced if split == "train" else settings.num_test
-        variants = own.variants(len_a, len_b)
-        if len(variants) == 1:
-            [(name, _, named)] = variants
-            wanted.append((len_a, len_b, name, law(named), left))
-            continue
-        shares = sum(share for _, share, _ in variants)
-        for name, share, named in variants:  # each rounded up out of what the earlier ones have left
+        parts = list(class_parts(own, len_a, len_b))
+        shares = sum(share for _, share, _ in parts)
+        for name, share, part in parts:  # each rounded up out of what the earlier ones have left
             count = -(-left * share // shares)
-            wanted.append((len_a, len_b, name, law(named), count))
+            wanted.append((len_a, len_b, name, part, count))
             left, shares = left - count, shares - share
     return wanted
 
