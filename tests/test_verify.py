@@ -344,6 +344,17 @@ def test_nothing_is_right_of_which_nothing_was_looked_at(folder: Folder, monkeyp
     assert "put the machine's file back into the folder tm/" in text and "anew" not in text
 
 
+def test_expressions_of_ones_own_may_stand_in_train_whatever_their_side(tmp_path: Path) -> None:
+    """``verify --stream`` told of each of them that the split function says test; of a dataset it never did."""
+    (tmp_path / "mine.txt").write_text("".join(f"{a}+{7 * a}=\n" for a in range(40)))
+    mine = tmp_path / "mine.toml"
+    mine.write_text('expressions = "mine.txt"\nallow_test = true\nsplits = ["train"]\nviews = ["raw"]\n')
+    code, text = call("verify", "--stream", 40, mine)
+    assert code == 0 and "every row is right and of its split" in text, text
+    assert call("build", mine, "--out", tmp_path / "data")[0] == 0
+    assert verify(tmp_path / "data", workers=1).ok
+
+
 @pytest.mark.parametrize(
     "verb", ["verify", "info", "push --to out", "export --out out", "eval --backend oracle --data"]
 )

@@ -4,13 +4,13 @@ The turns of a loop of any length are drawn by integer arithmetic only: a floati
 bit from one processor to the next, rows must not.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 
 import numpy as np
 
-from ...tm.classes import Place, StepRule
-from ...tm.columns import I64, U64, Bool, Number, Operands, compare, length_of, stacked, widen
+from ...tm.classes import Place
+from ...tm.columns import I64, U64, Bool, Number, compare, length_of, stacked, widen
 from ...tm.composer import CallBatch, Places
 from ...tm.machine import Batch, Rows, walk_rows
 from .random import digit_planes, random_below, random_u64
@@ -25,20 +25,20 @@ def sampled_rows(batch: Batch, key: U64) -> Rows:
     """Return the rows that are kept of a batch; ``key`` (n,) seeds each expression's draws."""
     if isinstance(batch, CallBatch):
         return _of_loops(batch, key)
-    return _of_walks(batch.num_steps, batch.operands, batch.machine.kept_steps, key)
+    return _of_walks(batch, key)
 
 
-def _of_walks(num_steps: I64, operands: Operands, rule: StepRule, key: U64) -> Rows:
+def _steps(batch: Batch, rows: I64) -> Callable[[Place], I64]:
+    """Return what gives the step that a place means, of each of these expressions."""
+    origins = {"first": np.zeros_like(rows), "len_a": batch.operands.a.length[rows], "end": batch.num_steps[rows]}
+    return lambda place: origins[place[0]] + place[1]
+
+
+def _of_walks(batch: Batch, key: U64) -> Rows:
     """Return the rows that a rule keeps: expressions in order, transitions of each in no particular order."""
-    whole = num_steps <= rule.keep_all
+    rule, whole = batch.machine.kept_steps, batch.num_steps <= batch.machine.kept_steps.keep_all
     kept, rest = np.flatnonzero(whole), np.flatnonzero(~whole)
-    all_of = walk_rows(num_steps[kept])
-    origins = {"first": np.zeros_like(rest), "len_a": operands.a.length[rest], "end": num_steps[rest]}
-
-    def step(place: Place) -> I64:
-        origin, offset = place
-        return origins[origin] + offset
-
+    all_of, step = walk_rows(batch.num_steps[kept]), _steps(batch, rest)
     parts = [(kept[all_of.expression], all_of.index), *((rest, step(place)) for place in rule.fixed)]
     for salt, (low, high, count) in enumerate(rule.ranges):
         drawn = _distinct(step(low), step(high), count, key[rest], salt)
@@ -80,18 +80,17 @@ def rows_in_turn(batch: Batch, expression: I64, key: U64, turn: I64, *, every: b
         count = np.bincount(kept.expression, minlength=len(key))
         first = np.cumsum(count) - count
         return batch.take(kept, order[first[expression] + _turned(begin, turn, count[expression])])
-    rule = batch.machine.kept_steps
-    origins = {"first": np.zeros_like(num_steps), "len_a": batch.operands.a.length[expression], "end": num_steps}
+    rule, step_of = batch.machine.kept_steps, _steps(batch, expression)
     whole = np.full(len(expression), every) | (num_steps <= rule.keep_all)
     ranges = []
-    for (origin, offset), (last, behind), most in rule.ranges:
-        low = origins[origin] + offset
-        size = origins[last] + behind - low + 1
+    for lowest, highest, most in rule.ranges:
+        low = step_of(lowest)
+        size = step_of(highest) - low + 1
         ranges.append((low, np.maximum(size, 1), np.clip(size, 0, most)))
     count = np.where(whole, num_steps, len(rule.fixed) + sum(most for _, _, most in ranges))
     step = chosen = _turned(begin, turn, count)
-    for at, (origin, offset) in enumerate(rule.fixed):
-        step = np.where(~whole & (chosen == at), origins[origin] + offset, step)
+    for at, place in enumerate(rule.fixed):
+        step = np.where(~whole & (chosen == at), step_of(place), step)
     chosen = chosen - len(rule.fixed)
     salt = random_u64(key, 2)[expression]
     for low, size, most in ranges:  # neighbours in a circle from a random place on: each is uniform, and they differ
