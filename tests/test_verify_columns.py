@@ -1,0 +1,85 @@
+"""A change of any column, of any view of any task, is found, also where it is consistent with the manifest."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from caef_data import tm
+from caef_data.atomic import sha256_of
+from caef_data.pipelines.declaration import from_flags
+from caef_data.pipelines.engine import render_shard
+from caef_data.pipelines.manifest import ShardRecord
+from caef_data.pipelines.plan import Config, make_plan
+from caef_data.pipelines.sampling.classes import ClassSampler
+from caef_data.pipelines.settings import VIEWS
+from caef_data.pipelines.verify_shard import Shard, ShardResult, check_shard
+
+KINDS = {"row", "variant", "instruction", "added", "missing", "split"}
+SOME = ("add", "left_mask", "mul")
+
+
+def configs(task: str) -> Iterator[Config]:
+    views = [view for view in VIEWS if view not in tm.machine(task).missing_views()]
+    yield from make_plan(from_flags([task], max=2, num=1, splits=["test"], views=views)).configs
+
+
+def rendered(config: Config) -> pa.Table:
+    sink = io.BytesIO()
+    render_shard(config, 0, sink)
+    return pq.read_table(sink)
+
+
+def checked(
+    config: Config, folder: Path, rows: list[dict[str, Any]], schema: pa.Schema, group: int = 10**6
+) -> ShardResult:
+    """Write rows, with a record that is true of them, and check them."""
+    sink, path = io.BytesIO(), config.shard_path(0)
+    pq.write_table(pa.Table.from_pylist(rows, schema), sink, row_group_size=group)
+    chars = {name: [len(row[name] or "") for row in rows] for name in ("prompt", "completion")}
+    sizes = {name: (sum(found), max(found)) for name, found in chars.items()}
+    record = ShardRecord(path, len(rows), sink.tell(), sha256_of(sink), sizes)
+    (folder / path).parent.mkdir(exist_ok=True)
+    (folder / path).write_bytes(sink.getvalue())
+    shard = Shard(folder, record, config.settings, config.view, config.split, (config, 0))
+    return check_shard(shard, ClassSampler.operands)
+
+
+def changed(value: object) -> object:
+    if isinstance(value, list):
+        return [*value[:-1], changed(value[-1])]
+    return "q9" if value is None else value + 1 if isinstance(value, int) else f"{value}1"
+
+
+@pytest.mark.parametrize(
+    "task", [one if one in SOME else pytest.param(one, marks=pytest.mark.long) for one in tm.tasks()]
+)
+def test_every_column_counts(task: str, tmp_path: Path) -> None:
+    for config in configs(task):
+        table = rendered(config)
+        rows = table.to_pylist()
+        assert checked(config, tmp_path, rows, table.schema).findings == []
+        for column in table.schema.names:
+            row = next((row for row in rows[len(rows) // 2 :] if row[column] is not None), rows[-1])
+            there = [{**one, column: changed(one[column])} if one is row else one for one in rows]
+            found = checked(config, tmp_path, there, table.schema)
+            assert found.findings and {one.kind for one in found.findings} <= KINDS, (config.name, column)
+            assert all(one.row is not None for one in found.findings if one.kind != "missing")
+
+
+def test_rows_are_compared_over_all_row_groups(tmp_path: Path) -> None:
+    """Another writer cuts other groups; a row that went from one into another was told as added and as missing."""
+    config = next(iter(configs("add")))
+    table = rendered(config)
+    first, *rows, last = table.to_pylist()
+    assert len(rows) > 9 and checked(config, tmp_path, [first, *rows, last], table.schema, 4).findings == []
+    [moved] = checked(config, tmp_path, [last, *rows, first], table.schema, 4).findings
+    assert (moved.kind, moved.row) == ("order", 0) and moved.message.startswith("2 rows in another place")
+    [missing] = checked(config, tmp_path, [*rows, last], table.schema, 4).findings
+    assert (missing.kind, missing.row) == ("missing", None) and f"a '{first['a']}'" in missing.message
+    [added] = checked(config, tmp_path, [first, *rows, last, first], table.schema, 4).findings
+    assert (added.kind, added.row) == ("added", len(rows) + 2)
