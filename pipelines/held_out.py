@@ -52,7 +52,10 @@ class Hit(NamedTuple):
     stop: int
     task: str
     entry: bool
-    stress: bool
+    stress: bool = False
+
+
+Candidate = tuple[Hit, str, str]  # a hit if its expression, a and b, is held out
 
 
 class HeldOut:
@@ -89,10 +92,16 @@ class HeldOut:
             data: its bytes.
             quotes: of a CSV file the places of quotes; between an even one and the next a comma ends a cell.
         """
-        hits = [*self._expressions(data, quotes), *(self._entries(data) if b"[HEAD" in data else ())]
+        found = [*self._expressions(data, quotes), *(self._entries(data) if b"[HEAD" in data else ())]
+        columns = {"task": pl.String, "a": pl.String, "b": pl.String}
+        rows = pl.DataFrame([(hit.task, a, b) for hit, a, b in found], columns, orient="row")
+        held, stress = self._look_up(rows.select(key=self._keys())["key"])
+        hits = [hit for (hit, _, _), is_held in zip(found, held.tolist(), strict=True) if is_held]
+        hits = [hit._replace(stress=own) for hit, own in zip(hits, stress.tolist(), strict=True)]
         return sorted(hits, key=lambda hit: hit.start)
 
-    def _expressions(self, data: bytes, quotes: I64 | None) -> Iterator[Hit]:
+    def _expressions(self, data: bytes, quotes: I64 | None) -> Iterator[Candidate]:
+        """Yield the pairs of numbers of the lines that hold one that is held out."""
         text = self.escapes.sub(_decoded, data) if rb"\u" in data else data
         parts = _cut(text)
         lines = pl.Series("chain", [parts.decode("utf-8", "replace")]).str.split("\n").explode().to_frame()
@@ -104,35 +113,22 @@ class HeldOut:
         pairs = pairs.filter(~pl.col("token").str.contains("^[0-9]"))
         pairs = pairs.with_columns(task=pl.col("token").replace_strict(self.signs, return_dtype=pl.String))
         pairs = pairs.select("line", key=self._keys())
-        held, stress = self._look_up(pairs["key"])
-        pairs = pairs.filter(held)
-        known = dict(zip(pairs["key"].to_list(), stress.tolist(), strict=True))
+        lines_held = pairs["line"].filter(self._look_up(pairs["key"])[0]).unique().sort()
         ends = np.append(np.flatnonzero(np.frombuffer(parts, np.uint8) == ord("\n")), len(parts))
-        for line in pairs["line"].unique().sort().to_list():
+        for line in lines_held.to_list():
             begin, end = int(ends[line - 1]) + 1 if line else 0, int(ends[line])
             for match in self.pair.finditer(text, begin, end + BLANKS):
-                first, second = match[1].decode(), match[5].decode()
-                task = self.signs[match[3].decode()]
-                key = self._key(task, first, second)
-                if match.start() < end and key in known and _whole(text, match, quotes):
-                    yield Hit(match.start(), match.end(5), task, False, known[key])
+                if match.start() < end and _whole(text, match, quotes):
+                    task = self.signs[match[3].decode()]
+                    yield Hit(match.start(), match.end(5), task, False), match[1].decode(), match[5].decode()
 
-    def _entries(self, data: bytes) -> Iterator[Hit]:
-        found, keys = list[tuple[int, int, str]](), list[str]()
+    def _entries(self, data: bytes) -> Iterator[Candidate]:
+        """Yield the state lines of machines."""
         for match in ENTRY.finditer(data):
             title = TITLE.search(data, max(0, match.start() - 99), match.start())
             if title and (task := self.titles.get(title[0])):
-                tapes = (b"".join(match.groups(b"")[at : at + 3]).replace(b"|", b"")[::-1].decode() for at in (0, 3))
-                keys.append(self._key(task, *tapes))
-                found.append((title.start(), match.end(), task))
-        held, stress = self._look_up(pl.Series(keys, dtype=pl.String))
-        for at, own in zip(np.flatnonzero(held).tolist(), stress.tolist(), strict=True):
-            yield Hit(*found[at], True, own)
-
-    def _key(self, task: str, a: str, b: str) -> str:
-        """Return what an expression is known by, as ``_keys`` does."""
-        pair = [a.lstrip("0"), b.lstrip("0")]
-        return " ".join([task, *(sorted(pair) if task in self.unordered else pair)])
+                a, b = (b"".join(match.groups(b"")[at : at + 3]).replace(b"|", b"")[::-1].decode() for at in (0, 3))
+                yield Hit(title.start(), match.end(), task, True), a, b
 
     def _keys(self) -> pl.Expr:
         a, b = (pl.col(name).fill_null("").str.strip_chars_start("0") for name in ("a", "b"))

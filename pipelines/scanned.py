@@ -1,7 +1,7 @@
 """Files of text and tables as blocks in which expressions are looked for, and what was found in a file.
 
-A block ends with a line, of a table it is some rows of a column. A line of many blocks is cut, and each part sees what
-stands around it. Threads look at blocks, what they find is counted in order.
+A block ends with a line; of a table it is some rows of a column. A line of many blocks is cut, and each part sees what
+stands around it. Threads look at blocks; what they find is counted in order.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -199,36 +200,26 @@ def scan(path: Path, held: HeldOut, threads: Executor, most: int, told: Callable
 
 def text_blocks(stream: BinaryIO, cells: bool, where: str) -> Iterator[Block]:
     """Yield the blocks of a text; ``cells``: of a CSV file."""
-    rest, at, begin, quoted = b"", 0, 0, False
+    data, at, begin, quoted, last_quote = b"", 0, 0, False, 0
     while new := stream.read(SIZE):
-        data = rest + new
-        cut = _last_end(data, quoted, cells)
-        if cut > begin:
-            yield Block(data[:cut], at, begin, cut, quoted if cells else None)
-            rest, at, begin, quoted = data[cut:], at + cut, 0, False
-        elif len(data) <= begin + SIZE + AHEAD:
-            rest = data
-        else:
-            cut = len(data) - AHEAD
-            yield Block(data, at, begin, cut, quoted if cells else None)
-            quoted ^= data.count(b'"', 0, cut - BEFORE) % 2 == 1
-            rest, at, begin = data[cut - BEFORE :], at + cut - BEFORE, BEFORE
-    if cells and quoted != (rest.count(b'"') % 2 == 1):
-        what = "a quote is opened and never closed: its rows cannot be told apart"
-        raise UserError(what, where=f"{where}, behind byte {at:,}", next_step="name it .txt to take its lines")
-    if len(rest) > begin:
-        yield Block(rest, at, begin, len(rest), quoted if cells else None)
-
-
-def _last_end(data: bytes, quoted: bool, cells: bool) -> int:
-    """Return where the last line or row ends; 0 if none does."""
-    cut = data.rfind(b"\n") + 1
-    inside = cells and quoted != (data.count(b'"', 0, cut) % 2 == 1)
-    while cut and inside:
-        before = data.rfind(b"\n", 0, cut - 1) + 1
-        inside ^= data.count(b'"', before, cut) % 2 == 1
-        cut = before
-    return cut
+        data += new
+        stop = end = data.rfind(b"\n", begin) + 1
+        if not stop:
+            if len(data) <= begin + SIZE + AHEAD:
+                continue
+            stop, end = len(data) - AHEAD, len(data)
+        yield Block(data[:end], at, begin, stop, quoted if cells else None)
+        cut = max(0, stop - BEFORE)
+        if cells:
+            last_quote = max(last_quote, at + data.rfind(b'"', 0, cut))
+            quoted ^= data.count(b'"', 0, cut) % 2 == 1
+        data, at, begin = data[cut:], at + cut, stop - cut
+    if cells and quoted != (data.count(b'"') % 2 == 1):
+        what, place = "a quote is opened and never closed: its rows cannot be told apart", at + data.rfind(b'"')
+        where = f"{where}, behind byte {max(last_quote, place):,}"
+        raise UserError(what, where=where, next_step="name it .txt to take its lines")
+    if len(data) > begin:
+        yield Block(data, at, begin, len(data), quoted if cells else None)
 
 
 def table_blocks(table: pq.ParquetFile) -> Iterator[Block]:
@@ -312,25 +303,13 @@ def refusal(target: Path) -> UserError:
 
 
 def _clean_text(source: BinaryIO, left_out: list[I64], sink: BinaryIO) -> None:
-    at, data = 0, memoryview(b"")  # the place of the first byte of what is read
-
-    def go_on(to: int, kept: bool) -> bool:
-        nonlocal at, data
-        while at < to:
-            data = data or memoryview(source.read(SIZE))
-            if not data:
-                return False
-            count = min(len(data), to - at)
+    at, kept = 0, True
+    for place in chain.from_iterable(spans.ravel().tolist() for spans in [*left_out, np.array([1 << 62])]):
+        while at < place and (data := source.read(min(SIZE, place - at))):
+            at += len(data)
             if kept:
-                sink.write(data[:count])
-            at, data = at + count, data[count:]
-        return True
-
-    for spans in left_out:
-        for start, stop in spans.tolist():
-            go_on(start, kept=True)
-            go_on(stop, kept=False)
-    go_on(1 << 62, kept=True)
+                sink.write(data)
+        kept = not kept
 
 
 def _clean_table(source: pq.ParquetFile, left_out: I64, sink: BinaryIO) -> None:

@@ -20,7 +20,7 @@ from ..tm.columns import I64, Number
 from ..tm.instructions import instruction
 from ..tm.render import RowGroup, Template, render
 from .curriculum import mix_of, stages_of
-from .rows import python_values, view_columns
+from .rows import python_values, render_rows
 from .sampling.random import random_u64, splitmix64, text_key
 from .sampling.split import grouped
 from .settings import SPLITS, VIEWS, Declaration, digest
@@ -340,43 +340,26 @@ def _check(declaration: Declaration, split: str, view: str, rows: int | None, se
 
 def _python_rows(work: RowWork, names: tuple[str, ...]) -> Iterator[list[Row]]:
     """Return the rows of a block as dicts with these columns, made ``ROWS`` at a time as they are asked for."""
-    _, own = view_columns(work)
-    operands, found = work.operands, work.batch.machine
-    constants: dict[str, object] = {name: None for name in names}
-    constants |= {"task": found.name, "instruction": instruction(found, work.view), "view": work.view}
-    columns: dict[str, Any] = {
-        "a": _operand(work, operands.a),
-        "len_a": operands.a.length[work.expressions].tolist(),
-    }
-    if operands.b is None:
-        constants |= {"b": None, "len_b": 0}
-    else:
-        columns |= {"b": _operand(work, operands.b), "len_b": operands.b.length[work.expressions].tolist()}
-    if len(work.variants) == 1:
-        constants["variant"] = work.variants[0]
-    else:
-        columns["variant"] = np.array(work.variants, object)[work.variant[work.expressions]].tolist()
-    columns |= {name: column if _text(column) else python_values(column) for name, column in own.items()}
+    batch = render_rows(work)
+    constants: dict[str, object] = {**dict.fromkeys(names), "view": work.view}
+    columns: dict[str, Any] = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if pa.types.is_dictionary(column.type) and len(column.dictionary) == 1 and not column.null_count:
+            [constants[name]] = column.dictionary.to_pylist()
+        elif column.null_count < len(column):  # texts take the place of those that were given, in the cache
+            columns[name] = column if _text(column) else python_values(column)
     varying = tuple(name for name in names if name in columns)
-    constant = {name: constants[name] for name in names if name not in columns}
-    made = _maker(names, varying)(**constant)
+    made = _maker(names, varying)(**{name: constants[name] for name in names if name not in columns})
 
     def some(rows: slice) -> list[Row]:
         parts = (columns[name][rows] for name in varying)
         return made([python_values(part) if isinstance(part, pa.Array) else part for part in parts])
 
-    return (some(slice(start, start + ROWS)) for start in range(0, len(work.expressions), ROWS))
+    return (some(slice(start, start + ROWS)) for start in range(0, len(batch), ROWS))
 
 
 def _text(column: pa.Array) -> bool:
     return bool(pa.types.is_string(column.type) or pa.types.is_list(column.type))
-
-
-def _operand(work: RowWork, number: Number) -> list[str]:
-    rows = np.arange(len(number))
-    parts = {"x": work.batch.machine.written(number, rows)}
-    texts = render([RowGroup(rows, Template("{x}"), parts)], len(rows)).to_numpy(zero_copy_only=False)
-    return texts[work.expressions].tolist()
 
 
 @lru_cache
