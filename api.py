@@ -10,13 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .eval import counter_of
+from .eval import counter_of, resolved
 from .pipelines.build import ConfigResult, choose_engine
 from .pipelines.build import build as build_plan
 from .pipelines.declaration import declared
 from .pipelines.hub_source import dataset_here
 from .pipelines.plan import Plan, make_plan
-from .pipelines.resolve_budget import resolve_budget
 from .pipelines.store import open_folder
 from .pipelines.stream import Stream
 from .pipelines.verify import verify as verify_folder
@@ -93,10 +92,7 @@ def stream(
     Raises:
         UserError: the declaration is refused, or has no rows of this split and view.
     """
-    found = declared(declaration, **settings)
-    if found.unresolved:
-        found = resolve_budget(found, counter_of(found))
-    return Stream(found, split, view, rows, seed)
+    return Stream(resolved(declared(declaration, **settings)), split, view, rows, seed)
 
 
 def verify(folder: str | Path = "data", *, fraction: float = 1.0, workers: int | None = None) -> Report:

@@ -16,3 +16,16 @@ def counter_of(declaration: Declaration) -> TokenCounter | None:
     from .token_counts import TokenCounter  # inside: most declarations name none
 
     return TokenCounter(declaration.tokenizer)
+
+
+def resolved(declaration: Declaration) -> Declaration:
+    """Return a declaration whose tasks say what its budget came to, if it has one.
+
+    Raises:
+        UserError: the budget cannot be met, or its tokens cannot be counted.
+    """
+    if not declaration.unresolved:
+        return declaration
+    from ..pipelines.resolve_budget import resolve_budget
+
+    return resolve_budget(declaration, counter_of(declaration))

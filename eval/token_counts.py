@@ -14,16 +14,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..atomic import sha256_of
-from ..errors import UserError, did_you_mean, printable_path, quoted
+from ..errors import UserError, printable_path, quoted
 from ..pipelines.budget import tokenizer_name
 from ..pipelines.declaration import load_declaration, shipped_declarations
-from ..pipelines.export_rows import COLUMNS, Style, damaged, opened, select
+from ..pipelines.export_rows import COLUMNS, check_name, damaged, opened, select
 from ..pipelines.hub_source import Say, dataset_here
 from ..pipelines.plan import Config, make_plan
 from ..pipelines.sampling.enumerate_small import Told
 from ..pipelines.store import open_folder
 from ..pipelines.terminal import Bar, open_console
 from ..pipelines.token_table import LENGTHS, print_costs, remarks
+from . import resolved
 from .files import VOCABULARIES
 
 if TYPE_CHECKING:
@@ -82,16 +83,10 @@ def source_of(config: Config) -> Source:
 
 def planned(plan: Sequence[Config], configs: Sequence[str], splits: Sequence[str]) -> list[Source]:
     """Return the splits of a plan that are asked for; raises ``UserError`` where there is no such config or split."""
-    for option, wanted, names in (
-        ("--config", configs, {config.name for config in plan}),
-        ("--split", splits, {config.split for config in plan}),
-    ):
-        for name in sorted(set(wanted) - names):
-            raise UserError(
-                f"nothing planned is named {quoted(name)}{did_you_mean(name, names)}",
-                where=option,
-                allowed=", ".join(sorted(names)),
-            )
+    for name in configs:
+        check_name("--config", name, sorted({config.name for config in plan}))
+    for name in splits:
+        check_name("--split", name, sorted({config.split for config in plan}))
     return [
         source_of(config)
         for config in plan
@@ -240,10 +235,10 @@ def print_tokens(
     Raises:
         UserError: dataset, declaration or tokenizer are not there, or damaged.
     """
-    Style(stage=stage)
+    check_name("--stage", stage, COLUMNS)
     log = open_console(stderr=True)
     if source.endswith(".toml") or (source in shipped_declarations() and not Path(source).exists()):
-        declaration = replace(load_declaration(source), tokenizer=None)
+        declaration = replace(resolved(load_declaration(source)), rows=None, tokens=None, tokenizer=None)
         sources, rows = planned(make_plan(declaration).configs, configs, splits), rows or PLANNED
     else:
         sources = built(source, configs, splits, lambda line: log.print(line, soft_wrap=True))

@@ -12,36 +12,22 @@ Both are functions of a row's number: ``longest_at`` has the rows from which on 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from ..errors import did_you_mean, is_whole, quoted
+from ..errors import UserError, did_you_mean, is_whole, quoted
 from .spelling import Spelling, literal
+
+if TYPE_CHECKING:
+    from .settings import TaskSettings
 
 MOST = 10**12  # a row's number, or a weight
 KINDS = {"linear": ("start", "rows"), "staged": ("rows", "max")}
-
-
-class Task(Protocol):
-    """What is asked of the settings of a task."""
-
-    @property
-    def task(self) -> str:
-        """Its name."""
-
-    @property
-    def min(self) -> int:
-        """Digits of its shortest operands."""
-
-    @property
-    def max(self) -> int:
-        """Digits of its longest operands."""
-
-
+SHAPES = "linear = {start = 5, rows = 1000000}, or staged = [{rows = 100000, max = 10}, ...]"
 Stages = tuple[tuple[int, int | None], ...]  # the first row of each, and its longest operands; None for all
 
 
-def mix_of(given: object, tasks: Sequence[Task], spelling: Spelling) -> dict[tuple[str, str | None], float]:
+def mix_of(given: object, tasks: Sequence[TaskSettings], spelling: Spelling) -> dict[tuple[str, str | None], float]:
     """Return the weight of each task and view (None for that of the stream); none where no mix is given.
 
     Raises:
@@ -52,32 +38,33 @@ def mix_of(given: object, tasks: Sequence[Task], spelling: Spelling) -> dict[tup
     from .. import tm
     from .settings import ALIASES, VIEWS
 
-    allowed = "names of its tasks, or of a task and a view such as add-aligner, each with a number above 0"
+    def refused(what: str, allowed: str) -> UserError:
+        return spelling.refusal(f"mix {what}", "mix", allowed=allowed)
+
     if not isinstance(given, Mapping) or not given:
-        raise spelling.refusal(f"mix is {literal(given)}", "mix", allowed=allowed)
+        allowed = "names of its tasks, or of a task and a view such as add-aligner, each with a number above 0"
+        raise refused(f"is {literal(given)}", allowed)
     names, found = [task.task for task in tasks], dict[tuple[str, str | None], float]()
     for key, weight in given.items():
         name, dash, view = str(key).partition("-")
         task = ALIASES.get(name, name)
         if task not in names:
-            what = f"mix names {quoted(key)}, of which this declaration has no task{did_you_mean(name[:60], names)}"
-            raise spelling.refusal(what, "mix", allowed=", ".join(names[:20]))
+            near = did_you_mean(name[:60], names)
+            raise refused(f"names {quoted(key)}, of which this declaration has no task{near}", ", ".join(names[:20]))
         missing = tm.machine(task).missing_views()
         views = [view for view in VIEWS if view not in missing]
         if dash and view not in views:
             why = f": {missing[view]}" if view in missing else did_you_mean(view[:60], views)
-            raise spelling.refusal(
-                f"mix names {quoted(key)}, a view that is not there{why}", "mix", allowed=", ".join(views)
-            )
+            raise refused(f"names {quoted(key)}, a view that is not there{why}", ", ".join(views))
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= MOST:
-            raise spelling.refusal(f"mix gives {key} the weight {literal(weight)}", "mix", allowed="a number above 0")
+            raise refused(f"gives {key} the weight {literal(weight)}", "a number above 0")
         if (task, view or None) in found:
-            raise spelling.refusal(f"mix names {task} twice", "mix", allowed="each task and view once")
+            raise refused(f"names {task} twice", "each task and view once")
         found[task, view or None] = float(weight)
     return found
 
 
-def stages_of(given: object, tasks: Sequence[Task], spelling: Spelling) -> Stages:
+def stages_of(given: object, tasks: Sequence[TaskSettings], spelling: Spelling) -> Stages:
     """Return the stages of a curriculum; one of all lengths where none is given.
 
     Raises:
@@ -85,57 +72,50 @@ def stages_of(given: object, tasks: Sequence[Task], spelling: Spelling) -> Stage
     """
     if given is None:
         return ((0, None),)
-    allowed = "linear = {start = 5, rows = 1000000}, or staged = [{rows = 100000, max = 10}, ...]"
+
+    def refused(what: str, allowed: str = SHAPES) -> UserError:
+        return spelling.refusal(what, "curriculum", allowed=allowed)
+
     if not isinstance(given, Mapping) or len(given) != 1:
-        raise spelling.refusal(f"curriculum is {literal(given)}", "curriculum", allowed=allowed)
+        raise refused(f"curriculum is {literal(given)}")
     [(kind, value)] = given.items()
     if kind not in KINDS:
-        near = did_you_mean(str(kind)[:60], KINDS)
-        raise spelling.refusal(f"curriculum has the kind {quoted(kind)}{near}", "curriculum", allowed=allowed)
+        raise refused(f"curriculum has the kind {quoted(kind)}{did_you_mean(str(kind)[:60], KINDS)}")
     tables = [value] if kind == "linear" else value
     if not isinstance(tables, list | tuple) or not tables or not all(isinstance(table, Mapping) for table in tables):
-        raise spelling.refusal(f"{kind} is {literal(value)}", "curriculum", allowed=allowed)
-    checked = [_numbers(table, kind, spelling) for table in tables]
+        raise refused(f"{kind} is {literal(value)}")
     low, high = min(task.min for task in tasks), max(task.max for task in tasks)
-    for name, length in [(name, table[name]) for table in checked for name in ("start", "max") if name in table]:
-        if not low <= length <= high:
-            what = f"curriculum: {name} is {length:,}, and operands have {low:,} to {high:,} digits"
-            raise spelling.refusal(what, "curriculum", allowed=f"{name} from {low:,} to {high:,}")
-    if kind == "staged":
-        return _staged(checked, spelling)
-    start, rows = checked[0]["start"], checked[0]["rows"]
-    grown = [(-(-more * rows // (high - start)), start + more) for more in range(1, high - start)]
-    return _distinct([(0, start), *grown, (rows, None)])
-
-
-def _staged(tables: Iterable[dict[str, int]], spelling: Spelling) -> Stages:
+    if wrong := next(_wrong(tables, kind, low, high), None):
+        raise refused(f"curriculum: {wrong[0]}", wrong[1])
+    if kind == "linear":
+        start, rows = tables[0]["start"], tables[0]["rows"]
+        grown = {-(-more * rows // (high - start)): start + more for more in range(1, high - start)}
+        return tuple({0: start, **grown, rows: None}.items())  # of those that begin at one row the last
     begin, stages = 0, list[tuple[int, int | None]]()
     for table in tables:
-        if stages and table["max"] <= (stages[-1][1] or 0):
-            what = f"curriculum: a stage of max = {table['max']:,} follows one of max = {stages[-1][1]:,}"
-            raise spelling.refusal(what, "curriculum", allowed="stages of ever longer operands")
         stages.append((begin, table["max"]))
         begin += table["rows"]
     return (*stages, (begin, None))
 
 
-def _distinct(stages: Iterable[tuple[int, int | None]]) -> Stages:
-    """Return the stages that have a row: of those that begin at one row the last."""
-    return tuple(dict(stages).items())
-
-
-def _numbers(table: Mapping[str, Any], kind: str, spelling: Spelling) -> dict[str, int]:
-    """Return the numbers of a stage, all of them there, and nothing else."""
-    names = KINDS[kind]
-    for name in [*table, *names]:
-        if name not in names:
-            what = f"curriculum: {kind} has no setting {quoted(name)}{did_you_mean(str(name)[:60], names)}"
-            raise spelling.refusal(what, "curriculum", allowed=" and ".join(names))
-        value = table.get(name)
-        if not is_whole(value, 1, MOST):
-            what = f"curriculum: {kind} has no {name}" if value is None else f"curriculum: {name} is {literal(value)}"
-            raise spelling.refusal(what, "curriculum", allowed=f"{name}, a whole number from 1 to {MOST:,}")
-    return dict(table)
+def _wrong(tables: Iterable[Mapping[str, Any]], kind: str, low: int, high: int) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with the settings of stages, and what is allowed."""
+    names, longest = KINDS[kind], 0
+    for table in tables:
+        for name in [*table, *names]:
+            value = table.get(name)
+            if name not in names:
+                yield f"{kind} has no setting {quoted(name)}{did_you_mean(str(name)[:60], names)}", " and ".join(names)
+            elif not is_whole(value, 1, MOST):
+                what = f"{kind} has no {name}" if value is None else f"{name} is {literal(value)}"
+                yield what, f"{name}, a whole number from 1 to {MOST:,}"
+            elif name != "rows" and not low <= value <= high:  # type: ignore[operator]
+                what = f"{name} is {value:,}, and operands have {low:,} to {high:,} digits"
+                yield what, f"{name} from {low:,} to {high:,}"
+        most = table.get("max", 1)
+        if most <= longest:
+            yield f"a stage of max = {most:,} follows one of max = {longest:,}", "stages of ever longer operands"
+        longest = most
 
 
 def note(mix: object, curriculum: object) -> list[str]:

@@ -6,7 +6,7 @@ that the rows come as close as whole expressions allow. A larger budget of the s
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 from math import ceil, log
@@ -26,7 +26,7 @@ from .settings import Declaration, TaskSettings
 
 CLOSE, ALLOWED = 0.001, 0.01  # how far from a budget: where the search ends; where a budget is refused
 MOST = 10**9 * MILLION  # the largest ``num``
-PROBED, PARTS, MARGIN = 1_000, 64, 4  # of a budget far too large: expressions a class; parts of them; a factor
+PROBED, PARTS, MARGIN = 1_000, 64, 1.15  # of a budget far too large: expressions a class; parts of them; a factor
 QUICK = 3_000_000  # expressions that are listed in seconds, so that what there is can be told exactly
 TRIED, LOOKED_AT = 256, 4096  # expressions of a config that are tokenised, and those whose rows or texts are measured
 
@@ -76,17 +76,26 @@ def check_rows(declaration: Declaration, configs: Iterable[Config], told: Told) 
     Raises:
         UserError: the first one.
     """
-    given = {task.task: task.budget.rows for task in declaration.tasks if task.budget is not None}
-    train = (config for config in configs if config.split == "train" and config.settings.task in given)
-    rows = count_rows(train, told) if given else Counter[str]()
-    for task, claimed in given.items():
-        if claimed != rows[task]:
-            raise UserError(
-                f"budget.rows of {task} is {claimed:,}, but its other settings give {rows[task]:,} train rows",
-                where=None if declaration.source is None else printable_path(declaration.source),
-                allowed=f"rows = {rows[task]}: a budget says what was found",
-                next_step="to ask for a number of rows, write rows or tokens at the top, in place of num and budget",
-            )
+    budgets = {task.task: task.budget for task in declaration.tasks if task.budget is not None}
+    rows = count_rows((one for one in configs if one.split == "train" and one.settings.task in budgets), told)
+    asked = defaultdict[int, list[int]](list)
+    for task, budget in budgets.items():
+        if budget.rows != rows[task]:
+            what = f"budget.rows of {task} is {budget.rows:,}, but its other settings give {rows[task]:,} train rows"
+            raise _forged(declaration, what, f"rows = {rows[task]}")
+        if budget.sha256 is None:
+            asked[budget.asked].append(budget.rows)
+    for each, found in asked.items():
+        builds = min(max(1, round(sum(found) / each)), len(found))  # into one folder, each with this budget
+        if abs(sum(found) / builds - each) > ALLOWED * each:
+            what = f"budget.asked is {each:,}, but the tasks of this budget have {sum(found):,} train rows"
+            raise _forged(declaration, what, f"asked within 1% of {sum(found):,}")
+
+
+def _forged(declaration: Declaration, what: str, allowed: str) -> UserError:
+    where = None if declaration.source is None else printable_path(declaration.source)
+    advice = "to ask for a number of rows, write rows or tokens at the top, in place of num and budget"
+    return UserError(what, where=where, allowed=f"{allowed}: a budget says what was found", next_step=advice)
 
 
 class _Search:
@@ -128,16 +137,19 @@ class _Search:
         return float(sum(own * len(part) + of_text * part.sum() for part in text))
 
     def _check_room(self, asked: int, unit: str) -> None:
-        """Refuse more than all expressions could give, with a wide margin: to list all takes minutes where many are."""
+        """Refuse more than all expressions could give, with a margin: to list all takes minutes where many are."""
         if self.total(MILLION) * PROBED >= asked:
             return
         rooms = [self._room(config) for config in self.configs(PROBED * MILLION)]
         most = MARGIN * sum(expressions * each for expressions, each in rooms)
         if sum(expressions for expressions, _ in rooms) > QUICK and most < asked:
-            raise _refused(asked, unit, f"fewer than {most:,.0f} {unit}: there are no more expressions")
+            raise _refused(asked, unit, f"at most about {most / MARGIN:,.0f} {unit}: there are no more expressions")
 
     def _room(self, config: Config) -> tuple[float, float]:
-        """Return how many expressions a config does not exceed; and the rows, or tokens, of one in its largest part."""
+        """Return about how many expressions there are of a config; and the rows, or tokens, of one in its largest part.
+
+        That part is of the longest operands, as nearly all expressions are.
+        """
         settings = config.settings.resolved(MOST // MILLION, Budget(asked=1, rows=0))
         cells = [*class_cells(settings, "train"), *short_run_cells(settings, "train")]
         numbers = _all_over(config, LOOKED_AT)  # in the order of their classes

@@ -304,8 +304,8 @@ def refusal(target: Path) -> UserError:
 
 def _clean_text(source: BinaryIO, left_out: list[I64], sink: BinaryIO) -> None:
     at, kept = 0, True
-    for place in chain.from_iterable(spans.ravel().tolist() for spans in [*left_out, np.array([1 << 62])]):
-        while at < place and (data := source.read(min(SIZE, place - at))):
+    for border in chain.from_iterable(spans.ravel().tolist() for spans in [*left_out, np.array([1 << 62])]):
+        while at < border and (data := source.read(min(SIZE, border - at))):
             at += len(data)
             if kept:
                 sink.write(data)

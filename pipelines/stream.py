@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import cached_property, lru_cache
 from itertools import chain
 from operator import length_hint
@@ -16,9 +17,7 @@ import pyarrow as pa
 from ..errors import UserError, did_you_mean, is_whole, quoted, whole_number
 from ..schemas.rows import COLUMNS
 from ..tm import machine
-from ..tm.columns import I64, Number
-from ..tm.instructions import instruction
-from ..tm.render import RowGroup, Template, render
+from ..tm.columns import I64
 from .curriculum import mix_of, stages_of
 from .rows import python_values, render_rows
 from .sampling.random import random_u64, splitmix64, text_key
@@ -244,9 +243,9 @@ class Stream:
             raise UserError(
                 f"rank is {quoted(rank)}, world_size {quoted(world_size)}", allowed="0 <= rank < world_size"
             )
-        own = type(self).__new__(type(self))
-        place = {"_rank": self._rank + self._world * rank, "_world": self._world * world_size}
-        own.__dict__ = {**self.__dict__, **place, "_done": 0, "_rest": iter(()), "_resumed": None}
+        own = copy(self)
+        own._rank, own._world = self._rank + self._world * rank, self._world * world_size
+        own._done, own._resumed = 0, None
         return own
 
     def set_epoch(self, epoch: int) -> None:
@@ -328,6 +327,8 @@ def _check(declaration: Declaration, split: str, view: str, rows: int | None, se
     for name, number, least, none in (("rows", rows, 1, "no end"), ("seed", seed, 0, "that of the declaration")):
         if number is not None:
             whole_number(name, number, least, more=f"; None for {none}")
+    if declaration.unresolved:
+        raise UserError("a stream needs a declaration whose budget is resolved", next_step="caef_data.stream does it")
     held = [split for split in SPLITS if any(split in task.splits for task in declaration.tasks)]
     if split not in held:
         what = f"this declaration has no split {split}"

@@ -89,9 +89,12 @@ def test_plan_and_card_tell_what_rows_cost(data: tuple[Path, Path], tmp_path: Pa
     assert max(one["longest"] for one in lengths) == max(one["longest"] for one in told["configs"])
 
 
-def test_a_stream_takes_a_budget_of_tokens(data: tuple[Path, Path]) -> None:
+def test_a_stream_and_the_command_tokens_take_a_budget_of_tokens(data: tuple[Path, Path], tmp_path: Path) -> None:
     rows = stream(task="add", max=3, tokens=TOKENS, tokenizer=str(data[1]))
     planned = plan(task="add", max=3, tokens=TOKENS, tokenizer=str(data[1]))
+    (tmp_path / "own.toml").write_text(f'task = "add"\nmax = 3\ntokens = {TOKENS}\ntokenizer = "{data[1]}"\n')
+    told = json.loads(run("tokens", tmp_path / "own.toml", "--tokenizer", data[1], "--rows", 9, "--json"))
+    assert [one["rows"] for one in told["configs"]] == [config.rows for config in planned.configs]
     [config] = [one for one in planned.configs if (one.view, one.split) == ("one_step", "train")]
     exact = sum(config.planned(block).num_rows for block in config.blocks(0))
     assert abs(rows.epoch_rows - exact) <= exact / 100

@@ -77,7 +77,7 @@ def plainly(text: str, cells: bool = False) -> Iterator[tuple[int, str]]:
     runs = list(re.finditer("[0-9]+", text))
     for first, second in zip(runs, runs[1:], strict=False):
         gap = text[first.end() : second.start()]
-        blanks = re.fullmatch("([ \t\u00a0]*)(.*?)((?:\x01*[ \t\u00a0]*)*)", gap, re.DOTALL)
+        blanks = re.fullmatch("([ \t\u00a0]*)(.*?)([\x01 \t\u00a0]*)", gap, re.DOTALL)
         assert blanks is not None
         sign = blanks[2]
         tasks = [task for task, signs in SIGNS.items() if sign in signs]

@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple
 
-from ...errors import UserError, did_you_mean, quoted, whole_number
+from msgspec import Meta
+
+from ...errors import UserError, quoted, whole_number
 from ...pipelines.declaration import Declared, declared
+from ...pipelines.settings import check_field
+from ...pipelines.spelling import PLAIN
 from ...pipelines.stream import LAST, Stream
 from ...tm import machine
 from ...tm.composer import Composer
 from ...tm.instructions import instruction
 from ...tm.machine import HALT, MAX_DIGITS
 from ...tm.score import Judge, Score, judge_of, text_score
+from .. import resolved
 
-MODES, CALLS = ("step", "run"), ("environment", "model")
+Flag = Annotated[bool, Meta(description="True or False")]
 
 
 class Turn(NamedTuple):
@@ -117,20 +123,23 @@ def _halted(task: str, entry: str) -> str:
     raise UserError(f"{task} does not halt", where=quoted(entry, 200))
 
 
+@dataclass(eq=False)
 class Environment:
-    """Episodes on the rows of a declaration. ``environment`` makes one.
+    """Episodes on the rows of a declaration. ``environment`` makes one, and says what the others are.
 
     Attributes:
         rows: the rows, by their numbers: a stream, which has no end.
     """
 
-    def __init__(
-        self, rows: Stream, view: str, mode: str, calls: str, partial: bool, turn_share: float, told: bool
-    ) -> None:
-        self.rows, self.view, self.mode, self.calls, self.partial = rows, view, mode, calls, partial
-        self.turn_share, self.instructed = turn_share, told
-        self._next = 0
-        self._row: Mapping[str, Any] | None = None
+    rows: Stream
+    view: str
+    mode: Literal["step", "run"]
+    calls: Literal["environment", "model"]
+    partial: Flag
+    turn_share: Annotated[float, Meta(ge=0, le=1, description="0 to 1")]
+    instructed: Flag
+    _next: int = 0
+    _row: Mapping[str, Any] | None = None
 
     def reset(self, number: int | None = None, *, seed: int | None = None) -> Turn:
         """Begin an episode on row ``number``, on one that a seed draws, or else on the row after the last one.
@@ -253,23 +262,17 @@ def environment(
     Raises:
         UserError: the declaration has no such rows, or a setting is refused.
     """
-    for name, value, allowed in (("mode", mode, MODES), ("calls", calls, CALLS)):
-        if value not in allowed:
-            what = f"{name} is {quoted(value)}{did_you_mean(str(value), allowed)}"
-            raise UserError(what, allowed=" or ".join(allowed))
-    for name, flag in (("partial", partial), ("instructed", instructed)):
-        if not isinstance(flag, bool):
-            raise UserError(f"{name} is {quoted(repr(flag))}", allowed="True or False")
-    if not isinstance(turn_share, int | float) or not 0 <= turn_share <= 1:
-        raise UserError(f"turn_share is {quoted(repr(turn_share))}", allowed="0 to 1")
+    given = {"mode": mode, "calls": calls, "partial": partial, "turn_share": turn_share, "instructed": instructed}
+    for name, value in given.items():
+        check_field(Environment, name, value, PLAIN)
     if mode == "run" and view not in (None, "full"):
         what = f"view is {quoted(view)}, and an episode of mode run is a whole run"
         raise UserError(what, allowed='no view; or mode="step", whose episodes are rows of a view')
     view = view or ("full" if mode == "run" else "one_step")
-    wanted = declared(declaration, **settings)
+    wanted = resolved(declared(declaration, **settings))
     if mode == "run" and (
         odd := [one.task for one in wanted.tasks if one.dialect == "published" and machine(one.task).composer]
     ):
         what = f"there are no runs of published rows of {', '.join(odd)}: these quote what no called machine gives"
         raise UserError(what, allowed='mode="step"; or dialect = "consistent"')
-    return Environment(Stream(wanted, split, view), view, mode, calls, partial, float(turn_share), instructed)
+    return Environment(Stream(wanted, split, view), view, mode, calls, partial, turn_share, instructed)

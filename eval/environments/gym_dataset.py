@@ -11,6 +11,7 @@ from typing import Any
 
 from ...pipelines.declaration import declared
 from ...pipelines.stream import Stream
+from .. import resolved
 from .environment import row_score, worth
 from .libraries import library
 
@@ -52,7 +53,8 @@ def register() -> None:
 
         def __init__(self, config: CaefConfig) -> None:
             super().__init__(config=config, seed=config.seed, size=config.size)
-            self.rows = Stream(declared(config.declaration), config.split, config.view, seed=self.seed)
+            wanted = resolved(declared(config.declaration))
+            self.rows = Stream(wanted, config.split, config.view, seed=self.seed)
 
         def __getitem__(self, number: int) -> dict[str, Any]:
             row = self.rows[number]

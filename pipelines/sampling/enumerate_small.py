@@ -25,6 +25,7 @@ PATIENCE = 800  # candidates a wanted expression, after which a family or an irr
 SHARE = {"train": 0.9, "test": 0.08, "stress": 0.02}  # of a class, roughly: how many candidates to look at
 PLENTY = 1_000  # times what a class asks for: a cell of that size neither runs short nor has to fill another one
 
+SAMPLED = 20_000  # candidates of a distribution, to tell how many of all are expressions of a split
 DRAWN = 8_192  # expressions drawn at once: what is drawn takes many times the memory of what is kept
 F64 = NDArray[np.float64]
 Told = Callable[[str], None]  # follows a plan: is told now and then, in a few words, what it is at
@@ -50,8 +51,21 @@ def resolve(settings: TaskSettings, split: str, wanted: Wanted, told: Told = lam
 
 
 def room(settings: TaskSettings, split: str, wanted: Wanted) -> float:
-    """Return a number that the expressions of some cells do not exceed, whatever their counts; it lists none."""
-    return float(_draft(settings, split, wanted)[1].sum())
+    """Return about how many expressions some cells have, whatever their counts are: from a sample, it lists none."""
+    (draft, space), total = _draft(settings, split, wanted), 0.0
+    if np.isinf(space).any():
+        return float("inf")
+    for which, distribution in enumerate(draft.distributions):
+        cells = np.flatnonzero(draft.which == which)
+        ends = np.cumsum(space[cells])
+        drawn = np.linspace(0, ends[-1], SAMPLED, endpoint=False)
+        place = np.searchsorted(ends, drawn, "right")
+        counter = np.clip(drawn - (ends - space[cells])[place], 0, space[cells][place] - 1).astype(np.uint64)
+        operands, kept = draft.candidates(which, cells[place], counter, indexed=True)
+        if not distribution.any_side:
+            kept = kept & on_side(draft.machine, operands, split)
+        total += float(ends[-1] * kept.mean())
+    return total
 
 
 def _draft(settings: TaskSettings, split: str, wanted: Wanted) -> tuple[ClassSampler, F64]:
