@@ -125,22 +125,21 @@ def _check_count(count: int, where: str) -> None:
 def _parsed(rows: pl.DataFrame, where: str) -> dict[str, pl.DataFrame]:
     """Return the columns line, a and b by task of texts with their lines; the first that is none is refused."""
     of_sign = {sign: task for sign, task in signs().items() if sign}
-    one, two = (
-        "|".join(task for task in tasks() if machine(task).numbers and machine(task).unary is unary)
-        for unary in (True, False)
-    )
+    named = [task for task in tasks() if machine(task).numbers]
     sign, number = "|".join(map(re.escape, of_sign)), "(0|[1-9][0-9]*)"
-    pattern = rf"^(?:{number}({sign}){number}=?|({two})[ \t]+{number}[ \t]+{number}|({one})[ \t]+{number})$"
-    groups = pl.col("text").str.extract_groups(pattern).struct.rename_fields([*"xsyt", "u", "v", "o", "w"])
+    pattern = rf"^(?:{number}({sign}){number}=?|({'|'.join(named)})[ \t]+{number}(?:[ \t]+{number})?)$"
+    groups = pl.col("text").str.extract_groups(pattern).struct.rename_fields([*"xsytuv"])
     found = rows.with_columns(groups.struct.unnest()).select(
         "line",
         "text",
-        task=pl.coalesce(pl.col("s").replace_strict(of_sign, default=None), "t", "o"),
-        a=pl.coalesce("x", "u", "w"),
+        task=pl.coalesce(pl.col("s").replace_strict(of_sign, default=None), "t"),
+        a=pl.coalesce("x", "u"),
         b=pl.coalesce("y", "v"),
     )
     digits = pl.col("a", "b").str.len_bytes().fill_null(0)
-    wrong = found.filter(pl.col("task").is_null() | (pl.max_horizontal(digits) > MAX_DIGITS))
+    unary = pl.col("task").is_in([task for task in named if machine(task).unary])
+    fits = (pl.col("b").is_null() == unary) & (pl.max_horizontal(digits) <= MAX_DIGITS)
+    wrong = found.filter(pl.col("task").is_null() | ~fits)
     for line, text in wrong.select("line", "text").head(1).iter_rows():
         _check(line, text, where)
         raise UserError(f"this is no expression: {quoted(text)}", where=f"{where} {line:,}", allowed=ALLOWED)

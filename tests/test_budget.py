@@ -19,8 +19,8 @@ from caef_data.pipelines.declaration import declaration_of, from_flags, load_dec
 from caef_data.pipelines.plan import Plan, make_plan
 from caef_data.pipelines.resolve_budget import count_rows
 from caef_data.pipelines.settings import TaskSettings
-from caef_data.pipelines.stream import Stream
 from caef_data.pipelines.spelling import Spelling
+from caef_data.pipelines.stream import Stream
 from caef_data.pipelines.verify import verify
 from caef_data.tests.forging import Forger
 
@@ -152,7 +152,7 @@ def test_streams_and_other_settings() -> None:
     assert stream(declared).epoch_rows == train_rows(planned)
     assert environment(declared).rows.identity == stream(declared).identity
     with pytest.raises(UserError, match="a declaration whose budget is resolved"):
-        Stream(declaration_of(declared))
+        Stream(from_flags(["add"], rows=2_000))
     plain = TaskSettings(task="add")
     assert "budget" not in plain.to_dict() and not from_flags(["add"]).unresolved
     budget = make_plan(from_flags(["add"], max=4, rows=2_000)).declaration.tasks[0]
