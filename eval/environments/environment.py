@@ -9,9 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
-
-from msgspec import Meta
+from typing import Any, Literal, NamedTuple
 
 from ...errors import UserError, quoted, whole_number
 from ...pipelines.declaration import Declared, declared
@@ -24,8 +22,6 @@ from ...tm.instructions import instruction
 from ...tm.machine import HALT, MAX_DIGITS
 from ...tm.score import Judge, Score, judge_of, text_score
 from .. import resolved
-
-Flag = Annotated[bool, Meta(description="True or False")]
 
 
 class Turn(NamedTuple):
@@ -135,9 +131,9 @@ class Environment:
     view: str
     mode: Literal["step", "run"]
     calls: Literal["environment", "model"]
-    partial: Flag
-    turn_share: Annotated[float, Meta(ge=0, le=1, description="0 to 1")]
-    instructed: Flag
+    partial: bool
+    turn_share: float
+    instructed: bool
     _next: int = 0
     _row: Mapping[str, Any] | None = None
 
@@ -262,9 +258,13 @@ def environment(
     Raises:
         UserError: the declaration has no such rows, or a setting is refused.
     """
-    given = {"mode": mode, "calls": calls, "partial": partial, "turn_share": turn_share, "instructed": instructed}
-    for name, value in given.items():
+    for name, value in (("mode", mode), ("calls", calls)):
         check_field(Environment, name, value, PLAIN)
+    for name, flag in (("partial", partial), ("instructed", instructed)):
+        if not isinstance(flag, bool):
+            raise UserError(f"{name} is {quoted(repr(flag))}", allowed="True or False")
+    if not isinstance(turn_share, int | float) or not 0 <= turn_share <= 1:
+        raise UserError(f"turn_share is {quoted(repr(turn_share))}", allowed="0 to 1")
     if mode == "run" and view not in (None, "full"):
         what = f"view is {quoted(view)}, and an episode of mode run is a whole run"
         raise UserError(what, allowed='no view; or mode="step", whose episodes are rows of a view')
