@@ -13,21 +13,19 @@ Both are functions of a row's number: ``longest_at`` has the rows from which on 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import UserError, did_you_mean, is_whole, quoted
 from .spelling import Spelling, literal
 
-if TYPE_CHECKING:
-    from .settings import TaskSettings
-
 MOST = 10**12  # a row's number, or a weight
 KINDS = {"linear": ("start", "rows"), "staged": ("rows", "max")}
 SHAPES = "linear = {start = 5, rows = 1000000}, or staged = [{rows = 100000, max = 10}, ...]"
+Tasks = Sequence[Any]  # ``TaskSettings``, whose file imports this one
 Stages = tuple[tuple[int, int | None], ...]  # the first row of each, and its longest operands; None for all
 
 
-def mix_of(given: object, tasks: Sequence[TaskSettings], spelling: Spelling) -> dict[tuple[str, str | None], float]:
+def mix_of(given: object, tasks: Tasks, spelling: Spelling) -> dict[tuple[str, str | None], float]:
     """Return the weight of each task and view (None for that of the stream); none where no mix is given.
 
     Raises:
@@ -64,7 +62,7 @@ def mix_of(given: object, tasks: Sequence[TaskSettings], spelling: Spelling) -> 
     return found
 
 
-def stages_of(given: object, tasks: Sequence[TaskSettings], spelling: Spelling) -> Stages:
+def stages_of(given: object, tasks: Tasks, spelling: Spelling) -> Stages:
     """Return the stages of a curriculum; one of all lengths where none is given.
 
     Raises:
