@@ -1,4 +1,4 @@
-"""Tests and measures evaluation on a GPU; ``gpu.sh`` starts it. Prints a Markdown table.
+"""Tests and measures evaluation and training on a GPU; ``gpu.sh`` starts it. Prints a Markdown table.
 
     benchmarks/gpu.sh                                 all parts, 8 minutes at most
     benchmarks/gpu.sh --only limit prefill            some parts
@@ -18,6 +18,9 @@ beside the base model's weights. It is pushed towards the right answers (``gpu_m
   share of the limit.
 - ``ratio``: the same rows by verify and by transformers' ``generate``, in batches of like lengths, in turn. In the
   details: this package's strategy ``generate``.
+- ``train``: the operations that LoRA training of the same model needs (4 a weight and token, 4 a weight of the
+  vocabulary projection and token learnt, three times those of attention), from the end of the first step to the end of
+  the last, as a share of the limit: the package's trainer, 8 rows a step, two in a line of some 2,000 tokens.
 - ``profile``: nothing of the table; which kernels take the time of verify.
 - ``verdicts``: rows pushed so little that half of them are wrong: how many verdicts are others in batches than alone.
 """
@@ -45,12 +48,14 @@ MINUTES = 8.0
 # Seconds of each part, with making its model; parts of one line share a process and its model.
 GROUPS: tuple[dict[str, int], ...] = (
     {"tests": 100},
+    {"train": 90},
     {"limit": 45, "prefill": 110, "ratio": 150, "verdicts": 120, "decode": 60, "profile": 30},
 )
 SECONDS = {name: seconds for group in GROUPS for name, seconds in group.items()}
 MARKS = re.compile(r"(<!-- gpu-benchmark -->\n).*?(<!-- /gpu-benchmark -->)", re.DOTALL)
 GOALS = {
     "prefill": Goal("verify / matrix-multiply limit", 35, 60, "%", least=True),
+    "train": Goal("LoRA training / matrix-multiply limit", 30, 45, "%", least=True),
     "ratio": Goal("the same rows: generate / verify", 4, 10, least=True),
 }
 Found = dict[str, Any]
@@ -135,14 +140,18 @@ def lines_of(process: subprocess.Popen[str]) -> queue.Queue[str | None]:
 def rows_of(record: Found) -> Iterator[tuple[str, Goal | None, str, float | None]]:
     """Yield the rows of the table: what is measured, what is asked of it, what was found, and that as a number."""
     parts = record["parts"]
-    for name, row in (("tests", tests_row), ("limit", limit_row), ("prefill", prefill_row), ("ratio", ratio_row)):
+    for name, row in {
+        "tests": tests_row, "limit": limit_row, "prefill": prefill_row, "ratio": ratio_row, "train": train_row,
+    }.items():  # fmt: skip
         if name in parts:
             yield row(parts)
     if "verdicts" in parts:
         yield verdicts_row(parts, "changed")
         yield verdicts_row(parts, "missed")
     peaks = [
-        f"{name} {parts[name]['peak'] / 1e9:.1f} GB" for name in ("prefill", "ratio") if "peak" in parts.get(name, {})
+        f"{name} {parts[name]['peak'] / 1e9:.1f} GB"
+        for name in ("prefill", "ratio", "train")
+        if "peak" in parts.get(name, {})
     ]
     if peaks:
         yield "peak memory", None, ", ".join(peaks), None
@@ -186,6 +195,17 @@ def prefill_row(parts: Found) -> tuple[str, Goal | None, str, float | None]:
     ]
     words += [f"with others {', '.join(others)}"] if others else []
     return GOALS["prefill"].measure, GOALS["prefill"], "; ".join(words) + unfinished(part), share
+
+
+def train_row(parts: Found) -> tuple[str, Goal | None, str, float | None]:
+    part, rate = parts["train"], parts.get("limit", {}).get("rate")
+    if not (part.get("seconds_all") and rate):
+        return GOALS["train"].measure, GOALS["train"], f"not measured{unfinished(part)}", None
+    words = (
+        f"{part['tokens'] / part['seconds_all']:,.0f} tokens/s; {part['steps']} steps in {part['seconds_all']:.3g} s"
+    )
+    share = 100 * part["operations"] / part["seconds_all"] / rate
+    return GOALS["train"].measure, GOALS["train"], words + unfinished(part), share
 
 
 def ratio_row(parts: Found) -> tuple[str, Goal | None, str, float | None]:

@@ -33,6 +33,7 @@ class Size(NamedTuple):
         batch: rows that ``generate`` takes at once.
         budgets: tokens of a forward pass, the first for one row at a time.
         repeat: runs of what is timed.
+        steps, line: of training, and the tokens of a line, at least.
     """
 
     vocabulary: int
@@ -50,6 +51,8 @@ class Size(NamedTuple):
     batch: int
     budgets: tuple[int, ...]
     repeat: int
+    steps: int
+    line: int
 
     def config(self) -> LlamaConfig:
         """Return the configuration: with the sizes of ``FULL``, that of Llama 3.1 8B."""
@@ -66,9 +69,25 @@ class Size(NamedTuple):
 
 
 FULL = Size(
-    128_256, 4096, 14_336, 32, 32, 8, 100, (4096, 8192, 16_384), 192, 64, 96, 40, 64, (1, 4096, 16_384, 65_536), 3
+    128_256,
+    4096,
+    14_336,
+    32,
+    32,
+    8,
+    100,
+    (4096, 8192, 16_384),
+    192,
+    64,
+    96,
+    40,
+    64,
+    (1, 4096, 16_384, 65_536),
+    3,
+    16,
+    2048,
 )
-SMALL = Size(512, 64, 128, 2, 4, 2, 6, (64, 128), 12, 8, 24, 6, 4, (1, 256, 1024), 1)
+SMALL = Size(512, 64, 128, 2, 4, 2, 6, (64, 128), 12, 8, 24, 6, 4, (1, 256, 1024), 1, 3, 64)
 
 
 def make_texts(number: int, digits: int) -> Texts:

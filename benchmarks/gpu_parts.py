@@ -25,14 +25,18 @@ from unittest.mock import patch
 import torch
 from gpu_model import END, FULL, PAD, SMALL, SURE, Guide, Size, Texts, make_texts, make_tokenizer
 from peft import LoraConfig, get_peft_model
-from transformers import LlamaForCausalLM
+from transformers import LlamaForCausalLM, TrainerCallback, TrainingArguments
 
 from caef_data.eval.backends import model as model_module
 from caef_data.eval.backends.local import TransformersBackend
 from caef_data.eval.backends.tokens import load_tokenizers
 from caef_data.eval.calls import GenerateRequest, Score, ScoreRequest
+from caef_data.eval.training.loop import PackedTrainer
+from caef_data.eval.training.packing import NOT_LEARNT, Batch, pack
+from caef_data.eval.training.team import Team
 
 ADAPTER = "executors/add"
+ROWS = 8  # of a step of training
 PLAIN: dict[str, Any] = {"do_sample": False, "eos_token_id": END, "pad_token_id": PAD}
 Say = Callable[..., None]
 
@@ -157,6 +161,41 @@ class Bench:
             budgets[str(tokens)] = self.seconds(lambda: self.right(texts))
             say(by_budget=budgets)
         backend.budget["pass"] = before
+
+    def train(self, say: Say) -> None:
+        """Train a LoRA adapter on packed rows: tokens a second, operations that they need, peak memory."""
+        size, times = self.size, list[float]()
+        texts = make_texts(ROWS * size.steps, size.digits * 9 // 10)
+        tokenizer = make_tokenizer(texts)
+        rows = [(tokenizer(prompt)["input_ids"], [*tokenizer(answer)["input_ids"], END]) for prompt, answer in texts]
+        steps: list[Batch] = [pack(rows[at : at + ROWS], width=size.line) for at in range(0, len(rows), ROWS)]
+        with torch.device(self.device):
+            net = LlamaForCausalLM._from_config(size.config(), dtype=torch.bfloat16)
+        self.inner = sum(weight.numel() for weight in net.model.layers.parameters() if weight.ndim == 2)
+        lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+        arguments = TrainingArguments(
+            str(self.folder), max_steps=len(steps), per_device_train_batch_size=1, bf16=self.device.type == "cuda",
+            use_cpu=self.device.type == "cpu", save_strategy="no", report_to="none", disable_tqdm=True,
+            remove_unused_columns=False, logging_steps=1,
+        )  # fmt: skip
+
+        class Clock(TrainerCallback):  # type: ignore[misc]
+            def on_step_end(clock, *_: Any, **__: Any) -> None:
+                self.wait()
+                times.append(time.perf_counter())
+
+        trainer = PackedTrainer(
+            get_peft_model(net, lora), arguments, team=Team(), train_dataset=steps,
+            data_collator=lambda items: items[0], callbacks=[Clock()],
+        )  # fmt: skip
+        with self.peak(say):
+            trainer.train()
+        learnt = sum(int((step["labels"] != NOT_LEARNT).sum()) for step in steps[1:])
+        lengths = [len(prompt) + len(answer) for prompt, answer in rows[ROWS:]]
+        attention = sum(length * (length + 1) // 2 for length in lengths)
+        operations = 4 * self.inner * sum(lengths) + 4 * size.vocabulary * size.width * learnt
+        operations += 3 * size.layers * 4 * size.width * attention
+        say(steps=len(steps) - 1, seconds_all=times[-1] - times[0], tokens=sum(lengths), operations=operations)
 
     def work(self, number: int) -> dict[str, float]:
         """Return the tokens of the first rows, and the operations that verifying these needs."""

@@ -35,13 +35,13 @@ def test_the_gpu_script(tmp_path: Path) -> None:
     found = json.loads(out.read_text())
     parts = found["parts"]
     assert {name: part["status"] for name, part in parts.items()} == dict.fromkeys(parts, "done")
-    assert {"tests", "limit", "prefill", "ratio", "verdicts", "decode", "profile"} == set(parts)
+    assert {"tests", "train", "limit", "prefill", "ratio", "verdicts", "decode", "profile"} == set(parts)
     assert len(parts["tests"]["passed"]) >= 4 and parts["tests"]["failed"] == []
     assert found["small"] and {"device", "torch", "transformers", "peft"} <= set(found["environment"])
     assert 0 < parts["verdicts"]["right"] < parts["verdicts"]["rows"]
     assert set(parts["verdicts"]["missed"].values()) == {0}, "the margin rule lets batches decide"
     rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
-    assert [len(row) for row in rows] == [4] * 8 and not any("not measured" in row[3] for row in rows)
+    assert [len(row) for row in rows] == [4] * 9 and not any("not measured" in row[3] for row in rows)
     assert ["must", "aim"] == rows[0][1:3] and [">= 35 %", ">= 60 %"] == rows[3][1:3]
     page.write_text("before\n<!-- gpu-benchmark -->\nnothing\n<!-- /gpu-benchmark -->\nbehind\n")
     words = ["--write", str(page), "--json", str(out)]
