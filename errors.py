@@ -94,6 +94,16 @@ def closest(word: str, choices: Iterable[str]) -> str:
 
 
 @contextmanager
+def installed(doing: str, extra: str) -> Iterator[None]:
+    """Raise a ``UserError`` where a package that something needs is missing: one of this extra."""
+    try:
+        yield
+    except ImportError as error:
+        what = f"{doing} needs {error.name or 'packages'}, which is not installed"
+        raise UserError(what, next_step=f"pip install 'caef-data[{extra}]'") from error
+
+
+@contextmanager
 def telling_of_full_disk(where: str, next_step: str) -> Iterator[None]:
     """Raise a ``UserError`` where the disk turns out to be full, or the user's share of it."""
     try:

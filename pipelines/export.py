@@ -69,7 +69,11 @@ def export(
         UserError: there is no such dataset, config or split, or a shard is damaged; the folder is none of ours or holds
             something else; or the disk is full.
     """
-    source, target = open_folder(directory), target_folder(out)
+    source, into = open_folder(directory), open_folder(out)
+    if not into.local:
+        advice = "export to a folder with --out, then copy it there"
+        raise UserError("an export is written to a folder on this machine", where=printable_path(out), next_step=advice)
+    target = into.path
     select(source, configs, splits)  # a folder that is not there shall not be locked: that would make it
     full_disk = telling_of_full_disk(printable_path(out), "make room and run the same command again")
     with source.lock(shared=True), full_disk:
@@ -98,15 +102,6 @@ def export(
         finally:
             shutil.rmtree(aside)
     return made
-
-
-def target_folder(out: str) -> Path:
-    """Return the folder to export to."""
-    folder = open_folder(out)
-    if not folder.local:
-        advice = "export to a folder with --out, then copy it there"
-        raise UserError("an export is written to a folder on this machine", where=printable_path(out), next_step=advice)
-    return folder.path
 
 
 def _kept(target: Path, style: Style, parts: Sequence[Part], overwrite: bool) -> Entries:
@@ -270,7 +265,7 @@ def export_with_progress(
     for pair, entry in made.items():
         table.add_row(*pair, f"{entry['rows']:,}", f"{len(entry['files']):,}", size_text(entry["bytes"]))
     print_table(console, table)
-    target, size = target_folder(out), size_text(sum(entry["bytes"] for entry in made.values()))
+    target, size = open_folder(out).path, size_text(sum(entry["bytes"] for entry in made.values()))
     config, split = min(made, key=lambda pair: not pair[0].endswith("-one_step"))
     paths = json.dumps(f"{target / config / split}/*.{LAYOUTS[style.format].suffix}")
     console.print(f"{rows:,} rows, {size} in {printable_path(out)} after {progress.seconds:,.1f} s")

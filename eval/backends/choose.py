@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...errors import UserError, quoted
+from ...errors import UserError, installed, quoted
 from ...pipelines.hub_source import Say
 from ..calls import BASE, Backend, ScoreRequest
 from ..problems import instruction_of
@@ -24,6 +24,7 @@ SAMPLES = 64  # calls of each adapter and batch, beside one of each state and th
 BATCHES = 8  # of each adapter
 
 
+@installed("evaluating", "eval")
 def make_backend(
     settings: EvalSettings,
     checkpoint: Checkpoint | None,
@@ -47,16 +48,6 @@ def make_backend(
         from .oracle import OracleBackend
 
         return OracleBackend()
-    try:
-        return _model(settings, checkpoint, store, say, net)
-    except ImportError as error:
-        raise UserError(
-            f"evaluating needs {error.name or 'packages'}, which is not installed",
-            next_step="pip install 'caef-data[eval]'",
-        ) from error
-
-
-def _model(settings: EvalSettings, checkpoint: Checkpoint, store: ResultStore, say: Say, net: Any) -> Backend:
     from ..checkpoint import fetch
     from .tokens import load_tokenizers
 

@@ -117,18 +117,17 @@ def _adapter_config(what: str, folder: Path) -> Any:
     kind = "aLoRA" if getattr(config, "alora_invocation_tokens", None) else getattr(config.peft_type, "value", "?")
     settings = {name for name, value in read_json(folder / CONFIG).items() if value} - {"runtime_config"}
     unknown = sorted(name for name in settings if not hasattr(config, name))
-    faults = (
-        (config.is_prompt_learning or kind in NEVER, f"is of kind {kind}: it needs more than the tokens of a row"),
-        (config.task_type not in (None, "CAUSAL_LM"), f"is trained for {quoted(config.task_type)}, not for CAUSAL_LM"),
-        (
-            begun.startswith(LOST),
-            f"began as {quoted(begun)}, which cannot be repeated: convert it as peft's guide says",
-        ),
-        (bool(unknown), f"has the setting {quoted(', '.join(unknown))}, which this version of peft does not know"),
-    )
-    for wrong, fault in faults:
-        if wrong:
-            raise _refused(what, folder, fault)
+    fault = ""
+    if config.is_prompt_learning or kind in NEVER:
+        fault = f"is of kind {kind}: it needs more than the tokens of a row"
+    elif config.task_type not in (None, "CAUSAL_LM"):
+        fault = f"is trained for {quoted(config.task_type)}, not for CAUSAL_LM"
+    elif begun.startswith(LOST):
+        fault = f"began as {quoted(begun)}, which cannot be repeated: convert it as peft's guide says"
+    elif unknown:
+        fault = f"has the setting {quoted(', '.join(unknown))}, which this version of peft does not know"
+    if fault:
+        raise _refused(what, folder, fault)
     config.inference_mode = True
     return config
 

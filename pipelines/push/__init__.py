@@ -7,7 +7,7 @@ import sys
 
 from rich.console import Console
 
-from ...errors import UserError, printable_path
+from ...errors import UserError, installed, printable_path
 from ..terminal import new_table, open_console, print_table, size_text
 from .dataset import MAIN, Progress, Pushed, PushSettings
 
@@ -40,7 +40,7 @@ def push_anywhere(wanted: PushSettings, progress: Progress) -> Pushed:
             "--to names a store; --repo, --revision and --private are about the Hub",
             next_step="leave out --to, or the others",
         )
-    try:
+    with installed("pushing", "s3" if wanted.to else "hub"):
         if wanted.to is not None:
             from .store import push_to_store
 
@@ -48,9 +48,6 @@ def push_anywhere(wanted: PushSettings, progress: Progress) -> Pushed:
         from .hub import push_to_hub
 
         return push_to_hub(wanted, progress)
-    except ModuleNotFoundError as error:
-        what = f"this needs the package {error.name}, which is not installed"
-        raise UserError(what, next_step=f"pip install 'caef-data[{'s3' if wanted.to else 'hub'}]'") from error
 
 
 def _print_pushed(pushed: Pushed, command: str, console: Console) -> None:
