@@ -27,7 +27,7 @@ import polars as pl
 
 from ..errors import UserError, quoted
 from ..tm import Machine, machine
-from .manifest import MANIFEST, shard_record
+from .manifest import MANIFEST, shard_record, split_entries
 from .sampling.classes import ClassSampler
 from .verify_manifest import Declared, check_card, check_files, declared, read_manifest
 from .verify_report import Findings, Report
@@ -65,8 +65,8 @@ def verify(
     tally.take(plan)
     tally.take(check_files(directory, manifest))
     shards = list(_shards(directory, manifest, plan, fraction, tally))
-    splits = [split for splits in manifest["configs"].values() for split in splits.values()]
-    total, rows_done = sum(split["rows"] for split in splits), 0
+    entries = [entry for _, _, entry in split_entries(manifest)]
+    total, rows_done = sum(entry["rows"] for entry in entries), 0
 
     def done(rows: int) -> None:
         nonlocal rows_done
@@ -80,15 +80,14 @@ def verify(
             if task not in known_tasks():
                 checked_by.setdefault(machine(task).checked_by, []).append(task)
             tally.task(task, sorted(group, key=lambda pair: (pair[0].view, pair[0].split, pair[0].record.path)))
-    notes = [f"{', '.join(sorted(tasks))}: {how}" for how, tasks in checked_by.items()]
+    tally.notes += [f"{', '.join(sorted(tasks))}: {how}" for how, tasks in checked_by.items()]
     damaged = any(finding.kind in ("file", "schema", "manifest") for finding in tally.findings)
-    of_card, card_notes = check_card(directory, manifest, damaged)
-    tally.take(of_card)
+    tally.take(check_card(directory, manifest, damaged))
     planned = sum(shard.record.rows for shard in shards if shard.planned)
     return Report(
-        str(directory), sum(len(split["shards"]) for split in splits), tally.rows, tally.checked, tally.transitions,
+        str(directory), sum(len(entry["shards"]) for entry in entries), tally.rows, tally.checked, tally.transitions,
         round(time.monotonic() - began, 3), fraction, plan.unchecked(total, tally.rows, planned),
-        tuple(tally.findings), tally.num_findings, (*plan.notes, *notes, *card_notes),
+        tuple(tally.findings), tally.num_findings, tuple(tally.notes),
     )  # fmt: skip
 
 
@@ -96,17 +95,16 @@ def _shards(
     directory: Path, manifest: Mapping[str, Any], plan: Declared, fraction: float, found: Findings
 ) -> Iterator[Shard]:
     """Yield the shards whose rows can be checked; of the others the files are checked here."""
-    for name, splits in manifest["configs"].items():
+    for name, split, entry in split_entries(manifest):
         task, _, view = name.rpartition("-")
-        for split, entry in splits.items():
-            config, settings = plan.configs.get((name, split)), plan.settings.get(task)
-            numbers = {config.shard_path(number): number for number in range(config.num_shards)} if config else {}
-            for record in map(shard_record, entry["shards"]):
-                planned = (config, numbers[record.path]) if config and record.path in numbers else None
-                if settings is None:
-                    check_file(directory, record, found)
-                else:
-                    yield Shard(directory, record, settings, view, split, planned, fraction, plan.other_rules)
+        config, settings = plan.configs.get((name, split)), plan.settings.get(task)
+        numbers = {config.shard_path(number): number for number in range(config.num_shards)} if config else {}
+        for record in map(shard_record, entry["shards"]):
+            planned = (config, numbers[record.path]) if config and record.path in numbers else None
+            if settings is None:
+                check_file(directory, record, found)
+            else:
+                yield Shard(directory, record, settings, view, split, planned, fraction, plan.other_rules)
 
 
 # ----------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from .card_merge import OURS, Card, UnmarkedError, without_examples, without_pla
 from .declaration import from_flags, load_declaration, shipped_declarations
 from .expressions import allowed_test
 from .folder import Folder
-from .manifest import CARD, CONFIG, MANIFEST, WrongError, define_machines, manifest_from
+from .manifest import CARD, CONFIG, MANIFEST, WrongError, define_machines, manifest_from, split_entries
 from .plan import Config, split_configs
 from .settings import KEYS, Declaration, TaskSettings, digest
 from .spelling import option
@@ -29,7 +29,7 @@ from .versions import EARLIER, rules
 
 UNMARKED = ("0.1.0",)  # releases whose cards have no marks
 Pairs = set[tuple[str, str]]  # (split, view)
-Entries = Mapping[tuple[str, str], Mapping[str, Any]]  # of a task: what the manifest says of (split, view)
+Entries = dict[tuple[str, str], dict[str, Any]]  # of a task: what the manifest says of (split, view)
 
 
 def read_manifest(directory: Path, verb: str) -> dict[str, Any]:
@@ -64,13 +64,11 @@ class Declared(Findings):
     Attributes:
         settings: those of each task that has some that a build writes.
         configs: what is planned under (config, split); what cannot be planned here is missing.
-        notes: what could not be planned here, and why.
         other_rules: names of the rules (text, split, sampling) whose version is not the one of this caef-data.
     """
 
     settings: dict[str, TaskSettings] = field(default_factory=dict)
     configs: dict[tuple[str, str], Config] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
     other_rules: tuple[str, ...] = ()
 
     def unchecked(self, total: int, read: int, planned: int) -> dict[str, int]:
@@ -83,19 +81,17 @@ class Declared(Findings):
 def declared(manifest: Mapping[str, Any]) -> Declared:
     """Plan what a manifest's settings ask for, and compare the manifest with it."""
     found = Declared(MANIFEST)
-    theirs = _check_versions(manifest, found)
+    theirs, entries_of = _check_versions(manifest, found), dict[str, Entries]()
+    for name, split, entry in split_entries(manifest):
+        task, _, view = name.rpartition("-")
+        entries_of.setdefault(task, {})[split, view] = entry
     for task, own in manifest["tasks"].items():
         settings = _settings(task, own["settings"], found)
         if settings is None:
             continue
         found.settings[task] = settings
         found.notes += allowed_test({task: settings.to_dict()})
-        entries: Entries = {
-            (split, config.removeprefix(f"{task}-")): entry
-            for config, splits in manifest["configs"].items()
-            if config.rpartition("-")[0] == task
-            for split, entry in splits.items()
-        }
+        entries = entries_of.get(task, {})
         for (split, view), entry in entries.items():
             if entry["identity"] != (right := settings.config_identity(view, split, theirs)):
                 message = f"{task}-{view} {split} has the identity {entry['identity']}, its settings give {right}"
@@ -106,7 +102,7 @@ def declared(manifest: Mapping[str, Any]) -> Declared:
             # The declarations that come with caef-data are those it was built by.
             shipped = manifest["caef_data"] == __version__
             _check_configs(settings, entries, _asked(settings, entries, shipped, found), found)
-    right = digest(sorted(split["identity"] for splits in manifest["configs"].values() for split in splits.values()))
+    right = digest(sorted(entry["identity"] for _, _, entry in split_entries(manifest)))
     if manifest["identity"] != right:
         found.add("identity", f"its configs have the identity {right} together, not {manifest['identity']}")
     return found
@@ -251,21 +247,17 @@ def check_files(directory: Path, manifest: Mapping[str, Any]) -> Findings:
     Files whose names begin with a dot are nobody's concern, and what lies outside the config folders is the user's.
     """
     found, named = Findings(MANIFEST), Counter[str]()
-    for config, splits in manifest["configs"].items():
-        for split, entry in splits.items():
-            shards, rows = entry["shards"], max(entry["rows"], 1)
-            named.update(shard["path"] for shard in shards)
-            for what in ("rows", "bytes"):
-                total = sum(shard[what] for shard in shards)
-                if total != entry[what]:
-                    found.add("manifest", f"{config} {split}: {entry[what]} {what}, its shards have {total}")
-            for text, said in entry["chars"].items():
-                sizes = [shard["chars"].get(text, (0, 0)) for shard in shards]
-                mean, longest = round(sum(size for size, _ in sizes) / rows, 1), max(most for _, most in sizes)
-                if said != {"mean": mean, "max": longest}:
-                    found.add(
-                        "counts", f"{config} {split}: {text}s of {said} characters, its shards have {mean}, {longest}"
-                    )
+    for config, split, entry in split_entries(manifest):
+        shards, rows = entry["shards"], max(entry["rows"], 1)
+        named.update(shard["path"] for shard in shards)
+        for what in ("rows", "bytes"):
+            if (total := sum(shard[what] for shard in shards)) != entry[what]:
+                found.add("manifest", f"{config} {split}: {entry[what]} {what}, its shards have {total}")
+        for text, told in entry["chars"].items():
+            sizes = [shard["chars"].get(text, (0, 0)) for shard in shards]
+            right = {"mean": round(sum(size for size, _ in sizes) / rows, 1), "max": max(most for _, most in sizes)}
+            if told != right:
+                found.add("counts", f"{config} {split}: {told} characters in {text}s, its shards have {right}")
     if max(named.values(), default=1) > 1:
         found.add("manifest", "names a shard twice")
     ours = [folder for folder in sorted(directory.iterdir()) if folder.is_dir() and CONFIG.fullmatch(folder.name)]
@@ -280,39 +272,34 @@ def check_files(directory: Path, manifest: Mapping[str, Any]) -> Findings:
 # Against the card: the part between its marks is ours, the rest belongs to whoever edits it
 
 
-def check_card(directory: Path, manifest: dict[str, Any], damaged: bool) -> tuple[Findings, list[str]]:
-    """Return what is wrong with the card, and notes about it.
+def check_card(directory: Path, manifest: dict[str, Any], damaged: bool) -> Findings:
+    """Return what is wrong with the card, and what there is to note of it.
 
     Args:
         directory: the dataset's folder.
         manifest: its manifest.
         damaged: files are damaged: the rows shown as examples may not be there.
     """
-    folder, by, found, notes = Folder(directory), manifest["caef_data"], Findings(CARD), list[str]()
-    text = None
+    folder, by, found, text = Folder(directory), manifest["caef_data"], Findings(CARD), None
     try:
         text = card_there(folder)
         right, there = Card.of(card(manifest, folder)), None if text is None else Card.of(text)
-    except UnmarkedError as error:
-        if by in UNMARKED:
+    except (UnmarkedError, UserError) as error:
+        if by in UNMARKED and isinstance(error, UnmarkedError):
             edited = "" if is_first_card(text or "", manifest, folder) else ", edited since"
-            notes.append(f"{CARD} is a card of caef-data {by}{edited}: the next build into the folder renews it")
+            found.notes.append(f"{CARD} is a card of caef-data {by}{edited}: the next build into the folder renews it")
         else:
-            found.add("card", str(error))
-        return found, notes
-    except UserError as error:
-        found.add("card", error.what)
-        return found, notes
+            found.add("card", error.what if isinstance(error, UserError) else str(error))
+        return found
     if there is None:
         found.add("card", "is missing")
-        return found, notes
+        return found
     for key in OURS:
         if there.values.get(key) != right.values.get(key):
             found.add("card", f"{key} in its YAML is not what the manifest gives")
     same = without_examples if damaged else without_place
-    if same(there.block) != same(right.block):
-        if by == __version__:
-            found.add("card", "the part between the marks is not what the manifest gives")
-        else:
-            notes.append(f"{CARD} was written by caef-data {by}: its text is not compared with the manifest")
-    return found, notes
+    if same(there.block) != same(right.block) and by == __version__:
+        found.add("card", "the part between the marks is not what the manifest gives")
+    elif same(there.block) != same(right.block):
+        found.notes.append(f"{CARD} was written by caef-data {by}: its text is not compared with the manifest")
+    return found

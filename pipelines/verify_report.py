@@ -45,11 +45,13 @@ class Findings:
 
     Args:
         path: the file that findings are about, unless they name another one.
+        notes: what the reader should know of how it was checked.
     """
 
     path: str
     findings: list[Finding] = field(default_factory=list)
     num_findings: int = 0
+    notes: list[str] = field(default_factory=list)
     same: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def add(self, kind: str, message: str, row: int | None = None, path: str | None = None) -> None:
@@ -64,6 +66,7 @@ class Findings:
         """Take over what somebody else found."""
         self.findings += others.findings
         self.num_findings += others.num_findings
+        self.notes += others.notes
 
 
 @dataclass(frozen=True)
