@@ -242,7 +242,7 @@ def _check_batches(
 
 def _check_columns(shard: Shard, batch: pa.RecordBatch, first: int, result: ShardResult) -> dict[int, str]:
     """Measure the texts, check the instruction, and return what is wrong with columns that the operands give."""
-    task, own = shard.settings.task, tm.machine(shard.task)
+    task, own = shard.task, tm.machine(shard.task)
     for text in TEXTS:
         sizes, (total, longest) = pc.binary_length(batch.column(text)), result.chars[text]
         result.chars[text] = total + (pc.sum(sizes).as_py() or 0), max(longest, pc.max(sizes).as_py() or 0)
@@ -315,7 +315,8 @@ class _Due:
     def __init__(self, config: Config, number: int, draw: Draw) -> None:
         self.task, self.view = config.settings.task, config.view
         self.blocks = (_keys(config.planned(numbers, draw), self.view) for numbers in config.blocks(number))
-        self.ahead = next(self.blocks)
+        schema = row_schema(self.view).append(pa.field("far", pa.string()))
+        self.ahead = _keys(pa.RecordBatch.from_pylist([], schema), self.view)
         self.differing: list[tuple[pl.DataFrame, pl.DataFrame]] = []  # rows found, and those due in their place
 
     def are_next(self, found: pl.DataFrame, first: int) -> bool:
@@ -380,7 +381,7 @@ def _check_sides(shard: Shard, keys: pl.DataFrame, result: Findings) -> None:
     if "split" in shard.other_rules or shard.settings.allow_test:
         return
     allowed = {shard.split, "test"} if shard.split == "stress" else {shard.split}
-    task, own = shard.settings.task, tm.machine(shard.task)
+    task, own = shard.task, tm.machine(shard.task)
     proper = [pl.col(name).str.contains(_DECIMAL) & (pl.col(name).str.len_bytes() <= _LONGEST) for name in _OPERANDS]
     if not own.numbers:
         proper[0] = pl.col("a").map_elements(lambda word: own.length(word) is not None, pl.Boolean)

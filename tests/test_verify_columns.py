@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +36,18 @@ def rendered(config: Config) -> pa.Table:
 
 
 def checked(
-    config: Config, folder: Path, rows: list[dict[str, Any]], schema: pa.Schema, group: int = 10**6
+    config: Config, folder: Path, rows: list[dict[str, Any]], schema: pa.Schema, group: int = 10**6, shard: int = 0
 ) -> ShardResult:
     """Write rows, with a record that is true of them, and check them."""
-    sink, path = io.BytesIO(), config.shard_path(0)
+    sink, path = io.BytesIO(), config.shard_path(shard)
     pq.write_table(pa.Table.from_pylist(rows, schema), sink, row_group_size=group)
     chars = {name: [len(row[name] or "") for row in rows] for name in ("prompt", "completion")}
-    sizes = {name: (sum(found), max(found)) for name, found in chars.items()}
+    sizes = {name: (sum(found), max(found, default=0)) for name, found in chars.items()}
     record = ShardRecord(path, len(rows), sink.tell(), sha256_of(sink), sizes)
     (folder / path).parent.mkdir(exist_ok=True)
     (folder / path).write_bytes(sink.getvalue())
-    shard = Shard(folder, record, config.settings, config.view, config.split, (config, 0))
-    return check_shard(shard, ClassSampler.operands)
+    found = Shard(folder, record, config.settings, config.view, config.split, (config, shard))
+    return check_shard(found, ClassSampler.operands)
 
 
 def changed(value: object) -> object:
@@ -83,3 +84,15 @@ def test_rows_are_compared_over_all_row_groups(tmp_path: Path) -> None:
     assert (missing.kind, missing.row) == ("missing", None) and f"a '{first['a']}'" in missing.message
     [added] = checked(config, tmp_path, [first, *rows, last, first], table.schema, 4).findings
     assert (added.kind, added.row) == ("added", len(rows) + 2)
+
+
+def test_a_shard_may_have_no_rows(tmp_path: Path) -> None:
+    """Of few expressions with very long texts there are more shards than expressions."""
+    config = next(iter(configs("add")))
+    long = replace(config, text=10**12)
+    shard = len(config.population)
+    assert shard < long.num_shards and not long.blocks(shard)
+    table = rendered(config)
+    assert checked(long, tmp_path, [], table.schema, shard=shard).findings == []
+    found = checked(long, tmp_path, table.to_pylist(), table.schema, shard=shard).findings
+    assert [one.kind for one in found] == ["added"]
