@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 from rich.console import Console
 
-from ..errors import UserError, printable_path, quoted, shell_quoted, telling_of_full_disk
+from ..errors import UserError, installed, printable_path, quoted, shell_quoted, telling_of_full_disk
 from ..pipelines.terminal import Meter, new_table, open_console, print_table
 from .calls import BASE
 from .results import ResultStore
@@ -105,10 +105,8 @@ def rank_of_process() -> Rank:
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return Rank()
-    try:
+    with installed("evaluating", "eval"):
         from torch import distributed
-    except ImportError as error:
-        raise UserError("several processes need torch", next_step="pip install 'caef-data[eval]'") from error
     # One that is done with its share waits for the others, longer than the half hour that is usual.
     try:
         distributed.init_process_group("gloo", timeout=timedelta(days=7))

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from .. import __version__
-from ..errors import UserError
+from ..errors import UserError, installed
 from ..pipelines.folder import Folder
 from ..pipelines.hub_source import Say
 from .aggregate import write_tables
@@ -108,10 +108,8 @@ def prepare(settings: EvalSettings, say: Say = lambda line: None) -> Session:
 
 def _numbers(settings: EvalSettings) -> dict[str, str]:
     """Return what kind of device computes, in which number format: verdicts may depend on it."""
-    try:
+    with installed("evaluating", "eval"):
         from .backends.device import find_device, find_dtype
-    except ImportError as error:
-        raise UserError("evaluating needs torch", next_step="pip install 'caef-data[eval]'") from error
     device = find_device(settings.device)
     return {"device": device.type, "dtype": str(find_dtype(settings.dtype, device)).removeprefix("torch.")}
 

@@ -17,7 +17,7 @@ from functools import lru_cache, partial
 from itertools import islice
 from typing import Any
 
-from ..errors import UserError, printable_path, quoted
+from ..errors import UserError, installed, printable_path, quoted
 from .engine import Engine, Shards, Task, packed, unpacked, write_shard
 from .folder import Folder
 from .manifest import PLAN, ShardRecord
@@ -48,11 +48,8 @@ def ray_engine(address: str | None = None, workers: int | None = None) -> Iterat
         UserError: Ray is not installed, or the cluster cannot be joined.
     """
     keep_quiet()
-    try:
+    with installed("building on Ray", "ray"):
         import ray
-    except ModuleNotFoundError as error:
-        what = f"builds on Ray need the package {error.name}, which is not installed"
-        raise UserError(what, next_step="pip install 'caef-data[ray]'") from None
     ours = not ray.is_initialized()
     try:
         if ours:

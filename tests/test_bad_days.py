@@ -20,9 +20,13 @@ import psutil
 import pytest
 
 from caef_data.errors import UserError
+from caef_data.eval.console import rank_of_process
+from caef_data.eval.report.page import render
+from caef_data.eval.training.team import meet
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.plan import make_plan
+from caef_data.pipelines.ray_engine import ray_engine
 from caef_data.tests.commands import everything
 from caef_data.tests.sizes import LONG
 
@@ -348,3 +352,22 @@ def test_a_read_only_folder(tmp_path: Path) -> None:
     assert "\nerror: the system refuses: " in result.stderr
     assert str(place) in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("package", "work", "doing", "extra"),
+    [
+        ("ray", lambda: ray_engine().__enter__(), "building on Ray", "ray"),
+        ("jinja2", lambda: render(None), "a report", "report"),
+        ("torch", rank_of_process, "evaluating", "eval"),
+        ("torch", meet, "training", "train"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_command(
+    package: str, work: Callable[[], object], doing: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=f"{doing} needs {package}, which is not installed") as error:
+        work()
+    assert f"pip install 'caef-data[{extra}]'" in str(error.value)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ...atomic import put
-from ...errors import UserError, printable_path, shell_quoted, telling_of_full_disk
+from ...errors import UserError, installed, printable_path, shell_quoted, telling_of_full_disk
 from ...schemas import RESULTS
 from ..compare import in_short
 from ..problems import RAW
@@ -67,12 +67,10 @@ def render(report: Report) -> str:
     Raises:
         UserError: a package of the extra ``report`` is not installed.
     """
-    try:
+    with installed("a report", "report"):
         import jinja2
         import vl_convert  # noqa: F401  below
         from markupsafe import Markup
-    except ImportError as error:
-        raise UserError(f"a report needs {error.name}", next_step="pip install 'caef-data[report]'") from None
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(PARTS),
         autoescape=True,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import UserError, printable_path
+from ...errors import UserError, installed, printable_path
 from ...pipelines.curriculum import mix_of, stages_of
 from ...pipelines.settings import Declaration, digest
 from ...pipelines.spelling import PLAIN
@@ -229,7 +229,7 @@ def _steps(settings: TrainSettings, stream: Stream, rows: int, spelled: list[Spe
 
 def _sizes(base: Path, settings: TrainSettings) -> dict[str, int]:
     """Return the sizes of the model with its LoRA; no weight is read."""
-    try:
+    with installed("training", "train"):
         import accelerate  # noqa: F401  (the trainer needs it, and says so late)
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM
@@ -238,10 +238,6 @@ def _sizes(base: Path, settings: TrainSettings) -> dict[str, int]:
         from ..backends.load import quiet
         from ..backends.model import max_positions
         from .loop import learning
-    except ImportError as error:
-        raise UserError(
-            "training needs torch, transformers, peft and accelerate", next_step="pip install 'caef-data[train]'"
-        ) from error
     dtype = find_dtype(settings.dtype, find_device(settings.device))
     with quiet():
         config = AutoConfig.from_pretrained(base, trust_remote_code=False)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import NoReturn, TypeVar
 
-from ...errors import UserError, quoted
+from ...errors import UserError, installed, quoted
 
 LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")  # gloo's words, when a process is gone
 
@@ -109,10 +109,8 @@ def meet() -> Team:
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return Team()
-    try:
+    with installed("training", "train"):
         from torch import cuda, distributed
-    except ImportError as error:
-        raise UserError("several processes need torch", next_step="pip install 'caef-data[train]'") from error
     backend = "cpu:gloo,cuda:nccl" if cuda.is_available() else "gloo"
     try:
         # The others wait while the first one evaluates: longer than the half hour that is usual.
