@@ -51,8 +51,7 @@ def write_shard(config: Config, shard: int, folder: Folder) -> ShardRecord:
     path = config.shard_path(shard)
     with folder.new_file(path) as file:
         rows, chars = render_shard(config, shard, file)
-        digest = sha256_of(file)
-        return ShardRecord(path, rows, file.tell(), digest, chars)
+        return ShardRecord(path, rows, file.tell(), sha256_of(file), chars)
 
 
 def render_shard(config: Config, shard: int, sink: BinaryIO) -> tuple[int, dict[str, tuple[int, int]]]:

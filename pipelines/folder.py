@@ -58,11 +58,10 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         try:
-            possible = b"\0" not in os.fsencode(path)
-        except UnicodeEncodeError:
-            possible = False
-        if not possible:
-            raise UserError(f"{quoted(str(path))} cannot be the name of a folder")
+            if b"\0" in os.fsencode(path):
+                raise ValueError
+        except ValueError:  # or a lone surrogate
+            raise UserError(f"{quoted(str(path))} cannot be the name of a folder") from None
         self.path, self.name = path, str(path)
 
     def absolute(self) -> Folder:

@@ -153,25 +153,21 @@ def define_machines(manifest: Mapping[str, Any], where: str) -> None:
         UserError: one is none.
     """
     for task, own in manifest.get("tasks", {}).items():
-        if given := own.get("expressions"):
-            from .expression_file import define
+        try:
+            if given := own.get("expressions"):
+                from .expression_file import define
 
-            try:
                 define(task, given, own["settings"].get("expressions"))
-            except (ValueError, LookupError, TypeError, OSError, UserError) as error:
-                told = error.what if isinstance(error, UserError) else error
-                what = f"{MANIFEST} cannot be understood: {task}: {quoted(str(told), 160)}"
-                raise UserError(what, where=where, next_step="build the dataset again with caef-data build") from error
-        if spec := own.get("machine"):
-            from ..tm.turing import define_spec
+            if spec := own.get("machine"):
+                from ..tm.turing import define_spec
 
-            try:
                 if spec.get("name") != task:
                     raise UserError(f"the machine is called {quoted(spec.get('name'))}")
                 define_spec(spec, f"the machine {task} in {MANIFEST}")
-            except UserError as error:
-                what = f"{MANIFEST} cannot be understood: {task}: {error.what}"
-                raise UserError(what, where=where, next_step="build the dataset again with caef-data build") from error
+        except (ValueError, LookupError, TypeError, OSError, UserError) as error:
+            told = error.what if isinstance(error, UserError) else quoted(str(error), 160)
+            what = f"{MANIFEST} cannot be understood: {task}: {told}"
+            raise UserError(what, where=where, next_step="build the dataset again with caef-data build") from error
 
 
 def understood(text: bytes, check: Callable[[dict[str, Any]], object]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from ..tm.columns import I64, U64, Operands
 from .budget import came_to
 from .curriculum import note
 from .expressions import notes_of_own
-from .rows import Work, planned_rows, render_rows
+from .rows import STEP_VIEWS, Work, planned_rows, render_rows
 from .sampling.classes import TOGETHER, ClassSampler, Wanted, class_cells, merged, short_run_cells
 from .sampling.enumerate_small import DRAWN, MOST_LISTED, Told, in_parts, known_to_halt, resolve, too_many
 from .sampling.random import splitmix64, text_key
@@ -30,7 +30,6 @@ SMALL_SHARD, EVEN_SHARDS = 16_000_000, 8  # smaller configs still make up to 8 s
 MOST_SHARDS = 99_999  # five digits in a shard's name
 BLOCK_TEXT = 10_000_000  # bytes of text rendered at once, a row group: more falls out of the processor's cache
 SAMPLE = 64  # expressions rendered to estimate a config
-STEP_VIEWS = ("one_step", "slips")  # they write steps of any run
 RUN_VIEWS = ("full", "scratchpad", "commands")  # they write whole runs
 # Compressed bytes a byte of text, measured on operands of 1 to 100 digits; one task may have half as many, or twice.
 DISK_RATIO = {
@@ -176,15 +175,14 @@ class Config:
 
     def render(self, numbers: I64) -> pa.RecordBatch:
         """Return the rows of these expressions."""
-        return render_rows(self.work(*self.population.operands(numbers)))
+        return render_rows(self._work(numbers))
 
     def planned(self, numbers: I64, draw: Draw = ClassSampler.operands) -> pa.RecordBatch:
         """Return what tells the rows of these expressions apart, without their texts: see ``rows.planned_rows``."""
-        return planned_rows(self.work(*self.population.operands(numbers, draw)))
+        return planned_rows(self._work(numbers, draw))
 
-    def work(self, operands: Operands, variant: I64) -> Work:
-        """Return the work of rendering these expressions."""
-        return Work(self.settings, self.view, operands, variant, self.population.names)
+    def _work(self, numbers: I64, draw: Draw = ClassSampler.operands) -> Work:
+        return Work(self.settings, self.view, *self.population.operands(numbers, draw), self.population.names)
 
 
 class TokenCounter(Protocol):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from .sampling.steps import sampled_rows
 from .settings import TaskSettings
 
 SLIP_KEY = text_key("slips")
+STEP_VIEWS = ("one_step", "slips")  # they hold steps of any run
+Columns = dict[str, pa.Array]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,38 +55,35 @@ class Work:
         salt = text_key(f"rows {self.settings.seed} {self.settings.task}")
         return splitmix64(expression_hash(self.batch.machine, self.operands) + np.uint64(salt))
 
-    def shuffled(self, expressions: I64) -> I64:
+    @cached_property
+    def steps(self) -> Rows:
+        """The transitions that are kept, in their order; of slips without the first ones of runs, which have none."""
+        batch = self.batch
+        kept = batch.every() if self.settings.steps == "all" else sampled_rows(batch, self.key)
+        rows = batch.take(kept, self._shuffled(kept.expression))
+        return batch.take(rows, np.flatnonzero(batch.steps(rows))) if self.view == "slips" else rows
+
+    @cached_property
+    def order(self) -> I64:
+        """The order of expressions; for the aligner, of all inputs followed by all outputs."""
+        return self._shuffled(np.tile(self.batch.all, 2 if self.view == "aligner" else 1))
+
+    @cached_property
+    def expressions(self) -> I64:
+        """The expression of each row."""
+        return self.steps.expression if self.view in STEP_VIEWS else self.order % len(self.operands)
+
+    def _shuffled(self, expressions: I64) -> I64:
         """Return a shuffle of rows that depends on their expressions alone."""
         turn = np.arange(len(expressions), dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         return np.argsort(splitmix64(self.key[expressions] + turn), kind="stable")
 
-    def kept(self) -> Rows:
-        """Return the transitions that are kept, in no particular order."""
-        return self.batch.every() if self.settings.steps == "all" else sampled_rows(self.batch, self.key)
-
-    def steps(self) -> Rows:
-        """Return the transitions that are kept, in their order."""
-        rows = self.kept()
-        return self.batch.take(rows, self.shuffled(rows.expression))
-
-    def both_ways(self) -> tuple[I64, I64]:
-        """Return each aligner row's expression, and the row's place among all inputs followed by all outputs."""
-        expressions = np.tile(self.batch.all, 2)
-        order = self.shuffled(expressions)
-        return expressions[order], order
-
 
 def render_rows(work: Work) -> pa.RecordBatch:
     """Return the rows of a block, shuffled, with the columns of ``schemas.row_schema(work.view)``."""
-    expressions, own = view_columns(work)
     schema = row_schema(work.view)
-    columns = {**_common(work, expressions), **own}
+    columns = {**_VIEWS[work.view](work), **_common(work)}
     return pa.record_batch([columns[name] for name in schema.names], schema=schema)
-
-
-def view_columns(work: Work) -> tuple[I64, dict[str, pa.Array]]:
-    """Return the expression of each row of a block, and the columns that are the view's own."""
-    return _VIEWS[work.view](work)
 
 
 def planned_rows(work: Work) -> pa.RecordBatch:
@@ -93,25 +92,20 @@ def planned_rows(work: Work) -> pa.RecordBatch:
     Columns: a, b, variant; one_step adds step, and ``far``: the prompt where the step does not fit 64 bits, null
     elsewhere; slips adds step, slip and prompt; aligner adds direction.
     """
-    own: dict[str, pa.Array] = {}
+    common = _common(work)
+    columns: dict[str, pa.Array] = {name: common[name] for name in ("a", "b", "variant")}
     if work.view == "one_step":
-        rows = work.steps()
-        expressions, steps = rows.expression, work.batch.steps(rows)
-        own = {"step": _counts(steps), "far": pa.nulls(len(rows), pa.string())}
+        rows, steps = work.steps, work.batch.steps(work.steps)
+        columns |= {"step": _counts(steps), "far": pa.nulls(len(rows), pa.string())}
         beyond = steps < 0
         if beyond.any():
             prompts = work.batch.prompts(work.batch.take(rows, np.flatnonzero(beyond))).text
-            own["far"] = prompts.take(int_array(np.cumsum(beyond) - 1, beyond))
+            columns["far"] = prompts.take(int_array(np.cumsum(beyond) - 1, beyond))
     elif work.view == "slips":
-        expressions, made = _slips(work)
-        own = {name: made[name] for name in ("step", "slip", "prompt")}
+        made = _slips(work)
+        columns |= {name: made[name] for name in ("step", "slip", "prompt")}
     elif work.view == "aligner":
-        expressions, order = work.both_ways()
-        own = {"direction": _directions(work, order)}
-    else:
-        expressions = work.shuffled(work.batch.all)
-    common = _common(work, expressions)
-    columns = {name: common[name] for name in ("a", "b", "variant")} | own
+        columns["direction"] = _directions(work)
     return pa.record_batch(list(columns.values()), names=list(columns))
 
 
@@ -132,15 +126,15 @@ def python_values(column: pa.Array) -> list[Any]:
     return list(column.to_numpy(zero_copy_only=False).tolist())
 
 
-def _common(work: Work, expressions: I64) -> dict[str, pa.Array]:
-    operands, num_rows = work.operands, len(expressions)
+def _common(work: Work) -> Columns:
+    operands, expressions, num_rows = work.operands, work.expressions, len(work.expressions)
     b, len_b = pa.nulls(num_rows, row_schema(work.view).field("b").type), np.zeros(num_rows, np.int16)
     if operands.b is not None:
-        b = _repeated(work, operands.b, expressions)
+        b = _repeated(work, operands.b)
         len_b = operands.b.length[expressions].astype(np.int16)
     return {
         "task": _constant(work.settings.task, num_rows),
-        "a": _repeated(work, operands.a, expressions),
+        "a": _repeated(work, operands.a),
         "b": b,
         "len_a": int_array(operands.a.length[expressions].astype(np.int16)),
         "len_b": int_array(len_b),
@@ -149,8 +143,8 @@ def _common(work: Work, expressions: I64) -> dict[str, pa.Array]:
     }
 
 
-def _repeated(work: Work, number: Number, expressions: I64) -> pa.DictionaryArray:
-    """Return the operands of these expressions as texts, dictionary-encoded.
+def _repeated(work: Work, number: Number) -> pa.DictionaryArray:
+    """Return the operands of all rows as texts, dictionary-encoded.
 
     The dictionary's values must be distinct: Parquet's writer quietly writes plain strings otherwise.
     """
@@ -159,7 +153,7 @@ def _repeated(work: Work, number: Number, expressions: I64) -> pa.DictionaryArra
         [RowGroup(rows, Template("{x}"), {"x": work.batch.machine.written(number, rows)})], len(rows)
     ).dictionary_encode()
     indices = np.frombuffer(texts.indices.buffers()[1], np.int32)
-    return pa.DictionaryArray.from_arrays(int_array(indices[expressions]), texts.dictionary)
+    return pa.DictionaryArray.from_arrays(int_array(indices[work.expressions]), texts.dictionary)
 
 
 def _constant(text: str, num_rows: int) -> pa.DictionaryArray:
@@ -178,13 +172,10 @@ def _counts(values: I64) -> pa.Array:
     return int_array(values, values >= 0)
 
 
-View = tuple[I64, dict[str, pa.Array]]  # the expression of each row, and the view's own columns
-
-
-def _one_step(work: Work) -> View:
-    batch, rows = work.batch, work.steps()
+def _one_step(work: Work) -> Columns:
+    batch, rows = work.batch, work.steps
     prompts, completions = batch.prompts(rows), batch.completions(rows)
-    return rows.expression, {
+    return {
         "prompt": prompts.text,
         "completion": completions.text,
         "step": _counts(batch.steps(rows)),
@@ -195,10 +186,9 @@ def _one_step(work: Work) -> View:
     }
 
 
-def _slips(work: Work) -> View:
-    """Return the kept steps but the first of a run, with a slip each."""
-    batch, rows = work.batch, work.steps()
-    rows = batch.take(rows, np.flatnonzero(batch.steps(rows)))
+def _slips(work: Work) -> Columns:
+    """Return the kept steps, with a slip each."""
+    batch, rows = work.batch, work.steps
     steps = batch.steps(rows)
     keys = splitmix64(work.key[rows.expression] + steps.astype(np.uint64) * np.uint64(GOLDEN) + np.uint64(SLIP_KEY))
     prompts = zip(batch.prompts(rows).text.to_pylist(), keys.tolist(), (steps < 0).tolist(), strict=True)
@@ -206,8 +196,7 @@ def _slips(work: Work) -> View:
     made = {name: [getattr(one, name) for one in drawn] for name in Slipped._fields}
     coded = {name: _named(np.arange(len(rows)), made[name]) for name in ("slip", "state", "next_state", "call")}
     texts = {name: string_array(made[name]) for name in ("prompt", "completion")}
-    counts = {"step": _counts(steps), "n_steps": _counts(batch.num_steps[rows.expression])}
-    return rows.expression, {**coded, **texts, **counts}
+    return {**coded, **texts, "step": _counts(steps), "n_steps": _counts(batch.num_steps[rows.expression])}
 
 
 def _traces(work: Work) -> pa.ListArray:
@@ -220,50 +209,41 @@ def _traces(work: Work) -> pa.ListArray:
     return pa.ListArray.from_arrays(int_array(ends.astype(np.int32)), completions)
 
 
-def _full(work: Work) -> View:
-    order = work.shuffled(work.batch.all)
-    rows = int_array(order)
-    return order, {
+def _full(work: Work) -> Columns:
+    rows = int_array(work.order)
+    return {
         "trace": _traces(work).take(rows),
         "prompt": work.batch.initial().take(rows),
         "completion": work.batch.halted().take(rows),
-        "n_steps": int_array(work.batch.num_steps[order]),
+        "n_steps": int_array(work.batch.num_steps[work.order]),
     }
 
 
-def _joined(shortened: Callable[[str], str]) -> Callable[[Work], View]:
-    """Return the view whose completion is all entries of the trace, each but the last one shortened."""
-
-    def view(work: Work) -> View:
-        order = work.shuffled(work.batch.all)
-        rows, texts = int_array(order), []
-        traces = _traces(work)
-        for row in order.tolist():
-            *entries, last = (entry.removesuffix("\n") for entry in traces[row].as_py())
-            texts.append("\n".join([*map(shortened, entries), last]) + "\n")
-        return order, {"prompt": work.batch.initial().take(rows), "completion": string_array(texts)}
-
-    return view
+def _joined(work: Work, shortened: Callable[[str], str]) -> Columns:
+    """Return runs whose completion is all entries of the trace, each but the last one shortened."""
+    traces, texts = _traces(work), []
+    for row in work.order.tolist():
+        *entries, last = (entry.removesuffix("\n") for entry in traces[row].as_py())
+        texts.append("\n".join([*map(shortened, entries), last]) + "\n")
+    return {"prompt": work.batch.initial().take(int_array(work.order)), "completion": string_array(texts)}
 
 
-def _aligner(work: Work) -> View:
-    expressions, order = work.both_ways()
-    rows, batch = int_array(order), work.batch
-    return expressions, {
+def _aligner(work: Work) -> Columns:
+    rows, batch = int_array(work.order), work.batch
+    return {
         "prompt": pa.concat_arrays([_question(work), batch.halted()]).take(rows),
         "completion": pa.concat_arrays([batch.initial(), _question(work, "{answer}")]).take(rows),
-        "direction": _directions(work, order),
+        "direction": _directions(work),
     }
 
 
-def _directions(work: Work, order: I64) -> pa.Array:
-    return _named((order >= len(work.operands)).astype(np.int64), ("in", "out"))
+def _directions(work: Work) -> pa.Array:
+    return _named((work.order >= len(work.operands)).astype(np.int64), ("in", "out"))
 
 
-def _raw(work: Work) -> View:
-    order = work.shuffled(work.batch.all)
-    rows = int_array(order)
-    return order, {"prompt": _question(work).take(rows), "completion": _text(work, "{answer}").take(rows)}
+def _raw(work: Work) -> Columns:
+    rows = int_array(work.order)
+    return {"prompt": _question(work).take(rows), "completion": _text(work, "{answer}").take(rows)}
 
 
 def _question(work: Work, answer: str = "") -> pa.Array:
@@ -280,12 +260,12 @@ def _text(work: Work, template: str) -> pa.Array:
     return render([RowGroup(batch.all, Template(template), {**fields, "answer": batch.answer()})], len(batch.all))
 
 
-_VIEWS: dict[str, Callable[[Work], View]] = {
+_VIEWS: dict[str, Callable[[Work], Columns]] = {
     "one_step": _one_step,
     "slips": _slips,
     "full": _full,
     "aligner": _aligner,
     "raw": _raw,
-    "scratchpad": _joined(lambda entry: entry),
-    "commands": _joined(lambda entry: entry.split("\n")[1]),
+    "scratchpad": partial(_joined, shortened=lambda entry: entry),
+    "commands": partial(_joined, shortened=lambda entry: entry.split("\n")[1]),
 }

@@ -305,10 +305,8 @@ def check_task(value: object, spelling: Spelling, verb: str = "build") -> str:
     """Return the registered short name of a task, or say that it is none; a long name of the paper is accepted."""
     from .declaration import shipped_machines  # inside: declarations stand above settings
 
-    names, given = task_names(), value if isinstance(value, str) else ""
-    if ALIASES.get(given, given) in names:
-        return ALIASES.get(given, given)
-    if given in shipped_machines():  # read only where no other task is meant
+    names, given = task_names(), ALIASES.get(value, value) if isinstance(value, str) else ""
+    if given in names or given in shipped_machines():  # these are read only where no other task is meant
         return given
     close = closest(given[:60], (*names, *MEANT, "all"))
     name, short = spelling.name("task"), MEANT.get(close, close)

@@ -10,8 +10,8 @@ import numpy as np
 from ..tm import machine
 from ..tm.columns import I64, U64, Bool, Operands
 from ..tm.machine import Rows
-from .plan import STEP_VIEWS, split_configs
-from .rows import Work
+from .plan import split_configs
+from .rows import STEP_VIEWS, Work
 from .sampling.classes import ClassSampler, Wanted
 from .sampling.enumerate_small import DRAWN, in_parts, known_to_halt, resolve
 from .sampling.index_space import permuted
@@ -42,9 +42,7 @@ class RowWork(Work):
     def key(self) -> U64:
         return self.keys
 
-    def shuffled(self, expressions: I64) -> I64:
-        return self.expressions
-
+    @cached_property
     def steps(self) -> Rows:
         every = self.settings.steps == "all"
         rows = rows_in_turn(self.batch, self.expressions, self.keys, self.turn, every=every)
@@ -53,10 +51,12 @@ class RowWork(Work):
         first = self.batch.steps(rows) == 0  # it has no slip, the next one that is kept has
         return rows_in_turn(self.batch, self.expressions, self.keys, self.turn + first, every=every)
 
-    def both_ways(self) -> tuple[I64, I64]:
+    @cached_property
+    def order(self) -> I64:
+        if self.view != "aligner":
+            return self.expressions
         begin = (random_u64(self.keys, 1) >> np.uint64(32)).astype(np.int64)
-        out = (begin[self.expressions] + self.turn) % 2
-        return self.expressions, self.expressions + len(self.keys) * out
+        return self.expressions + len(self.keys) * ((begin[self.expressions] + self.turn) % 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,8 +183,8 @@ def _rows_of_cells(settings: TaskSettings, view: str, cells: ClassSampler, kept:
     rows = np.zeros(len(count), np.int64)
     for start in range(0, len(numbers), DRAWN):
         part = slice(start, start + DRAWN)
-        steps = Work(settings, view, *cells.operands(numbers[part]), cells.names).steps()
-        rows += np.bincount(cell[part][steps.expression], minlength=len(count))
+        work = Work(settings, "one_step", *cells.operands(numbers[part]), cells.names)
+        rows += np.bincount(cell[part][work.expressions], minlength=len(count))
     if count is not every:
         _, alike = np.unique(_alike(cells), return_inverse=True)
         rows, some = (np.bincount(alike, weights=own).astype(np.int64)[alike] for own in (rows, some))

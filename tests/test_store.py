@@ -1,11 +1,9 @@
 """Builds on a store: the same bytes as on a disk, resumable, one at a time; against an S3 server on this machine."""
 
 import json
-import os
 import re
 import subprocess
 import sys
-import tempfile
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -280,14 +278,3 @@ def test_a_file_url_is_a_folder(tmp_path: Path, local: Path) -> None:
     assert code == 0
     assert f'load_dataset("{tmp_path}/data", "add-one_step", split="train")' in output
     assert contents(tmp_path / "data") == contents(local)
-
-
-def test_no_room_for_temporary_files(s3: "S3Server", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    full = open("/dev/full", "w+b", buffering=0)  # what is written there finds no room
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: full)
-    with pytest.raises(UserError, match="no room for temporary files") as error:
-        build(plan_of("add"), URL, workers=1)
-    assert str(tmp_path) in str(error.value)
-    assert os.listdir(tmp_path) == []
-    assert parquet(s3) == []
