@@ -19,9 +19,9 @@ import pyarrow as pa
 
 from .columns import I64, Number, Operands
 from .interpreter import tape_text, units_first
-from .machine import HALT, Batch, Dialect, Machine, Rows, Texts, Transition, texts
+from .machine import HALT, Batch, Dialect, Machine, Rows, Transition
 from .registry import machine
-from .render import Field, RowGroup, Template, decimal, render
+from .render import Field, RowGroup, Template, Texts, decimal, render, texts
 from .sums import Column, Group, Value
 from .tape_engine import NEWLINE, Content, TapeBatch
 

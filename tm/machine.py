@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ import pyarrow as pa
 from ..errors import UserError, did_you_mean, quoted
 from .classes import OperandDistribution, StepRule, Variant, first_and_last
 from .columns import I64, SPARE, Number, Operands
-from .render import Field, RowGroup, TapeSlice, decimal, render, string_array
+from .render import Field, TapeSlice, Texts, decimal, string_array, texts_of_rows
 
 Dialect = Literal["consistent", "published"]
 DIALECTS: tuple[Dialect, ...] = ("consistent", "published")
@@ -254,8 +254,6 @@ def _source(cls: type) -> str:
 
 # Many expressions of one task at once: what the pipelines ask of a machine, and the form that walks its steps
 
-Name = TypeVar("Name", str, "str | None")
-
 
 @dataclass(frozen=True, eq=False)
 class Rows:
@@ -266,17 +264,6 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.expression)
-
-
-@dataclass(frozen=True, eq=False)
-class Texts:
-    """Rendered texts with the state they show and the task they call (indices into ``states`` and ``calls``)."""
-
-    text: pa.Array
-    state: I64
-    states: tuple[str, ...]
-    call: I64
-    calls: tuple[str | None, ...]
 
 
 class Batch(ABC):
@@ -304,41 +291,29 @@ class Batch(ABC):
         """Return the rows at ``order``."""
         return Rows(rows.expression[order], rows.index[order])
 
-    @abstractmethod
+    def entries(self, e: I64, i: I64) -> Texts:
+        """Render the entries that expressions ``e`` have after ``i`` steps, both of shape (n,)."""
+        raise NotImplementedError
+
     def prompts(self, rows: Rows) -> Texts:
         """Render the prompts of these rows."""
+        return self.entries(rows.expression, rows.index)
 
-    @abstractmethod
     def completions(self, rows: Rows) -> Texts:
         """Render the completions of these rows."""
+        return self.entries(rows.expression, rows.index + 1)
 
-    @abstractmethod
     def initial(self) -> pa.Array:
         """Render each expression's initial entry (the completion of an aligner-in row)."""
+        return self.entries(self.all, np.zeros_like(self.all)).text
 
-    @abstractmethod
     def halted(self) -> pa.Array:
         """Render each expression's halting entry (its last completion)."""
+        return self.entries(self.all, self.num_steps).text
 
     @abstractmethod
     def answer(self) -> Field:
         """Return each expression's bare answer."""
-
-
-def _coded(values: Sequence[Name]) -> tuple[I64, tuple[Name, ...]]:
-    """Return each value as an index into the sorted distinct ones; None comes first."""
-    names = tuple(sorted(set(values), key=lambda name: name or ""))
-    return np.array([names.index(value) for value in values], np.int64), names
-
-
-def texts(blocks: Sequence[RowGroup], num_rows: int) -> Texts:
-    """Render blocks and note each row's state and call."""
-    states, state_names = _coded([block.state for block in blocks])
-    calls, call_names = _coded([block.call for block in blocks])
-    state, call = np.zeros(num_rows, np.int64), np.zeros(num_rows, np.int64)
-    for block, its_state, its_call in zip(blocks, states, calls, strict=True):
-        state[block.rows], call[block.rows] = its_state, its_call
-    return Texts(render(blocks, num_rows), state, state_names, call, call_names)
 
 
 def walk_rows(num_steps: I64) -> Rows:
@@ -369,10 +344,10 @@ class SteppedBatch(Batch):
         return np.array([self.machine.num_steps(a, b) for a, b in self.pairs], np.int64)
 
     def prompts(self, rows: Rows) -> Texts:
-        return _stepped([(step.prompt, step.state, None) for step in self._transitions(rows)])
+        return texts_of_rows([(step.prompt, step.state, None) for step in self._transitions(rows)])
 
     def completions(self, rows: Rows) -> Texts:
-        return _stepped([(step.completion, step.next_state, step.call) for step in self._transitions(rows)])
+        return texts_of_rows([(step.completion, step.next_state, step.call) for step in self._transitions(rows)])
 
     def initial(self) -> pa.Array:
         return string_array([self.machine.initial(a, b) for a, b in self.pairs])
@@ -393,8 +368,3 @@ class SteppedBatch(Batch):
         for row, step in set(places).difference(self._made):
             self._made[row, step] = self.machine.transition(*self.pairs[row], step, self.dialect)
         return [self._made[place] for place in places]
-
-
-def _stepped(found: Sequence[tuple[str, str, str | None]]) -> Texts:
-    text, states, calls = zip(*found, strict=True) if found else ((), (), ())
-    return Texts(string_array(text), *_coded(states), *_coded(calls))

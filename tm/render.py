@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import product
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -251,3 +251,39 @@ def string_array(texts: Sequence[str]) -> pa.Array:
         raise OverflowError("a string column holds less than 2 GiB of text")
     buffers = [None, pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(b"".join(encoded))]
     return pa.Array.from_buffers(pa.string(), len(encoded), buffers)
+
+
+Name = TypeVar("Name", str, "str | None")
+
+
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """Rendered texts with the state they show and the task they call (indices into ``states`` and ``calls``)."""
+
+    text: pa.Array
+    state: I64
+    states: tuple[str, ...]
+    call: I64
+    calls: tuple[str | None, ...]
+
+
+def _coded(values: Sequence[Name]) -> tuple[I64, tuple[Name, ...]]:
+    """Return each value as an index into the sorted distinct ones; None comes first."""
+    names = tuple(sorted(set(values), key=lambda name: name or ""))
+    return np.array([names.index(value) for value in values], np.int64), names
+
+
+def texts(blocks: Sequence[RowGroup], num_rows: int) -> Texts:
+    """Render blocks and note each row's state and call."""
+    states, state_names = _coded([block.state for block in blocks])
+    calls, call_names = _coded([block.call for block in blocks])
+    state, call = np.zeros(num_rows, np.int64), np.zeros(num_rows, np.int64)
+    for block, its_state, its_call in zip(blocks, states, calls, strict=True):
+        state[block.rows], call[block.rows] = its_state, its_call
+    return Texts(render(blocks, num_rows), state, state_names, call, call_names)
+
+
+def texts_of_rows(rows: Sequence[tuple[str, str, str | None]]) -> Texts:
+    """Return texts that stand there already, each with its state and call."""
+    text, states, calls = zip(*rows, strict=True) if rows else ((), (), ())
+    return Texts(string_array(text), *_coded(states), *_coded(calls))

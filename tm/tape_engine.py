@@ -12,13 +12,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..errors import UserError
 from .columns import I64, U8, Number, Operands, stacked
-from .machine import Batch, Dialect, Machine, Rows, Texts, texts
-from .render import Choice, Field, RowGroup, Template, decimal, halves, low, render, tape
+from .machine import Batch, Dialect, Machine
+from .render import Choice, Field, RowGroup, Template, Texts, decimal, halves, low, tape, texts
 from .table import BLANK, NOTHING, Table, field
 
 TOGETHER = 1 << 13  # expressions run at once: their codes take 8 bytes a step, those of larger columns two
@@ -245,7 +244,7 @@ class TapeBatch(Batch):
     def num_steps(self) -> I64:
         return self.run.num_steps
 
-    def entries(self, e: I64, i: I64) -> list[RowGroup]:
+    def entries(self, e: I64, i: I64) -> Texts:
         code = self.run.codes[i, e].astype(np.int64)
         blocks, state = [], self.table.state.take(code)
         for number, name in enumerate(self.table.states):
@@ -253,7 +252,7 @@ class TapeBatch(Batch):
             if len(rows):
                 template, parts = self._content(name, e[rows], i[rows], code[rows])
                 blocks.append(RowGroup(rows, template + NEWLINE, parts, name))
-        return blocks
+        return texts(blocks, len(code))
 
     def _content(self, state: str, e: I64, i: I64, code: I64) -> Content:
         """Return what stands at the entries ``i`` of expressions ``e``, all in one state, without the last newline."""
@@ -284,19 +283,6 @@ class TapeBatch(Batch):
         """Return the halting entry of expressions ``e`` without its last newline, for a composer to quote."""
         steps = self.num_steps[e]
         return self._content("qH", e, steps, self.run.codes[steps, e].astype(np.int64))
-
-    def prompts(self, rows: Rows) -> Texts:
-        return texts(self.entries(rows.expression, rows.index), len(rows))
-
-    def completions(self, rows: Rows) -> Texts:
-        return texts(self.entries(rows.expression, rows.index + 1), len(rows))
-
-    def initial(self) -> pa.Array:
-        template, parts = self.first(self.all)
-        return render([RowGroup(self.all, template + NEWLINE, parts)], len(self.all))
-
-    def halted(self) -> pa.Array:
-        return render(self.entries(self.all, self.num_steps), len(self.all))
 
     def answer(self) -> Field:
         control = self.table.control.take(self.run.codes[self.num_steps, self.all])

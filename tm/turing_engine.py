@@ -11,13 +11,12 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
 from ..errors import UserError
 from .columns import I64, SPARE, U8, Bool, Number, Operands
 from .formats.rules import RuleTable
-from .machine import HALT, Batch, Dialect, Rows, Texts
-from .render import Choice, Field, RowGroup, TapeSlice, Template, render
+from .machine import HALT, Batch, Dialect, Rows
+from .render import Choice, Field, RowGroup, TapeSlice, Template, Texts, render
 from .words import texts_of
 
 if TYPE_CHECKING:
@@ -207,9 +206,12 @@ class TuringBatch(Batch):
             self.machine.end(word)
         return found
 
-    def _entries(self, word: I64, step: I64) -> tuple[Entries, CellTexts]:
+    def entries(self, e: I64, i: I64) -> Texts:
+        return self._texts(*self._entries(e, i))
+
+    def _entries(self, e: I64, i: I64) -> tuple[Entries, CellTexts]:
         """Return entries, and the text of their cells."""
-        found = entries(self.table, self.words, word, step)
+        found = entries(self.table, self.words, e, i)
         return found, CellTexts(self.machine.table, found.cells, "|")
 
     def _both(self, rows: Rows, part: slice) -> Texts:
@@ -224,12 +226,6 @@ class TuringBatch(Batch):
 
     def completions(self, rows: Rows) -> Texts:
         return self._both(rows, slice(len(rows), None))
-
-    def initial(self) -> pa.Array:
-        return self._texts(*self._entries(self.all, np.zeros_like(self.all))).text
-
-    def halted(self) -> pa.Array:
-        return self._texts(*self._entries(self.all, self.num_steps)).text
 
     def answer(self) -> Field:
         machine, last = self.machine, entries(self.table, self.words, self.all, self.num_steps)
