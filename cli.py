@@ -261,7 +261,7 @@ def evaluate(
         Text, option("Folder of result tables. Default: results.", "--out", "-o", "--results", metavar="DIR")
     ] = None,
     name: options.RunName = None,
-    as_json: Annotated[bool | None, option("Print the accuracies as JSON, for programs.", "--json")] = None,
+    json: Annotated[bool | None, option("Print the accuracies as JSON, for programs.", "--json")] = None,
     quiet: Quiet = False,
 ) -> None:
     """Evaluate adapters on a built dataset: --adapters ckpt/; writes result tables."""

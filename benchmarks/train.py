@@ -21,7 +21,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -36,8 +35,8 @@ from winners import save_llama
 
 from caef_data.eval.backends.load import quiet
 from caef_data.eval.training.loop import learning, train_adapter
-from caef_data.eval.training.plan import Plan, make_plan
-from caef_data.eval.training.rows import Stage, Steps
+from caef_data.eval.training.plan import make_plan
+from caef_data.eval.training.rows import Stage
 from caef_data.eval.training.settings import train_settings
 from caef_data.eval.training.team import Team
 from datasets import Dataset
@@ -81,19 +80,13 @@ class Bench:
             self.tokenizer = save_llama(base, size.width, size.layers)
         declaration = folder / "bench.toml"
         declaration.write_text(DECLARATION.format(longest=size.longest, base=base, steps=size.steps))
-        self.plan = self.planned(make_plan(*train_settings(str(declaration), {})))
-        job = self.plan.jobs[0]
-        self.rows = [job.steps[step] for step in range(size.steps)]
+        self.plan = make_plan(*train_settings(str(declaration), {}))
+        [job] = self.plan.jobs
+        [stage] = job.stages
+        job.stages, job.parts = [Stage(stage.name, size.steps, ROWS, 0, stage.mean, stage.longest)], 1
+        self.rows = [job[step] for step in range(size.steps)]
         # What is timed begins behind the first step.
         self.tokens = sum(len(prompt) + len(answer) for step in self.rows[1:] for prompt, answer in step)
-
-    def planned(self, plan: Plan) -> Plan:
-        """Return the plan with a fixed number of rows a step."""
-        [job] = plan.jobs
-        [stage] = job.stages
-        stages = (Stage(stage.name, self.size.steps, ROWS, 0, stage.mean, stage.longest),)
-        steps = Steps(job.steps.stream, job.steps.tokens, stages, 1, job.steps.most, job.name)
-        return replace(plan, jobs=(replace(job, stages=stages, steps=steps),))
 
     def ours(self) -> Run:
         """Train; return what the steps behind the first one took, and the first loss."""

@@ -169,7 +169,7 @@ def print_accuracy(session: Session, note: str) -> None:
             next_step=f"remove the folders run_id={run_id} there, and evaluate again",
         )
     counts = accuracies(accuracy)
-    if settings.as_json:
+    if settings.json:
         said = {"run_id": run_id, **{name: row[name] for name in ("name", "calls", "seconds")}}
         print(json.dumps({**said, "accuracy": counts, "notes": notes_of_borders(row)}))
         return

@@ -1,19 +1,19 @@
 """What an evaluation is asked to do: options of the command line, or the table ``[eval]`` of a declaration."""
 
-from __future__ import annotations
-
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import InitVar, dataclass, fields
+from typing import Annotated, Any, Literal, get_args
 
-from ..errors import UserError, did_you_mean, is_whole, printable_path, quoted
+from msgspec import Meta
+
+from ..errors import UserError, did_you_mean, printable_path, quoted
 from ..pipelines.declaration import load_declaration, read_toml
 from ..pipelines.manifest import define_machines
-from ..pipelines.settings import HEADER, check_task
-from ..pipelines.spelling import Spelling
+from ..pipelines.settings import HEADER, check_field, check_keys, check_task
+from ..pipelines.spelling import Spelling, literal
 from ..pipelines.store import open_folder
 from ..tm import tasks as all_tasks
 from .backends.endpoint import base_url
@@ -21,21 +21,14 @@ from .problems import MODES, RAW, SLIPS
 from .tables import RUN_ID
 from .template import template_text
 
-STRATEGIES = ("verify", "generate", "rollout")
-BACKENDS = ("transformers", "openai", "oracle")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 NAME = re.compile(r"\w[\w.+-]{0,59}")  # of a run: printed, typed after --run, and part of no path
-CHOICES: dict[str, tuple[str, ...]] = {
-    "mode": (*MODES, SLIPS),
-    "split": ("train", "test", "stress", "all"),
-    "strategy": STRATEGIES,
-    "backend": BACKENDS,
-    "dtype": DTYPES,
-    "stage": ("first", "second"),
-    "near_ties": ("alone", "count"),
-}
-PUBLIC = {"json": "as_json"}  # the option's name, where the field has another
-LEAST = {"batch_tokens": 16, "limit": 1}
+Stage = Literal["first", "second"]
+Strategy = Literal["verify", "generate", "rollout"]
+STRATEGIES: tuple[str, ...] = get_args(Strategy)
+Text = Annotated[str, Meta(pattern="\\A[^\0]+\\Z", description="text")]
+Count = Annotated[int, Meta(ge=1, le=2**63 - 1, description="a whole number, 1 or more")]
+BatchTokens = Annotated[int, Meta(ge=16, le=2**63 - 1, description="a whole number, 16 or more")]
+OPTIONS = Spelling(options={}, verb="eval")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,52 +39,54 @@ class EvalSettings:
         UserError: a value that these rules refuse.
     """
 
-    adapters: str | None = None
+    adapters: Text | None = None
     """The checkpoint folder, or that of one adapter, or its name on the Hub; None for a model alone and the oracle."""
-    model: str | None = None
+    model: Text | None = None
     """Folder or Hub name of a whole model, which is asked in place of every adapter."""
-    base_model: str | None = None
+    base_model: Text | None = None
     """Folder or Hub name of the base model; None takes it from the adapters' configs."""
-    data: str = "data"
+    data: Text = "data"
     """The built dataset folder, or published raw files, that problems come from; or a name on the Hub."""
     task: tuple[str, ...] = ()
     """Tasks; none for every task whose adapters are there."""
     mode: tuple[str, ...] = ()
     """Modes; none for every mode whose adapters and rows are there."""
-    expressions: str | None = None
+    expressions: Text | None = None
     """A file of expressions that problems come from, in place of a dataset."""
-    split: str = "test"
+    split: Literal["train", "test", "stress", "all"] = "test"
     """The split of the problems; all is for expressions of a file, and their default."""
-    strategy: str = "verify"
+    strategy: Strategy = "verify"
     """How answers are judged: verify, generate or rollout."""
-    template: str | None = None
+    template: Text | None = None
     """The text around each prompt, or a file of it; ``chat`` for the tokenizer's template, None for the bare prompt."""
-    stage: str = "second"
+    stage: Stage = "second"
     """first: the machine's instruction stands before each prompt; second: the prompt alone."""
     joined: bool = False
     """Adapters were trained on prompt and completion tokenised as one text."""
-    near_ties: str = "alone"
+    near_ties: Literal["alone", "count"] = "alone"
     """Rows that the shape of a batch could decide: alone decodes them one by one, count only counts them."""
-    batch_tokens: int | None = None
+    batch_tokens: BatchTokens | None = None
     """Tokens of a batch, padding included; None for what suits the device."""
-    dtype: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the weights: auto is bfloat16 on a GPU that has it, float32 otherwise."""
-    device: str = "auto"
+    device: Text = "auto"
     """Device: auto, cpu, cuda, cuda:1 ..."""
-    backend: str = "transformers"
+    backend: Literal["transformers", "openai", "oracle"] = "transformers"
     """What answers: transformers, openai or oracle."""
-    endpoint: str | None = None
+    endpoint: Text | None = None
     """URL of the server, for the openai backend."""
-    limit: int | None = None
+    limit: Count | None = None
     """Expressions a task, at most; the same ones in every mode and run."""
     baseline: bool = False
     """Evaluate the base model without adapters on raw questions."""
-    out: str = "results"
+    out: Text = "results"
     """The results folder."""
-    name: str | None = None
+    name: Text | None = None
     """What the run is called; the same run whatever its name."""
-    as_json: bool = False
+    json: bool = False
     """Print the accuracies as JSON; the same run, too."""
+    spelling: InitVar[Spelling] = OPTIONS
+    """How messages name the settings."""
 
     @property
     def base(self) -> str | None:
@@ -114,43 +109,37 @@ class EvalSettings:
         words = ["caef-data", "eval"]
         for field in fields(self):
             value, option = getattr(self, field.name), "--" + field.name.replace("_", "-")
-            if value not in (field.default, ()) and field.name != "as_json":
+            if value not in (field.default, ()) and field.name != "json":
                 text = ",".join(value) if isinstance(value, tuple) else str(value)
                 words += [option] if value is True else [option, text]
         return shlex.join(words)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, spelling: Spelling) -> None:
         if self.task and isinstance(self.data, str):  # a machine of the dataset is a task
             with suppress(UserError, OSError, ValueError):  # told where the dataset is opened
                 define_machines(open_folder(self.data).manifest(), self.data)
-        for name, order in (("task", tuple(all_tasks())), ("mode", CHOICES["mode"])):
-            given = getattr(self, name)
-            given = (given,) if isinstance(given, str) else given or ()
-            if not isinstance(given, list | tuple):
-                raise _refuse(name, given, "text, or a list of texts")
-            if name == "task":
-                spelling = Spelling(options={"task": list(given)})
-                given = [one if one == "all" else check_task(one, spelling, "eval") for one in given]
-            for word in given if name == "mode" else ():
-                _check_word(name, word, order)
-            # Each once, in one order: the same work is the same run.
-            chosen = () if "all" in given else tuple(word for word in order if word in given)
-            object.__setattr__(self, name, chosen)
+        if RAW in (self.mode if isinstance(self.mode, list | tuple) else [self.mode]):
+            what = f"{spelling.name('mode')} is {RAW}; --baseline asks the raw question"
+            raise spelling.refusal(what, "mode", allowed=", ".join((*MODES, SLIPS)))
+        object.__setattr__(self, "task", check_words("task", self.task, all_tasks(), spelling))
+        object.__setattr__(self, "mode", check_words("mode", self.mode, (*MODES, SLIPS), spelling))
         for field in fields(self):
             if field.name not in ("task", "mode"):
-                _check_value(field.name, getattr(self, field.name), field.default)
-        self._check_together()
+                check_field(EvalSettings, field.name, getattr(self, field.name), spelling)
+        self._check_together(spelling)
 
-    def _check_together(self) -> None:
+    def _check_together(self, spelling: Spelling) -> None:
         if self.name is not None and (not NAME.fullmatch(self.name) or RUN_ID.fullmatch(self.name)):
-            raise _refuse("name", self.name, "up to 60 letters, digits and . _ - +, the first one no sign; no run's id")
+            allowed = "up to 60 letters, digits and . _ - +, the first one no sign; no run's id"
+            raise spelling.refusal(f"{spelling.name('name')} is {literal(self.name)}", "name", allowed=allowed)
         if self.model is not None and (self.adapters is not None or self.base_model is not None):
             raise UserError(
                 "--model is asked in place of every adapter: it goes with neither --adapters nor --base-model",
                 next_step="leave out --model, or the others",
             )
         if self.expressions is None and self.split == "all":
-            raise UserError("--split is 'all', for expressions of a file", allowed=", ".join(CHOICES["split"][:3]))
+            what = f"{spelling.setting('split', 'all')} is for expressions of a file"
+            raise spelling.refusal(what, "split", allowed="train, test, stress")
         if self.expressions is not None and self.data != "data":
             what = "--expressions are asked in place of a dataset's rows: --data goes without"
             raise UserError(what, next_step="leave out one of them")
@@ -183,33 +172,36 @@ class EvalSettings:
         if self.endpoint is not None:
             base_url(self.endpoint)
         if self.template is not None:
-            object.__setattr__(self, "template", template_text(self.template))  # a file may change: the text is kept
+            text = template_text(self.template, spelling.where("template") or "--template")
+            object.__setattr__(self, "template", text)  # a file may change: the text is kept
 
 
-def _check_value(name: str, value: object, default: object) -> None:
-    if name in CHOICES:
-        _check_word(name, value, CHOICES[name])
-    elif isinstance(default, bool):
-        if not isinstance(value, bool):
-            raise _refuse(name, value, "true or false")
-    elif value is None and default is None:
-        return
-    elif name in LEAST:
-        if type(value) is not int or not is_whole(value, LEAST[name]):
-            raise _refuse(name, value, f"a whole number, {LEAST[name]} or more")
-    elif not isinstance(value, str) or not value or "\0" in value:
-        raise _refuse(name, value, "text")
+def check_words(
+    key: str, given: Any, known: Sequence[str], spelling: Spelling, allowed: str | None = None
+) -> tuple[str, ...]:
+    """Return the words of a setting, each once and in one order: the same work is the same run.
 
+    Args:
+        key: the setting; the long names of ``task`` become short, ``all`` of them is none.
+        given: a word or several, of any type.
+        known: the words that may be given, in their order.
+        spelling: how messages name the setting.
+        allowed: what messages say is allowed, where that is not the words that are known.
 
-def _check_word(name: str, word: object, choices: tuple[str, ...]) -> None:
-    if word not in choices:
-        raw = "; --baseline asks the raw question" if (name, word) == ("mode", RAW) else ""
-        raise _refuse(name, word, ", ".join(choices), did_you_mean(str(word)[:60], choices) if not raw else raw)
-
-
-def _refuse(name: str, value: object, allowed: str, hint: str = "") -> UserError:
-    option = "--" + name.replace("_", "-")
-    return UserError(f"{option} is {quoted(value)}{hint}", allowed=allowed, next_step="caef-data eval --help")
+    Raises:
+        UserError: it is none, or holds another word.
+    """
+    words, name = [given] if isinstance(given, str) else given, spelling.name(key)
+    if not isinstance(words, list | tuple):
+        raise spelling.refusal(f"{name} is {literal(given)}", key, allowed="text, or a list of texts")
+    if key == "task":
+        words = [word if word == "all" else check_task(word, spelling) for word in words]
+        return () if "all" in words else tuple(task for task in known if task in words)
+    for word in words:
+        if word not in known:
+            what = f"{name} is {literal(word)}{did_you_mean(str(word)[:60], known)}"
+            raise spelling.refusal(what, key, allowed=allowed or ", ".join(known))
+    return tuple(word for word in known if word in words)
 
 
 def eval_settings(declaration: str | None, given: Mapping[str, Any]) -> EvalSettings:
@@ -222,46 +214,36 @@ def eval_settings(declaration: str | None, given: Mapping[str, Any]) -> EvalSett
     Raises:
         UserError: no such declaration, no ``[eval]`` in it, an unknown key, or a value that is refused.
     """
-    held: dict[str, Any] = {}
-    if declaration is not None:
-        values = read_toml(declaration) if declaration.endswith(".toml") else {"task": ()}
-        if {*values} - {*HEADER, "eval"}:
-            load_declaration(declaration)  # what it says of a dataset must make sense too
-        if not declaration.endswith(".toml"):
-            raise UserError(
-                f"the declaration {quoted(declaration)} is shipped for building, it holds no evaluation",
-                allowed="a .toml file with a table [eval]",
-                next_step="caef-data eval --adapters ckpt/ --data DIR",
-            )
-        table: Any = values.get("eval")
-        held = {PUBLIC.get(key, str(key)): value for key, value in table.items()} if isinstance(table, dict) else {}
-        if not held:
-            raise UserError(
-                "the declaration has no table [eval]",
-                where=quoted(declaration),
-                next_step='add one, with lines such as adapters = "ckpt" and data = "data", or use options',
-            )
-    names = [*(field.name for field in fields(EvalSettings)), *PUBLIC]
-    for key in (*held, *given):
-        if key not in names:
-            raise UserError(
-                f"unknown setting {quoted(key)}{' in [eval]' if key in held else ''}{did_you_mean(key[:60], names)}",
-                where=quoted(declaration) if key in held else None,
-                allowed=", ".join(name for name in names if name not in PUBLIC.values()),
-                next_step="caef-data eval --help",
-            )
-    if given.get("baseline") and not given.get("mode"):
-        held.pop("mode", None)  # a declaration's modes and stage are about its adapters
-        held.pop("stage", None)
+    held = {} if declaration is None else _table(declaration)
+    file = None if declaration is None else printable_path(declaration)
+    known = [field.name for field in fields(EvalSettings)]
+    check_keys(given, known, Spelling(verb="eval"))
+    if given.get("baseline") and not given.get("mode"):  # a declaration's modes and stage are about its adapters
+        held = {key: value for key, value in held.items() if key not in ("mode", "stage")}
     given = {name: value for name, value in given.items() if value not in (None, [], ())}
+    spelling = Spelling(options=given, file=file, verb="eval")
+    check_keys(held, known, Spelling(file=file, verb="eval"))
     if given.get("expressions", held.get("expressions")) is not None:
         held = {"split": "all", **held}
-    try:
-        return EvalSettings(**{**held, **given})
-    except UserError as error:
-        for key in held.keys() - given.keys():  # which was not typed as an option
-            name = "--" + key.replace("_", "-")
-            if error.what.startswith(f"{name} is "):
-                what, where = error.what.replace(name, key, 1), f"{printable_path(str(declaration))}, table [eval]"
-                raise UserError(what, where=where, allowed=error.allowed, next_step="mend it there") from None
-        raise
+    return EvalSettings(**{**held, **given}, spelling=spelling)
+
+
+def _table(declaration: str) -> dict[str, Any]:
+    """Return the table ``[eval]`` of a declaration, whatever it holds."""
+    values = read_toml(declaration) if declaration.endswith(".toml") else {"task": ()}
+    if {*values} - {*HEADER, "eval"}:
+        load_declaration(declaration)  # what it says of a dataset must make sense too
+    if not declaration.endswith(".toml"):
+        raise UserError(
+            f"the declaration {quoted(declaration)} is shipped for building, it holds no evaluation",
+            allowed="a .toml file with a table [eval]",
+            next_step="caef-data eval --adapters ckpt/ --data DIR",
+        )
+    table = values.get("eval")
+    if not isinstance(table, dict) or not table:
+        raise UserError(
+            "the declaration has no table [eval]",
+            where=quoted(declaration),
+            next_step='add one, with lines such as adapters = "ckpt" and data = "data", or use options',
+        )
+    return table

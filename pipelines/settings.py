@@ -301,7 +301,7 @@ def task_names() -> tuple[str, ...]:
     return tuple(tm.tasks())
 
 
-def check_task(value: object, spelling: Spelling, verb: str = "build") -> str:
+def check_task(value: object, spelling: Spelling) -> str:
     """Return the registered short name of a task, or say that it is none; a long name of the paper is accepted."""
     from .declaration import shipped_machines  # inside: declarations stand above settings
 
@@ -310,12 +310,12 @@ def check_task(value: object, spelling: Spelling, verb: str = "build") -> str:
         return given
     close = closest(given[:60], (*names, *MEANT, "all"))
     name, short = spelling.name("task"), MEANT.get(close, close)
-    near = f" (did you mean {short!r}?)" if short else ""
+    near, short = f" (did you mean {short!r}?)" if short else "", short or "sub"
     raise spelling.refusal(
         f"no {name} is given" if value is None else f"{name} is {literal(value)}, which is no task{near}",
         "task",
         allowed=f"{', '.join(names)}, or all",
-        advice='write task = "sub"' if spelling.options is None else f"caef-data {verb} --task {short or 'sub'}",
+        advice=f"{'write' if name == 'task' else f'caef-data {spelling.verb}'} {spelling.setting('task', short)}",
     )
 
 

@@ -31,7 +31,7 @@ Problem = tuple[str, str, str | None]  # task, a, b
 
 def _with_task(words: Sequence[str], task: str) -> Problem:
     """Return the expression of a task and its operands, ``["99", "7"]``; b is None where it has one."""
-    task = check_task(task, Spelling(options={"task": task}), "show")
+    task = check_task(task, Spelling(options={"task": task}, verb="show"))
     kind = machine(task)
     names = "a" if kind.unary else "ab"
     if len(words) != len(names):

@@ -49,31 +49,41 @@ class Spelling:
     options: Mapping[str, object] | None = None
     """The settings that were given as options of the command line."""
     file: str | None = None
-    """Name of the file."""
+    """Name of the file; where options were given beside it, the other settings are its keys."""
     lines: Mapping[str, int] = field(default_factory=dict)
     """Lines of the file's keys; "" stands for the table that they are in, 0 for a line that is not sure."""
+    verb: str = "build"
+    """The command that they are for; a file has a table of that name, but for a build."""
+
+    def _typed(self, key: str) -> bool:
+        return self.options is not None and (self.file is None or key in self.options)
 
     def name(self, key: str) -> str:
         """Return the name of a setting."""
-        return key if self.options is None else option(key)
+        return option(key) if self._typed(key) else key
 
     def setting(self, key: str, value: object) -> str:
         """Return a setting with a value, as one would write it."""
-        return f"{key} = {literal(value)}" if self.options is None else as_option(key, value)
+        return as_option(key, value) if self._typed(key) else f"{key} = {literal(value)}"
+
+    def where(self, *keys: str) -> str | None:
+        """Return the place of those settings that were given; None where they were given in no file, nor as options."""
+        if self.options is not None and any(map(self._typed, keys)):
+            return " ".join(as_option(key, self.options[key]) for key in keys if key in self.options) or None
+        if self.file is not None and self.verb != "build":
+            return f"{self.file}, table [{self.verb}]"
+        lines = {self.lines[key] for key in keys if key in self.lines} or {self.lines.get("", 0)}
+        numbers = " and ".join(str(line) for line in sorted(lines) if line)
+        return f"{self.file}, line{'s' * (len(lines) > 1)} {numbers}" if numbers else self.file
 
     def refusal(self, what: str, *keys: str, allowed: str, advice: str | None = None) -> UserError:
         """Return the error for settings that are refused; it names the place of those that were given."""
-        if self.options is not None:
-            where = " ".join(as_option(key, self.options[key]) for key in keys if key in self.options) or None
-        else:
-            lines = {self.lines[key] for key in keys if key in self.lines} or {self.lines.get("", 0)}
-            numbers = " and ".join(str(line) for line in sorted(lines) if line)
-            where = f"{self.file}, line{'s' * (len(lines) > 1)} {numbers}" if numbers else self.file
-        if advice is None and self.options is not None:
-            advice = "caef-data build --help"
-        elif (self.file or "").endswith(".toml"):
-            advice = advice or f"mend it there, then: caef-data plan {shell_quoted(str(self.file))}"
-        return UserError(what, where=where, allowed=allowed, next_step=advice)
+        if advice is None and any(map(self._typed, keys)):
+            advice = f"caef-data {self.verb} --help"
+        elif advice is None and (self.file or "").endswith(".toml"):
+            then = f", then: caef-data plan {shell_quoted(str(self.file))}" if self.verb == "build" else ""
+            advice = f"mend it there{then}"
+        return UserError(what, where=self.where(*keys), allowed=allowed, next_step=advice)
 
 
 PLAIN = Spelling()

@@ -43,8 +43,8 @@ def test_a_build_is_the_same_with_and_without_the_table(tmp_path: Path) -> None:
     [
         (TASKS, "no table [eval]"),
         (TASKS + "[eval]\n", "no table [eval]"),
-        (TASKS + "[eval]\nadaptors = 'x'\n", "'adaptors' in [eval] (did you mean 'adapters'?)"),
-        (TASKS + "[eval]\nbackend = 'oracle'\nlimit = true\n", "limit is True"),
+        (TASKS + "[eval]\nadaptors = 'x'\n", "'adaptors' (did you mean 'adapters'?)"),
+        (TASKS + "[eval]\nbackend = 'oracle'\nlimit = true\n", "limit is true"),
         (TASKS + "[eval]\nbackend = 'oracle'\nmode = [1]\n", "mine.toml, table [eval]"),
         (TASKS + "evil = 1\n" + TABLE, "evil"),
     ],
@@ -99,12 +99,12 @@ def test_a_file_may_hold_an_evaluation_alone(tmp_path: Path) -> None:
     for more in ("", 'name = "mine"\n'):
         path.write_text(f'{more}[eval]\nbackend = "oracle"\ntask = "subtraction"\njson = true\n')
         held = eval_settings(str(path), {})
-        assert (held.task, held.as_json) == (("sub",), True)
+        assert (held.task, held.json) == (("sub",), True)
     path.write_text("[eval]\nbackend = 'oracle'\nmode = 'proces'\n")
     with pytest.raises(UserError) as refusal:
         eval_settings(str(path), {"split": None})
-    assert str(refusal.value).startswith("mode is 'proces' (did you mean 'process'?)")
-    with pytest.raises(UserError, match="--mode is 'proces'"):
+    assert str(refusal.value).startswith("mode is \"proces\" (did you mean 'process'?)")
+    with pytest.raises(UserError, match='--mode is "proces"'):
         eval_settings(str(path), {"mode": ["proces"]})
     path.write_text("[eval]\njsn = true\n")
     with pytest.raises(UserError, match="did you mean 'json'") as refusal:

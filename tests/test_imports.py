@@ -28,6 +28,7 @@ MAY_IMPORT = {  # parts of the package -> (other parts, third-party packages) th
             "polars",
             "pyarrow",
             "duckdb",
+            "msgspec",
             "rich",
             "torch",
             "transformers",

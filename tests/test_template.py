@@ -103,7 +103,7 @@ def test_what_cannot_be_asked_as_trained_is_refused(template: str, chat: str | N
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "template is ''"),
+        ("", 'template is ""'),
         ("Q", "this is no template, and no file"),
         ("{prompt} {prompt}", "it writes prompt, then prompt"),
         ("{completion} {prompt}", "it writes completion, then prompt"),

@@ -24,7 +24,7 @@ from caef_data.eval.checkpoint import find_adapters
 from caef_data.eval.tables import read_runs
 from caef_data.eval.training import console, loop
 from caef_data.eval.training.console import train_with_progress
-from caef_data.eval.training.judge import CURVE, Judge
+from caef_data.eval.training.judge import Judge
 from caef_data.eval.training.packing import pack
 from caef_data.eval.training.plan import make_plan
 from caef_data.eval.training.rows import spell
@@ -86,15 +86,15 @@ def ending_at(step: int, end: Callable[[], object], monkeypatch: pytest.MonkeyPa
     [
         ("", "no table [train]"),
         ("[train]\nsteps = 3\n", "no base model"),
-        ('[train]\nbase_model = "b"\nstep = 3\n', "'step' in [train] (did you mean 'steps'?)"),
-        ('[train]\nbase_model = "b"\nsteps = true\n', "steps is True"),
+        ('[train]\nbase_model = "b"\nstep = 3\n', "'step' (did you mean 'steps'?)"),
+        ('[train]\nbase_model = "b"\nsteps = true\n', "steps is true"),
         ('[train]\nbase_model = "b"\nsteps = 3\nepochs = 1\n', "steps and epochs both say"),
         ('[train]\nbase_model = "b"\ntask = "multiplicaton"\n', "did you mean"),
         ('[train]\nbase_model = "b"\nwhich = "executor"\n', "did you mean 'executors'"),
         ('[train]\nbase_model = "b"\nwhich = "aligners/ad"\n', "did you mean 'aligners/add'"),
         ('[train]\nbase_model = "b"\nlearning_rate = 2\n', "learning_rate is 2"),
         ('[train]\nbase_model = "b"\nmethod = "fulll"\n', "did you mean 'full'"),
-        ('[train]\nbase_model = "b"\ndtype = "float16"\n', "dtype is 'float16'"),
+        ('[train]\nbase_model = "b"\ndtype = "float16"\n', 'dtype is "float16"'),
     ],
 )
 def test_tables_that_are_refused(tmp_path: Path, text: str, words: str) -> None:
@@ -144,7 +144,7 @@ def test_the_longest_operands_are_looked_at_wherever_their_rows_come(tmp_path: P
     tasks = f'{grows}\ntask = ["add", "mul"]\n'
     jobs = make_plan(*train_settings(declared(tmp_path, base, more, tasks), {})).jobs
     for job in jobs:
-        own = spell(job.steps.tokens, job.steps.stream.__getitems__(range(2000)), "second")
+        own = spell(job.tokens, job.stream.__getitems__(range(2000)), "second")
         [stage] = job.stages
         assert stage.rows < 20 and stage.longest >= max(len(prompt) + len(answer) for prompt, answer in own)
     tasks = tasks.replace("[[task]]", "curriculum = {linear = {start = 2, rows = 100000}}\n[[task]]")
@@ -163,8 +163,8 @@ def test_a_dry_run_tells_what_would_be_done_and_does_nothing(
     plan = make_plan(*train_settings(path, {}))
     for job in plan.jobs:
         for stage in job.stages:
-            assert 0 <= stage.steps * stage.rows - 2 * job.steps.stream.epoch_rows < stage.rows
-            read = [len(prompt) + len(answer) for prompt, answer in job.steps[0]]
+            assert 0 <= stage.steps * stage.rows - 2 * job.stream.epoch_rows < stage.rows
+            read = [len(prompt) + len(answer) for prompt, answer in job[0]]
             assert stage.longest >= max(read) or stage.name == "second"
         first, second = job.stages
         assert second.first == first.steps * first.rows and second.mean < first.mean
@@ -178,17 +178,17 @@ def test_a_dry_run_tells_what_would_be_done_and_does_nothing(
 def test_rows_are_read_in_turn_each_once_with_the_instruction_in_the_first_stage(tmp_path: Path, base: Path) -> None:
     path = declared(tmp_path, base, "steps = 2\nbatch_tokens = 5000\ndevice_tokens = 2600\n")
     job = make_plan(*train_settings(path, {})).jobs[1]
-    steps, decode = job.steps, job.steps.tokens.tokenizer.decode
+    decode = job.tokens.tokenizer.decode
     number = 0
-    for item in range(len(steps)):
-        first = item < job.stages[0].steps * steps.parts
-        for prompt, answer in steps[item]:
-            row = steps.stream[number]
+    for item in range(len(job)):
+        first = item < job.stages[0].steps * job.parts
+        for prompt, answer in job[item]:
+            row = job.stream[number]
             assert decode(prompt) == (row["instruction"] if first else "") + row["prompt"]
             assert decode(answer[:-1]) == row["completion"] and answer[-1] == END
             number += 1
-    assert steps.parts == 2 and number == sum(stage.steps * stage.rows for stage in job.stages)
-    assert [*steps[3]] == [*make_plan(*train_settings(path, {})).jobs[1].steps[3]]
+    assert job.parts == 2 and number == sum(stage.steps * stage.rows for stage in job.stages)
+    assert [*job[3]] == [*make_plan(*train_settings(path, {})).jobs[1][3]]
 
 
 def test_rows_of_a_line_do_not_see_each_other_and_losses_are_those_of_each_row_alone() -> None:
@@ -338,7 +338,7 @@ def safetensors(folder: Path) -> dict[str, bytes]:
 def test_what_one_model_learns_is_the_declared_mix_or_each_task_and_kind_alike(tmp_path: Path, base: Path) -> None:
     def shares(more: str, tasks: str = TASKS) -> dict[tuple[str, str], float]:
         [job] = make_plan(*train_settings(declared(tmp_path, base, more + 'method = "one"\n', tasks), {})).jobs
-        rows = job.steps.stream.__getitems__(range(900))
+        rows = job.stream.__getitems__(range(900))
         kinds = [(row["task"], row["view"]) for row in rows]
         return {kind: round(kinds.count(kind) / len(kinds), 2) for kind in {*kinds}}
 
@@ -354,36 +354,49 @@ def test_what_one_model_learns_is_the_declared_mix_or_each_task_and_kind_alike(t
 
 def test_the_curve_at_the_end_sets_lengths_that_were_not_learnt_apart(tmp_path: Path) -> None:
     judge = Judge(TrainSettings(base_model="b", eval_every=5), "executors/add", (("executors", "add"),), tmp_path)
-    lengths = [(length, [max(0, 40 - length), 40]) for length in range(1, 41)] + [(50, [0, 0])]
-    (tmp_path / CURVE).write_text(json.dumps([15, lengths]))
-    title, *lines = judge.curve(12)
+    lengths = [[length, max(0, 40 - length), 40] for length in range(1, 41)]
+    history = [{"step": 1, "loss": 1.0}, {"step": 15, "accuracy": 0.5, "lengths": lengths}]
+    title, *lines = judge.curve(history, 12)
     assert "executors/add as after step 15" in title and "up to 12" in title
     assert lines[0].split() == ["1-2", "96.2%", "of", "80", "#" * 19]
     assert lines[6].split()[:4] == ["13-15", "65.0%", "of", "120"]
     assert ["longer" in line for line in lines] == [False] * 6 + [True] * 10 and lines[-1].split()[0] == "40"
-    assert len([*judge.curve(99)]) == 11 and not any("longer" in line for line in judge.curve(99))
+    assert len([*judge.curve(history, 99)]) == 11
+    assert not any("longer" in line for line in judge.curve(history, 99))
 
 
-def test_the_best_adapter_is_whole_at_each_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    judge, known = Judge(TrainSettings(base_model="b", eval_every=5), "all", (("executors", "add"),), tmp_path), {}
+def test_the_best_adapter_that_a_state_knows_is_whole_at_each_moment(tmp_path: Path) -> None:
+    judge = Judge(TrainSettings(base_model="b", eval_every=5), "all", (("executors", "add"),), tmp_path)
+    history: list[dict[str, Any]] = [{"step": 1, "loss": 1.0}]
 
-    def keep(step: int, accuracy: float) -> None:
+    def keep(step: int, accuracy: float, mark: str = "") -> None:
         (tmp_path / "asked").mkdir(exist_ok=True)
-        (tmp_path / "asked" / "step").write_text(str(step))
-        judge._keep(known, step, accuracy, tmp_path / "asked", {1: [1, 2]})
+        (tmp_path / "asked" / "step").write_text(f"{step}{mark}")
+        judge.keep(history, {"step": step, "accuracy": accuracy}, tmp_path / "asked")
 
+    def best() -> str:
+        return (judge.kept(history) / "step").read_text()
+
+    judge.forget(history)  # a state is written before the first evaluation
     keep(5, 0.5)
-    assert (judge.best / "step").read_text() == "5"
-    with monkeypatch.context() as patch:  # killed where the new one was about to get its place
-        renames = iter((Path.rename, lambda *_: 1 / 0))
-        patch.setattr(Path, "rename", lambda *where: next(renames)(*where))
-        with pytest.raises(ZeroDivisionError):
-            keep(10, 0.75)
-    assert (judge.best / "step").read_text() == "5" and known == {5: 0.5}
+    judge.forget(history)
+    known = [*history]  # as the state that was written now knows it
+    keep(10, 0.75)
+    assert best() == "10"
+    history[:] = known  # killed before another state was written
+    assert best() == "5"
     keep(10, 0.4)  # the step is done again, and gives less
-    assert (judge.best / "step").read_text() == "5" and known == {5: 0.5, 10: 0.4}
-    keep(15, 0.8)
-    assert (judge.best / "step").read_text() == "15" and not (tmp_path / "best.old").exists()
+    assert best() == "5"
+    judge.forget(history)
+    assert [path.name for path in tmp_path.glob("best*")] == ["best-5"]
+    history[:] = known
+    keep(10, 0.8, "again")
+    keep(15, 0.8)  # of equals the first
+    judge.forget(history)
+    assert best() == "10again" and [path.name for path in tmp_path.glob("best*")] == ["best-10"]
+    history.clear()  # killed before any state was written
+    judge.forget(history)
+    assert not [*tmp_path.glob("best*")]
 
 
 # Stopped, and going on ----------------------------------------------------------------------------------------------
@@ -440,6 +453,10 @@ def test_ctrl_c_keeps_the_step_and_other_settings_or_folders_are_refused(
     train(declared(tmp_path / "further", base, further), out)
     assert {*find_adapters(out, None).adapters} == {"aligners/add", "executors/left_mask"}
     assert learnt(out).items() > learnt(tmp_path / "whole").items()
+    (tmp_path / "file").write_text("x")
+    for place in (tmp_path / "file", tmp_path / "file" / "ckpt"):
+        with pytest.raises(UserError, match=r"(?s)this is a file.*--out .*another folder"):
+            train(path, place)
     (tmp_path / "there" / "aligners" / "add").mkdir(parents=True)
     with pytest.raises(UserError, match="an adapter already"):
         train(path, tmp_path / "there")

@@ -41,7 +41,7 @@ runpy.run_module("caef_data", run_name="__main__")
 KILL = "lambda: os.kill(os.getpid(), signal.SIGKILL)"
 # As a terminal does it to torchrun, which tells the processes.
 CTRL_C = "lambda: (os.kill(os.getppid(), signal.SIGINT), time.sleep(3))"
-REFUSE = 'lambda: setattr(rows, "check_length", refuse)'
+REFUSE = 'lambda: setattr(rows.Job, "lengths", refuse)'
 
 
 def torchrun(folder: Path, path: str, out: Path, act: str = "lambda: None") -> subprocess.CompletedProcess[str]:
@@ -62,10 +62,10 @@ def test_the_rows_of_a_step_are_divided_among_the_processes(tmp_path: Path, base
     asked = train_settings(declared(tmp_path, base, ONE), {})
     [alone], [shared] = make_plan(*asked).jobs, make_plan(*asked, processes=2).jobs
     assert make_plan(*asked).identity == make_plan(*asked, processes=2).identity
-    assert (alone.steps.parts, shared.steps.parts, alone.stages) == (4, 4, shared.stages)
+    assert (alone.parts, shared.parts, alone.stages) == (4, 4, shared.stages)
     [three] = make_plan(*asked, processes=3).jobs
-    rows = [row for item in range(4) for row in alone.steps[item]]
-    assert three.steps.parts == 3 and [row for item in range(3) for row in three.steps[item]] == rows
+    rows = [row for item in range(4) for row in alone[item]]
+    assert three.parts == 3 and [row for item in range(3) for row in three[item]] == rows
     with pytest.raises(UserError, match=r"reads \d+ rows, too few for 9\d processes"):
         make_plan(*asked, processes=99 - len(rows) % 2)
 

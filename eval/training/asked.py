@@ -68,7 +68,7 @@ def needed_adapters(tasks: Sequence[str], modes: Sequence[str]) -> list[str]:
             what = f"there is no mode {quoted(mode)}{did_you_mean(mode[:60], (*MODES, SLIPS))}"
             advice = f"caef-data adapters --mode {closest(mode[:60], MODES) or 'process'}"
             raise UserError(what, where="--mode", allowed=", ".join((*MODES, SLIPS)), next_step=advice)
-    named = [check_task(task, Spelling(options={"task": task}), "adapters") for task in tasks if task != "all"]
+    named = [check_task(task, Spelling(options={"task": task}, verb="adapters")) for task in tasks if task != "all"]
     chosen = all_tasks() if not tasks or "all" in tasks else named
     pairs = ((task, mode) for task in chosen for mode in modes or MODES)
     without = {task for task in chosen if "aligner" in machine(task).missing_views()}

@@ -19,7 +19,8 @@ from ... import atomic
 from ...errors import UserError, printable_path, telling_of_full_disk
 from ...pipelines.terminal import Meter, new_table, open_console, print_table, size_text
 from .judge import Judge
-from .plan import Job, Plan, make_plan, seconds
+from .plan import Plan, make_plan, seconds
+from .rows import Job
 from .settings import train_settings
 from .team import Team, meet
 
@@ -46,25 +47,26 @@ def train_with_progress(declaration: str, out: str | None, *, dry_run: bool, as_
         if not team.rank:
             for note in plan.notes:
                 say(note)
-        team.first(partial(_check_evaluation, plan))
+        asked = team.first(partial(_rows_asked, plan))
         if dry_run:
             if not team.rank:
                 _print_plan(plan, team.size, as_json=as_json)
             return
         command = shlex.join(["caef-data", "train", declaration, *(["--out", out] if out else [])])
-        _train_all(plan, team, log, command if team.size == 1 else "the same command", as_json=as_json)
+        _train_all(plan, asked, team, log, command if team.size == 1 else "the same command", as_json=as_json)
 
 
-def _check_evaluation(plan: Plan) -> None:
-    for job in plan.jobs if plan.settings.eval_every else ():
-        Judge(plan.settings, job.name, job.pairs, _work(Path(plan.settings.out), job)).check()
+def _rows_asked(plan: Plan) -> str | None:
+    """Return the identity of the dataset that evaluations on the way ask; None where there are none."""
+    judges = [Judge(plan.settings, job.name, job.pairs, Path(plan.settings.out)) for job in plan.jobs]
+    return [judge.rows() for judge in judges][0] if plan.settings.eval_every else None
 
 
-def _train_all(plan: Plan, team: Team, log: Console, command: str, *, as_json: bool) -> None:
+def _train_all(plan: Plan, asked: str | None, team: Team, log: Console, command: str, *, as_json: bool) -> None:
     root = Path(plan.settings.out)
     resuming = "make room and run the same command again: what was learnt up to the last state is kept"
     with telling_of_full_disk(printable_path(root), resuming), ExitStack() as stack:
-        names = team.first(lambda: stack.enter_context(_held(root, plan)))
+        names = team.first(lambda: stack.enter_context(_held(root, plan, asked)))
         left = [job for job in plan.jobs if job.name in names]
         try:
             for number, job in enumerate(left, 1):
@@ -77,7 +79,7 @@ def _train_all(plan: Plan, team: Team, log: Console, command: str, *, as_json: b
 
 
 @contextmanager
-def _held(root: Path, plan: Plan) -> Iterator[list[str]]:
+def _held(root: Path, plan: Plan, asked: str | None = None) -> Iterator[list[str]]:
     """Hold the folder for this training alone; yield the names of what is left to do.
 
     Raises:
@@ -92,7 +94,15 @@ def _held(root: Path, plan: Plan) -> Iterator[list[str]]:
                 allowed="a folder of its own for each training",
                 next_step="another folder (--out), or move this adapter away",
             )
-    work.mkdir(parents=True, exist_ok=True)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(
+            "the adapters cannot lie here: this is a file, or is below one",
+            where=f"--out {printable_path(root)}",
+            allowed="a folder, which is made where there is none",
+            next_step="choose another folder with --out",
+        ) from None
     with open(work / "lock", "w", encoding="ascii") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -102,7 +112,7 @@ def _held(root: Path, plan: Plan) -> Iterator[list[str]]:
                 where=printable_path(root),
                 next_step="wait for it, or choose another folder with --out",
             ) from None
-        notes = {_work(root, job) / PLAN: _note(_work(root, job) / PLAN, plan, job) for job in plan.jobs}
+        notes = {_work(root, job) / PLAN: _note(_work(root, job) / PLAN, plan, job, asked) for job in plan.jobs}
         for path, note in notes.items():
             path.parent.mkdir(exist_ok=True)
             atomic.put(path, (json.dumps(note, indent=2) + "\n").encode())
@@ -114,9 +124,10 @@ def _work(root: Path, job: Job) -> Path:
     return root / WORK / job.name.replace("/", "-")
 
 
-def _note(path: Path, plan: Plan, job: Job) -> dict[str, Any]:
-    """Return the note of what an adapter learns; refuse if something else was begun with it."""
-    now: dict[str, Any] = json.loads(json.dumps({"identity": job.identity, **plan.settings.identifying()}))
+def _note(path: Path, plan: Plan, job: Job, asked: str | None) -> dict[str, Any]:
+    """Return the note of what an adapter learns and is asked; refuse if something else was begun with it."""
+    held = {"identity": job.identity, "asked": asked, **plan.settings.identifying()}
+    now: dict[str, Any] = json.loads(json.dumps(held))
     if not path.exists():
         return now
     try:
@@ -128,10 +139,20 @@ def _note(path: Path, plan: Plan, job: Job) -> dict[str, Any]:
             where=printable_path(path),
             next_step="choose another folder with --out",
         ) from None
-    if same:
+    if same and there.get("asked") in (None, asked):
         return now
-    changed = [f"{name} was {there.get(name)}, is {value}" for name, value in now.items() if there.get(name) != value]
-    told = "; ".join(changed[1:]) or "other rows, or another base model of this name"
+    if same:
+        raise UserError(
+            f"{job.name}: the dataset is not the one that this training's evaluations asked before it stopped",
+            where=printable_path(plan.settings.data),
+            allowed="the same rows, wherever they lie",
+            next_step="build it as it was, or choose another folder with --out",
+        )
+    changed = [name for name in plan.settings.identifying() if there.get(name) != now[name]]
+    told = (
+        "; ".join(f"{name} was {there.get(name)}, is {now[name]}" for name in changed)
+        or "other rows, or another base model of this name"
+    )
     raise UserError(
         f"another training of {job.name} was begun in this folder: {told}",
         where=printable_path(path.parent.parent.parent),
@@ -145,7 +166,7 @@ def _train(plan: Plan, job: Job, root: Path, log: Console, doing: str, team: Tea
     from .loop import train_adapter
 
     work = _work(root, job)
-    total, recent, begun = sum(stage.steps for stage in job.stages), list[float](), list[int]()
+    total, recent, begun = job.steps, list[float](), list[int]()
     with Meter(log, doing, total) as meter:
 
         def told(row: dict[str, Any]) -> None:
@@ -153,9 +174,9 @@ def _train(plan: Plan, job: Job, root: Path, log: Console, doing: str, team: Tea
             del recent[:-RECENT]
             step = row["step"]
             begun.append(step - 1)
-            done = _tokens_to(job, step) - _tokens_to(job, begun[0])
+            done = job.tokens_to(step) - job.tokens_to(begun[0])
             speed = done / meter.seconds
-            left = (_tokens_to(job, total) - _tokens_to(job, step)) / max(speed, 1e-6)
+            left = (job.tokens_to(total) - job.tokens_to(step)) / max(speed, 1e-6)
             rate = f"loss {sum(recent) / len(recent):.4f}, {speed:,.0f} tokens/s"
             line = f"{doing}: step {step:,} of {total:,}, {rate}, about {left:,.0f} s left"
             meter.update(line, completed=step, rate=rate)
@@ -163,15 +184,6 @@ def _train(plan: Plan, job: Job, root: Path, log: Console, doing: str, team: Tea
         train_adapter(plan, job, work, root / job.name, told, lambda line: log.print(line, soft_wrap=True), team)
     loss = f", loss {sum(recent) / len(recent):.4f} at the end" if recent else ""
     log.print(f"{job.name}: {total:,} steps{loss}; {printable_path(root / job.name)}", soft_wrap=True)
-
-
-def _tokens_to(job: Job, step: int) -> float:
-    """Return the tokens of a training up to a step, about."""
-    found = 0.0
-    for stage in job.stages:
-        found += min(step, stage.steps) * stage.rows * stage.mean
-        step = max(0, step - stage.steps)
-    return found
 
 
 def _print_plan(plan: Plan, processes: int, *, as_json: bool) -> None:

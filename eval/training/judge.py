@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,18 +10,20 @@ from typing import Any
 
 from rich.console import Console
 
-from ... import atomic
-from ...errors import UserError, printable_path
+from ...errors import UserError
 from ..console import evaluate
 from ..score import Rank
 from ..session import prepare
 from ..settings import EvalSettings
+from .rows import Pairs
 from .settings import TrainSettings
 
 MODES = {"executors": ("one_step",), "aligners": ("aligner_in", "aligner_out")}
-NOTES, CURVE = "evaluations.json", "curve.json"
 GROUPS = 10  # of lengths, in a curve
 WIDTH = 20  # of a bar
+Evaluation = dict[
+    str, Any
+]  # step, accuracy, lengths: of each length its digits, how many are right, how many there are
 
 
 @dataclass(frozen=True)
@@ -34,44 +35,29 @@ class Judge:
         name: of the adapter or model.
         pairs: kind and task of what it is asked.
         work: the folder of the training's states.
-        patient_from: the step from which on patience counts.
         net: the base model; None where it learns itself, and is read from its folder.
+        patient_from: the step from which on patience counts.
     """
 
     settings: TrainSettings
     name: str
-    pairs: tuple[tuple[str, str], ...]
+    pairs: Pairs
     work: Path
     net: Any = None
     patient_from: int = 0
 
-    @property
-    def best(self) -> Path:
-        """Where the best adapter so far lies."""
-        new = self.work / "best"
-        return new if new.exists() else self.work / "best.old"
+    def rows(self) -> str:
+        """Return the identity of the dataset that is asked.
 
-    def check(self) -> None:
-        """Refuse a dataset without the rows that are asked, or with others than before; raises ``UserError``."""
+        Raises:
+            UserError: it is not there, or lacks the rows.
+        """
         try:
-            rows = prepare(self._asked(backend="oracle")).folder.manifest()["identity"]
+            identity: str = prepare(self._asked(backend="oracle")).folder.manifest()["identity"]
         except UserError as error:
             next_step = "build it first: caef-data build, or leave out eval_every"
             raise UserError(error.what, where=error.where, allowed=error.allowed, next_step=next_step) from None
-        before, _ = self._known()
-        if before not in (None, rows):
-            raise UserError(
-                f"{self.name}: the dataset is not the one that this training's evaluations asked before it stopped",
-                where=printable_path(self.settings.data),
-                allowed="the same rows, wherever they lie",
-                next_step="build it as it was, or choose another folder with --out",
-            )
-
-    def _known(self) -> tuple[str | None, dict[int, float]]:
-        """Return the identity of the dataset that was asked, and the accuracy after each step."""
-        path = self.work / NOTES
-        rows, known = json.loads(path.read_text("utf-8")) if path.exists() else (None, [])
-        return rows, {int(step): float(share) for step, share in known}
+        return identity
 
     def _asked(self, **more: Any) -> EvalSettings:
         own, kinds = self.settings, {kind for kind, _ in self.pairs}
@@ -80,20 +66,22 @@ class Judge:
         more |= {"data": own.data, "limit": own.eval_limit, "out": own.results, "stage": own.stages[-1]}
         return EvalSettings(task=tasks, mode=modes, **more)
 
-    def judge(self, step: int, save: Callable[[Path], None], say: Callable[[str], object]) -> bool:
+    def judge(
+        self, history: list[Evaluation], step: int, save: Callable[[Path], None], say: Callable[[str], object]
+    ) -> bool:
         """Evaluate the adapter as it is after a step; tell whether it is time to stop.
 
         Args:
+            history: of the training's states; gets this evaluation.
             step: the step.
             save: writes the adapter into a folder.
             say: is told the accuracy, whole and by length.
         """
         own, asked = self.settings, self.work / "asked"
         shutil.rmtree(asked, ignore_errors=True)
-        folder = asked / self.name
-        save(folder)
+        save(asked / self.name)
         name = f"{self.name.replace('/', '-')}-step-{step}"
-        of_model = {"model": str(folder)} if own.method == "full" else {"adapters": str(asked)}
+        of_model = {"model": str(asked / self.name)} if own.method == "full" else {"adapters": str(asked)}
         of_model |= {} if own.method == "full" else {"base_model": own.base_model}
         settings = self._asked(name=name, template=own.template, device=own.device, dtype=own.dtype, **of_model)
         session, _ = evaluate(settings, Console(quiet=True), settings.command, rank=Rank(), net=self.net)
@@ -106,49 +94,56 @@ class Judge:
             count[0] += row["correct"]
             count[1] += row["n"]
         right, every = (sum(count[at] for count in lengths.values()) for at in (0, 1))
-        told = ", ".join(
-            f"{length}: {count[0] / count[1]:.1%}" for length, count in sorted(lengths.items()) if count[1]
-        )
+        counts = [(length, right, every) for length, (right, every) in sorted(lengths.items()) if every]
+        told = ", ".join(f"{length}: {right / every:.1%}" for length, right, every in counts)
         say(f"{name}: {right / max(1, every):.2%} of {every:,} right; by digits {told}")
-        known = self._known()[1]
-        self._keep(known, step, right / max(1, every), folder, lengths)
-        atomic.put(
-            self.work / NOTES, json.dumps([session.folder.manifest()["identity"], sorted(known.items())]).encode()
-        )
-        first = min(at for at, share in known.items() if share == max(known.values()))
-        since = sum(max(first, self.patient_from) < at <= step for at in known)
+        self.keep(history, {"step": step, "accuracy": right / max(1, every), "lengths": counts}, asked / self.name)
+        first = max(self.best(history)["step"], self.patient_from)
+        since = sum(first < one["step"] for one in _evaluations(history))
         return own.patience is not None and since >= own.patience
 
-    def _keep(
-        self, known: dict[int, float], step: int, accuracy: float, folder: Path, lengths: dict[int, list[int]]
-    ) -> None:
-        """Keep the adapter if it is the best so far; at each moment a whole one lies there."""
-        if all(accuracy > right for at, right in known.items() if at != step):
-            new, old = self.work / "best", self.work / "best.old"
-            if new.exists():
-                shutil.rmtree(old, ignore_errors=True)
-                new.rename(old)
-            folder.rename(new)
-            shutil.rmtree(old, ignore_errors=True)
-            known[step] = accuracy
-            atomic.put(self.work / CURVE, json.dumps([step, sorted(lengths.items())]).encode())
-        # Of a step that is done again after a stop, the better one is remembered: it may be the adapter that is kept.
-        known[step] = max(accuracy, known.get(step, 0.0))
+    def best(self, history: list[Evaluation]) -> Evaluation:
+        """Return the best evaluation, of equals the first."""
+        return max(_evaluations(history), key=lambda one: one["accuracy"])
 
-    def curve(self, longest: int) -> Iterator[str]:
+    def kept(self, history: list[Evaluation]) -> Path:
+        """Return where the best adapter lies."""
+        return self.work / f"best-{self.best(history)['step']}"
+
+    def keep(self, history: list[Evaluation], evaluation: Evaluation, folder: Path) -> None:
+        """Note an evaluation, and keep its adapter if it is the best so far.
+
+        What was the best before stays until a state knows of this one: after a kill, training goes on from the former.
+        """
+        history.append(evaluation)
+        if self.best(history) is evaluation:
+            shutil.rmtree(self.kept(history), ignore_errors=True)
+            folder.rename(self.kept(history))
+
+    def forget(self, history: list[Evaluation]) -> None:
+        """Remove what is not the best any more."""
+        for folder in self.work.glob("best-*"):
+            if not _evaluations(history) or folder != self.kept(history):
+                shutil.rmtree(folder)
+
+    def curve(self, history: list[Evaluation], longest: int) -> Iterator[str]:
         """Yield lines that show the accuracy of what is kept by the digits of operands.
 
         Args:
+            history: of the training.
             longest: digits that were learnt; what is longer stands apart.
         """
-        step, lengths = json.loads((self.work / CURVE).read_text("utf-8"))
-        yield f"{self.name} as after step {step}, right by digits (learnt: up to {longest}):"
-        asked = [(length, right, every) for length, (right, every) in lengths if every]
+        best = self.best(history)
+        yield f"{self.name} as after step {best['step']}, right by digits (learnt: up to {longest}):"
         for beyond in ("", "  longer than learnt"):
-            chosen = [one for one in asked if (one[0] > longest) == bool(beyond)]
+            chosen = [one for one in best["lengths"] if (one[0] > longest) == bool(beyond)]
             size = -(-len(chosen) // GROUPS)
             for part in (chosen[place : place + size] for place in range(0, len(chosen), size or 1)):
                 first, last, every = part[0][0], part[-1][0], sum(count for _, _, count in part)
                 share = sum(right for _, right, _ in part) / every
                 name = f"{first}" if first == last else f"{first}-{last}"
                 yield f"  {name:>9} {share:7.1%} of {every:>6,} {'#' * round(WIDTH * share):<{WIDTH}}{beyond}".rstrip()
+
+
+def _evaluations(history: list[Evaluation]) -> list[Evaluation]:
+    return [one for one in history if "accuracy" in one]

@@ -10,7 +10,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -34,7 +34,8 @@ from .packing import NOT_LEARNT, Batch, pack
 from .team import Team
 
 if TYPE_CHECKING:
-    from .plan import Job, Plan
+    from .plan import Plan
+    from .rows import Job
     from .settings import TrainSettings
 
 WHOLE = (
@@ -83,15 +84,15 @@ def train_adapter(plan: Plan, job: Job, work: Path, target: Path, told: Told, sa
     set_seed(text_key(f"{settings.seed} {job.name}") % 2**32)
     with quiet():
         model = learning(base, settings)
-    together = keeps_rows_apart(model, job.steps[0])
-    state = team.first(partial(_begin, work))
+    together = keeps_rows_apart(model, job[0])
+    state = team.first(partial(last_state, work))
     callback = _Watch(work, told, judge, say, partial(_save, model, plan, job, target), team)
     with quiet(), callback.catching():
         trainer = PackedTrainer(
             model,
             _arguments(plan, job, work, model, team),
             team=team,
-            train_dataset=job.steps,
+            train_dataset=job,
             data_collator=lambda items: pack(items[0], together=together),
             callbacks=[callback],
         )
@@ -103,8 +104,8 @@ def train_adapter(plan: Plan, job: Job, work: Path, target: Path, told: Told, sa
                 next_step="a smaller device_tokens in table [train]; the same command goes on from the last state",
             )
         # Of a training that was killed while its adapter was put in place, no step is left.
-        if callback.finished or trainer.state.global_step >= len(job.steps) // job.steps.parts:
-            team.first(partial(_finish, callback, job, target))
+        if callback.finished or trainer.state.global_step >= job.steps:
+            team.first(partial(_finish, callback, trainer.state.log_history, job, target))
     trainer.accelerator.free_memory()
     asked = callback.asked
     del base, model, judge, trainer, callback
@@ -182,12 +183,12 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
 
 
 def _arguments(plan: Plan, job: Job, work: Path, model: Any, team: Team) -> TrainingArguments:
-    settings, steps = plan.settings, sum(stage.steps for stage in job.stages)
+    settings, steps = plan.settings, job.steps
     arguments = TrainingArguments(
         str(work),
         max_steps=steps,
         per_device_train_batch_size=1,  # an item is a batch
-        gradient_accumulation_steps=job.steps.parts // team.size,
+        gradient_accumulation_steps=job.parts // team.size,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=math.ceil(WARM * steps),
@@ -207,13 +208,6 @@ def _arguments(plan: Plan, job: Job, work: Path, model: Any, team: Team) -> Trai
     if arguments.n_gpu > 1:  # the library would spread each batch over all of them
         arguments._n_gpu = 1
     return arguments
-
-
-def _begin(work: Path) -> Path | None:
-    """Return the state that a training goes on from, if there is one; what came later goes, states and losses."""
-    state = last_state(work)
-    _forget_after(work / LOG, 0 if state is None else int(state.name.rpartition("-")[2]))
-    return state
 
 
 def last_state(work: Path) -> Path | None:
@@ -241,26 +235,26 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         if threading.current_thread() is not threading.main_thread():  # Python lets no other one do this
             yield
             return
-        kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        with ExitStack() as before:
 
-        def stop(*_: object) -> None:
-            self.asked = True
-            for number, handler in kept.items():
-                signal.signal(number, handler)
+            def stop(*_: object) -> None:
+                self.asked = True
+                before.close()
 
-        for number in kept:
-            signal.signal(number, stop)
-        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before.callback(signal.signal, number, signal.signal(number, stop))
             yield
-        finally:
-            for number, handler in kept.items():
-                signal.signal(number, handler)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.team.rank == 0:  # losses of steps that are done again go
+            atomic.put(self.work / LOG, "".join(map(_line, state.log_history)).encode())
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.finished = state.global_step >= state.max_steps
         if self.judge is not None and (self.finished or state.global_step % self.judge.settings.eval_every == 0):
             with torch.random.fork_rng():  # training goes on as if nobody had asked
-                self.finished |= self.team.first(partial(self.judge.judge, state.global_step, self.save, self.say))
+                judge = partial(self.judge.judge, state.log_history, state.global_step, self.save, self.say)
+                self.finished |= self.team.first(judge)
             control.should_training_stop |= self.finished
         self.asked = self.team.any(self.asked)
         if self.asked and not self.finished:
@@ -270,22 +264,21 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         self.team.any(False)  # all have written their share
         if self.team.rank == 0:
             atomic.put(self.work / f"checkpoint-{state.global_step}" / WHOLE, b"")
+            if self.judge is not None:
+                self.judge.forget(state.log_history)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        if self.team.rank or logs is None or "loss" not in logs:
-            return
-        row = {"step": state.global_step, "loss": logs["loss"], "learning_rate": logs["learning_rate"]}
-        with (self.work / LOG).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        self.told(row)
+    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        row = state.log_history[-1]
+        if self.team.rank == 0 and "loss" in row:
+            with (self.work / LOG).open("a", encoding="utf-8") as file:
+                file.write(_line(row))
+            self.told(row)
 
 
-def _forget_after(path: Path, step: int) -> None:
-    """Take the losses of later steps out of a file: these are done again."""
-    if path.exists():
-        lines = path.read_text("utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        atomic.put(path, "".join(kept).encode())
+def _line(row: dict[str, Any]) -> str:
+    """Return a row of the trainer's history as a line of the file of losses; nothing where it tells no loss."""
+    names = ("step", "loss", "learning_rate")
+    return json.dumps({name: row[name] for name in names}) + "\n" if "loss" in row else ""
 
 
 def _save(model: Any, plan: Plan, job: Job, target: Path, folder: Path) -> None:
@@ -312,13 +305,15 @@ def _save(model: Any, plan: Plan, job: Job, target: Path, folder: Path) -> None:
         atomic.sync(path)
 
 
-def _finish(watch: _Watch, job: Job, target: Path) -> None:
+def _finish(watch: _Watch, history: list[dict[str, Any]], job: Job, target: Path) -> None:
     """Put what is kept in its place, and tell how it does beyond the lengths that it learnt."""
+    new = watch.work / "adapter" if watch.judge is None else watch.judge.kept(history)
     if watch.judge is None:
-        watch.save(watch.work / "adapter")
-    _put(watch.work / "adapter" if watch.judge is None else watch.judge.best, watch.work, target)
-    for line in () if watch.judge is None else watch.judge.curve(max(stage.digits for stage in job.stages)):
-        watch.say(line)
+        watch.save(new)
+    _put(new, watch.work, target)
+    if watch.judge is not None:
+        for line in watch.judge.curve(history, max(stage.digits for stage in job.stages)):
+            watch.say(line)
 
 
 def _put(new: Path, work: Path, target: Path) -> None:
@@ -326,6 +321,5 @@ def _put(new: Path, work: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     new.rename(target)
     atomic.sync(target.parent)
-    for state in work.glob("checkpoint-*"):
+    for state in (*work.glob("checkpoint-*"), *work.glob("best*"), *work.glob("asked")):
         shutil.rmtree(state)
-    shutil.rmtree(work / "asked", ignore_errors=True)

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...errors import UserError, installed, printable_path
+from ...errors import UserError, installed, printable_path, quoted
 from ...pipelines.curriculum import mix_of, stages_of
 from ...pipelines.settings import Declaration, digest
 from ...pipelines.spelling import PLAIN
 from ...pipelines.stream import Stream
 from ...tm import machine
 from ..checkpoint import Checkpoint, fetch, find_adapters
-from .rows import Spelled, Stage, Steps, check_length, spell
+from .rows import Job, Pairs, Stage, spell
 from .settings import VIEWS, TrainSettings
 
 VERSION = 1  # of the rules of training; changes the identity of every training
@@ -26,27 +25,7 @@ LOOKED_AT = 1024  # rows of each adapter and stage, evenly among those that it l
 LONGEST = 128  # rows of the longest operands of each task and view, beside them
 LIBRARIES = 170_000_000  # bytes that torch and the trainer take once they work
 SHARES = 8  # of a training, in which rows may grow longer
-Pairs = tuple[tuple[str, str], ...]
 USED = 0.4  # of what the device computes in large products: the share that training reaches, about
-
-
-@dataclass(frozen=True)
-class Job:
-    """The training of one adapter, or of one model.
-
-    Args:
-        name: where it belongs: ``executors/add`` for an adapter, ``all`` for one of all tasks, ``model`` for a model.
-        pairs: kind (executors or aligners) and task of what evaluation asks it.
-        stages: its stages.
-        steps: the rows of each step.
-        identity: changes with everything that changes what it learns.
-    """
-
-    name: str
-    pairs: Pairs
-    stages: tuple[Stage, ...]
-    steps: Steps
-    identity: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,7 +51,7 @@ class Plan:
     @property
     def tokens(self) -> float:
         """Tokens that all adapters read together, about."""
-        return sum(stage.tokens for job in self.jobs for stage in job.stages)
+        return sum(job.tokens_to(job.steps) for job in self.jobs)
 
 
 def make_plan(
@@ -91,35 +70,36 @@ def make_plan(
         notes.append("mix is for one model or adapter of several tasks: here each adapter learns one")
     parts: dict[str, Pairs] = {f"{kind}/{task}": ((kind, task),) for kind, task in pairs}
     if settings.method != "each":
-        parts = {"all" if settings.method == "one" else "model": tuple(pairs)}
+        parts = {"all" if settings.method == "one" else "model": pairs}
     streams = [_stream(declaration, settings, own) for own in parts.values()]
-    found = _base_model(declaration, settings, say)
+    found = _base_model(settings, _place(declaration), say)
     base = Path(found.base)
     sizes, tokens = _sizes(base, settings), load_tokenizer(base, settings.template)
-    named = zip(parts.items(), streams, strict=True)
-    looked = (_job(settings, name, own, stream, tokens, sizes, processes) for (name, own), stream in named)
-    jobs = tuple(replace(job, stages=tuple(_with_longest(declaration, job))) for job in looked)
     known = settings.identifying() | {"base_model": found.base_sha256, "task": None, "which": None}  # others may follow
-    jobs = tuple(
-        replace(
-            job,
-            identity=digest([VERSION, known, settings.eval_every and job.pairs, job.name, job.steps.stream.identity]),
-        )
-        for job in jobs
-    )
-    identity = digest([job.identity for job in jobs])
+    jobs = list[Job]()
+    for (name, own), stream in zip(parts.items(), streams, strict=True):
+        job = Job(name, own, stream, tokens, settings.base_model, sizes["positions"] or None)
+        job.identity = digest([VERSION, known, settings.eval_every and own, name, stream.identity])
+        job.stages += _stages(job, declaration, settings)
+        job.parts = _parts(job, settings, processes)
+        jobs.append(job)
+    most = int(max(stage.rows * stage.mean / job.parts for job in jobs for stage in job.stages))
     longest = max(stage.longest for job in jobs for stage in job.stages)
-    sizes["memory"] = _memory(sizes, max(_most_at_once(jobs), longest))
-    return Plan(settings, base, jobs, identity, tuple(notes), sizes)
+    sizes["memory"] = _memory(sizes, max(most, longest))
+    return Plan(settings, base, tuple(jobs), digest([job.identity for job in jobs]), tuple(notes), sizes)
 
 
-def _base_model(declaration: Declaration, settings: TrainSettings, say: Any) -> Checkpoint:
+def _place(declaration: Declaration) -> str:
+    return f"{printable_path(declaration.source or declaration.name)}, table [train]"
+
+
+def _base_model(settings: TrainSettings, where: str, say: Any) -> Checkpoint:
     try:
         return fetch(find_adapters(None, settings.base_model, say=say), say=say)
     except UserError as error:
         if error.where != "--base-model":  # the option of evaluation
             raise
-        where = f"{printable_path(declaration.source or declaration.name)}, table [train], base_model"
+        where += ", base_model"
         raise UserError(error.what, where=where, allowed=error.allowed, next_step="mend it there") from None
 
 
@@ -127,20 +107,36 @@ def _lacks(settings: TrainSettings, task: str) -> bool:
     return any(VIEWS[kind] in machine(task).missing_views() for kind in VIEWS if settings.learns(kind, task))
 
 
-def _learnt(declaration: Declaration, settings: TrainSettings) -> list[tuple[str, str]]:
-    """Return kind and task of what is learnt: where one model learns a mix, of what the mix names."""
+def _learnt(declaration: Declaration, settings: TrainSettings) -> Pairs:
+    """Return kind and task of each adapter, or of what one model learns: where that is a mix, of what the mix names.
+
+    Raises:
+        UserError: a task is not one of the declaration's, or nothing is left to train.
+    """
+    where, held = _place(declaration), [own.task for own in declaration.tasks]
     mix = mix_of(declaration.mix, declaration.tasks, PLAIN)
-    if settings.method == "each" or not mix:
-        return settings.adapters(declaration)
-    where = f"{printable_path(declaration.source or declaration.name)}, table [train]"
-    if settings.task:
-        raise UserError("task and mix both say what is learnt", where=where, next_step="take task out, or the mix")
-    named = {(task, view or VIEWS["executors"]) for task, view in mix}
-    pairs = [(kind, task) for task, view in named for kind in VIEWS if VIEWS[kind] == view]
-    pairs = [pair for pair in pairs if settings.learns(*pair)]
-    if settings.eval_every is not None and not pairs:
-        raise UserError("mix names no one_step or aligner, which is what eval_every asks", where=where)
-    return sorted(pairs)
+    if settings.method != "each" and mix:
+        if settings.task:
+            raise UserError("task and mix both say what is learnt", where=where, next_step="take task out, or the mix")
+        named = {(task, view or VIEWS["executors"]) for task, view in mix}
+        pairs = [(kind, task) for task, view in named for kind in VIEWS if VIEWS[kind] == view]
+        found = tuple(sorted(pair for pair in pairs if settings.learns(*pair)))
+        if settings.eval_every is not None and not found:
+            raise UserError("mix names no one_step or aligner, which is what eval_every asks", where=where)
+        return found
+    if other := [task for task in settings.task if task not in held]:
+        what = f"task is {quoted(other[0])}, which this declaration has no rows of"
+        raise UserError(what, where=where, allowed=", ".join(held))
+    chosen = [task for task in held if task in settings.task or not settings.task]
+    if others := [name for name in settings.which if name not in VIEWS and name.partition("/")[2] not in chosen]:
+        what = f"which names {others[0]}, a task that is not trained here"
+        raise UserError(what, where=where, allowed=", ".join(chosen))
+    asked = ((kind, task) for task in chosen for kind in VIEWS if settings.learns(kind, task))
+    found = tuple((kind, task) for kind, task in asked if VIEWS[kind] not in machine(task).missing_views())
+    if not found:
+        what = f"{', '.join(chosen)}: nothing to train, there are no {' or '.join(settings.which)} of these tasks"
+        raise UserError(what, where=where, next_step="name other tasks, or another which")
+    return found
 
 
 def _stream(declaration: Declaration, settings: TrainSettings, pairs: Pairs) -> Stream:
@@ -156,72 +152,66 @@ def _stream(declaration: Declaration, settings: TrainSettings, pairs: Pairs) -> 
     return Stream(alone, "train", view, seed=settings.seed)
 
 
-def _job(
-    settings: TrainSettings, job: str, pairs: Pairs, stream: Stream, tokens: Any, sizes: dict[str, int], processes: int
-) -> Job:
-    """Return the training of an adapter or a model, after a look at rows from all over it."""
-    stages: list[Stage] = []
-    most, where, first = sizes["positions"] or None, str(settings.base_model), 0
+def _stages(job: Job, declaration: Declaration, settings: TrainSettings) -> Iterator[Stage]:
+    """Yield the stages of a training, after a look at rows from all over each."""
+    first = 0
     for name in settings.stages:
-        which = f"{job}, {name} stage,"
 
-        def look(begin: int, rows: int, name: str = name, which: str = which) -> list[Spelled]:
-            numbers = begin + np.linspace(0, rows - 1, min(rows, LOOKED_AT)).astype(np.int64)
-            spelled = spell(tokens, stream.__getitems__(numbers.tolist()), name)
-            check_length(spelled, most, where, which)
-            return spelled
+        def look(rows: int, first: int = first, name: str = name) -> list[int]:
+            numbers = first + np.linspace(0, rows - 1, min(rows, LOOKED_AT)).astype(np.int64)
+            return job.lengths(spell(job.tokens, job.stream.__getitems__(numbers.tolist()), name), name)
 
-        spelled = look(first, 64)
+        lengths = look(64)
         for _ in range(2):  # how many rows a step has depends on their tokens, and which rows are read on how many
-            rows = _rows_a_step(settings, spelled)
-            spelled = look(first, _steps(settings, stream, rows, spelled) * rows)
-        lengths = [len(prompt) + len(answer) for prompt, answer in spelled]
-        steps = _steps(settings, stream, rows, spelled)
-        stages.append(Stage(name, steps, rows, first, sum(lengths) / len(lengths), max(lengths)))
+            rows = _rows_a_step(settings, lengths)
+            lengths = look(_steps(settings, job.stream, rows, lengths) * rows)
+        steps = _steps(settings, job.stream, rows, lengths)
+        digits, longest = _longest(job, declaration, name, first + steps * rows)
+        yield Stage(name, steps, rows, first, sum(lengths) / len(lengths), max(*lengths, longest), digits)
         first += steps * rows
-    least = min(stage.rows for stage in stages)
-    if least < processes:
-        raise UserError(
-            f"a step of {job} reads {least} rows, too few for {processes} processes",
-            allowed="a row or more for each",
-            next_step=f"fewer processes, or batch_tokens of {math.ceil(settings.batch_tokens * processes / least):,}",
-        )
-    parts = processes * min(-(-settings.batch_tokens // (settings.device_tokens * processes)), least // processes)
-    return Job(job, pairs, tuple(stages), Steps(stream, tokens, stages, parts, most, job))
 
 
-def _with_longest(declaration: Declaration, job: Job) -> Iterator[Stage]:
-    """Yield a training's stages after a look at rows of the longest operands that each reaches."""
-    steps, grows = job.steps, stages_of(declaration.curriculum, declaration.tasks, PLAIN)
-    for stage in job.stages:
-        most = [longest for begin, longest in grows if begin < stage.first + stage.steps * stage.rows][-1]
-        for own, view in ((source.settings, source.view) for source in steps.stream.sources):
-            long = min(own.max, most or own.max)
-            stage = replace(stage, digits=max(stage.digits, long))  # noqa: PLW2901
-            if own.expressions is not None or not machine(own.task).numbers or own.min > long:
-                continue  # of words, and of a file, the longest are not known
-            alone = replace(own, min=long, max=long)
-            only = replace(declaration, tasks=(alone,), mix=None, curriculum=None, rows=None, tokens=None)
-            rows = Stream(only, "train", view).__getitems__(range(LONGEST))
-            longest = steps.check(spell(steps.tokens, rows, stage.name), stage.name)
-            stage = replace(stage, longest=max(stage.longest, longest))  # noqa: PLW2901
-        yield stage
+def _longest(job: Job, declaration: Declaration, stage: str, end: int) -> tuple[int, int]:
+    """Return digits of the longest operands that a stage reaches before a row, and tokens of their longest row."""
+    grows = stages_of(declaration.curriculum, declaration.tasks, PLAIN)
+    most = [longest for begin, longest in grows if begin < end][-1]
+    digits, tokens = 0, list[int]()
+    for own, view in ((source.settings, source.view) for source in job.stream.sources):
+        long = min(own.max, most or own.max)
+        digits = max(digits, long)
+        if own.expressions is not None or not machine(own.task).numbers or own.min > long:
+            continue  # of words, and of a file, the longest are not known
+        alone = replace(own, min=long, max=long)
+        only = replace(declaration, tasks=(alone,), mix=None, curriculum=None, rows=None, tokens=None)
+        rows = Stream(only, "train", view).__getitems__(range(LONGEST))
+        tokens += job.lengths(spell(job.tokens, rows, stage), stage)
+    return digits, max(tokens, default=0)
 
 
-def _rows_a_step(settings: TrainSettings, spelled: list[Spelled]) -> int:
+def _rows_a_step(settings: TrainSettings, lengths: Sequence[int]) -> int:
     """Return the rows of a step: the batch holds them where they are longest."""
-    lengths = np.array([len(prompt) + len(answer) for prompt, answer in spelled])
-    mean = max(share.mean() for share in np.array_split(lengths, min(SHARES, len(lengths))))
+    mean = max(share.mean() for share in np.array_split(np.array(lengths), min(SHARES, len(lengths))))
     return max(1, int(settings.batch_tokens / mean))
 
 
-def _steps(settings: TrainSettings, stream: Stream, rows: int, spelled: list[Spelled]) -> int:
+def _steps(settings: TrainSettings, stream: Stream, rows: int, lengths: Sequence[int]) -> int:
     if settings.steps is not None:
         return settings.steps
     if settings.tokens is not None:
-        mean = sum(len(prompt) + len(answer) for prompt, answer in spelled) / len(spelled)
-        return max(1, math.ceil(settings.tokens / (rows * mean)))
+        return max(1, math.ceil(settings.tokens / (rows * (sum(lengths) / len(lengths)))))
     return max(1, math.ceil((settings.epochs or 1) * stream.epoch_rows / rows))
+
+
+def _parts(job: Job, settings: TrainSettings, processes: int) -> int:
+    """Return in how many parts the rows of a step go through the model, as many for each process."""
+    least = min(stage.rows for stage in job.stages)
+    if least < processes:
+        raise UserError(
+            f"a step of {job.name} reads {least} rows, too few for {processes} processes",
+            allowed="a row or more for each",
+            next_step=f"fewer processes, or batch_tokens of {math.ceil(settings.batch_tokens * processes / least):,}",
+        )
+    return processes * min(-(-settings.batch_tokens // (settings.device_tokens * processes)), least // processes)
 
 
 # What it costs ------------------------------------------------------------------------------------------------------
@@ -270,10 +260,6 @@ def _sizes(base: Path, settings: TrainSettings) -> dict[str, int]:
     }
 
 
-def _most_at_once(jobs: tuple[Job, ...]) -> int:
-    return int(max(stage.rows * stage.mean / job.steps.parts for job in jobs for stage in job.stages))
-
-
 def _memory(sizes: dict[str, int], tokens: int) -> int:
     """Return the bytes of weights, of an adapter with gradient and AdamW's two moments, and of what a step keeps."""
     # The factors are those that trainings on a CPU were seen to take, padding of lines included.
@@ -286,20 +272,14 @@ def _memory(sizes: dict[str, int], tokens: int) -> int:
 def seconds(plan: Plan) -> float:
     """Return how long the training takes, about, from what this device computes in large products."""
     import torch
+    from torch.utils.benchmark import Timer
 
     from ..backends.device import find_device, find_dtype
 
     device = find_device(plan.settings.device)
     factor = torch.ones(1024, 1024, dtype=find_dtype(plan.settings.dtype, device), device=device)
-    (factor @ factor).sum().item()
-    began, products = time.perf_counter(), 0
-    while time.perf_counter() - began < 0.2:
-        product = factor @ factor
-        products += 1
-        if products % 20 == 0 or device.type == "cpu":
-            product[0, 0].item()
-    product[0, 0].item()
-    speed = products * 2 * 1024**3 / (time.perf_counter() - began)
+    timer = Timer("factor @ factor", globals={"factor": factor}, num_threads=torch.get_num_threads())
+    speed = 2 * 1024**3 / timer.blocked_autorange(min_run_time=0.2).mean
     # Forward, and backward through the activations; weights that do not learn get no gradient.
     sizes = plan.sizes
     operations = 4 * sizes["frozen"] + 6 * sizes["trained"] - (4 if sizes["frozen"] else 6) * sizes["idle"]

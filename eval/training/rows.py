@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -13,6 +13,7 @@ from ..backends.tokens import Tokens
 
 BLOCK = 4096  # rows that are rendered together
 
+Pairs = tuple[tuple[str, str], ...]
 Spelled = tuple[list[int], list[int]]  # the tokens of a prompt, those of its completion with the end
 
 
@@ -53,45 +54,39 @@ def spell(tokens: Tokens, rows: Iterable[dict[str, Any]], stage: str) -> list[Sp
     return [(prompt, [*answer, tokens.end]) for prompt, answer in pairs]
 
 
-def check_length(rows: Sequence[Spelled], most: int | None, where: str, which: str) -> int:
-    """Return the tokens of the longest row; rows are never cut.
+class Job:
+    """The training of one adapter, or of one model: to torch a data set of the rows of each part of each step.
 
-    Raises:
-        UserError: the model does not read so many.
-    """
-    longest = max((len(prompt) + len(answer) for prompt, answer in rows), default=0)
-    if most is not None and longest > most:
-        raise UserError(
-            f"a row of {which} has {longest:,} tokens, the model reads {most:,}: rows are never cut",
-            where=printable_path(where),
-            allowed=f"rows of up to {most:,} tokens",
-            next_step='shorter operands (max = ...), stages = ["second"] if the instruction is what is too long, or'
-            " another base model",
-        )
-    return longest
-
-
-class Steps:
-    """The rows of each part of each step: item ``step * parts + part``, to torch a data set.
+    Item ``step * parts + part`` holds the rows of a part of a step, as tokens.
 
     Args:
+        name: where it belongs: ``executors/add`` for an adapter, ``all`` for one of all tasks, ``model`` for a model.
+        pairs: kind (executors or aligners) and task of what evaluation asks it.
         stream: the rows.
         tokens: the base model's tokenizer.
+        base: the base model, for messages.
+        most: tokens that it reads of a row; None where there is no limit.
+
+    Attributes:
         stages: the stages, one after the other.
         parts: in which the rows of a step go through the model, of all processes together.
-        most: tokens that the model reads of a row; None where there is no limit.
-        name: of the adapter, for messages.
+        identity: changes with everything that changes what it learns.
     """
 
-    def __init__(
-        self, stream: Stream, tokens: Tokens, stages: Sequence[Stage], parts: int, most: int | None, name: str
-    ) -> None:
-        self.stream, self.tokens, self.stages, self.parts = stream, tokens, stages, parts
-        self.most, self.name = most, name
+    def __init__(self, name: str, pairs: Pairs, stream: Stream, tokens: Tokens, base: str, most: int | None) -> None:
+        self.name, self.pairs, self.stream, self.tokens = name, pairs, stream, tokens
+        self.base, self.most = base, most
+        self.stages: list[Stage] = []
+        self.parts, self.identity = 1, ""
         self._block = lru_cache(maxsize=2)(self._rendered)
 
+    @property
+    def steps(self) -> int:
+        """Steps of the optimiser."""
+        return sum(stage.steps for stage in self.stages)
+
     def __len__(self) -> int:
-        return sum(stage.steps for stage in self.stages) * self.parts
+        return self.steps * self.parts
 
     def __getitem__(self, item: int) -> list[Spelled]:
         step, part = divmod(item, self.parts)
@@ -100,14 +95,36 @@ class Steps:
                 begin = stage.first + step * stage.rows
                 own = range(begin + stage.rows * part // self.parts, begin + stage.rows * (part + 1) // self.parts)
                 rows = spell(self.tokens, [self._block(number // BLOCK)[number % BLOCK] for number in own], stage.name)
-                self.check(rows, stage.name)
+                self.lengths(rows, stage.name)
                 return rows
             step -= stage.steps
         raise IndexError(item)
 
-    def check(self, rows: Sequence[Spelled], stage: str) -> int:
-        """Refuse rows that are longer than the model reads; return the tokens of the longest."""
-        return check_length(rows, self.most, self.tokens.where, f"{self.name}, {stage} stage,")
+    def tokens_to(self, step: int) -> float:
+        """Return the tokens that are read up to a step, about."""
+        found = 0.0
+        for stage in self.stages:
+            found += min(step, stage.steps) * stage.rows * stage.mean
+            step = max(0, step - stage.steps)
+        return found
+
+    def lengths(self, rows: Iterable[Spelled], stage: str) -> list[int]:
+        """Return the tokens of each row of a stage; rows are never cut.
+
+        Raises:
+            UserError: the model does not read so many.
+        """
+        found = [len(prompt) + len(answer) for prompt, answer in rows]
+        if self.most is not None and max(found, default=0) > self.most:
+            what = f"a row of {self.name}, {stage} stage, has {max(found):,} tokens, the model reads {self.most:,}"
+            raise UserError(
+                f"{what}: rows are never cut",
+                where=printable_path(self.base),
+                allowed=f"rows of up to {self.most:,} tokens",
+                next_step='shorter operands (max = ...), stages = ["second"] if the instruction is what is too long, or'
+                " another base model",
+            )
+        return found
 
     def _rendered(self, block: int) -> list[dict[str, Any]]:
         names = ("instruction", "prompt", "completion")
