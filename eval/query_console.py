@@ -189,13 +189,13 @@ def _plain(value: object) -> Any:
             return {_text(key): _plain(item) for key, item in value.items()}
         case list() | tuple():
             return list(map(_plain, value))
-        case float() | Decimal():
-            return float(value) if math.isfinite(value) else None
+        case float():
+            return value if math.isfinite(value) else None
+        case Decimal():  # a number where that holds every digit
+            return float(value) if Decimal(repr(float(value))) == value else str(value)
         case date() | time():
             return value.isoformat()
-        case None | str() | int():
-            return value
-    return _text(value)
+    return value if value is None or isinstance(value, str | int) else _text(value)
 
 
 def _csv(names: list[str], rows: Rows, out: TextIO) -> None:

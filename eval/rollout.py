@@ -171,12 +171,9 @@ def _questions(runs: list[_Run]) -> dict[str, dict[tuple[str, int | None], Gener
     questions: dict[str, dict[tuple[str, int | None], GenerateRequest]] = {}
     for run in runs:
         assert run.ask is not None  # those that have ended are not asked
-        (adapter, prompt), request = run.ask, run.request
+        (adapter, prompt), request, longest = run.ask, run.request, max(run.completions, key=len)
+        expected = prompt + longest if request is None else run.completions[run.asked]
+        new = GenerateRequest(prompt, expected, certain=request is not None)
         asks = questions.setdefault(adapter, {})
-        if request is not None:
-            asks[prompt, request] = GenerateRequest(prompt, run.completions[run.asked])
-            continue
-        length_like = prompt + max(run.completions, key=len)
-        if (prompt, None) not in asks or len(asks[prompt, None].expected) < len(length_like):
-            asks[prompt, None] = GenerateRequest(prompt, length_like, certain=False)
+        asks[prompt, request] = max(asks.get((prompt, request), new), new, key=lambda ask: len(ask.expected))
     return questions

@@ -41,6 +41,9 @@ def test_json_is_an_array_of_objects(results: Path) -> None:
     (row,) = json.loads(ask(results, "--format", "json", sql).output)
     assert (row["a"], row["a_1"], row["x"], row["d"]) == (1, 2, None, "2026-01-02")
     assert len(row["m"]["executors/add"]) == 64
+    sql = "SELECT 1.25 AS short, 12345678901234567890.12 AS long, 170141183460469231731687303715884105727 AS whole"
+    (row,) = json.loads(ask(results, "--format", "json", sql).output)
+    assert row == {"short": 1.25, "long": "12345678901234567890.12", "whole": 2**127 - 1}  # no digit is lost
     assert json.loads(ask(results, "--format", "json", "FROM runs WHERE false").output) == []
 
 
