@@ -322,13 +322,13 @@ class ResultStore:
         correct = self.known["correct"]
         return int((correct >= 0).sum()), int((correct == 1).sum()), int(self.known["tokens"].sum(dtype=np.int64))
 
-    def answer(self, request: int) -> tuple[bool, Generation] | None:
-        """Return whether the decoded answer to a request is right, and the answer; None where there is none."""
+    def answer(self, request: int, expected: str) -> Generation | None:
+        """Return the decoded answer to a request, whose right one is given; None where there is none."""
         known = self.known[request]
         if not known["decoded"]:
             return None
         [text] = self.wrong_texts(np.array([request]))
-        return bool(known["correct"]), Generation(text or "", bool(known["ended"]))
+        return Generation(expected if text is None else text, bool(known["ended"]))
 
     def wrong_texts(self, requests: I64) -> list[str | None]:
         """Return what the model answered to requests in ascending order; None where that is right, or not decoded."""

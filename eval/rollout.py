@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -52,57 +52,57 @@ def _run_machine(task: str, entry: str) -> Walk:
         entry = f"{lines[0]}\n{lines[1]}\n{halted.removesuffix(chr(10))}\n"
 
 
-@dataclass
-class _Run:
-    """A problem under way.
+class _Question(NamedTuple):
+    """What a problem under way asks next; of a perfect model that is a ``request``, off its track None."""
 
-    Args:
-        requests: ids of the requests that a perfect model is asked.
-        completions: the right answers to them.
-        walk: what turns answers into questions.
-        ask: adapter and prompt of the next question; None at the end.
+    adapter: str
+    ask: GenerateRequest
+    request: int | None
+
+
+def _follow(walking: Walk, requests: list[int], completions: list[str]) -> Generator[_Question, Generation, bool]:
+    """Run a problem on a model's answers, sent in return for questions; return whether the last text is right.
+
+    ``requests`` are those of a perfect model, ``completions`` the right answers to them. Off the track there is no
+    right answer, and no telling how long an answer may be.
     """
-
-    problem: int
-    requests: list[int]
-    completions: list[str]
-    walk: Walk
-    ask: tuple[str, str] | None
-    asked: int = 0
-    on_track: bool = True
-    final: str | None = None
-
-    @property
-    def request(self) -> int | None:
-        """The request that is made next; None off the track."""
-        return self.requests[self.asked] if self.on_track and self.ask is not None else None
-
-    def feed(self, answer: Generation) -> None:
-        """Take the answer to the last question."""
-        expected = self.completions[self.asked] if self.on_track else None
-        self.on_track &= answer.ended and answer.text == expected
-        self.asked += 1
-        self.ask = None
-        if not answer.ended or self.asked > 2 * len(self.requests) + 8:  # it rambles, or goes round in circles
-            return
+    (adapter, prompt), on_track, longest = next(walking), True, max(completions, key=len)
+    for asked in range(2 * len(requests) + 8):  # what asks more goes round in circles
+        if on_track:
+            answer = yield _Question(adapter, GenerateRequest(prompt, completions[asked]), requests[asked])
+            on_track = answer.ended and answer.text == completions[asked]
+        else:
+            answer = yield _Question(adapter, GenerateRequest(prompt, prompt + longest, certain=False), None)
+        if not answer.ended:
+            break
         try:
-            self.ask = self.walk.send(answer.text)
+            adapter, prompt = walking.send(answer.text)
         except StopIteration as end:
-            self.final = end.value
+            return bool(end.value == completions[-1])
         except RecursionError:  # calls within calls, without end
-            pass
+            break
+    return False
+
+
+class _Run:
+    """A problem under way: its next question, None at the end, and whether it ended right."""
+
+    def __init__(self, problem: int, requests: list[int], completions: list[str], walking: Walk) -> None:
+        self.problem, self.size, self.right = problem, len(requests), False
+        self.following = _follow(walking, requests, completions)
+        self.question: _Question | None = next(self.following)
 
     def catch_up(self, store: ResultStore, answers: dict[tuple[str, str], Generation]) -> None:
         """Take the answers that are known already, until it asks something new or ends."""
-        while self.ask is not None:
-            request = self.request
-            if request is None and self.ask in answers:
-                self.feed(answers[self.ask])
-            elif request is not None and (known := store.answer(request)) is not None:
-                correct, answer = known
-                self.feed(Generation(self.completions[self.asked], True) if correct else answer)
-            else:
+        while self.question is not None:
+            adapter, ask, request = self.question
+            answer = answers.get((adapter, ask.prompt)) if request is None else store.answer(request, ask.expected)
+            if answer is None:
                 return
+            try:
+                self.question = self.following.send(answer)
+            except StopIteration as end:
+                self.question, self.right = None, end.value
 
 
 def roll_out(store: ResultStore, backend: Backend, *, rank: Rank, progress: Progress) -> None:
@@ -115,7 +115,7 @@ def roll_out(store: ResultStore, backend: Backend, *, rank: Rank, progress: Prog
     held = 0
     for run in _open_runs(store, rank):
         runs.append(run)
-        held += len(run.requests)
+        held += run.size
         if held >= AT_ONCE:
             _lock_step(store, backend, runs, progress)
             runs, held = [], 0
@@ -135,9 +135,8 @@ def _open_runs(store: ResultStore, rank: Rank) -> Iterator[_Run]:
             for start, end in pairwise(some.starts):
                 steps, own = some.requests.take(int_array(some.steps[start:end])), next(place)
                 asked = requests[starts[own] : starts[own + 1]].tolist()
-                walking = walk(task, mode, steps.column("prompt")[0].as_py())
-                completions = steps.column("completion").to_pylist()
-                yield _Run(first + own, asked, completions, walking, next(walking))
+                prompts, completions = (steps.column(name).to_pylist() for name in ("prompt", "completion"))
+                yield _Run(first + own, asked, completions, walk(task, mode, prompts[0]))
 
 
 def _lock_step(store: ResultStore, backend: Backend, runs: list[_Run], progress: Progress) -> None:
@@ -148,8 +147,14 @@ def _lock_step(store: ResultStore, backend: Backend, runs: list[_Run], progress:
         for run in waiting:
             run.catch_up(store, answers)
         # A model's own text may call a machine whose adapter there is not.
-        waiting = [run for run in waiting if run.ask is not None and run.ask[0] in store.adapters]
-        for adapter, asks in _questions(waiting).items():
+        waiting = [run for run in waiting if run.question is not None and run.question.adapter in store.adapters]
+        questions: dict[str, dict[tuple[str, int | None], GenerateRequest]] = {}  # each once
+        for adapter, ask, request in (run.question for run in waiting if run.question is not None):
+            asks = questions.setdefault(adapter, {})
+            asks[ask.prompt, request] = max(
+                asks.get((ask.prompt, request), ask), ask, key=lambda one: len(one.expected)
+            )
+        for adapter, asks in questions.items():
             prompts, requests = zip(*asks, strict=True)
             numbers = np.array([-1 if request is None else request for request in requests])
             expected = [ask.expected for ask in asks.values()]
@@ -159,21 +164,4 @@ def _lock_step(store: ResultStore, backend: Backend, runs: list[_Run], progress:
                 store.record_generations(numbers, expected, on_track, walked=True)
                 store.save()
                 progress(store)
-    store.commit([(run.problem, run.final == run.completions[-1]) for run in runs])
-
-
-def _questions(runs: list[_Run]) -> dict[str, dict[tuple[str, int | None], GenerateRequest]]:
-    """Return what to ask each adapter, by prompt and request; each once.
-
-    Off the track there is no request, no right answer, and no telling how long an answer may be: it is asked on its
-    own.
-    """
-    questions: dict[str, dict[tuple[str, int | None], GenerateRequest]] = {}
-    for run in runs:
-        assert run.ask is not None  # those that have ended are not asked
-        (adapter, prompt), request, longest = run.ask, run.request, max(run.completions, key=len)
-        expected = prompt + longest if request is None else run.completions[run.asked]
-        new = GenerateRequest(prompt, expected, certain=request is not None)
-        asks = questions.setdefault(adapter, {})
-        asks[prompt, request] = max(asks.get((prompt, request), new), new, key=lambda ask: len(ask.expected))
-    return questions
+    store.commit([(run.problem, run.right) for run in runs])
