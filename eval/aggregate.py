@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from ..pipelines.folder import Folder
 from ..tm.columns import I64, Bool
 from ..tm.render import int_array
+from .dataset_rows import distinct_rows
 from .problems import PROBLEMS, VIEWS
 from .results import ResultStore
-from .shards import distinct_rows
 from .tables import CLASS, CLASSES, RunTables, class_accuracy, key_column
 
 # A problem: the request that fails first, or its first one, and that one's place among its requests, -1 if none fails

@@ -25,8 +25,7 @@ from ..tm.columns import I64, Number, Operands
 from ..tm.instructions import instruction
 from ..tm.render import RowGroup, Template, int_array, render, string_array
 from .calls import BASE
-from .limit import choose_expressions
-from .shards import batches, expression_keys, refused, wrong_row
+from .dataset_rows import batches, choose_expressions, expression_keys, refused, wrong_row
 from .tables import CLASS
 
 MODES = ("one_step", "executor", "aligner_in", "aligner_out", "process")
@@ -105,7 +104,7 @@ def read_problems(folder: Folder, task: str, mode: str, split: str, limit: int |
         task: a task.
         mode: one of ``MODES``, ``SLIPS`` or ``RAW``.
         split: train, test or stress.
-        limit: those of so many expressions, at most (``limit.py``); None for all.
+        limit: those of so many expressions, at most (``dataset_rows.py``); None for all.
 
     Raises:
         UserError: the rows are not what the machine gives.

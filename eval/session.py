@@ -22,14 +22,13 @@ from ..pipelines.hub_source import Say
 from .aggregate import write_tables
 from .calls import Backend
 from .checkpoint import Checkpoint, find_adapters
-from .jobs import TaskModes, check_instructions, check_rows, task_modes
-from .limit import RULE, choose_expressions, choosing_configs
+from .dataset_rows import RULE, choose_expressions, choosing_configs
+from .inputs import TaskModes, check_instructions, check_rows, checkpoint_folder, problem_folder, task_modes
 from .problems import instruction_of, needed, read_problems
 from .results import ResultStore, file_name
 from .rollout import roll_out
 from .score import Progress, Rank, decode_first_wrong, evaluate
 from .settings import EvalSettings
-from .sources import checkpoint_folder, problem_folder
 from .tables import RunTables, ahead, read_runs, results_folder, run_id
 
 VERSION = 2  # of the rules of judging; changes the id of every run

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from caef_data.eval.dataset_rows import wrong_row
 from caef_data.eval.plan import PlanWriter, pack_numbers, unpack_numbers
-from caef_data.eval.shards import wrong_row
 from caef_data.eval.tables import ahead
 from caef_data.tm.check.entries import PROBLEMS, operand_error
 

@@ -17,7 +17,7 @@ from caef_data.eval import problems as problems_module
 from caef_data.eval import results as results_module
 from caef_data.eval.backends.oracle import OracleBackend
 from caef_data.eval.calls import GenerateRequest, Generation, Score, ScoreRequest
-from caef_data.eval.jobs import task_modes
+from caef_data.eval.inputs import task_modes
 from caef_data.eval.problems import MODES, RAW, Problems, whole_runs
 from caef_data.eval.rollout import walk
 from caef_data.eval.session import prepare

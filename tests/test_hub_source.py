@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("huggingface_hub", reason="reading from the Hub needs huggingface_hub")
 
 from caef_data.errors import UserError  # noqa: E402
-from caef_data.eval.sources import checkpoints  # noqa: E402
+from caef_data.eval.inputs import checkpoints  # noqa: E402
 from caef_data.pipelines.hub_source import HubPlace, hub_place, local_or_hub  # noqa: E402
 from caef_data.tests.pushing import Side  # noqa: E402
 
@@ -70,7 +70,7 @@ def adapters_of(text: str) -> list[Any]:
 
     from caef_data.errors import UserError
     from caef_data.eval.checkpoint import find_adapters
-    from caef_data.eval.sources import checkpoint_folder
+    from caef_data.eval.inputs import checkpoint_folder
 
     said: list[str] = []
     try:

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from caef_data import tm
-from caef_data.eval.limit import CHOOSING, choose_expressions
+from caef_data.eval.dataset_rows import CHOOSING, choose_expressions
 from caef_data.eval.problems import MODES, RAW
 from caef_data.eval.session import prepare
 from caef_data.pipelines.build import build
@@ -80,7 +80,7 @@ def mixed(value: int) -> int:
 
 
 def hashed(task: str, a: str, b: str | None) -> int:
-    """The hash that ``limit.py`` describes, digit by digit."""
+    """The hash that ``dataset_rows.py`` describes, digit by digit."""
 
     def u(text: str) -> int:
         digits = sum(int(digit) * (mixed(2026 + k) | 1) for k, digit in enumerate(reversed(text)))

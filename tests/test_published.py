@@ -10,10 +10,10 @@ import pytest
 
 from caef_data import tm
 from caef_data.errors import UserError
+from caef_data.eval.inputs import problem_folder
 from caef_data.eval.problems import MODES, RAW
 from caef_data.eval.published import PublishedFolder, raw_files
 from caef_data.eval.session import prepare
-from caef_data.eval.sources import problem_folder
 from caef_data.tests.evaluating import Counting, finish, samples, settings, tables_of
 
 FILES: dict[str, list[tuple[str, str]]] = {

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="a model needs torch, transformers a
 pytest.importorskip("peft", reason="a model needs torch, transformers and peft")
 
 from caef_data.errors import UserError  # noqa: E402
-from caef_data.eval import jobs  # noqa: E402
+from caef_data.eval import inputs  # noqa: E402
 from caef_data.eval.backends import local  # noqa: E402
 from caef_data.eval.backends import prefix as shared  # noqa: E402
 from caef_data.eval.backends.local import CACHED, TransformersBackend  # noqa: E402
@@ -66,7 +66,7 @@ def test_a_baseline_has_no_instruction(tmp_path: Path) -> None:
 
 
 def test_rows_with_other_instructions_are_refused(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "instruction", lambda machine, view: "Do something else.")
+    monkeypatch.setattr(inputs, "instruction", lambda machine, view: "Do something else.")
     with (
         pytest.raises(UserError, match="their instruction is not that of the machine"),
         begun(begin(data, tmp_path, stage="first", task="add")),
