@@ -98,6 +98,7 @@ class RunTables:
         with aside(path) as file, pq.ParquetWriter(file, schema, **options) as writer:
             for chunk in ahead(chunks):
                 writer.write_table(_rows(schema, chunk))
+                del chunk  # before the next but one is made
         place(path)
 
     def read_part(self, table: str, part: str) -> pa.Table | None:
