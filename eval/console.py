@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
+from itertools import product
 from typing import Any
 
 import pyarrow as pa
@@ -18,14 +19,14 @@ from rich.console import Console
 from ..errors import UserError, installed, printable_path, quoted, shell_quoted, telling_of_full_disk
 from ..pipelines.terminal import Meter, new_table, open_console, print_table
 from .calls import BASE
+from .dataset_rows import choose_expressions, choosing_configs
 from .results import ResultStore
 from .score import Progress, Rank
-from .session import Session, limit_notes, name_again, opened, plan, prepare, run, stopped_before
+from .session import Session, name_again, opened, plan, prepare, run, stopped_before
 from .settings import EvalSettings
 from .tables import wilson
 
 DRAW_EVERY = 0.1
-BEFORE = "it was evaluated before; nothing is asked again"
 
 
 def evaluate_with_progress(settings: EvalSettings) -> None:
@@ -80,7 +81,7 @@ def _evaluate(session: Session, rank: Rank, log: Console, command: str, net: Any
                 name_again(session)
                 store.remove()
                 rank.wait()  # the others find no file
-                return BEFORE
+                return "it was evaluated before; nothing is asked again"
             if (row := tables.read_run()) is not None and row["status"] == "finished":
                 log.print(f"tables of run {tables.run_id} are damaged or missing: it is evaluated again")
             plan(session, store, rank)
@@ -121,7 +122,10 @@ def rank_of_process() -> Rank:
 def _plan_lines(session: Session, store: ResultStore) -> Iterator[str]:
     for mode in dict.fromkeys(mode for _, mode in session.pairs):
         yield f"{mode}: {', '.join(task for task, other in session.pairs if other == mode)}"
-    yield from limit_notes(session)
+    limit, folder = session.settings.limit, session.folder
+    for task, split in product(sorted({task for task, _ in session.pairs}), session.settings.splits):
+        if limit is not None and choosing_configs(folder, task, split):
+            yield from choose_expressions(folder, task, split, limit).notes
     count = len(store.adapters)
     asked = "the base model" if store.adapters == [BASE] else f"{count} adapter{'' if count == 1 else 's'}"
     asked = "the model" if session.settings.alone else asked

@@ -175,11 +175,11 @@ class Chosen:
 
     Args:
         keys: by view: the expressions, as ``expression_keys`` writes them.
-        note: one line where there are fewer than asked for, or where one_step has others; None otherwise.
+        notes: a line where there are fewer than asked for, or where one_step has others.
     """
 
     keys: Mapping[str, pa.Array]
-    note: str | None
+    notes: list[str]
 
 
 def choosing_configs(folder: Folder, task: str, split: str) -> list[str]:
@@ -214,7 +214,7 @@ def choose_expressions(folder: Folder, task: str, split: str, limit: int) -> Cho
             own = own.filter("whole")
         taken = own.sort(~pl.col("everywhere"), place, "hash").head(limit).to_arrow()
         keys[view] = expression_keys(taken.column("a"), taken.column("b"))
-    return Chosen(keys, _note(task, split, limit, keys, int(held["everywhere"].sum())))
+    return Chosen(keys, _notes(task, split, limit, keys, int(held["everywhere"].sum())))
 
 
 def _expressions(folder: Folder, config: str, split: str, view: str) -> pl.DataFrame:
@@ -229,11 +229,8 @@ def _hashes(task: str, held: pl.DataFrame) -> U64:
     return splitmix64(first + splitmix64(second + np.uint64(text_key(f"problems {task}"))))
 
 
-def _note(task: str, split: str, limit: int, keys: Mapping[str, pa.Array], common: int) -> str | None:
+def _notes(task: str, split: str, limit: int, keys: Mapping[str, pa.Array], common: int) -> list[str]:
     if all(len(chosen) == limit for chosen in keys.values()) and common >= limit:
-        return None
-    taken = ", ".join(f"{view} {len(chosen):,}" for view, chosen in keys.items())
-    return (
-        f"{task}: the {split} rows of {', '.join(keys)} share {common:,} expressions, fewer than --limit {limit:,};"
-        f" taken: {taken}"
-    )
+        return []
+    share = f"{task}: the {split} rows of {', '.join(keys)} share {common:,} expressions, fewer than --limit {limit:,}"
+    return [f"{share}; taken: {', '.join(f'{view} {len(chosen):,}' for view, chosen in keys.items())}"]

@@ -27,6 +27,7 @@ from ..pipelines.store import open_folder
 from ..tm import machine
 from ..tm import tasks as all_tasks
 from ..tm.instructions import instruction
+from .checkpoint import KINDS, MODEL
 from .dataset_rows import CHOOSING, batches, refused
 from .files import CONFIG, read_json
 from .problems import MODES, RAW, VIEWS, aligner, executor, needed
@@ -34,8 +35,6 @@ from .published import ExpressionFolder, PublishedFolder, raw_files
 from .settings import EvalSettings
 
 TaskModes = tuple[tuple[str, str], ...]
-KINDS = ("executors", "aligners")
-MODEL = "config.json"
 EITHER = f"a dataset that caef-data built, with its {MANIFEST}, or published raw files (addition/test_5_5.jsonl)"
 
 

@@ -22,7 +22,7 @@ from ..pipelines.hub_source import Say
 from .aggregate import write_tables
 from .calls import Backend
 from .checkpoint import Checkpoint, find_adapters
-from .dataset_rows import RULE, choose_expressions, choosing_configs
+from .dataset_rows import RULE
 from .inputs import TaskModes, check_instructions, check_rows, checkpoint_folder, problem_folder, task_modes
 from .problems import instruction_of, needed, read_problems
 from .results import ResultStore, file_name
@@ -167,16 +167,6 @@ def check_unchanged(session: Session, store: ResultStore) -> None:
     except UserError:
         store.remove()
         raise
-
-
-def limit_notes(session: Session) -> list[str]:
-    """Return a line for each task that has fewer expressions than the limit asks for, or other ones in a mode."""
-    folder, limit = session.folder, session.settings.limit
-    if limit is None:
-        return []
-    tasks_and_splits = product(sorted({task for task, _ in session.pairs}), session.settings.splits)
-    held = [(task, split) for task, split in tasks_and_splits if choosing_configs(folder, task, split)]
-    return [note for task, split in held if (note := choose_expressions(folder, task, split, limit).note)]
 
 
 def name_again(session: Session) -> None:
