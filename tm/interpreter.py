@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from ..errors import did_you_mean, quoted
+from ..errors import UserError, did_you_mean, quoted
 
 
 def tape_text(digits: str) -> str:
@@ -114,3 +114,9 @@ def execute(now: Configuration, command: str) -> Configuration:
         else:
             pending = value
     return Configuration(state, now.tapes, tuple(heads), carry, output, flag, pending if state != "qH" else "")
+
+
+def wrong_entry(text: str, why: str) -> UserError:
+    """Return the error of an entry, or a part of one, that nothing follows."""
+    see = "caef-data show --task add 1 2 prints entries"
+    return UserError(f"nothing follows this entry: {why}", where=quoted(text, 200), next_step=see)

@@ -61,8 +61,7 @@ class _Parser:
         self.codes, self.after = [frozenset[int]()], [list[int]()]
         self.go(0)
         self.end = self.choice(0)
-        if self.here:
-            raise self.error("this ) closes nothing")
+        self.require(not self.here, "this ) closes nothing")
 
     def go(self, place: int) -> None:
         self.place = len(self.text) - len(self.text[place:].lstrip())
@@ -74,9 +73,11 @@ class _Parser:
             self.go(self.place + 1)
         return found
 
-    def error(self, what: str, allowed: str = PARTS, place: int | None = None) -> UserError:
-        column = (self.place if place is None else place) + 1
-        return UserError(what, where=f"{self.where}, column {column} of {quoted(self.text)}", allowed=allowed)
+    def require(self, holds: object, what: str, allowed: str = PARTS, place: int | None = None) -> None:
+        """Raise UserError, which says ``what`` is wrong at a place, by default here, unless something holds."""
+        if not holds:
+            where = f"{self.where}, column {(self.place if place is None else place) + 1} of {quoted(self.text)}"
+            raise UserError(what, where=where, allowed=allowed)
 
     def node(self, before: Iterable[int], codes: Iterable[int] = ()) -> int:
         self.codes.append(frozenset(codes))
@@ -112,11 +113,11 @@ class _Parser:
         least, most = COPIES.get(found[0], (0, inf))
         if found[1]:
             least, most = int(found[1]), float(found[3] or (inf if found[2] else found[1]))
-            if max(least, most if most < inf else 0) > MOST_COPIES or least > most:
-                raise self.error(f"{quoted(found[0])} is no count", f"{{m,n}} with m <= n <= {MOST_COPIES:,}")
+            counts = least <= most and max(least, most if most < inf else 0) <= MOST_COPIES
+            self.require(counts, f"{quoted(found[0])} is no count", f"{{m,n}} with m <= n <= {MOST_COPIES:,}")
         self.go(found.end())
-        if REPEAT.match(self.text, behind := self.place):
-            raise self.error("a part is repeated twice", "one of * + ? {m} {m,} {m,n} behind a part; ( ) around both")
+        once, behind = not REPEAT.match(self.text, self.place), self.place
+        self.require(once, "a part is repeated twice", "one of * + ? {m} {m,} {m,n} behind a part; ( ) around both")
         if num_places == self.num_places:  # copies of the empty word are one
             return end
         if most == 0:
@@ -136,38 +137,32 @@ class _Parser:
     def part(self, start: int) -> int:
         opened = self.place
         if self.takes("("):
-            if self.depth == MOST_DEPTH:
-                raise self.error(f"parentheses in more than {MOST_DEPTH} others", place=opened)
+            self.require(self.depth < MOST_DEPTH, f"parentheses in more than {MOST_DEPTH} others", place=opened)
             self.depth += 1
             end = self.choice(start)
-            if not self.takes(")"):
-                raise self.error("this ( is not closed", place=opened)
+            self.require(self.takes(")"), "this ( is not closed", place=opened)
             self.depth -= 1
             return end
-        if self.num_places == MOST_PLACES:
-            what = f"more than {MOST_PLACES:,} symbols, copies written out"
-            raise self.error(what, "a shorter expression", len(self.text))
+        what = f"more than {MOST_PLACES:,} symbols, copies written out"
+        self.require(self.num_places < MOST_PLACES, what, "a shorter expression", len(self.text))
         self.num_places += 1
         return self.node([start], self.symbols_here())
 
     def symbols_here(self) -> Iterable[int]:
         """Read a symbol, a list of some or a point; return their codes."""
         opened = self.place
-        if self.here == "." and not self.symbols:
-            raise self.error("there is no input symbol")
+        self.require(self.here != "." or self.symbols, "there is no input symbol")
         if self.takes("."):
             return self.known.values()
         listed, codes = self.takes("["), set[int]()
         while not codes or (listed and not self.takes("]")):
-            if not self.here:
-                raise self.error("this [ is not closed", place=opened)
+            self.require(self.here, "this [ is not closed", place=opened)
             found = QUOTED.match(self.text, self.place)
-            if self.here in ("-^]" if listed else "*+?{}]'\"") and not found:
-                allowed = "one or more symbols between [ and ]; - and ^ in quotes" if listed else PARTS
-                raise self.error(f"{quoted(self.here)} has no place here", allowed)
+            allowed = "one or more symbols between [ and ]; - and ^ in quotes" if listed else PARTS
+            odd = self.here in ("-^]" if listed else "*+?{}]'\"") and not found
+            self.require(not odd, f"{quoted(self.here)} has no place here", allowed)
             symbol = found[0][1:-1] if found else self.here
-            if symbol not in self.known:
-                raise self.error(f"there is no input symbol {quoted(symbol)}", shown(self.symbols))
+            self.require(symbol in self.known, f"there is no input symbol {quoted(symbol)}", shown(self.symbols))
             self.go(found.end() if found else self.place + 1)
             codes.add(self.known[symbol])
         return codes

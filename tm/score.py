@@ -99,8 +99,7 @@ class TuringLine(Line):
 def lines_of(found: Machine) -> dict[str, Line]:
     """Return the state lines of a machine; of a basic machine by their states."""
     if isinstance(found, TuringMachine):
-        heads = [found.head(tape) for tape in range(found.table.num_tapes)]
-        tapes = [text for head in heads for text in ("left", head, "right", " ")]
+        tapes = [text for head in found.heads for text in ("left", head, "right", " ")]
         return {"": TuringLine([f"{found.title}, ", "state", ", ", *tapes[:-1], ""])}
     if isinstance(found, Composer):
         sources = found.line, found.halted_line.replace("qH", "{state}", 1)

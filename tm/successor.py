@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import NamedTuple
 
-from ..errors import UserError, quoted
+from ..errors import UserError
 from .basic import BasicMachine
 from .composer import Composer
 from .cutting import ANY_DIGIT, TAPE, Cut, cutter, formatter, shape
-from .interpreter import Configuration, check_command, execute
+from .interpreter import Configuration, check_command, execute, wrong_entry
 from .machine import HALT, Machine
 from .registry import machine, tasks
 from .table import Control, Untabulated, View
@@ -155,7 +155,7 @@ class Entries:
         """Read an entry by the patterns; return what its command does, and its texts where the heads have moved."""
         form, match = next(((one, match) for one in self.forms.values() if (match := one.match(prompt))), (None, None))
         if form is None or match is None:
-            raise _wrong(prompt, f"it is no entry of {self.machine.name}")
+            raise wrong_entry(prompt, f"it is no entry of {self.machine.name}")
         cuts = [slice(*match.span(slot)) if slot in form.shown else slice(0, 0) for slot in SLOTS]
         *_, command = texts = [prompt[one] for one in cuts]
         effect = form.effects.get(command)
@@ -165,9 +165,9 @@ class Entries:
         for head, move in enumerate(effect.moves):
             left, right = cuts[2 * head : 2 * head + 2]
             if effect.other is not None and effect.other.enters[head] and left.start == left.stop:
-                raise _wrong(prompt, "it does not show whether a head stands on its first digit or before it")
+                raise wrong_entry(prompt, "it does not show whether a head stands on its first digit or before it")
             if not left.start - left.stop <= move <= right.stop - right.start:
-                raise _wrong(texts[2 * head] + texts[2 * head + 1], "the command moves a head off its tape")
+                raise wrong_entry(texts[2 * head] + texts[2 * head + 1], "the command moves a head off its tape")
             on, off = right.start + max(move, 0), left.stop + min(move, 0)
             passed = slice(right.start, on) if move > 0 else slice(off, left.stop)
             moved += slice(left.start, off), passed, slice(on, right.stop)
@@ -179,17 +179,17 @@ class Entries:
     def _effect(self, state: str, command: str) -> Effect:
         """Execute a command once, on an example."""
         if command == HALT:
-            raise _wrong(command, "the machine has halted, nothing follows")
+            raise wrong_entry(command, "the machine has halted, nothing follows")
         try:
             check_command(command, self.heads, [one for one in self.forms if one != "q0"], (self.prefix,))
         except ValueError as error:
-            raise _wrong(command, str(error)) from None
+            raise wrong_entry(command, str(error)) from None
         then = command.rpartition(" ")[2]
         place = -1 if state == "q0" else INSIDE
         now = Configuration(state, ("",) * self.heads, (place,) * self.heads, "*", "*" * INSIDE, "*")
         after = execute(now, command)
         if min(after.heads) < 0 and then != "qH":
-            raise _wrong(command, "entries do not show that a head has not entered its tape")
+            raise wrong_entry(command, "entries do not show that a head has not entered its tape")
         move1, move2 = (*(2 * (head - max(place, 0)) for head in after.heads), 0)[:2]
         kept = len(after.output) - len(after.output.lstrip("*"))
         carry, flag = (None if one == "*" else one for one in (after.carry, after.flag))
@@ -216,13 +216,13 @@ class Entries:
                 return self.machine.line(now)
         except (LookupError, ValueError, TypeError, UserError) as error:
             why = error.what if isinstance(error, UserError) else error
-            raise _wrong(form.state, f"{self.machine.name} has no command here: {why}") from error
+            raise wrong_entry(form.state, f"{self.machine.name} has no command here: {why}") from error
 
 
 def _other(other: Other, out: str, flag: str) -> tuple[str, str]:
     out = "" if out == other.mark else out
     if len(out) < other.dropped:
-        raise _wrong(out, "the command takes back a digit, and none is written")
+        raise wrong_entry(out, "the command takes back a digit, and none is written")
     return out[: len(out) - other.dropped], flag if other.flag is None else other.flag
 
 
@@ -292,24 +292,24 @@ class Calls:
         found = self.match(prompt)
         command, *quoted = prompt[found.end() + 1 :].split("\n") if found else [""]
         if found is None or prompt[found.end() : found.end() + 1] != "\n" or quoted[-1:] != [""]:
-            raise _wrong(prompt, f"it is no entry of {self.machine.name} that has not halted")
+            raise wrong_entry(prompt, f"it is no entry of {self.machine.name} that has not halted")
         state, *tapes = found.groups()
         if state == "q0":
             held = dict(zip(self.names, tapes, strict=True))
             if len(quoted) > 1 or command != self.machine.begin.format_map(held):
-                raise _wrong(prompt, f"the first command of {self.machine.name} is another one")
+                raise wrong_entry(prompt, f"the first command of {self.machine.name} is another one")
             return self._entered(held | _registers(command), 0)
         place = next((place for place, call in enumerate(self.machine.calls) if call.state == state), None)
         if place is None:
-            raise _wrong(prompt, f"{self.machine.name} has no state {state}")
+            raise wrong_entry(prompt, f"{self.machine.name} has no state {state}")
         call = self.machine.calls[place]
         if command != call.line:
-            raise _wrong(prompt, f"in {call.state} the command is {call.line}")
+            raise wrong_entry(prompt, f"in {call.state} the command is {call.line}")
         if len(quoted) != 3 or quoted[1] != HALT or not quoted[0].startswith(f"{call.task.upper()}, qH, "):
-            raise _wrong(prompt, f"the halting entry of {call.task} must follow {call.line}")
+            raise wrong_entry(prompt, f"the halting entry of {call.task} must follow {call.line}")
         result = quoted[0].rpartition(" ")[2]
         if not (_NUMBER if call.into else _TRUTH)(result):
-            raise _wrong(prompt, f"{call.task} must halt with {'a number' if call.into else 'True or False'}")
+            raise wrong_entry(prompt, f"{call.task} must halt with {'a number' if call.into else 'True or False'}")
         if len(self.shapes) < MOST_SHAPES:
             end = len(prompt) - len(f"\n{HALT}\n")
             cuts = [slice(end - len(result), end), *(slice(*found.span(at + 2)) for at in range(len(tapes)))]
@@ -328,11 +328,6 @@ def _registers(command: str) -> dict[str, str]:
     """Return what a first command writes into the registers."""
     found = re.findall(r"\[(COUNT|OUTPUT)\] ?\|?([0-9|]+)", command)
     return {"count" if name == "COUNT" else "out": f"|{value}" for name, value in found}
-
-
-def _wrong(text: str, why: str) -> UserError:
-    see = "caef-data show --task add 1 2 prints entries"
-    return UserError(f"nothing follows this entry: {why}", where=quoted(text, 200), next_step=see)
 
 
 @cache
@@ -374,7 +369,7 @@ def successor(prompt: str, *, task: str | None = None) -> str:
     if known is None:
         name = prompt.partition(",")[0] if task is None else task
         if task is None and name.lower() not in tasks():
-            raise _wrong(prompt, f"it must begin with the name of a machine: {', '.join(tasks()).upper()}")
+            raise wrong_entry(prompt, f"it must begin with the name of a machine: {', '.join(tasks()).upper()}")
         found = machine(name.lower() if task is None else task)
         if isinstance(found, TuringMachine):  # another one may take its name
             return found.successor(prompt)

@@ -21,6 +21,7 @@ from ..errors import UserError, did_you_mean, quoted
 from .columns import I64, Number, Operands
 from .formats.families import machine_side
 from .formats.rules import LEFT, RIGHT, STAY, Rule, RuleTable
+from .interpreter import wrong_entry
 from .machine import HALT, NO_SLIPS, Batch, Dialect, Machine, Transition
 from .registry import register
 from .render import Field
@@ -30,7 +31,8 @@ NAME = re.compile("[a-z][a-z0-9_]{0,63}")
 CELL = r"(?:\|[^|\[\] \n]+)"
 MOST_STEPS = 10**6  # of a run that is written
 SHOWN_RULES = 100  # a description that the model reads lists no more
-MOVES = {LEFT: "LEFT", RIGHT: "RIGHT"}
+MOVES = {"LEFT": LEFT, "RIGHT": RIGHT}
+WORDS = {move: word for word, move in MOVES.items()}
 
 
 @dataclass
@@ -98,6 +100,9 @@ class TuringMachine(Machine):
         where = f"{table.where}, input"
         language = Language.every(symbols) if words is None else Language.parse(words, symbols, where)
         self.law = WordLaw(language)  # type: ignore[misc]
+        self.heads = [f"[HEAD{tape + 1}]" for tape in range(table.num_tapes)] if table.num_tapes > 1 else ["[HEAD]"]
+        self.between = " " if is_spaced(table.symbols) else ""  # the symbols of an answer, which may hold blanks
+        self.output_tape = int((output or "")[5:] or 1) - 1
         self.own = {"name": name, "words": words, "output": output, "side": side, "example": example}
 
     @property
@@ -145,36 +150,21 @@ class TuringMachine(Machine):
         self.column([text])
         return text
 
-    @property
-    def between(self) -> str:
-        """What stands between the symbols of an answer, which may hold blanks."""
-        return " " if is_spaced(self.table.symbols) else ""
-
-    @property
-    def output_tape(self) -> int:
-        """The tape that holds the answer, from 0 on."""
-        return int((self.output or "")[5:] or 1) - 1
-
     def command(self, rule: Rule | None, read: tuple[str, ...]) -> str:
         """Return the command line of a rule where these symbols are read."""
         if rule is None:
             return HALT
         actions = []
-        for tape, (symbol, write, move) in enumerate(zip(read, rule.write, rule.moves, strict=True)):
-            head = self.head(tape)
-            actions += [f"{head} {write}"] * (write != symbol) + [f"{head} {MOVES.get(move)}"] * (move != 0)
+        for head, symbol, write, move in zip(self.heads, read, rule.write, rule.moves, strict=True):
+            actions += [f"{head} {write}"] * (write != symbol) + [f"{head} {WORDS.get(move)}"] * (move != 0)
         return f"CMD {', '.join([*actions, rule.next])}"
-
-    def head(self, tape: int) -> str:
-        """Return the token of a head."""
-        return f"[HEAD{tape + 1}]" if self.table.num_tapes > 1 else "[HEAD]"
 
     def entry(self, now: Tapes) -> str:
         """Return the two lines of what a machine knows."""
         tapes = []
-        for tape, (cells, head) in enumerate(zip(now.cells, now.heads, strict=True)):
+        for head, cells, place in zip(self.heads, now.cells, now.heads, strict=True):
             shown = [f"|{symbol}" for symbol in cells]
-            tapes.append("".join([*shown[:head], self.head(tape), *shown[head:]]))
+            tapes.append("".join([*shown[:place], head, *shown[place:]]))
         command = self.command(self.table.rules.get((now.state, now.read)), now.read)
         return f"{self.title}, {now.state}, {' '.join(tapes)}\n{command}\n"
 
@@ -265,7 +255,7 @@ class TuringMachine(Machine):
         """Return the entry that follows one, of a run or not; raises UserError where none does."""
         now, command = self.parse(prompt)
         if command == HALT:
-            raise _wrong(command, "the machine has halted, nothing follows")
+            raise wrong_entry(command, "the machine has halted, nothing follows")
         now.execute(self._rule(command, now.read), self.table.blank)
         return self.entry(now)
 
@@ -275,40 +265,38 @@ class TuringMachine(Machine):
         state, *tapes, command = found.groups() if found else ("", "")
         parts = [tape.split("|")[1:] for tape in tapes]
         if state not in self.table.states or any({*part} - {*self.table.symbols} for part in parts):
-            tape = f"its tapes with {', '.join(map(self.head, range(self.table.num_tapes)))} before a symbol"
+            tape = f"its tapes with {', '.join(self.heads)} before a symbol"
             why = f"an entry has two lines, {self.title}, a state of {self.name} and {tape}, then a command"
-            raise _wrong(entry, why)
+            raise wrong_entry(entry, why)
         cells = [left + right for left, right in zip(parts[::2], parts[1::2], strict=True)]
         return Tapes(state, cells, [len(left) for left in parts[::2]]), command
 
     @cached_property
     def _entry(self) -> re.Pattern[str]:
-        heads = (re.escape(self.head(tape)) for tape in range(self.table.num_tapes))
-        tapes = " ".join(rf"({CELL}*){head}({CELL}+)" for head in heads)
+        tapes = " ".join(rf"({CELL}*){re.escape(head)}({CELL}+)" for head in self.heads)
         return re.compile(rf"{self.title}, ([^,]+), {tapes}\n(.*)\n")
 
     def _rule(self, command: str, read: tuple[str, ...]) -> Rule:
         """Return what a command line says where these symbols are read."""
         *actions, then = command.removeprefix("CMD ").split(", ")
         if not command.startswith("CMD ") or then not in self.table.states:
-            raise _wrong(command, "it must begin with CMD and end with a state of the machine")
-        write, moves, directions = list(read), [0] * len(read), {word: move for move, word in MOVES.items()}
-        heads = {self.head(tape): tape for tape in range(len(read))}
+            raise wrong_entry(command, "it must begin with CMD and end with a state of the machine")
+        write, moves = dict(zip(self.heads, read, strict=True)), dict.fromkeys(self.heads, STAY)
         for action in actions:
             head, _, value = action.partition(" ")
-            if head not in heads or value not in (*directions, *self.table.symbols) or moves[heads[head]]:
-                raise _wrong(command, f"{quoted(action)} is no action of {self.name} here")
-            if value in directions:
-                moves[heads[head]] = directions[value]
+            if moves.get(head) != STAY or value not in (*MOVES, *self.table.symbols):
+                raise wrong_entry(command, f"{quoted(action)} is no action of {self.name} here")
+            if value in MOVES:
+                moves[head] = MOVES[value]
             else:
-                write[heads[head]] = value
-        return Rule(tuple(write), tuple(moves), then)
+                write[head] = value
+        return Rule(tuple(write.values()), tuple(moves.values()), then)
 
     @property
     def instruction(self) -> str:  # type: ignore[override]
         """The description that the first training stage puts before a prompt: the text's rules, and the machine's."""
         table, many = self.table, "s" * (self.table.num_tapes > 1)
-        heads = ", ".join(map(self.head, range(table.num_tapes))) + (", one a tape, stand" if many else " stands")
+        heads = ", ".join(self.heads) + (", one a tape, stand" if many else " stands")
         rules = [
             f"{state}, {' '.join(read)}: {self.command(rule, read).removeprefix('CMD ')}"
             for (state, read), rule in table.rules.items()
@@ -346,7 +334,3 @@ def define_spec(spec: Mapping[str, Any], where: str = "machine") -> TuringMachin
         raise UserError(f"this is no machine: {error}", where=where) from error
     register(made)
     return made
-
-
-def _wrong(text: str, why: str) -> UserError:
-    return UserError(f"nothing follows this entry: {why}", where=quoted(text, 200))

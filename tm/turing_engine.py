@@ -253,11 +253,11 @@ class TuringBatch(Batch):
         lines, line = self._lines
         fields: dict[str, Field] = {"state": Choice(states, state), "line": Choice(lines, line.take(code))}
         pieces = []
-        for tape in range(machine.table.num_tapes):
+        for tape, name in enumerate(machine.heads):
             start, head, size = found.start[tape, part], found.head[tape, part], found.size[tape, part]
             fields[f"left{tape}"] = cells.slice(start, start + head)
             fields[f"right{tape}"] = cells.slice(start + head, start + size)
-            pieces.append(f"{{left{tape}}}{machine.head(tape)}{{right{tape}}}")
+            pieces.append(f"{{left{tape}}}{name}{{right{tape}}}")
         template = Template(f"{machine.title}, {{state}}, {' '.join(pieces)}\n{{line}}\n")
         text = render([RowGroup(np.arange(num), template, fields)], num)
         return Texts(text, state, states, np.zeros(num, np.int64), (None,))

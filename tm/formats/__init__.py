@@ -7,7 +7,7 @@
 
 import re
 
-from ...errors import UserError, did_you_mean, quoted
+from ...errors import did_you_mean, quoted
 from .rules import RuleTable, TableWriter
 
 FORMATS = ("turingmachine.io", "bbchallenge", "jflap", "turingmachinesimulator")
@@ -23,13 +23,12 @@ def read_table(format: str, text: str, where: str) -> tuple[RuleTable, str | Non
     """
     from . import jflap, lines, turingmachine_io  # inside: every command imports this file
 
-    if format not in FORMATS:
-        what = f"unknown format {quoted(format)}{did_you_mean(str(format)[:60], FORMATS)}"
-        raise UserError(what, where=where, allowed=", ".join(FORMATS))
-    if len(text) > LARGEST:
-        raise UserError(f"a text of {len(text):,} characters", where=where, allowed=f"{LARGEST:,} characters at most")
-    if wrong := re.search("[\0\ud800-\udfff]", text):
-        raise UserError(f"the text holds {quoted(wrong[0])}", where=where, allowed="a text in UTF-8 without NUL")
+    writer, wrong = TableWriter(where), re.search("[\0\ud800-\udfff]", text)
+    what = f"unknown format {quoted(format)}{did_you_mean(str(format)[:60], FORMATS)}"
+    writer.require(format in FORMATS, what, None, ", ".join(FORMATS))
+    what = f"a text of {len(text):,} characters"
+    writer.require(len(text) <= LARGEST, what, None, f"{LARGEST:,} characters at most")
+    what = f"the text holds {quoted(wrong and wrong[0])}"
+    writer.require(not wrong, what, None, "a text in UTF-8 without NUL")
     readers = (turingmachine_io.read, lines.bbchallenge, jflap.read, lines.turingmachinesimulator)
-    writer = TableWriter(where)
     return writer.table(dict(zip(FORMATS, readers, strict=True))[format](text.removeprefix("\ufeff"), writer))
