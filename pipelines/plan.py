@@ -164,10 +164,6 @@ class Config:
         key = np.uint64(text_key(f"order {self.settings.seed} {self.name} {self.split}"))
         return numbers[np.argsort(splitmix64(numbers.astype(np.uint64) + key), kind="stable")]
 
-    def num_blocks(self, shard: int) -> int:
-        """Return the number of ``blocks``."""
-        return -(-len(range(shard, len(self.population), self.num_shards)) // self.block)
-
     def blocks(self, shard: int) -> list[I64]:
         """Return the expressions of a shard in their order, cut into those rendered at once: a row group each."""
         numbers = self.numbers(shard)

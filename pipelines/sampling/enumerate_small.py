@@ -182,29 +182,25 @@ class _Scan:
 
     def _kept(self, which: int, cells: I64, counter: U64, indexed: bool) -> Bool:
         """Tell which candidates are kept, looking at a bounded number at a time."""
+        split, machine, distribution = self.cells.split, self.cells.machine, self.cells.distributions[which]
         lengths = self.cells.len_a[cells], self.cells.len_b[cells]
         step = max(1_000, DIGITS // int(max(1, *(length.max(initial=1) for length in lengths))))
-        kept = np.zeros(len(cells), np.bool_)
+        parts = [np.zeros(0, np.bool_)]
         for start in range(0, len(cells), step):
             own = slice(start, start + step)
-            kept[own] = self._kept_of(which, cells[own], counter[own], indexed)
-            self.num_looked_at += len(cells[own])
-            self.told(f"{self.cells.task} {self.cells.split}, {self.num_looked_at:,} candidates looked at")
-        return kept
-
-    def _kept_of(self, which: int, cells: I64, counter: U64, indexed: bool) -> Bool:
-        operands, kept = self.cells.candidates(which, cells, counter, indexed)
-        machine = self.cells.machine
-        if self.cells.split == "stress":  # a family knows nothing of the task: that b >= 1, say
-            kept &= law(machine.law).holds(operands)
-        if not self.cells.distributions[which].any_side:
-            kept &= on_side(machine, operands, self.cells.split)
-        if not self.cells.distributions[which].injective:
-            for row in np.flatnonzero(kept).tolist():
+            operands, kept = self.cells.candidates(which, cells[own], counter[own], indexed)
+            if split == "stress":  # a family knows nothing of the task: that b >= 1, say
+                kept &= law(machine.law).holds(operands)
+            if not distribution.any_side:
+                kept &= on_side(machine, operands, split)
+            for row in np.flatnonzero(kept).tolist() if not distribution.injective else ():
                 digits = tuple(number.planes[: number.length[row], row].tobytes() for number in operands.numbers)
                 kept[row] = digits not in self.seen
                 self.seen.add(digits)
-        return kept
+            parts.append(kept)
+            self.num_looked_at += len(kept)
+            self.told(f"{machine.name} {split}, {self.num_looked_at:,} candidates looked at")
+        return np.concatenate(parts)
 
 
 def _filled(draft: ClassSampler, lists: dict[int, U64]) -> ClassSampler:
