@@ -19,6 +19,7 @@ for name in ("torch", "transformers", "peft", "accelerate"):
 import torch
 from torch.nn.functional import cross_entropy
 
+from caef_data.api import stream
 from caef_data.errors import UserError
 from caef_data.eval.checkpoint import find_adapters
 from caef_data.eval.tables import read_runs
@@ -150,6 +151,12 @@ def test_the_longest_operands_are_looked_at_wherever_their_rows_come(tmp_path: P
     tasks = tasks.replace("[[task]]", "curriculum = {linear = {start = 2, rows = 100000}}\n[[task]]")
     [first, _] = make_plan(*train_settings(declared(tmp_path, base, more, tasks), {})).jobs
     assert first.stages[0].longest < 0.8 * jobs[0].stages[0].longest  # two digits come first
+
+
+def test_a_budget_says_how_many_rows_an_epoch_has(tmp_path: Path, base: Path) -> None:
+    path = declared(tmp_path, base, ALONE, 'rows = 900\nmax = 2\ntask = "add"\n')
+    [job] = [one for one in make_plan(*train_settings(path, {})).jobs if one.name == "executors/add"]
+    assert job.steps.stream.epoch_rows == stream(path).epoch_rows != stream(task="add", max=2).epoch_rows
 
 
 def test_a_dry_run_tells_what_would_be_done_and_does_nothing(

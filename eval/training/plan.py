@@ -16,6 +16,7 @@ from ...pipelines.settings import Declaration, digest
 from ...pipelines.spelling import PLAIN
 from ...pipelines.stream import Stream
 from ...tm import machine
+from .. import resolved
 from ..checkpoint import Checkpoint, fetch, find_adapters
 from .rows import Job, Pairs, Stage, spell
 from .settings import VIEWS, TrainSettings
@@ -64,6 +65,7 @@ def make_plan(
     """
     from ..backends.tokens import load_tokenizer
 
+    declaration = resolved(declaration)
     pairs = _learnt(declaration, settings)
     notes = [f"{task} has no aligner" for task in dict.fromkeys(task for _, task in pairs) if _lacks(settings, task)]
     if declaration.mix is not None and settings.method == "each":
