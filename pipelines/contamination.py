@@ -19,7 +19,7 @@ from ..tm import machine
 from .held_out import HeldOut
 from .hub_source import dataset_here
 from .manifest import MANIFEST
-from .scanned import KINDS, PACKED, SPLITS, Found, clean, refusal, scan
+from .scanned import KINDS, SPLITS, Found, clean, refusal, scan, unpacked
 from .store import open_folder
 from .terminal import Meter, new_table, open_console, print_table
 from .verify_manifest import read_manifest
@@ -94,17 +94,13 @@ def files_of(names: Sequence[str], say: Say) -> dict[Path, Path]:
             say(f"{where} is a dataset of caef-data: {told}")
             own = [file for file in below if file.match("*-*/train-*.parquet")]
         else:
-            own = [file for file in below if _unpacked(file).endswith(SUFFIXES)]
+            own = [file for file in below if unpacked(file).endswith(SUFFIXES)]
             own = [file for file in own if not any(part.startswith(".") for part in file.parts)]
         if not own:
             allowed = "a train split" if ours else f"files that end in {', '.join(SUFFIXES)}; and .gz or .zst behind it"
             raise UserError("there is nothing in this folder to look at", where=where, allowed=allowed)
         files |= {path / file: file for file in own}
     return files
-
-
-def _unpacked(file: Path) -> str:
-    return file.name.removesuffix(file.suffix) if file.suffix in PACKED else file.name
 
 
 def look_for(  # noqa: PLR0913

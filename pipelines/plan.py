@@ -81,8 +81,12 @@ class ExpressionSet:
     @cached_property
     def sample(self) -> tuple[I64, Operands, I64]:
         """A few expressions from all over the set, as (numbers, operands, variant)."""
-        numbers = distinct(np.linspace(0, len(self) - 1, min(SAMPLE, len(self))).astype(np.int64))
+        numbers = self.spread(SAMPLE)
         return numbers, *self.operands(numbers)
+
+    def spread(self, most: int) -> I64:
+        """Return numbers from all over the set: in the order of the classes, so that chance decides little."""
+        return distinct(np.linspace(0, len(self) - 1, min(most, len(self))).astype(np.int64))
 
     def operands(self, numbers: I64, draw: Draw = ClassSampler.operands) -> tuple[Operands, I64]:
         """Return the expressions of these numbers, and the index of each one's variant in ``names``."""

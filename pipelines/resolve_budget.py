@@ -21,7 +21,6 @@ from .budget import MILLION, Budget, tokenizer_name
 from .plan import Config, TokenCounter, split_configs
 from .sampling.classes import class_cells, short_run_cells
 from .sampling.enumerate_small import DRAWN, Told, room
-from .sampling.split import distinct
 from .settings import Declaration, TaskSettings
 
 CLOSE, ALLOWED = 0.001, 0.01  # how far from a budget: where the search ends; where a budget is refused
@@ -118,12 +117,11 @@ class _Search:
     def total(self, scale: int) -> float:
         """Return the rows of all, or their tokens: exact where expressions are few."""
         if scale not in self.totals:
-            self.totals[scale] = sum(map(self._measured, self.configs(scale)))
+            looked_at = [(config, config.population.spread(LOOKED_AT)) for config in self.configs(scale)]
+            self.totals[scale] = sum(
+                self._of(config, numbers) * len(config.population) / len(numbers) for config, numbers in looked_at
+            )
         return self.totals[scale]
-
-    def _measured(self, config: Config) -> float:
-        numbers = _all_over(config, LOOKED_AT)
-        return self._of(config, numbers) * len(config.population) / len(numbers)
 
     def _of(self, config: Config, numbers: I64) -> float:
         """Return the rows of some expressions, or their tokens."""
@@ -140,21 +138,16 @@ class _Search:
         """Refuse more than all expressions could give, with a margin: to list all takes minutes where many are."""
         if self.total(MILLION) * PROBED >= asked:
             return
-        rooms = [self._room(config) for config in self.configs(PROBED * MILLION)]
-        most = MARGIN * sum(expressions * each for expressions, each in rooms)
-        if sum(expressions for expressions, _ in rooms) > QUICK and most < asked:
-            raise _refused(asked, unit, f"at most about {most / MARGIN:,.0f} {unit}: there are no more expressions")
-
-    def _room(self, config: Config) -> tuple[float, float]:
-        """Return about how many expressions there are of a config; and the rows, or tokens, of one in its largest part.
-
-        That part is of the longest operands, as nearly all expressions are.
-        """
-        settings = config.settings.resolved(MOST // MILLION, Budget(asked=1, rows=0))
-        cells = [*class_cells(settings, "train"), *short_run_cells(settings, "train")]
-        numbers = _all_over(config, LOOKED_AT)  # in the order of their classes
-        parts = np.array_split(numbers, min(PARTS, len(numbers)))
-        return room(settings, "train", cells), max(self._of(config, part) / len(part) for part in parts)
+        expressions = most = 0.0
+        for config in self.configs(PROBED * MILLION):
+            settings = config.settings.resolved(MOST // MILLION, Budget(asked=1, rows=0))
+            found = room(settings, "train", [*class_cells(settings, "train"), *short_run_cells(settings, "train")])
+            numbers = config.population.spread(LOOKED_AT)  # nearly all expressions are as those of the largest part
+            parts = np.array_split(numbers, min(PARTS, len(numbers)))
+            expressions += found
+            most += found * max(self._of(config, part) / len(part) for part in parts)
+        if expressions > QUICK and most * MARGIN < asked:
+            raise _refused(asked, unit, f"at most about {most:,.0f} {unit}: there are no more expressions")
 
     def nearest(self, asked: int, unit: str) -> int:
         """Return the scale whose total is closest to what is asked for.
@@ -193,16 +186,7 @@ class _Search:
 
 
 def _num_rows(config: Config, numbers: I64) -> int:
-    if config.view != "slips":
-        return config.planned(numbers).num_rows
-    steps = replace(config, view="one_step").planned(numbers)["step"]  # which is quicker than to draw the slips
-    return len(steps) - (pc.sum(pc.equal(steps, 0)).as_py() or 0)  # the first step of a run has none
-
-
-def _all_over(config: Config, most: int) -> I64:
-    """Return expressions from all over a config: in the order of their classes, so that chance decides little."""
-    total = len(config.population)
-    return distinct(np.linspace(0, total - 1, min(most, total)).astype(np.int64))
+    return len(config.work(*config.population.operands(numbers)).expressions)
 
 
 def _line(config: Config, counter: TokenCounter) -> tuple[float, float]:
@@ -210,7 +194,7 @@ def _line(config: Config, counter: TokenCounter) -> tuple[float, float]:
 
     Texts differ by their digits above all, and these cost the same everywhere: what rows are off the line is little.
     """
-    rows = config.render(_all_over(config, TRIED))
+    rows = config.render(config.population.spread(TRIED))
     text, tokens = _text_of(rows), np.array(counter.lengths(rows), np.float64)
     varies = ((text - text.mean()) ** 2).mean()
     slope = ((text - text.mean()) * (tokens - tokens.mean())).mean() / varies if varies else 0.0

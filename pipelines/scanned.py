@@ -164,6 +164,11 @@ def opened(path: Path) -> Iterator[BinaryIO | pq.ParquetFile]:
         raise UserError(what, where=printable_path(path), next_step="look whether the file is whole") from error
 
 
+def unpacked(path: Path) -> str:
+    """Return the name of a file without the suffix that says how it is packed."""
+    return path.stem if path.suffix in PACKED else path.name
+
+
 def scan(path: Path, held: HeldOut, threads: Executor, most: int, told: Callable[[Found], None]) -> Found:
     """Look for expressions in a file.
 
@@ -184,8 +189,7 @@ def scan(path: Path, held: HeldOut, threads: Executor, most: int, told: Callable
             found.unread = _unread(source.schema_arrow, printable_path(path))
             blocks = table_blocks(source)
         else:
-            cells = path.name.removesuffix(path.suffix if path.suffix in PACKED else "").endswith(CELLS)
-            blocks = text_blocks(source, cells, printable_path(path))
+            blocks = text_blocks(source, unpacked(path).endswith(CELLS), printable_path(path))
         for block in blocks:
             waiting.append((block, threads.submit(block.find, held)))
             if len(waiting) > most:

@@ -183,12 +183,12 @@ def _rows_of_cells(settings: TaskSettings, view: str, cells: ClassSampler, kept:
     rows = np.zeros(len(count), np.int64)
     for start in range(0, len(numbers), DRAWN):
         part = slice(start, start + DRAWN)
-        work = Work(settings, "one_step", *cells.operands(numbers[part]), cells.names)
+        work = Work(settings, view, *cells.operands(numbers[part]), cells.names)
         rows += np.bincount(cell[part][work.expressions], minlength=len(count))
     if count is not every:
         _, alike = np.unique(_alike(cells), return_inverse=True)
         rows, some = (np.bincount(alike, weights=own).astype(np.int64)[alike] for own in (rows, some))
-    return (rows * every + some // 2) // np.maximum(some, 1) - every * (view == "slips")  # without the first of a run
+    return (rows * every + some // 2) // np.maximum(some, 1)
 
 
 def many_cells(settings: TaskSettings, num_cells: int) -> bool:
