@@ -175,13 +175,14 @@ class Config:
 
     def render(self, numbers: I64) -> pa.RecordBatch:
         """Return the rows of these expressions."""
-        return render_rows(self._work(numbers))
+        return render_rows(self.work(numbers))
 
     def planned(self, numbers: I64, draw: Draw = ClassSampler.operands) -> pa.RecordBatch:
         """Return what tells the rows of these expressions apart, without their texts: see ``rows.planned_rows``."""
-        return planned_rows(self._work(numbers, draw))
+        return planned_rows(self.work(numbers, draw))
 
-    def _work(self, numbers: I64, draw: Draw = ClassSampler.operands) -> Work:
+    def work(self, numbers: I64, draw: Draw = ClassSampler.operands) -> Work:
+        """Return the work of rendering these expressions."""
         return Work(self.settings, self.view, *self.population.operands(numbers, draw), self.population.names)
 
 

@@ -65,7 +65,7 @@ def count_rows(configs: Iterable[Config], told: Told) -> Counter[str]:
         for start in range(0, len(config.population), DRAWN):
             told(f"{config.name}, {start:,} of {len(config.population):,} expressions counted")
             numbers = np.arange(start, min(start + DRAWN, len(config.population)))
-            rows[config.settings.task] += _num_rows(config, numbers)
+            rows[config.settings.task] += len(config.work(numbers).expressions)
     return rows
 
 
@@ -126,7 +126,7 @@ class _Search:
     def _of(self, config: Config, numbers: I64) -> float:
         """Return the rows of some expressions, or their tokens."""
         if self.counter is None:
-            return _num_rows(config, numbers)
+            return len(config.work(numbers).expressions)
         if config.name not in self.lines:
             self.told(f"tokens of {config.name}")
             self.lines[config.name] = _line(config, self.counter)
@@ -183,10 +183,6 @@ class _Search:
             ends = " or ".join(f"{total(end):,.0f}" for end in (low, high))
             raise _refused(asked, unit, f"{ends} {unit}: expressions are whole")
         return best
-
-
-def _num_rows(config: Config, numbers: I64) -> int:
-    return len(config.work(*config.population.operands(numbers)).expressions)
 
 
 def _line(config: Config, counter: TokenCounter) -> tuple[float, float]:
