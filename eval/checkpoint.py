@@ -102,10 +102,7 @@ def find_adapters(
     """
     root = None if folder is None else Path(os.path.expanduser(folder))
     adapters = {}
-    folders = {} if root is None else _adapter_folders(root, task, mode)
-    own = sorted(name for name, path in folders.items() if path.name != EVERY)
-    if own and len(own) < len(folders):
-        say(f"{', '.join(own)}: asked for their tasks, in place of {EVERY}/")
+    folders = {} if root is None else _adapter_folders(root, task, mode, say)
     for name, path in sorted(folders.items()):
         latest = _latest(path)
         if latest != path:
@@ -174,7 +171,7 @@ def _latest(path: Path) -> Path:
     return next((steps[step] for step in sorted(steps, reverse=True) if (steps[step] / CONFIG).is_file()), path)
 
 
-def _adapter_folders(root: Path, wanted: Collection[str], modes: Collection[str]) -> dict[str, Path]:
+def _adapter_folders(root: Path, wanted: Collection[str], modes: Collection[str], say: Say) -> dict[str, Path]:
     """Return the folder of each adapter by its name; refuse where there are none, or two mean the same."""
     found: dict[str, Path] = {}
     with readable(root):
@@ -197,20 +194,27 @@ def _adapter_folders(root: Path, wanted: Collection[str], modes: Collection[str]
                 found[name] = path
         if (root / EVERY).is_dir() and (_latest(root / EVERY) / CONFIG).is_file():
             names = [name_of(task) for task in tasks() for name_of in KINDS.values()]
+            if found:
+                say(f"{', '.join(sorted(found))}: asked for their tasks, in place of {EVERY}/")
             found = dict.fromkeys(names, root / EVERY) | found
         if found:
             return found
         if (_latest(root) / CONFIG).is_file():
             return {_name_of(root, wanted, modes): root}
-        next_step = "name another folder with --adapters; a whole model: --model"
-        if held := sorted([*root.glob(f"*/{CONFIG}"), *root.glob(f"*/*/{CONFIG}")]):
-            next_step = (
-                f"move {shell_quoted(held[0].parent)} to {shell_quoted(root)}/executors/<task> or .../aligners/<task>"
-            )
-        if root.resolve().name in KINDS:
-            next_step = f"name the folder that holds this one: --adapters {shell_quoted(os.path.normpath(root / '..'))}"
-        what = "there are no adapters in this folder, in the places where they are looked for"
-        raise UserError(what, where=printable_path(root), allowed=LAYOUT, next_step=next_step)
+        raise _nowhere(root)
+
+
+def _nowhere(root: Path) -> UserError:
+    """Return the refusal of a folder without adapters in the places where they are looked for."""
+    next_step = "name another folder with --adapters; a whole model: --model"
+    if held := sorted([*root.glob(f"*/{CONFIG}"), *root.glob(f"*/*/{CONFIG}")]):
+        next_step = (
+            f"move {shell_quoted(held[0].parent)} to {shell_quoted(root)}/executors/<task> or .../aligners/<task>"
+        )
+    if root.resolve().name in KINDS:
+        next_step = f"name the folder that holds this one: --adapters {shell_quoted(os.path.normpath(root / '..'))}"
+    what = "there are no adapters in this folder, in the places where they are looked for"
+    return UserError(what, where=printable_path(root), allowed=LAYOUT, next_step=next_step)
 
 
 def _name_of(path: Path, wanted: Collection[str], modes: Collection[str]) -> str:

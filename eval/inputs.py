@@ -27,7 +27,7 @@ from ..pipelines.store import open_folder
 from ..tm import machine
 from ..tm import tasks as all_tasks
 from ..tm.instructions import instruction
-from .checkpoint import KINDS, MODEL
+from .checkpoint import EVERY, KINDS, LAYOUT, MODEL
 from .dataset_rows import CHOOSING, batches, refused
 from .files import CONFIG, read_json
 from .problems import MODES, RAW, VIEWS, aligner, executor, needed
@@ -39,14 +39,15 @@ EITHER = f"a dataset that caef-data built, with its {MANIFEST}, or published raw
 
 
 def checkpoints(paths: Iterable[str]) -> dict[str, set[str]]:
-    """Return the folders below one that hold ``executors/<task>/`` or ``aligners/<task>/``, sorted, with these.
+    """Return the folders below one that hold ``executors/<task>/``, ``aligners/<task>/`` or ``all/``, with these.
 
     ``paths`` are those of files, with slashes. The folder itself, an empty text, is the only one where it is one.
     """
     found: dict[str, set[str]] = {}
     for path in paths:
-        *root, kind, _, name = ["", "", *path.split("/")]
-        if name == CONFIG and kind in KINDS:
+        *root, kind, folder, name = ["", "", *path.split("/")]
+        if name == CONFIG and (kind in KINDS or folder == EVERY):
+            root += [] if kind in KINDS else [kind]
             found.setdefault("/".join(root[2:]), set()).add(posixpath.dirname(path))
     return {"": found[""]} if "" in found else dict(sorted(found.items()))
 
@@ -64,7 +65,7 @@ def checkpoint_folder(text: str, say: Say, *, base_named: bool = False) -> Path:
     """
     place = local_or_hub(text, "model", "--adapters", say)
     if isinstance(place, Path):
-        holds = any((place / kind).is_dir() for kind in KINDS)  # else it is looked through
+        holds = any((place / kind).is_dir() for kind in (*KINDS, EVERY))  # else it is looked through
         root = "" if holds else _only(checkpoints(_below(place, CONFIG)), text)
         if root:
             say(f"the adapters are those in {printable_path(place / root)}")
@@ -76,7 +77,7 @@ def checkpoint_folder(text: str, say: Say, *, base_named: bool = False) -> Path:
         raise UserError(
             "there are no adapters in this repository",
             where=str(place),
-            allowed="executors/<task>/ and aligners/<task>/ in one of its folders, with adapters as peft saves them",
+            allowed=f"{LAYOUT}; in one of its folders",
         )
     folders = {""} if root is None else found[root]
     whole = _download(files, folders, say)

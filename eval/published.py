@@ -80,11 +80,12 @@ class MadeFolder(Folder):
         path: where they come from.
         found: the expressions of each task and split.
         dialect: of single steps.
+        say: is told of runs that are too long to be asked whole.
     """
 
     views: tuple[str, ...] = HELD_OUT_VIEWS
 
-    def __init__(self, path: Path, found: dict[tuple[str, str], Pairs], dialect: Dialect) -> None:
+    def __init__(self, path: Path, found: dict[tuple[str, str], Pairs], dialect: Dialect, say: Say) -> None:
         super().__init__(path)
         self._views: dict[str, Pairs] = {}  # the expressions of each shard, by its path
         self._dialect: Dialect = dialect
@@ -93,7 +94,10 @@ class MadeFolder(Folder):
         for (task, split), pairs in found.items():
             identity = _sha256([dialect, task, *(f"{a} {b}" for a, b in pairs)])
             digests.append(f"{split} {identity}")
-            short = tuple((a, b) for a, b in pairs if _num_steps(task, a, b) <= MAX_STEPS)
+            short = tuple((a, b) for a, b in pairs if machine(task).num_steps(int(a), int(b or 0)) <= MAX_STEPS)
+            if long := len(pairs) - len(short):
+                what = f"{task} {split}: not asked whole: {long:,} of {len(pairs):,}"
+                say(f"{what}, which take over {MAX_STEPS:,} steps")
             for view in (view for view in self.views if view not in machine(task).missing_views()):
                 if own := short if view == "full" else pairs:
                     name = f"{task}-{view}/{split}-00000-of-00001.parquet"
@@ -143,9 +147,6 @@ class ExpressionFolder(MadeFolder):
             say(f"{task}: {len(one.rows):,} expressions of {printable_path(file)}, by split: {counts}")
             if one.repeated:
                 say(f"{task}: {one.repeated:,} more repeat one of these; each is asked once")
-        for (task, split), pairs in found.items():
-            if long := sum(_num_steps(task, a, b) > MAX_STEPS for a, b in pairs):
-                say(f"{task} {split}: not asked whole: {long:,} of {len(pairs):,}, which take over {MAX_STEPS:,} steps")
         asked = {key: tuple(pairs) for key, pairs in sorted(found.items()) if key[1] in splits}
         if not asked:
             there = [split for split in SPLITS if any(split == own for _, own in found)]
@@ -154,7 +155,7 @@ class ExpressionFolder(MadeFolder):
             raise UserError(
                 what, where=printable_path(file), allowed=f"--split {', '.join(there)}, or all", next_step=advice
             )
-        super().__init__(Path(file), asked, "consistent")
+        super().__init__(Path(file), asked, "consistent", say)
 
 
 class PublishedFolder(MadeFolder):
@@ -179,7 +180,7 @@ class PublishedFolder(MadeFolder):
         }
         if not any(found.values()):
             raise UserError("the raw files here hold no row that can be asked", where=printable_path(path))
-        super().__init__(path, found, DIALECT)
+        super().__init__(path, found, DIALECT, say)
 
     def _read(self, path: Path, names: list[str], task: str, what: str, say: Say) -> Pairs:
         """Return the expressions of files of a task, each once; say what is left out, and what is not asked whole."""
@@ -200,8 +201,6 @@ class PublishedFolder(MadeFolder):
             say(f"{what}: {len(odd):,} of {total:,} rows are left out, such as {odd[0]}")
         if repeated := total - len(odd) - len(pairs):
             say(f"{what}: {repeated:,} of {total:,} rows repeat an expression; each is asked once")
-        if long := sum(_num_steps(task, a, b) > MAX_STEPS for a, b in pairs):
-            say(f"{what}: not asked whole: {long:,} of {total:,}, which take over {MAX_STEPS:,} steps")
         return tuple(pairs)
 
     def _row(self, line: bytes, task: str, where: str) -> tuple[str, str, tuple[str, str]]:
@@ -240,10 +239,6 @@ def _fault(task: str, a: str, b: str, response: str) -> str:
         return error.what
     answer = str(owner.answer(x, y))
     return "" if response == answer else f"the answer is {quoted(answer, 120)}"
-
-
-def _num_steps(task: str, a: str, b: str | None) -> int:
-    return machine(task).num_steps(int(a), int(b or 0))
 
 
 @lru_cache(maxsize=8)  # problems and classes are read one after the other

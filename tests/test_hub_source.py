@@ -250,6 +250,9 @@ def test_checkpoints_are_found_at_any_depth() -> None:
     assert checkpoints([f"a/b/executors/add/{config}", f"a/b/aligners/add/{config}"]) == {"a/b": both}
     assert list(checkpoints([f"b/aligners/add/{config}", f"a/executors/add/{config}"])) == ["a", "b"]
     assert not checkpoints([config, f"executors/{config}", "executors/add/other.json"])
+    one = {f"all/{config}": "", f"a/all/{config}": "a", f"a/b/all/{config}": "a/b"}
+    assert [checkpoints([path]) for path in one] == [{root: {f"{root}/all".lstrip("/")}} for root in one.values()]
+    assert checkpoints([f"x/all/{config}", f"x/executors/add/{config}"]) == {"x": {"x/all", "x/executors/add"}}
 
 
 @pytest.mark.parametrize("root", ["", "ckpt/", "release/v2/ckpt/"])
@@ -280,6 +283,22 @@ def test_a_base_model_of_a_repository_at_a_revision(side: Side) -> None:
     assert place == f"{repo}@{side.hub.repos[repo].tags['v1']}" and folder.endswith(side.hub.repos[repo].tags["v1"])
     assert fetched(side.hub.log[before:]) == set(files)
     assert sha256 == side.client.call(base_of, str(CKPT / "base"))[2]
+
+
+@pytest.mark.parametrize("root", ["", "deep/ckpt/"])
+def test_one_adapter_for_all_is_fetched_with_those_of_single_tasks(side: Side, tmp_path: Path, root: str) -> None:
+    """It was left on the Hub, so that its tasks were not asked."""
+    files = {path.removeprefix("executors/add/"): text for path, text in checkpoint_files().items()}
+    one = {f"{root}all/{path}": text for path, text in files.items() if path.startswith("adapter_")}
+    base = {f"{root}{path}": text for path, text in files.items() if path.startswith("base/")}
+    own = {f"{root}executors/sub/{path}": files[f"executors/sub/{path}"] for path in ("adapter_config.json",)}
+    own[f"{root}executors/sub/adapter_model.safetensors"] = files["executors/sub/adapter_model.safetensors"]
+    one[f"{root}all/adapter_config.json"] = one[f"{root}all/adapter_config.json"].replace(b"../../base", b"../base")
+    adapters, _, _, said = side.client.call(adapters_of, model(side, one | base | own))
+    assert {"executors/sub", "executors/add", "aligners/mul"} <= {*adapters}
+    assert said == ["executors/sub: asked for their tasks, in place of all/"]
+    adapters, *_ = side.client.call(adapters_of, model(side, one | base))
+    assert {"executors/sub", "aligners/mul"} <= {*adapters}
 
 
 def test_several_checkpoints_or_none_are_refused(side: Side, tmp_path: Path) -> None:
