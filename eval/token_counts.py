@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..atomic import sha256_of
-from ..errors import UserError, printable_path, quoted
+from ..errors import UserError, installed, printable_path, quoted
 from ..pipelines.budget import tokenizer_name
 from ..pipelines.declaration import load_declaration, shipped_declarations
 from ..pipelines.export_rows import COLUMNS, check_name, damaged, opened, select
@@ -110,14 +110,10 @@ class TokenCounter:
     @cached_property
     def tokens(self) -> Tokens:
         """The tokenizer."""
-        try:
+        with installed("counting tokens", "eval"):
             from .backends.tokens import load_tokenizer
 
             return load_tokenizer(self.name)
-        except ImportError as error:
-            raise UserError(
-                "tokens are counted with the library transformers", next_step="pip install transformers"
-            ) from error
 
     @cached_property
     def sha256(self) -> str:
