@@ -64,7 +64,7 @@ def main() -> None:
     """Weaken, measure, train."""
     parser = argparse.ArgumentParser(description="Weaken a tiny executor, and teach it again by GRPO.")
     parser.add_argument("--task", default="add")
-    parser.add_argument("--noise", type=float, default=1.4, help="in deviations of the weights (default: 1.4)")
+    parser.add_argument("--noise", type=float, default=1.0, help="in deviations of the weights (default: 1.0)")
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--every", type=int, default=6, help="steps between measurements (default: 6)")
     parser.add_argument("--rows", type=int, default=50, help="held-out rows that are measured (default: 50)")

@@ -1,10 +1,13 @@
-"""The tiny model: its script runs, goes on after a kill, and the committed checkpoint does what its README says."""
+"""The tiny model: the commands that make it run, and the committed checkpoint does what its page says."""
 
 import importlib.util
 import json
-import sys
+import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import copytree, ignore_patterns
+from statistics import mean
 from types import ModuleType
 
 import polars as pl
@@ -14,21 +17,21 @@ torch = pytest.importorskip("torch", reason="the tiny model needs torch, transfo
 transformers = pytest.importorskip("transformers", reason="the tiny model needs torch, transformers and peft")
 peft = pytest.importorskip("peft", reason="the tiny model needs torch, transformers and peft")
 
+from caef_data.eval.checkpoint import find_adapters  # noqa: E402
+from caef_data.eval.training.settings import VIEWS  # noqa: E402
 from caef_data.pipelines.build import build  # noqa: E402
+from caef_data.pipelines.curriculum import mix_of  # noqa: E402
 from caef_data.pipelines.declaration import load_declaration  # noqa: E402
 from caef_data.pipelines.plan import make_plan  # noqa: E402
-from caef_data.tests.commands import contents  # noqa: E402
+from caef_data.pipelines.spelling import PLAIN  # noqa: E402
+from caef_data.tests.commands import call  # noqa: E402
+from caef_data.tm import machine, tasks  # noqa: E402
 
 TINY = Path(__file__).resolve().parents[1] / "examples" / "tiny"
 CKPT = TINY / "ckpt"
-FEW = """
-max = 2
-num = 2
-steps = "all"
-views = ["one_step", "aligner", "raw"]
-[[task]]
-task = ["add", "sub"]
-"""
+ADAPTERS = [
+    (kind, task) for kind, view in VIEWS.items() for task in tasks() if view not in machine(task).missing_views()
+]
 
 
 @pytest.fixture(scope="module")
@@ -37,15 +40,11 @@ def make() -> Iterator[ModuleType]:
     spec = importlib.util.spec_from_file_location("tiny_make", TINY / "make.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # on a busy machine the threads of such small products only wait for each other
     yield module
     torch.set_num_threads(threads)
-    del sys.modules[spec.name]
-    torch.use_deterministic_algorithms(False)
-    transformers.utils.logging.enable_progress_bar()
 
 
 @pytest.fixture(scope="module")
@@ -97,86 +96,88 @@ def test_the_committed_tokenizer_is_the_one_that_the_script_makes(make: ModuleTy
     )
 
 
-# The script ---------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def made(make: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder that the script writes, below a copy of the declarations."""
+    root = tmp_path_factory.mktemp("made")
+    (root / "examples").mkdir()
+    copytree(TINY, root / "examples" / "tiny", ignore=ignore_patterns("ckpt"))
+    make.main([str(root / "build" / "tiny" / "start")])
+    return Path(root, "build", "tiny", "start")
 
 
-def test_the_script_runs_and_goes_on_after_a_kill_to_the_same_bytes(
-    make: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "few.toml").write_text(FEW)
+# How it is made -----------------------------------------------------------------------------------------------------
 
-    def run(name: str, *more: str) -> None:
-        few = ["--declaration", str(tmp_path / "few.toml"), "--steps", "6", "--adapter-steps", "2", "--batch", "4"]
-        make.main(["--out", str(tmp_path / name), *few, *more])
 
-    def killed_at(step: int) -> None:
-        descend, left = make.descend, [step]
+def test_the_base_model_learns_all_tasks_and_views(made: Path) -> None:
+    declared = load_declaration(str(made.parents[2] / "examples" / "tiny" / "base.toml"))
+    views = {"one_step", "aligner", "raw"}
+    wanted = {(task, view) for task in tasks() for view in views - {*machine(task).missing_views()}}
+    assert {(task, view or "one_step") for task, view in mix_of(declared.mix, declared.tasks, PLAIN)} == wanted
 
-        def until(*arguments: object) -> tuple[float, float]:
-            left[0] -= 1
-            if left[0] < 0:
-                raise KeyboardInterrupt
-            return descend(*arguments)
 
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(make, "descend", until)
-            run("killed")
+def test_in_most_comparisons_most_digits_are_the_same_and_called_expressions_come(made: Path) -> None:
+    lines = [tuple(line.split()) for line in (made / "base.txt").read_text().splitlines()]
+    assert {task for task, *_ in lines} == {*tasks()}
+    pairs = [(line[1][::-1], line[2][::-1]) for line in lines if line[0] == "equal"]
+    assert mean(x == y for a, b in pairs for x, y in zip(a, b, strict=False)) > 0.5
+    subtractions = [line[1:] for line in lines if line[0] == "sub"]
+    assert {("reflection", "9" * len(a), b) for a, b in subtractions} <= {*lines}
 
-    monkeypatch.setattr(make, "SAVE_EVERY", 2)
-    monkeypatch.setattr(make, "SIMPLE", ("add", "sub"))  # two machines show what nine would, sooner
-    monkeypatch.setattr(make, "COMPOSED", ())
-    monkeypatch.setattr(make, "HELPERS", ())
-    monkeypatch.setattr(make, "ALIGNERS", ("sub",))
-    monkeypatch.setattr(make, "LONGER", {})
-    monkeypatch.setattr(make, "ADAPTERS", (("executors", "add"), ("executors", "sub"), ("aligners", "sub")))
-    run("whole")
-    table = capsys.readouterr().out
-    assert "executors/add" in table and "aligners/sub out" in table and "raw questions, sub" in table
-    made = contents(tmp_path / "whole" / "ckpt")
-    assert {name.rpartition("/")[0] for name in made} == {"base", *(f"{kind}/{task}" for kind, task in make.ADAPTERS)}
 
-    killed_at(5)  # in the base model's first course, after its state of step 4
-    killed_at(2 + 3)  # at the end of its second course
-    killed_at(3)  # in the second adapter
-    first = tmp_path / "killed" / "ckpt" / "executors" / "add" / "adapter_model.safetensors"
-    written = first.stat().st_mtime_ns
-    assert not (tmp_path / "killed" / "ckpt" / "executors" / "sub").exists()
-    run("killed")
-    assert contents(tmp_path / "killed" / "ckpt") == made
-    assert first.stat().st_mtime_ns == written
-
-    with pytest.raises(SystemExit, match="other settings"):
-        run("killed", "--seed", "1")
-    assert contents(tmp_path / "killed" / "ckpt") == made
+def test_the_commands_of_its_page_make_a_checkpoint(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the page, with a few expressions, steps and tasks in place of all."""
+    lines = (made / "base.txt").read_text().splitlines()
+    (made / "base.txt").write_text("\n".join(lines[::40]))
+    page = (TINY / "README.md").read_text("utf-8").partition("```sh\n")[2].partition("```")[0]
+    monkeypatch.chdir(made.parents[2])
+    few = 'steps = 1\nbatch_tokens = 500\ntask = "equal"\n'
+    for path in Path("examples/tiny").glob("*.toml"):
+        text = re.sub(r"(batch_)?tokens = [\d_]+\n", "", path.read_text("utf-8"))
+        text = re.sub(r'(?s)which = \[[^"]*"(executors|aligners).*?\]', r'which = "\1"', text)
+        path.write_text(re.sub(r"(?s)\[mix\].*\[train\]", "[train]", text) + few)
+    for line in page.splitlines():
+        program, *words = shlex.split(line)
+        if program == "mkdir":
+            Path(words[0]).mkdir()
+        elif program == "mv":
+            Path(words[0]).rename(words[1])
+        elif program == "caef-data":
+            code, said = call(*words)
+            assert code == 0, said
+        else:
+            assert line == f"python examples/tiny/make.py {made.relative_to(made.parents[2])}"
+    found = find_adapters("build/tiny/ckpt", None)
+    assert {*found.adapters} == {"executors/equal", "aligners/equal"}
 
 
 # The committed checkpoint -------------------------------------------------------------------------------------------
 
 
-def test_the_checkpoint_is_small_movable_and_holds_no_code(make: ModuleType) -> None:
+def test_the_checkpoint_is_small_movable_and_holds_no_code() -> None:
     files = [path for path in CKPT.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 5_000_000
     assert {path.suffix for path in files} == {".json", ".safetensors"}
     found = {path.parent.relative_to(CKPT).as_posix() for path in files if path.name == "adapter_config.json"}
-    assert found == {f"{kind}/{task}" for kind, task in make.ADAPTERS}
+    assert found == {f"{kind}/{task}" for kind, task in ADAPTERS}
     for adapter in found:
         config = json.loads((CKPT / adapter / "adapter_config.json").read_text())
         assert (CKPT / adapter / config["base_model_name_or_path"]).resolve() == CKPT / "base"
 
 
 @pytest.fixture(scope="module")
-def sample(make: ModuleType, rows: Path) -> dict[tuple[str, str], pl.DataFrame]:
+def sample(rows: Path) -> dict[tuple[str, str], pl.DataFrame]:
     """Return up to 100 test rows for each adapter, the same ones in every run, of every state and direction."""
-    views = {key: pl.read_parquet(rows / f"{key[1]}-{make.VIEWS[key[0]]}" / "test-*.parquet") for key in make.ADAPTERS}
+    views = {key: pl.read_parquet(rows / f"{key[1]}-{VIEWS[key[0]]}" / "test-*.parquet") for key in ADAPTERS}
     return {key: table.sample(min(len(table), 100), seed=1) for key, table in views.items()}
 
 
 def test_the_stored_adapters_get_held_out_rows_right(
-    make: ModuleType, sample: dict[tuple[str, str], pl.DataFrame], tokenizer: transformers.PreTrainedTokenizerFast
+    sample: dict[tuple[str, str], pl.DataFrame], tokenizer: transformers.PreTrainedTokenizerFast
 ) -> None:
     """The arg-max at every position of the completion and its end is the next token, worked out without the script."""
     right, wrong = list[bool](), dict[str, int]()
-    for kind, task in make.ADAPTERS:
+    for kind, task in ADAPTERS:
         base = transformers.AutoModelForCausalLM.from_pretrained(CKPT / "base", dtype=torch.float32)
         model = peft.PeftModel.from_pretrained(base, CKPT / kind / task)
         verdicts = []
@@ -191,25 +192,3 @@ def test_the_stored_adapters_get_held_out_rows_right(
     assert len(right) >= 1_100
     assert sum(right) >= 0.99 * len(right), wrong
     assert max(wrong.values()) <= 3, wrong
-
-
-def test_greedy_decoding_and_the_scripts_own_measure_say_the_same(
-    make: ModuleType,
-    rows: Path,
-    sample: dict[tuple[str, str], pl.DataFrame],
-    tokenizer: transformers.PreTrainedTokenizerFast,
-) -> None:
-    """Right rows and wrong ones: an adapter on its own rows, and on another machine's."""
-    for adapter, asked in (("executors/add", "sub"), ("executors/sub", "sub"), ("aligners/sub", "sub")):
-        kind = adapter.partition("/")[0]
-        model = peft.PeftModel.from_pretrained(make.load_base(CKPT / "base"), CKPT / adapter)
-        held = make.load_rows(tokenizer, rows, f"{asked}-{make.VIEWS[kind]}", "test")
-        first = (column[:60] for column in (held.tokens, held.prompts, held.groups, held.directions))
-        measured = make.measure(model, make.Rows(*first))
-        table = pl.read_parquet(rows / f"{asked}-{make.VIEWS[kind]}" / "test-*.parquet")
-        said = []
-        for prompt in table["prompt"][:4]:
-            ids = torch.tensor([tokenizer(prompt)["input_ids"]])
-            out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=80, do_sample=False)
-            said.append(tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
-        assert [text == truth for text, truth in zip(said, table["completion"], strict=False)] == measured[:4].tolist()
