@@ -316,11 +316,13 @@ def rebuild_commands(declaration: Declaration) -> list[str]:
 
     Tasks with their own settings and no file need one command each; they add to the same folder.
     """
+    from ..tm import machine
+
     if declaration.source is not None:  # the folder it lay in is nobody else's concern
         file = "".join(letter if letter.isprintable() else "?" for letter in Path(declaration.source).name)
         return [f"caef-data build {shlex.quote(file)}"]
-    if any(settings.max > MAX_LEN for settings in declaration.tasks):
-        return [f"caef-data build {declaration.name}.toml"]  # only a file may raise the ceiling
+    if any(settings.max > MAX_LEN or not machine(settings.task).numbers for settings in declaration.tasks):
+        return [f"caef-data build {declaration.name}.toml"]  # only a file may raise the ceiling, or hold a machine
     groups: dict[str, list[str]] = {}
     asked = {key: getattr(declaration, key) for key in BUDGET} | asked_of(declaration.tasks[0].budget)
     budget = "".join(f" {option(key)} {shlex.quote(str(value))}" for key, value in asked.items() if value is not None)

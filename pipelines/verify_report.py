@@ -1,6 +1,7 @@
 """What ``verify`` finds, and how it is told."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -137,13 +138,22 @@ def print_report(report: Report, console: Console) -> None:
         if own == {"row"} and report.fraction < 1 and told != "not checked":
             told += f", in the {report.rows_checked:,} rows computed again"
         console.print(Text(f"{check}: {told}", style="bold red" if count else "bold" if left else ""))
-    for finding in report.findings[:_SHOWN]:
+    for finding in _shown(report.findings):
         row = "" if finding.row is None else f", row {finding.row}"
         console.print(Text(f"  {finding.path}{row}: {finding.message}"), soft_wrap=True)
     if (left := report.num_findings - min(len(report.findings), _SHOWN)) > 0:
         console.print(Text(f"  ... and {left:,} more"))
     verdict = "everything checked is right" if report.ok else f"not right; {_advice(report)}"
     console.print(Text(verdict, style="bold green" if report.ok else "bold red"), soft_wrap=True)
+
+
+def _shown(findings: Sequence[Finding]) -> list[Finding]:
+    """Return some findings in their order: the first of each kind and file, then the second ones, and so on."""
+    seen, ranked = Counter[tuple[str, str]](), list[tuple[int, int]]()
+    for number, finding in enumerate(findings):
+        ranked.append((seen[finding.kind, finding.path], number))
+        seen[finding.kind, finding.path] += 1
+    return [findings[number] for number in sorted(number for _, number in sorted(ranked)[:_SHOWN])]
 
 
 def _advice(report: Report) -> str:

@@ -129,13 +129,16 @@ def test_the_commands_of_its_page_make_a_checkpoint(made: Path, monkeypatch: pyt
     """Those of the page, with a few expressions, steps and tasks in place of all."""
     lines = (made / "base.txt").read_text().splitlines()
     (made / "base.txt").write_text("\n".join(lines[::40]))
+    (made / "div.txt").write_text("div 12 3\n")
     page = (TINY / "README.md").read_text("utf-8").partition("```sh\n")[2].partition("```")[0]
     monkeypatch.chdir(made.parents[2])
-    few = 'steps = 1\nbatch_tokens = 500\ntask = "equal"\n'
+    few = "steps = 1\nbatch_tokens = 500\n"
     for path in Path("examples/tiny").glob("*.toml"):
         text = re.sub(r"(batch_)?tokens = [\d_]+\n", "", path.read_text("utf-8"))
         text = re.sub(r'(?s)which = \[[^"]*"(executors|aligners).*?\]', r'which = "\1"', text)
         path.write_text(re.sub(r"(?s)\[mix\].*\[train\]", "[train]", text) + few)
+        if path.name != "div.toml":
+            path.write_text(path.read_text("utf-8") + 'task = "equal"\n')
     for line in page.splitlines():
         program, *words = shlex.split(line)
         if program == "mkdir":
@@ -148,7 +151,7 @@ def test_the_commands_of_its_page_make_a_checkpoint(made: Path, monkeypatch: pyt
         else:
             assert line == f"python examples/tiny/make.py {made.relative_to(made.parents[2])}"
     found = find_adapters("build/tiny/ckpt", None)
-    assert {*found.adapters} == {"executors/equal", "aligners/equal"}
+    assert {*found.adapters} == {"executors/equal", "executors/div", "aligners/equal"}
 
 
 # The committed checkpoint -------------------------------------------------------------------------------------------
