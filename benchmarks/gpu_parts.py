@@ -31,9 +31,6 @@ from caef_data.eval.backends import model as model_module
 from caef_data.eval.backends.local import TransformersBackend
 from caef_data.eval.backends.tokens import load_tokenizers
 from caef_data.eval.calls import GenerateRequest, Score, ScoreRequest
-from caef_data.eval.training.loop import PackedTrainer
-from caef_data.eval.training.packing import NOT_LEARNT, Batch, pack
-from caef_data.eval.training.team import Team
 
 ADAPTER = "executors/add"
 ROWS = 8  # of a step of training
@@ -164,6 +161,11 @@ class Bench:
 
     def train(self, say: Say) -> None:
         """Train a LoRA adapter on packed rows: tokens a second, operations that they need, peak memory."""
+        # Here: the other parts need less than what training imports.
+        from caef_data.eval.training.loop import PackedTrainer
+        from caef_data.eval.training.packing import NOT_LEARNT, Batch, pack
+        from caef_data.eval.training.team import Team
+
         size, times = self.size, list[float]()
         texts = make_texts(ROWS * size.steps, size.digits * 9 // 10)
         tokenizer = make_tokenizer(texts)
