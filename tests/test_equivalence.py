@@ -32,8 +32,8 @@ STEPS, RATE = 20, 1e-4
 class ShortestFirst(TransformersBackend):
     """Takes its rows from the other end."""
 
-    def _rows(self, adapter: str, questions: Any) -> Iterator[list[Any]]:
-        for chunk in reversed(list(super()._rows(adapter, questions))):
+    def _rows(self, questions: Any) -> Iterator[list[Any]]:
+        for chunk in reversed(list(super()._rows(questions))):
             yield chunk[::-1]
 
 

@@ -39,7 +39,7 @@ def test_two_processes_leave_the_tables_of_one(smoke: Path, tmp_path: Path) -> N
     assert done.stdout.count("run ") == 1  # one process speaks
     for table in TABLES:
         alone, together = rows(tmp_path / "alone", table), rows(tmp_path / "together", table)
-        assert len(alone) > 0
+        assert len(alone) > 0 or table == "failures"  # the model knows all of these
         same = [name for name in alone.columns if name != "margin"]  # of other batches: the last bits differ
         assert alone.select(same).sort(same).equals(together.select(same).sort(same)), table
     wrong = rows(tmp_path / "alone", "class_accuracy")

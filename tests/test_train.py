@@ -156,7 +156,7 @@ def test_the_longest_operands_are_looked_at_wherever_their_rows_come(tmp_path: P
 def test_a_budget_says_how_many_rows_an_epoch_has(tmp_path: Path, base: Path) -> None:
     path = declared(tmp_path, base, ALONE, 'rows = 900\nmax = 2\ntask = "add"\n')
     [job] = [one for one in make_plan(*train_settings(path, {})).jobs if one.name == "executors/add"]
-    assert job.steps.stream.epoch_rows == stream(path).epoch_rows != stream(task="add", max=2).epoch_rows
+    assert job.stream.epoch_rows == stream(path).epoch_rows != stream(task="add", max=2).epoch_rows
 
 
 def test_a_dry_run_tells_what_would_be_done_and_does_nothing(
