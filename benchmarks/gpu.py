@@ -140,9 +140,8 @@ def lines_of(process: subprocess.Popen[str]) -> queue.Queue[str | None]:
 def rows_of(record: Found) -> Iterator[tuple[str, Goal | None, str, float | None]]:
     """Yield the rows of the table: what is measured, what is asked of it, what was found, and that as a number."""
     parts = record["parts"]
-    for name, row in {
-        "tests": tests_row, "limit": limit_row, "prefill": prefill_row, "ratio": ratio_row, "train": train_row,
-    }.items():  # fmt: skip
+    rows = {"tests": tests_row, "limit": limit_row, "prefill": prefill_row, "ratio": ratio_row, "train": train_row}
+    for name, row in rows.items():
         if name in parts:
             yield row(parts)
     if "verdicts" in parts:

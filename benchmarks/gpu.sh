@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Tests and measures evaluation and training on a GPU, in 8 minutes at most. Runs from the tree: nothing is installed, no network.
+# Tests and measures evaluation and training on a GPU, in 8 minutes at most. Runs from the tree: nothing is installed,
+# no network.
 #
 #     benchmarks/gpu.sh                 everything; prints a table, and keeps it in benchmarks/gpu.json
 #     benchmarks/gpu.sh --small         tries the script on small things, also on a CPU; its numbers say nothing
