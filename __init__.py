@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from .api import stream as stream
     from .api import verify as verify
     from .errors import UserError as UserError
+    from .eval.backends.tokens import tokenize_row as tokenize_row
     from .eval.environments.environment import environment as environment
-    from .eval.training.asked import tokenize_row as tokenize_row
     from .tm import align_in as align_in
     from .tm import align_out as align_out
     from .tm import tasks as tasks
@@ -32,8 +32,8 @@ __version__ = "0.2.0"
 _PLACES = {
     "api": ("build", "evaluate", "plan", "push", "results", "stream", "verify"),
     "errors": ("UserError",),
+    "eval.backends.tokens": ("tokenize_row",),
     "eval.environments.environment": ("environment",),
-    "eval.training.asked": ("tokenize_row",),
     "tm": ("align_in", "align_out", "tasks", "transition", "transitions"),
     "tm.score": ("score",),
     "tm.successor": ("successor",),

@@ -182,9 +182,9 @@ def export(
 
     style = Style(form, stage)
     if tokenizer is not None:
-        from .eval.training.asked import around_rows, sample
+        from .eval.token_counts import around_rows
 
-        style = Style(form, stage, tokenizer, *around_rows(tokenizer, sample(directory, config or [], split or [])))
+        style = Style(form, stage, tokenizer, *around_rows(tokenizer, directory, config or [], split or []))
     export_with_progress(directory, out, style, config or [], split or [], overwrite)
 
 
@@ -211,7 +211,7 @@ def adapters(
     mode: Annotated[Names, several(f"{', '.join(options.MODES)}. Default: all.", *options.MODES)] = None,
 ) -> None:
     """List the adapters that an evaluation of a task needs, to know what to train."""
-    from .eval.training.asked import needed_adapters
+    from .eval.settings import needed_adapters
 
     for name in needed_adapters(task or [], mode or []):
         typer.echo(name)

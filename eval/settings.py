@@ -15,9 +15,10 @@ from ..pipelines.manifest import define_machines
 from ..pipelines.settings import HEADER, check_field, check_keys, check_task
 from ..pipelines.spelling import Spelling, literal
 from ..pipelines.store import open_folder
+from ..tm import machine
 from ..tm import tasks as all_tasks
 from .backends.endpoint import base_url
-from .problems import MODES, RAW, SLIPS
+from .problems import MODES, RAW, SLIPS, needed
 from .tables import RUN_ID
 from .template import template_text
 
@@ -196,12 +197,30 @@ def check_words(
         raise spelling.refusal(f"{name} is {literal(given)}", key, allowed="text, or a list of texts")
     if key == "task":
         words = [word if word == "all" else check_task(word, spelling) for word in words]
-        return () if "all" in words else tuple(task for task in known if task in words)
+        # Looked up now: a shipped machine is a task from the moment on at which it is named.
+        return () if "all" in words else tuple(task for task in all_tasks() if task in words)
     for word in words:
         if word not in known:
             what = f"{name} is {literal(word)}{did_you_mean(str(word)[:60], known)}"
             raise spelling.refusal(what, key, allowed=allowed or ", ".join(known))
     return tuple(word for word in known if word in words)
+
+
+def needed_adapters(task: Sequence[str], mode: Sequence[str]) -> list[str]:
+    """Return the names of the adapters, such as ``executors/add``, that tasks need in these modes; none is all.
+
+    Raises:
+        UserError: there is no such task or mode, or none of these tasks has one of these modes.
+    """
+    spelling = Spelling(options={"task": task, "mode": mode}, verb="adapters")
+    tasks = check_words("task", task, (), spelling) or all_tasks()
+    modes, every = check_words("mode", mode, (*MODES, SLIPS), spelling) or MODES, ("one_step", "executor", SLIPS)
+    pairs = [(one, each) for one in tasks for each in modes]
+    pairs = [pair for pair in pairs if pair[1] in every or "aligner" not in machine(pair[0]).missing_views()]
+    if not pairs:
+        what = f"{', '.join(tasks)}: no raw text, so no mode {' or '.join(modes)}"
+        raise UserError(what, allowed=", ".join(every))
+    return sorted({name for pair in pairs for name in needed(*pair)})
 
 
 def eval_settings(declaration: str | None, given: Mapping[str, Any]) -> EvalSettings:

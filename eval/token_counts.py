@@ -35,6 +35,7 @@ PLANNED = 1000  # rows of a split that are rendered of a declaration, unless mor
 BANDS = 10  # of lengths, for each view
 DIGITS = "8247391650" * 20  # that a tape and a number are made of, to tell what a digit costs
 TEXTS = ("prompt", "completion")
+TRIED = 32  # rows of each split that are tried before an export
 READ = ["len_a", "len_b", *COLUMNS["first"]]
 
 
@@ -68,6 +69,32 @@ def built(directory: str, configs: Sequence[str], splits: Sequence[str], say: Sa
         Source(part.name, part.split, sum(shard.rows for shard in part.shards), partial(batches, part.shards))
         for part in select(folder, configs, splits)
     ]
+
+
+def around_rows(
+    tokenizer: str, directory: str, configs: Sequence[str] = (), splits: Sequence[str] = ()
+) -> tuple[str, str]:
+    """Return the texts of the tokens that begin and end a row in a vocabulary, tried on some rows of each split.
+
+    Raises:
+        UserError: there is no such tokenizer or dataset, or tokens of these texts would not be those that evaluation
+            asks for.
+    """
+    tokens = TokenCounter(tokenizer).tokens
+    begin = tokens.tokenizer.decode(tokens.start, skip_special_tokens=False)
+    end = tokens.tokenizer.convert_ids_to_tokens(tokens.end)
+    for source in built(directory, configs, splits, lambda _: None):
+        batch = next(source.batches()).slice(0, TRIED)
+        prompts, answers = (batch.column(name).to_pylist() for name in TEXTS)
+        for prompt, answer, row in zip(prompts, answers, tokens.rows(prompts, answers), strict=True):
+            if tokens.encode([begin + prompt, answer + end]) != [*row]:
+                raise UserError(
+                    f"a tool that tokenises {quoted(answer)} by itself gets other tokens than follow a prompt",
+                    where=printable_path(tokenizer),
+                    allowed="vocabularies whose texts begin with no blank mark: no SentencePiece",
+                    next_step="train on the tokens of caef_data.tokenize_row instead (docs/training.md)",
+                )
+    return begin, end
 
 
 def source_of(config: Config) -> Source:
@@ -134,9 +161,8 @@ class TokenCounter:
 
     def lengths(self, rows: pa.RecordBatch) -> list[int]:
         """Return the tokens of each row: prompt, completion and end token."""
-        prompts, answers = (rows.column(name).to_pylist() for name in TEXTS)
-        pairs = zip(self.tokens.prompts(prompts), self.tokens.completions(answers), strict=True)
-        return [len(prompt) + len(answer) + 1 for prompt, answer in pairs]
+        texts = (rows.column(name).to_pylist() for name in TEXTS)
+        return [len(prompt) + len(answer) for prompt, answer in self.tokens.rows(*texts)]
 
     def costs(self, config: Config, told: Told) -> dict[str, Any]:
         """Return the summary of a split's first rows, as many as ``caef-data tokens`` looks at."""
@@ -183,14 +209,13 @@ def _counted(tokens: Tokens, batch: pa.RecordBatch, stage: str) -> pl.DataFrame:
     instructions, prompts, answers = (batch.column(name).to_pylist() for name in COLUMNS["first"])
     if stage == "first":
         prompts = [instruction + prompt for instruction, prompt in zip(instructions, prompts, strict=True)]
-    parts = zip(tokens.prompts(prompts), tokens.completions(answers), strict=True)
-    spelled = [prompt + answer for prompt, answer in parts]
-    back = tokens.decode([row[len(tokens.start) :] for row in spelled])
+    spelled = [prompt + answer for prompt, answer in tokens.rows(prompts, answers)]
+    back = tokens.decode([row[len(tokens.start) : -1] for row in spelled])
     texts = zip(back, prompts, answers, strict=True)
     operands = pl.DataFrame(batch.select(["len_a", "len_b"]))
     return pl.DataFrame(
         {
-            "length": pl.Series([len(row) + 1 for row in spelled], dtype=pl.Int32),
+            "length": pl.Series([len(row) for row in spelled], dtype=pl.Int32),
             "digits": operands.sum_horizontal().cast(pl.Int32),
             "longer": operands.max_horizontal().cast(pl.Int32),
             "unspelled": [text.removeprefix(tokens.lead) != prompt + answer for text, prompt, answer in texts],

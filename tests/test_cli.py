@@ -433,7 +433,7 @@ MISTAKES = [  # each led to a message that named no way on, or a wrong one
     ("build --task subtract", "build --task sub"),
     ("eval --backend oracle --task subtracton", "eval --task sub"),
     ("adapters --task multiply", "adapters --task mul"),
-    ("adapters --mode proces", "adapters --mode process"),
+    ("adapters --mode proces", "adapters --help"),
     ("build nosuch.toml", "caef-data build smoke"),
     ("export --format alpacas", "--format alpaca"),
     ("verify --fraction 2", "--fraction 0.1"),

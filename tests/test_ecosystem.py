@@ -45,10 +45,10 @@ def test_the_recipe_trains_what_evaluation_asks(smoke: Path, tmp_path: Path, nam
     """A8: the rendered text is prompt, completion and end token, and no row is cut."""
     from transformers import AutoTokenizer
 
-    from caef_data.eval.training.asked import around_rows, sample
+    from caef_data.eval.token_counts import around_rows
 
     model = str(vocabulary(name))
-    around = around_rows(model, sample(str(smoke), CONFIGS, ["train"]))
+    around = around_rows(model, str(smoke), CONFIGS, ["train"])
     out = tmp_path / "export"
     export(str(smoke), str(out), Style("alpaca", stage, model, *around), configs=CONFIGS, splits=["train"])
     recipe = yaml.safe_load((out / "llamafactory.yaml").read_text(encoding="utf-8"))

@@ -306,6 +306,9 @@ def test_every_command_takes_the_machine_of_a_dataset_as_its_task(tmp_path: Path
         REGISTRY.pop(name)
     words = ["eval", "--backend", "oracle", "--data", tmp_path / "data", "--out", tmp_path / "results", "--json"]
     assert {row["task"] for row in call_json(*words, "--task", "increment")["accuracy"]} == {"increment"}
+    code, said = call(*words, "--task", "palindrome")  # not every task that is there
+    assert (code, "palindrome one_step is left out" in said) == (2, True), said
+    REGISTRY.pop("palindrome")
     code, said = call("adapters", "--task", "palindrome")
     assert (code, said.split()) == (0, ["executors/palindrome"])
     code, said = call("build", "--task", "palindrome", "--max", "5", "--out", tmp_path / "own", "--workers", 1)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
+from functools import lru_cache
 from itertools import groupby
 from os.path import commonprefix
 from pathlib import Path
@@ -156,6 +157,11 @@ class Tokens:
             for tokens, alone in zip(behind, plain, strict=True)
         ]
 
+    def rows(self, prompts: Sequence[str], completions: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+        """Return rows as a model learns them: each prompt, and each completion with the end; raises as ``prompts``."""
+        pairs = zip(self.prompts(prompts), self.completions(completions), strict=True)
+        return [(prompt, [*answer, self.end]) for prompt, answer in pairs]
+
     def spell(self, prompts: Sequence[str], completions: Sequence[str]) -> list[Spelled]:
         """Return prompts and completions in tokens, as decoding would come upon them; raises as ``prompts``."""
         parts = (self.prompts(prompts), self.completions(completions), self.merging(prompts, completions))
@@ -218,6 +224,36 @@ def answers_like(prompt: str, completion: str) -> tuple[str, ...]:
     if completion[:1].isdigit() or completion[:1] == "-":
         return (*"0123456789", *("-" if "-" in prompt else ""))
     return (completion.partition(",")[0],)  # the name of the adapter's machine
+
+
+def tokenize_row(
+    tokenizer: Any, prompt: str, completion: str, *, template: str | None = None
+) -> tuple[list[int], list[int]]:
+    """Return the tokens of a row as evaluation asks for them: what the model reads, and what it must write.
+
+    Prompt and completion are tokenised apart, so that no token spans the border: after a prompt that ends in ``=``, a
+    model under greedy decoding cannot write the second half of a token such as ``=E``.
+
+    Args:
+        tokenizer: of the transformers library.
+        prompt: the text that the model reads; in the first training stage the instruction stands before it.
+        completion: the text that it must write.
+        template: the text around the prompt, as ``caef-data eval --template`` takes it; None for none.
+
+    Returns:
+        The prompt's tokens, with those that the tokenizer puts before a text; the completion's, with the end token.
+
+    Raises:
+        UserError: the tokenizer has no end-of-text token, or does not take the template.
+    """
+    # What a tokenizer lets its users change is a part of the key: another end token must not go unseen.
+    tokens = _tokens(tokenizer, template, tokenizer.eos_token, len(tokenizer), str(tokenizer.chat_template))
+    return tokens.rows([prompt], [completion])[0]
+
+
+@lru_cache(maxsize=8)  # a vocabulary is looked through once, not at every row
+def _tokens(tokenizer: Any, template: str | None, *_: object) -> Tokens:
+    return Tokens(tokenizer, template)
 
 
 def load_tokenizer(folder: Path | str, template: str | None = None, *, joined: bool = False) -> Tokens:

@@ -49,9 +49,7 @@ def spell(tokens: Tokens, rows: Iterable[dict[str, Any]], stage: str) -> list[Sp
     """Return rows as the tokens that evaluation asks for: no token spans the border of prompt and completion."""
     rows = list(rows)
     prompts = [(row["instruction"] if stage == "first" else "") + row["prompt"] for row in rows]
-    answers = tokens.completions([row["completion"] for row in rows])
-    pairs = zip(tokens.prompts(prompts), answers, strict=True)
-    return [(prompt, [*answer, tokens.end]) for prompt, answer in pairs]
+    return tokens.rows(prompts, [row["completion"] for row in rows])
 
 
 class Job:
