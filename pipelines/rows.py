@@ -109,6 +109,14 @@ def planned_rows(work: Work) -> pa.RecordBatch:
     return pa.record_batch(list(columns.values()), names=list(columns))
 
 
+def plain_schema(schema: pa.Schema) -> pa.Schema:
+    """Return a schema whose dictionaries are the texts that they stand for."""
+    kinds = {field.name: field.type for field in schema}
+    return pa.schema(
+        [(name, kind.value_type if pa.types.is_dictionary(kind) else kind) for name, kind in kinds.items()]
+    )
+
+
 def python_values(column: pa.Array) -> list[Any]:
     """Return a column as Python values: through numpy, some five times as fast as ``to_pylist``."""
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):

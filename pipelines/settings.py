@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from ..errors import UserError, closest, did_you_mean, quoted
 from . import versions
-from .budget import BUDGET, Amount, Budget, Tokenizer, asked_of, check_budget
+from .budget import BUDGET, Amount, Budget, Tokenizer, check_budget
 from .curriculum import mix_of, stages_of
 from .spelling import PLAIN, Spelling, literal
 
@@ -148,11 +148,10 @@ class TaskSettings:
         values |= {} if self.budget is None else {"budget": self.budget.to_dict()}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
-    def identity(self, rules: Mapping[str, int] | None = None) -> str:
+    def identity(self) -> str:
         """Return 16 hex digits that change with every setting and rule that changes the data.
 
-        Views and splits stay out, so that more of them can be added to the same folder. ``rules`` are the versions of
-        the rules that the rows follow, those of this caef-data by default.
+        Views and splits stay out, so that more of them can be added to the same folder.
         """
         from .. import tm
 
@@ -163,11 +162,11 @@ class TaskSettings:
         values: dict[str, Any] = {key: value for key, value in self.to_dict().items() if key in DATA_KEYS}
         if self.budget is not None:  # a tokenizer is known by its digest, wherever it lies
             values["budget"] = replace(self.budget, tokenizer=None).to_dict()
-        return digest({"settings": values, "versions": dict(rules or versions.rules()), **own})
+        return digest({"settings": values, "versions": versions.rules(), **own})
 
-    def config_identity(self, view: str, split: str, rules: Mapping[str, int] | None = None) -> str:
+    def config_identity(self, view: str, split: str) -> str:
         """Return the identity of one view of one split of this task."""
-        return digest({"task": self.identity(rules), "view": view, "split": split})
+        return digest({"task": self.identity(), "view": view, "split": split})
 
 
 KEYS = tuple(setting.name for setting in fields(TaskSettings))
@@ -236,13 +235,6 @@ class Declaration:
     def unresolved(self) -> bool:
         """Whether it has a budget, and nobody has found yet what that comes to."""
         return (self.rows or self.tokens) is not None and not any(task.budget for task in self.tasks)
-
-    def as_resolved(self, like: TaskSettings) -> tuple[TaskSettings, ...]:
-        """Return the settings of the tasks as the budget of ``like`` has them, if that is what is asked for here."""
-        asked = asked_of(like.budget)
-        if like.budget is None or any(getattr(self, key) != value for key, value in asked.items() if value is not None):
-            return self.tasks
-        return tuple(task.resolved(like.num, like.budget) for task in self.tasks)
 
     def identity(self) -> str:
         """Return 16 hex digits of what is built: the configs of every task, in any order."""

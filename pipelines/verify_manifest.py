@@ -4,52 +4,40 @@ A dataset is a pure function of its declaration. The settings in the manifest ar
 that nothing can be missing, added or put in another order; ``verify_shard`` compares the rows.
 """
 
-import shlex
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .. import __version__, tm
-from ..errors import UserError, printable_path, quoted
-from .budget import BUDGET
+from ..errors import UserError, quoted
 from .build import no_dataset
-from .card import card, card_there, is_first_card
+from .card import card, card_there
 from .card_merge import OURS, Card, UnmarkedError, without_examples, without_place
-from .declaration import from_flags, load_declaration, shipped_declarations
 from .expressions import allowed_test
 from .folder import Folder
-from .manifest import CARD, CONFIG, MANIFEST, WrongError, define_machines, manifest_from, split_entries
+from .manifest import CARD, CONFIG, MANIFEST, define_machines, split_entries
 from .plan import Config, split_configs
-from .settings import KEYS, Declaration, TaskSettings, digest
-from .spelling import option
+from .settings import TaskSettings, digest
 from .verify_report import Findings
-from .versions import EARLIER, rules
+from .versions import rules
 
 UNMARKED = ("0.1.0",)  # releases whose cards have no marks
-Pairs = set[tuple[str, str]]  # (split, view)
 Entries = dict[tuple[str, str], dict[str, Any]]  # of a task: what the manifest says of (split, view)
+Configs = dict[tuple[str, str], Config]  # what is planned under (config, split)
 
 
 def read_manifest(directory: Path, verb: str) -> dict[str, Any]:
-    """Read the manifest of a built folder.
+    """Read the manifest of a built folder, and make its machines known.
 
     Raises:
         UserError: there is no folder, no manifest (a build has not finished), or it cannot be understood.
     """
-    path = directory / MANIFEST
-    if not path.is_file():
-        raise no_dataset(Folder(directory), verb)
-    try:
-        manifest = manifest_from(path.read_bytes())
-    except (OSError, WrongError) as error:
-        raise UserError(
-            f"{MANIFEST} cannot be understood: {error}",
-            where=printable_path(path),
-            next_step="build the dataset again with caef-data build",
-        ) from error
-    define_machines(manifest, printable_path(path))
+    folder = Folder(directory)
+    manifest = folder.manifest()
+    if not manifest:
+        raise no_dataset(folder, verb)
+    define_machines(manifest, folder.where(MANIFEST))
     return manifest
 
 
@@ -57,84 +45,50 @@ def read_manifest(directory: Path, verb: str) -> dict[str, Any]:
 # Against the declaration
 
 
-@dataclass
-class Declared(Findings):
-    """What the declaration in a manifest gives, and where the manifest differs from it.
+def declared(manifest: Mapping[str, Any]) -> tuple[Findings, Configs]:
+    """Plan what a manifest's settings ask for, and compare the manifest with it; return what is wrong, and the plan.
 
-    Attributes:
-        settings: those of each task that has some that a build writes.
-        configs: what is planned under (config, split); what cannot be planned here is missing.
-        other_rules: names of the rules (text, split, sampling) whose version is not the one of this caef-data.
+    Raises:
+        UserError: other rules than those of this caef-data made the dataset.
     """
-
-    settings: dict[str, TaskSettings] = field(default_factory=dict)
-    configs: dict[tuple[str, str], Config] = field(default_factory=dict)
-    other_rules: tuple[str, ...] = ()
-
-    def unchecked(self, total: int, read: int, planned: int) -> dict[str, int]:
-        """Return how many rows the checks that look at rows could not look at, by the kinds of their findings."""
-        unread, text = total - read, total if "text" in self.other_rules else total - read
-        found = dict.fromkeys(("missing", "added", "order", "variant"), max(unread, total - planned))
-        return {**found, "row": text, "instruction": text, "split": unread, "duplicate": unread}
-
-
-def declared(manifest: Mapping[str, Any]) -> Declared:
-    """Plan what a manifest's settings ask for, and compare the manifest with it."""
-    found = Declared(MANIFEST)
-    theirs, entries_of = _check_versions(manifest, found), dict[str, Entries]()
+    found, entries_of, configs, by = Findings(MANIFEST), dict[str, Entries](), Configs(), manifest["caef_data"]
+    if (theirs := manifest["versions"]) != (here := rules()):
+        raise UserError(
+            f"this dataset was made by the rules {_told(theirs)}; caef-data {__version__} has the rules {_told(here)}",
+            where=MANIFEST,
+            next_step=f"verify it with caef-data {quoted(by)}, or build it again",
+        )
+    if manifest["built_with"].get("caef_data") != by:
+        found.add("versions", f"caef_data is {quoted(by)}, built_with says otherwise")
     for name, split, entry in split_entries(manifest):
         task, _, view = name.rpartition("-")
         entries_of.setdefault(task, {})[split, view] = entry
     for task, own in manifest["tasks"].items():
-        settings = _settings(task, own["settings"], found)
-        if settings is None:
+        if (settings := _settings(task, own["settings"], found)) is None:
             continue
-        found.settings[task] = settings
         found.notes += allowed_test({task: settings.to_dict()})
-        entries = entries_of.get(task, {})
-        for (split, view), entry in entries.items():
-            if entry["identity"] != (right := settings.config_identity(view, split, theirs)):
+        if own["identity"] != (right := settings.identity()):
+            found.add("identity", f"the settings of {task} have the identity {right}, not {own['identity']}")
+        for (split, view), entry in (entries := entries_of.get(task, {})).items():
+            if entry["identity"] != (right := settings.config_identity(view, split)):
                 message = f"{task}-{view} {split} has the identity {entry['identity']}, its settings give {right}"
                 found.add("identity", message)
-        if own["identity"] != (right := settings.identity(theirs)):
-            found.add("identity", f"the settings of {task} have the identity {right}, not {own['identity']}")
-        elif not found.other_rules:
-            # The declarations that come with caef-data are those it was built by.
-            shipped = manifest["caef_data"] == __version__
-            _check_configs(settings, entries, _asked(settings, entries, shipped, found), found)
+        _check_configs(settings, entries, found, configs)
     right = digest(sorted(entry["identity"] for _, _, entry in split_entries(manifest)))
     if manifest["identity"] != right:
         found.add("identity", f"its configs have the identity {right} together, not {manifest['identity']}")
-    return found
-
-
-def _check_versions(manifest: Mapping[str, Any], found: Declared) -> dict[str, int]:
-    """Return the versions of the rules that the manifest names, if they may be; else those of this caef-data."""
-    here, by = rules(), str(manifest["caef_data"])
-    theirs: dict[str, int] = manifest["versions"]
-    if manifest["built_with"].get("caef_data") != by:
-        found.add("versions", f"caef_data is {quoted(by)}, built_with says otherwise")
-    right = {**EARLIER, __version__: here}.get(by, theirs if theirs.keys() == here.keys() else here)
-    if theirs != right or min(theirs.values()) < 1:
-        found.add("versions", f"caef-data {by} has the rules {_told(right)}, the manifest says {_told(theirs)}")
-        return here
-    found.other_rules = tuple(name for name in here if theirs[name] != here[name])
-    if found.other_rules:
-        found.notes.append(
-            f"made by the rules {_told(theirs)}; this is caef-data {__version__} with {_told(here)}: caef-data"
-            f" {quoted(by)} replays the declaration, here it is not known whether all that it asks for is there"
-        )
-    return theirs
+    return found, configs
 
 
 def _told(numbers: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {number}" for name, number in sorted(numbers.items()))
 
 
-def _settings(task: str, given: Mapping[str, Any], found: Declared) -> TaskSettings | None:
+def _settings(task: str, given: Mapping[str, Any], found: Findings) -> TaskSettings | None:
     """Return the settings of a task, if they are ones that a build writes."""
     if task not in tm.tasks():
-        found.add("machine", f"there is no machine {quoted(task)} here: its rows cannot be checked")
+        told = "put its file back into the folder tm/ of caef-data, then verify again"
+        found.add("machine", f"there is no machine {quoted(task)} here: its rows cannot be checked; {told}")
         return None
     try:
         settings = TaskSettings.of(given)
@@ -151,20 +105,25 @@ def _settings(task: str, given: Mapping[str, Any], found: Declared) -> TaskSetti
     return settings
 
 
-def _check_configs(settings: TaskSettings, entries: Entries, asked: Pairs, found: Declared) -> None:
-    """Plan all that is asked of a task, and compare the counts and the names of shards."""
-    views_of = {split: sorted(view for of, view in asked if of == split) for split, _ in sorted(asked)}
-    planned = {
-        (split, config.view): config
-        for split, views in views_of.items()
-        for config in split_configs(settings, split, views)[0]
-    }
+def _check_configs(settings: TaskSettings, entries: Entries, found: Findings, configs: Configs) -> None:
+    """Plan all that is asked of a task, and compare the counts and the names of shards.
+
+    A folder can be added to: the settings ask for what the last build made, and what has another command than that was
+    there before.
+    """
+    asked = {(split, view) for view, split in settings.configs()}
+    last = {entry["command"] for pair, entry in entries.items() if pair in asked}
+    asked |= {pair for pair, entry in entries.items() if entry["command"] not in last}
+    planned: dict[tuple[str, str], Config] = {}
+    for split in dict.fromkeys(split for split, _ in sorted(asked)):
+        views = sorted(view for of, view in asked if of == split)
+        planned |= {(split, config.view): config for config in split_configs(settings, split, views)[0]}
     for (split, view), entry in entries.items():
         name, config = f"{settings.task}-{view} {split}", planned.pop((split, view), None)
         if config is None:
             found.add("added", f"{name}: no declaration asks for it")
             continue
-        found.configs[config.name, split] = config
+        configs[config.name, split] = config
         for what, right in (("classes", len(config.population.classes)), ("expressions", len(config.population))):
             if entry[what] != right:
                 found.add("counts", f"{name}: {entry[what]:,} {what}, the declaration gives {right:,}")
@@ -178,63 +137,6 @@ def _check_configs(settings: TaskSettings, entries: Entries, asked: Pairs, found
     rows = sum(entries.get(("train", view), {"rows": 0})["rows"] for view in settings.views_of("train"))
     if settings.budget is not None and settings.budget.rows != rows:
         found.add("counts", f"{settings.task}: {rows:,} train rows, the budget came to {settings.budget.rows:,}")
-
-
-def _asked(settings: TaskSettings, entries: Entries, shipped: bool, found: Declared) -> Pairs:
-    """Return what is asked of a task: by the settings, which are the last build's, and by earlier commands.
-
-    A folder can be added to: each config names the command that built it.
-    """
-    last = {(split, view) for view, split in settings.configs()}
-    asked, commands = set(last), dict[str, Pairs]()
-    for pair, entry in entries.items():
-        commands.setdefault(entry["command"], set()).add(pair)
-    for command, pairs in commands.items():
-        made, earlier = None, pairs.isdisjoint(last)
-        try:
-            made = _asked_by(command, settings, shipped)
-            if made not in (None, last) and not earlier:
-                raise ValueError("asks for other configs")
-        except ValueError as error:
-            found.add("settings", f"{settings.task}: the command {quoted(command, 200)} {error}")
-        asked |= made or (pairs if earlier else last)
-    return asked
-
-
-def _asked_by(command: str, settings: TaskSettings, shipped: bool) -> Pairs | None:
-    """Return what a command asks of a task; None where that stands in a file that is not at hand.
-
-    Raises:
-        ValueError: it does not build this task with these settings; the text goes on after the command.
-    """
-    made: list[TaskSettings] = []
-    for line in command.split(" && "):
-        words = shlex.split(line)[2:]  # caef-data build
-        name = words[0] if len(words) == 1 else ""
-        if "--expressions" in words or name.endswith(".toml") or (name in shipped_declarations() and not shipped):
-            return None
-        try:
-            asked = load_declaration(name) if name in shipped_declarations() else _from_options(words)
-            made += asked.as_resolved(settings)
-        except (ValueError, LookupError, UserError):
-            raise ValueError("is none that caef-data writes") from None
-    own = [one for one in made if one.task == settings.task]
-    if len(own) != 1 or own[0].identity() != settings.identity():
-        raise ValueError("builds it with other settings" if own else "does not build it")
-    return {(split, view) for view, split in own[0].configs()}
-
-
-def _from_options(words: list[str]) -> Declaration:
-    """Return the declaration that options make; raises ValueError, LookupError or UserError where they are none."""
-    keys, given = {option(key): key for key in (*KEYS, *BUDGET)}, dict[str, Any](task=[])
-    words = " ".join(words).replace("--no-balance", "--balance false").split()
-    for name, value in zip(words[::2], words[1::2], strict=True):
-        key = keys[name]
-        if key in ("task", "splits", "views"):
-            given.setdefault(key, []).append(value)
-        else:
-            given[key] = int(value) if value.isdecimal() else False if value == "false" else value
-    return from_flags(given.pop("task"), **given)
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -280,14 +182,13 @@ def check_card(directory: Path, manifest: dict[str, Any], damaged: bool) -> Find
         manifest: its manifest.
         damaged: files are damaged: the rows shown as examples may not be there.
     """
-    folder, by, found, text = Folder(directory), manifest["caef_data"], Findings(CARD), None
+    folder, by, found = Folder(directory), manifest["caef_data"], Findings(CARD)
     try:
         text = card_there(folder)
         right, there = Card.of(card(manifest, folder)), None if text is None else Card.of(text)
     except (UnmarkedError, UserError) as error:
         if by in UNMARKED and isinstance(error, UnmarkedError):
-            edited = "" if is_first_card(text or "", manifest, folder) else ", edited since"
-            found.notes.append(f"{CARD} is a card of caef-data {by}{edited}: the next build into the folder renews it")
+            found.notes.append(f"{CARD} is a card of caef-data {by}: its text is not compared with the manifest")
         else:
             found.add("card", error.what if isinstance(error, UserError) else str(error))
         return found

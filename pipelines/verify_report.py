@@ -1,7 +1,6 @@
 """What ``verify`` finds, and how it is told."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,7 +12,7 @@ from ..errors import printable_path, shell_quoted
 from .manifest import CARD, MANIFEST
 from .terminal import print_table
 
-KEPT = 50  # findings kept of a kind and file; the rest is counted
+KEPT = 20  # findings kept of a kind and file; the rest is counted
 _SHOWN = 20  # findings printed; --json gives all that were kept
 CHECKS = {  # what is checked, with the kinds of its findings
     "the files are those of the manifest, byte for byte": {"manifest", "file", "foreign", "schema"},
@@ -25,6 +24,7 @@ CHECKS = {  # what is checked, with the kinds of its findings
     "no expression stands in two splits": {"overlap", "split"},
     f"{CARD} agrees with {MANIFEST}": {"card"},
 }
+_REBUILT = {"file", "card", "foreign"}  # what the command that built the folder mends, or leaves to its owner
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,12 @@ class Findings:
 
     path: str
     findings: list[Finding] = field(default_factory=list)
-    num_findings: int = 0
     notes: list[str] = field(default_factory=list)
     same: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def add(self, kind: str, message: str, row: int | None = None, path: str | None = None) -> None:
         """Count a finding, and keep it unless there are many of its kind."""
         finding = Finding(kind, path or self.path, row, message)
-        self.num_findings += 1
         self.same[kind, finding.path] += 1
         if self.same[kind, finding.path] <= KEPT:
             self.findings.append(finding)
@@ -66,8 +64,13 @@ class Findings:
     def take(self, others: "Findings") -> None:
         """Take over what somebody else found."""
         self.findings += others.findings
-        self.num_findings += others.num_findings
+        self.same += others.same
         self.notes += others.notes
+
+    @property
+    def num_findings(self) -> int:
+        """How many there were."""
+        return self.same.total()
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,7 @@ class Report:
         transitions: steps computed again: a full row counts as all its steps, aligner and raw rows as none.
         seconds: wall clock.
         fraction: the share of rows asked for.
-        unchecked: rows that a check could not look at, by the kinds of its findings.
-        findings: what is wrong, at most 50 kept of a kind and file.
+        findings: what is wrong, at most ``KEPT`` of a kind and file.
         num_findings: how many there were.
         notes: what the reader should know of how it was checked.
     """
@@ -95,7 +97,6 @@ class Report:
     transitions: int
     seconds: float
     fraction: float
-    unchecked: dict[str, int]
     findings: tuple[Finding, ...]
     num_findings: int
     notes: tuple[str, ...]
@@ -127,18 +128,14 @@ def print_report(report: Report, console: Console) -> None:
     print_table(console, table)
     for note in report.notes:
         console.print(Text(f"note: {note}"))
-    kinds = Counter(finding.kind for finding in report.findings)
-    more = "" if len(report.findings) == report.num_findings else " or more"  # of many in a file some are kept
-    total = report.rows + report.unchecked["duplicate"]
-    for check, own in CHECKS.items():
-        count, left = sum(kinds[kind] for kind in own), max(report.unchecked.get(kind, 0) for kind in own)
-        told = f"not checked in {left:,} of {total:,} rows, yes in the others" if left else "yes"
-        told = f"NO: {count:,} finding{'' if count == 1 else 's'}{more}" if count else told
-        told = "not checked" if left == total and not count else told
-        if own == {"row"} and report.fraction < 1 and told != "not checked":
-            told += f", in the {report.rows_checked:,} rows computed again"
-        console.print(Text(f"{check}: {told}", style="bold red" if count else "bold" if left else ""))
-    for finding in _shown(report.findings):
+    kinds = {finding.kind for finding in report.findings}
+    for check, own in CHECKS.items():  # where something is wrong, rows may not have been read: nothing is called right
+        if kinds & own:
+            console.print(Text(f"{check}: NO", style="bold red"))
+        elif report.ok:
+            part = "" if own != {"row"} or report.fraction >= 1 else f", in {report.rows_checked:,} rows computed again"
+            console.print(Text(f"{check}: yes{part}"))
+    for finding in _shown(report):
         row = "" if finding.row is None else f", row {finding.row}"
         console.print(Text(f"  {finding.path}{row}: {finding.message}"), soft_wrap=True)
     if (left := report.num_findings - min(len(report.findings), _SHOWN)) > 0:
@@ -147,28 +144,22 @@ def print_report(report: Report, console: Console) -> None:
     console.print(Text(verdict, style="bold green" if report.ok else "bold red"), soft_wrap=True)
 
 
-def _shown(findings: Sequence[Finding]) -> list[Finding]:
-    """Return some findings in their order: the first of each kind and file, then the second ones, and so on."""
-    seen, ranked = Counter[tuple[str, str]](), list[tuple[int, int]]()
-    for number, finding in enumerate(findings):
-        ranked.append((seen[finding.kind, finding.path], number))
+def _shown(report: Report) -> list[Finding]:
+    """Return some findings: the first of each kind and file, then the second ones, and so on."""
+    seen, ranks = Counter[tuple[str, str]](), list[int]()
+    for finding in report.findings:
+        ranks.append(seen[finding.kind, finding.path])
         seen[finding.kind, finding.path] += 1
-    return [findings[number] for number in sorted(number for _, number in sorted(ranked)[:_SHOWN])]
+    return [report.findings[at] for at in sorted(range(len(ranks)), key=ranks.__getitem__)[:_SHOWN]]
 
 
 def _advice(report: Report) -> str:
     """Return what mends a folder: nothing that a build would do again where files or rows are not ours."""
-    kinds = {finding.kind for finding in report.findings}
-    if "machine" in kinds:
-        return "put the machine's file back into the folder tm/ of caef-data, then verify again"
-    if kinds == {"foreign"}:
-        paths = ", ".join(printable_path(finding.path) for finding in report.findings[:5])
-        more = f" and {report.num_findings - 5} more" if report.num_findings > 5 else ""
-        return f"no build touches what is not its own: remove {paths}{more}"
+    foreign = [finding.path for finding in report.findings if finding.kind == "foreign"]
+    if len(foreign) == len(report.findings):
+        return f"no build touches what is not its own: remove {', '.join(map(printable_path, foreign[:5]))}"
     damaged = {finding.path for finding in report.findings if finding.kind == "file"}
-    shows = f"caef-data info {shell_quoted(report.directory)} shows the command"
-    if all(finding.kind == "foreign" or finding.path in damaged for finding in report.findings):
-        return f"the command that built it makes damaged and missing shards again: {shows}"
-    if kinds == {"card"}:
-        return f"the command that built it writes its part of the card again: {shows}"
+    if all(finding.kind in _REBUILT or finding.path in damaged for finding in report.findings):
+        shows = f"caef-data info {shell_quoted(report.directory)} shows it"
+        return f"the command that built it makes damaged and missing files again: {shows}"
     return "this is not what its declaration gives: build it anew into another folder"

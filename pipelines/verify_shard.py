@@ -20,7 +20,7 @@ from ..tm.columns import I64, Operands
 from ..tm.instructions import instruction
 from .manifest import MANIFEST, ShardRecord
 from .plan import Config, Draw, ExpressionSet
-from .rows import python_values
+from .rows import plain_schema, python_values
 from .sampling.classes import ClassSampler
 from .sampling.split import sides
 from .settings import TaskSettings
@@ -49,32 +49,25 @@ class Shard:
     Args:
         directory: the dataset's folder.
         record: what the manifest says of the shard.
-        settings: those of its task.
-        view, split: what its rows are.
-        planned: the config and the number of the shard there that the declaration gives; None if not known.
+        config: what the declaration gives, and ``number``: of the shard there.
         fraction: the share of its rows to compute again.
-        other_rules: rules (text, split, sampling) that are not those of this caef-data: they are not asked.
     """
 
     directory: Path
     record: ShardRecord
-    settings: TaskSettings
-    view: str
-    split: str
-    planned: tuple[Config, int] | None = None
+    config: Config
+    number: int
     fraction: float = 1.0
-    other_rules: tuple[str, ...] = ()
 
     @property
     def task(self) -> str:
         """Name of its task."""
-        return self.settings.task
+        return self.config.settings.task
 
     @property
     def weight(self) -> float:
         """Bytes of its texts, about: the work that it is."""
-        config = self.planned and self.planned[0]
-        return config.text / config.num_shards if config else self.record.bytes
+        return self.config.text / self.config.num_shards
 
 
 @dataclass
@@ -83,12 +76,11 @@ class ShardResult(Findings):
 
     Attributes:
         complete: whether all rows could be read.
-        checked: rows computed again; ``transitions``: steps among them.
+        rows: how many were read; ``checked``: those computed again; ``transitions``: steps among them.
         chars: of each text, the characters in all and those of the longest.
-        rows: how many were read.
         hashes: pairs of frames. The first has the number of each row, and 128 bits of hash (h1, h2) of what must not
-            occur twice. The second has the distinct expressions: the row where each stands first, its hash, and that
-            of its operands in sorted order (s1, s2) where the split takes no account of it.
+            occur twice. The second has the distinct expressions: the row where each stands first, and its hash, that of
+            its operands in sorted order where the split takes no account of it.
     """
 
     complete: bool = False
@@ -106,19 +98,20 @@ def check_shard(shard: Shard, draw: Draw) -> ShardResult:
         shard: the shard.
         draw: draws the expressions that the declaration gives.
     """
-    result, due = ShardResult(shard.record.path), _Due(*shard.planned, draw) if shard.planned else None
+    result, due = ShardResult(shard.record.path), _Due(shard.config, shard.number, draw)
     _check_batches(shard, _batches(shard, result), due, result)
     if result.complete and result.chars != shard.record.chars:
         result.add("counts", f"{result.path}: its texts have other numbers of characters", path=MANIFEST)
-    if result.complete and due is not None:
+    if result.complete:
         due.compare(result)
     return result
 
 
 def verify_rows(batch: pa.RecordBatch, settings: TaskSettings, view: str, split: str) -> Findings:
     """Check rows that stand in no file, and their split."""
-    shard, result = Shard(Path(), ShardRecord("", 0, 0, "", {}), settings, view, split), ShardResult("")
-    _check_batches(shard, [(0, batch)], None, result)
+    config = Config(settings, view, split, ExpressionSet(()), batch.num_rows, 0)
+    result = ShardResult("")
+    _check_batches(Shard(Path(), ShardRecord("", 0, 0, "", {}), config, 0), [(0, batch)], None, result)
     return result
 
 
@@ -149,22 +142,23 @@ def _batches(shard: Shard, result: ShardResult) -> Iterator[tuple[int, pa.Record
     """Yield the rows of a shard, a few thousand at a time, with the number of the first; repeating texts coded."""
     if not check_file(shard.directory, shard.record, result):
         return
-    first, schema = 0, row_schema(shard.view)
+    first, schema = 0, row_schema(shard.config.view)
     repeating = [name for name in schema.names if pa.types.is_dictionary(schema.field(name).type)]
     try:
         with (shard.directory / result.path).open("rb") as source:  # Arrow opens no name that is not UTF-8
             metadata = pq.read_metadata(source)
             if metadata.num_rows != shard.record.rows:
                 result.add("file", f"has {metadata.num_rows:,} rows, the manifest says {shard.record.rows:,}")
-            if not _same_columns(metadata.schema.to_arrow_schema(), schema, result):
+            if wrong := _other_columns(metadata.schema.to_arrow_schema(), plain_schema(schema)):
+                result.add("schema", wrong)
                 return
             with pq.ParquetFile(source, metadata=metadata, read_dictionary=repeating) as file:
                 for group in range(file.num_row_groups):
                     held = metadata.row_group(group)
                     size = max(1, min(_BATCH, _BATCH_TEXT * held.num_rows // max(held.total_byte_size, 1)))
-                    for batch in file.iter_batches(size, row_groups=[group], columns=schema.names):
+                    for batch in file.iter_batches(size, row_groups=[group]):
                         batch.validate(full=True)  # a damaged file may decode to offsets out of bounds or to no UTF-8
-                        yield first, _as_declared(batch, schema)
+                        yield first, batch
                         first += batch.num_rows
     except (pa.ArrowException, OSError, ValueError) as error:
         told = f" from row {first:,} on" if first else ""
@@ -173,46 +167,18 @@ def _batches(shard: Shard, result: ShardResult) -> Iterator[tuple[int, pa.Record
     result.complete = True
 
 
-def _same_columns(there: pa.Schema, right: pa.Schema, result: Findings) -> bool:
-    """Tell whether a file has the columns that it must have, and their types, and say what differs."""
+def _other_columns(there: pa.Schema, right: pa.Schema) -> str:
+    """Say how columns and their types differ from what they must be; nothing where they do not."""
     if there.names != right.names:
-        result.add("schema", f"columns are {', '.join(there.names)}; expected {', '.join(right.names)}")
-        return False
-    types = [(name, *(_plain(schema.field(name).type) for schema in (there, right))) for name in right.names]
-    off = [(name, found, kind) for name, found, kind in types if found != kind]
-    for name, found, kind in off:
-        result.add("schema", f"column {name} has type {found}, expected {kind}")
-    return not off
+        return f"columns are {', '.join(there.names)}; expected {', '.join(right.names)}"
+    pairs = zip(there, right, strict=True)
+    return "; ".join(f"column {x.name} has type {x.type}, expected {y.type}" for x, y in pairs if x.type != y.type)
 
 
-def _plain(kind: pa.DataType) -> pa.DataType:
-    """Take away what is only a way of storing: dictionaries, and the three layouts of texts and lists."""
-    if pa.types.is_dictionary(kind):
-        return _plain(kind.value_type)
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return pa.string()
-    return pa.list_(_plain(kind.value_type)) if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
-
-
-def _as_declared(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Return a batch whose texts are stored as Arrow can take them: other writers have texts of other layouts."""
-    columns = []
-    for column, declared in zip(batch.columns, schema, strict=True):
-        coded = pa.types.is_dictionary(declared.type) and pa.types.is_dictionary(column.type)
-        columns.append(column if coded else column.cast(_plain(declared.type)))
-    return pa.record_batch(columns, names=schema.names)
-
-
-def _frame(batch: pa.RecordBatch, *names: str) -> pl.DataFrame:
-    """Return columns with their texts as plain strings."""
-    columns = [batch.column(name) for name in names]
-    plain = [column.dictionary_decode() if pa.types.is_dictionary(column.type) else column for column in columns]
-    return pl.DataFrame([pl.Series(name, pl.from_arrow(column)) for name, column in zip(names, plain, strict=True)])
-
-
-def _keys(batch: pa.RecordBatch, view: str) -> pl.DataFrame:
-    """Return what tells rows apart, and their variants."""
-    return _frame(batch, "variant", *_KEYS.get(view, _OPERANDS))
+def _keys(batch: pa.RecordBatch, view: str, *more: str) -> pl.DataFrame:
+    """Return what tells rows apart, and other columns: their variants unless more are named."""
+    some = batch.select([*(more or ("variant",)), *_KEYS.get(view, _OPERANDS)])
+    return pl.DataFrame(pl.from_arrow(some.cast(plain_schema(some.schema))))
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -225,15 +191,13 @@ def _check_batches(
     """Check rows, a batch at a time with the number of its first row, and collect what is checked across files."""
     known: Known = {}
     for first, batch in batches:
-        wrong = _check_columns(shard, batch, first, result)
-        if "text" not in shard.other_rules:
-            wrong |= _check_texts(shard, batch, first, result, known)
+        wrong = _check_columns(shard, batch, first, result) | _check_texts(shard, batch, first, result, known)
         for row, message in sorted(wrong.items()):
             result.add("row", message, row)
-        if shard.view == "one_step":
+        if shard.config.view == "one_step":
             far = pc.if_else(pc.is_null(batch["step"]), batch["prompt"], pa.scalar(None, pa.string()))
             batch = batch.append_column("far", far)
-        keys = _keys(batch, shard.view).with_row_index("row", first)
+        keys = _keys(batch, shard.config.view).with_row_index("row", first)
         if due is None or not due.are_next(keys, first):  # else the split function has chosen them just now
             _check_sides(shard, keys, result)
         result.hashes.append(_hashed(shard, keys))
@@ -242,15 +206,14 @@ def _check_batches(
 
 def _check_columns(shard: Shard, batch: pa.RecordBatch, first: int, result: ShardResult) -> dict[int, str]:
     """Measure the texts, check the instruction, and return what is wrong with columns that the operands give."""
-    task, own = shard.task, tm.machine(shard.task)
+    task, view, own = shard.task, shard.config.view, tm.machine(shard.task)
     for text in TEXTS:
         sizes, (total, longest) = pc.binary_length(batch.column(text)), result.chars[text]
         result.chars[text] = total + (pc.sum(sizes).as_py() or 0), max(longest, pc.max(sizes).as_py() or 0)
-    if "text" not in shard.other_rules:
-        for row in _others(batch, "instruction", instruction(own, shard.view)):
-            result.add("instruction", f"this is not the instruction of {task} for {shard.view} rows", first + row)
+    for row in _others(batch, "instruction", instruction(own, view)):
+        result.add("instruction", f"this is not the instruction of {task} for {view} rows", first + row)
     wrong = {first + row: f"task: expected {quoted(task)}" for row in _others(batch, "task", task)}
-    frame = _frame(batch, *_OPERANDS, "len_a", "len_b").with_row_index("row", first)
+    frame = _keys(batch, "", "len_a", "len_b").with_row_index("row", first)
     for name in _OPERANDS:
         length = pl.col(name).str.len_bytes().fill_null(0).cast(pl.Int64)
         if name == "a" and not own.numbers:
@@ -274,9 +237,9 @@ def _check_texts(shard: Shard, batch: pa.RecordBatch, first: int, result: ShardR
         rows = rows[(rows * 2_654_435_761 % 2**32 < int(shard.fraction * 2**32)) | (rows == 0)]
         batch = batch.take(pa.array(rows - first))
     columns = {name: python_values(batch.column(name)) for name in batch.schema.names if name not in _OF_ROWS}
-    settings = shard.settings
+    settings = shard.config.settings
     problem = closed_problem if settings.task in known_tasks() else partial(OwnProblem.of, most=settings.max_steps)
-    wrong, transitions = check_rows(settings.task, shard.view, settings.dialect, columns, known, problem)
+    wrong, transitions = check_rows(settings.task, shard.config.view, settings.dialect, columns, known, problem)
     result.checked += batch.num_rows
     result.transitions += transitions
     return {int(rows[index]): message for index, message in wrong}
@@ -366,22 +329,21 @@ class _Due:
 
 def _hashed(shard: Shard, keys: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return hashes of what must not occur twice, the operands and the step, and those of distinct expressions."""
-    of_rows, operands = keys.select(_KEYS.get(shard.view, _OPERANDS)), keys.select(_OPERANDS)
-    in_order = operands
+    operands = keys.select(_OPERANDS)
     if tm.machine(shard.task).commutative:
-        in_order = operands.select(a=pl.min_horizontal("a", "b"), b=pl.max_horizontal("a", "b"))
-    rows = keys.select("row", h1=of_rows.hash_rows(1), h2=of_rows.hash_rows(2))
-    hashes = {"h1": operands, "h2": operands, "s1": in_order, "s2": in_order}
-    expressions = keys.select("row", **{name: frame.hash_rows(int(name[1])) for name, frame in hashes.items()})
+        operands = operands.select(a=pl.min_horizontal("a", "b"), b=pl.max_horizontal("a", "b"))
+    of_rows = keys.select(_KEYS.get(shard.config.view, _OPERANDS))
+    rows, expressions = (
+        keys.select("row", h1=frame.hash_rows(1), h2=frame.hash_rows(2)) for frame in (of_rows, operands)
+    )
     return rows, expressions.unique(["h1", "h2"], keep="first", maintain_order=True)
 
 
 def _check_sides(shard: Shard, keys: pl.DataFrame, result: Findings) -> None:
     """Ask the split function about distinct expressions; what is no operand belongs to no side."""
-    if "split" in shard.other_rules or shard.settings.allow_test:
+    task, split, own = shard.task, shard.config.split, tm.machine(shard.task)
+    if shard.config.settings.allow_test:
         return
-    allowed = {shard.split, "test"} if shard.split == "stress" else {shard.split}
-    task, own = shard.task, tm.machine(shard.task)
     proper = [pl.col(name).str.contains(_DECIMAL) & (pl.col(name).str.len_bytes() <= _LONGEST) for name in _OPERANDS]
     if not own.numbers:
         proper[0] = pl.col("a").map_elements(lambda word: own.length(word) is not None, pl.Boolean)
@@ -391,7 +353,7 @@ def _check_sides(shard: Shard, keys: pl.DataFrame, result: Findings) -> None:
     for some in expressions.filter(*proper).iter_slices(_TOGETHER):
         a, b = some["a"].to_list(), some["b"].to_list()
         for row, one, other, side in zip(some["row"], a, b, sides(task, a, b), strict=True):
-            if side not in allowed:
+            if side not in ({split, "test"} if split == "stress" else {split}):
                 shown = " ".join(quoted(text, 30) for text in (one, other) if text is not None)
-                message = f"{task} {shown} stands in {shard.split}, the split function says {side}"
+                message = f"{task} {shown} stands in {split}, the split function says {side}"
                 result.add("split", message, row)

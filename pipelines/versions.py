@@ -7,9 +7,6 @@ TEXT_VERSION = 1  # the text of states, commands, aligner and instruction: any b
 SPLIT_VERSION = 1  # the split function: which expressions are train, test and reserved for stress
 SAMPLING_VERSION = 1  # classes, counts, operand laws, steps kept, row order, and how rows are cut into shards
 
-# The rules of earlier releases: a manifest that names one of these with other versions contradicts itself.
-EARLIER = {"0.1.0": {"text": 1, "split": 1, "sampling": 1}}
-
 
 def rules() -> dict[str, int]:
     """Return the version constants that every identity covers."""

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,7 +18,7 @@ from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.plan import make_plan
 from caef_data.pipelines.verify import verify
-from caef_data.pipelines.verify_report import Report, print_report
+from caef_data.pipelines.verify_report import KEPT, Report, print_report
 from caef_data.tests.commands import call
 from caef_data.tests.forging import Forger, Rows
 from caef_data.tm import machine
@@ -198,7 +197,7 @@ def test_a_manifest_that_lies(folder: Folder) -> None:
     messages = [f.message for f in folder.verify().findings]
     for words in (
         "its shards have",
-        "expressions, its rows have",
+        "expressions, the declaration gives",
         "rows, the manifest says",
     ):
         assert any(words in message for message in messages), (words, messages)
@@ -212,13 +211,6 @@ def test_columns_that_differ_from_the_schema(folder: Folder) -> None:
     at = table.schema.get_field_index("step")
     pq.write_table(table.set_column(at, "step", table["step"].cast(pa.int32())), path)
     assert any("column step has type int32" in f.message for f in folder.verify().findings if f.kind == "schema")
-    at = table.schema.get_field_index("state")
-    pq.write_table(table.set_column(at, "state", table["state"].cast(pa.string())), path)
-    assert "schema" not in kinds(folder.verify())  # how a text is encoded makes no difference
-    for view in ("one_step", "full"):  # nor which library wrote it
-        shard = next((folder.path / f"add-{view}").glob("train-00000-*"))
-        pl.DataFrame(table if shard == path else pq.read_table(shard)).write_parquet(shard)
-    assert kinds(folder.verify()) == kinds(folder.verify(fraction=0.5)) == {"file"}
     pq.write_table(table.select(["a", "step"]), path)
     assert "schema" in kinds(folder.verify())
 
@@ -243,31 +235,32 @@ def test_overlap_of_splits_is_found_over_views_and_orders(folder: Folder, swap: 
     row = folder.rows("add-aligner", "test")[0][0]
     a, b = row["a"], row["b"]
     added = rows_of("add", "full", *((b, a) if swap else (a, b)))
-    folder.write("add-full", "train", [*folder.rows("add-full", "train"), added])
+    (rows,) = folder.rows("add-full", "train")
+    folder.write("add-full", "train", [rows + added])
     report = folder.verify()
     assert {"overlap", "split"} <= kinds(report)
     assert any(
         "stands in split test too" in f.message or "stands in split train too" in f.message for f in report.findings
     )
     side = next(f for f in report.findings if f.kind == "split")
-    assert side.path == "add-full/train-00001-of-00002.parquet" and side.row == 0
+    assert side.path == "add-full/train-00000-of-00001.parquet" and side.row == len(rows)
     assert "split function says test" in side.message
 
 
 def test_the_order_of_operands_matters_to_sub(folder: Folder) -> None:
     """47 - 12 and 12 - 47 are two expressions: only add, mul and equal take no account of the order."""
     row = folder.rows("sub-aligner", "test")[0][0]
-    folder.write("sub-full", "train", [*folder.rows("sub-full", "train"), rows_of("sub", "full", row["a"], row["b"])])
+    (rows,) = folder.rows("sub-full", "train")
+    folder.write("sub-full", "train", [rows + rows_of("sub", "full", row["a"], row["b"])])
     assert {"overlap", "split"} <= kinds(folder.verify())
 
 
 def test_findings_are_counted_beyond_those_kept(folder: Folder) -> None:
     shards = folder.rows("sub-one_step", "train")
-    rows = [row | {"n_steps": 7} for row in shards[0]]
-    many = [row | {"variant": str(i)} for i in range(4) for row in rows]
-    folder.write("sub-one_step", "train", [many])
+    many = [row | {"n_steps": 7} for row in shards[0]]
+    folder.write("sub-one_step", "train", [many, *shards[1:]])
     report = folder.verify()
-    assert report.num_findings >= len(many) > len([f for f in report.findings if f.kind == "row"]) == 50
+    assert report.num_findings >= len(many) > len([f for f in report.findings if f.kind == "row"]) == KEPT
 
 
 @pytest.mark.parametrize("column", ["a", "b"])
@@ -309,15 +302,15 @@ def test_the_report_for_people(folder: Folder) -> None:
 
 def test_the_report_says_what_was_checked(folder: Folder) -> None:
     text = told(verify(folder.path, fraction=0.5))
-    assert re.search(r"each text is what its machine writes: yes, in the [\d,]+ rows computed again", text)
+    assert re.search(r"each text is what its machine writes: yes, in [\d,]+ rows computed again", text)
     shards = folder.rows("sub-one_step", "test")
     shards[0][0]["completion"] += " "
     folder.write("sub-one_step", "test", shards)
     (folder.path / SHARD).unlink()
     text = told(folder.verify())
     for check in ("byte for byte", "each text is what its machine writes"):
-        assert re.search(rf"{check}: NO: \d findings?\n", text)
-    assert re.search(r"no row stands twice: not checked in \d+ of [\d,]+ rows, yes in the others\n", text)
+        assert f"{check}: NO\n" in text
+    assert ": yes" not in text  # rows of the missing shard were not looked at
 
 
 def test_a_file_that_cannot_be_read_is_said_and_mended_by_the_command_that_built_it(folder: Folder) -> None:
@@ -327,9 +320,8 @@ def test_a_file_that_cannot_be_read_is_said_and_mended_by_the_command_that_built
     for content in (whole[:200] + bytes(300) + whole[500:], whole[:-9] + bytes(9), b""):
         path.write_bytes(content)
         text = told(folder.verify())
-        assert "settings, identities, versions and counts agree: yes\n" in text, text
-        assert re.search(r"all planned rows are there.*: not checked in \d+ of [\d,]+ rows", text)
-        assert "makes damaged and missing shards again: caef-data info" in text and "anew" not in text
+        assert "settings, identities" not in text, text
+        assert "makes damaged and missing files again: caef-data info" in text and "anew" not in text
 
 
 def test_nothing_is_right_of_which_nothing_was_looked_at(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,10 +330,8 @@ def test_nothing_is_right_of_which_nothing_was_looked_at(folder: Folder, monkeyp
         monkeypatch.delitem(REGISTRY, task)
     report = folder.verify()
     text = told(report)
-    assert report.rows == 0 and not report.ok
-    for check in ("all planned", "each row has", "each text is", "no row stands twice", "no expression stands"):
-        assert re.search(rf"{check}.*: not checked\n", text), text
-    assert "put the machine's file back into the folder tm/" in text and "anew" not in text
+    assert report.rows == 0 and not report.ok and ": yes" not in text
+    assert "put its file back into the folder tm/" in text
 
 
 def test_expressions_of_ones_own_may_stand_in_train_whatever_their_side(tmp_path: Path) -> None:

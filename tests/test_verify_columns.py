@@ -46,7 +46,7 @@ def checked(
     record = ShardRecord(path, len(rows), sink.tell(), sha256_of(sink), sizes)
     (folder / path).parent.mkdir(exist_ok=True)
     (folder / path).write_bytes(sink.getvalue())
-    found = Shard(folder, record, config.settings, config.view, config.split, (config, shard))
+    found = Shard(folder, record, config, shard)
     return check_shard(found, ClassSampler.operands)
 
 

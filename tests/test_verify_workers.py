@@ -50,9 +50,9 @@ def test_expressions_are_drawn_once_unless_they_are_too_many(
 
 
 def shards(config: Config, count: int, weight: int) -> list[Shard]:
-    planned = (replace(config, text=weight * config.num_shards), 0)
+    weighed = replace(config, text=weight * config.num_shards)
     records = [ShardRecord(f"{config.name}/{index}", 100, 1, "", {}) for index in range(count)]
-    return [Shard(Path(), record, config.settings, config.view, config.split, planned) for record in records]
+    return [Shard(Path(), record, weighed, 0) for record in records]
 
 
 def test_a_split_goes_to_one_worker_unless_it_is_most_of_the_work() -> None:
@@ -61,12 +61,12 @@ def test_a_split_goes_to_one_worker_unless_it_is_most_of_the_work() -> None:
     every = [shard for config in configs for shard in shards(config, 4, weights[config.settings.task])]
     for workers in (1, 2, 16):
         found = units(every, workers)
-        names = sorted(shard.record.path + shard.split for unit in found for shard in unit)
-        assert names == sorted(shard.record.path + shard.split for shard in every)
+        names = sorted(shard.record.path + shard.config.split for unit in found for shard in unit)
+        assert names == sorted(shard.record.path + shard.config.split for shard in every)
         for unit in found:
-            assert len({(shard.task, shard.split) for shard in unit}) == 1
+            assert len({(shard.task, shard.config.split) for shard in unit}) == 1
         of_add = [unit for unit in found if unit[0].task == "add"]
-        splits = len({unit[0].split for unit in of_add})
+        splits = len({unit[0].config.split for unit in of_add})
         assert found[0] is of_add[0] and (len(of_add) == splits) == (workers == 1)
         assert len([unit for unit in found if unit[0].task == "sub"]) == splits
 
