@@ -87,7 +87,7 @@ def test_an_unfinished_build_goes_on(built: Path) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value", "kind"),
-    [("rows", 17, "counts"), ("extra", 1, "counts"), ("asked", 5_100, "settings")],
+    [("rows", 17, "counts"), ("extra", 1, "counts")],
 )
 def test_a_forged_budget_is_found(built: Path, tmp_path: Path, key: str, value: int, kind: str) -> None:
     """Even where all identities, and the card, are those of the forged one."""
