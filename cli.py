@@ -76,22 +76,17 @@ def show(
     """Show the whole trace of expressions."""
     from rich.console import Console
 
-    from .pipelines import show as traces
+    from .pipelines.machines import find_task
+    from .pipelines.show import problems_in, problems_of, show
 
-    console = Console(highlight=False)
     if expressions is not None:
-        from .pipelines.show_expressions import show_expressions
-
-        given = [*(words or []), *([task] if task else [])]
-        show_expressions(expressions, given, console, dialect, nested=nested, max_steps=max_steps, as_json=as_json)
-        return
-    words = words or ([] if sys.stdin.isatty() else ["-"])  # who types nothing at a terminal is told what to type
-    if task is not None:
-        from .pipelines.machines import find_task
-
-        find_task(task, within)
-    problems = traces.problems_of(words, task, sys.stdin)
-    traces.show(problems, console, dialect=dialect, nested=nested, max_steps=max_steps, as_json=as_json)
+        problems = problems_in(expressions, [*(words or []), *([task] if task else [])])
+    else:
+        words = words or ([] if sys.stdin.isatty() else ["-"])  # who types nothing at a terminal is told what to type
+        if task is not None:
+            find_task(task, within)
+        problems = problems_of(words, task, sys.stdin)
+    show(problems, Console(highlight=False), dialect=dialect, nested=nested, max_steps=max_steps, as_json=as_json)
 
 
 @app.command()

@@ -340,7 +340,7 @@ def test_runs_are_shown(tmp_path: Path) -> None:
     assert len(call_json("show", "--task", "palindrome", "abba", "--json")["steps"]) == 15
     code, said = call("show", "--task", "busy_beaver_4", "")
     assert "107 steps" in said
-    assert len(said.splitlines()) == 42  # a picture
+    assert len(said.splitlines()) == 43  # a picture
     code, said = call("show", "--task", "palindrome", "abc")
     assert (code, "'c' is no input symbol" in said) == (2, True), said
     champion = '[[machine]]\nname = "champion"\nformat = "bbchallenge"\ntable = "1RB1LC_1RC1RB_1RD0LE_1LA1LD_1RZ0LA"'

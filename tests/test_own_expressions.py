@@ -259,7 +259,7 @@ def test_show_and_eval(file: Path, tmp_path: Path) -> None:
         and "1 more lines repeat" in said
     )
     code, said = call("show", "--expressions", small, "--json")
-    shown = [json.loads(line) for line in said.splitlines()]
+    shown = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
     assert [(one["line"], one["a"], one["split"]) for one in shown] == [
         (1, "12", "train"), (2, "999", "stress"), (4, "1050", "train")
     ]  # fmt: skip
