@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import multiprocessing
 import os
 import pickle
@@ -28,7 +29,7 @@ from ..tm import machine
 from .folder import Folder
 from .manifest import ShardRecord
 from .plan import Config, text_bytes
-from .workers import end_with_parent, keep_freed_memory, start_fork_server, uninterrupted
+from .workers import end_with_parent, hand_back_memory, keep_freed_memory, start_fork_server, uninterrupted
 
 Task = tuple[int, int]  # index of the config, shard
 Shards = Generator[tuple[Task, ShardRecord], None, None]
@@ -170,6 +171,7 @@ def _start(environment: dict[str, str], sources: tuple[Source, ...], rest: bytes
     The fork server has that of its own start, which another build may have caused: credentials set since are not there.
     """
     global _worker
+    gc.freeze()  # what the fork server imported is shared with it: a collection would write on, and copy, all of it
     os.environ.clear()
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -189,4 +191,5 @@ def _work(task: Task) -> ShardRecord:
     configs, folder = _worker
     config = configs[task[0]]
     _keep_memory(config.block)
+    hand_back_memory()
     return write_shard(config, task[1], folder)
