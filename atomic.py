@@ -36,24 +36,14 @@ def place(path: Path, attempt: str = "", *, new: bool = False) -> None:
     """
     temporary = path.with_name(f"{TEMPORARY}{attempt}{path.name}")
     sync(temporary)
-    if new:
-        try:
-            _link(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    else:
-        os.replace(temporary, path)
-    sync(path.parent)
-
-
-def _link(temporary: Path, path: Path) -> None:
     try:
-        os.link(temporary, path)
+        if new:
+            open(path, "xb").close()  # takes the name
     except FileExistsError:
+        temporary.unlink()
         raise
-    except OSError:  # a file system without links: take the name, then replace what is ours
-        open(path, "xb").close()
-        os.replace(temporary, path)
+    os.replace(temporary, path)
+    sync(path.parent)
 
 
 def put(path: Path, content: bytes, attempt: str = "") -> None:

@@ -229,7 +229,6 @@ def _declared(
     """Return the declaration that a command line names or spells out."""
     given = {name: value for name, value in locals().items() if name != "declaration"}
     from .pipelines.declaration import from_flags, load_declaration
-    from .pipelines.settings import ALIASES
 
     if declaration is None:
         settings = {
@@ -238,14 +237,12 @@ def _declared(
         return from_flags(task or [], **settings)
     for name, value in given.items():
         if value not in (None, []) and name != "tokenizer":
-            tasks = [*(task or []), declaration]
-            if {*tasks} <= {*known_tasks(), *ALIASES}:
-                what = f"{quoted(declaration)} is a task, and stands where a declaration would"
-                raise UserError(what, where="--task", next_step=f"several are one word: --task {','.join(tasks)}")
             raise UserError(
                 f"the declaration {quoted(declaration)} cannot be combined with --{name.replace('_', '-')}",
                 allowed="either a declaration or options",
-                next_step="copy the declaration to a file of your own and change it there",
+                next_step=f"for several tasks: --task {','.join([*task, declaration])}"
+                if task
+                else "caef-data build -h",
             )
     return load_declaration(declaration, tokenizer)
 

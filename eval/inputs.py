@@ -18,8 +18,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from ..errors import UserError, printable_path, quoted
-from ..pipelines.build import no_dataset
-from ..pipelines.folder import Folder
+from ..pipelines.folder import Folder, no_dataset
 from ..pipelines.hub_source import HubFiles, HubPlace, Say, download, is_parquet, local_or_hub, look_up
 from ..pipelines.manifest import CARD, MANIFEST, define_machines, shard_record
 from ..pipelines.settings import SPLITS
@@ -156,7 +155,7 @@ def problem_folder(settings: EvalSettings, say: Say) -> tuple[Folder, str]:
         raw = raw_files(_below(folder.path, ".jsonl"), settings.split, settings.data)
         if raw:
             return PublishedFolder(folder.path, raw, say), settings.data
-        raise no_dataset(folder, "eval --data", EITHER)
+        raise no_dataset(folder, EITHER)
     raise UserError("there is no dataset in this repository", where=str(files.place), allowed=EITHER)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -12,17 +11,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, did_you_mean, printable_path, quoted, shell_quoted, telling_of_full_disk
+from ..errors import UserError, did_you_mean, printable_path, quoted, telling_of_full_disk
 from ..tm import machine
 from .budget import tokenizer_name
-from .card import renewed_card, replaceable_card
-from .declaration import rebuild_command, rebuild_commands, shipped_declarations
+from .card import card_there, renewed_card
+from .declaration import rebuild_command
 from .engine import Engine, run_tasks
 from .expressions import own_expressions
-from .folder import BUILD_ONE, Folder, task_of
-from .manifest import CONFIG, FORMAT, MANIFEST, ShardRecord, define_machines, shard_records
+from .folder import Folder, task_of
+from .manifest import FORMAT, ShardRecord, shard_records
 from .plan import Plan
-from .settings import DATA_KEYS, Declaration, TaskSettings, digest
+from .settings import DATA_KEYS, digest
 from .store import open_folder
 from .versions import built_with, rules
 from .workers import default_workers
@@ -111,8 +110,8 @@ def _build(plan: Plan, folder: Folder, engine: Engine, overwrite: bool, progress
     wanted = _notes(plan, list(paths.values()))
     resuming = _resumes(wanted, folder, overwrite)
     tasks = {*wanted["tasks"], *folder.unfinished().get("tasks", {})}
-    replaceable = replaceable_card(folder.manifest(), folder)
-    manifest = _agreed(plan, folder, overwrite, replaceable)
+    card_there(folder)  # one that cannot be renewed is told before the work
+    manifest = _agreed(plan, folder, overwrite)
     known = shard_records(manifest) | (folder.finished() if resuming else {})
     folder.sweep(known, tasks)
     records = {path: known[path] for path in paths.values() if path in known and folder.holds(known[path])}
@@ -138,7 +137,7 @@ def _build(plan: Plan, folder: Folder, engine: Engine, overwrite: bool, progress
         raise
     by_config = [[records[config.shard_path(shard)] for shard in range(config.num_shards)] for config in plan.configs]
     finished = _manifest(plan, manifest, by_config)
-    folder.write(finished, renewed_card(finished, folder, replaceable))
+    folder.write(finished, renewed_card(finished, folder))
     folder.forget()
     results = []
     for config, own, spent in zip(plan.configs, by_config, seconds, strict=True):
@@ -160,10 +159,8 @@ def _check_space(folder: Folder, needed: float) -> None:
 
 def _notes(plan: Plan, paths: Sequence[str]) -> dict[str, Any]:
     """Return what a half-built folder says about its build."""
-    source = plan.declaration.source
     return {
         "identity": plan.declaration.identity(),
-        "source": source and Path(source).name,  # the folder it lay in is nobody else's concern
         "versions": rules(),
         "tasks": _task_notes(plan),
         "shards": paths,
@@ -179,45 +176,6 @@ def _task_notes(plan: Plan) -> dict[str, dict[str, Any]]:
         if settings.expressions is not None:
             notes[settings.task]["expressions"] = own_expressions(settings.expressions).record()
     return notes
-
-
-def build_commands(declaration: Declaration, path: str | Path, more: str = "") -> str:
-    """Return the commands that build a declaration into a folder."""
-    return " && ".join(f"{line} --out {shell_quoted(path)}{more}" for line in rebuild_commands(declaration))
-
-
-def resumed(unfinished: dict[str, Any], path: str | Path) -> str:
-    """Return the command that goes on with an unfinished build, spelled out from what its plan file holds."""
-    source = unfinished.get("source") or ""
-    ours = source in shipped_declarations() or source.endswith(".toml")
-    began = "the command that began it, with the version of caef-data that it was begun with"
-    if not unfinished["tasks"]:
-        return began
-    try:
-        define_machines(unfinished, str(path))
-        tasks = tuple(TaskSettings.of(task["settings"]) for task in unfinished["tasks"].values())
-        declaration = Declaration(name="declaration", tasks=tasks, source=source if ours else None)
-    except UserError:
-        return began
-    return build_commands(declaration, path)
-
-
-def no_dataset(folder: Folder, verb: str, allowed: str | None = None) -> UserError:
-    """Return what there is to say of a place where ``caef-data <verb>`` finds no finished dataset."""
-    where, path = printable_path(folder.name), folder.path if folder.local else None
-    if path is not None and not path.is_dir():
-        what = "this is a file, not a dataset folder" if path.exists() else "there is no dataset here"
-        return UserError(what, where=where, allowed=allowed, next_step=BUILD_ONE)
-    if unfinished := folder.unfinished():
-        what = f"this dataset is not finished: {len(folder.finished())} of {len(unfinished['shards'])} shards are there"
-        return UserError(what, where=where, next_step=f"go on with: {resumed(unfinished, folder.name)}")
-    whole = None if path is None else Path(os.path.normpath(path / ".."))
-    if path is not None and whole is not None and CONFIG.fullmatch(path.resolve().name) and (whole / MANIFEST).exists():
-        what = f"this is one config of a dataset, {printable_path(whole)}"
-        return UserError(what, where=where, next_step=f"caef-data {verb} {shell_quoted(whole)}")
-    if folder.holds_shards():
-        return folder.not_ours()
-    return UserError("this is no dataset folder", where=where, allowed=allowed, next_step=BUILD_ONE)
 
 
 def _resumes(wanted: dict[str, Any], folder: Folder, overwrite: bool) -> bool:
@@ -238,12 +196,12 @@ def _resumes(wanted: dict[str, Any], folder: Folder, overwrite: bool) -> bool:
         raise UserError(
             f"an unfinished build of something else lies in this folder{what}",
             where=printable_path(folder.name),
-            next_step=f"finish it with `{resumed(unfinished, folder.name)}`, or add --overwrite to drop it",
+            next_step="finish it with the command that began it, or add --overwrite to drop it",
         )
     return False
 
 
-def _agreed(plan: Plan, folder: Folder, overwrite: bool, replaceable: str | None) -> dict[str, Any]:
+def _agreed(plan: Plan, folder: Folder, overwrite: bool) -> dict[str, Any]:
     """Return the folder's manifest once it agrees with the plan; with ``overwrite`` what does not agree goes.
 
     Raises:
@@ -265,7 +223,7 @@ def _agreed(plan: Plan, folder: Folder, overwrite: bool, replaceable: str | None
         manifest["configs"] = {name: splits for name, splits in configs.items() if task_of(name) != settings.task}
         # The manifest forgets a task before its shards go, so that it never names what is not there.
         manifest["identity"] = _identity(manifest["configs"])
-        folder.write(manifest, renewed_card(manifest, folder, replaceable))
+        folder.write(manifest, renewed_card(manifest, folder))
     return manifest
 
 

@@ -18,7 +18,7 @@ from ..errors import printable_path
 from ..schemas import COLUMNS, VIEW_TEXT
 from ..schemas.rows import COMMON
 from ..tm import transition
-from .card_merge import BEGIN, END_MARK, Card, UnmarkedError, conflict, text_of, without_examples
+from .card_merge import END_MARK, Card, UnmarkedError, conflict, text_of
 from .expressions import allowed_test
 from .manifest import CARD, split_entries
 from .settings import SPLITS, digest
@@ -37,10 +37,6 @@ DIALECT_TEXT = {
     "published": "The text of the published scripts, byte for byte; some prompts of `SUB` and `MUL` differ from that.",
 }
 _BLOCK = re.compile(rf"(?<=yours -->\n\n).*(?=^{END_MARK})", re.MULTILINE | re.DOTALL)
-_FIRST = {  # how the card of caef-data 0.1.0 differed: no marks, and nothing in its YAML that changes with the rows
-    rf"^{BEGIN}\n.*?\n|^{END_MARK}\n|^  version: .*?\n|^### Reading them\n.*?(?=^## Training)": "",
-    r"training\nadds it\. .*?`=E`\. ": "the trainer adds it. ",
-}
 
 Loads = Callable[[str, str], str]  # the Python call that loads a config and split
 
@@ -107,48 +103,23 @@ def _with_machines(text: str, manifest: dict[str, Any]) -> str:
     return f"{before}{title}{reading.partition('machines')[2]}\n{after[after.index('## Views') :]}"
 
 
-def is_first_card(text: str, manifest: dict[str, Any], folder: Folder) -> bool:
-    """Tell whether a text is the card that caef-data 0.1.0 wrote for a manifest, edited by nobody."""
-    first = card(manifest, folder)
-    for today, then in _FIRST.items():
-        first = re.sub(today, then, first, flags=re.MULTILINE | re.DOTALL)
-    return text == f"{REBUILT}\n" or without_examples(text).split() == without_examples(first).split()
-
-
-def card_there(folder: Folder) -> str | None:
-    """Return the card that lies in a folder; None where there is none. Raises ``UserError`` where it is no text."""
-    return text_of(folder.read(CARD), folder.where(CARD))
-
-
-def replaceable_card(manifest: dict[str, Any], folder: Folder) -> str | None:
-    """Return the card that lies in a folder, if it is one of caef-data 0.1.0 that nobody edited: it may be replaced.
-
-    Returns:
-        None where there is no card, or one with a part of ours, which can be renewed.
+def card_there(folder: Folder) -> Card | None:
+    """Return the card that lies in a folder; None where there is none.
 
     Raises:
-        UserError: there is one that cannot be renewed without losing what a person wrote.
+        UserError: it cannot be renewed without losing what a person wrote.
     """
-    text = card_there(folder)
+    text = text_of(folder.read(CARD), folder.where(CARD))
     try:
-        if text is not None:
-            Card.of(text)
+        return None if text is None else Card.of(text)
     except UnmarkedError as error:
-        if not is_first_card(text or "", {"configs": {}, **manifest}, folder):
-            raise conflict(str(error), folder.where(CARD)) from None
-        return text
-    return None
+        raise conflict(str(error), folder.where(CARD)) from None
 
 
-def renewed_card(manifest: dict[str, Any], folder: Folder, replaceable: str | None, loads: Loads = from_folder) -> str:
+def renewed_card(manifest: dict[str, Any], folder: Folder, loads: Loads = from_folder) -> str:
     """Return the card for a manifest, with all that a person wrote in the one that lies in the folder."""
-    ours, text = card(manifest, folder, loads), card_there(folder)
-    if text is None or text == replaceable:
-        return ours
-    try:
-        return Card.of(text).renewed(Card.of(ours))
-    except UnmarkedError:
-        return text  # edited since the build began: verify says what is wrong with it
+    ours, there = card(manifest, folder, loads), card_there(folder)
+    return ours if there is None else there.renewed(Card.of(ours))
 
 
 def first_split(manifest: dict[str, Any]) -> tuple[str, str]:

@@ -77,17 +77,6 @@ class Card:
         """A digest of what is a person's."""
         return digest([sorted(self._own), self.before.strip(), self.after.strip()])
 
-    @property
-    def lines(self) -> list[str]:
-        """The lines that are a person's."""
-        front = "".join(text for _, text in self._own)
-        return [line for line in f"{front}{self.before}{self.after}".splitlines() if line.strip()]
-
-    def holds(self, other: Card, base: Card) -> bool:
-        """Tell whether all that a person added to ``base`` in another card stands here, and nothing removed there."""
-        rest, removed = iter(self.lines), {*base.lines} - {*other.lines}
-        return removed.isdisjoint(self.lines) and all(line in rest for line in other.lines)
-
     def renewed(self, ours: Card) -> str:
         """Return the text of this card with our part of another; keys whose values are the same stay as they stand."""
         same = [key for key in OURS if key in ours.values and ours.values[key] == self.values.get(key)]
@@ -109,9 +98,7 @@ def newer(mine: Card, theirs: Card, base: Card, taken: str | None) -> Card | Non
         return mine
     if mine.person in (base.person, taken):
         return theirs
-    if theirs.person == (taken or base.person) or (taken is None and mine.holds(theirs, base)):
-        return mine
-    return theirs if taken is None and theirs.holds(mine, base) else None
+    return mine if theirs.person == (taken or base.person) else None
 
 
 def text_of(content: bytes | None, where: str) -> str | None:
@@ -136,7 +123,7 @@ def conflict(why: str, where: str, next_step: str | None = None) -> UserError:
     """Return the error for a card that cannot be renewed without losing what a person wrote."""
     marks = f"write the lines {BEGIN} and {END_MARK} where the part of caef-data is to stand, or move the file away"
     return UserError(
-        f"{CARD} was edited, and cannot be renewed without losing that: {why}",
+        f"{CARD} cannot be renewed without losing what is written in it: {why}",
         where=where,
         next_step=f"{next_step or marks}; then run the same command again",
     )

@@ -14,10 +14,10 @@ from typing import Any
 from rich.console import Console
 
 from ..errors import printable_path, shell_quoted
-from .build import build, build_commands, choose_engine, no_dataset, resumed
+from .build import build, choose_engine
 from .card import commands, loads_from
 from .declaration import rebuild_command
-from .folder import task_of
+from .folder import GO_ON, no_dataset, task_of
 from .manifest import ShardRecord, split_entries
 from .plan import Plan, TokenCounter, make_plan
 from .settings import Declaration
@@ -82,9 +82,7 @@ def build_with_progress(
                 results = build(plan, out, overwrite=overwrite, progress=meter, engine=run)
     except KeyboardInterrupt:
         kept = meter.shards if meter else 0
-        address = f" --ray-address {shell_quoted(ray_address)}" if ray_address else ""
-        again = build_commands(declaration, out, "" if engine == "local" else f" --engine {engine}{address}")
-        log.print(f"stopped: {kept} finished shards are kept in {printable_path(out)}; go on with: {again}")
+        log.print(f"stopped: {kept} finished shards are kept in {printable_path(out)}; the same command goes on")
         sys.exit(130)
     built = [
         (one.name, one.split, one.classes, one.rows, one.bytes, one.seconds if one.built else 0.0) for one in results
@@ -208,7 +206,7 @@ def print_info(directory: str, as_json: bool) -> None:
     folder = open_folder(dataset_here(directory, open_console(stderr=True).print, shards=lambda path: False))
     manifest, unfinished = folder.manifest(), folder.unfinished()
     if not manifest and not unfinished:
-        raise no_dataset(folder, "info")
+        raise no_dataset(folder)
     if as_json:
         print(json.dumps({**manifest, "unfinished": unfinished or None}, indent=1))
         return
@@ -226,10 +224,9 @@ def print_info(directory: str, as_json: bool) -> None:
         built = ", ".join(f"{name} {version}" for name, version in sorted(manifest["built_with"].items()))
         console.print(f"identity {manifest['identity']}; rules: {numbers}; built with {built}")
         for line in commands(manifest):
-            parts = [f"{part}{into}" for part in line.split(" && ")]
-            console.print(f"made by: {printable_path(' && '.join(parts))}")
+            console.print(f"made by: {printable_path(f'{line}{into}')}")
             if re.search(r"\.toml'?$", line):
                 console.print("         with that file at hand, wherever it lies: the dataset holds its name alone")
     if unfinished:
         done, every = len(folder.finished()), len(unfinished["shards"])
-        console.print(f"unfinished build: {done} of {every} shards; go on with: {resumed(unfinished, directory)}")
+        console.print(f"unfinished build: {done} of {every} shards; {GO_ON}")

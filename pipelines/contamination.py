@@ -43,7 +43,7 @@ def held_out_of(directory: str, say: Say) -> HeldOut:
     found, words = dict[str, list[pl.DataFrame]](), set[str]()
     folder = open_folder(dataset_here(directory, say, shards=lambda path: "/train-" not in path))
     with folder.on_disk() as path:
-        for config, splits in sorted(read_manifest(path, "contamination --against")["configs"].items()):
+        for config, splits in sorted(read_manifest(path)["configs"].items()):
             task = config.rpartition("-")[0]
             if not machine(task).numbers:
                 words.add(task)

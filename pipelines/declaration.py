@@ -5,10 +5,9 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UserError, closest, did_you_mean, printable_path, quoted
+from ..errors import UserError, did_you_mean, printable_path, quoted
 from .budget import BUDGET, asked_of, check_no_num
 from .settings import (
     HEADER,
@@ -31,8 +30,6 @@ DRAWN = ("min", "max", "num", "num_test", "balance", "rows", "tokens")  # which 
 SHIPPED = Path(__file__).resolve().parent.parent / "datasets"
 MAX_BYTES = 1_000_000  # a declaration is a page of text
 Declared = str | Path | Mapping[str, object] | Declaration
-_KEY = re.compile(r"""\s*(["']?)([\w-]+)\1\s*[.=]""", re.ASCII)
-_TABLE = re.compile(r"""\s*(\[\[?)\s*(["']?)([\w-]+)\2\s*[].]""", re.ASCII)
 
 
 def shipped_declarations() -> tuple[str, ...]:
@@ -59,11 +56,10 @@ def load_declaration(name_or_path: str, tokenizer: str | None = None) -> Declara
         path, file = (SHIPPED / shipped, shipped) if name_or_path in names else given
         made = parse_declaration(_read(path, file), file, source=name_or_path)
         return made if tokenizer is None else replace(made, tokenizer=tokenizer)
-    words = f"--task {name_or_path}" if name_or_path in task_names() else closest(name_or_path[:60], names)
     raise UserError(
         f"there is no declaration {quoted(name_or_path)}{did_you_mean(name_or_path[:60], names)}",
         allowed=", ".join(names) + ", or a path that ends in .toml",
-        next_step=f"caef-data build {words}" if words else "caef-data build --help",
+        next_step=f"caef-data build --task {name_or_path}" if name_or_path in task_names() else None,
     )
 
 
@@ -74,9 +70,6 @@ def declared(declaration: Declared | None = None, **settings: object) -> Declara
         UserError: it is refused, or settings are given twice.
     """
     if settings and declaration is not None:
-        known = [*KEYS, *BUDGET, *("out", "workers", "overwrite", "engine", "ray_address")]
-        if unknown := [name for name in settings if name not in known]:
-            raise UserError(f"unknown setting {quoted(unknown[0])}{did_you_mean(unknown[0], known)}")
         what = f"a declaration and settings beside it: {', '.join(settings)}"
         raise UserError(what, allowed="a name, a path or a dict; or keyword settings alone")
     declaration = settings if declaration is None else declaration
@@ -90,19 +83,15 @@ def declared(declaration: Declared | None = None, **settings: object) -> Declara
 
 
 def _read(path: Path, file: str) -> str:
-    """Return the text of a file that may be anything, also a pipe, a folder or a film."""
+    """Return the text of a file that may be anything."""
     try:
         if path.is_file() and path.stat().st_size <= MAX_BYTES:
             return path.read_bytes().decode("utf-8-sig")
         problem = "is too large" if path.is_file() else "is not a file" if path.exists() else "does not exist"
-    except UnicodeDecodeError:
-        problem = "is not UTF-8 text"
-    except (OSError, ValueError) as error:  # ValueError: a NUL byte or a lone surrogate in the path
-        problem = f"cannot be read: {getattr(error, 'strerror', None) or 'not a path'}"
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8 text, or a path with a NUL byte
+        problem = f"cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}"
     allowed = f"a TOML file in UTF-8 of up to {MAX_BYTES:,} bytes, or one of {', '.join(shipped_declarations())}"
-    raise UserError(
-        f"the declaration {file} {problem}", allowed=allowed, next_step="check the path, or: caef-data build smoke"
-    )
+    raise UserError(f"the declaration {file} {problem}", allowed=allowed, next_step="caef-data build smoke")
 
 
 def parse_declaration(text: str, file: str = "declaration", *, source: str | None = None) -> Declaration:
@@ -111,7 +100,7 @@ def parse_declaration(text: str, file: str = "declaration", *, source: str | Non
     Raises:
         UserError: TOML that is none, or a declaration that is refused.
     """
-    return declaration_of(parse_toml(text, file), Spelling(file=file), source=source, lines=_key_lines(text))
+    return declaration_of(parse_toml(text, file), Spelling(file=file, text=text), source=source)
 
 
 def read_toml(path: str) -> dict[str, Any]:
@@ -134,7 +123,6 @@ def parse_toml(text: str, file: str) -> dict[str, Any]:
         raise UserError(
             f"this is not TOML: {quoted(message, 200)[1:-1]}",
             where=f"{file}, {line[1]}" if line else file,
-            next_step=f"compare with one that works: {SHIPPED / 'smoke.toml'}",
         ) from None
 
 
@@ -143,7 +131,6 @@ def declaration_of(
     spelling: Spelling,
     *,
     source: str | None = None,
-    lines: Sequence[Mapping[str, int]] = (),
 ) -> Declaration:
     """Return the declaration that values make, as TOML has them.
 
@@ -151,62 +138,34 @@ def declaration_of(
         values: settings of every task, and ``task``: a name, names, or a list of tables.
         spelling: what messages name.
         source: the declaration's name or path, where it has one.
-        lines: the lines of the keys at the top, then those of each table.
 
     Raises:
         UserError: a value that is refused.
     """
     values = {key: value for key, value in values.items() if key not in ("eval", "train")}  # others read these
     families = _families(values.pop("machine"), spelling, source) if "machine" in values else {}
-    top = replace(spelling, lines=_lines_of(values, *lines[:1]))
-    check_keys(values, (*HEADER, *OF_STREAMS, *KEYS), top)
+    check_keys(values, (*HEADER, *OF_STREAMS, *KEYS), spelling)
     tables = values.get("task")
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         tables = [{"task": tables}]
-    check_no_num(values, [values, *tables], top)
+    check_no_num(values, [values, *tables], spelling)
     file = values.pop("expressions", None)
-    own = {} if file is None else _read_own(file, Path(source or "").parent, [values, *tables], top)
+    own = {} if file is None else _read_own(file, Path(source or "").parent, [values, *tables], spelling)
     if "task" not in values:
         tables = [{"task": [*families, *own] or None}]
     defaults = {key: value for key, value in values.items() if key in KEYS and key != "task"}
     for key, value in defaults.items():  # one that every task overrides must make sense, too
         if not (families and value == 0 and key in ("min", "max")):  # the empty word
-            check_field(TaskSettings, key, value, top)
+            check_field(TaskSettings, key, value, spelling)
     tasks: list[TaskSettings] = []
-    for number, table in enumerate(tables, 1):
-        found = lines[number] if len(lines) == len(tables) + 1 else {}  # else a text holds what looks like a table
-        where = replace(top, lines={**top.lines, **_lines_of(table, found)})
-        for name in _names(table.get("task"), where, families):
-            tasks += _settings({**defaults, **table}, name, where, own)
-    _check_own(own, tasks, top)
+    for table in tables:
+        for name in _names(table.get("task"), spelling, families):
+            tasks += _settings({**defaults, **table}, name, spelling, own)
+    _check_own(own, tasks, spelling)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source or "").stem).strip("-._")[:96] or "declaration"
     header = {"name": name, **{key: values[key] for key in (*HEADER, *OF_STREAMS) if key in values}}
     brought = tuple(name for names in families.values() for name in names)
-    return Declaration(**header, tasks=tuple(tasks), source=source, machines=brought, spelling=top)
-
-
-def _key_lines(text: str) -> list[dict[str, int]]:
-    """Return the lines of the keys at the top of TOML text, then those of each of its ``[[task]]`` tables.
-
-    "" stands for a table's header. tomllib tells no lines: a key that is found twice in a table stands in a text of
-    several lines as well, and gets line 0, which is not named.
-    """
-    keys: dict[str, int] = {}
-    tables = [keys]
-    for number, line in enumerate(text.split("\n"), 1):
-        if header := _TABLE.match(line):
-            keys = {"": number}
-            if header[1] == "[[" and header[3] == "task":
-                tables.append(keys)
-            else:
-                tables[0].setdefault(header[3], number)
-        elif key := _KEY.match(line):
-            keys[key[2]] = 0 if key[2] in keys else number
-    return tables
-
-
-def _lines_of(table: Mapping[str, object], lines: Mapping[str, int] = MappingProxyType({})) -> dict[str, int]:
-    return {key: line for key, line in lines.items() if key in table or not key}
+    return Declaration(**header, tasks=tuple(tasks), source=source, machines=brought, spelling=spelling)
 
 
 def _families(tables: object, spelling: Spelling, source: str | None) -> dict[str, list[str]]:
@@ -226,11 +185,7 @@ def _read_own(given: object, folder: Path, tables: Sequence[Mapping[str, Any]], 
         allowed = f"the name of a file, once, at the top; without {', '.join(DRAWN)}"
         what = f"{name} goes without {spelling.name(drawn[0])}" if drawn else f"{name} is {literal(given)}"
         raise spelling.refusal(what, "expressions", *drawn[:1], allowed=allowed)
-    try:
-        return read_expressions(str(folder / given))
-    except UserError as error:
-        named = f"{error.where}, which {spelling.file} names" if spelling.file else error.where
-        raise UserError(error.what, where=named, allowed=error.allowed, next_step=error.next_step) from None
+    return read_expressions(str(folder / given))
 
 
 def _check_own(own: "Mapping[str, Own]", tasks: Sequence[TaskSettings], spelling: Spelling) -> None:
@@ -242,14 +197,13 @@ def _check_own(own: "Mapping[str, Own]", tasks: Sequence[TaskSettings], spelling
         held = own[settings.task].sides.nonzero()[0].tolist() if own else []
         if settings.splits == ("train",) and not settings.allow_test and held:
             first = own[settings.task].rows.row(held[0], named=True)
-            told = (
-                f"the first is {settings.task} {first['a']} {first['b'] or ''}".rstrip() + f", line {first['line']:,}"
-            )
+            told = f"the first is {' '.join(filter(None, (settings.task, first['a'], first['b'])))}"
             raise spelling.refusal(
-                f"{len(held):,} expressions of {own[settings.task].file} belong to test or stress: {told}",
+                f"{len(held):,} expressions of {own[settings.task].file} belong to test or stress: {told},"
+                f" line {first['line']:,}",
                 *("splits", "expressions"),
-                allowed=f"{spelling.setting('splits', ('train', 'test', 'stress'))}, which keeps them apart",
-                advice=f"leave them out of the file; or {spelling.setting('allow_test', True)} trains on them",
+                allowed=f"{spelling.setting('splits', ('train', 'test', 'stress'))}, which keeps them apart; or"
+                f" {spelling.setting('allow_test', True)}, which trains on them",
             )
 
 
@@ -260,11 +214,8 @@ def _settings(
     from ..tm import machine  # inside: options need no machines
 
     if own and name not in own:
-        what, advice = f"there is no expression of {name} in the file", None
-        if not machine(name).numbers:
-            what += ", and cannot be: it is a Turing machine, which is given words"
-            advice = "build the machine from a declaration of its own, without expressions"
-        raise spelling.refusal(what, "task", "expressions", allowed=", ".join(own), advice=advice)
+        what = f"there is no expression of {name} in the file"
+        raise spelling.refusal(what, "task", "expressions", allowed=", ".join(own))
     if own:
         low, high = own[name].lengths
         values = {**values, "min": low, "max": high, "expressions": own[name].key}
@@ -311,34 +262,21 @@ def from_flags(tasks: Sequence[str], **settings: object) -> Declaration:
     return replace(made, name="all" if set(names) == set(_shipped_tasks()) else "-".join(names)[:96].strip("-"))
 
 
-def rebuild_commands(declaration: Declaration) -> list[str]:
-    """Return the command lines that build the same dataset again.
-
-    Tasks with their own settings and no file need one command each; they add to the same folder.
-    """
+def rebuild_command(declaration: Declaration) -> str:
+    """Return the command line that builds the same dataset again; it names a file where options cannot say it."""
     from ..tm import machine
 
     if declaration.source is not None:  # the folder it lay in is nobody else's concern
         file = "".join(letter if letter.isprintable() else "?" for letter in Path(declaration.source).name)
-        return [f"caef-data build {shlex.quote(file)}"]
-    if any(settings.max > MAX_LEN or not machine(settings.task).numbers for settings in declaration.tasks):
-        return [f"caef-data build {declaration.name}.toml"]  # only a file may raise the ceiling, or hold a machine
-    groups: dict[str, list[str]] = {}
+        return f"caef-data build {shlex.quote(file)}"
     asked = {key: getattr(declaration, key) for key in BUDGET} | asked_of(declaration.tasks[0].budget)
-    budget = "".join(f" {option(key)} {shlex.quote(str(value))}" for key, value in asked.items() if value is not None)
-    for settings in declaration.tasks:
-        groups.setdefault(_options(settings, bool(asked["rows"] or asked["tokens"])) + budget, []).append(settings.task)
-    if len(groups) > 1 and (asked["rows"] or asked["tokens"]):  # they share it
-        return [f"caef-data build {declaration.name}.toml"]
-    return [
-        f"caef-data build {as_option('task', ['all'] if set(names) == set(_shipped_tasks()) else names)} {options}"
-        for options, names in groups.items()
-    ]
-
-
-def rebuild_command(declaration: Declaration) -> str:
-    """Return the command line that builds the same dataset again."""
-    return " && ".join(rebuild_commands(declaration))
+    options = {_options(settings, bool(asked["rows"] or asked["tokens"])) for settings in declaration.tasks}
+    if len(options) > 1 or any(one.max > MAX_LEN or not machine(one.task).numbers for one in declaration.tasks):
+        return f"caef-data build {declaration.name}.toml"
+    names = [settings.task for settings in declaration.tasks]
+    words = [as_option("task", ["all"] if {*names} == {*_shipped_tasks()} else names), *options]
+    words += [f"{option(key)} {shlex.quote(str(value))}" for key, value in asked.items() if value is not None]
+    return f"caef-data build {' '.join(words)}"
 
 
 def _options(settings: TaskSettings, budgeted: bool) -> str:

@@ -12,8 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import UserError, closest, did_you_mean, printable_path, quoted, shell_quoted
-from .build import no_dataset
-from .folder import Folder
+from .folder import Folder, no_dataset
 from .manifest import ShardRecord, shard_record
 from .settings import SPLITS
 
@@ -110,7 +109,7 @@ def select(source: Folder, configs: Sequence[str], splits: Sequence[str]) -> lis
     """
     known = source.manifest().get("configs")
     if not known:
-        raise no_dataset(source, "info")
+        raise no_dataset(source)
     for name in configs:
         check_name("--config", name, sorted(known))
     for name in splits:

@@ -38,7 +38,7 @@ from .manifest import (
 
 FINISHED = f"{STATE}/shards.jsonl"  # one line a finished shard
 ASIDE = re.compile(rf"{re.escape(TEMPORARY)}([0-9a-f]{{8}}-)?{SHARD.pattern}")
-BUILD_ONE = "check the name, or build one: caef-data build --task sub --min 1 --max 100 --num 20"
+GO_ON = "run the command that began the build again: finished shards are kept"
 
 
 class Folder:
@@ -151,21 +151,13 @@ class Folder:
         if not begun and not (self.path / MANIFEST).exists() and any(self.path.iterdir()):
             raise self.not_ours()
 
-    def holds_shards(self) -> bool:
-        """Tell whether files that have the names of our shards lie here, whatever lies beside them."""
-        return any(is_shard(f"{file.parent.name}/{file.name}") for file in self.path.glob("*/*.parquet"))
-
     def not_ours(self) -> UserError:
         """Return the error for a folder that holds something, and neither a manifest nor a plan."""
-        where = printable_path(self.name)
-        if self.holds_shards():
-            what = f"{MANIFEST} is gone from this dataset: what it held is not known any more, so it is left alone"
-            return UserError(what, where=where, next_step="caef-data build ... --out NEW_FOLDER, and remove this one")
         return UserError(
-            "this folder holds files that caef-data did not write; it is left alone",
-            where=where,
+            f"this folder holds files, and no {MANIFEST} of caef-data; it is left alone",
+            where=printable_path(self.name),
             allowed="an empty or new folder, or one that caef-data built into",
-            next_step="caef-data build ... --out NEW_FOLDER",
+            next_step="choose another folder with --out",
         )
 
     def check_links(self) -> None:
@@ -296,6 +288,20 @@ class Folder:
             own = folder in ("", STATE) and name.startswith(TEMPORARY)
             if own or (CONFIG.fullmatch(folder) and ASIDE.fullmatch(name)):
                 (self.path / path).unlink()
+
+
+def no_dataset(folder: Folder, allowed: str | None = None) -> UserError:
+    """Return what there is to say of a place that holds no finished dataset."""
+    where = printable_path(folder.name)
+    if unfinished := folder.unfinished():
+        what = f"this dataset is not finished: {len(folder.finished())} of {len(unfinished['shards'])} shards are there"
+        return UserError(what, where=where, next_step=GO_ON)
+    return UserError(
+        "there is no dataset here",
+        where=where,
+        allowed=allowed or f"the folder of a dataset, with its {MANIFEST}",
+        next_step="check the name, or build one: caef-data build --task sub --min 1 --max 100 --num 20",
+    )
 
 
 def task_of(path: str) -> str:

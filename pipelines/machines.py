@@ -19,8 +19,8 @@ from ..tm.formats.rules import RuleTable
 from ..tm.registry import machine, register, tasks
 from ..tm.turing import TuringMachine
 from ..tm.turing_engine import run_to_end
-from .build import no_dataset
 from .declaration import SHIPPED, load_declaration
+from .folder import no_dataset
 from .manifest import MANIFEST, define_machines
 from .store import open_folder
 from .terminal import open_console, print_table
@@ -164,7 +164,7 @@ def find_task(task: str, within: str | None) -> None:
         folder = open_folder(within)
         manifest = folder.manifest()
         if not manifest:
-            raise no_dataset(folder, "show --in")
+            raise no_dataset(folder)
         define_machines(manifest, folder.where(MANIFEST))
     elif within is not None:
         load_declaration(within)

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import socket
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from itertools import islice
@@ -28,10 +26,8 @@ Job = Any  # a reference to what every task needs, the same for all: it is sent 
 
 LOSSES = 10  # a shard may lose its worker or its node so often: nodes may be taken away, that is no fault of its own
 AHEAD = 2  # tasks given to Ray for each processor: one that is free does not wait for this process
-SILENCE = 60.0  # seconds without a finished shard before a line says what the cluster has
 GRACE = 10.0  # seconds for the last tasks to end by themselves, where they cannot be stopped
 HEAD = 4096  # bytes of a build's notes, with its command and its identity; the list of shards behind may be long
-CONNECT = 10.0  # seconds for a cluster to answer; Ray itself tries for five minutes
 
 
 @contextmanager
@@ -73,16 +69,13 @@ def _join(address: str | None) -> None:
     try:
         if "://" in named:
             raise ValueError("this process must run on a node of the cluster, there is no Ray client here")
-        if port := re.fullmatch(r"\[?(.*?)\]?:(\d{1,5})", named):
-            socket.create_connection((port[1], int(port[2])), CONNECT).close()
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, RuntimeError, ValueError, OverflowError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
             f"the Ray cluster cannot be joined: {quoted(str(error), 300)}",
             where=f"address {quoted(named)}",
             allowed="host:port of its head, `auto` for the one that runs on this machine, `local` for a new one",
-            next_step="run this on a node of a running cluster (`ray start`, `ray status`), or with --ray-address local"
-            " on this machine alone; `ray stop` forgets a cluster that crashed here",
+            next_step="run this on a node of a running cluster (`ray start`, `ray status`)",
         ) from error
 
 
@@ -97,7 +90,7 @@ def run_on_ray(
 
     folder = folder.absolute()
     job = ray.put((_versions(), _plan(folder), packed(configs, folder)))
-    remote = ray.remote(num_cpus=1, max_retries=LOSSES)(_task())
+    remote = ray.remote(num_cpus=1, max_retries=LOSSES)(make_shard)
     queue = iter(tasks)
     waiting: dict[Any, Task] = {}
     try:
@@ -107,7 +100,7 @@ def run_on_ray(
             waiting |= {remote.remote([job], task): task for task in islice(queue, max(0, most - len(waiting)))}
             if not waiting:
                 break
-            for done in _finished(list(waiting)):
+            for done in ray.wait(list(waiting))[0]:
                 task = waiting.pop(done)
                 yield task, _record(done, configs[task[0]].shard_path(task[1]))
     finally:
@@ -120,26 +113,18 @@ def run_on_ray(
     folder.sweep_aside()  # what lost workers were writing
 
 
-def _finished(waiting: list[Any]) -> list[Any]:
-    """Return the tasks that are done, once there is one."""
-    import ray
-
-    while not ray.wait(waiting, num_returns=1, timeout=SILENCE)[0]:
-        there, free = ray.cluster_resources().get("CPU", 0), ray.available_resources().get("CPU", 0)
-        line = f"no shard was finished for {SILENCE:.0f} s; the cluster has {there:.0f} processors, {free:.0f} are idle"
-        print(line, file=sys.stderr)
-    return list(ray.wait(waiting, num_returns=len(waiting), timeout=0)[0])
-
-
 def _record(done: Any, path: str) -> ShardRecord:
     """Return what a task returned, or raise what it raised; ``UserError`` where the cluster cannot make this shard."""
     import ray
     from ray.exceptions import RayError, RayTaskError
 
     try:
-        record: ShardRecord | str = ray.get(done)
+        record: ShardRecord = ray.get(done)
     except RayTaskError as error:
-        raise error.cause from error
+        if isinstance(error.cause, UserError | OSError):
+            raise error.cause from error
+        what = f"a node could not make a shard: {quoted(str(error.cause), 300)}"
+        raise UserError(what, where=path, next_step="install this version of caef-data on every node") from error
     except RayError as error:
         raise UserError(
             f"a shard was given up, its workers were lost again and again: {quoted(str(error), 300)}",
@@ -147,31 +132,14 @@ def _record(done: Any, path: str) -> ShardRecord:
             next_step="run the same command again, finished shards are kept; where memory ran out, with fewer"
             " processors a node (`ray start --num-cpus`) or fewer --workers",
         ) from error
-    if isinstance(record, str):
-        raise UserError(record, next_step="install the same version of caef-data on every node")
     return record
 
 
 # In the workers
 
 
-def _task() -> Callable[[list[Job], Task], ShardRecord | str]:
-    """Return the function that Ray runs. It is sent as code: it has to say that a node does not have this package."""
-
-    def make_shard(job: list[Job], task: Task) -> ShardRecord | str:
-        try:
-            from caef_data.pipelines.ray_engine import make
-        except ImportError as error:
-            import socket
-
-            return f"the node {socket.gethostname()} does not have this version of caef-data: {error}"
-        return make(job[0], task)
-
-    return make_shard
-
-
-def make(job: Job, task: Task) -> ShardRecord:
-    """Write a shard and put it in its place.
+def make_shard(job: list[Job], task: Task) -> ShardRecord:
+    """Write a shard and put it in its place; what all tasks need is in a list, so that it stays where it is.
 
     A worker that was thought lost may be at it, too: both write the same bytes, aside under different names. And one
     that was forgotten by a build that is over, or was replaced by another, must not place anything any more.
@@ -180,7 +148,7 @@ def make(job: Job, task: Task) -> ShardRecord:
         UserError: this node is not set up like the one that the build was started on.
         OSError: the shard could not be written.
     """
-    configs, folder, plan = _unpacked(job)
+    configs, folder, plan = _unpacked(job[0])
     folder.attempt = f"{os.urandom(4).hex()}-"
     _check(folder, plan)
     record = write_shard(configs[task[0]], task[1], folder)

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, fields, replace
 from functools import cache
@@ -300,14 +299,14 @@ def check_task(value: object, spelling: Spelling) -> str:
     names, given = task_names(), ALIASES.get(value, value) if isinstance(value, str) else ""
     if given in names or given in shipped_machines():  # these are read only where no other task is meant
         return given
-    close = closest(given[:60], (*names, *MEANT, "all"))
-    name, short = spelling.name("task"), MEANT.get(close, close)
-    near, short = f" (did you mean {short!r}?)" if short else "", short or "sub"
+    name, short = spelling.name("task"), MEANT.get(given) or closest(given[:60], (*names, *ALIASES, "all"))
+    near = f" (did you mean {short!r}?)" if short else ""
     raise spelling.refusal(
         f"no {name} is given" if value is None else f"{name} is {literal(value)}, which is no task{near}",
         "task",
         allowed=f"{', '.join(names)}, or all",
-        advice=f"{'write' if name == 'task' else f'caef-data {spelling.verb}'} {spelling.setting('task', short)}",
+        advice=("write " if name == "task" else f"caef-data {spelling.verb} ")
+        + spelling.setting("task", short or "sub"),
     )
 
 
@@ -329,27 +328,23 @@ def _check_together(values: TaskSettings, spelling: Spelling) -> None:
         check_own(values, spelling)
     name, high = spelling.name, values.max
     if high > values.max_len:
-        longer = f"set max_len = {literal(high)} in a declaration, if such lengths are meant: caef-data build my.toml"
         raise spelling.refusal(
             f"{name('max')} is {literal(high)} digits, above the ceiling of {values.max_len:,}",
             "max",
-            allowed=f"1 to {values.max_len:,}",
-            advice=longer if high <= RAISED_MAX_LEN else None,
+            allowed=f"1 to {values.max_len:,}; max_len in a declaration raises that, up to {RAISED_MAX_LEN:,}",
         )
     if values.min > high:
         raise spelling.refusal(
             f"{name('min')} is {literal(values.min)}, larger than {spelling.setting('max', high)}",
             *("min", "max"),
             allowed=f"{name('min')} from 1 to {high}",
-            advice=f"lower {name('min')} or raise {name('max')}",
         )
     held_out = " and ".join(split for split in values.splits if split != "train")
     if values.num_test == 0 and held_out:
         raise spelling.refusal(
             f"{name('num_test')} is 0, but the {held_out} split is asked for",
             *("num_test", "splits"),
-            allowed=f"{name('num_test')} from 1, or no other split than train",
-            advice=f"use {spelling.setting('splits', ('train',))}",
+            allowed=f"{name('num_test')} from 1, or {spelling.setting('splits', ('train',))}",
         )
 
 
@@ -357,27 +352,21 @@ def _check_all_steps(values: TaskSettings, spelling: Spelling) -> None:
     """Refuse whole traces that are longer than ``max_steps``, instead of quietly leaving them out."""
     from .. import tm
 
-    machine, low, limit, setting = tm.machine(values.task), values.min, values.max_steps, spelling.setting
+    machine, limit, setting = tm.machine(values.task), values.max_steps, spelling.setting
     if not machine.halts:
         return  # the plan leaves longer runs out
 
     def longest(top: int) -> int:  # a corner of the lengths: mul's b or add's n is long, or div's b is short
-        return max(machine.max_num_steps(top, top), machine.max_num_steps(top, low))
+        return max(machine.max_num_steps(top, top), machine.max_num_steps(top, values.min))
 
-    needed = longest(values.max)
-    if needed <= limit:
-        return
-    fits = low - 1 + bisect_right(range(low, values.max), limit, key=longest)  # longest() grows with the length
-    allowed = f"{spelling.name('max')} up to {fits}" if fits >= low else f"no length from {low} digits on"
-    advice = [setting("max", fits)] * (fits >= low) + [setting("steps", "sampled")]
-    advice += [setting("max_steps", needed)] * (needed <= MAX_STEPS)
-    raise spelling.refusal(
-        f"{values.task} with {setting('steps', 'all')} has runs of {literal(needed)} transitions, more than"
-        f" {setting('max_steps', limit)}",
-        *("steps", "max", "max_steps"),
-        allowed=f"{allowed} with {setting('min', low)} and these steps",
-        advice="use " + ", or ".join(advice),
-    )
+    if (needed := longest(values.max)) > limit:
+        raise spelling.refusal(
+            f"{values.task} with {setting('steps', 'all')} has runs of {literal(needed)} transitions, more than"
+            f" {setting('max_steps', limit)}",
+            *("steps", "max", "max_steps"),
+            allowed=f"a smaller {spelling.name('max')}, {spelling.name('max_steps')} up to {MAX_STEPS:,}, or"
+            f" {setting('steps', 'sampled')}",
+        )
 
 
 def canonical_json(value: object) -> str:

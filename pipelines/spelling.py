@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ..errors import UserError, shell_quoted
 
@@ -42,6 +43,9 @@ def literal(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 
+MOST_LINES = 4  # of a file that a message names: a key may stand in several tables
+
+
 @dataclass(frozen=True)
 class Spelling:
     """How the user wrote settings, for messages: as fields, as options, or as keys of a TOML file."""
@@ -50,8 +54,8 @@ class Spelling:
     """The settings that were given as options of the command line."""
     file: str | None = None
     """Name of the file; where options were given beside it, the other settings are its keys."""
-    lines: Mapping[str, int] = field(default_factory=dict)
-    """Lines of the file's keys; "" stands for the table that they are in, 0 for a line that is not sure."""
+    text: str = ""
+    """What the file holds."""
     verb: str = "build"
     """The command that they are for; a file has a table of that name, but for a build."""
 
@@ -72,9 +76,9 @@ class Spelling:
             return " ".join(as_option(key, self.options[key]) for key in keys if key in self.options) or None
         if self.file is not None and self.verb != "build":
             return f"{self.file}, table [{self.verb}]"
-        lines = {self.lines[key] for key in keys if key in self.lines} or {self.lines.get("", 0)}
-        numbers = " and ".join(str(line) for line in sorted(lines) if line)
-        return f"{self.file}, line{'s' * (len(lines) > 1)} {numbers}" if numbers else self.file
+        given = re.compile(rf"""\s*["']?({"|".join(map(re.escape, keys))})["']?\s*=""")
+        lines = [str(number) for number, line in enumerate(self.text.split("\n"), 1) if given.match(line)][:MOST_LINES]
+        return f"{self.file}, line{'s' * (len(lines) > 1)} {', '.join(lines)}" if lines else self.file
 
     def refusal(self, what: str, *keys: str, allowed: str, advice: str | None = None) -> UserError:
         """Return the error for settings that are refused; it names the place of those that were given."""

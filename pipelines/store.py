@@ -16,30 +16,17 @@ from typing import Any, BinaryIO, TypeVar
 
 from ..atomic import sha256_of
 from ..errors import FULL, UserError, printable_path, quoted
-from .folder import Folder, task_of
+from .folder import Folder, no_dataset, task_of
 from .manifest import CARD, MANIFEST, PLAN, STATE, ShardRecord, is_shard, json_bytes
 
 T = TypeVar("T")
 
-# Object stores: an object appears whole or not at all, which builds and pushes rely on; how to install their package.
-INSTALL = {
-    **dict.fromkeys(("s3", "s3a"), "pip install 'caef-data[s3]'"),
-    **dict.fromkeys(("gs", "gcs"), "pip install 'caef-data[s3]' gcsfs"),
-    **dict.fromkeys(("az", "abfs", "abfss"), "pip install 'caef-data[s3]' adlfs"),
-}
+# Object stores: an object appears whole or not at all, which builds and pushes rely on; what their clients come with.
+STORES = {"s3": "", "s3a": "", "gs": " gcsfs", "gcs": " gcsfs", "az": " adlfs", "abfs": " adlfs", "abfss": " adlfs"}
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.:-]*)://(.*)", re.DOTALL)
-SLIP = re.compile(r"(s3a?|gs|gcs|az|abfss?|file|hf):(/?[^/].*)?", re.DOTALL | re.IGNORECASE)
-NOT_IN_PATHS = re.compile(r"[?*\[\]#\\]|::|[^ -~\u00a0-\U0010ffff]")  # queries, wildcards, chains, controls
-CREDENTIALS = (
-    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; for another server than Amazon's"
-    " AWS_ENDPOINT_URL too"
-)
-ADVICE = {
-    "NoSuchBucket": "create the bucket first",
-    "AccessDenied": "check whose credentials are in use, and what they may do in this place",
-    **dict.fromkeys(("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"), CREDENTIALS),
-}
-WRONG_CHECKSUM = ("FlexibleChecksumError", "ChecksumError")
+SLIP = re.compile(r"(s3a?|gs|gcs|az|abfss?|file|hf):(?!//)", re.IGNORECASE)
+_PART = r"(?!\.{1,2}(?:/|$))[^/?*#\[\]\\\x00-\x1f\x7f]+"  # no wildcards, queries or controls
+PLACE = re.compile(rf"(?!.*::|[^/]*[:\s]){_PART}(/{_PART})*")
 AT_ONCE = 8  # requests under way at a time
 NOTES = f"{STATE}/shards"  # an object a finished shard: nothing can be appended to one
 BLOCK, WHOLE = 1 << 20, 16 << 20  # bytes that a reader fetches at least, of some rows and of all
@@ -61,79 +48,21 @@ def split_url(name: str) -> tuple[str, str] | None:
     """Return the kind of store of a URL, in lower case, and what follows ``://``; None for a path.
 
     Raises:
-        UserError: it is a URL, but of no store that keeps what a dataset needs; or it holds a password.
+        UserError: it is a URL, but of no store that keeps what a dataset needs.
     """
-    where = printable_path(name)
     match = URL.fullmatch(name)
-    if match is None:
-        if slip := SLIP.fullmatch(name):
-            allowed = f"{slip[1].lower()}://... with two slashes; ./{where} for a folder of this name"
-            raise UserError("this is neither a URL nor the name of a folder here", where=where, allowed=allowed)
+    kind, rest = (match[1].lower(), match[2].rstrip("/")) if match else ("", "")
+    if kind == "file" and rest.startswith("/") or (kind in STORES and PLACE.fullmatch(rest)):
+        return kind, rest
+    if match is None and SLIP.match(name) is None:
         return None
-    kind, rest = match[1].lower(), match[2]
-    user, at, _ = rest.partition("/")[0].rpartition("@")
-    if at and (":" in user or kind not in ("az", "abfs", "abfss")):  # Azure writes container@account
-        raise UserError(
-            "a URL must not hold a user name or password",
-            where=f"{kind}://***@...",
-            next_step="leave them out: they are taken from where the store's own tools take them (AWS_PROFILE, ...)",
-        )
-    if kind != "file" and kind not in INSTALL:
-        raise UserError(
-            f"{quoted(match[1])} is no kind of store that can hold a dataset",
-            where=where,
-            allowed="a folder, or a URL: s3://bucket/prefix, gs://..., az://..., file:///...;"
-            " hf://datasets/user/name for verify, info and eval --data alone",
-            next_step="to write to the Hub: caef-data push DIR --repo user/name" if kind == "hf" else None,
-        )
-    parts = rest.rstrip("/").split("/")
-    if kind == "file" and not (rest.startswith("/") and any(parts)):
-        raise UserError("this URL names no folder", where=where, allowed="file:///a/folder")
-    if kind != "file" and (NOT_IN_PATHS.search(rest) or any(part in ("", ".", "..") for part in parts)):
-        allowed = f"{kind}://bucket/prefix, without ? * [ ] # \\ :: and empty parts"
-        raise UserError("this cannot be the URL of a folder", where=where, allowed=allowed)
-    return kind, "/".join(parts)
-
-
-class DamagedError(UserError):
-    """What was read is not what was written, as a checksum tells that the store keeps."""
-
-
-@contextmanager
-def _told(doing: str, where: str) -> Iterator[None]:
-    """Raise what the user should know of an error of a store's client, whose texts may hold what must not be shown.
-
-    Raises:
-        FileNotFoundError: there is no such object to be read.
-        DamagedError: a checksum is wrong.
-        UserError: anything else but a full disk, which is this machine's.
-    """
-    try:
-        yield
-    except (UserError, ImportError):
-        raise
-    except Exception as error:
-        reason = _reason(error)
-        missing = isinstance(error, FileNotFoundError) and reason != "NoSuchBucket" and doing != "writing"
-        if missing or (isinstance(error, OSError) and error.errno in FULL):
-            raise
-        kind = DamagedError if reason in WRONG_CHECKSUM else UserError
-        denied = "AccessDenied" if isinstance(error, PermissionError) else reason
-        advice = ADVICE.get(denied, "run the same command again: it goes on")
-        raise kind(f"{doing} {printable_path(where)} failed: {reason}", next_step=advice) from None
-
-
-def _reason(error: BaseException) -> str:
-    """Return S3's name of an error, such as AccessDenied; else that of a class."""
-    errors = [error]
-    while cause := errors[-1].__cause__ or errors[-1].__context__:
-        errors.append(cause)
-    for answer in (getattr(one, "response", None) for one in errors):
-        code = answer.get("Error", {}).get("Code") if isinstance(answer, dict) else None
-        if isinstance(code, str) and re.fullmatch(r"\w{1,60}", code):
-            return code
-    names = [type(one).__name__ for one in errors]
-    return next((name for name in names if name in ADVICE or name in WRONG_CHECKSUM), names[0])
+    raise UserError(
+        "this is no place that can hold a dataset",
+        where=printable_path(re.sub(r"//[^/]*@", "//***@", name)),
+        allowed="a folder, s3://bucket/prefix, gs://..., az://... or file:///a/folder; to read,"
+        " hf://datasets/user/name, too",
+        next_step="to write to the Hub: caef-data push DIR --repo user/name" if kind == "hf" else None,
+    )
 
 
 def at_once(work: Callable[[T], Any], items: Iterable[T], count: int = AT_ONCE) -> Iterator[Any]:
@@ -177,20 +106,33 @@ class StoreFolder(Folder):
 
     @contextmanager
     def _store(self, doing: str, path: str = "") -> Iterator[Any]:
-        """Yield fsspec's file system below the URL. Listings are not kept: others write, too."""
-        with _told(doing, f"{self.name}/{path}".rstrip("/")):
-            if self._connection is None:
-                kind = self.name.partition(":")[0]
-                try:
-                    import fsspec
-                    from fsspec.implementations.dirfs import DirFileSystem
+        """Yield fsspec's file system below the URL. Listings are not kept: others write, too.
 
-                    fs, place = fsspec.core.url_to_fs(self.name, use_listings_cache=False)
-                except ImportError:
-                    what = f"a package that {kind}:// needs is not installed"
-                    raise UserError(what, next_step=INSTALL[kind]) from None
+        Raises:
+            FileNotFoundError: there is no such object to be read.
+            UserError: whatever else the store's client raises, by the name of the error.
+        """
+        kind = self.name.partition(":")[0]
+        try:
+            if self._connection is None:
+                import fsspec
+                from fsspec.implementations.dirfs import DirFileSystem
+
+                fs, place = fsspec.core.url_to_fs(self.name, use_listings_cache=False)
                 self._connection = DirFileSystem(place, fs)
             yield self._connection
+        except UserError:
+            raise
+        except ImportError:
+            what = f"a package that {kind}:// needs is not installed"
+            raise UserError(what, next_step=f"pip install 'caef-data[s3]'{STORES[kind]}") from None
+        except Exception as error:
+            missing, root = isinstance(error, FileNotFoundError) and doing != "writing", error.__cause__ or error
+            if missing or (isinstance(error, OSError) and error.errno in FULL):  # of this machine's disk
+                raise
+            code = getattr(root, "response", {}).get("Error", {}).get("Code", type(root).__name__)  # texts hold secrets
+            told = f"{doing} {printable_path(f'{self.name}/{path}'.rstrip('/'))} failed: {quoted(code)[1:-1]}"
+            raise UserError(told, next_step="mend that, then run the same command again: it goes on") from None
 
     # Files
 
@@ -213,9 +155,15 @@ class StoreFolder(Folder):
                     raise
 
     def equals(self, path: str, size: int, sha256: str) -> bool:
-        with suppress(DamagedError, FileNotFoundError), self.open(path, WHOLE) as file:
-            return file.seek(0, os.SEEK_END) == size and sha256_of(file) == sha256
-        return False
+        try:
+            with self.open(path, WHOLE) as file:
+                return file.seek(0, os.SEEK_END) == size and sha256_of(file) == sha256
+        except FileNotFoundError:
+            return False
+        except UserError as error:
+            if "ChecksumError" not in error.what:  # the store keeps one of its own
+                raise
+            return False
 
     def sizes(self, under: str = "") -> dict[str, int]:
         with suppress(FileNotFoundError), self._store("listing", under) as store:
@@ -256,9 +204,6 @@ class StoreFolder(Folder):
 
     # The whole folder
 
-    def holds_shards(self) -> bool:
-        return any(map(is_shard, self.sizes()))
-
     def check_ours(self) -> None:
         if self.read(MANIFEST) is None and self.read(PLAN) is None:
             with suppress(FileNotFoundError), self._store("listing") as store:
@@ -273,9 +218,7 @@ class StoreFolder(Folder):
     @contextmanager
     def on_disk(self) -> Iterator[Path]:
         if not self.manifest():
-            from .build import no_dataset
-
-            raise no_dataset(self, "verify")
+            raise no_dataset(self)
         with tempfile.TemporaryDirectory(prefix="caef-data-") as name:
 
             def fetch(path: str) -> None:

@@ -55,7 +55,7 @@ def verify(
     if not 0 < fraction <= 1:
         what, tenth = f"fraction {quoted(fraction)} is out of range", "--fraction 0.1 for a tenth of the rows"
         raise UserError(what, where="--fraction", allowed="above 0, up to 1", next_step=tenth)
-    began, manifest = time.monotonic(), read_manifest(directory, "verify")
+    began, manifest = time.monotonic(), read_manifest(directory)
     found, configs = declared(manifest)
     found.take(check_files(directory, manifest))
     shards = []

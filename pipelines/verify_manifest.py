@@ -11,11 +11,10 @@ from typing import Any
 
 from .. import __version__, tm
 from ..errors import UserError, quoted
-from .build import no_dataset
 from .card import card, card_there
-from .card_merge import OURS, Card, UnmarkedError, without_examples, without_place
+from .card_merge import OURS, Card, without_examples, without_place
 from .expressions import allowed_test
-from .folder import Folder
+from .folder import Folder, no_dataset
 from .manifest import CARD, CONFIG, MANIFEST, define_machines, split_entries
 from .plan import Config, split_configs
 from .settings import TaskSettings, digest
@@ -27,7 +26,7 @@ Entries = dict[tuple[str, str], dict[str, Any]]  # of a task: what the manifest 
 Configs = dict[tuple[str, str], Config]  # what is planned under (config, split)
 
 
-def read_manifest(directory: Path, verb: str) -> dict[str, Any]:
+def read_manifest(directory: Path) -> dict[str, Any]:
     """Read the manifest of a built folder, and make its machines known.
 
     Raises:
@@ -36,7 +35,7 @@ def read_manifest(directory: Path, verb: str) -> dict[str, Any]:
     folder = Folder(directory)
     manifest = folder.manifest()
     if not manifest:
-        raise no_dataset(folder, verb)
+        raise no_dataset(folder)
     define_machines(manifest, folder.where(MANIFEST))
     return manifest
 
@@ -184,13 +183,12 @@ def check_card(directory: Path, manifest: dict[str, Any], damaged: bool) -> Find
     """
     folder, by, found = Folder(directory), manifest["caef_data"], Findings(CARD)
     try:
-        text = card_there(folder)
-        right, there = Card.of(card(manifest, folder)), None if text is None else Card.of(text)
-    except (UnmarkedError, UserError) as error:
-        if by in UNMARKED and isinstance(error, UnmarkedError):
-            found.notes.append(f"{CARD} is a card of caef-data {by}: its text is not compared with the manifest")
+        right, there = Card.of(card(manifest, folder)), card_there(folder)
+    except UserError as error:
+        if by in UNMARKED:
+            found.notes.append(f"{CARD} is a card of caef-data {by}: move it away before you build into the folder")
         else:
-            found.add("card", error.what if isinstance(error, UserError) else str(error))
+            found.add("card", error.what)
         return found
     if there is None:
         found.add("card", "is missing")

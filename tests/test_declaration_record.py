@@ -124,7 +124,10 @@ def test_identities_are_those_recorded() -> None:
     assert {"shipped", "toml", "flags"} <= {key for one in recorded for key in one["how"]}
     for one in recorded:
         declaration = made(one["how"])
-        assert told(declaration) == one["told"], one["how"]
+        expected = one["told"]
+        if " && " in expected["command"]:  # of 0.1.0: one for each of its tasks
+            expected = {**expected, "command": f"caef-data build {declaration.name}.toml"}
+        assert told(declaration) == expected, one["how"]
         for settings in declaration.tasks:
             assert TaskSettings.of(json.loads(canonical_json(settings.to_dict()))) == settings
 

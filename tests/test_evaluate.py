@@ -300,5 +300,5 @@ def test_what_cannot_be_evaluated_is_said(data: Path, tmp_path: Path) -> None:
     adapters = {"executors/sub": None}  # that of another task: the dataset is fine
     with pytest.raises(UserError, match="no executors/add.*\n.*\n.*\n.*next: +caef-data adapters --task add"):
         task_modes(settings(data, tmp_path, task=("add",)), Folder(data).manifest(), adapters)
-    with pytest.raises(UserError, match="this is no dataset folder"):
+    with pytest.raises(UserError, match="there is no dataset here"):
         prepare(settings(tmp_path, tmp_path / "out"))

@@ -150,7 +150,7 @@ def test_folders_that_are_not_ours_are_left_alone(small: Path, copy: Path, tmp_p
     (out / "add-one_step" / "train" / "notes.jsonl").write_text("{}")
     error = refused(small, out, "files that caef-data export did not write", overwrite=True)
     assert "notes.jsonl" in str(error)
-    with pytest.raises(UserError, match="files that caef-data did not write"):  # nor does a build touch an export
+    with pytest.raises(UserError, match="no manifest.json of caef-data"):  # nor does a build touch an export
         make(out)
 
 

@@ -1,7 +1,6 @@
 """Names in files that come from somebody else: whatever becomes part of a path is one of ours, or is refused."""
 
 import json
-import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 
 from caef_data.errors import is_ours, suggested
 from caef_data.pipelines.build import build
-from caef_data.pipelines.declaration import from_flags, parse_declaration
+from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.manifest import is_shard, manifest_from, plan_from
 from caef_data.pipelines.plan import make_plan
 from caef_data.tests.commands import call, everything
@@ -208,38 +207,6 @@ def test_notes_of_a_build_that_are_a_link_are_not_followed(built: Path, tmp_path
 
 
 # What is printed and suggested
-
-
-def test_a_command_that_a_folder_holds_is_not_repeated(tmp_path: Path) -> None:
-    """The command that goes on with a build is spelled out from its settings, and typed as it stands it works."""
-    out = tmp_path / "data"
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        build(make_plan(from_flags(["add"], max=2, num=2)), out, workers=1, progress=stop)
-    path = out / ".caef" / "plan.json"
-    plan = json.loads(path.read_text())
-    command = f"caef-data build --task add --min 1 --max 2 --num 2 --out {out}"
-    for said in ("caef-data build --task sub --overwrite --out /", "caef-data build '$(reboot)' --overwrite"):
-        path.write_text(json.dumps({**plan, "source": said}))
-        for words in (["info", out], ["push", out, "--to", tmp_path / "to"], ["build", "--task", "mul", "--out", out]):
-            output = call(*words)[1]
-            assert command in output
-            assert said not in output
-    assert call(*shlex.split(command)[1:])[0] == 0
-
-
-def test_commands_of_two_settings_name_the_folder_twice(tmp_path: Path) -> None:
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    plan = make_plan(parse_declaration('[[task]]\ntask="add"\nmax=1\n[[task]]\ntask="sub"\nmax=2\n'))
-    with pytest.raises(KeyboardInterrupt):
-        build(plan, tmp_path, workers=1, progress=stop)
-    commands = call("info", tmp_path)[1].strip().rpartition("go on with: ")[2].split(" && ")
-    assert [command.endswith(f"--out {tmp_path}") for command in commands] == [True, True]
 
 
 @pytest.mark.parametrize(

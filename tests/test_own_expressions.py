@@ -122,7 +122,6 @@ def test_a_stopped_build_goes_on(file: Path, data: Path, tmp_path: Path, monkeyp
     with pytest.raises(KeyboardInterrupt):
         build(make_plan(from_flags([], expressions=str(file), views=VIEWS)), out, workers=1, progress=stop)
     expressions._KNOWN.clear()
-    assert "--expressions mine.txt --view one_step" in call("info", out)[1]
     monkeypatch.chdir(file.parent)
     assert call("build", "--expressions", "mine.txt", "--view", ",".join(VIEWS), "--out", out, "--workers", "2")[0] == 0
     assert contents(out) == contents(data)
@@ -228,7 +227,7 @@ def test_a_declaration_of_machines_or_long_operands(tmp_path: Path) -> None:
     text = 'expressions = "x.txt"\nviews = ["raw"]\n'
     machine = '[[machine]]\nname = "walks"\nformat = "bbchallenge"\ntable = "1RB1LC_1RC1RB_1RD0LE_1LA1LD_1RZ0LA"\n'
     for more, what in (
-        ("", "write max_len = 1001 there"), (machine, "walks in the file, and cannot be: it is a Turing machine"),
+        ("", "write max_len = 1001 there"), (machine, "no expression of walks in the file"),
         ('max_len = 1001\nsplits = ["test"]', "ask for their splits too"),
     ):  # fmt: skip
         (tmp_path / "x.toml").write_text(text + more)

@@ -129,9 +129,7 @@ def test_rows_that_are_none(tmp_path: Path, line: bytes, words: str) -> None:
 
 
 def test_where_there_is_nothing_to_ask(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match="no dataset folder\n.*\n.*built, with its manifest.json, or published raw files"
-    ):
+    with pytest.raises(UserError, match="no dataset here\n.*\n.*built, with its manifest.json, or published raw files"):
         opened(tmp_path)
     write(tmp_path, {"mul/test_1_1.jsonl": [("5*0=", "5")]})
     with pytest.raises(UserError, match="no row that can be asked"):

@@ -257,7 +257,7 @@ def test_an_unfinished_or_damaged_folder_is_refused_before_the_first_request(
         (flipped, "differs from its manifest"),
         (missing, "differs from its manifest"),
         (stray, "train-00007-of-00009.parquet is no part of the dataset"),
-        (no_manifest, "manifest.json is gone"),
+        (no_manifest, "there is no dataset here"),
         (outside, "manifest.json cannot be understood"),
         (tmp_path / "nowhere", "there is no dataset here"),
     ):

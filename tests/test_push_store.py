@@ -414,7 +414,7 @@ def test_what_a_person_wrote_into_the_card_of_a_copy_stays(smoke: Path, tmp_path
     assert card.read_text().endswith("\nMine.\n")
     (folder / "README.md").write_text((folder / "README.md").read_text() + "\nOther words.\n")
     code, output = call("push", folder, "--to", copy)
-    assert code == 2 and "edited" in output
+    assert code == 2 and "changed there" in output
     assert card.read_text().endswith("\nMine.\n")
 
 

@@ -104,7 +104,7 @@ def test_a_killed_build_goes_on(s3: "S3Server", local: Path, moment: int) -> Non
     assert f"{moment} of {shards} shards" in call("info", URL)[1]
     for verb in ("verify", "info"):
         told = call(verb, URL)[1]
-        assert f"{moment} of {shards} shards" in told and "go on with: caef-data build --task add" in told
+        assert f"{moment} of {shards} shards" in told and "run the command that began the build again" in told
     s3.log.clear()
     code, output = call(*words)
     assert code == 0, output
@@ -164,7 +164,7 @@ def test_requests_are_made_again(s3: "S3Server", local: Path) -> None:
     build(plan_of("add"), URL, workers=1)
     assert s3.objects(PREFIX) == contents(local)
     s3.faults.append(Fault("put", 500, r"parquet$", times=5, after=1))
-    with pytest.raises(UserError, match="failed: InternalError\n  next:    run the same command again"):
+    with pytest.raises(UserError, match="failed: InternalError"):
         build(plan_of("left_mask"), URL, workers=1)
     build(plan_of("left_mask"), URL, workers=1)
 
@@ -180,9 +180,7 @@ def test_a_store_that_fails_while_rows_are_read_for_the_card(s3: "S3Server") -> 
     assert call("verify", URL, "--workers", 1)[0] == 0
 
 
-@pytest.mark.parametrize(
-    ("fault", "kind", "words"), [(403, "put", "failed: AccessDenied"), (403, "list", "whose credentials")]
-)
+@pytest.mark.parametrize(("fault", "kind", "words"), [(403, "put", "failed: AccessDenied"), (403, "list", "failed: ")])
 def test_what_the_store_refuses(s3: "S3Server", fault: int, kind: str, words: str) -> None:
     from caef_data.tests.s3_server import SECRET, Fault
 
@@ -200,13 +198,13 @@ def test_no_bucket_and_no_credentials(s3: "S3Server", monkeypatch: pytest.Monkey
 
     words = ["build", "--task", "add", *FLAGS, "--workers", 1, "--out"]
     code, output = call(*words, "s3://no-bucket/place")
-    assert (code, "create the bucket" in output, "s3://no-bucket/place" in output) == (2, True, True)
+    assert (code, "NoSuchBucket" in output) == (2, True)
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     S3FileSystem.clear_instance_cache()
     code, output = call(*words, URL)
     S3FileSystem.clear_instance_cache()
-    assert (code, "NoCredentialsError" in output, "AWS_ACCESS_KEY_ID" in output) == (2, True, True)
+    assert (code, "NoCredentialsError" in output) == (2, True)
     monkeypatch.setitem(sys.modules, "s3fs", None)
     monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3")
     for command in (words, ["info"], ["verify"]):
@@ -229,7 +227,7 @@ def test_what_is_not_ours_is_left_alone(s3: "S3Server") -> None:
     words = ["build", "--task", "add", *FLAGS, "--workers", 1, "--overwrite", "--out"]
     s3.put(f"{PREFIX}notes.txt", b"mine")
     code, output = call(*words, URL)
-    assert (code, "did not write" in output) == (2, True)
+    assert (code, "is left alone" in output) == (2, True)
     s3.put("other/manifest.json", b'{"name": "web app"}')
     code, output = call(*words, "s3://bucket/other")
     assert (code, "manifest.json cannot be understood" in output) == (2, True)
@@ -239,35 +237,24 @@ def test_what_is_not_ours_is_left_alone(s3: "S3Server") -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "words"),
+    "url",
     [
-        ("s3://key:pass-word@bucket/x", "user name or password"),
-        ("s3://key@bucket/x", "user name or password"),
-        ("memory://x", "no kind of store"),
-        ("s3:/bucket/x", "s3://... with two slashes"),
-        ("S3:bucket", "s3://... with two slashes"),
-        ("file:/x", "file://... with two slashes"),
-        ("http://host/x", "no kind of store"),
-        ("simplecache::s3://bucket/x", "no kind of store"),
-        ("s3://", "cannot be the URL"),
-        ("s3:///x", "cannot be the URL"),
-        ("s3://bucket//x", "cannot be the URL"),
-        ("s3://bucket/../x", "cannot be the URL"),
-        ("s3://bucket/x?versionId=1", "cannot be the URL"),
-        ("s3://bucket/x*", "cannot be the URL"),
-        ("s3://bucket/x::y", "cannot be the URL"),
-        ("s3://bucket/\x1b[31m", "cannot be the URL"),
-        ("file://x", "names no folder"),
-        ("file:///", "names no folder"),
-        ("gs://bucket/x", "gcsfs"),
+        *("s3://key:pass-word@bucket/x", "memory://x", "s3:/bucket/x", "S3:bucket", "file:/x", "http://host/x"),
+        *("simplecache::s3://bucket/x", "s3://", "s3:///x", "s3://bucket//x", "s3://bucket/../x", "s3://bucket/x*"),
+        *("s3://bucket/x?versionId=1", "s3://bucket/x::y", "s3://bucket/\x1b[31m", "file://x"),
     ],
 )
-def test_urls_that_cannot_be_meant(url: str, words: str) -> None:
+def test_urls_that_cannot_be_meant(url: str) -> None:
     for command in (["build", "--task", "add", "--out"], ["info"], ["verify"]):
         code, output = call(*command, url)
-        assert (code, words in output) == (2, True), output
+        assert (code, "no place that can hold a dataset" in output) == (2, True), output
         assert "pass-word" not in output
         assert "\x1b" not in output
+
+
+def test_a_store_whose_client_is_not_installed() -> None:
+    code, output = call("info", "gs://bucket/x")
+    assert (code, "pip install 'caef-data[s3]' gcsfs" in output) == (2, True), output
 
 
 def test_a_file_url_is_a_folder(tmp_path: Path, local: Path) -> None:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from ...errors import UserError, printable_path, shell_quoted
-from ..build import no_dataset
-from ..card import Loads, card, card_there, is_first_card, renewed_card, replaceable_card
+from ..card import Loads, card, card_there, renewed_card
 from ..card_merge import BEGIN, END_MARK, Card, UnmarkedError, conflict, newer, text_of, without_place
-from ..folder import Folder
+from ..folder import Folder, no_dataset
 from ..manifest import CARD, MANIFEST, TAKEN, is_shard, json_bytes, manifest_from, shard_records
 from ..store import open_folder
 from ..terminal import Meter, size_text
@@ -171,9 +168,6 @@ class Dataset:
         try:
             theirs = Card.of(text.rstrip("\n") + f"\n\n{BEGIN}{END_MARK}\n" if new else text)
         except UnmarkedError as error:
-            nowhere = Folder(Path(os.devnull))  # the rows that the card there shows are not at hand
-            if manifest_there and is_first_card(text, dict(manifest_there), nowhere):
-                return self.with_card(self.card, own, {})
             raise conflict(str(error), where) from None
         winner = theirs if new else newer(mine, theirs, base, taken)
         if winner is theirs:
@@ -202,11 +196,11 @@ def open_dataset(directory: str, loads: Loads, progress: Progress) -> Iterator[D
     if not folder.local:
         raise UserError("push takes a folder on this machine", where=where)
     if not folder.path.is_dir():
-        raise no_dataset(folder, "push")
+        raise no_dataset(folder)
     with folder.lock(shared=True):
         if folder.unfinished():
-            raise no_dataset(folder, "push")
-        found = read_manifest(folder.path, "push")
+            raise no_dataset(folder)
+        found = read_manifest(folder.path)
         shards = tuple(File(one.path, one.bytes, one.sha256) for _, one in sorted(shard_records(found).items()))
         wrong = check_files(folder.path, found).findings
         off = [f"{printable_path(finding.path)} {finding.message}" for finding in wrong]
@@ -222,9 +216,9 @@ def open_dataset(directory: str, loads: Loads, progress: Progress) -> Iterator[D
                 next_step=f"caef-data verify {shell_quoted(directory)}, which says what mends it",
             )
         manifest = folder.manifest()
-        mine = renewed_card(manifest, folder, replaceable_card(manifest, folder), loads)
-        held, ours = (text.partition(BEGIN)[2].partition(END_MARK)[0] for text in (card_there(folder) or "", mine))
-        if held and without_place(held) != without_place(ours):
+        mine = renewed_card(manifest, folder, loads)
+        there = card_there(folder)
+        if there is not None and without_place(there.block) != without_place(Card.of(mine).block):
             progress.console.print(f"{CARD}: its part between the marks was changed here, and is pushed as it was made")
         yield Dataset(folder, manifest, shards, mine, card(manifest, folder, loads)).with_card(mine, None, {})
 
