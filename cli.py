@@ -269,16 +269,16 @@ def evaluate(
 
 @app.command()
 def query(
-    sql: Annotated[Text, typer.Argument(metavar="[SQL]", help="Statements. Default: a prompt.")] = None,
+    sql: Annotated[Text, typer.Argument(metavar="[SQL]", help="Statements. Default: standard input.")] = None,
     results: options.Results = "results",
     form: Annotated[str, option("table, csv, json or md.", "--format")] = "table",
     list_tables: Annotated[bool, option("List the tables and their columns.", "--tables")] = False,
 ) -> None:
     """Ask the result tables in SQL: "SELECT * FROM class_accuracy ORDER BY accuracy LIMIT 10"."""
-    from .eval.query_console import print_tables, query
+    from .eval.query import print_tables, query
 
     if list_tables:
-        print_tables(form, sys.stdout)
+        print_tables(form)
     else:
         query(sql, results, form)
 

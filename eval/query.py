@@ -1,4 +1,4 @@
-"""SQL over the result tables: a DuckDB that can read these tables, and do nothing else.
+"""``caef-data query``: SQL over the result tables, by a DuckDB that can read these tables, and do nothing else.
 
 Three walls, each of which would do for most of what could be tried:
 
@@ -10,19 +10,26 @@ Three walls, each of which would do for most of what could be tried:
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import re
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import redirect_stdout
+from decimal import Decimal
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.dataset as ds
 from pyarrow.fs import LocalFileSystem
 
 from ..errors import UserError, did_you_mean, printable_path, quoted
-from ..schemas import RESULTS, result_schema
+from ..schemas import RESULT_TEXT, RESULTS, result_schema
 from .tables import part_files, read_runs, read_whole, results_folder
 
 if TYPE_CHECKING:
@@ -51,17 +58,16 @@ TABLE_FUNCTIONS = {  # those that make rows of their arguments, or list what the
 REFUSED_FUNCTIONS = {"json_serialize_plan", "json_execute_serialized_sql", "write_log"}  # SQL in a text; the log
 LISTED = "caef-data query --tables lists tables and columns"
 CHUNK = 256  # rows fetched at once
-LESS = "ask for fewer rows (WHERE, LIMIT) or columns, not SELECT *"
-POLL = 0.05  # seconds between looks whether Ctrl-C was pressed
+ROWS, CELL = 100, 60  # rows of a table, characters of a value
+Rows = Iterable[tuple[Any, ...]]
 _EXPLAIN = re.compile(r"(\s|--[^\n]*\n)*EXPLAIN\b(\s+ANALYZE\b)?(\s*\([\w\s,]*\))?", re.IGNORECASE)
-_UNKNOWN = re.compile(r'(?:Table with name|Referenced column|have a column named) "?([^\s"]+)')
 _UNREADABLE = re.compile(r"reading the stream registered as '(\w+)' failed")
-
-Result = TypeVar("Result")
+_SPECIAL = re.compile(r'[",\r\n]')
+_MARKDOWN = re.compile(r"[\\`*\[\]<>|~&]")
 
 
 class Database:
-    """The result tables of a folder as they are now, open for reading; one statement runs at a time.
+    """The result tables of a folder as they are now, open for reading.
 
     Args:
         results: the folder that evaluations wrote their tables into.
@@ -81,7 +87,6 @@ class Database:
                 where=printable_path(results),
                 next_step="caef-data eval --adapters ckpt/ --out RESULTS, or name their folder with --results",
             )
-        self.worker = ThreadPoolExecutor(1)  # DuckDB does not hear Ctrl-C: this thread runs it, the main one listens
         self.connection = duckdb.connect(":memory:")
         for name, value in SETTINGS.items():
             self.connection.execute(f"SET {name} = '{value}'")
@@ -94,7 +99,6 @@ class Database:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.worker.shutdown(wait=True)
         self.connection.close()
 
     def statements(self, sql: str) -> list[duckdb.Statement]:
@@ -107,12 +111,9 @@ class Database:
 
         if sql.encode(errors="replace").decode() != sql:
             raise UserError("this is no text", where=quoted(sql))
-        try:
-            statements = duckdb.extract_statements(sql)
-            for statement in statements:
-                self._check(statement.query, statement.type.name)
-        except duckdb.Error as error:
-            raise self._explained(error) from None
+        statements: list[duckdb.Statement] = self._do(duckdb.extract_statements, sql)
+        for statement in statements:
+            self._do(self._check, statement.query, statement.type.name)
         if not statements:
             advice = 'caef-data query "SELECT task, len_a, len_b, n, accuracy FROM class_accuracy"'
             raise UserError("there is no statement here", where=quoted(sql), next_step=advice)
@@ -122,81 +123,59 @@ class Database:
         """Return the columns' names, which need not differ, and rows, which the statement makes as they are read.
 
         Raises:
-            UserError: it cannot be run; says why, and what the unknown name may have meant.
-            KeyboardInterrupt: it was cancelled; others can be run. The same while rows are read.
+            UserError: it cannot be run, and why; the same while rows are read.
         """
-
-        def rows() -> Iterator[tuple[Any, ...]]:
-            while chunk := self._work(partial(self.connection.fetchmany, CHUNK)):
-                yield from chunk
-
-        started = self._work(partial(self.connection.execute, statement))
-        return [column[0] for column in started.description], rows()
+        started = self._do(self.connection.execute, statement)
+        chunks = iter(partial(self._do, started.fetchmany, CHUNK), [])
+        return [column[0] for column in started.description], chain.from_iterable(chunks)
 
     def each(self, sql: str) -> Iterator[dict[str, Any]]:
-        """Yield the rows of one statement's answer by their columns; other statements have to wait for its end.
-
-        Raises:
-            UserError: it is refused or cannot be run.
-        """
+        """Yield the rows of one statement's answer by their columns; other statements have to wait for its end."""
         names, rows = self.run(self.statements(sql)[0])
         for row in rows:
             yield dict(zip(names, row, strict=True))
 
-    def _work(self, work: Callable[[], Result]) -> Result:
-        """Let the database work; stop it where the user does."""
+    def box(self, statement: duckdb.Statement) -> str:
+        """Return a statement's answer as DuckDB draws it: as many rows and columns as a terminal shows."""
+        with redirect_stdout(io.StringIO()) as drawn:
+            width = shutil.get_terminal_size().columns
+            relation = self._do(self.connection.sql, statement)
+            self._do(partial(relation.show, max_width=width, max_rows=ROWS, max_col_width=CELL, null_value="NULL"))
+        return visible(drawn.getvalue(), "\n\\")  # most of it DuckDB has escaped
+
+    def _do(self, work: Callable[..., Any], *args: Any) -> Any:
+        """Let the database work; its errors become a line that says what helps."""
         import duckdb
 
-        future = self.worker.submit(work)
         try:
-            while not wait([future], POLL).done:  # a signal does not wake every wait: some libraries see to that
-                pass
-            return future.result()
-        except KeyboardInterrupt:
-            while not wait([future], POLL).done:
-                self.connection.interrupt()
-            raise
+            return work(*args)
         except (MemoryError, duckdb.OutOfMemoryException):
-            raise UserError("there is not enough memory for this answer", next_step=LESS) from None
+            advice = "ask for fewer rows (WHERE, LIMIT) or columns, not SELECT *"
+            raise UserError("there is not enough memory for this answer", next_step=advice) from None
         except duckdb.Error as error:
-            raise self._explained(error) from None
+            text, allowed = visible(str(error).strip(), "\n\t"), None
+            unreadable = _UNREADABLE.search(text)
+            for _, path in part_files(self.results, unreadable[1]) if unreadable else ():
+                if read_whole(path) is None:
+                    advice = "remove this file, and evaluate again to make it anew"
+                    what = "a part of the results is damaged"
+                    raise UserError(what, where=printable_path(path), next_step=advice) from None
+            if isinstance(error, duckdb.PermissionException):
+                allowed = f"{ALLOWED}; from {', '.join(RESULTS)}"
+            raise UserError(text, allowed=allowed, next_step=LISTED) from None
 
     def _check(self, sql: str, kind: str) -> None:
         """Refuse a statement that does more than read the tables."""
         explain = _EXPLAIN.match(sql) if kind == "EXPLAIN" else None  # a comment in it could hide what is explained
         selected = sql[explain.end() :] if explain else sql
         options = "skip_null := true, skip_empty := true, skip_default := true"
-        row = self.connection.execute(f"SELECT json_serialize_sql(?, {options})", [selected]).fetchone()
+        [(text,)] = self.connection.execute(f"SELECT json_serialize_sql(?, {options})", [selected]).fetchall()
         try:
-            tree = json.loads(row[0] if row else "", object_hook=partial(_check_node, sql))
+            tree = json.loads(text, object_hook=partial(_check_node, sql))
         except RecursionError:
             raise _refusal("this statement is nested too deeply", sql) from None
         if tree["error"] or len(tree["statements"]) != 1:  # of all statements only SELECT has a tree
             raise _refusal(f"{kind.replace('_', ' ')} is refused: results are only read", sql)
-
-    def _explained(self, error: duckdb.Error) -> UserError:
-        """Return DuckDB's message with what helps: the damaged file, the nearest of our names, what is allowed."""
-        import duckdb
-
-        text = visible(str(error).strip(), "\n\t")
-        unreadable, unknown = _UNREADABLE.search(text), _UNKNOWN.search(text)
-        for _, path in part_files(self.results, unreadable[1]) if unreadable else ():
-            if read_whole(path) is None:
-                advice = "remove this file, and evaluate again to make it anew"
-                return UserError("a part of the results is damaged", where=printable_path(path), next_step=advice)
-        if unknown:
-            name = unknown[1].lower()
-            asked = [own for table, own in RESULTS.items() if re.search(rf"\b{table}\b", text)]  # DuckDB cites the line
-            columns = {column for own in asked or RESULTS.values() for column in own}
-            holders = ", ".join(table for table, own in RESULTS.items() if name in own)
-            likely = did_you_mean(name, RESULTS if "Table with" in text else sorted(columns))
-            hint = f" (it is a column of {holders})" if holders else likely
-            first, *more = (line for line in text.split("\n") if not line.startswith("Did you mean"))  # DuckDB's own
-            return UserError("\n".join([first + hint, *more]), next_step=LISTED)
-        if "'pytz'" in text:
-            return UserError("times with a time zone cannot be shown", next_step="cast them: now()::TIMESTAMP")
-        refused = isinstance(error, duckdb.PermissionException)
-        return UserError(text, allowed=f"{ALLOWED}; from {', '.join(RESULTS)}" if refused else None, next_step=LISTED)
 
 
 class _LazyDataset(ds.FileSystemDataset):  # type: ignore[misc]
@@ -245,3 +224,118 @@ def visible(text: str, keep: str = "") -> str:
         char if (char.isprintable() and char != "\\") or char in keep else char.encode("unicode_escape").decode()
         for char in text
     )
+
+
+# The command
+
+
+def query(sql: str | None, results: str, form: str) -> None:
+    """Run statements, without any those of standard input, and print what they give.
+
+    Raises:
+        UserError: there are no results, or a statement is refused or wrong; statements before it have been answered
+            unless it cannot even be parsed or is not allowed.
+    """
+    _check_form(form)
+    if sql is None and sys.stdin.isatty():
+        advice = 'caef-data query "FROM runs", or caef-data query < questions.sql'
+        raise UserError("there is no SQL to run", where="standard input", next_step=advice)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # DuckDB does not hear Ctrl-C
+    with Database(Path(results)) as database:
+        for statement in database.statements(sys.stdin.read() if sql is None else sql):
+            if form == "table":
+                sys.stdout.write(database.box(statement))
+            else:
+                WRITERS[form](*database.run(statement))
+            sys.stdout.flush()
+
+
+def print_tables(form: str) -> None:
+    """Print the tables and their columns, each with its type and meaning.
+
+    Raises:
+        UserError: there is no such form.
+    """
+    import duckdb
+
+    _check_form(form)
+    columns: list[tuple[str, ...]] = []
+    for table, meanings in RESULTS.items():
+        view = duckdb.from_arrow(result_schema(table).empty_table())
+        kinds = zip(view.columns, view.types, strict=True)
+        own = [(name, str(kind), meanings[name][1]) for name, kind in kinds]
+        columns += [(table, *row) for row in own]
+        if form == "md":
+            print(f"### {table}\n\n{RESULT_TEXT[table]}\n")
+            _markdown(["column", "type", "meaning"], own)
+            print()
+        elif form == "table":
+            print(f"{table}: {RESULT_TEXT[table]}")
+            for name, kind, meaning in own:
+                print(f"    {name} ({kind}): {meaning}")
+    if form in ("csv", "json"):
+        WRITERS[form](["view", "column", "type", "meaning"], columns)
+
+
+def _check_form(form: str) -> None:
+    if form not in FORMS:
+        what = f"no format {quoted(form)}{did_you_mean(form, FORMS)}"
+        raise UserError(what, where="--format", allowed=", ".join(FORMS))
+
+
+def _text(value: object) -> str:
+    """Return a value as text: exact, lists and maps as JSON."""
+    if isinstance(value, bool | list | dict | tuple):
+        return json.dumps(_plain(value), ensure_ascii=False)
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _plain(value: object) -> Any:
+    """Return a value as JSON has it; what it has no word for becomes text, infinities and NaN null."""
+    match value:
+        case dict():
+            return {_text(key): _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return list(map(_plain, value))
+        case float():
+            return value if math.isfinite(value) else None
+        case Decimal():  # a number where that holds every digit
+            return float(value) if Decimal(repr(float(value))) == value else str(value)
+    return value if value is None or isinstance(value, str | int) else _text(value)
+
+
+def _csv(names: list[str], rows: Rows) -> None:
+    """Print CSV: a NULL is empty, an empty text is quoted. Only a terminal gets control characters escaped."""
+    shown: Callable[[str], str] = visible if sys.stdout.isatty() else str
+
+    def field(value: object) -> str:
+        text = "" if value is None else shown(_text(value))
+        bare = value is None or (text and not _SPECIAL.search(text))  # the library's writer quotes no empty text
+        return text if bare else '"' + text.replace('"', '""') + '"'
+
+    for row in chain([names], rows):
+        sys.stdout.write(",".join(map(field, row)) + "\n")
+
+
+def _json(names: list[str], rows: Rows) -> None:
+    """Print an array with an object for every row, a line each."""
+    members: list[str] = []
+    for name in names:  # an object has no two members of one name
+        numbered = chain([name], (f"{name}_{number}" for number in count(1)))
+        members.append(next(one for one in numbered if one not in members))
+    start = "[\n"
+    for row in rows:
+        sys.stdout.write(start + json.dumps(dict(zip(members, map(_plain, row), strict=True))))
+        start = ",\n"
+    sys.stdout.write("\n]\n" if start != "[\n" else "[]\n")
+
+
+def _markdown(names: list[str], rows: Rows) -> None:
+    """Print a table for GitHub and others."""
+    for row in chain([names, None], rows):
+        cells = ("" if value is None else _MARKDOWN.sub(r"\\\g<0>", visible(_text(value))) for value in row or ())
+        sys.stdout.write(f"| {' | '.join(cells)} |\n" if row else "|" + " --- |" * len(names) + "\n")
+
+
+WRITERS = {"csv": _csv, "json": _json, "md": _markdown}
+FORMS = ("table", *WRITERS)

@@ -5,13 +5,13 @@
 
 import io
 import re
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from caef_data.eval.query import Database
-from caef_data.eval.query_console import print_tables
+from caef_data.eval.query import Database, print_tables
 from caef_data.tests.results_data import RUNS, UNREACHED
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "sql.md"
@@ -22,8 +22,8 @@ FIRST, SECOND, ROLLED = (run.id for run in RUNS[:3])
 
 
 def listed() -> str:
-    out = io.StringIO()
-    print_tables("md", out)
+    with redirect_stdout(io.StringIO()) as out:
+        print_tables("md")
     return LIST.sub(lambda found: f"{found[1]}\n{out.getvalue()}{found[2]}", TEXT)
 
 
