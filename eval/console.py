@@ -9,20 +9,20 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from datetime import timedelta
 from itertools import product
 from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
 
-from ..errors import UserError, installed, printable_path, quoted, shell_quoted, telling_of_full_disk
+from ..errors import UserError, printable_path, shell_quoted, telling_of_full_disk
 from ..pipelines.terminal import Meter, new_table, open_console, print_table
+from .backends.ranks import Rank, SharedBackend, rank_of_process, serve
 from .calls import BASE
 from .dataset_rows import choose_expressions, choosing_configs
 from .results import ResultStore
-from .score import Progress, Rank
-from .session import Session, name_again, opened, plan, prepare, run, stopped_before
+from .score import Progress
+from .session import Session, name_again, plan, prepare, run, stopped_before
 from .settings import EvalSettings
 from .tables import wilson
 
@@ -70,53 +70,40 @@ def evaluate(
 
 def _evaluate(session: Session, rank: Rank, log: Console, command: str, net: Any) -> str | None:
     """Evaluate while no other command does; return what there is to say of it."""
-    from .backends.choose import make_backend
+    from .backends.choose import make_backend, samples
 
-    tables = session.tables
-    with opened(session, rank) as store:
-        if store is None:
-            return None
-        if not rank.rank:
-            if tables.read_finished() is not None:  # perhaps by one that was killed right after
-                name_again(session)
-                store.remove()
-                rank.wait()  # the others find no file
-                return "it was evaluated before; nothing is asked again"
-            if (row := tables.read_run()) is not None and row["status"] == "finished":
-                log.print(f"tables of run {tables.run_id} are damaged or missing: it is evaluated again")
-            plan(session, store, rank)
-            for line in _plan_lines(session, store):
-                log.print(line)
-        backend = make_backend(session.settings, session.checkpoint, store, log.print, net)
-        with closing(backend), _progress(store, rank, log) as progress:
-            run(session, store, backend, rank, progress, command)
-    return None if rank.rank else ""
+    settings, checkpoint, tables, several = session.settings, session.checkpoint, session.tables, rank.world_size > 1
+    if rank.rank:
+        if (asked := rank.hand_out()) is not None:
+            with closing(make_backend(settings, checkpoint, asked)) as backend:
+                serve(backend, rank)
+        return None
+    with closing(ResultStore(session.file)) as store:
+        if tables.read_finished() is not None:  # perhaps by one that was killed right after
+            name_again(session)
+            store.remove()
+            if several:
+                rank.hand_out([None] * rank.world_size)
+            return "it was evaluated before; nothing is asked again"
+        if (row := tables.read_run()) is not None and row["status"] == "finished":
+            log.print(f"tables of run {tables.run_id} are damaged or missing: it is evaluated again")
+        plan(session, store)
+        for line in _plan_lines(session, store):
+            log.print(line)
+        if several:
+            rank.hand_out([dict.fromkeys(store.adapters, ())] * rank.world_size)
+        backend = make_backend(settings, checkpoint, samples(store), log.print, net)
+        backend = SharedBackend(backend, rank) if several else backend
+        with closing(backend), _progress(store, log) as progress:
+            run(session, store, backend, progress, command)
+            if several:
+                rank.hand_out([None] * rank.world_size)
+    return ""
 
 
 def command_line() -> str:
     """Return the command that was typed."""
     return shlex.join(["caef-data", *sys.argv[1:]])
-
-
-def rank_of_process() -> Rank:
-    """Return this process' part of the work: all of it, unless torchrun started several.
-
-    Raises:
-        UserError: torch is needed for several processes and is not installed, or they were started otherwise.
-    """
-    if os.environ.get("WORLD_SIZE", "1") == "1":
-        return Rank()
-    with installed("evaluating", "eval"):
-        from torch import distributed
-    # One that is done with its share waits for the others, longer than the half hour that is usual.
-    try:
-        distributed.init_process_group("gloo", timeout=timedelta(days=7))
-    except (ValueError, RuntimeError) as error:
-        raise UserError(
-            f"the processes that WORLD_SIZE speaks of cannot meet: {quoted(error, 200)}",
-            next_step="start them with torchrun --nproc-per-node N -m caef_data eval ..., or unset WORLD_SIZE",
-        ) from error
-    return Rank(distributed.get_rank(), distributed.get_world_size(), distributed.barrier)
 
 
 def _plan_lines(session: Session, store: ResultStore) -> Iterator[str]:
@@ -136,26 +123,25 @@ def _plan_lines(session: Session, store: ResultStore) -> Iterator[str]:
 
 
 @contextmanager
-def _progress(store: ResultStore, rank: Rank, log: Console) -> Iterator[Progress]:
+def _progress(store: ResultStore, log: Console) -> Iterator[Progress]:
     """Show calls/s, tokens/s, the time left and the accuracy of the calls so far."""
     following = 0.0  # when to draw next
     before, _, _ = store.counts()
     total = store.num_requests
-    with Meter(Console(quiet=True) if rank.rank else log, "evaluating", total) as meter:
+    with Meter(log, "evaluating", total) as meter:
 
         def progress(store: ResultStore) -> None:
             nonlocal following
             now = time.perf_counter()
-            if rank.rank or now < following:
+            if now < following:
                 return
             answered, correct, tokens = store.counts()
-            done = min(before + (answered - before) * rank.world_size, total)  # the others are as far, about
-            speed = (done - before) / meter.seconds
+            speed = (answered - before) / meter.seconds
             each = max(answered, 1)
             rate = f"{speed:,.1f} calls/s, {tokens / each * speed:,.0f} tokens/s, {correct / each:.1%} right"
-            left = (total - done) / max(speed, 1e-6)
-            line = f"{done:,} of {total:,} calls, {rate}, about {left:,.0f} s left"
-            meter.update(line, completed=done, rate=rate)
+            left = (total - answered) / max(speed, 1e-6)
+            line = f"{answered:,} of {total:,} calls, {rate}, about {left:,.0f} s left"
+            meter.update(line, completed=answered, rate=rate)
             drawn = time.perf_counter()
             following = drawn + max(DRAW_EVERY, 50 * (drawn - now))  # counting ten million calls takes a while
 

@@ -10,9 +10,8 @@ Requests, and problems, are numbered in the order in which they are first made.
 
 Columns are packed: SQLite would take longer for a million small rows than all else does. In memory a request's answer
 is a row of ``ResultStore.known``. What is left to ask is where ``correct`` is not known: a stopped evaluation goes on
-from the file alone. Each of several processes has a file of its own, a copy of the first one's, and reads the others'
-answers when all wait. There is no write-ahead log, whose shared memory disks of a network lack; the first process
-holds the file's lock to the end.
+from the file alone. There is no write-ahead log, whose shared memory disks of a network lack; who evaluates holds
+the file's lock to the end.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -48,7 +47,6 @@ TABLES = (
     "TABLE wrong (request INTEGER PRIMARY KEY, text TEXT NOT NULL)",
     "TABLE finals (problem INTEGER PRIMARY KEY, correct INTEGER NOT NULL)",
 )
-ROWS, FINALS = "SELECT rows FROM answers ORDER BY batch", "SELECT problem, correct FROM finals"
 # A request and its answer, 27 bytes; not known are -1 in correct, failed and first_wrong_token, no tokens, no margin
 ANSWER = np.dtype(
     [
@@ -62,13 +60,8 @@ TOLD = {name: name for name in ("margin", "tokens", "completion_tokens", "near_t
 TOLD["first_wrong_token"] = "at"
 
 
-def file_name(rank: int | str) -> str:
-    """Return the name of a process' file; a pattern of all but the first's for ``*``."""
-    return f"rank-{rank}.sqlite" if rank else "results.sqlite"
-
-
 class ResultStore:
-    """The file of one evaluation, or of one of its processes.
+    """The file of one evaluation.
 
     Args:
         path: the file; made where it is not there.
@@ -89,7 +82,6 @@ class ResultStore:
         self.path, self.committed = path, 0.0
         self.unsaved: list[NDArray[np.void]] = []
         self.texts: list[tuple[int, str]] = []
-        self.finals_of_others: list[tuple[int, bool]] = []
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()  # an error of the system's, where that is not allowed
         with self._errors():
@@ -147,7 +139,7 @@ class ResultStore:
         self.base.close()
 
     def remove(self) -> None:
-        """Remove the file, and those of other processes: everything is in the tables, or nothing is worth keeping."""
+        """Remove the file: everything is in the tables, or nothing is worth keeping."""
         self.base.close()
         shutil.rmtree(self.path.parent, ignore_errors=True)
 
@@ -238,11 +230,11 @@ class ResultStore:
         self.known["request"], self.known["margin"] = np.arange(self.num_requests), np.nan
         for name in ("correct", "failed", "first_wrong_token"):
             self.known[name] = -1
-        for (packed,) in self.execute(ROWS):
+        for (packed,) in self.execute("SELECT rows FROM answers ORDER BY batch"):
             rows = np.frombuffer(packed, ANSWER)
             self.known[rows["request"]] = rows
         self.finals = np.full(self.num_problems, -1, np.int8)
-        self._take_finals(self.execute(FINALS).fetchall())
+        self._take_finals(self.execute("SELECT problem, correct FROM finals").fetchall())
 
     def _take_finals(self, finals: Sequence[tuple[int, bool]]) -> None:
         for problem, correct in finals:
@@ -339,27 +331,3 @@ class ResultStore:
         span = int(requests[0]), int(requests[-1])
         texts = dict(self.execute("SELECT request, text FROM wrong WHERE request BETWEEN ? AND ?", *span).fetchall())
         return [texts[one] if is_wrong else None for one, is_wrong in zip(requests.tolist(), wrong, strict=True)]
-
-    def read(self, other: Path, *, held: bool = True) -> None:
-        """Read the answers in another process's file, which it holds and does not write; ``take`` takes them over."""
-        uri = other.absolute().as_uri() + "?immutable=1" * held
-        answers = []
-        with self._errors(), closing(sqlite3.connect(uri, uri=True)) as base:
-            for (packed,) in base.execute(ROWS):
-                rows = np.frombuffer(packed, ANSWER)
-                known = self.known[rows["request"]]
-                answers.append(rows[(known["correct"] < 0) | (rows["decoded"] > known["decoded"])])
-            decoded = self.known["decoded"]
-            texts = [row for row in base.execute("SELECT request, text FROM wrong") if not decoded[row[0]]]
-            finals = base.execute(FINALS).fetchall()
-        self.unsaved += answers  # once the file is known to be whole
-        self.texts += texts
-        self.finals_of_others += finals
-
-    def take(self) -> None:
-        """Take over the answers that were read."""
-        for rows in self.unsaved:
-            self.known[rows["request"]] = rows
-        self.save()
-        self.commit(self.finals_of_others)
-        self.finals_of_others = []

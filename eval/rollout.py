@@ -13,7 +13,7 @@ from ..tm.render import int_array
 from .calls import Backend, GenerateRequest, Generation
 from .problems import WALKED, aligner, executor, whole_runs
 from .results import ResultStore
-from .score import Progress, Rank
+from .score import Progress
 
 AT_ONCE = 100_000  # requests of the problems in lock-step: their right answers are held in memory
 Walk = Generator[tuple[str, str], str, str | None]  # asks (adapter, prompt), is sent the answer, returns the last text
@@ -105,7 +105,7 @@ class _Run:
                 self.question, self.right = None, end.value
 
 
-def roll_out(store: ResultStore, backend: Backend, *, rank: Rank, progress: Progress) -> None:
+def roll_out(store: ResultStore, backend: Backend, progress: Progress) -> None:
     """Roll out every problem of the walked modes.
 
     Keeps the answers to requests that a perfect model is asked too. Answers off the track are not kept: after a kill
@@ -113,7 +113,7 @@ def roll_out(store: ResultStore, backend: Backend, *, rank: Rank, progress: Prog
     """
     runs: list[_Run] = []
     held = 0
-    for run in _open_runs(store, rank):
+    for run in _open_runs(store):
         runs.append(run)
         held += run.size
         if held >= AT_ONCE:
@@ -122,12 +122,12 @@ def roll_out(store: ResultStore, backend: Backend, *, rank: Rank, progress: Prog
     _lock_step(store, backend, runs, progress)
 
 
-def _open_runs(store: ResultStore, rank: Rank) -> Iterator[_Run]:
+def _open_runs(store: ResultStore) -> Iterator[_Run]:
     """Yield the runs whose ends are not known, each with its first question."""
     for (first, table), (_, starts, requests) in zip(store.problems(), store.steps(), strict=True):
         task, mode, split = (table.column(name)[0].as_py() for name in ("task", "mode", "split"))  # of all
         numbers = np.arange(first, first + len(table))
-        unknown = np.flatnonzero(rank.own(numbers) & (store.finals[numbers] < 0))
+        unknown = np.flatnonzero(store.finals[numbers] < 0)
         if mode not in WALKED or not len(unknown):
             continue
         place = iter(unknown.tolist())

@@ -3,71 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import repeat
 
 import numpy as np
 import pyarrow as pa
 
-from ..tm.columns import I64, Bool
+from ..tm.columns import Bool
 from .calls import Backend, GenerateRequest, ScoreRequest
-from .results import ResultStore, file_name
+from .results import ResultStore
 
 Progress = Callable[[ResultStore], None]
 
 
-@dataclass(frozen=True)
-class Rank:
-    """One process of an evaluation.
-
-    Args:
-        rank: its number.
-        world_size: number of processes.
-        wait: returns when all processes have come so far; their results are on disk then.
-    """
-
-    rank: int = 0
-    world_size: int = 1
-    wait: Callable[[], None] = lambda: None
-
-    def own(self, numbers: I64) -> Bool:
-        """Tell which requests, or problems, are this process' to do."""
-        return numbers % self.world_size == self.rank
-
-    def meet(self, store: ResultStore) -> None:
-        """Wait for the other processes, and take what they know."""
-        store.commit()
-        if self.world_size == 1:
-            return
-        self.wait()
-        for rank in range(self.world_size):
-            if rank != self.rank:
-                store.read(store.path.with_name(file_name(rank)))
-        self.wait()  # nobody writes before all have read: all see the same
-        store.take()
-
-
-def evaluate(store: ResultStore, backend: Backend, *, verify: bool, rank: Rank, progress: Progress) -> None:
+def evaluate(store: ResultStore, backend: Backend, *, verify: bool, progress: Progress) -> None:
     """Find out which requests are answered right; of a problem that fails, all up to its first wrong one.
 
     ``verify`` proves answers by forward passes, and decodes only where a problem first fails; else all are decoded.
     """
-    unanswered = (store.known["correct"] < 0) & rank.own(np.arange(store.num_requests))
+    unanswered = store.known["correct"] < 0
     ask = _score if verify else _decode
     for adapter in store.adapters:
         ask(store, backend, adapter, unanswered, progress)
     if verify:
-        decode_first_wrong(store, backend, rank, progress)
+        decode_first_wrong(store, backend, progress)
 
 
-def decode_first_wrong(store: ResultStore, backend: Backend, rank: Rank, progress: Progress) -> None:
+def decode_first_wrong(store: ResultStore, backend: Backend, progress: Progress) -> None:
     """Decode, of each problem, the first request that fails, and those before it that fail by white space alone."""
-    while True:
-        rank.meet(store)
-        wrong = first_wrong(store)
-        if not wrong.any():
-            return
-        wrong &= rank.own(np.arange(len(wrong)))
+    while (wrong := first_wrong(store)).any():
         for adapter in store.adapters:
             _decode(store, backend, adapter, wrong, progress)
 
@@ -76,9 +39,8 @@ def first_wrong(store: ResultStore) -> Bool:
     """Tell which requests are to be decoded, since problems that make them may be wrong there first; none at the end.
 
     A problem's requests that failed the forward pass or had none, in windows of 1, 2, 4 ... of them: of the first
-    window with one that is wrong still, those that are not decoded. What is decoded in the end depends on no stop or
-    process. A request that fails the forward pass can still be right, in another tokenisation or up to white space at
-    its ends.
+    window with one that is wrong still, those that are not decoded. What is decoded in the end depends on no stop. A
+    request that fails the forward pass can still be right, in another tokenisation or up to white space at its ends.
     """
     known, chosen = store.known, np.zeros(store.num_requests, np.bool_)
     for _, starts, steps in store.steps():

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import product
@@ -25,9 +22,9 @@ from .checkpoint import Checkpoint, find_adapters
 from .dataset_rows import RULE
 from .inputs import TaskModes, check_instructions, check_rows, checkpoint_folder, problem_folder, task_modes
 from .problems import instruction_of, needed, read_problems
-from .results import ResultStore, file_name
+from .results import ResultStore
 from .rollout import roll_out
-from .score import Progress, Rank, decode_first_wrong, evaluate
+from .score import Progress, decode_first_wrong, evaluate
 from .settings import EvalSettings
 from .tables import RunTables, ahead, read_runs, results_folder, run_id
 
@@ -62,9 +59,9 @@ class Session:
     tables: RunTables
 
     @property
-    def work(self) -> Path:
-        """The folder of what an unfinished run knows so far."""
-        return self.tables.results / WORK / self.tables.run_id
+    def file(self) -> Path:
+        """The file of what an unfinished run knows so far."""
+        return self.tables.results / WORK / self.tables.run_id / "results.sqlite"
 
 
 def prepare(settings: EvalSettings, say: Say = lambda line: None) -> Session:
@@ -113,50 +110,19 @@ def _numbers(settings: EvalSettings) -> dict[str, str]:
     return {"device": device.type, "dtype": str(find_dtype(settings.dtype, device)).removeprefix("torch.")}
 
 
-@contextmanager
-def opened(session: Session, rank: Rank) -> Iterator[ResultStore | None]:
-    """Hold the run's file: another evaluation of the same run is refused, others go on beside it.
-
-    The first of several processes plans in it; another one waits for that, and takes a copy. It finds None where the
-    first one found that all is done.
-
-    Raises:
-        UserError: the run is being evaluated.
-    """
-    first, own = (session.work / file_name(number) for number in (0, rank.rank))
-    if rank.rank:
-        rank.wait()
-        if not first.exists():
-            yield None
-            return
-        shutil.copyfile(first, own)
-        rank.wait()
-    with closing(ResultStore(own)) as store:
-        yield store
-
-
-def plan(session: Session, store: ResultStore, rank: Rank) -> None:
-    """Find out what there is to do, unless that is known; take what several processes knew when they were stopped.
-
-    The first process does, while the others wait.
-    """
+def plan(session: Session, store: ResultStore) -> None:
+    """Find out what there is to do, unless that is known."""
     settings, folder = session.settings, session.folder
-    if not store.planned:
-        if settings.stage == "first":
-            check_instructions(folder, session.pairs, settings.splits)
-        store.plan(
-            problems
-            for pair, split in product(session.pairs, settings.splits)
-            for problems in ahead(read_problems(folder, *pair, split, settings.limit))
-        )
-        check_unchanged(session, store)
-    for path in sorted(session.work.glob(file_name("*"))):
-        with suppress(UserError, ValueError, IndexError):  # damaged: what only this process knew is asked again
-            store.read(path, held=False)
-            store.take()
-        path.unlink()
-    rank.wait()  # the others copy what is known
-    rank.wait()
+    if store.planned:
+        return
+    if settings.stage == "first":
+        check_instructions(folder, session.pairs, settings.splits)
+    store.plan(
+        problems
+        for pair, split in product(session.pairs, settings.splits)
+        for problems in ahead(read_problems(folder, *pair, split, settings.limit))
+    )
+    check_unchanged(session, store)
 
 
 def check_unchanged(session: Session, store: ResultStore) -> None:
@@ -182,10 +148,8 @@ def stopped_before(session: Session) -> list[str]:
     return [row["run_id"] for row in runs if row["status"] != "finished" and row.get("rules") != VERSION]
 
 
-def run(
-    session: Session, store: ResultStore, backend: Backend, rank: Rank, progress: Progress, command: str
-) -> pa.Table | None:
-    """Evaluate what is not known yet and write the tables; return class_accuracy (None in all but the first process).
+def run(session: Session, store: ResultStore, backend: Backend, progress: Progress, command: str) -> pa.Table:
+    """Evaluate what is not known yet and write the tables; return class_accuracy.
 
     ``progress`` is called after every batch; ``command`` is the command that makes the run again, for the table runs.
     """
@@ -195,40 +159,36 @@ def run(
     row["name"] = session.settings.name or earlier.get("name")
     if store.resumed and earlier.get("status") == "unfinished":
         row["started"], before = earlier["started"], earlier["seconds"] or 0.0
-    elif rank.rank == 0:  # perhaps of tables that were damaged
+    else:  # perhaps of tables that were damaged
         tables.remove()
 
     def note() -> None:
         """Note the time spent, for who goes on after a kill."""
         nonlocal noted
         noted = time.monotonic()
-        if rank.rank == 0:
-            tables.write_run({**row, "seconds": before + noted - began})
+        tables.write_run({**row, "seconds": before + noted - began})
 
     def noting(store: ResultStore) -> None:
         progress(store)
         if time.monotonic() - noted >= EVERY:
             note()
 
-    if rank.rank == 0:
-        tables.sweep()
+    tables.sweep()
     note()
     try:
         strategy = session.settings.strategy
         if strategy == "rollout":
-            roll_out(store, backend, rank=rank, progress=noting)
+            roll_out(store, backend, noting)
             # Problems that ask once; and what comes behind an answer that white space alone makes wrong.
-            decode_first_wrong(store, backend, rank, noting)
+            decode_first_wrong(store, backend, noting)
         else:
-            evaluate(store, backend, verify=strategy == "verify", rank=rank, progress=noting)
-            rank.meet(store)
+            evaluate(store, backend, verify=strategy == "verify", progress=noting)
     except BaseException:
         store.save()
         store.commit()
         note()
         raise
-    if rank.rank:
-        return None
+    store.commit()
     check_unchanged(session, store)
     accuracy = write_tables(tables, store, session.folder)
     calls, _, tokens = store.counts()

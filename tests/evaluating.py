@@ -12,13 +12,14 @@ import numpy as np
 import pyarrow as pa
 
 from caef_data.eval.backends.choose import make_backend
+from caef_data.eval.backends.choose import samples as calls_tried
 from caef_data.eval.backends.oracle import OracleBackend
 from caef_data.eval.calls import Backend, GenerateRequest, Generation, Score, ScoreRequest
 from caef_data.eval.problems import MODES, Problems, executor, operands_of, read_problems
-from caef_data.eval.results import ResultStore, file_name
+from caef_data.eval.results import ResultStore
 from caef_data.eval.rollout import roll_out
-from caef_data.eval.score import Rank, calls_of, decode_first_wrong, evaluate
-from caef_data.eval.session import Session, opened, plan, run
+from caef_data.eval.score import calls_of, decode_first_wrong, evaluate
+from caef_data.eval.session import Session, plan, run
 from caef_data.eval.settings import EvalSettings
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
@@ -26,7 +27,6 @@ from caef_data.pipelines.folder import Folder
 from caef_data.pipelines.plan import make_plan
 from caef_data.tm import machine
 
-ALONE = Rank()
 OPERATORS = ("add", "sub", "mul", "div", "equal", "greater_than", "less_than")
 
 
@@ -162,17 +162,15 @@ class Judged:
         return np.where(places < self.starts[1:], places, -1)
 
 
-def judge(plan: Path, folder: Path, strategy: str, backend: Backend, rank: Rank = ALONE) -> Judged:
+def judge(plan: Path, folder: Path, strategy: str, backend: Backend) -> Judged:
     """Evaluate what was planned."""
     folder.mkdir(parents=True, exist_ok=True)
-    how: dict[str, Any] = {"rank": rank, "progress": lambda store: None}
-    with closing(ResultStore(Path(shutil.copy(plan, folder / file_name(rank.rank))))) as store:
+    with closing(ResultStore(Path(shutil.copy(plan, folder)))) as store:
         if strategy == "rollout":
-            roll_out(store, backend, **how)
-            decode_first_wrong(store, backend, **how)
+            roll_out(store, backend, lambda store: None)
+            decode_first_wrong(store, backend, lambda store: None)
         else:
-            evaluate(store, backend, verify=strategy == "verify", **how)
-        rank.meet(store)
+            evaluate(store, backend, verify=strategy == "verify", progress=lambda store: None)
         return Judged(store)
 
 
@@ -183,20 +181,19 @@ def settings(data: Path, out: Path, **more: Any) -> EvalSettings:
 @contextmanager
 def begun(session: Session) -> Iterator[ResultStore]:
     """Hold the file of a session, with its plan."""
-    with opened(session, ALONE) as store:
-        assert store is not None
-        plan(session, store, ALONE)
+    with closing(ResultStore(session.file)) as store:
+        plan(session, store)
         yield store
 
 
 def finish(session: Session, backend: Backend | Callable[[ResultStore], Backend]) -> Any:
     with begun(session) as store, closing(backend if isinstance(backend, Backend) else backend(store)) as asked:
-        return run(session, store, asked, ALONE, lambda store: None, "caef-data eval")
+        return run(session, store, asked, lambda store: None, "caef-data eval")
 
 
 def model_of(session: Session, say: Any = lambda line: None) -> Callable[[ResultStore], Backend]:
     """Return what makes the backend that a session's settings name."""
-    return lambda store: make_backend(session.settings, session.checkpoint, store, say)
+    return lambda store: make_backend(session.settings, session.checkpoint, calls_tried(store), say)
 
 
 def requests_of(store: ResultStore) -> list[ScoreRequest]:

@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from caef_data.errors import UserError
-from caef_data.eval.console import rank_of_process
+from caef_data.eval.backends.ranks import rank_of_process
 from caef_data.eval.report.page import render
 from caef_data.eval.training.team import meet
 from caef_data.pipelines.build import build

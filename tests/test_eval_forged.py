@@ -127,7 +127,7 @@ def test_a_dataset_that_is_built_anew_meanwhile(built: Path, tmp_path: Path, lat
         with pytest.raises(UserError, match="is missing, or is not what the manifest says"):
             plan(session, store, ALONE)
             run(session, store, OracleBackend(), ALONE, lambda store: None, "eval")
-    assert session.tables.read_finished() is None and not session.work.exists()
+    assert session.tables.read_finished() is None and not session.file.parent.exists()
     shutil.rmtree(folder)
     shutil.copytree(built, folder)
     assert evaluated(folder, "--mode", "executor")[0] == 0 and session.tables.read_finished() is not None

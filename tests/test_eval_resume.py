@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import random
 import shutil
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,16 +18,14 @@ from caef_data.eval import results as results_module
 from caef_data.eval import rollout as rollout_module
 from caef_data.eval import session as session_module
 from caef_data.eval.backends.oracle import OracleBackend
+from caef_data.eval.backends.ranks import Rank, SharedBackend
 from caef_data.eval.calls import GenerateRequest, Generation, Score, ScoreRequest
-from caef_data.eval.results import file_name
-from caef_data.eval.score import Rank
-from caef_data.eval.session import opened, prepare
+from caef_data.eval.results import ResultStore
+from caef_data.eval.session import prepare
 from caef_data.eval.settings import STRATEGIES
 from caef_data.tests.commands import call, contents, everything, full_disk
 from caef_data.tests.evaluating import (
-    ALONE,
     Counting,
-    Judged,
     begun,
     finish,
     judge,
@@ -36,8 +33,6 @@ from caef_data.tests.evaluating import (
     tables_of,
     wrong_at_times,
 )
-
-FILE = file_name(0)
 
 
 def test_a_stopped_evaluation_goes_on_and_asks_nothing_twice(data: Path, tmp_path: Path) -> None:
@@ -58,7 +53,7 @@ def test_a_stopped_evaluation_goes_on_and_asks_nothing_twice(data: Path, tmp_pat
         asked += backend.asked
     assert len(asked) == len(set(asked))
     assert tables_of(session) == tables_of(whole)
-    assert session.tables.read_finished() is not None and not session.work.exists()
+    assert session.tables.read_finished() is not None and not session.file.parent.exists()
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"x" * len(data), lambda _: b""])
@@ -68,7 +63,7 @@ def test_a_file_that_is_damaged_is_made_again(data: Path, tmp_path: Path, damage
     session = prepare(settings(data, tmp_path / "damaged", limit=6))
     with pytest.raises(KeyboardInterrupt):
         finish(session, Counting(fail_after=300))
-    path = session.work / FILE
+    path = session.file
     path.write_bytes(damage(path.read_bytes()))
     finish(session, Counting())
     assert tables_of(session) == tables_of(whole)
@@ -92,7 +87,7 @@ def test_a_full_disk_loses_nothing(data: Path, tmp_path: Path, monkeypatch: pyte
         code, said = call(*words)
     assert code == 2 and said.startswith("the disk is full") and "run the same command again" in said
     assert not [name for name in everything(tmp_path / "results") if "writing" in name]
-    assert bool(contents(session.work).get(FILE)) == (stage in ("answers", "tables"))
+    assert bool(contents(session.file.parent).get(session.file.name)) == (stage in ("answers", "tables"))
     code, said = call(*words)
     assert code == 0, said
     whole = prepare(settings(data, tmp_path / "whole", limit=8))
@@ -217,7 +212,7 @@ def test_a_finished_run_whose_tables_are_damaged_is_evaluated_again(
     now = session.tables.read_finished()
     assert now is not None and row is not None and now["started"] > row["started"]
     assert len(tables_of(session)["calls"]) == len(whole["calls"])  # of an oracle that does not err: no failures
-    assert not session.work.exists()
+    assert not session.file.parent.exists()
     part = next(session.tables.folder("calls").glob("*.parquet"))
     shutil.copy(part, part.with_name("copy.parquet"))  # too much is as wrong as too little
     assert session.tables.read_finished() is None
@@ -227,11 +222,11 @@ def test_a_finished_run_whose_tables_are_damaged_is_evaluated_again(
 def test_what_a_kill_left_of_a_finished_run_is_removed(data: Path, tmp_path: Path) -> None:
     session = prepare(settings(data, tmp_path / "results", limit=6))
     finish(session, Counting())
-    session.work.mkdir(parents=True)
+    session.file.parent.mkdir(parents=True)
     before = everything(tmp_path / "results" / "calls")
     code, said = call("eval", "--backend", "oracle", "--data", data, "--limit", 6, "--out", tmp_path / "results")
     assert code == 0 and "nothing is asked again" in said
-    assert not session.work.exists() and everything(tmp_path / "results" / "calls") == before
+    assert not session.file.parent.exists() and everything(tmp_path / "results" / "calls") == before
 
 
 def test_two_evaluations_do_not_mix(data: Path, tmp_path: Path) -> None:
@@ -241,8 +236,8 @@ def test_two_evaluations_do_not_mix(data: Path, tmp_path: Path) -> None:
     words = ("eval", "--backend", "oracle", "--data", data, "--out", tmp_path, "--mode", "one_step", "--task")
     with begun(one):
         finish(two, Counting())
-        with pytest.raises(UserError, match="another process"), opened(one, ALONE):
-            pass
+        with pytest.raises(UserError, match="another process"):
+            ResultStore(one.file)
         code, said = call(*words, "add")
         assert code == 2 and said.startswith("this run is being evaluated by another process") and "wait for it" in said
         assert call(*words, "equal")[0] == 0
@@ -251,64 +246,46 @@ def test_two_evaluations_do_not_mix(data: Path, tmp_path: Path) -> None:
     assert {row["task"] for row in tables_of(two)["class_accuracy"]} == {"sub"}
 
 
-def together(work: Any, size: int) -> None:
-    """Do some work as so many processes would."""
-    barrier = threading.Barrier(size, timeout=20)
-    threads = [threading.Thread(target=work, args=(Rank(rank, size, barrier.wait),)) for rank in range(size)]  # type: ignore[arg-type]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+class Two(Rank):
+    """Two processes in one: the second one's share is answered when it is handed out."""
+
+    def __init__(self, other: Counting) -> None:
+        super().__init__(0, 2)
+        self.__dict__ |= {"other": other, "found": []}
+
+    def hand_out(self, shares: Sequence[Any] = ()) -> Any:
+        (way, adapter, asked), found = shares[1], self.__dict__["found"]
+        found[:] = [pair for batch in getattr(self.__dict__["other"], way)(adapter, asked) for pair in batch]
+        return shares[0]
+
+    def collect(self, own: Any) -> list[Any]:
+        return [own, self.__dict__["found"]]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_several_processes_share_the_requests(plan: Path, tmp_path: Path, strategy: str) -> None:
-    backends = [Counting() for _ in range(3)]
-    found: dict[int, Judged] = {}
-
-    def work(rank: Rank) -> None:
-        found[rank.rank] = judge(plan, tmp_path, strategy, backends[rank.rank], rank)
-
-    together(work, 3)
+def test_two_processes_share_the_requests(plan: Path, tmp_path: Path, strategy: str) -> None:
+    backends = [Counting() for _ in range(2)]
+    found = judge(plan, tmp_path, strategy, SharedBackend(backends[0], Two(backends[1])))
     alone = judge(plan, tmp_path / "alone", strategy, OracleBackend(wrong_at_times))
-    asked = [pair for backend in backends for pair in backend.asked]
-    assert len(asked) == len(set(asked)) == (len(alone.correct) if strategy == "verify" else 0)
-    for rank in range(3):
-        np.testing.assert_array_equal(found[rank].correct, alone.correct)
-        np.testing.assert_array_equal(found[rank].finals, alone.finals)
-
-
-def test_one_process_goes_on_where_several_were_stopped(data: Path, tmp_path: Path) -> None:
-    whole = prepare(settings(data, tmp_path / "whole", limit=6))
-    finish(whole, Counting())
-    session = prepare(settings(data, tmp_path / "stopped", limit=6))
-    with begun(session) as store:
-        num_requests = store.num_requests
-    backends = [Counting(fail_after=200) for _ in range(2)]
-
-    def work(rank: Rank) -> None:
-        with pytest.raises(KeyboardInterrupt):
-            judge(session.work / FILE, session.work / "copy", "verify", backends[rank.rank], rank)
-
-    together(work, 2)
-    for path in (session.work / "copy").iterdir():
-        path.replace(session.work / path.name)
-    last = Counting()
-    finish(session, last)
-    assert len(last.asked) == num_requests - 2 * 200
-    assert tables_of(session) == tables_of(whole)
+    counts = [len(backend.asked) for backend in backends]
+    asked = {pair for backend in backends for pair in backend.asked}
+    assert len(asked) == sum(counts) == (len(alone.correct) if strategy == "verify" else 0)
+    assert strategy != "verify" or 0 < min(counts) >= max(counts) - len(found.texts)
+    np.testing.assert_array_equal(found.correct, alone.correct)
+    np.testing.assert_array_equal(found.finals, alone.finals)
+    assert found.texts == alone.texts
 
 
 def test_a_stopped_run_of_older_rules_is_named_and_begun_anew(data: Path, tmp_path: Path) -> None:
     session = prepare(settings(data, tmp_path, task=("add",)))
     session.tables.write_run({"status": "unfinished", "rules": session_module.VERSION - 1, "seconds": 1000.0})
-    (session.work / "agenda").mkdir(parents=True)
-    (session.work / "agenda" / "agenda.json").write_text("{}")
+    (session.file.parent / "agenda").mkdir(parents=True)
+    (session.file.parent / "agenda" / "agenda.json").write_text("{}")
     words = ("eval", "--backend", "oracle", "--data", data, "--out", tmp_path, "--task")
     code, said = call(*words, "sub")
     assert code == 0 and f"run {session.tables.run_id}: stopped under the rules of an earlier version" in said
-    before = contents(session.work)
-    assert before and call(*words, "equal")[0] == 0 and contents(session.work) == before
+    before = contents(session.file.parent)
+    assert before and call(*words, "equal")[0] == 0 and contents(session.file.parent) == before
     assert call(*words, "add")[0] == 0
     row = session.tables.read_finished()
-    assert row is not None and row["seconds"] < 1000 and not session.work.exists()
+    assert row is not None and row["seconds"] < 1000 and not session.file.parent.exists()

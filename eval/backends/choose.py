@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os.path import commonprefix
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ BATCHES = 8  # of each adapter
 def make_backend(
     settings: EvalSettings,
     checkpoint: Checkpoint | None,
-    store: ResultStore,
+    asked: Mapping[str, Sequence[ScoreRequest]],
     say: Say = lambda _: None,
     net: Any = None,
 ) -> Backend:
@@ -37,7 +37,7 @@ def make_backend(
     Args:
         settings: what was asked for.
         checkpoint: base model and adapters; None for the oracle.
-        store: the requests.
+        asked: the adapters that are asked, each with some of its calls, whose spelling is checked.
         say: is told, a line each, what the user should know of the models.
         net: the base model, where it is in memory already.
 
@@ -51,7 +51,7 @@ def make_backend(
     from ..checkpoint import fetch
     from .tokens import load_tokenizers
 
-    wanted, remote, near_ties = store.adapters, settings.backend == "openai", settings.near_ties
+    wanted, remote, near_ties = list(asked), settings.backend == "openai", settings.near_ties
     # The base model alone is asked under every name.
     paths = {name: adapter.path for name, adapter in checkpoint.adapters.items()}
     folders = {name: None if settings.alone else paths.get(name) for name in wanted if name != BASE}
@@ -61,7 +61,7 @@ def make_backend(
     tokens = load_tokenizers(base, folders, settings.template, joined=settings.joined)
     told = {name: instruction_of(name) for name in wanted if settings.stage == "first"}
     asked_alone = {name: [ScoreRequest(name, text, "")] for name, text in told.items()}
-    _check_tokens(tokens, {name: [*asked_alone.get(name, ()), *sample(store, name)] for name in wanted}, say)
+    _check_tokens(tokens, {name: [*asked_alone.get(name, ()), *asked[name]] for name in wanted}, say)
     tokens |= {name: tokens[name].behind(text) for name, text in told.items()}
     if remote:
         from .server import OpenAIBackend
@@ -96,7 +96,12 @@ def _check_tokens(tokens: Mapping[str, Tokens], calls: Mapping[str, list[ScoreRe
         say(f"{names}: the tokenizer in the adapter's folder is used; beside the base model's: {what}")
 
 
-def sample(store: ResultStore, adapter: str) -> Iterator[ScoreRequest]:
+def samples(store: ResultStore) -> dict[str, list[ScoreRequest]]:
+    """Return the adapters that are asked, each with some of its calls."""
+    return {adapter: list(_sample(store, adapter)) for adapter in store.adapters}
+
+
+def _sample(store: ResultStore, adapter: str) -> Iterator[ScoreRequest]:
     """Yield calls of an adapter, of every machine state."""
     batches = store.batches(adapter)
     chosen = sorted({batches[place * (len(batches) - 1) // (BATCHES - 1)] for place in range(BATCHES)})

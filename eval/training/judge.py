@@ -11,8 +11,8 @@ from typing import Any
 from rich.console import Console
 
 from ...errors import UserError
+from ..backends.ranks import Rank
 from ..console import evaluate
-from ..score import Rank
 from ..session import prepare
 from ..settings import EvalSettings
 from .rows import Pairs
