@@ -28,7 +28,7 @@ WITH side AS (
     FROM problems WHERE list_contains([{{runs}}], run_id) GROUP BY ALL
 )
 SELECT old.run_id AS run_a, new.run_id AS run_b, split, task, old.mode AS mode_a, new.mode AS mode_b,
-    new.len_a, new.len_b, new.variant,
+    {{classes}}
     count(*) FILTER (old.correct AND new.correct) AS both_right, count(*) FILTER (new.correct > old.correct) AS gained,
     count(*) FILTER (new.correct < old.correct) AS lost,
     count(*) FILTER (NOT old.correct AND NOT new.correct) AS both_wrong
@@ -87,23 +87,28 @@ def find_run(word: str, runs: Sequence[Row], where: str, results: Path) -> Row:
     return matches[0]
 
 
-def read_pairs(database: Database, wanted: Collection[tuple[str, str]]) -> dict[tuple[str, str], list[Row]]:
+def read_pairs(
+    database: Database, wanted: Collection[tuple[str, str]], *, by_class: bool = True
+) -> dict[tuple[str, str], list[Row]]:
     """Return what pairs of runs, by their ids, have in common; runs of version 0.1.0 have nothing.
 
     Returns:
         For each pair a list, with a member for each split, task and modes: the number ``n`` of problems, how many of
         them are ``both_right``, ``gained``, ``lost``, ``both_wrong``, McNemar's ``p``; and ``classes``, the same of
-        each class (len_a, len_b, variant).
+        each class (len_a, len_b, variant) if they are wanted.
     """
+    comparisons: dict[tuple[str, str], list[Row]] = {pair: [] for pair in wanted}
     if not wanted:
-        return {}
+        return comparisons
     names = ({run for pair in wanted for run in pair}, {" ".join(pair) for pair in wanted})
     runs, pairs = (", ".join(f"'{name}'" for name in sorted(some)) for some in names)
-    comparisons: dict[tuple[str, str], list[Row]] = {pair: [] for pair in wanted}
+    sql = PAIRS.format(runs=runs, pairs=pairs, classes="new.len_a, new.len_b, new.variant," if by_class else "")
     key = itemgetter("run_a", "run_b", "task", "split", "mode_a", "mode_b")
-    for (run_a, run_b, *of), group in groupby(database.each(PAIRS.format(runs=runs, pairs=pairs)), key):
+    for (run_a, run_b, *of), group in groupby(database.each(sql), key):
         rows = list(group)
-        classes = [{name: row[name] for name in ("len_a", "len_b", "variant")} | _counts([row]) for row in rows]
+        classes = [
+            {name: row[name] for name in ("len_a", "len_b", "variant")} | _counts([row]) for row in rows if by_class
+        ]
         whole = dict(zip(("task", "split", "mode_a", "mode_b"), of, strict=True))
         comparisons[run_a, run_b].append({**whole, **_counts(rows), "classes": classes})
     return comparisons

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, did_you_mean, printable_path, quoted
+from ..errors import UserError, printable_path, quoted
 
 CHAT = "chat"
 PROMPT, COMPLETION = "{prompt}", "{completion}"
@@ -15,11 +15,11 @@ ALLOWED = (
     f"{CHAT}, a text with {PROMPT} and, where another token than the tokenizer's own ends it, {COMPLETION} behind it;"
     " or Jinja, or a file of it, that writes {{ prompt }}, {{ completion }} and {{ eos }}"
 )
-NAMES = ("prompt", "completion", "eos")  # of what a Jinja template writes
-MOST_BYTES = 100_000  # of a file
 _MARKS = re.compile(r"(?<!\{)\{(prompt|completion)\}")
 _JINJA = re.compile(r"\{[{%#]")
+# Rows that are put into a template, to see what stands around them.
 _PROBE, _ANSWER = "ADD, q0, [HEAD1] |2|1\nCMD: [C] 0, q1\n", "ADD, q1,  |2[HEAD1]|1\nCMD: [C] 1, q2\n"
+_OTHER = "3==4=\n", "False\n"
 
 
 @dataclass(frozen=True)
@@ -56,86 +56,56 @@ def template_text(given: str, where: str = "--template") -> str:
     if given == CHAT:
         return given
     if not (_MARKS.search(given) or _JINJA.search(given)):
-        given, where = _read(given, where), printable_path(given)
+        try:
+            given, where = Path(given).read_text("utf-8-sig").removesuffix("\n"), printable_path(given)
+        except (OSError, ValueError) as error:
+            what = f"this is no template, and no file of one: {quoted(given, 300)}: {quoted(error, 200)}"
+            raise UserError(what, where=where, allowed=ALLOWED) from None
     _parts(given, "", where)
     return given
-
-
-def _read(path: str, where: str) -> str:
-    file = Path(path)
-    try:
-        if not file.is_file():
-            raise UserError(f"this is no template, and no file: {quoted(path)}", where=where, allowed=ALLOWED)
-        if file.stat().st_size > MOST_BYTES:
-            what = f"this is no template: it has more than {MOST_BYTES:,} bytes"
-            raise UserError(what, where=printable_path(path), allowed=ALLOWED)
-        return file.read_text("utf-8-sig").removesuffix("\n")
-    except (OSError, ValueError) as error:
-        what = f"the template cannot be read: {quoted(str(error), 200)}"
-        raise UserError(what, where=printable_path(path), allowed="a text in UTF-8") from None
 
 
 def _parts(text: str, eos: str | None, where: str = "--template") -> tuple[str, str, str]:
     """Return what stands before a prompt, between it and the completion, and behind that.
 
     Raises:
-        UserError: the prompt is not there once, or the completion more than once, or before it.
+        UserError: that is not the same for every row, or the prompt is not there once as it is, or the completion more
+            than once, or before it.
     """
-    parts, found = [""], list[str]()
-    plain = _MARKS.split(text)
-    if len(plain) > 1 and (mixed := re.search(r"\{\{\s*\w+\s*\}\}", text)):
-        what = f"the template mixes two ways of writing: {PROMPT} or {COMPLETION}, and {quoted(mixed.group())}"
+    found = set[tuple[str, str, str]]()
+    for prompt, answer in ((_PROBE, _ANSWER), _OTHER):
+        before, asked, rest = _rendered(text, prompt, answer, eos, where).partition(prompt)
+        after, _, end = rest.partition(answer)
+        if not asked or prompt in rest or answer in before + end:
+            what = f"this template does not write the prompt once, and behind it at most one completion: {quoted(text)}"
+            raise UserError(what, where=where, allowed=ALLOWED)
+        found.add((before, after, end))
+    if len(found) > 1:
+        what = f"this template writes other text around other prompts: {quoted(text)}"
         raise UserError(what, where=where, allowed=ALLOWED)
-    pieces = _jinja(text, eos, where) if len(plain) == 1 else [(piece, at % 2 == 1) for at, piece in enumerate(plain)]
-    for piece, is_name in pieces:
-        if is_name:
-            found.append(piece)
-            parts.append("")
-        else:
-            parts[-1] += piece
-    if found not in (["prompt"], ["prompt", "completion"]):
-        order = f"it writes {', then '.join(found) or 'neither prompt nor completion'}"
-        what = f"this is no template, {order}: {quoted(text)}"
-        raise UserError(what, where=where, allowed="the prompt once, and behind it at most one completion")
-    before, after, rest = [*parts, ""][:3]
-    return before, after, rest
+    return found.pop()
 
 
-def _jinja(text: str, eos: str | None, where: str) -> list[tuple[str, bool]]:
-    """Return texts, and names of what is written between them (True). Jinja is read, never run.
-
-    Raises:
-        UserError: it is no Jinja, or does more than write the prompt, the completion and the end token as they are.
-    """
+def _rendered(text: str, prompt: str, answer: str, eos: str | None, where: str) -> str:
+    """Return what a template makes of a row."""
+    row = {"prompt": prompt, "completion": answer}
+    if _MARKS.search(text):
+        if _JINJA.search(text):
+            what = f"the template mixes two ways of writing, {PROMPT} and {{{{ prompt }}}}: {quoted(text)}"
+            raise UserError(what, where=where, allowed=ALLOWED)
+        return _MARKS.sub(lambda mark: row[mark[1]], text)
     try:
-        from jinja2 import Environment, TemplateSyntaxError, nodes
+        from jinja2 import StrictUndefined
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+        return environment.from_string(text).render(row if eos is None else {**row, "eos": eos})
     except ImportError:
         raise UserError("a Jinja template needs jinja2", where=where, next_step="pip install jinja2") from None
-    try:
-        body = Environment(keep_trailing_newline=True).parse(text).body  # noqa: S701 (nothing is rendered)
-    except (TemplateSyntaxError, RecursionError) as error:
-        line = f", line {error.lineno}" if isinstance(error, TemplateSyntaxError) else ""
+    except Exception as error:  # whatever a template does
+        line = f", line {error.lineno}" if hasattr(error, "lineno") else ""
         what = f"the Jinja cannot be understood{line}: {quoted(str(error), 200)}"
         raise UserError(what, where=where, allowed=ALLOWED) from None
-    found = list[tuple[str, bool]]()
-    for part in body:
-        for node in part.nodes if isinstance(part, nodes.Output) else [part]:
-            if isinstance(node, nodes.TemplateData):
-                found.append((node.data, False))
-            elif not isinstance(node, nodes.Name):
-                what = f"line {node.lineno} of the template does more than write a variable ({type(node).__name__})"
-                allowed = "text, {{ prompt }}, {{ completion }} and {{ eos }}: no statement, filter, call or attribute"
-                raise UserError(what, where=where, allowed=allowed, next_step="write out what they make")
-            elif node.name not in NAMES:
-                what = f"unknown variable {quoted(node.name)} in the template{did_you_mean(node.name[:60], NAMES)}"
-                raise UserError(what, where=where, allowed=", ".join(NAMES))
-            elif node.name != "eos":
-                found.append((node.name, True))
-            elif eos is None:
-                raise UserError("the template writes eos, and the tokenizer has no end-of-text token", where=where)
-            else:
-                found.append((eos, False))
-    return found
 
 
 def read_template(text: str | None, tokenizer: Any) -> Template:

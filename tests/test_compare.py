@@ -152,7 +152,7 @@ def test_a_name_is_no_part_of_a_run_and_of_two_the_newest_is_meant(data: Path, t
     assert len(set(ids)) == 2 and (named(ids[0]), named(ids[1])) == ("y-1.0", "x")
     code, said = call("report", "--run", "y-1.0", "--results", tmp_path, "--out", tmp_path / "report.html")
     assert code == 0 and "1 run, 1 tasks and modes" in said
-    assert "y-1.0: process, add" in (tmp_path / "report.html").read_text("utf-8")
+    assert "y-1.0, verify" in (tmp_path / "report.html").read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", ["", "-x", "two words", "a/b", "\x1b[31m", "x" * 61, "0123456789abcdef"])

@@ -20,9 +20,7 @@ from caef_data.eval.problems import RAW
 from caef_data.eval.report.captions import (
     END,
     difference,
-    good_up_to,
     model,
-    outcome,
     percent,
     symbols,
     title,
@@ -118,6 +116,14 @@ def add_run(
     }
     rows = [{**usual, **counts, "accuracy": counts["correct"] / counts["n"]} for counts in accuracies]
     tables.write_part("class_accuracy", "classes", [columns(rows)])
+    names = ("task", "mode", "split", "dialect", "variant", "len_a", "len_b")
+    judged = [
+        {**{name: counts[name] for name in names}, "a": str(counts["len_a"]), "b": f"{counts['len_b']} {number}"}
+        | {"correct": number < counts["correct"]}
+        for counts in rows
+        for number in range(counts["n"])
+    ]
+    tables.write_part("problems", "problems", [columns(judged)])
     texts = {"a": "1", "b": "2", "adapter": "executors/add", "state": "q0", "step": 0, "num_calls": 20}
     texts |= {"kind": "executor", "prompt": "p", "expected": "right", "text": "wrong"}
     tables.write_part("failures", "part-0", [columns([{**usual, **texts, **failure} for failure in failures])])
@@ -445,16 +451,6 @@ def test_percentages_do_not_round_failures_away(count: tuple[int, int], shown: s
     assert percent(Count(*count)) == shown
 
 
-def test_longest_good_length() -> None:
-    def panel(*accuracies: int) -> Panel:
-        return Panel("test", "add", "x", {"r": {(n, 1): Count(100, one) for n, one in enumerate(accuracies, 1)}})
-
-    assert good_up_to(panel(100, 99, 98, 100, 100), "r") == 2
-    assert good_up_to(panel(98, *[100] * 4), "r") == 0
-    assert good_up_to(panel(*[100] * 5), "r") is None
-    assert good_up_to(panel(98, *[100] * 3), "r") is None  # so few are read off their chart
-
-
 @pytest.mark.parametrize(
     ("problem", "shown"),
     [
@@ -470,21 +466,12 @@ def test_problems_are_written_as_people_do(problem: tuple[str, str, str | None],
     assert written(*problem) == shown
 
 
-def test_runs_say_what_they_were_and_how_they_came_out() -> None:
+def test_runs_say_what_they_were() -> None:
     row = {"max_problems": None, **run_row(RUNS[0], {"problems": 1036}, 0, 0, finished=True)}
-    assert title(row) == "first: one_step, executor and process, add, greater_than and sub, 1,036 problems"
-    few = {**row, "name": None, "modes": [RAW], "tasks": list("abcdefg"), "max_problems": 150, "baseline": True}
-    assert title(few) == "base: raw baseline, 7 tasks, up to 150 expressions each"
-    panels = [
-        Panel("test", one, "process", {"r": {(1, 1): Count(100, right)}})
-        for one, right in zip("abcd", (90, 89, 100, 99), strict=True)
-    ]
-    assert outcome("r", panels[:2]) == "b 89.0%, a 90.0%"
-    assert outcome("r", panels) == "3 of 4 tasks at 90% or more; worst: b 89.0%"
-    assert (
-        outcome("r", [*panels[2:3] * 3, Panel("test", "c", "x", panels[2].classes)]) == "all 4 tasks and modes at 100%"
+    assert title(row) == "first, verify"
+    assert title({**row, "name": None, "max_problems": 150, "stage": "first"}) == (
+        f"{model(row)}, verify, up to 150 expressions a task, with the instruction"
     )
-    assert outcome("other", panels) == "nothing evaluated"
 
 
 def test_models_are_named_by_the_ends_of_their_paths() -> None:

@@ -7,18 +7,14 @@ Texts come from results and may be anything: what does not print or turns the re
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from itertools import takewhile
 from os.path import commonprefix
 
 from ...errors import suggested
 from ...tm.expression import signs
 from ..problems import RAW
-from .queries import MODE_ORDER, Count, Panel, Report, Row
+from .queries import Count, Report, Row
 
-FEW = 3  # names in a row; more are counted
-FEW_LENGTHS = 4  # which their chart shows at a glance
-GOOD, LONG_GOOD = 0.9, 0.99  # of a task; of every length up to one
+FEW = 3  # runs that are not finished, of which each is named
 BEFORE, AFTER = 22, 44  # characters shown around the first wrong one, which a phone shows without scrolling
 END = "ends here"
 NAME, LONGEST = 200, 6000  # characters of a name; of a prompt or an answer
@@ -49,27 +45,10 @@ def in_words(count: Count) -> str:
     return told if count.n else "not evaluated"
 
 
-def good_up_to(panel: Panel, run: str) -> int | None:
-    """Return the length up to which all are right in ``LONG_GOOD``; None for all, and where few lengths say it."""
-    lengths = {length: count.accuracy for length, count in panel.lengths(run).items() if count.accuracy is not None}
-    good = list(takewhile(lambda length: lengths[length] >= LONG_GOOD, lengths))
-    if len(lengths) <= FEW_LENGTHS or len(good) == len(lengths):
-        return None
-    return good[-1] if good else 0
-
-
-def change(gain: Row) -> tuple[str, bool]:
-    """Return what a run gained over the other in points of accuracy, and whether chance hardly explains it.
-
-    That is told by the pairs, p < 0.05 in McNemar's test; where there are none, by intervals that do not touch.
-    """
-    old, new = gain["old"], gain["new"]
-    points = 100 * ((new.accuracy or 0) - (old.accuracy or 0))
-    signed = f"{points:+.1f}".replace("-", "−") if abs(points) >= 0.05 else "0.0"
-    if gain["pairs"] is not None:
-        return signed, gain["pairs"]["p"] < 0.05
-    apart = old.interval and new.interval and (old.interval[1] < new.interval[0] or new.interval[1] < old.interval[0])
-    return signed, bool(apart)
+def points(gain: Row) -> str:
+    """Return what a run gained over the other in points of accuracy."""
+    change = 100 * ((gain["new"].accuracy or 0) - (gain["old"].accuracy or 0))
+    return f"{change:+.1f}".replace("-", "−") if abs(change) >= 0.05 else "0.0"
 
 
 def model(run: Row) -> str:
@@ -80,30 +59,10 @@ def model(run: Row) -> str:
 
 
 def title(run: Row) -> str:
-    """Return what a run was, behind its name or model: "base: process, 7 tasks, up to 150 expressions each"."""
-    modes = sorted(run["modes"] or (), key=lambda mode: ([*MODE_ORDER, mode].index(mode), mode))
-    parts = [_listed(modes, "modes") + " baseline" * bool(run["baseline"]), _listed(run["tasks"] or (), "tasks")]
-    if run["max_problems"]:
-        parts.append(f"up to {run['max_problems']:,} expressions each")
-    elif run["problems"] is not None:
-        parts.append(f"{run['problems']:,} problems")
-    parts.append("with the instruction" * (run["stage"] == "first"))
-    return f"{run['name'] or model(run)}: {', '.join(filter(None, parts))}"
-
-
-def outcome(run: str, panels: Sequence[Panel]) -> str:
-    """Return how a run came out: "6 of 7 tasks at 90% or more; worst: div 28.0%"."""
-    mine = [(panel, panel.totals[run]) for panel in panels if run in panel.classes and panel.totals[run].n]
-    mine.sort(key=lambda pair: pair[1].accuracy or 0)
-    counts, several = [count for _, count in mine], len({panel.mode for panel, _ in mine}) > 1
-    each = [f"{panel.task}{f' {panel.mode}' * several} {percent(count)}" for panel, count in mine]
-    if len(each) <= FEW:
-        return ", ".join(each) or "nothing evaluated"
-    what = f"{len(each)} {'tasks and modes' if several else 'tasks'}"
-    if all(count.correct == count.n for count in counts):
-        return f"all {what} at 100%"
-    good = sum((count.accuracy or 0) >= GOOD for count in counts)
-    return f"{good} of {what} at {GOOD:.0%} or more; worst: {each[0]}"
+    """Return a run's name or model, and how much was asked in which way."""
+    asked = f"up to {run['max_problems']:,} expressions a task" if run["max_problems"] else ""
+    told = "with the instruction" * (run["stage"] == "first")
+    return ", ".join(filter(None, (run["name"] or model(run), run["strategy"], asked, told)))
 
 
 def left_out(report: Report) -> list[tuple[str, str]]:
@@ -170,9 +129,3 @@ def cut(text: object, length: int = NAME) -> str:
 def lines(text: str | None) -> list[str]:
     """Return the lines of a text, which are many where it is long."""
     return [symbols(line) for line in cut(text or "", LONGEST).split("\n")]
-
-
-def _listed(names: Sequence[str], kind: str) -> str:
-    if len(names) > FEW:
-        return f"{len(names)} {kind}"
-    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import permutations
 from operator import itemgetter
 from typing import Any
 
@@ -50,31 +51,6 @@ WITH ranked AS (
 SELECT DISTINCT ON (same) few.place, few.found, failures.* FROM few
 JOIN failures ON same = hash(split, task, a, b, adapter, state, prompt, expected, text)
 WHERE run_id IN ({runs}) ORDER BY ALL
-"""
-# A run is compared with an older one of the same mode, and the whole process with the base model alone: both lead from
-# the raw question to the raw answer. Of several base models with its own; else with the run that shares most classes;
-# the oldest of equals. Process and baseline may count an expression to two variants: full has its own for mul and div.
-GAINS = """
-WITH classes AS (
-    SELECT run_id, split, task, mode, dialect, if(mode IN ('process', '{raw}'), '', variant) AS variant, len_a, len_b,
-        sum(n)::BIGINT AS n, sum(correct)::BIGINT AS correct, sum(correct) / sum(n) AS accuracy
-    FROM class_accuracy WHERE n > 0 AND run_id IN ({runs}) GROUP BY ALL
-)
-SELECT new.run_id, old.run_id AS old_run, split, task, new.mode, old.mode AS old_mode,
-    new.mode <> old.mode AS other_mode, count(*) AS classes,
-    sum(old.n)::BIGINT AS old_n, sum(old.correct)::BIGINT AS old_correct,
-    sum(new.n)::BIGINT AS n, sum(new.correct)::BIGINT AS correct,
-    count(*) FILTER (new.accuracy > old.accuracy) AS better, count(*) FILTER (new.accuracy < old.accuracy) AS worse
-FROM classes old JOIN classes new USING (task, split, dialect, variant, len_a, len_b)
-JOIN runs ran ON ran.run_id = old.run_id JOIN runs present ON present.run_id = new.run_id
-WHERE new.mode = 'process' AND old.mode = '{raw}' OR new.mode = old.mode
-    AND array_position([{runs}], old.run_id) < array_position([{runs}], new.run_id)
-GROUP BY new.run_id, old.run_id, split, task, new.mode, old.mode
-QUALIFY row_number() OVER (
-    PARTITION BY new.run_id, split, task, new.mode, old.mode
-    ORDER BY other_mode AND any_value(ran.base_model IS NOT DISTINCT FROM present.base_model) DESC,
-        count(*) DESC, array_position([{runs}], old.run_id)
-) = 1
 """
 ORDERED = """
 SELECT * FROM ({query})
@@ -168,7 +144,7 @@ class Report:
     """Everything that a report says; runs are rows of the table runs, the others rows of the queries above.
 
     Args:
-        gains: each with the counts ``old`` and ``new``, of the problems in common where these are known (``pairs``).
+        gains: each with the counts ``old`` and ``new`` of problems in common, and what ``read_pairs`` tells of them.
         causes: where failed problems first went wrong.
         unfinished: runs that have no accuracies yet.
         older: how many finished runs are left out.
@@ -222,7 +198,7 @@ def read_report(database: Database, wanted: Sequence[str]) -> Report:
     return Report(
         runs,
         list(panels.values()),
-        _with_pairs(database, rows(GAINS)),
+        _gains(database, runs, list(panels)),
         rows(CAUSES),
         rows(EXAMPLES),
         [] if wanted else [run for run in every if run["status"] != "finished"],
@@ -230,15 +206,27 @@ def read_report(database: Database, wanted: Sequence[str]) -> Report:
     )
 
 
-def _with_pairs(database: Database, gains: list[Row]) -> list[Row]:
-    """Return gains with their pairs and the counts of these; without pairs, over the shared classes."""
-    comparisons = read_pairs(database, {(gain["old_run"], gain["run_id"]) for gain in gains})
-    for gain in gains:
-        wanted = {"task": gain["task"], "split": gain["split"], "mode_a": gain["old_mode"], "mode_b": gain["mode"]}
-        both = comparisons[gain["old_run"], gain["run_id"]]
-        gain["pairs"] = next((row for row in both if wanted.items() <= row.items()), None)
-        gain |= {"old": Count(gain["old_n"], gain["old_correct"]), "new": Count(gain["n"], gain["correct"])}
-        if pairs := gain["pairs"]:
-            gain["old"] = Count(pairs["n"], pairs["both_right"] + pairs["lost"])
-            gain["new"] = Count(pairs["n"], pairs["both_right"] + pairs["gained"])
-    return gains
+def _gains(database: Database, runs: Sequence[Row], panels: Sequence[Key]) -> list[Row]:
+    """Return what runs gained over others, in the order of the panels.
+
+    A run is compared with an older one of the same mode, and the whole process with the base model alone: both lead
+    from the raw question to the raw answer. Of several base models with its own; else with the run with which it shares
+    most problems; the oldest of equals.
+    """
+    places = {run["run_id"]: place for place, run in enumerate(runs)}
+    base = {run["run_id"]: run["base_model"] for run in runs}
+    best: dict[tuple[Any, ...], Row] = {}
+    for (old, new), rows in read_pairs(database, list(permutations(places, 2)), by_class=False).items():
+        for row in rows:
+            other = (row["mode_a"], row["mode_b"]) == (RAW, "process")
+            if not other and (row["mode_a"] != row["mode_b"] or places[old] > places[new]):
+                continue
+            key = (panels.index((row["split"], row["task"], row["mode_b"])), places[new], other)
+            rank = (other and base[old] == base[new], row["n"], -places[old])
+            if key not in best or rank > best[key]["rank"]:
+                best[key] = {**row, "run_id": new, "old_run": old, "mode": row["mode_b"], "old_mode": row["mode_a"]}
+                best[key] |= {"rank": rank, "other_mode": other}
+    for gain in best.values():
+        gain["old"] = Count(gain["n"], gain["both_right"] + gain["lost"])
+        gain["new"] = Count(gain["n"], gain["both_right"] + gain["gained"])
+    return [gain for _, gain in sorted(best.items())]
