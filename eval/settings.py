@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import InitVar, dataclass, fields
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
 from msgspec import Meta
 
@@ -17,11 +18,11 @@ from ..pipelines.spelling import Spelling, literal
 from ..pipelines.store import open_folder
 from ..tm import machine
 from ..tm import tasks as all_tasks
-from .backends.endpoint import base_url
 from .problems import MODES, RAW, SLIPS, needed
 from .tables import RUN_ID
 from .template import template_text
 
+KEY = "OPENAI_API_KEY"  # the environment variable that holds a server's key
 NAME = re.compile(r"\w[\w.+-]{0,59}")  # of a run: printed, typed after --run, and part of no path
 Stage = Literal["first", "second"]
 Strategy = Literal["verify", "generate", "rollout"]
@@ -175,6 +176,33 @@ class EvalSettings:
         if self.template is not None:
             text = template_text(self.template, spelling.where("template") or "--template")
             object.__setattr__(self, "template", text)  # a file may change: the text is kept
+
+
+def base_url(endpoint: str) -> str:
+    """Return the address that the protocol's paths are appended to: it ends in ``/v1``.
+
+    Raises:
+        UserError: this is no address of a server.
+    """
+    if "@" in endpoint:
+        raise UserError(
+            "the address holds a name or password, which tables and messages would show",
+            where="--endpoint",
+            next_step=f"put the key into the environment variable {KEY}",
+        )
+    try:
+        parts = urlsplit(endpoint)
+        host = parts.hostname and parts.port != 0  # looking at the port checks it
+        valid = host and parts.scheme in ("http", "https") and not parts.query + parts.fragment
+    except ValueError:
+        valid = False
+    if not valid:
+        raise UserError(
+            f"{quoted(endpoint)} is no address of a server",
+            where="--endpoint",
+            allowed="http://localhost:8000, or https://host/v1",
+        )
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/').removesuffix('/v1')}/v1"
 
 
 def check_words(

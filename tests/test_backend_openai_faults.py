@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("transformers")
 
 from caef_data.errors import UserError
-from caef_data.eval.backends import endpoint
+from caef_data.eval.backends import server
 from caef_data.eval.backends.server import OpenAIBackend
 from caef_data.eval.backends.tokens import Tokens
 from caef_data.eval.calls import Score
@@ -77,11 +77,11 @@ def test_no_answer_in_time(vllm: FakeVLLM, vllm_tokens: Tokens) -> None:
         (lambda choice, whole: choice["prompt_logprobs"].pop(), "prompt_logprobs"),
         (lambda choice, whole: choice["prompt_logprobs"].__setitem__(-1, None), "prompt_logprobs"),
         (lambda choice, whole: choice["prompt_logprobs"].__setitem__(-1, {"5": {"logprob": 0}}), "prompt_logprobs"),
-        (lambda choice, whole: choice["prompt_logprobs"][-1][str(END)].update(logprob="x"), "prompt_logprobs"),
-        (lambda choice, whole: whole["choices"].append(choice), "one choice"),
-        (lambda choice, whole: whole.update(choices=None), "one choice"),
-        (lambda choice, whole: [whole], "no JSON object"),
-        (lambda choice, whole: b"<html>", "no JSON object: 'JSONDecodeError"),
+        (lambda choice, whole: choice["prompt_logprobs"][-1][str(END)].update(logprob="x"), "not what vLLM gives"),
+        (lambda choice, whole: whole["choices"].append(choice), "not what vLLM gives"),
+        (lambda choice, whole: whole.update(choices=None), "not what vLLM gives"),
+        (lambda choice, whole: [whole], "not what vLLM gives"),
+        (lambda choice, whole: b"<html>", "not what vLLM gives: .DecodeError"),
     ],
 )
 def test_nonsense_is_refused(
@@ -97,8 +97,8 @@ def test_nonsense_is_refused(
     [
         (lambda choice, whole: choice.update(token_ids=None), "token_ids"),
         (lambda choice, whole: choice.update(token_ids=[]), "token_ids"),
-        (lambda choice, whole: choice.update(token_ids=[1, -1]), "token_ids"),
-        (lambda choice, whole: choice.update(finish_reason="abort"), "finish_reason"),
+        (lambda choice, whole: choice.update(token_ids=[1, -1]), "not what vLLM gives"),
+        (lambda choice, whole: choice.update(finish_reason="abort"), "not what vLLM gives"),
         (lambda choice, whole: choice.update(prompt_token_ids=[1, 2]), "prompt_token_ids"),
         (lambda choice, whole: choice.update(token_ids=[5, 5], finish_reason="length"), "takes"),
     ],
@@ -161,7 +161,7 @@ def test_a_proxy_or_certificate_that_cannot_be_one(
 
 
 def test_an_answer_without_end(vllm_backend: OpenAIBackend, vllm: FakeVLLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "MAX_ANSWER", 10_000)
+    monkeypatch.setattr(server, "MAX_ANSWER", 10_000)
     assert ask(vllm_backend)
     vllm.faults.append(on("verify", lambda choice, whole: whole.update(more=" " * 10_000), vllm))
     with pytest.raises(UserError, match="the server's answer has more than 10,000 bytes"):
@@ -177,7 +177,7 @@ def test_of_a_long_refusal_the_beginning_is_shown(vllm_backend: OpenAIBackend, v
 @pytest.mark.parametrize("status", [200, 400])
 def test_an_answer_nested_too_deeply(vllm_backend: OpenAIBackend, vllm: FakeVLLM, status: int) -> None:
     vllm.faults.append(lambda path, body: (status, DEEP))
-    with pytest.raises(UserError, match="RecursionError|refuses a request"):
+    with pytest.raises(UserError, match="not what vLLM gives|refuses a request"):
         ask(vllm_backend)
 
 
@@ -186,16 +186,10 @@ def test_a_list_of_models_that_is_none_is_asked_for_once(
     vllm: FakeVLLM, vllm_tokens: Tokens, content: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
     vllm.faults.append(lambda path, body: (200, content))
-    with pytest.raises(UserError, match="is no JSON object") as raised:
+    with pytest.raises(UserError, match="not what vLLM gives") as raised:
         OpenAIBackend(vllm.url, ADAPTERS, of_all(vllm_tokens))
-    assert "is this a server with OpenAI's protocol?" in str(raised.value)
+    assert "is this a server with OpenAI's protocol" in str(raised.value)
     assert len(vllm.asked) == 1 and not capfd.readouterr().err
-
-
-def test_a_version_that_is_none(vllm_backend: OpenAIBackend, vllm: FakeVLLM) -> None:
-    for content in (DEEP, b'{"version": ' + b"[" * 900 + b"]" * 900 + b"}"):
-        vllm.faults[:] = [lambda path, body, content=content: (200, content)]
-        assert vllm_backend.provenance()["device"] == f"{vllm.url}/v1"
 
 
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf, 10**400, -(10**400), 1e300, True, "0", None, []])
@@ -205,16 +199,16 @@ def test_logarithms_that_are_no_numbers(vllm_backend: OpenAIBackend, vllm: FakeV
             one["logprob"] = score
 
     vllm.faults.append(on("verify", change, vllm))
-    with pytest.raises(UserError, match="lacks prompt_logprobs"):
+    with pytest.raises(UserError, match="not what vLLM gives"):
         ask(vllm_backend)
 
 
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"token_ids": [5] * 50_000}, "token_ids: 1 to "),
-        ({"finish_reason": [[[]]]}, "stop or length"),
-        ({"finish_reason": None}, "stop or length"),
+        ({"token_ids": [5] * 50_000}, "50,000 token_ids, not 1 to "),
+        ({"finish_reason": [[[]]]}, "not what vLLM gives"),
+        ({"finish_reason": None}, "finish_reason None"),
     ],
 )
 def test_more_than_was_asked_for(

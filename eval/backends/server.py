@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from math import inf
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
+
+import httpx2
+import msgspec
+from msgspec import Meta, Struct
 
 from ...errors import UserError, printable_path, quoted
+from ...retry import Retries
 from ..calls import BASE, Backend, GenerateRequest, Generation, Score, ScoreRequest
 from ..checkpoint import task_of
-from .endpoint import GUIDE, TIMEOUT, Endpoint
+from ..settings import KEY, base_url
 from .rows import NEAR, PassResult, Row, judge, make_rows
 from .tokens import Tokens
 
+GUIDE = "docs/vllm.md"
 CONCURRENCY = 32  # requests at the same time: the server makes batches of them
 CHUNK = 1024  # requests tokenised at once
+CONNECT = 10.0  # seconds until a server must have taken a connection
+TIMEOUT = 1200.0  # seconds of silence: a request may wait behind many others
+SAY_EVERY = 5.0  # seconds between lines about requests that are tried again
+MAX_ANSWER = 2**27  # bytes; the scores of a token take about 300
 # Greedy decoding whatever the model's generation_config.json, which a server takes its defaults from, says.
 GREEDY = {"temperature": 0, "top_p": 1, "top_k": 0, "min_p": 0, "n": 1, "stream": False}
 GREEDY |= {"repetition_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0}
@@ -28,9 +41,130 @@ GREEDY |= {"repetition_penalty": 1, "presence_penalty": 0, "frequency_penalty": 
 SCORED = {"max_tokens": 1, "prompt_logprobs": 2, "add_special_tokens": False}
 DECODED = {"add_special_tokens": False, "return_token_ids": True}
 NEAR_TIE = NEAR["bfloat16"]  # servers do not tell what they compute in
-WORST = 1e6  # logarithms of probabilities are smaller; vLLM itself writes -9999 for minus infinity
 
 Result = TypeVar("Result")
+Kind = TypeVar("Kind", bound=Struct)
+
+
+# What a server answers
+
+
+class _Entry(Struct):
+    logprob: Annotated[float, Meta(gt=-1e6, lt=1e6)]  # vLLM writes -9999 for minus infinity
+
+
+class _Choice(Struct):
+    finish_reason: Literal["stop", "length"] | None = None
+    prompt_logprobs: list[dict[int, _Entry] | None] | None = None
+    prompt_token_ids: list[int] | None = None
+    token_ids: list[Annotated[int, Meta(ge=0)]] | None = None  # told by vLLM since version 0.10.2
+
+
+class _Answer(Struct):
+    choices: Annotated[list[_Choice], Meta(min_length=1, max_length=1)]
+
+
+class _Card(Struct):
+    id: str
+    parent: str | None = None
+    root: str | None = None
+    max_model_len: Annotated[int, Meta(gt=0)] | None = None
+
+
+class _Cards(Struct):
+    data: Annotated[list[_Card], Meta(min_length=1)]
+
+
+class Endpoint:
+    """One server: requests to it are tried again where that may help, and each refusal is explained in a line.
+
+    Args:
+        endpoint: its address, with or without ``/v1``.
+        connections: requests at the same time, at most.
+        timeout: seconds of silence.
+
+    Raises:
+        UserError: this is no address, or the key or a proxy in the environment cannot be one.
+    """
+
+    def __init__(self, endpoint: str, connections: int, timeout: float) -> None:
+        self.url, self.timeout = base_url(endpoint), timeout
+        self._key = os.environ.get(KEY, "").strip()
+        if not re.fullmatch("[!-~]*", self._key):
+            raise UserError("the key for the server holds characters that no key has", where=KEY)
+        try:
+            self._client = httpx2.Client(
+                headers={"Authorization": f"Bearer {self._key}"} if self._key else None,
+                timeout=httpx2.Timeout(timeout, connect=min(CONNECT, timeout), pool=None),
+                limits=httpx2.Limits(max_connections=connections),
+            )
+        except (ImportError, ValueError, OSError) as error:
+            what = f"the environment asks for connections that cannot be made: {quoted(error, 200)}"
+            raise UserError(what, where="HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE, SSL_CERT_DIR") from error
+        self.close = self._client.close
+        self._retries = Retries("the same command", self._say, self._scrub)
+        self._said = -SAY_EVERY
+
+    def _scrub(self, text: str) -> str:
+        """Return what others wrote without the key."""
+        return text.replace(self._key, "***") if self._key else text
+
+    def ask(self, what: str, path: str, kind: type[Kind], body: dict[str, Any] | None = None) -> Kind:
+        """Return what the server gives for a path, or in answer to an object.
+
+        Raises:
+            UserError: the server cannot be reached, does not answer in time, refuses ``what``, or answers nonsense.
+        """
+        url = self.url + path
+        try:
+            raw = self._retries("asking the server", lambda: self._exchange(url, body))
+            return msgspec.json.decode(raw, type=kind)
+        except httpx2.HTTPStatusError as error:
+            raise self._refused(what, url, error.response) from None
+        except UserError as error:
+            advice = f"see the server's log, start it again ({GUIDE}); the same command goes on where it stopped"
+            raise UserError(error.what, where=url, next_step=advice) from None
+        except (httpx2.HTTPError, httpx2.InvalidURL, msgspec.MsgspecError, RecursionError) as error:
+            raise self.nonsense(f"{type(error).__name__} {error}") from None
+
+    def nonsense(self, why: str) -> UserError:
+        """Return the refusal of an answer that is none."""
+        what = f"the server's answer is not what vLLM gives: {quoted(self._scrub(why), 300)}"
+        advice = f"is this a server with OpenAI's protocol, of a version of vLLM that {GUIDE} names?"
+        return UserError(what, where=self.url, next_step=advice)
+
+    def _exchange(self, url: str, body: dict[str, Any] | None) -> bytes:
+        """Return what the server answers; raises httpx2's ``HTTPError`` where it cannot be reached, or refuses."""
+        content = bytearray()
+        try:
+            with self._client.stream("GET" if body is None else "POST", url, json=body) as response:
+                if not response.is_success:
+                    response.read()  # its text is told
+                    response.raise_for_status()
+                for chunk in response.iter_bytes():
+                    content += chunk
+                    if len(content) > MAX_ANSWER:
+                        raise UserError(f"the server's answer has more than {MAX_ANSWER:,} bytes")
+        except httpx2.ReadTimeout:
+            raise UserError(f"the server answered nothing within {self.timeout:,.0f} s") from None
+        return bytes(content)
+
+    def _refused(self, what: str, url: str, response: httpx2.Response) -> UserError:
+        if response.status_code in (401, 403):
+            what = "the server does not accept the key" if self._key else "the server wants a key"
+            advice = f"put the one it was started with into the environment variable {KEY}"
+            return UserError(f"{what} (HTTP {response.status_code})", where=url, next_step=advice)
+        return UserError(
+            f"the server refuses {what} (HTTP {response.status_code}): {quoted(self._scrub(response.text), 300)}",
+            where=url,
+            next_step=f"is its base model the one of --base-model? is its --max-model-len enough? see {GUIDE}",
+        )
+
+    def _say(self, text: str) -> None:
+        """Print a line about a wait; requests that wait for the same reason together are one line."""
+        if time.monotonic() - self._said >= SAY_EVERY:
+            self._said = time.monotonic()
+            print(f"{printable_path(self.url)}: {text}", file=sys.stderr, flush=True)
 
 
 class OpenAIBackend(Backend):
@@ -69,19 +203,14 @@ class OpenAIBackend(Backend):
             raise UserError("one process is enough to ask a server", next_step="start caef-data eval without torchrun")
         self.tokens, self.concurrency, self.near_alone = tokens, concurrency, near_ties == "alone"
         self.endpoint = Endpoint(endpoint, concurrency, timeout)
-        cards = self.endpoint.ask("to list its models", "/models").get("data")
-        cards = [card for card in cards if isinstance(card, dict)] if isinstance(cards, list) else []
-        if not cards or not all(isinstance(card.get("id"), str) for card in cards):
-            raise UserError("the server lists no models", where=self.endpoint.url, next_step=f"see {GUIDE}")
-        lengths = [length for card in cards if type(length := card.get("max_model_len")) is int and length > 0]
-        self.max_length = min(lengths, default=None)  # tokens of prompt and answer; None where the server does not say
+        cards = self.endpoint.ask("to list its models", "/models", _Cards).data
+        # Tokens of prompt and answer; None where the server does not say.
+        self.max_length = min((card.max_model_len for card in cards if card.max_model_len), default=None)
         self.models = _served(cards, wanted, folders or {}, self.endpoint.url)
         self._pool: ThreadPool | None = None
 
     def provenance(self) -> dict[str, object]:
-        server = self.endpoint.version()
-        told = f"{self.endpoint.url} (version {server})" if server else self.endpoint.url
-        return {"device": told, "near_tie_below": NEAR_TIE, "transformers": version("transformers")}
+        return {"device": self.endpoint.url, "near_tie_below": NEAR_TIE, "transformers": version("transformers")}
 
     def close(self) -> None:
         self.endpoint.close()
@@ -114,10 +243,10 @@ class OpenAIBackend(Backend):
         choice = self._ask({"model": self.models[adapter], "prompt": ids, **SCORED}, len(ids))
         start = len(row.prompt_ids)
         try:
-            scores = zip(ids[start:], choice["prompt_logprobs"][start:], strict=True)
-            result = _pass_result([_lead(scored, str(token)) for token, scored in scores])
+            scores: Any = zip(ids[start:], choice.prompt_logprobs[start:], strict=True)  # type: ignore[index]
+            result = _pass_result([_lead(scored, token) for token, scored in scores])
         except (LookupError, TypeError, ValueError, AttributeError):
-            raise self._nonsense("prompt_logprobs", "as vLLM gives them, one entry of numbers a token") from None
+            raise self.endpoint.nonsense("it lacks prompt_logprobs, one entry a token") from None
         judged = judge(row, result, NEAR_TIE, alone=self.near_alone)
         return judged if isinstance(judged, Score) else judged.score(self._generation(adapter, judged))
 
@@ -135,26 +264,23 @@ class OpenAIBackend(Backend):
         stop = {"stop_token_ids": [tokens.end]} if tokens.end != own else {}
         body = {"model": self.models[adapter], "prompt": given, "max_tokens": room, **DECODED, **stop}
         choice = self._ask(body, len(given) + needed)
-        ids, reason = choice.get("token_ids"), choice.get("finish_reason")
-        if not isinstance(ids, list) or not 0 < len(ids) <= room or not all(type(id) is int and id >= 0 for id in ids):
-            raise self._nonsense("token_ids", f"1 to {room:,} numbers, which vLLM gives since version 0.10.2")
-        if reason not in ("stop", "length"):
-            raise self._nonsense("finish_reason", "stop or length")
-        if reason == "length" and len(ids) < min(needed, room) and row.request.certain:
+        ids = choice.token_ids or []
+        if not 0 < len(ids) <= room or choice.finish_reason is None:
+            why = f"it has {len(ids):,} token_ids, not 1 to {room:,}, and finish_reason {choice.finish_reason}"
+            raise self.endpoint.nonsense(why)
+        if choice.finish_reason == "length" and len(ids) < min(needed, room) and row.request.certain:
             raise self._too_long(len(given) + needed)
         if len(ids) == row.limit < row.most and row.stopped_early(ids):
             return self._generation(adapter, replace(row, limit=row.most))
         return row.generation(ids, margin=None, near=NEAR_TIE)
 
-    def _ask(self, body: dict[str, Any], length: int) -> dict[str, Any]:
+    def _ask(self, body: dict[str, Any], length: int) -> _Choice:
         """Return the one choice that the server gives."""
         what = f"a request of {length:,} tokens to {quoted(body['model'])}"
-        choices = self.endpoint.ask(what, "/completions", {**body, **GREEDY}).get("choices")
-        if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
-            raise self._nonsense("choices", "one choice")
-        if choices[0].get("prompt_token_ids") not in (None, body["prompt"]):
-            raise self._nonsense("prompt_token_ids", "the tokens that were sent")
-        return choices[0]
+        [choice] = self.endpoint.ask(what, "/completions", _Answer, {**body, **GREEDY}).choices
+        if choice.prompt_token_ids not in (None, body["prompt"]):
+            raise self.endpoint.nonsense("its prompt_token_ids are not the tokens that were sent")
+        return choice
 
     def _check_length(self, length: int) -> None:
         if self.max_length is not None and length > self.max_length:
@@ -168,22 +294,11 @@ class OpenAIBackend(Backend):
             next_step=f"start it with --max-model-len {length} or more, or build shorter operands",
         )
 
-    def _nonsense(self, what: str, allowed: str) -> UserError:
-        return UserError(
-            f"the server's answer lacks {what}",
-            where=self.endpoint.url,
-            allowed=f"{what}: {allowed}",
-            next_step=f"take a version of vLLM that {GUIDE} names",
-        )
 
-
-def _lead(scored: Mapping[str, Any], own: str) -> tuple[float, int, float]:
+def _lead(scored: Mapping[int, _Entry], own: int) -> tuple[float, int, float]:
     """Return by how much a token leads the best other one, which one that is, and by how much it leads the next."""
-    logprobs = {token: entry["logprob"] for token, entry in scored.items()}
-    if not all(type(logprob) in (int, float) and abs(logprob) < WORST for logprob in logprobs.values()):
-        raise ValueError
-    best, *rest = sorted(((float(logprob), int(token)) for token, logprob in logprobs.items() if token != own))[::-1]
-    return logprobs[own] - best[0], best[1], best[0] - rest[0][0] if rest else inf
+    best, *rest = sorted(((entry.logprob, token) for token, entry in scored.items() if token != own), reverse=True)
+    return scored[own].logprob - best[0], best[1], best[0] - rest[0][0] if rest else inf
 
 
 def _pass_result(leads: list[tuple[float, int, float]]) -> PassResult:
@@ -203,16 +318,14 @@ def _plain(name: str) -> str:
     return f"{kind}/{task_of(task) or task}"
 
 
-def _served(
-    cards: list[dict[str, Any]], wanted: Sequence[str], folders: Mapping[str, Path | None], url: str
-) -> dict[str, str]:
+def _served(cards: list[_Card], wanted: Sequence[str], folders: Mapping[str, Path | None], url: str) -> dict[str, str]:
     """Return the server's name of each adapter; refuse where it does not serve one, or several could be meant."""
-    ids = [card["id"] for card in cards]
-    bases = [card for card in cards if card.get("parent") is None]
+    ids = [card.id for card in cards]
+    bases = [card for card in cards if card.parent is None]
     models, missing = {}, []
     for name in wanted:
         if name == BASE or folders.get(name, "") is None:
-            found = [bases[0]["id"]] if len({str(card.get("root")) for card in bases}) == 1 else []
+            found = [bases[0].id] if len({card.root for card in bases}) == 1 else []
         else:
             found = [name] if name in ids else [id for id in ids if _plain(id) == _plain(name)]
         if len(found) > 1:
