@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, did_you_mean, printable_path, quoted, shell_quoted
+from ..errors import UserError, did_you_mean, printable_path, quoted
 from ..pipelines.hub_source import HubFiles, HubPlace, Say, download, local_or_hub, look_up
 from ..pipelines.settings import ALIASES
 from ..tm import machine, tasks
@@ -176,9 +176,6 @@ def _adapter_folders(root: Path, wanted: Collection[str], modes: Collection[str]
     found: dict[str, Path] = {}
     with readable(root):
         if not root.is_dir():
-            if os.path.lexists(root):
-                what = "this is a file: adapters lie in a folder, with their configuration"
-                raise UserError(what, where=printable_path(root), next_step=f"--adapters {shell_quoted(root.parent)}")
             what, allowed = "there is no such checkpoint folder", "a folder here, or user/name on the Hub"
             raise UserError(what, where=f"--adapters {printable_path(root)}", allowed=allowed)
         for kind, name_of in KINDS.items():
@@ -201,20 +198,12 @@ def _adapter_folders(root: Path, wanted: Collection[str], modes: Collection[str]
             return found
         if (_latest(root) / CONFIG).is_file():
             return {_name_of(root, wanted, modes): root}
-        raise _nowhere(root)
-
-
-def _nowhere(root: Path) -> UserError:
-    """Return the refusal of a folder without adapters in the places where they are looked for."""
-    next_step = "name another folder with --adapters; a whole model: --model"
-    if held := sorted([*root.glob(f"*/{CONFIG}"), *root.glob(f"*/*/{CONFIG}")]):
-        next_step = (
-            f"move {shell_quoted(held[0].parent)} to {shell_quoted(root)}/executors/<task> or .../aligners/<task>"
+        raise UserError(
+            "there are no adapters in this folder, in the places where they are looked for",
+            where=printable_path(root),
+            allowed=LAYOUT,
+            next_step="name another folder with --adapters; a whole model: --model",
         )
-    if root.resolve().name in KINDS:
-        next_step = f"name the folder that holds this one: --adapters {shell_quoted(os.path.normpath(root / '..'))}"
-    what = "there are no adapters in this folder, in the places where they are looked for"
-    return UserError(what, where=printable_path(root), allowed=LAYOUT, next_step=next_step)
 
 
 def _name_of(path: Path, wanted: Collection[str], modes: Collection[str]) -> str:
@@ -273,9 +262,7 @@ def _chosen_base(option: str, say: Say) -> Path | HubPlace:
 
 def _named_base(adapters: Mapping[str, Adapter], root: Path | None) -> Path | HubPlace:
     """Return the folder or Hub repository that the configurations of adapters name: all the same."""
-    named: dict[Path | HubPlace, str] = {}
-    for name, adapter in adapters.items():
-        named.setdefault(_base_of(adapter, root), name)
+    named = {_base_of(adapter, root): name for name, adapter in adapters.items()}
     if len(named) != 1:
         told = [
             f"{name}: {printable_path(place.name if isinstance(place, HubPlace) else place)}"

@@ -230,19 +230,14 @@ def _nothing_left(
         what, where = f"the dataset has no {settings.split} rows of {', '.join(tasks)}", f"--split {settings.split}"
         return UserError(what, where=where, allowed=", ".join(splits), next_step=f"--split {splits[-1]}")
     place = settings.expressions or settings.data
-    data, more = printable_path(place), f"; and {len(notes) - 2} more" if len(notes) > 2 else ""
+    more = f"; and {len(notes) - 2} more" if len(notes) > 2 else ""
+    next_step = f"name another --task or --mode, or other rows than those of {printable_path(place)}"
     if lacking:
         next_step = f"caef-data adapters --task {','.join(lacking)} lists those that each mode needs"
-    elif settings.expressions:
-        next_step = "name another --task or --mode, or a file that holds such expressions"
-    else:
-        advice = "name another dataset with --data, or another --task or --mode"
-        next_step = f"{advice}; caef-data info {data} shows what is there"
     return UserError(
         f"nothing can be evaluated: {'; '.join(notes[:2]) or 'no adapter of any task was found'}{more}",
         where=", ".join(printable_path(place) for place in (settings.adapters, place) if place),
-        allowed=f"adapters in executors/<task>/ and aligners/<task>/; {data} holds"
-        f" {', '.join(sorted(manifest['tasks'])) or 'nothing'}",
+        allowed="adapters in executors/<task>/ and aligners/<task>/, and rows of these tasks",
         next_step=next_step,
     )
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -71,6 +71,13 @@ def raw_files(paths: Iterable[str], split: str, where: str) -> dict[str, tuple[s
             f"there are no raw files of split {split}", where=printable_path(where), allowed=f"--split {splits}"
         )
     return own
+
+
+class RawRow(msgspec.Struct):
+    """A row of a published file."""
+
+    prompt: str
+    response: str
 
 
 class MadeFolder(Folder):
@@ -206,25 +213,17 @@ class PublishedFolder(MadeFolder):
     def _row(self, line: bytes, task: str, where: str) -> tuple[str, str, tuple[str, str]]:
         """Return prompt, response and operands of a row."""
         try:
-            row = json.loads(line.decode("utf-8"))
-            prompt, response = row["prompt"], row["response"]
-            if not isinstance(prompt, str) or not isinstance(response, str):
-                raise TypeError
-            named, a, b = parse_raw(prompt)
-            if named == task:
-                return prompt, response, (a, b)
-            fault = f"{quoted(prompt)} is no question of {task}"
-        except (LookupError, TypeError):
-            fault = "prompt and response are not two texts"
-        except (ValueError, RecursionError) as error:
-            fault = str(error)
-        except UserError as error:
-            fault = error.what
-        raise UserError(
-            f"this is no row of a published raw file: {fault}",
-            where=where,
-            allowed='{"prompt": "12+9=", "response": "21"}',
-        )
+            row = msgspec.json.decode(line, type=RawRow)
+            named, a, b = parse_raw(row.prompt)
+            if named != task:
+                raise UserError(f"{quoted(row.prompt)} is no question of {task}")
+            return row.prompt, row.response, (a, b)
+        except (msgspec.MsgspecError, UserError) as error:
+            raise UserError(
+                f"this is no row of a published raw file: {error.what if isinstance(error, UserError) else error}",
+                where=where,
+                allowed='{"prompt": "12+9=", "response": "21"}',
+            ) from None
 
 
 def _sha256(lines: Iterable[str]) -> str:

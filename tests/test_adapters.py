@@ -146,11 +146,9 @@ def test_an_aligner_of_a_helper(ckpt: Path) -> None:
 
 def test_no_folder_no_adapters_one_adapter(ckpt: Path, tmp_path: Path) -> None:
     refused(tmp_path / "nothing", "no such checkpoint folder")
-    refused(ckpt / "executors/add/adapter_config.json", "this is a file: adapters lie in a folder")
+    refused(ckpt / "executors/add/adapter_config.json", "no such checkpoint folder")
     refused(ckpt / "base", "no adapters in this folder")
-    assert f"--adapters {ckpt}" in refused(ckpt / "executors", "no adapters in this folder").split("next:")[1]
-    (ckpt / "executors/add").rename(tmp_path / "flat")
-    assert f"move {tmp_path}/flat to {tmp_path}/executors/<task>" in refused(tmp_path, "no adapters in this folder")
+    refused(ckpt / "executors", "no adapters in this folder")
 
 
 def test_one_adapter(ckpt: Path, tmp_path: Path) -> None:

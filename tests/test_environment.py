@@ -203,27 +203,13 @@ def test_other_views_are_compared_with_their_completions() -> None:
             assert env.step(env.rows[number]["completion"] + "0").reward == 0.0
 
 
-def test_the_description_stands_before_each_prompt_when_asked_for() -> None:
-    env = made(task="sub", mode="run", calls="model", instructed=True)
-    turn = env.reset(0)
-    told = []
-    while not turn.done:
-        assert turn.prompt is not None
-        entry = turn.prompt[turn.prompt.rindex("\n\n") + 2 :]
-        told.append(turn.prompt.split()[0])
-        turn = env.step(successor(entry))
-    assert turn.info["right"] and {"SUB", "REFLECTION", "ADD", "LEFT_MASK"} == {*told}
-
-
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
         ({"mode": "runs"}, "did you mean 'run'"),
         ({"calls": "models"}, "did you mean 'model'"),
-        ({"turn_share": 2}, "0 to 1"),
-        ({"partial": "x"}, "(?s)partial is .*True or False"),
-        ({"partial": 1}, "(?s)partial is .*True or False"),
-        ({"instructed": None}, "(?s)instructed is .*True or False"),
+        ({"partial": "x"}, "partial is "),
+        ({"partial": 1}, "partial is "),
         ({"view": "scratch"}, "scratch"),
         ({"task": "left_mask", "view": "raw"}, "no test rows of raw"),
         ({"task": "sub", "dialect": "published", "mode": "run"}, "runs of published rows"),

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ import pytest
 
 from caef_data.errors import UserError
 from caef_data.eval.backends.oracle import OracleBackend
-from caef_data.eval.session import opened, plan, prepare, run
+from caef_data.eval.results import ResultStore
+from caef_data.eval.session import plan, prepare, run
 from caef_data.eval.settings import EvalSettings
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.plan import make_plan
 from caef_data.tests.commands import call
-from caef_data.tests.evaluating import ALONE, begun
+from caef_data.tests.evaluating import begun
 from caef_data.tests.forging import Forger
 
 Change = Callable[[dict[str, Any]], object]
@@ -119,14 +121,13 @@ def test_a_dataset_that_is_built_anew_meanwhile(built: Path, tmp_path: Path, lat
     shutil.copytree(built, folder)
     settings = EvalSettings(backend="oracle", data=str(folder), mode=("executor",), out=str(tmp_path / "results"))
     session = prepare(settings)
-    with opened(session, ALONE) as store:
-        assert store is not None
+    with closing(ResultStore(session.file)) as store:
         if late:
-            plan(session, store, ALONE)
+            plan(session, store)
         Forger(folder).change("add-full", "test", lambda rows: rows[:3])
         with pytest.raises(UserError, match="is missing, or is not what the manifest says"):
-            plan(session, store, ALONE)
-            run(session, store, OracleBackend(), ALONE, lambda store: None, "eval")
+            plan(session, store)
+            run(session, store, OracleBackend(), lambda store: None, "eval")
     assert session.tables.read_finished() is None and not session.file.parent.exists()
     shutil.rmtree(folder)
     shutil.copytree(built, folder)

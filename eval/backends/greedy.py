@@ -154,7 +154,6 @@ def decode_batch(
     prompts: Sequence[Sequence[int]],
     limits: Sequence[int],
     end: int,
-    prefix: Prefix,
     stop_below: float = -inf,
 ) -> tuple[list[Decoded], int]:
     """Decode rows together; of equal logits the lowest token wins. Return what came for each, and the forward passes.
@@ -164,19 +163,16 @@ def decode_batch(
         prompts: tokens of each row, at least one.
         limits: tokens to decode for each row, at least one.
         end: the token that ends an answer.
-        prefix: what prompts begin with and share.
         stop_below: a row whose token leads by less than this is left where it is.
     """
-    width, begin = max(map(len, prompts)), prefix.decodes
-    padded_ids, stands = np.zeros((len(prompts), width - begin), np.int64), np.ones((len(prompts), width), np.int64)
-    for row, tokens in enumerate(prompts):  # padded behind what they share: all rows go on at the same column
-        padded_ids[row, width - len(tokens) :] = tokens[begin:]
-        stands[row, begin : begin + width - len(tokens)] = 0
+    width = max(map(len, prompts))
+    padded_ids, stands = np.zeros((len(prompts), width), np.int64), np.ones((len(prompts), width), np.int64)
+    for row, tokens in enumerate(prompts):  # padded before them: all rows go on at the same column
+        padded_ids[row, width - len(tokens) :] = tokens
+        stands[row, : width - len(tokens)] = 0
     cache = _roomy_cache(model.net.config, width + max(limits))
-    if begin:
-        prefix.fill(cache, len(prompts))
     ids, mask = model.send(padded_ids), model.send(stands)  # the mask is 1 where a token stands
-    position = (mask.cumsum(1) - 1).clamp(min=0)[:, begin:]
+    position = (mask.cumsum(1) - 1).clamp(min=0)
     answers = [Decoded([], inf) for _ in prompts]
     alive, fresh, steps = list(range(len(prompts))), list[tuple[torch.Tensor, torch.Tensor]](), 0
     look = LOOK_EVERY[model.device.type]
@@ -211,10 +207,6 @@ def _step(
     """Return the token that follows each row, and its lead; without padding, attention needs no mask and is faster."""
     rows, width = ids.shape
     last = torch.arange(rows, device=ids.device) * width + width - 1
-    full = all(type(layer) is _RoomyLayer for layer in cache.layers)
-    if mask is not None and width == 1 and model.takes_whole_masks and full:
-        # Ready as it is: of a plain mask the library looks whether it masks anything, which waits for the device.
-        mask = mask[:, None, None, :].bool()
     options = {"position_ids": position, "past_key_values": cache, "use_cache": True}
     return _leading(model.logits(ids, last, attention_mask=mask, **options))
 

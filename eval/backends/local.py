@@ -154,7 +154,6 @@ class TransformersBackend(Backend):
             (together if shares else apart).append(row)
         # Rows that end together make good batches; how much they are given matters less.
         together.sort(key=lambda row: -row.limit)
-        self.prefix.share(together)
         for batch, decoded in self._batches(iter([together]), "cache", self._decode):
             good = []
             for row, found in zip(batch, decoded, strict=True):
@@ -282,9 +281,8 @@ class TransformersBackend(Backend):
         limits, stop = [row.limit for row in batch], self.near if self.near_alone else -inf
         prompts, end = [row.decode_from for row in batch], batch[0].tokens.end
         with torch.inference_mode():
-            answers, steps = decode_batch(self.model, prompts, limits, end, self.prefix, stop)
+            answers, steps = decode_batch(self.model, prompts, limits, end, stop)
         self.stats["steps"] += steps
-        self.stats["shared"] += len(batch) * self.prefix.decodes
         self.stats["decoded"] += sum(len(answer.tokens) for answer in answers)
         return answers
 

@@ -19,7 +19,6 @@ from .model import Model
 from .rows import NEAR, Row
 
 LEAST = 64  # tokens: for fewer, sharing costs more than it saves
-PAD = 3  # tokens of padding with which that is tried
 ATTENDS = {DynamicLayer, DynamicSlidingWindowLayer}  # layers that keep keys and values, not a state of all tokens
 
 
@@ -36,16 +35,10 @@ class Prefix:
         self.layers = DynamicCache(config=model.net.config).layers
         self.ids = list(ids) if {type(layer) for layer in self.layers} <= ATTENDS else []
         self.held: list[list[torch.Tensor]] = []  # keys and values of each layer, shape (1, heads, tokens, size)
-        self.padded = False  # decoding may go on from these, behind padding
 
     def __len__(self) -> int:
         """Return the number of tokens that rows share; 0 until ``share`` has computed them."""
         return len(self.ids) if self.held else 0
-
-    @property
-    def decodes(self) -> int:
-        """The number of tokens from which decoding goes on, in rows that are padded behind them."""
-        return len(self) if self.padded else 0
 
     def share(self, rows: Sequence[Row]) -> None:
         """Keep the tokens with which these rows begin, too; the last one of a prompt is each row's own.
@@ -82,19 +75,7 @@ class Prefix:
         least = min(share * float(whole.abs().max()), near / 2)  # so that no lead of ``near`` is lost
         self.held = [[states[:, :, :size].clone() for states in (layer.keys, layer.values)] for layer in cache.layers]
         shared = self.model.logits(ids[:, size:], places - size, **self.options(own))
-        if len(self.held) != len(self.layers) or not (whole - shared).abs().max() <= least:
-            return False
-        # A window counts padding as tokens: it must not stand within a row.
-        self.padded = not any(layer.is_sliding for layer in self.layers)
-        if self.padded:
-            cache, mask = DynamicCache(config=self.model.net.config), ids.new_ones(1, row.length + PAD)
-            self.fill(cache, 1)
-            mask[:, size : size + PAD] = 0
-            options = {"attention_mask": mask, "position_ids": (mask.cumsum(1) - 1)[:, size:], "past_key_values": cache}
-            behind = torch.cat([torch.zeros_like(ids[:, :PAD]), ids[:, size:]], 1)
-            again = self.model.logits(behind, places - size + PAD, use_cache=True, **options)
-            self.padded = bool((whole - again).abs().max() <= least)
-        return True
+        return len(self.held) == len(self.layers) and bool((whole - shared).abs().max() <= least)
 
     def options(self, width: int) -> dict[str, Any]:
         """Return what a forward pass over so many tokens behind these takes; it keeps nothing."""
@@ -102,11 +83,6 @@ class Prefix:
         cache.layers = [_SharedLayer(*pair) for pair in self.held]
         position = torch.arange(size, size + width, device=self.model.device)[None]
         return {"past_key_values": cache, "position_ids": position, "use_cache": True}
-
-    def fill(self, cache: DynamicCache, rows: int) -> None:
-        """Put the keys and values into an empty cache of so many rows, from which decoding goes on."""
-        for layer, pair in zip(cache.layers, self.held, strict=True):
-            layer.update(*(states.expand(rows, -1, -1, -1) for states in pair))
 
 
 class _SharedLayer(DynamicLayer):  # type: ignore[misc]

@@ -18,10 +18,11 @@ from ...pipelines.spelling import PLAIN
 from ...pipelines.stream import LAST, Stream
 from ...tm import machine
 from ...tm.composer import Composer
-from ...tm.instructions import instruction
 from ...tm.machine import HALT, MAX_DIGITS
 from ...tm.score import Judge, Score, judge_of, text_score
 from .. import resolved
+
+TURN_SHARE = 0.5  # of a run's reward, what its turns share equally; the rest is paid for the right last entry
 
 
 class Turn(NamedTuple):
@@ -132,8 +133,6 @@ class Environment:
     mode: Literal["step", "run"]
     calls: Literal["environment", "model"]
     partial: bool
-    turn_share: float
-    instructed: bool
     _next: int = 0
     _row: Mapping[str, Any] | None = None
 
@@ -177,14 +176,14 @@ class Environment:
         score = run.judge.score(run.expected, answer)
         self._right &= score.right
         self._turns += 1
-        reward = self.turn_share / self._length * worth(score, self.partial) if self._turns <= self._length else 0.0
+        reward = TURN_SHARE / self._length * worth(score, self.partial) if self._turns <= self._length else 0.0
         try:
             run.take(answer)
         except UserError:
             end = "no entry follows"
         if run.halted:
             end = "halted"
-            reward += (1 - self.turn_share) * (run.halted == self._row["completion"])
+            reward += (1 - TURN_SHARE) * (run.halted == self._row["completion"])
         elif not end and self._turns >= 2 * self._length + 8:
             end = "too many turns"
         return self._turn(reward, score, end)
@@ -206,10 +205,7 @@ class Environment:
         if end:
             self._row = None
             return Turn(None, reward, True, score, {**info, "end": end})
-        task, prompt = (row["task"], row["prompt"]) if self._run is None else (self._run.task, self._run.prompt)
-        if self.instructed:
-            told = row["instruction"] if self._run is None else instruction(machine(task), "one_step")
-            prompt = told + prompt
+        prompt = row["prompt"] if self._run is None else self._run.prompt
         return Turn(prompt, reward, False, score, info)
 
 
@@ -235,8 +231,6 @@ def environment(
     mode: Literal["step", "run"] = "step",
     calls: Literal["environment", "model"] = "environment",
     partial: bool = False,
-    turn_share: float = 0.5,
-    instructed: bool = False,
     **settings: object,
 ) -> Environment:
     """Return an environment on the rows of a declaration: ``reset(number)`` or ``reset(seed=...)``, ``step(answer)``.
@@ -251,20 +245,13 @@ def environment(
             the model's answer halts, until no valid entry follows it, or after twice as many turns as are needed.
         calls: who runs the machines that a composer calls in a run: the environment, or the model, in turns of its own.
         partial: a wrong answer is worth its share of right parts, in place of nothing.
-        turn_share: of a run's reward, what its turns share equally; the rest is paid for the right last entry.
-        instructed: the machine's description stands before each prompt.
         settings: in place of a declaration.
 
     Raises:
         UserError: the declaration has no such rows, or a setting is refused.
     """
-    for name, value in (("mode", mode), ("calls", calls)):
+    for name, value in (("mode", mode), ("calls", calls), ("partial", partial)):
         check_field(Environment, name, value, PLAIN)
-    for name, flag in (("partial", partial), ("instructed", instructed)):
-        if not isinstance(flag, bool):
-            raise UserError(f"{name} is {quoted(repr(flag))}", allowed="True or False")
-    if not isinstance(turn_share, int | float) or not 0 <= turn_share <= 1:
-        raise UserError(f"turn_share is {quoted(repr(turn_share))}", allowed="0 to 1")
     if mode == "run" and view not in (None, "full"):
         what = f"view is {quoted(view)}, and an episode of mode run is a whole run"
         raise UserError(what, allowed='no view; or mode="step", whose episodes are rows of a view')
@@ -275,4 +262,4 @@ def environment(
     ):
         what = f"there are no runs of published rows of {', '.join(odd)}: these quote what no called machine gives"
         raise UserError(what, allowed='mode="step"; or dialect = "consistent"')
-    return Environment(Stream(wanted, split, view), view, mode, calls, partial, turn_share, instructed)
+    return Environment(Stream(wanted, split, view), view, mode, calls, partial)
