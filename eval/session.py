@@ -31,7 +31,6 @@ from .tables import RunTables, ahead, read_runs, results_folder, run_id
 VERSION = 2  # of the rules of judging; changes the id of every run
 IDENTIFYING = ("alone", "strategy", "backend", "endpoint", "template", "joined", "near_ties")  # settings, beside others
 WORK = ".work"  # under the results folder: what unfinished runs know so far
-EVERY = 10.0  # seconds between notes of the time spent
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,7 @@ def run(session: Session, store: ResultStore, backend: Backend, progress: Progre
     ``progress`` is called after every batch; ``command`` is the command that makes the run again, for the table runs.
     """
     tables, began = session.tables, time.monotonic()
-    earlier, before, noted = tables.read_run() or {}, 0.0, began
+    earlier, before = tables.read_run() or {}, 0.0
     row = {**_provenance(session, store, backend, command), "started": datetime.now(UTC), "status": "unfinished"}
     row["name"] = session.settings.name or earlier.get("name")
     if store.resumed and earlier.get("status") == "unfinished":
@@ -163,26 +162,19 @@ def run(session: Session, store: ResultStore, backend: Backend, progress: Progre
         tables.remove()
 
     def note() -> None:
-        """Note the time spent, for who goes on after a kill."""
-        nonlocal noted
-        noted = time.monotonic()
-        tables.write_run({**row, "seconds": before + noted - began})
-
-    def noting(store: ResultStore) -> None:
-        progress(store)
-        if time.monotonic() - noted >= EVERY:
-            note()
+        """Note the time spent, for who goes on."""
+        tables.write_run({**row, "seconds": before + time.monotonic() - began})
 
     tables.sweep()
     note()
     try:
         strategy = session.settings.strategy
         if strategy == "rollout":
-            roll_out(store, backend, noting)
+            roll_out(store, backend, progress)
             # Problems that ask once; and what comes behind an answer that white space alone makes wrong.
-            decode_first_wrong(store, backend, noting)
+            decode_first_wrong(store, backend, progress)
         else:
-            evaluate(store, backend, verify=strategy == "verify", progress=noting)
+            evaluate(store, backend, verify=strategy == "verify", progress=progress)
     except BaseException:
         store.save()
         store.commit()

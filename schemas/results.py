@@ -66,7 +66,10 @@ RUNS: Columns = {
     "calls": (_WHOLE, "Number of model calls, each counted once: the rows of the table calls."),
     "calls_repeated": (_WHOLE, "Number of calls that were saved: an earlier problem makes the same one."),
     "tokens": (_WHOLE, "Tokens of prompts, completions and ends that were evaluated."),
-    "seconds": (_REAL, "Seconds of evaluation, loading the model left out; over all sessions of a resumed run."),
+    "seconds": (
+        _REAL,
+        "Seconds of evaluation, without loading the model; of all sessions that were not killed.",
+    ),
     "calls_per_second": (_REAL, "Calls a second; null until finished."),
     "tokens_per_second": (_REAL, "Tokens a second; null until finished."),
 }

@@ -138,9 +138,6 @@ def _fault(tokens: Tokens, text: str, spelled: list[int], before: list[int]) -> 
     """Return what is wrong with the tokens of a text behind others; None where nothing is."""
     if tokens.end in spelled:
         return f"takes a part of {quoted(text)} for the end of the text"
-    if tokens.unknown is not None and tokens.unknown in spelled:
-        unknown = next((letter for letter in text if tokens.unknown in tokens.encode([letter])[0]), None)
-        return f"does not know {'a part' if unknown is None else quoted(unknown)} in {quoted(text)}"
     back = tokens.text(before, spelled)
     if back == text:
         return None

@@ -50,7 +50,6 @@ class Tokens:
         end: the token that must follow a completion: the end-of-text token, or what the template ends answers with.
         lead: what SentencePiece tokenizers put before a text, and is no part of it.
         words: the tokens that stand for a text.
-        unknown: the token of what has none; None where there is no such token.
 
     Raises:
         UserError: the tokenizer has no end-of-text token, fails, cannot be continued, or does not take the template.
@@ -64,7 +63,6 @@ class Tokens:
             self.template = read_template(template, tokenizer)
             self.end = self._find_end()
             self.words = frozenset(tokenizer.get_vocab().values())
-            self.unknown: int | None = tokenizer.unk_token_id
             self.start = self._find_start()
             self.lead = self._behind(self.encode(["\n"])[0], self.encode([_PROBE])[0]).removesuffix(_PROBE)
 
