@@ -207,6 +207,10 @@ def _step(
     """Return the token that follows each row, and its lead; without padding, attention needs no mask and is faster."""
     rows, width = ids.shape
     last = torch.arange(rows, device=ids.device) * width + width - 1
+    full = all(type(layer) is _RoomyLayer for layer in cache.layers)
+    if mask is not None and width == 1 and model.takes_whole_masks and full:
+        # Ready as it is: of a plain mask the library looks whether it masks anything, which waits for the device.
+        mask = mask[:, None, None, :].bool()
     options = {"position_ids": position, "past_key_values": cache, "use_cache": True}
     return _leading(model.logits(ids, last, attention_mask=mask, **options))
 

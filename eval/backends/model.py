@@ -50,7 +50,10 @@ class Model:
             raise no_room("while the base model was loaded", self.device, LARGER)
         self.trees: dict[str, Any] = {}
         self.sums = weight_sums(self.base)
-        self.max_positions = max_positions(self.base.config.get_text_config())
+        config = self.base.config.get_text_config()
+        # Falcon's alibi is computed from a mask of positions.
+        self.takes_whole_masks = self.base.config._attn_implementation == "sdpa" and not getattr(config, "alibi", False)
+        self.max_positions = max_positions(config)
         for adapter in (*adapters, BASE):  # what does not fit is found before anything is asked
             self.use(adapter)
 
