@@ -83,17 +83,20 @@ def test_words_of_different_lengths_together_are_those_of_each_alone() -> None:
         ("0|1)", 4, "this ) closes nothing"),
         ("02", 2, "there is no input symbol '2'\n.*\n.*allowed: '0' '1'"),
         ("0 '22'", 3, "there is no input symbol '22'"),
-        ("0**", 3, "repeated twice"),
-        ("0|*", 3, "'*' has no place here"),
+        ("0**", 3, "'*' repeats nothing, or what is repeated already"),
+        ("0|*", 3, "'*' repeats nothing"),
+        ("10{0}*", 6, "'*' repeats nothing"),
+        ("1{2}{3}", 5, "'{3}' repeats nothing"),
+        ("(?0)", 2, "'?' repeats nothing"),
         ("[0-1]", 3, "'-' has no place here"),
         ("[^0]", 2, "'^' has no place here"),
-        ("[]", 2, "']' has no place here"),
+        ("[]", 1, "this [ is not closed, or holds nothing"),
+        ("0[ ]", 2, "this [ is not closed, or holds nothing"),
         ("0[01", 2, "this [ is not closed"),
         ("0{3,1}", 2, "'{3,1}' is no count"),
-        ("0{1001}", 2, "is no count"),
         ("0{x}", 2, "'{' has no place"),
         ("'01", 1, "has no place"),
-        ("((0{50}){50}){50}", 18, "more than 2,000 symbols"),
+        ("0" * 2_001, 2_001, "the expression goes on here"),
         ("(" * 60, 51, "more than 50 others"),
         ("\n0\\d", 3, "no input symbol"),
     ],
@@ -106,8 +109,9 @@ def test_bad_expressions_say_where_and_what(expression: str, column: int, says: 
 
 
 def test_expressions_that_are_too_large() -> None:
-    with pytest.raises(UserError, match="more than 1,000 states"):
-        Language.parse("(0|1)*1(0|1){11}", BIT)
+    for expression in ("(0|1)*1(0|1){11}", "0{1001}", "((0{50}){50}){50}", "((0{0,50}){0,50}){0,50}", "0?" * 1_000):
+        with pytest.raises(UserError, match="is too large\n.*\n.*1,000 states"):
+            Language.parse(expression, BIT)
     with pytest.raises(UserError, match="there is no input symbol"):
         Language.parse(".*", "")
     assert Language.parse("((((){1000}){1000}){1000}){1000}1", BIT).count(1) == 1
