@@ -18,7 +18,7 @@ from caef_data.pipelines.settings import TaskSettings
 from caef_data.tm.classes import Variant
 from caef_data.tm.columns import Operands
 from caef_data.tm.machine import REGISTRY, Dialect, Machine, Transition
-from caef_data.tm.words import INDEXED, Language, WordLaw, read_words, texts_of
+from caef_data.tm.words import INDEXED, Language, WordLaw, _rank, read_words, texts_of
 
 EXPRESSIONS = (
     *("(0|1)*", "1(0|1)*", "0*1{2,3}0?", "(01|10){2,}", "a?", "(0|)1", "[01]{3}", "((0|1)1){0,2}", "", "0{0}1*", "|0"),
@@ -264,7 +264,7 @@ def test_ranks_of_all_shares_differ_where_few_words_are_drawn_by_digits(monkeypa
         digits, values = law.lengths(length, 0)[0], law.selector(length, 0)
         assert values == (0, 1)
         assert 10**digits <= law.size(length, 0) < 10 ** (digits + 1)
-        ranks = [law._rank(share, length) for share in range(10**digits)]
+        ranks = [_rank(share, *law._drawn(length)) for share in range(10**digits)]
         assert sorted(set(ranks)) == ranks
         assert ranks[-1] < law.size(length, 0)
     assert INDEXED == 10**17

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,6 @@ from .columns import I64, U8, U64, Bool, Number, Operands
 from .regular import automaton, shown
 
 MOST_GROUPED = 4_096  # states times groups of symbols that are drawn at once
-MOST_KNOWN = 1 << 18  # numbers of words that are kept
 LIMIT = 2**63  # larger numbers are Python's
 INDEXED = 10**17  # words of a length: up to so many the selector is the rank
 _MIX = 0x9E3779B97F4A7C15  # odd: 2**64 over the golden ratio
@@ -39,7 +38,6 @@ class Language:
     def __init__(self, symbols: Sequence[str], next_state: I64, accepting: Bool) -> None:
         self.symbols, self.next_state, self.accepting = tuple(symbols), next_state, accepting
         self._targets = [list(Counter(row).items()) for row in next_state.tolist()]
-        self._known = dict[int, NDArray[Any]]()
         self._counts = [[int(accepts) for accepts in accepting]]  # by length and state
 
     @classmethod
@@ -97,13 +95,10 @@ class Language:
 
     def _before(self, rest: int, size: int) -> NDArray[Any]:
         """Return how many words of ``rest`` symbols come before those of each state and group of ``size`` symbols."""
-        if (found := self._known.get(rest)) is None:
-            exact = object if sum(self._counts[rest]) > LIMIT else np.uint64
-            each = np.array(self._counts[rest - size], exact)[self._groups[size - 1][0]].reshape(-1)
-            found = np.cumsum(each) - each
-            if exact is not object and len(self._known) * each.size < MOST_KNOWN:
-                self._known[rest] = found
-        return found
+        exact = object if sum(self._counts[rest]) > LIMIT else np.uint64
+        each = np.array(self._counts[rest - size], exact)[self._groups[size - 1][0]].reshape(-1)
+        before: NDArray[Any] = np.cumsum(each) - each
+        return before
 
 
 class WordLaw(OperandDistribution):
@@ -123,7 +118,7 @@ class WordLaw(OperandDistribution):
     def _drawn(self, length: int) -> tuple[int, int, int]:
         """Return how many digits are drawn for a length, how many values the selector has, and the words' number."""
         count = self.language.count(length)
-        digits = 0 if count <= INDEXED else _digits(count)
+        digits = 0 if count <= INDEXED else Decimal(count).adjusted()  # of any size, and exact
         return digits, 1 if digits else count, count
 
     def _column(self, lengths: Any, which: int) -> Any:
@@ -145,22 +140,18 @@ class WordLaw(OperandDistribution):
     def shape(self, draw: Coordinates) -> tuple[Operands, Bool]:
         ranks: U64 | list[int] = draw.selector.astype(np.uint64)
         if draw.a is not None and len(rows := np.flatnonzero(draw.a.length)):
-            ranks, length = draw.selector.tolist(), draw.len_a[rows].tolist()
-            for row, text, own in zip(rows.tolist(), draw.a.take(rows).decimals(), length, strict=True):
-                ranks[row] = self._rank(int(Decimal(text)), own)  # int() itself stops at 4,300 digits
+            ranks, lengths = draw.selector.tolist(), draw.len_a[rows].tolist()
+            drawn = {length: self._drawn(length) for length in {*lengths}}
+            for row, text, length in zip(rows.tolist(), draw.a.take(rows).decimals(), lengths, strict=True):
+                ranks[row] = _rank(int(Decimal(text)), *drawn[length])  # int() itself stops at 4,300 digits
         words = Number(self.language.unrank(ranks, draw.len_a), draw.len_a.copy())
         return Operands(words, None), np.ones(len(words), np.bool_)
 
-    def _rank(self, share: int, length: int) -> int:
-        """Return the rank of the digits ``share``, of their share's by the digits themselves."""
-        digits, _, count = self._drawn(length)
-        first, following = (-(-own * count // 10**digits) for own in (share, share + 1))
-        return first + ((share * _MIX & (1 << 64) - 1) >> 32) % (following - first)
 
-
-@lru_cache(maxsize=4096)
-def _digits(count: int) -> int:
-    return Decimal(count).adjusted()  # of any size, and exact
+def _rank(share: int, digits: int, _: int, count: int) -> int:
+    """Return the rank of the digits ``share``, of their share's by the digits themselves."""
+    first, following = (-(-own * count // 10**digits) for own in (share, share + 1))
+    return first + ((share * _MIX & (1 << 64) - 1) >> 32) % (following - first)
 
 
 def is_spaced(symbols: Sequence[str]) -> bool:
@@ -175,10 +166,8 @@ def split_word(text: str, symbols: Sequence[str]) -> list[str]:
 
 def texts_of(planes: U8, length: I64, symbols: Sequence[str]) -> list[str]:
     """Return words as texts, as the column ``a`` has them."""
-    between = " " if is_spaced(symbols) else ""
-    names = {code: between + symbol for code, symbol in enumerate(symbols, 1)}
-    words = zip(np.ascontiguousarray(planes.T), length.tolist(), strict=True)
-    return [word[:own].tobytes().decode("latin-1").translate(names)[len(between) :] for word, own in words]
+    between, words = " " if is_spaced(symbols) else "", zip(planes.T.tolist(), length.tolist(), strict=True)
+    return [between.join(symbols[code - 1] for code in word[:own]) for word, own in words]
 
 
 def read_words(texts: Sequence[str], symbols: Sequence[str]) -> Number:
