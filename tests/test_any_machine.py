@@ -206,7 +206,7 @@ def test_no_symbol_is_read_as_a_move() -> None:
 
 def test_rules_of_different_tapes_are_no_machine() -> None:
     rules = [["a", ["x"], ["x"], [1], "a"], ["b", ["x", "x"], ["x", "x"], [1, 1], "a"]]
-    with pytest.raises(UserError, match="different numbers of tapes"):
+    with pytest.raises(UserError, match="2 numbers of tapes"):
         RuleTable.of({"start": "a", "blank": "_", "rules": rules})
 
 

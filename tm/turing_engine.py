@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MOST_CODES = 1 << 24
 LOOK_EVERY = 16  # steps between looks whether rows have halted, and whether tapes must grow
 TOGETHER = 1 << 13  # words run at once
-ROOM = 1 << 12  # cells that the tape of a single run grows by at first; each time twice as many
+ROOM = 1 << 14  # steps of a single run between looks at its tape
 
 
 class CodedTable:
@@ -169,17 +169,12 @@ def entries(table: CodedTable, words: Number, word: I64, step: I64) -> Entries:
             mine = lane_of[word[here]]
             begin, code[here] = lanes.begin.take(mine, axis=1), lanes.codes()[mine]
             low, high, head = (part.take(mine, axis=1) - begin for part in (lanes.low, lanes.high, lanes.heads))
-            size, first, end = high - low + 1, int(low.min()), int(high.max()) + 1
-            if (end - first) * size.size <= 2 * size.sum():  # pieces of rows are copied faster than single cells
-                block = lanes.cells[:, mine, first:end].reshape(-1)
-                start = np.arange(0, block.size, end - first).reshape(size.shape) + low - first
-            else:
-                start = np.cumsum(size).reshape(size.shape) - size
-                at = np.repeat(begin + low - start, size.reshape(-1)) + np.arange(int(size.sum()))
-                block = lanes.cells.reshape(-1).take(at)
-            found[..., here] = total + start, size, head - low
-            cells.append(block)
-            total += len(block)
+            first, end = int(low.min()), int(high.max()) + 1
+            block = lanes.cells[:, mine, first:end]
+            start = total + np.arange(0, block.size, end - first).reshape(low.shape) + low - first
+            found[..., here] = start, high - low + 1, head - low
+            cells.append(block.reshape(-1))
+            total += block.size
         lanes.step()
     return Entries(code, np.concatenate(cells), *found)
 
@@ -268,15 +263,14 @@ class CellTexts:
 
     def __init__(self, table: RuleTable, cells: U8, before: str) -> None:
         texts = [f"{before}{symbol}".encode() for symbol in table.symbols]
-        size = np.array([len(text) for text in texts], np.int64)
-        self.width, self.ends, held = int(size.max()), None, cells.tobytes()
-        flat = np.empty((len(cells) + SPARE, self.width), np.uint8)
-        for place, column in enumerate(zip(*(text.ljust(self.width) for text in texts), strict=True)):
-            flat[: len(cells), place] = np.frombuffer(held.translate(bytes(column).ljust(256)), np.uint8)
+        size, self.ends = np.array([len(text) for text in texts]), None
+        self.width = int(size.max())
+        padded = np.frombuffer(b"".join(text.ljust(self.width) for text in texts), np.uint8).reshape(len(texts), -1)
+        flat = padded.take(cells, axis=0)
         if (size < self.width).any():
             self.ends = np.append(0, np.cumsum(size[cells]))
-            flat = np.concatenate([flat[: len(cells)][np.arange(self.width) < size[cells][:, None]], flat[-SPARE:, 0]])
-        self.flat: U8 = flat.reshape(-1)
+            flat = flat[np.arange(self.width) < size[cells][:, None]]
+        self.flat = np.append(flat, np.zeros(SPARE, np.uint8))
 
     def slice(self, begin: I64, end: I64, skipped: int = 0) -> TapeSlice:
         """Return the text of the cells from ``begin`` to ``end``, without its first bytes where there is any."""
@@ -310,30 +304,24 @@ def run_to_end(table: RuleTable, now: Tapes, most: int) -> RunEnd:
 
 
 def _one_tape(table: RuleTable, now: Tapes, most: int) -> int:
-    """Run on a tape of bytes between two marks: whatever has no entry in the list of rules ends the loop."""
+    """Run on a tape of bytes; before so many steps it gets as many cells on either side of the head."""
     symbols = {symbol: code for code, symbol in enumerate(table.symbols)}
-    stride, mark = len(symbols) + 1, len(symbols)
-    states = {state: number * stride for number, state in enumerate(table.states)}
-    rules: list[tuple[int, int, int]] = [None] * (stride * len(states))  # type: ignore[list-item]
+    states = {state: number * len(symbols) for number, state in enumerate(table.states)}
+    rules: list[tuple[int, int, int]] = [None] * (len(symbols) * len(states))  # type: ignore[list-item]
     for (state, (read,)), rule in table.rules.items():
         rules[states[state] + symbols[read]] = symbols[rule.write[0]], rule.moves[0], states[rule.next]
-    tape = bytearray([mark, *(symbols[symbol] for symbol in now.cells[0]), mark])
-    control, head, taken, room = states[now.state], now.heads[0] + 1, 0, ROOM
-    while True:
-        if head == 0:
-            tape[:1], head, room, now.origin = bytes([mark]) + bytes(room), room, 2 * room, now.origin + room
-        elif head == len(tape) - 1:
-            tape[-1:], room = bytes(room) + bytes([mark]), 2 * room
-        elif taken == most or rules[control + tape[head]] is None:
-            break
-        try:
-            for taken in range(taken, most):  # noqa: B007, B020  it is read after the loop
+    tape, head, control, taken = bytearray(map(symbols.__getitem__, now.cells[0])), now.heads[0], states[now.state], 0
+    try:
+        while taken < most:
+            left = max(ROOM - head, 0)
+            tape[:0], head, now.origin = bytes(left), head + left, now.origin + left
+            tape += bytes(max(head + ROOM + 1 - len(tape), 0))
+            for taken in range(taken + 1, min(taken + ROOM, most) + 1):  # noqa: B007, B020  it is read after the loop
                 write, move, control = rules[control + tape[head]]
                 tape[head] = write
                 head += move
-            taken = most
-        except TypeError:  # no rule, or a mark
-            pass
-    now.state = table.states[control // stride]
-    now.cells, now.heads = [[table.symbols[code] for code in tape[1:-1]]], [head - 1]
+    except TypeError:  # no rule for this step
+        taken -= 1
+    now.state, now.heads = table.states[control // len(symbols)], [head]
+    now.cells = [[table.symbols[code] for code in tape]]
     return taken

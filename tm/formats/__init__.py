@@ -5,13 +5,11 @@
 ('A', 'B', 'Z')
 """
 
-import re
-
 from ...errors import did_you_mean, quoted
 from .rules import RuleTable, TableWriter
 
 FORMATS = ("turingmachine.io", "bbchallenge", "jflap", "turingmachinesimulator")
-LARGEST = 20_000_000  # characters
+LARGEST = 5_000_000  # characters
 
 
 def read_table(format: str, text: str, where: str) -> tuple[RuleTable, str | None]:
@@ -23,12 +21,9 @@ def read_table(format: str, text: str, where: str) -> tuple[RuleTable, str | Non
     """
     from . import jflap, lines, turingmachine_io  # inside: every command imports this file
 
-    writer, wrong = TableWriter(where), re.search("[\0\ud800-\udfff]", text)
+    writer, largest = TableWriter(where), f"{LARGEST:,} characters at most"
     what = f"unknown format {quoted(format)}{did_you_mean(str(format)[:60], FORMATS)}"
     writer.require(format in FORMATS, what, None, ", ".join(FORMATS))
-    what = f"a text of {len(text):,} characters"
-    writer.require(len(text) <= LARGEST, what, None, f"{LARGEST:,} characters at most")
-    what = f"the text holds {quoted(wrong and wrong[0])}"
-    writer.require(not wrong, what, None, "a text in UTF-8 without NUL")
+    writer.require(len(text) <= LARGEST, "this text is too large", None, largest)
     readers = (turingmachine_io.read, lines.bbchallenge, jflap.read, lines.turingmachinesimulator)
     return writer.table(dict(zip(FORMATS, readers, strict=True))[format](text.removeprefix("\ufeff"), writer))

@@ -6,14 +6,12 @@ Two machines are the same where they differ in the names of states, in rules tha
 from __future__ import annotations
 
 import hashlib
-import string
 from collections.abc import Sequence
 
-from ...errors import UserError
+from ...errors import UserError, whole_number
 from .rules import LEFT, RIGHT, Key, Rule, RuleTable
 
-MOST_STATES, MOST_SYMBOLS = 26, 10
-MOST_MACHINES = 100_000
+MOST_STATES, MOST_SYMBOLS, MOST_MACHINES = 26, 10, 10_000
 TRIES = 20_000  # without a new machine, and the search ends
 WORDS, LONGEST_RUN = 16, 1_000
 Cells = Sequence[tuple[int, int, int] | None]  # by state * symbols + symbol: write, move, next state
@@ -26,17 +24,14 @@ def canonical_form(table: RuleTable) -> RuleTable:
     of symbols, the blank first. The first rule that moves a head moves it to the right, as in the busy beaver lists.
     Symbols keep their names. Raises UserError where the machine halts at once, whatever it reads.
     """
-    order = {symbol: place for place, symbol in enumerate(table.symbols)}
-    rules_of: dict[str, list[tuple[Key, Rule]]] = {}
-    for key, rule in sorted(table.rules.items(), key=lambda item: [order[symbol] for symbol in item[0][1]]):
-        rules_of.setdefault(key[0], []).append((key, rule))
-    names, reached = {table.start: "A"}, list[tuple[Key, Rule]]()
+    ordered = sorted(table.rules.items(), key=lambda item: [*map(table.symbols.index, item[0][1])])
+    reached = list[tuple[Key, Rule]]()
     for state in (walk := [table.start]):  # it grows on the way
-        reached += rules_of.get(state, [])
-        for _, rule in rules_of.get(state, []):
-            if rule.next not in names:
-                names[rule.next] = _name(len(names))
-                walk.append(rule.next)
+        for key, rule in ordered:
+            if key[0] == state:
+                reached.append((key, rule))
+                walk += [rule.next] * (rule.next not in walk)
+    names = {state: chr(ord("A") + place) for place, state in enumerate(walk)}
     side = next((move for _, rule in reached for move in rule.moves if move), RIGHT)
     rules = {
         (names[state], read): Rule(rule.write, tuple(side * move for move in rule.moves), names[rule.next])
@@ -59,13 +54,9 @@ def random_machines(states: int, symbols: int, count: int, seed: int) -> list[Ru
     least a step a state and halts within 1,000. A pure function of its arguments; fewer machines of the same states,
     symbols and seed are the first ones of more. Raises UserError where a number is out of range, or none are left.
     """
-    for name, number, least, most in (
-        ("states", states, 1, MOST_STATES),
-        ("symbols", symbols, 2, MOST_SYMBOLS),
-        ("count", count, 1, MOST_MACHINES),
-    ):
-        if not least <= number <= most:
-            raise UserError(f"{name} is {number:,}", where="random machines", allowed=f"{least} to {most:,}")
+    whole_number("states", states, 1, MOST_STATES)
+    whole_number("symbols", symbols, 2, MOST_SYMBOLS)
+    whole_number("count", count, 1, MOST_MACHINES)
     found: dict[str, RuleTable] = {}
     words, attempt, last = _words(symbols), 0, 0  # last: the try that found a new one
     while len(found) < count:
@@ -77,19 +68,14 @@ def random_machines(states: int, symbols: int, count: int, seed: int) -> list[Ru
         cells = _cells(states, symbols, f"{seed} {attempt}")
         if _does_something(cells, states, symbols, words):
             rules: dict[Key, Rule] = {
-                (_name(place // symbols), (str(place % symbols),)): Rule((str(cell[0]),), (cell[1],), _name(cell[2]))
+                (str(place // symbols), (str(place % symbols),)): Rule((str(cell[0]),), (cell[1],), str(cell[2]))
                 for place, cell in enumerate(cells)
                 if cell
             }
-            table = canonical_form(RuleTable("A", "0", rules, "random machine"))
+            table = canonical_form(RuleTable("0", "0", rules, "random machine"))
             if len(table.states) == states and table.identity not in found:
                 found[table.identity], last = table, attempt
     return list(found.values())
-
-
-def _name(number: int) -> str:
-    """Return A, B, ..., Z, AA, AB, ..."""
-    return (_name(number // 26 - 1) if number >= 26 else "") + string.ascii_uppercase[number % 26]
 
 
 def _words(symbols: int) -> list[tuple[int, ...]]:
@@ -102,14 +88,13 @@ def _cells(states: int, symbols: int, key: str) -> Cells:
     num_cells = states * symbols
     digest = hashlib.shake_128(f"machine {states} {symbols} {key}".encode()).digest(2 * num_cells + 16)
     number, missing = divmod(int.from_bytes(digest), num_cells - 1)
-    cells: list[tuple[int, int, int] | None] = []
-    for _ in range(num_cells):
+    cells = list[tuple[int, int, int] | None]()
+    for place in range(num_cells):
         number, write = divmod(number, symbols)
         number, right = divmod(number, 2)
         number, then = divmod(number, states)
-        cells.append((write, RIGHT if right else LEFT, then))
-    write, _, then = cells[0] or (0, 0, 0)
-    cells[0], cells[missing + 1] = (write, RIGHT, then), None  # so that the canonical form does not mirror it
+        # The first one goes to the right, so that the canonical form does not mirror it.
+        cells.append(None if place == missing + 1 else (write, RIGHT if right or not place else LEFT, then))
     return cells
 
 

@@ -6,63 +6,54 @@ not name. So are rules of a final state: JFLAP halts where it enters one, unless
 otherwise, which the file does not hold.
 """
 
-from itertools import count
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from ...errors import quoted
-from .rules import LEFT, MOST_RULES, RIGHT, STAY, Rule, TableWriter
+from .rules import LEFT, RIGHT, STAY, Rule, TableWriter
 
 BLANK, BOX = " ", "\u25a1"  # JFLAP shows a box and writes nothing
 MOVES = {"": RIGHT, "L": LEFT, "R": RIGHT, "S": STAY}
-MOST_ELEMENTS = 12 * MOST_RULES
 LINE = " line"  # an attribute that no file can have
 
 
 def read(text: str, writer: TableWriter) -> str:
     """Read a text; its first state is returned."""
     writer.blank, structure = BLANK, _parsed(text, writer)
-    kind, tapes = structure.findtext("type", "").strip(), structure.find("tapes")
+    kind, tapes = structure.findtext("type", "").strip(), structure.findtext("tapes", "1").strip()
     what = f"this is no Turing machine of JFLAP: {quoted(structure.tag)} of type {quoted(kind)}"
     fits = structure.tag == "structure" and kind.lower() == "turing"
     writer.require(fits, what, _line(structure), "<structure> with <type>turing</type>")
-    if tapes is not None:
-        num = (tapes.text or "").strip()
-        writer.require(num == "1", f"a machine with {quoted(num)} tapes", _line(tapes), "one tape")
+    writer.require(tapes == "1", f"a machine with {quoted(tapes)} tapes", None, "one tape")
     found = structure.findall("automaton") or [structure]
     for element in [*found[1:], *found[0]]:
         plain = {inner.tag for inner in element}.isdisjoint(("state", "block", "automaton", "transition"))
         what = f"<{element.tag}> holds an automaton of its own"
         writer.require(plain, what, _line(element), "states without building blocks")
-    by_id, states = dict[str, Element](), dict[str, Element]()  # the latter by their names
+    states, names = dict[str, Element](), set[str]()  # the former by their ids
     for element in (element for element in found[0] if element.tag in ("state", "block")):
-        ident, line = element.get("id", ""), _line(element)
+        ident = element.get("id", "")
         name = element.attrib.setdefault("name", f"q{ident}")
-        writer.check("state", name, line)
         what = f"a state with the id {quoted(ident)} and the name {quoted(name)}"
-        new = ident and ident not in by_id and name not in states
-        writer.require(new, what, line, "an id and a name of its own for each state")
-        by_id[ident] = states[name] = element
-    initial = [name for name, element in states.items() if element.find("initial") is not None]
+        new = ident and ident not in states and name not in names
+        writer.require(new, what, _line(element), "an id and a name of its own for each state")
+        states[ident] = element
+        names.add(name)
+    initial = [element.attrib["name"] for element in states.values() if element.find("initial") is not None]
     writer.require(len(initial) == 1, f"{len(initial)} initial states", None, "one initial state")
     for element in found[0].findall("transition"):
-        _add(writer, element, by_id)
+        _add(writer, element, states)
     return initial[0]
 
 
 def _parsed(text: str, writer: TableWriter) -> Element:
-    parser, builder, numbers = expat.ParserCreate("utf-8"), TreeBuilder(), count()
+    parser, builder = expat.ParserCreate("utf-8"), TreeBuilder()
 
     def start(tag: str, attributes: dict[str, str]) -> None:
-        if next(numbers) > MOST_ELEMENTS:
-            raise writer.error("this is too large", parser.CurrentLineNumber, f"{MOST_RULES:,} rules at most")
         builder.start(tag, {**attributes, LINE: str(parser.CurrentLineNumber)})
 
-    def doctype(*_: object) -> None:  # entities are declared there: a few lines can stand for gigabytes
-        raise writer.error("a document type is declared", parser.CurrentLineNumber, "a file as JFLAP writes it")
-
-    parser.StartElementHandler, parser.StartDoctypeDeclHandler = start, doctype
-    parser.EndElementHandler, parser.CharacterDataHandler = builder.end, builder.data
+    parser.StartElementHandler, parser.EndElementHandler = start, builder.end
+    parser.CharacterDataHandler = builder.data
     try:
         parser.Parse(text.encode(), True)
     except expat.ExpatError as error:

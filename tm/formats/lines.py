@@ -5,12 +5,11 @@ import re
 import string
 
 from ...errors import quoted
-from .rules import LEFT, MOST_RULES, RIGHT, STAY, Rule, TableWriter
+from .rules import LEFT, RIGHT, STAY, Rule, TableWriter
 
-SIDES = {"L": LEFT, "R": RIGHT}
-MOVES = {"<": LEFT, "-": STAY, ">": RIGHT}
-MOST_TAPES = 16
+SIDES, MOVES = {"L": LEFT, "R": RIGHT}, {"<": LEFT, "-": STAY, ">": RIGHT}
 HEADER = re.compile(r"(name|init|accept)\s*:(.*)")
+PAIRS = "pairs of lines: a state, what each tape reads; the next state, what each writes, a move <, > or - of each"
 Fields = tuple[int | None, list[str]]  # a line's number and what stands between its commas
 
 
@@ -22,19 +21,18 @@ def bbchallenge(text: str, writer: TableWriter) -> str:
     table has no row of that name. Errors name the state and symbol, as all is one line.
     """
     writer.blank, rows = "0", text.strip().split("_")
-    size, rest = divmod(len(rows[0]), 3)
+    size, states = len(rows[0]) // 3, string.ascii_uppercase[: len(rows)]
     what = f"{len(rows):,} rows, that of the state A with {len(rows[0]):,} characters: {quoted(rows[0])}"
     allowed = "1 to 26 rows, three characters for each symbol, 2 to 10 symbols"
-    writer.require(not rest and 2 <= size <= 10 and len(rows) <= 26, what, None, allowed)
-    states = string.ascii_uppercase[: len(rows)]
+    writer.require(2 <= size <= 10 and len(rows) <= 26, what, None, allowed)
     pattern = re.compile(f"([0-{size - 1}])([LR])([{states}HZ])|---")
+    allowed = f"a symbol 0 to {size - 1}, L or R, and a state of {states}, or H or Z to halt; or ---"
     for state, row in zip(states, rows, strict=True):
         what = f"the row of the state {state} has {len(row):,} characters: {quoted(row)}"
         writer.require(len(row) == 3 * size, what, None, f"{3 * size}, as that of the state A")
         for symbol in range(size):
             cell = row[3 * symbol : 3 * symbol + 3]
             if (found := pattern.fullmatch(cell)) is None:
-                allowed = f"a symbol 0 to {size - 1}, L or R, and a state of {states}, or H or Z to halt; or ---"
                 raise writer.error(f"the state {state} at symbol {symbol} has {quoted(cell)}", None, allowed)
             if cell != "---":
                 writer.add(None, state, (str(symbol),), Rule((found[1],), (SIDES[found[2]],), found[3]))
@@ -58,12 +56,10 @@ def turingmachinesimulator(text: str, writer: TableWriter) -> str:
             writer.require(first == number, f"{header[1]}: is there twice, first in line {first}", number)
         elif line:
             lines.append(fields)
-        writer.require(len(lines) <= 2 * MOST_RULES, "this table is too large", number, f"{MOST_RULES:,} rules at most")
+    for pair in zip(lines[::2], [*lines[1::2], (None, list[str]())], strict=False):
+        _add(writer, *pair)
     (init_line, initial), (accept_line, accepting) = (headers.get(name, (None, [""])) for name in ("init", "accept"))
-    initial = [*filter(None, initial)]
-    writer.require(len(initial) == 1, "the first state is not named", init_line, "a line such as init: q0")
-    for index in range(0, len(lines), 2):
-        _add(writer, lines[index : index + 2], len(lines[0][1]) - 1)
+    writer.require(len(initial) == 1 and initial[0], "the first state is not named", init_line, "such as init: q0")
     with_rules = dict.fromkeys(state for state, _ in writer.rules)
     for state in accepting:
         what = f"the state {quoted(state)} accepts, so the simulator halts there, but it has rules"
@@ -71,17 +67,11 @@ def turingmachinesimulator(text: str, writer: TableWriter) -> str:
     return writer.known(initial[0], with_rules, init_line)
 
 
-def _add(writer: TableWriter, pair: list[Fields], num_tapes: int) -> None:
-    number, (state, *reads) = pair[0]
-    seen = quoted(",".join([state, *reads]))
-    allowed = f"1 to {MOST_TAPES}, one a tape, in all rules alike"
-    fits = len(reads) == num_tapes and 1 <= num_tapes <= MOST_TAPES
-    writer.require(fits, f"{seen} reads {len(reads):,} symbols", number, allowed)
-    allowed = "a line with the next state, symbols and moves after it"
-    writer.require(len(pair) == 2, f"nothing says what is done for {seen}", number, allowed)
-    line, (then, *actions) = pair[1]
-    writes, moves = actions[:num_tapes], actions[num_tapes:]
-    what = f"{quoted(','.join([then, *actions]))} does not say what is done"
-    allowed = "the next state, then a symbol for each tape, then a move for each tape: <, > or -"
-    writer.require(len(moves) == num_tapes and set(moves) <= set(MOVES), what, line, allowed)
-    writer.add(number, state, tuple(reads), Rule(tuple(writes), tuple(MOVES[move] for move in moves), then), line)
+def _add(writer: TableWriter, when: Fields, what: Fields) -> None:
+    (number, (state, *reads)), (line, done) = when, what
+    num_tapes = len(reads)
+    writes, moves = done[1 : num_tapes + 1], done[num_tapes + 1 :]
+    fits = num_tapes and len(done) == 2 * num_tapes + 1 and MOVES.keys() >= {*moves}
+    told = f"{quoted(','.join(done))} does not say what is done for {quoted(','.join([state, *reads]))}"
+    writer.require(fits, told, line or number, PAIRS)
+    writer.add(number, state, tuple(reads), Rule(tuple(writes), tuple(MOVES[move] for move in moves), done[0]))

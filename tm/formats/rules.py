@@ -19,7 +19,7 @@ MOST_RULES = 100_000
 MOST_SYMBOLS = 255  # with the blank: a cell is a byte
 NAMES = {  # what an entry can hold
     "symbol": (  # a command names moves as it names symbols
-        r"(?!(?:LEFT|RIGHT)\Z)[^\s,|\[\]\ud800-\udfff]{1,16}",
+        r"(?!(?:LEFT|RIGHT)\Z)[^\s,|\[\]\x00-\x1f\x7f\ud800-\udfff]{1,16}",
         "1 to 16 characters that can be seen, none of , | [ ]; not LEFT or RIGHT",
     ),
     "state": (
@@ -67,12 +67,13 @@ class RuleTable:
     def __post_init__(self) -> None:
         ordered = sorted(self.rules.items(), key=lambda item: (item[0][0] != self.start, item[0]))
         object.__setattr__(self, "rules", dict(ordered))
-        require, num_rules, num_symbols = TableWriter(self.where).require, len(self.rules), len(self.symbols)
-        what = f"this machine has {f'more than {MOST_RULES:,}' if num_rules else 'no'} rules"
-        require(1 <= num_rules <= MOST_RULES, what, None, f"1 to {MOST_RULES:,} rules")
-        require(len({len(read) for _, read in self.rules}) == 1, "its rules are of different numbers of tapes", None)
-        what = f"this machine has {num_symbols:,} symbols"
-        require(num_symbols <= MOST_SYMBOLS, what, None, f"{MOST_SYMBOLS} at most, with the blank")
+        for what, number, most in (
+            ("rules", len(ordered), MOST_RULES),
+            ("symbols, with the blank,", len(self.symbols), MOST_SYMBOLS),
+            ("numbers of tapes in its rules", len({len(read) for _, read in self.rules}), 1),
+        ):
+            if not 1 <= number <= most:
+                raise UserError(f"this machine has {number:,} {what}", where=self.where, allowed=f"1 to {most:,}")
 
     @cached_property
     def num_tapes(self) -> int:
@@ -112,11 +113,9 @@ class RuleTable:
             found = msgspec.convert(canonical, Canonical)
         except msgspec.ValidationError as error:
             raise writer.error(f"this is no machine: {error}", None) from error
-        for kind, name in (("state", found.start), ("symbol", found.blank)):
-            writer.check(kind, name, None)
+        writer.check("state", found.start, None)
+        writer.check("symbol", found.blank, None)
         for state, read, write, moves, then in found.rules:
-            what = "this is no machine: a rule reads, writes and moves on different tapes"
-            writer.require(len(read) == len(write) == len(moves), what, None)
             writer.add(None, state, read, Rule(write, moves, then))
         return cls(found.start, found.blank, writer.rules, where)
 
@@ -128,7 +127,7 @@ class TableWriter:
     """
 
     def __init__(self, where: str) -> None:
-        self.where, self.blank, self.rules, self._lines = where, "", dict[Key, Rule](), dict[Key, int | None]()
+        self.where, self.blank, self.rules, self.lines = where, "", dict[Key, Rule](), dict[Key, int | None]()
         self.example: str | None = None
 
     def error(self, what: str, line: int | None, allowed: str | None = None) -> UserError:
@@ -141,8 +140,8 @@ class TableWriter:
 
     def check(self, kind: str, name: str, line: int | None) -> None:
         """Refuse a ``state`` or ``symbol`` that an entry cannot hold; raises UserError."""
-        if not re.fullmatch(NAMES[kind][0], name) and not (kind == "symbol" and name == self.blank and name.isspace()):
-            raise self.error(f"{quoted(name)} cannot be a {kind}", line, NAMES[kind][1])
+        fits = re.fullmatch(NAMES[kind][0], name) or (kind == "symbol" and name == self.blank and name.isspace())
+        self.require(fits, f"{quoted(name)} cannot be a {kind}", line, NAMES[kind][1])
 
     def known(self, state: str, states: Iterable[str], line: int | None) -> str:
         """Return a state that is one of some; raises UserError where it is none of them."""
@@ -151,16 +150,16 @@ class TableWriter:
             raise self.error(what, line, "a state of this machine")
         return state
 
-    def add(self, line: int | None, state: str, read: Symbols, rule: Rule, rule_line: int | None = None) -> None:
-        """Take a rule, or raise UserError; ``rule_line`` is where it says what is done, if not in the same line."""
-        for name, symbols, place in ((rule.next, rule.write, rule_line or line), (state, read, line)):
-            for kind, text in (("state", name), *(("symbol", symbol) for symbol in symbols)):
-                self.check(kind, text, place)
-        if (state, read) in self.rules:
-            first = self._lines[state, read]
-            earlier = f", the first one in line {first}" if first else ""
-            raise self.error(f"the state {quoted(state)} has two rules for {quoted(' '.join(read))}{earlier}", line)
-        self.rules[state, read], self._lines[state, read] = rule, line
+    def add(self, line: int | None, state: str, read: Symbols, rule: Rule) -> None:
+        """Take a rule, or raise UserError."""
+        for kind, names in (("state", (state, rule.next)), ("symbol", read + rule.write)):
+            for name in names:
+                self.check(kind, name, line)
+        self.require(len(read) == len(rule.write) == len(rule.moves), "a rule of different numbers of tapes", line)
+        first = self.lines.setdefault((state, read), line)
+        what = f"the state {quoted(state)} has two rules for {quoted(' '.join(read))}"
+        self.require((state, read) not in self.rules, what + f", the first one in line {first}" * bool(first), line)
+        self.rules[state, read] = rule
 
     def table(self, start: str) -> tuple[RuleTable, str | None]:
         """Return the machine and its example word; a blank that is white space is written ``_`` in both."""

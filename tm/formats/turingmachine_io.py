@@ -10,59 +10,28 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import did_you_mean, quoted
-from .rules import LEFT, MOST_RULES, RIGHT, STAY, Rule, TableWriter
+from .rules import LEFT, RIGHT, STAY, Rule, TableWriter
 
-MOVES = {"L": LEFT, "R": RIGHT, "N": STAY}  # N is of later versions of the site
-KEYS = ("blank", "start state", "input", "synonyms", "table", "name")
-DEEPEST = 8  # libyaml's composer overruns the stack on deep nesting, and the process dies
-MOST_EVENTS = 12 * MOST_RULES
+KEYS = ("blank", "start state", "table", "input", "synonyms", "name")  # the first three must be there
 DIRECTIONS = "L, R, N or a synonym; or such as {write: 1, L: done}"
-MERGE = "tag:yaml.org,2002:merge"
 Node = Any  # yaml.Node: the package has no types
 Pairs = dict[str, tuple[Node, Node]]  # keys and values by the keys' texts
 Instruction = tuple[str | None, int, str | None]  # None: the symbol that is read, the state that it is in
-PLAIN: dict[str, Instruction] = {name: (None, move, None) for name, move in MOVES.items()}
+MOVES: dict[str, Instruction] = {"L": (None, LEFT, None), "R": (None, RIGHT, None), "N": (None, STAY, None)}
 
 
 def read(text: str, writer: TableWriter) -> str:
     """Read a text; its first state is returned."""
-    reader = _Reader(writer)
-    root = reader.pairs(_compose(text, writer), "the text")
-    for name, (key, _) in root.items():
-        what = f"unknown key {quoted(name)}{did_you_mean(name[:60], KEYS)}"
-        reader.require(name in KEYS, what, key, ", ".join(KEYS))
-    for name in ("blank", "start state", "table"):
-        writer.require(name in root, f"the key {name!r} is missing", None, "blank, start state and table")
-    parts = {name: value for name, (_, value) in root.items()}
-    writer.blank = reader.text(parts["blank"], "the blank")
-    reader.symbol(writer.blank, parts["blank"])
-    reader.states = reader.pairs(parts["table"], "the table")
-    for name, (key, _) in reader.states.items():
-        writer.check("state", name, _line(key))
-    start = reader.state(parts["start state"], "the start state")
-    reader.read_rules(reader.pairs(parts["synonyms"], "the synonyms") if "synonyms" in parts else {})
-    if "input" in parts:
-        writer.example = "" if _is_null(parts["input"]) else reader.text(parts["input"], "the input")
-    return start
-
-
-def _compose(text: str, writer: TableWriter) -> Node:
     import yaml  # here: only files of this format need it
 
-    loader, depth = getattr(yaml, "CSafeLoader", yaml.SafeLoader), 0
     try:
-        for number, event in enumerate(yaml.parse(text, Loader=loader)):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            line = _line(event)
-            writer.require(depth <= DEEPEST, "this is nested too deeply for a machine", line)
-            writer.require(number <= MOST_EVENTS, "this table is too large", line, f"{MOST_RULES:,} rules at most")
-        found = yaml.compose(text, Loader=loader)
-    except yaml.YAMLError as error:
+        node = yaml.SafeLoader(text).get_single_node()
+    except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         what = f"this is not YAML: {getattr(error, 'problem', None) or error}"
         raise writer.error(what, mark and mark.line + 1) from error
-    writer.require(found, "the text is empty", None, "blank, start state and table")
-    return found
+    writer.require(node, "the text is empty", None, ", ".join(KEYS[:3]))
+    return _Reader(writer).machine(node)
 
 
 class _Reader:
@@ -71,36 +40,52 @@ class _Reader:
     def __init__(self, writer: TableWriter) -> None:
         self.writer, self.states = writer, Pairs()
 
-    def require(self, holds: object, what: str, node: Node, allowed: str | None = None) -> None:
-        self.writer.require(holds, what, _line(node), allowed)
-
-    def read_rules(self, found: Pairs) -> None:
-        """Take the rules of all states, with some synonyms."""
+    def machine(self, node: Node) -> str:
+        found, writer = self.pairs(node, "the text"), self.writer
         for name, (key, _) in found.items():
+            what = f"unknown key {quoted(name)}{did_you_mean(name[:60], KEYS)}"
+            self.require(name in KEYS, what, key, ", ".join(KEYS))
+        for name in KEYS[:3]:
+            writer.require(name in found, f"the key {name!r} is missing", None, ", ".join(KEYS[:3]))
+        parts = {name: value for name, (_, value) in found.items()}
+        writer.blank = self.text(parts["blank"], "the blank")
+        self.symbol(writer.blank, parts["blank"])
+        if "input" in parts:
+            writer.example = "" if _is_null(parts["input"]) else self.text(parts["input"], "the input")
+        self.states = self.pairs(parts["table"], "the table")
+        synonyms = dict(MOVES)
+        for name, (key, body) in (self.pairs(parts["synonyms"], "the synonyms") if "synonyms" in parts else {}).items():
             self.require(name not in MOVES, f"{name} is a direction and cannot be a synonym", key)
-        synonyms = PLAIN | {name: self.instruction(body, PLAIN) for name, (_, body) in found.items()}
+            synonyms[name] = self.instruction(body, MOVES)
         for state, (_, body) in self.states.items():
-            for key, value in self.mapping(body, f"the state {quoted(state)}"):
-                write, move, then = self.instruction(value, synonyms)
-                # A key that is a list stands for each of its symbols; the site joins them with commas.
-                parts = key.value if key.id == "sequence" else [key]
-                for symbol in ",".join(self.text(part, "a symbol") for part in parts).split(","):
-                    read = self.symbol(symbol, key)
-                    rule = Rule((read if write is None else write,), (move,), then or state)
-                    self.writer.add(_line(key), state, (read,), rule)
+            self.read_rules(state, body, synonyms)
+        return self.state(parts["start state"], "the start state")
+
+    def read_rules(self, state: str, body: Node, synonyms: Mapping[str, Instruction]) -> None:
+        for key, value in self.mapping(body, f"the state {quoted(state)}"):
+            write, move, then = self.instruction(value, synonyms)
+            # A key that is a list stands for each of its symbols; the site joins them with commas.
+            parts = key.value if key.id == "sequence" else [key]
+            for symbol in ",".join(self.text(part, "a symbol") for part in parts).split(","):
+                self.symbol(symbol, key)
+                rule = Rule((symbol if write is None else write,), (move,), then or state)
+                self.writer.add(_line(key), state, (symbol,), rule)
 
     def instruction(self, node: Node, synonyms: Mapping[str, Instruction]) -> Instruction:
-        if node.id == "scalar":
-            if node.value not in synonyms:
-                what = f"{quoted(node.value)} is no instruction{did_you_mean(node.value[:60], synonyms)}"
-                raise self.writer.error(what, _line(node), DIRECTIONS)
+        if node.id == "scalar" and node.value in synonyms:
             return synonyms[node.value]
+        if node.id == "scalar":
+            what = f"{quoted(node.value)} is no instruction{did_you_mean(node.value[:60], synonyms)}"
+            raise self.writer.error(what, _line(node), DIRECTIONS)
         parts = {name: value for name, (_, value) in self.pairs(node, "an instruction").items()}
         what, written = f"an instruction has the keys {quoted(', '.join(parts))}", parts.pop("write", None)
         self.require(len(parts) == 1 and parts.keys() <= MOVES.keys(), what, node, DIRECTIONS)
-        write = None if written is None else self.symbol(self.text(written, "write"), written)
-        [(move, value)] = parts.items()
-        return write, MOVES[move], None if _is_null(value) else self.state(value, "the next state")
+        [(move, then)] = parts.items()
+        write = written and self.symbol(self.text(written, "write"), written)
+        return write, MOVES[move][1], None if _is_null(then) else self.state(then, "the next state")
+
+    def require(self, holds: object, what: str, node: Node, allowed: str | None = None) -> None:
+        self.writer.require(holds, what, _line(node), allowed)
 
     def state(self, node: Node, what: str) -> str:
         return self.writer.known(self.text(node, what), self.states, _line(node))
@@ -117,12 +102,8 @@ class _Reader:
         return str(node.value)
 
     def mapping(self, node: Node, what: str) -> list[tuple[Node, Node]]:
-        if _is_null(node):
-            return []
-        self.require(node.id == "mapping", f"{what} is no mapping", node, "lines such as key: value")
-        for key, _ in node.value:
-            self.require(key.tag != MERGE, "<< is not read", key, "every rule written out")
-        return list(node.value)
+        self.require(_is_null(node) or node.id == "mapping", f"{what} is no mapping", node, "lines such as key: value")
+        return [] if _is_null(node) else node.value
 
     def pairs(self, node: Node, what: str) -> Pairs:
         """Return a mapping's nodes by the text of their keys; a key that is there twice is refused."""
@@ -139,4 +120,4 @@ def _line(node: Node) -> int:
 
 
 def _is_null(node: Node) -> bool:
-    return bool(node.id == "scalar" and not node.style and node.value in ("", "~", "null", "Null", "NULL"))
+    return bool(node.tag == "tag:yaml.org,2002:null")
