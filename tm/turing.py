@@ -33,6 +33,7 @@ MOST_STEPS = 10**6  # of a run that is written
 SHOWN_RULES = 100  # a description that the model reads lists no more
 MOVES = {"LEFT": LEFT, "RIGHT": RIGHT}
 WORDS = {move: word for word, move in MOVES.items()}
+Opt = str | None
 
 
 @dataclass
@@ -77,14 +78,7 @@ class TuringMachine(Machine):
     checked_by = "each run is walked step by step from the rules; the engine that made the rows has no part in it"
 
     def __init__(
-        self,
-        name: str,
-        table: RuleTable,
-        *,
-        words: str | None = None,
-        output: str | None = None,
-        example: str | None = None,
-        side: str | None = None,
+        self, name: str, table: RuleTable, words: Opt = None, output: Opt = None, example: Opt = None, side: Opt = None
     ) -> None:
         if not NAME.fullmatch(name):
             allowed = "a lower-case letter, then up to 63 lower-case letters, digits and _"
@@ -93,13 +87,13 @@ class TuringMachine(Machine):
         if output not in (None, *outputs):
             what = f"output is {quoted(output)}{did_you_mean(str(output), outputs)}"
             raise UserError(what, where=table.where, allowed=", ".join(outputs))
-        self.name, self.table, self.words, self.output, self.side = name, table, words, output, side  # type: ignore[misc]
+        self.name, self.table, self.output, self.side = name, table, output, side  # type: ignore[misc]
         self.sign = None if output is None else ""  # type: ignore[misc]
         self.example = example or "", ""  # type: ignore[misc]
         self.symbols = symbols = table.symbols[1:]  # of its words
-        where = f"{table.where}, input"
-        language = Language.every(symbols) if words is None else Language.parse(words, symbols, where)
-        self.law = WordLaw(language)  # type: ignore[misc]
+        self.law = WordLaw(  # type: ignore[misc]
+            Language.every(symbols) if words is None else Language.parse(words, symbols, f"{table.where}, input")
+        )
         self.heads = [f"[HEAD{tape + 1}]" for tape in range(table.num_tapes)] if table.num_tapes > 1 else ["[HEAD]"]
         self.between = " " if is_spaced(table.symbols) else ""  # the symbols of an answer, which may hold blanks
         self.output_tape = int((output or "")[5:] or 1) - 1
@@ -213,20 +207,19 @@ class TuringMachine(Machine):
         It is known of a machine of one tape that sweeps: no state comes back but by rules that lead to itself, which
         all move one way, none on a blank. So they stop behind the tape's end, and a state adds two cells at most.
         """
-        table, order, ways = self.table, TopologicalSorter[str](), set[tuple[str, int]]()
+        table, order, ways = self.table, TopologicalSorter[str](), dict[str, int]()
+        sweeps = table.num_tapes == 1 and all((table.start, (symbol,)) in table.rules for symbol in table.symbols)
         for (state, read), rule in table.rules.items():
             if rule.next != state:
                 order.add(state, rule.next)
             else:
-                ways.add((state, STAY if read == (table.blank,) else rule.moves[0]))
-        begins = all((table.start, (symbol,)) in table.rules for symbol in table.symbols)
-        if table.num_tapes > 1 or not begins or len(dict(ways)) < len(ways) or STAY in dict(ways).values():
-            return 0
+                way = STAY if read == (table.blank,) else rule.moves[0]
+                sweeps &= way == ways.setdefault(state, way) != STAY
         try:
             order.prepare()
         except CycleError:
-            return 0
-        return len(table.states) * (max(len_a, 1) + 2 * len(table.states) + 1)
+            sweeps = False
+        return len(table.states) * (max(len_a, 1) + 2 * len(table.states) + 1) if sweeps else 0
 
     def transition(self, a: str, b: object, t: int, dialect: Dialect) -> Transition:  # type: ignore[override]
         return next(islice(self.transitions(a), t, None))
@@ -321,16 +314,11 @@ class TuringMachine(Machine):
 
 
 def define_spec(spec: Mapping[str, Any], where: str = "machine") -> TuringMachine:
-    """Register the machine of a specification, and return it; raises UserError where it is none."""
-    try:
-        table = RuleTable.of(spec["table"], where)
-        own = {key: spec[key] for key in ("name", "words", "output", "example", "side")}
-        if not all(value is None or isinstance(value, str) for value in own.values()) or own["name"] is None:
-            raise TypeError("its name, words, output, example and side are texts")
-        if own["side"] not in (None, machine_side(table)):
-            raise UserError(f"this machine belongs to {machine_side(table)}, not to {own['side']}", where=where)
-        made = TuringMachine(table=table, **own)
-    except (KeyError, TypeError) as error:
-        raise UserError(f"this is no machine: {error}", where=where) from error
+    """Register the machine of a specification, and return it; raises UserError, LookupError ... where it is none."""
+    table, side = RuleTable.of(spec["table"], where), spec["side"]
+    if side not in (None, machine_side(table)):
+        raise UserError(f"this machine belongs to {machine_side(table)}, not to {quoted(side)}", where=where)
+    own = {key: spec[key] for key in ("words", "output", "example")}
+    made = TuringMachine(spec["name"], table, side=side, **own)
     register(made)
     return made

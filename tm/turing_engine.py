@@ -17,7 +17,6 @@ from .columns import I64, SPARE, U8, Bool, Number, Operands
 from .formats.rules import RuleTable
 from .machine import HALT, Batch, Dialect, Rows
 from .render import Choice, Field, RowGroup, TapeSlice, Template, Texts, render
-from .words import texts_of
 
 if TYPE_CHECKING:
     from .turing import Tapes, TuringMachine
@@ -33,7 +32,7 @@ class CodedTable:
 
     ``factors`` are what a symbol of each tape counts in a code, ``stride`` what a state counts. ``next`` is where the
     codes of the following state begin, of a halted machine its own; ``write`` and ``move`` (-1, 0, 1) have a row a
-    tape; ``going`` tells whether there is a rule, and ``codes`` holds the code of each.
+    tape; ``going`` tells whether there is a rule, and ``codes`` holds those of the rules, in their order.
     """
 
     def __init__(self, table: RuleTable) -> None:
@@ -43,19 +42,18 @@ class CodedTable:
         if size > MOST_CODES:
             what = f"this machine has {size:,} combinations of a state and the symbols of its tapes"
             raise UserError(what, where=table.where, allowed=f"{MOST_CODES:,} at most")
-        places = np.arange(size)
-        self.factors = [num_symbols**tape for tape in range(table.num_tapes)]
+        places, self.factors = np.arange(size), num_symbols ** np.arange(table.num_tapes)
         self.next = places // self.stride * self.stride
-        self.write = np.array([places // factor % num_symbols for factor in self.factors], np.uint8)
+        self.write = (places // self.factors[:, None] % num_symbols).astype(np.uint8)
         self.move, self.going = np.zeros(self.write.shape, np.int64), np.zeros(size, np.bool_)
         states = {state: self.stride * number for number, state in enumerate(table.states)}
         symbols = {symbol: number for number, symbol in enumerate(table.symbols)}
-        self.codes: dict[tuple[str, tuple[str, ...]], int] = {}
-        for (state, read), rule in table.rules.items():
-            seen = sum(symbols[symbol] * factor for symbol, factor in zip(read, self.factors, strict=True))
-            self.codes[state, read] = code = states[state] + seen
-            self.next[code], self.going[code] = states[rule.next], True
-            self.write[:, code], self.move[:, code] = [symbols[symbol] for symbol in rule.write], rule.moves
+        read = np.array([[symbols[symbol] for symbol in read] for _, read in table.rules])
+        self.codes: I64 = read @ self.factors + [states[state] for state, _ in table.rules]
+        rules = table.rules.values()
+        self.next[self.codes], self.going[self.codes] = [states[rule.next] for rule in rules], True
+        self.write[:, self.codes] = np.array([[symbols[symbol] for symbol in rule.write] for rule in rules]).T
+        self.move[:, self.codes] = np.array([rule.moves for rule in rules]).T
 
 
 coded = lru_cache(maxsize=64)(CodedTable)
@@ -86,10 +84,8 @@ class Lanes:
 
     def codes(self) -> I64:
         """Return what each lane sees."""
-        code = self.control
-        for symbol, factor in zip(self.cells.reshape(-1).take(self.heads), self.table.factors, strict=True):
-            code = code + (symbol if factor == 1 else symbol * np.int64(factor))
-        return code
+        seen = self.cells.reshape(-1).take(self.heads)
+        return self.control + (seen[0] if len(seen) == 1 else self.table.factors @ seen)
 
     def step(self) -> None:
         """Take a step; a lane that has halted stays as it is."""
@@ -195,10 +191,8 @@ class TuringBatch(Batch):
         from .turing import MOST_STEPS
 
         found = self.machine.run_lengths(self.operands, MOST_STEPS)
-        if len(endless := np.flatnonzero(found < 0)):
-            first = self.words.take(endless[:1])
-            [word] = texts_of(first.planes, first.length, self.machine.symbols)
-            self.machine.end(word)
+        if endless := int((found < 0).sum()):
+            raise UserError(f"{self.machine.name} does not halt within {MOST_STEPS:,} steps on {endless:,} words")
         return found
 
     def entries(self, e: I64, i: I64) -> Texts:
@@ -236,10 +230,10 @@ class TuringBatch(Batch):
     @cached_property
     def _lines(self) -> tuple[tuple[str, ...], I64]:
         """The distinct command lines, and which one each code has."""
-        lines, index = {HALT: 0}, np.zeros(len(self.table.going), np.int64)
-        for (state, read), rule in self.machine.table.rules.items():
-            line = self.machine.command(rule, read)
-            index[self.table.codes[state, read]] = lines.setdefault(line, len(lines))
+        commands = [self.machine.command(rule, read) for (_, read), rule in self.machine.table.rules.items()]
+        lines = {line: number for number, line in enumerate(dict.fromkeys([HALT, *commands]))}
+        index = np.zeros(len(self.table.going), np.int64)
+        index[self.table.codes] = [lines[line] for line in commands]
         return tuple(lines), index
 
     def _texts(self, found: Entries, cells: CellTexts, part: slice = slice(None)) -> Texts:
