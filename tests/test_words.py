@@ -18,7 +18,7 @@ from caef_data.pipelines.settings import TaskSettings
 from caef_data.tm.classes import Variant
 from caef_data.tm.columns import Operands
 from caef_data.tm.machine import REGISTRY, Dialect, Machine, Transition
-from caef_data.tm.words import INDEXED, Language, WordLaw, _rank, read_words, texts_of
+from caef_data.tm.words import INDEXED, Language, _rank, read_words, texts_of
 
 EXPRESSIONS = (
     *("(0|1)*", "1(0|1)*", "0*1{2,3}0?", "(01|10){2,}", "a?", "(0|)1", "[01]{3}", "((0|1)1){0,2}", "", "0{0}1*", "|0"),
@@ -36,7 +36,7 @@ def words(language: Language, ranks: Sequence[int], length: int) -> list[str]:
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 def test_words_of_an_expression_are_those_that_python_matches(expression: str) -> None:
-    language = Language.parse(expression, "01a")
+    language = Language("01a", expression)
     for length in range(7):
         wanted = [word for word in map("".join, product("01a", repeat=length)) if re.fullmatch(expression, word)]
         assert language.count(length) == len(wanted)
@@ -44,26 +44,26 @@ def test_words_of_an_expression_are_those_that_python_matches(expression: str) -
 
 
 def test_symbols_in_quotes() -> None:
-    language = Language.parse("""'10' "*"+ ['-' ab]?""", ["*", "-", "10", "a", "b"])
+    language = Language(["*", "-", "10", "a", "b"], """'10' "*"+ ['-' ab]?""")
     assert [language.count(length) for length in range(4)] == [0, 0, 1, 4]
     assert words(language, range(4), 3) == ["10 * *", "10 * -", "10 * a", "10 * b"]
 
 
 def test_all_words_of_an_alphabet() -> None:
-    language = Language.every("abc")
+    language = Language("abc")
     assert [language.count(length) for length in (0, 1, 50)] == [1, 3, 3**50]
     assert words(language, [3**50 - 1, 0, 5], 50) == ["c" * 50, "a" * 50, "a" * 48 + "bc"]
     # Ranks around the words that begin with each symbol, across limbs of 64 bits.
     ranks = [k * 3**129 + d for k in range(3) for d in (0, 1, 2**64 - 1, 2**64, 2**128 - 1, 2**128, 3**129 - 1)]
     for rank, word in zip(ranks, words(language, ranks, 130), strict=True):
         assert sum("abc".index(symbol) * 3**place for place, symbol in enumerate(reversed(word))) == rank
-    assert Language.every("").count(0) == 1
-    assert Language.every("").count(1) == 0
+    assert Language("").count(0) == 1
+    assert Language("").count(1) == 0
 
 
 def test_words_of_different_lengths_together_are_those_of_each_alone() -> None:
     for expression in (BITS, "(0|1)*1(0|1){4}", "(01|1)*"):
-        language, rng = Language.parse(expression, BIT), np.random.default_rng(1)
+        language, rng = Language(BIT, expression), np.random.default_rng(1)
         lengths = np.array([5, 61, 200, 7, 62, 63, 64, 90, 5, 30], np.int64)
         ranks = [int(rng.random() * language.count(own)) for own in lengths.tolist()]
         planes = language.unrank(ranks, lengths)
@@ -103,7 +103,7 @@ def test_words_of_different_lengths_together_are_those_of_each_alone() -> None:
 )
 def test_bad_expressions_say_where_and_what(expression: str, column: int, says: str) -> None:
     with pytest.raises(UserError) as caught:
-        Language.parse(expression, BIT, "input of x")
+        Language(BIT, expression, "input of x")
     assert f"input of x, column {column} of " in str(caught.value)
     assert re.search(re.sub(r"([(){}\[*^])", r"\\\1", says) if "\n" not in says else says, str(caught.value))
 
@@ -111,10 +111,10 @@ def test_bad_expressions_say_where_and_what(expression: str, column: int, says: 
 def test_expressions_that_are_too_large() -> None:
     for expression in ("(0|1)*1(0|1){11}", "0{1001}", "((0{50}){50}){50}", "((0{0,50}){0,50}){0,50}", "0?" * 1_000):
         with pytest.raises(UserError, match="is too large\n.*\n.*1,000 states"):
-            Language.parse(expression, BIT)
+            Language(BIT, expression)
     with pytest.raises(UserError, match="there is no input symbol"):
-        Language.parse(".*", "")
-    assert Language.parse("((((){1000}){1000}){1000}){1000}1", BIT).count(1) == 1
+        Language("", ".*")
+    assert Language(BIT, "((((){1000}){1000}){1000}){1000}1").count(1) == 1
 
 
 # Drawing
@@ -127,14 +127,14 @@ class WordMachine(Machine):
     unary = True
     numbers = False
     stress = "none"
-    words: ClassVar[WordLaw] = WordLaw(Language.every(BIT))
+    words: ClassVar[Language] = Language(BIT)
 
     def variants(self, len_a: int, len_b: int) -> tuple[Variant, ...]:
         return (Variant("any", 1, self.words),)
 
     def classes(self, shortest: int, longest: int) -> Iterator[tuple[int, int]]:
         shortest = 0 if shortest == 1 else shortest
-        return ((n, 0) for n in range(shortest, longest + 1) if self.words.language.count(n))
+        return ((n, 0) for n in range(shortest, longest + 1) if self.words.count(n))
 
     def answer(self, a: int, b: int) -> int:
         raise NotImplementedError
@@ -161,7 +161,7 @@ if multiprocessing.parent_process() is None:
 
 def machine_of(language: Language, monkeypatch: pytest.MonkeyPatch) -> WordMachine:
     own = WordMachine()
-    monkeypatch.setattr(WordMachine, "words", WordLaw(language))
+    monkeypatch.setattr(WordMachine, "words", language)
     monkeypatch.setitem(REGISTRY, "word_machine", own)
     return own
 
@@ -184,7 +184,7 @@ LARGE = [("(0|1)*", BIT), (BITS, BIT), ("[abc]*", "abc"), ("[01][0123456789]{199
 def test_words_of_large_classes_are_distinct_and_uniform(
     expression: str, symbols: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    machine_of(Language.parse(expression, symbols), monkeypatch)
+    machine_of(Language(symbols, expression), monkeypatch)
     found = texts(cells(200, 200, 2_000), symbols)
     assert len(set(found)) == len(found) == 2_000
     assert all(len(word) == 200 and re.fullmatch(expression, word) for word in found)
@@ -204,7 +204,7 @@ def test_words_of_large_classes_are_distinct_and_uniform(
 
 @pytest.mark.parametrize("lengths", [(16, 20), (56, 62), (64, 68), (120, 124)])
 def test_classes_around_the_bounds_of_what_is_drawn(lengths: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    own = machine_of(Language.parse(BITS, BIT), monkeypatch)
+    own = machine_of(Language(BIT, BITS), monkeypatch)
     for split in ("train", "test"):
         sampler = cells(*lengths, 100, split)
         found = texts(sampler, BIT)
@@ -218,7 +218,7 @@ def test_classes_around_the_bounds_of_what_is_drawn(lengths: tuple[int, int], mo
 
 
 def test_small_classes_give_every_word_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    language = Language.parse("(0|1)*", BIT)
+    language = Language(BIT, "(0|1)*")
     own = machine_of(language, monkeypatch)
     train, test = cells(1, 12, 10**6), cells(1, 12, 10**6, "test")
     sides = texts(train, BIT), texts(test, BIT)
@@ -237,7 +237,7 @@ def test_small_classes_give_every_word_once(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_words_that_look_like_powers_of_ten_are_not_set_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    language = Language.every("abcdefghijk")
+    language = Language("abcdefghijk")
     machine_of(language, monkeypatch)
     found = texts(cells(3, 3, 10**6), language.symbols) + texts(cells(3, 3, 10**6, "test"), language.symbols)
     nines = [word for word in map("".join, product(language.symbols, repeat=3)) if sum(map(ord, word)) == 3 * ord("i")]
@@ -245,7 +245,7 @@ def test_words_that_look_like_powers_of_ten_are_not_set_apart(monkeypatch: pytes
 
 
 def test_lengths_without_words_give_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = machine_of(Language.parse("(00)+", BIT), monkeypatch)
+    own = machine_of(Language(BIT, "(00)+"), monkeypatch)
     assert own.words.size(3, 0) == 0
     assert IndexSpace(own.words, np.array([3]), np.array([0])).size.tolist() == [0]
     monkeypatch.setattr(WordMachine, "classes", lambda self, low, high: ((n, 0) for n in range(low, high + 1)))
@@ -260,7 +260,7 @@ def test_ranks_of_all_shares_differ_where_few_words_are_drawn_by_digits(monkeypa
         ("[01]{1}[0123456789]*", "0123456789", 4),
         ("[abc]*", "abc", 7),
     ):
-        law = WordLaw(Language.parse(expression, symbols))
+        law = Language(symbols, expression)
         digits, values = law.lengths(length, 0)[0], law.selector(length, 0)
         assert values == (0, 1)
         assert 10**digits <= law.size(length, 0) < 10 ** (digits + 1)
@@ -273,7 +273,7 @@ def test_ranks_of_all_shares_differ_where_few_words_are_drawn_by_digits(monkeypa
 @pytest.mark.long
 def test_words_of_the_longest_classes_have_ranks_that_python_does_not_print(monkeypatch: pytest.MonkeyPatch) -> None:
     symbols = list(map(chr, range(200, 454)))
-    machine_of(Language.every(symbols), monkeypatch)
+    machine_of(Language(symbols), monkeypatch)
     found = texts(cells(1_800, 1_800, 4), symbols)
     assert len(set(found)) == 4
     assert all(len(set(word)) > 200 for word in found)
@@ -284,7 +284,7 @@ def test_words_of_the_longest_classes_have_ranks_that_python_does_not_print(monk
 
 @pytest.mark.parametrize("symbols", [BIT, ["a", "bc", "0"], "".join(map(chr, range(200, 454))), "a\U0001f600ß"])
 def test_texts_are_read_back(symbols: Sequence[str]) -> None:
-    language, rng = Language.every(symbols), np.random.default_rng(2)
+    language, rng = Language(symbols), np.random.default_rng(2)
     lengths = rng.integers(0, 30, 300)
     lengths[0] = 0
     ranks = [int(rng.random() * language.count(own)) for own in lengths.tolist()]

@@ -25,7 +25,7 @@ from .interpreter import wrong_entry
 from .machine import HALT, NO_SLIPS, Batch, Dialect, Machine, Transition
 from .registry import register
 from .render import Field
-from .words import Language, WordLaw, is_spaced, read_words, split_word
+from .words import Language, is_spaced, read_words, split_word
 
 NAME = re.compile("[a-z][a-z0-9_]{0,63}")
 CELL = r"(?:\|[^|\[\] \n]+)"
@@ -90,10 +90,8 @@ class TuringMachine(Machine):
         self.name, self.table, self.output, self.side = name, table, output, side  # type: ignore[misc]
         self.sign = None if output is None else ""  # type: ignore[misc]
         self.example = example or "", ""  # type: ignore[misc]
-        self.symbols = symbols = table.symbols[1:]  # of its words
-        self.law = WordLaw(  # type: ignore[misc]
-            Language.every(symbols) if words is None else Language.parse(words, symbols, f"{table.where}, input")
-        )
+        self.symbols = table.symbols[1:]  # of its words
+        self.law = Language(self.symbols, words, f"{table.where}, input")  # type: ignore[misc]
         self.heads = [f"[HEAD{tape + 1}]" for tape in range(table.num_tapes)] if table.num_tapes > 1 else ["[HEAD]"]
         self.between = " " if is_spaced(table.symbols) else ""  # the symbols of an answer, which may hold blanks
         self.output_tape = int((output or "")[5:] or 1) - 1

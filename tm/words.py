@@ -26,29 +26,27 @@ INDEXED = 10**17  # words of a length: up to so many the selector is the rank
 _MIX = 0x9E3779B97F4A7C15  # odd: 2**64 over the golden ratio
 
 
-class Language:
-    """The words that a machine is given, as a finite automaton over the symbols' codes; it starts in state 0.
+class Language(OperandDistribution):
+    """The words that a machine is given, a class for each length: a finite automaton over the codes of its symbols.
 
-    Args:
-        symbols: the input symbols; the k-th one has the code k, from 1 on.
-        next_state: shape (states, symbols).
-        accepting: shape (states,).
+    ``next_state`` has the shape (states, symbols), ``accepting`` (states,); the first state is 0. All words over the
+    symbols where there is no expression. Raises UserError where the expression is none.
+
+    Where a length has at most 10**17 words, the selector is a word's rank. Where it has more, D decimal digits are
+    drawn, 10**D the largest power of ten that is not above their number. Digits d stand for a share of all ranks, from
+    d * count / 10**D to the next: one to ten ranks, of which they choose one. So different digits give different words.
+    Always the first rank of a share would not do: of 2 * 10**D words each would end in the same symbol, say.
     """
 
-    def __init__(self, symbols: Sequence[str], next_state: I64, accepting: Bool) -> None:
-        self.symbols, self.next_state, self.accepting = tuple(symbols), next_state, accepting
-        self._targets = [list(Counter(row).items()) for row in next_state.tolist()]
-        self._counts = [[int(accepts) for accepts in accepting]]  # by length and state
+    padded_a = True
 
-    @classmethod
-    def every(cls, symbols: Sequence[str]) -> Language:
-        """Return all words over some symbols, the empty one included."""
-        return cls(symbols, np.zeros((1, len(symbols)), np.int64), np.ones(1, np.bool_))
-
-    @classmethod
-    def parse(cls, expression: str, symbols: Sequence[str], where: str = "input") -> Language:
-        """Return the words of a regular expression; raises UserError where it is none."""
-        return cls(symbols, *automaton(expression, symbols, where))
+    def __init__(self, symbols: Sequence[str], expression: str | None = None, where: str = "input") -> None:
+        self.symbols = tuple(symbols)
+        self.next_state, self.accepting = np.zeros((1, len(symbols)), np.int64), np.ones(1, np.bool_)
+        if expression is not None:
+            self.next_state, self.accepting = automaton(expression, symbols, where)
+        self._targets = [list(Counter(row).items()) for row in self.next_state.tolist()]
+        self._counts = [[int(accepts) for accepts in self.accepting]]  # by length and state
 
     def count(self, length: int) -> int:
         """Return how many words have this length."""
@@ -100,24 +98,9 @@ class Language:
         before: NDArray[Any] = np.cumsum(each) - each
         return before
 
-
-class WordLaw(OperandDistribution):
-    """The words of a language, a class for each length.
-
-    Where a length has at most 10**17 words, the selector is a word's rank. Where it has more, D decimal digits are
-    drawn, 10**D the largest power of ten that is not above their number. Digits d stand for a share of all ranks, from
-    d * count / 10**D to the next: one to ten ranks, of which they choose one. So different digits give different words.
-    Always the first rank of a share would not do: of 2 * 10**D words each would end in the same symbol, say.
-    """
-
-    padded_a = True
-
-    def __init__(self, language: Language) -> None:
-        self.language = language
-
     def _drawn(self, length: int) -> tuple[int, int, int]:
         """Return how many digits are drawn for a length, how many values the selector has, and the words' number."""
-        count = self.language.count(length)
+        count = self.count(length)
         digits = 0 if count <= INDEXED else Decimal(count).adjusted()  # of any size, and exact
         return digits, 1 if digits else count, count
 
@@ -135,7 +118,7 @@ class WordLaw(OperandDistribution):
         return 0, self._column(len_a, 1)
 
     def size(self, len_a: int, len_b: int) -> int:
-        return self.language.count(len_a)
+        return self.count(len_a)
 
     def shape(self, draw: Coordinates) -> tuple[Operands, Bool]:
         ranks: U64 | list[int] = draw.selector.astype(np.uint64)
@@ -144,7 +127,7 @@ class WordLaw(OperandDistribution):
             drawn = {length: self._drawn(length) for length in {*lengths}}
             for row, text, length in zip(rows.tolist(), draw.a.take(rows).decimals(), lengths, strict=True):
                 ranks[row] = _rank(int(Decimal(text)), *drawn[length])  # int() itself stops at 4,300 digits
-        words = Number(self.language.unrank(ranks, draw.len_a), draw.len_a.copy())
+        words = Number(self.unrank(ranks, draw.len_a), draw.len_a.copy())
         return Operands(words, None), np.ones(len(words), np.bool_)
 
 
