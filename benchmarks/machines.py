@@ -29,8 +29,8 @@ import numpy as np
 from build import Goal, Result, machine, number, spread, table
 
 from caef_data.tm.formats import read_table
-from caef_data.tm.turing import TuringMachine
-from caef_data.tm.turing_engine import coded, run_lengths, run_to_end
+from caef_data.tm.turing import TuringMachine, run_to_end
+from caef_data.tm.turing_engine import coded, run_lengths
 
 ROOT = Path(__file__).resolve().parents[1]
 OWN = re.compile(r"```python\n(# tm/double.py\n.*?)```", re.DOTALL)

@@ -17,8 +17,7 @@ from ..tm.formats import read_table
 from ..tm.formats.families import machine_side, random_machines
 from ..tm.formats.rules import RuleTable
 from ..tm.registry import machine, register, tasks
-from ..tm.turing import TuringMachine
-from ..tm.turing_engine import run_to_end
+from ..tm.turing import TuringMachine, run_to_end
 from .declaration import SHIPPED, load_declaration
 from .folder import no_dataset
 from .manifest import MANIFEST, define_machines
@@ -202,10 +201,6 @@ def list_machines(declaration: str | None, most: int, *, as_json: bool) -> None:
         cells = (row["name"], row["source"], row["states"], row["symbols"], word, steps, row["state"], row["marks"])
         table.add_row(*(Text(str(cell)) for cell in cells))
     print_table(console, table)
-    if any(row["lacks_rule"] for row in rows):
-        console.print(
-            "busy beaver lists count one step more of a run that ends for lack of a rule (--json: lacks_rule)"
-        )
 
 
 def _row(found: TuringMachine, most: int) -> dict[str, Any]:
@@ -224,5 +219,4 @@ def _row(found: TuringMachine, most: int) -> dict[str, Any]:
         "halted": end.halted,
         "state": end.state,
         "marks": end.marks,
-        "lacks_rule": end.lacks,
     }

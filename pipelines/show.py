@@ -13,8 +13,7 @@ from ..errors import UserError, quoted, shell_quoted
 from ..tm import Dialect, Machine, align_in, align_out, known_dialect, machine, operands, tasks
 from ..tm.composer import Composer
 from ..tm.expression import EXAMPLE, OPERAND_RULE, parse_expression, parse_operand, signs
-from ..tm.turing import TuringMachine
-from ..tm.turing_engine import run_to_end
+from ..tm.turing import TuringMachine, run_to_end
 from .settings import check_task
 from .show_tape import print_picture
 from .spelling import Spelling

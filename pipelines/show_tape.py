@@ -5,8 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.text import Text
 
-from ..tm.turing import TuringMachine
-from ..tm.turing_engine import run_to_end
+from ..tm.turing import TuringMachine, run_to_end
 
 LINES = 40
 SHADES = " ░▒▓█"  # how many of the cells that one character stands for hold a symbol

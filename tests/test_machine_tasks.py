@@ -236,6 +236,7 @@ def test_a_family_is_split_by_machines(tmp_path: Path) -> None:
         ('[[machine]]\nname = "x"\nformat = "bbchallenge"\ninput = "1(1"\ntable = "1RB1LB_1LA1RZ"', "input"),
         ('[[machine]]\nname = "x"\nformat = "bbchallenge"\ninput = "7+"\ntable = "1RB1LB_1LA1RZ"', "7"),
         ('[[machine]]\nname = "x"\nformat = "bbchallenge"\noutput = "tap"\ntable = "1RB1LB_1LA1RZ"', "mean 'tape'"),
+        ('[[machine]]\nname = "x"\nformat = "bbchallenge"\nexample = "7"\ntable = "1RB1LB_1LA1RZ"', "example is '7'"),
         ('[[machine]]\nname = "x"\nfomat = "bbchallenge"', "did you mean 'format'"),
         ('[[machine]]\nname = "x"\nfamily = "random"\nstates = 2\nsymbols = 2', "a family"),
         ('[[machine]]\nname = "x"\nfamily = "random"\nstates = 2\nsymbols = 2\ncount = 0', "count is 0"),

@@ -18,7 +18,7 @@ from caef_data.pipelines.settings import TaskSettings
 from caef_data.tm.classes import Variant
 from caef_data.tm.columns import Operands
 from caef_data.tm.machine import REGISTRY, Dialect, Machine, Transition
-from caef_data.tm.words import INDEXED, Language, _rank, read_words, texts_of
+from caef_data.tm.words import INDEXED, Language, _rank, is_spaced, read_words
 
 EXPRESSIONS = (
     *("(0|1)*", "1(0|1)*", "0*1{2,3}0?", "(01|10){2,}", "a?", "(0|)1", "[01]{3}", "((0|1)1){0,2}", "", "0{0}1*", "|0"),
@@ -26,6 +26,11 @@ EXPRESSIONS = (
     *("(a*){2}", "(0+a?){2,}", "()+1", "(0{2}|1){0,3}a", "(((0)))"),
 )
 BIT, BITS = "01", "1(0|1)*"
+
+
+def texts_of(planes: Any, length: Any, symbols: Sequence[str]) -> list[str]:
+    between, words = " " if is_spaced(symbols) else "", zip(planes.T.tolist(), length.tolist(), strict=True)
+    return [between.join(symbols[code - 1] for code in word[:own]) for word, own in words]
 
 
 def words(language: Language, ranks: Sequence[int], length: int) -> list[str]:
@@ -261,8 +266,8 @@ def test_ranks_of_all_shares_differ_where_few_words_are_drawn_by_digits(monkeypa
         ("[abc]*", "abc", 7),
     ):
         law = Language(symbols, expression)
-        digits, values = law.lengths(length, 0)[0], law.selector(length, 0)
-        assert values == (0, 1)
+        digits, values = law.lengths(np.array([length]), 0)[0].item(), law.selector(np.array([length]), 0)  # type: ignore[arg-type]
+        assert values == (0, [1])
         assert 10**digits <= law.size(length, 0) < 10 ** (digits + 1)
         ranks = [_rank(share, *law._drawn(length)) for share in range(10**digits)]
         assert sorted(set(ranks)) == ranks

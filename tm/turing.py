@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from itertools import islice, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,12 +24,14 @@ from .formats.rules import LEFT, RIGHT, STAY, Rule, RuleTable
 from .interpreter import wrong_entry
 from .machine import HALT, NO_SLIPS, Batch, Dialect, Machine, Transition
 from .registry import register
+from .regular import shown
 from .render import Field
+from .turing_engine import MOST_STEPS, CellTexts, TuringBatch, coded, run_lengths
 from .words import Language, is_spaced, read_words, split_word
 
 NAME = re.compile("[a-z][a-z0-9_]{0,63}")
 CELL = r"(?:\|[^|\[\] \n]+)"
-MOST_STEPS = 10**6  # of a run that is written
+ROOM = 1 << 14  # steps of a single run between looks at its tape
 SHOWN_RULES = 100  # a description that the model reads lists no more
 MOVES = {"LEFT": LEFT, "RIGHT": RIGHT}
 WORDS = {move: word for word, move in MOVES.items()}
@@ -92,6 +94,9 @@ class TuringMachine(Machine):
         self.example = example or "", ""  # type: ignore[misc]
         self.symbols = table.symbols[1:]  # of its words
         self.law = Language(self.symbols, words, f"{table.where}, input")  # type: ignore[misc]
+        if self.length(self.example[0]) is None:
+            what, allowed = f"example is {quoted(example)}", f"a word of {shown(self.symbols)}"
+            raise UserError(what, where=table.where, allowed=allowed)
         self.heads = [f"[HEAD{tape + 1}]" for tape in range(table.num_tapes)] if table.num_tapes > 1 else ["[HEAD]"]
         self.between = " " if is_spaced(table.symbols) else ""  # the symbols of an answer, which may hold blanks
         self.output_tape = int((output or "")[5:] or 1) - 1
@@ -125,10 +130,8 @@ class TuringMachine(Machine):
         return read_words(texts, self.symbols)
 
     def written(self, number: Number, rows: I64) -> Field:
-        from .turing_engine import CellTexts
-
         words, between = number.take(rows), " " if is_spaced(self.symbols) else ""
-        cells = CellTexts(self.table, np.ascontiguousarray(words.planes.T).reshape(-1), between)
+        cells = CellTexts(self.table.symbols, np.ascontiguousarray(words.planes.T).reshape(-1), between)
         begin = np.arange(len(words)) * words.width
         return cells.slice(begin, begin + words.length, len(between))
 
@@ -233,13 +236,9 @@ class TuringMachine(Machine):
         return self.outcome(a, MOST_STEPS)[1]
 
     def run_lengths(self, operands: Operands, most: int) -> I64:
-        from .turing_engine import coded, run_lengths
-
         return run_lengths(coded(self.table), operands.a, most)
 
     def batch(self, operands: Operands, dialect: Dialect) -> Batch:
-        from .turing_engine import TuringBatch
-
         return TuringBatch(self, operands, dialect)
 
     def successor(self, prompt: str) -> str:
@@ -320,3 +319,47 @@ def define_spec(spec: Mapping[str, Any], where: str = "machine") -> TuringMachin
     made = TuringMachine(spec["name"], table, side=side, **own)
     register(made)
     return made
+
+
+class RunEnd(NamedTuple):
+    """Where a run stands, after so many steps; ``marks`` are cells that hold no blank, on all tapes."""
+
+    steps: int
+    halted: bool
+    state: str
+    marks: int
+
+
+def run_to_end(table: RuleTable, now: Tapes, most: int) -> RunEnd:
+    """Run a machine on from what it knows, for at most so many steps; ``now`` is changed."""
+    steps = _one_tape(table, now, most) if table.num_tapes == 1 else 0
+    while table.num_tapes > 1 and steps < most and (rule := table.rules.get((now.state, now.read))):
+        now.execute(rule, table.blank)
+        steps += 1
+    halted = (now.state, now.read) not in table.rules
+    marks = sum(symbol != table.blank for cells in now.cells for symbol in cells)
+    return RunEnd(steps, halted, now.state, marks)
+
+
+def _one_tape(table: RuleTable, now: Tapes, most: int) -> int:
+    """Run on a tape of bytes; before so many steps it gets as many cells on either side of the head."""
+    symbols = {symbol: code for code, symbol in enumerate(table.symbols)}
+    states = {state: number * len(symbols) for number, state in enumerate(table.states)}
+    rules: list[tuple[int, int, int]] = [None] * (len(symbols) * len(states))  # type: ignore[list-item]
+    for (state, (read,)), rule in table.rules.items():
+        rules[states[state] + symbols[read]] = symbols[rule.write[0]], rule.moves[0], states[rule.next]
+    tape, head, control, taken = bytearray(map(symbols.__getitem__, now.cells[0])), now.heads[0], states[now.state], 0
+    try:
+        while taken < most:
+            left = max(ROOM - head, 0)
+            tape[:0], head, now.origin = bytes(left), head + left, now.origin + left
+            tape += bytes(max(head + ROOM + 1 - len(tape), 0))
+            for taken in range(taken + 1, min(taken + ROOM, most) + 1):  # noqa: B007, B020  it is read after the loop
+                write, move, control = rules[control + tape[head]]
+                tape[head] = write
+                head += move
+    except TypeError:  # no rule for this step
+        taken -= 1
+    now.state, now.heads = table.states[control // len(symbols)], [head]
+    now.cells = [[table.symbols[code] for code in tape]]
+    return taken

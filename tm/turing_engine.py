@@ -1,4 +1,4 @@
-"""Runs a Turing machine on a column of words, all in lock-step; and, below, on one word without its entries.
+"""Runs a Turing machine on a column of words, all in lock-step.
 
 A step is one look-up of the words' codes. A code is (state, symbol under each head). Tapes are rows of bytes that grow
 to both sides. Entries are taken from the running tapes at the steps that are asked for, so a run of any length needs
@@ -7,24 +7,22 @@ the memory of its tape alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..errors import UserError
 from .columns import I64, SPARE, U8, Bool, Number, Operands
 from .formats.rules import RuleTable
-from .machine import HALT, Batch, Dialect, Rows
+from .machine import HALT, Batch, Dialect, Machine, Rows
 from .render import Choice, Field, RowGroup, TapeSlice, Template, Texts, render
 
-if TYPE_CHECKING:
-    from .turing import Tapes, TuringMachine
-
 MOST_CODES = 1 << 24
+MOST_STEPS = 10**6  # of a run that is written
 LOOK_EVERY = 16  # steps between looks whether rows have halted, and whether tapes must grow
 TOGETHER = 1 << 13  # words run at once
-ROOM = 1 << 14  # steps of a single run between looks at its tape
 
 
 class CodedTable:
@@ -42,7 +40,7 @@ class CodedTable:
         if size > MOST_CODES:
             what = f"this machine has {size:,} combinations of a state and the symbols of its tapes"
             raise UserError(what, where=table.where, allowed=f"{MOST_CODES:,} at most")
-        places, self.factors = np.arange(size), num_symbols ** np.arange(table.num_tapes)
+        self.symbols, places, self.factors = table.symbols, np.arange(size), num_symbols ** np.arange(table.num_tapes)
         self.next = places // self.stride * self.stride
         self.write = (places // self.factors[:, None] % num_symbols).astype(np.uint8)
         self.move, self.going = np.zeros(self.write.shape, np.int64), np.zeros(size, np.bool_)
@@ -140,6 +138,7 @@ class Entries(NamedTuple):
 
     code: I64
     cells: U8
+    texts: CellTexts
     start: I64
     size: I64
     head: I64
@@ -147,8 +146,7 @@ class Entries(NamedTuple):
 
 def entries(table: CodedTable, words: Number, word: I64, step: I64) -> Entries:
     """Return what a machine knows in the runs of ``word`` after as many steps as ``step`` says, both of shape (n,)."""
-    narrow = step.astype(np.min_scalar_type(int(step.max(initial=0))))  # numpy sorts 16 bits by their digits
-    order = np.argsort(narrow, kind="stable")
+    order = np.argsort(step.astype(np.min_scalar_type(step.max(initial=0))), kind="stable")  # fast where it is narrow
     begins = np.searchsorted(step[order], np.arange(int(step.max(initial=-1)) + 2))
     last = np.full(len(words), -1, np.int64)
     np.maximum.at(last, word, step)
@@ -172,49 +170,43 @@ def entries(table: CodedTable, words: Number, word: I64, step: I64) -> Entries:
             cells.append(block.reshape(-1))
             total += block.size
         lanes.step()
-    return Entries(code, np.concatenate(cells), *found)
+    flat = np.concatenate(cells)
+    return Entries(code, flat, CellTexts(table.symbols, flat, "|"), *found)
 
 
 class TuringBatch(Batch):
     """Words of a Turing machine in columns."""
 
-    machine: TuringMachine
+    machine: Any  # a TuringMachine: that file imports this one
 
-    def __init__(self, machine: TuringMachine, operands: Operands, dialect: Dialect) -> None:
+    def __init__(self, machine: Machine, operands: Operands, dialect: Dialect) -> None:
         super().__init__(machine, operands, dialect)
-        self.table, self.words = coded(machine.table), operands.a
-        self._last: tuple[Rows, Entries, CellTexts] | None = None
+        self.table, self.words = coded(self.machine.table), operands.a
+        self._last: tuple[Rows, Entries] | None = None
 
     @cached_property
     def num_steps(self) -> I64:
         """Number of transitions of each word's run; raises UserError where one does not halt."""
-        from .turing import MOST_STEPS
-
         found = self.machine.run_lengths(self.operands, MOST_STEPS)
         if endless := int((found < 0).sum()):
             raise UserError(f"{self.machine.name} does not halt within {MOST_STEPS:,} steps on {endless:,} words")
         return found
 
     def entries(self, e: I64, i: I64) -> Texts:
-        return self._texts(*self._entries(e, i))
-
-    def _entries(self, e: I64, i: I64) -> tuple[Entries, CellTexts]:
-        """Return entries, and the text of their cells."""
-        found = entries(self.table, self.words, e, i)
-        return found, CellTexts(self.machine.table, found.cells, "|")
-
-    def _both(self, rows: Rows, part: slice) -> Texts:
-        """Return the prompts or the completions of rows; they are asked for one after the other."""
-        if self._last is None or self._last[0] is not rows:
-            steps = np.concatenate([rows.index, rows.index + 1])
-            self._last = rows, *self._entries(np.tile(rows.expression, 2), steps)
-        return self._texts(*self._last[1:], part)
+        return self._texts(entries(self.table, self.words, e, i), slice(None))
 
     def prompts(self, rows: Rows) -> Texts:
-        return self._both(rows, slice(len(rows)))
+        return self._texts(self._both(rows), slice(len(rows)))
 
     def completions(self, rows: Rows) -> Texts:
-        return self._both(rows, slice(len(rows), None))
+        return self._texts(self._both(rows), slice(len(rows), None))
+
+    def _both(self, rows: Rows) -> Entries:
+        """Return the entries of prompts and completions; they are asked for one after the other."""
+        if self._last is None or self._last[0] is not rows:
+            steps = np.concatenate([rows.index, rows.index + 1])
+            self._last = rows, entries(self.table, self.words, np.tile(rows.expression, 2), steps)
+        return self._last[1]
 
     def answer(self) -> Field:
         machine, last = self.machine, entries(self.table, self.words, self.all, self.num_steps)
@@ -224,7 +216,7 @@ class TuringBatch(Batch):
         written = np.flatnonzero(last.cells)  # those that are not blank, in order
         first, behind = np.searchsorted(written, [begin, begin + size])
         outer, some = np.append(written, 0), behind > first
-        cells = CellTexts(machine.table, last.cells, machine.between)
+        cells = CellTexts(machine.table.symbols, last.cells, machine.between)
         return cells.slice(outer[first] * some, (outer[behind - 1] + 1) * some, len(machine.between))
 
     @cached_property
@@ -236,7 +228,7 @@ class TuringBatch(Batch):
         index[self.table.codes] = [lines[line] for line in commands]
         return tuple(lines), index
 
-    def _texts(self, found: Entries, cells: CellTexts, part: slice = slice(None)) -> Texts:
+    def _texts(self, found: Entries, part: slice) -> Texts:
         machine, code = self.machine, found.code[part]
         states, state, num = machine.table.states, code // self.table.stride, len(code)
         lines, line = self._lines
@@ -244,8 +236,8 @@ class TuringBatch(Batch):
         pieces = []
         for tape, name in enumerate(machine.heads):
             start, head, size = found.start[tape, part], found.head[tape, part], found.size[tape, part]
-            fields[f"left{tape}"] = cells.slice(start, start + head)
-            fields[f"right{tape}"] = cells.slice(start + head, start + size)
+            fields[f"left{tape}"] = found.texts.slice(start, start + head)
+            fields[f"right{tape}"] = found.texts.slice(start + head, start + size)
             pieces.append(f"{{left{tape}}}{name}{{right{tape}}}")
         template = Template(f"{machine.title}, {{state}}, {' '.join(pieces)}\n{{line}}\n")
         text = render([RowGroup(np.arange(num), template, fields)], num)
@@ -255,8 +247,8 @@ class TuringBatch(Batch):
 class CellTexts:
     """The text of cells, each with something before it: bytes, and where the text of each cell begins."""
 
-    def __init__(self, table: RuleTable, cells: U8, before: str) -> None:
-        texts = [f"{before}{symbol}".encode() for symbol in table.symbols]
+    def __init__(self, symbols: Sequence[str], cells: U8, before: str) -> None:
+        texts = [f"{before}{symbol}".encode() for symbol in symbols]
         size, self.ends = np.array([len(text) for text in texts]), None
         self.width = int(size.max())
         padded = np.frombuffer(b"".join(text.ljust(self.width) for text in texts), np.uint8).reshape(len(texts), -1)
@@ -271,51 +263,3 @@ class CellTexts:
         start, stop = (cell * self.width if self.ends is None else self.ends.take(cell) for cell in (begin, end))
         start = start + skipped * (end > begin)
         return TapeSlice(self.flat, start, stop - start)
-
-
-class RunEnd(NamedTuple):
-    """Where a run stands, after so many steps; ``marks`` are cells that hold no blank, on all tapes.
-
-    ``lacks``: it has halted in a state that has rules, for lack of this one; the busy beaver lists count a step more.
-    """
-
-    steps: int
-    halted: bool
-    state: str
-    marks: int
-    lacks: bool
-
-
-def run_to_end(table: RuleTable, now: Tapes, most: int) -> RunEnd:
-    """Run a machine on from what it knows, for at most so many steps; ``now`` is changed."""
-    steps = _one_tape(table, now, most) if table.num_tapes == 1 else 0
-    while table.num_tapes > 1 and steps < most and (rule := table.rules.get((now.state, now.read))):
-        now.execute(rule, table.blank)
-        steps += 1
-    halted = (now.state, now.read) not in table.rules
-    marks = sum(symbol != table.blank for cells in now.cells for symbol in cells)
-    return RunEnd(steps, halted, now.state, marks, halted and any(state == now.state for state, _ in table.rules))
-
-
-def _one_tape(table: RuleTable, now: Tapes, most: int) -> int:
-    """Run on a tape of bytes; before so many steps it gets as many cells on either side of the head."""
-    symbols = {symbol: code for code, symbol in enumerate(table.symbols)}
-    states = {state: number * len(symbols) for number, state in enumerate(table.states)}
-    rules: list[tuple[int, int, int]] = [None] * (len(symbols) * len(states))  # type: ignore[list-item]
-    for (state, (read,)), rule in table.rules.items():
-        rules[states[state] + symbols[read]] = symbols[rule.write[0]], rule.moves[0], states[rule.next]
-    tape, head, control, taken = bytearray(map(symbols.__getitem__, now.cells[0])), now.heads[0], states[now.state], 0
-    try:
-        while taken < most:
-            left = max(ROOM - head, 0)
-            tape[:0], head, now.origin = bytes(left), head + left, now.origin + left
-            tape += bytes(max(head + ROOM + 1 - len(tape), 0))
-            for taken in range(taken + 1, min(taken + ROOM, most) + 1):  # noqa: B007, B020  it is read after the loop
-                write, move, control = rules[control + tape[head]]
-                tape[head] = write
-                head += move
-    except TypeError:  # no rule for this step
-        taken -= 1
-    now.state, now.heads = table.states[control // len(symbols)], [head]
-    now.cells = [[table.symbols[code] for code in tape]]
-    return taken

@@ -105,9 +105,7 @@ class Language(OperandDistribution):
         return digits, 1 if digits else count, count
 
     def _column(self, lengths: Any, which: int) -> Any:
-        """Return one of what is drawn for a length, or for each of a column of lengths."""
-        if not isinstance(lengths, np.ndarray):
-            return self._drawn(int(lengths))[which]
+        """Return one of what is drawn for each of a column of lengths."""
         known, place = np.unique(lengths, return_inverse=True)
         return np.array([self._drawn(length)[which] for length in known.tolist()], np.int64)[place]
 
@@ -145,12 +143,6 @@ def is_spaced(symbols: Sequence[str]) -> bool:
 def split_word(text: str, symbols: Sequence[str]) -> list[str]:
     """Return the symbols of a word's text."""
     return (text.split(" ") if text else []) if is_spaced(symbols) else list(text)
-
-
-def texts_of(planes: U8, length: I64, symbols: Sequence[str]) -> list[str]:
-    """Return words as texts, as the column ``a`` has them."""
-    between, words = " " if is_spaced(symbols) else "", zip(planes.T.tolist(), length.tolist(), strict=True)
-    return [between.join(symbols[code - 1] for code in word[:own]) for word, own in words]
 
 
 def read_words(texts: Sequence[str], symbols: Sequence[str]) -> Number:

@@ -13,11 +13,10 @@ LARGEST = 5_000_000  # characters
 
 
 def read_table(format: str, text: str, where: str) -> tuple[RuleTable, str | None]:
-    """Return the machine of a text in one of ``FORMATS``, and the example word that it states, if it does.
+    """Return the machine of a text in one of ``FORMATS``, and the example that it states, if that is an input word.
 
-    Symbols of the word stand side by side, or with blanks between them where one has several characters. A blank of
-    the machine that is white space is written ``_`` in both. Raises UserError where the text, which messages call
-    ``where``, is no machine in the format.
+    A blank that is white space is written ``_``. Raises UserError where the text, which messages call ``where``, is no
+    machine in the format.
     """
     from . import jflap, lines, turingmachine_io  # inside: every command imports this file
 

@@ -30,19 +30,15 @@ def read(text: str, writer: TableWriter) -> str:
         plain = {inner.tag for inner in element}.isdisjoint(("state", "block", "automaton", "transition"))
         what = f"<{element.tag}> holds an automaton of its own"
         writer.require(plain, what, _line(element), "states without building blocks")
-    states, names = dict[str, Element](), set[str]()  # the former by their ids
-    for element in (element for element in found[0] if element.tag in ("state", "block")):
-        ident = element.get("id", "")
-        name = element.attrib.setdefault("name", f"q{ident}")
-        what = f"a state with the id {quoted(ident)} and the name {quoted(name)}"
-        new = ident and ident not in states and name not in names
-        writer.require(new, what, _line(element), "an id and a name of its own for each state")
-        states[ident] = element
-        names.add(name)
-    initial = [element.attrib["name"] for element in states.values() if element.find("initial") is not None]
+    elements = [element for element in found[0] if element.tag in ("state", "block")]
+    states = {element.get("id", ""): element for element in elements}
+    names = {ident: element.get("name", f"q{ident}") for ident, element in states.items()}
+    apart = len(elements) == len({*names.values()}) and "" not in states
+    writer.require(apart, "states share an id or a name, or one has no id", None, "an id and a name for each state")
+    initial = [names[ident] for ident, element in states.items() if element.find("initial") is not None]
     writer.require(len(initial) == 1, f"{len(initial)} initial states", None, "one initial state")
     for element in found[0].findall("transition"):
-        _add(writer, element, states)
+        _add(writer, element, states, names)
     return initial[0]
 
 
@@ -65,7 +61,7 @@ def _line(element: Element) -> int:
     return int(element.attrib[LINE])
 
 
-def _add(writer: TableWriter, element: Element, states: dict[str, Element]) -> None:
+def _add(writer: TableWriter, element: Element, states: dict[str, Element], names: dict[str, str]) -> None:
     line, parts = _line(element), dict[str, str]()
     for part in element:
         first = part.tag not in parts and part.get("tape", "1") == "1"
@@ -74,8 +70,7 @@ def _add(writer: TableWriter, element: Element, states: dict[str, Element]) -> N
     here, then, move = (parts.get(tag, "").strip() for tag in ("from", "to", "move"))
     for ident in (here, then):
         writer.require(ident in states, f"there is no state with the id {quoted(ident)}", line, "the id of a state")
-    state, following = states[here].attrib["name"], states[then].attrib["name"]
-    what = f"the final state {quoted(state)} has a rule, but JFLAP halts where it enters it"
+    what = f"the final state {quoted(names[here])} has a rule, but JFLAP halts where it enters it"
     writer.require(states[here].find("final") is None, what, line, "final states without rules")
     writer.require(move in MOVES, f"{quoted(move)} is no move", line, "L, R or S")
     for symbol in (symbols := [parts.get(tag, "") for tag in ("read", "write")]):
@@ -83,4 +78,4 @@ def _add(writer: TableWriter, element: Element, states: dict[str, Element]) -> N
         single = len(symbol) < 2 and symbol not in tuple("~!} ")
         writer.require(single, what, line, "one character, none of ~ ! }, and a rule for each symbol")
     read, write = (BLANK if symbol in ("", BOX) else symbol for symbol in symbols)
-    writer.add(line, state, (read,), Rule((write,), (MOVES[move],), following))
+    writer.add(line, names[here], (read,), Rule((write,), (MOVES[move],), names[then]))

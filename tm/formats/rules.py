@@ -41,14 +41,7 @@ class Rule(NamedTuple):
 
 
 Key = tuple[str, Symbols]  # a state, and the symbols read in it
-
-
-class Canonical(msgspec.Struct, forbid_unknown_fields=True):
-    """A machine in JSON."""
-
-    start: str
-    blank: str
-    rules: list[tuple[str, Symbols, Symbols, tuple[Literal[-1, 0, 1], ...], str]]
+JsonRules = list[tuple[str, Symbols, Symbols, tuple[Literal[-1, 0, 1], ...], str]]  # read, write, moves, next
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,17 +100,17 @@ class RuleTable:
 
     @classmethod
     def of(cls, canonical: Mapping[str, Any], where: str = "machine") -> RuleTable:
-        """Return the machine of a canonical form; raises UserError where it is none."""
-        writer = TableWriter(where)
+        """Return the machine of a canonical form; raises UserError, LookupError or TypeError where it is none."""
+        start, blank, writer = canonical["start"], canonical["blank"], TableWriter(where)
+        writer.check("state", start, None)
+        writer.check("symbol", blank, None)
         try:
-            found = msgspec.convert(canonical, Canonical)
+            rules = msgspec.convert(canonical["rules"], JsonRules)
         except msgspec.ValidationError as error:
-            raise writer.error(f"this is no machine: {error}", None) from error
-        writer.check("state", found.start, None)
-        writer.check("symbol", found.blank, None)
-        for state, read, write, moves, then in found.rules:
+            raise writer.error(f"these are no rules: {error}", None) from error
+        for state, read, write, moves, then in rules:
             writer.add(None, state, read, Rule(write, moves, then))
-        return cls(found.start, found.blank, writer.rules, where)
+        return cls(start, blank, writer.rules, where)
 
 
 class TableWriter:
@@ -162,7 +155,7 @@ class TableWriter:
         self.rules[state, read] = rule
 
     def table(self, start: str) -> tuple[RuleTable, str | None]:
-        """Return the machine and its example word; a blank that is white space is written ``_`` in both."""
+        """Return the machine, its blank written ``_`` where it is white space, and its example if that is a word."""
         taken = {symbol for (_, read), rule in self.rules.items() for symbol in read + rule.write}
         free = next(name for length in count(1) if (name := "_" * length) not in taken)
 
@@ -170,6 +163,5 @@ class TableWriter:
             return tuple(free if symbol == self.blank and symbol.isspace() else symbol for symbol in symbols)
 
         rules = {(key, written(read)): Rule(written(rule[0]), *rule[1:]) for (key, read), rule in self.rules.items()}
-        word = written(self.example or "")
-        example = self.example and ("" if max(map(len, word)) == 1 else " ").join(word)
-        return RuleTable(start, written([self.blank])[0], rules, self.where), example
+        found = RuleTable(start, written([self.blank])[0], rules, self.where)
+        return found, self.example if {*(self.example or "")} <= {*found.symbols[1:]} else None
