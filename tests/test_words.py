@@ -307,9 +307,9 @@ def test_texts_are_read_back(symbols: Sequence[str]) -> None:
 @pytest.mark.parametrize(
     ("symbols", "texts", "says"),
     [
-        (BIT, ["01", "", "0x1"], r"'x' is no input symbol\n.*symbol 2 of word 3, '0x1'\n.*allowed: '0' '1'"),
-        (BIT, ["0\udc00"], "symbol 2 of word 1"),
-        (["a", "10"], ["a 10", "a  10"], "'' is no input symbol\n.*symbol 2 of word 2"),
+        (BIT, ["01", "", "0x1"], r"'x' is no input symbol\n.*symbol 2 of '0x1'\n.*allowed: '0' '1'"),
+        (BIT, ["0\udc00"], "symbol 2 of "),
+        (["a", "10"], ["a 10", "a  10"], "'' is no input symbol\n.*symbol 2 of 'a  10'"),
         (["a", "10"], ["a10"], "'a10' is no input symbol"),
     ],
 )

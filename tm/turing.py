@@ -4,8 +4,6 @@ Plain Python: ``show``, ``verify`` and the oracle walk runs with it. ``turing_en
 shares the table with this file, and nothing else. docs/machines.md describes the text.
 """
 
-from __future__ import annotations
-
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -119,8 +117,11 @@ class TuringMachine(Machine):
 
     def identity(self) -> dict[str, object]:
         """Return what else than settings decides on the rows: rules, input and output, and the version of the text."""
-        own = {name: self.own[name] for name in ("words", "output", "side")}
-        return {"turing": 1, "machine": self.table.identity, **own}
+        return {
+            "turing": 1,
+            "machine": self.table.identity,
+            **{key: self.own[key] for key in ("words", "output", "side")},
+        }
 
     def missing_views(self) -> dict[str, str]:
         missing = {"aligner": "a Turing machine is given its word as it is", "slips": NO_SLIPS}
@@ -315,8 +316,7 @@ def define_spec(spec: Mapping[str, Any], where: str = "machine") -> TuringMachin
     table, side = RuleTable.of(spec["table"], where), spec["side"]
     if side not in (None, machine_side(table)):
         raise UserError(f"this machine belongs to {machine_side(table)}, not to {quoted(side)}", where=where)
-    own = {key: spec[key] for key in ("words", "output", "example")}
-    made = TuringMachine(spec["name"], table, side=side, **own)
+    made = TuringMachine(spec["name"], table, spec["words"], spec["output"], spec["example"], side)
     register(made)
     return made
 

@@ -5,8 +5,6 @@ to both sides. Entries are taken from the running tapes at the steps that are as
 the memory of its tape alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
@@ -129,6 +127,27 @@ def run_lengths(table: CodedTable, words: Number, most: int) -> I64:
     return found
 
 
+class CellTexts:
+    """The text of cells, each with something before it: bytes, and where the text of each cell begins."""
+
+    def __init__(self, symbols: Sequence[str], cells: U8, before: str) -> None:
+        texts = [f"{before}{symbol}".encode() for symbol in symbols]
+        size, self.ends = np.array([len(text) for text in texts]), None
+        self.width = int(size.max())
+        padded = np.frombuffer(b"".join(text.ljust(self.width) for text in texts), np.uint8).reshape(len(texts), -1)
+        flat = padded.take(cells, axis=0)
+        if (size < self.width).any():
+            self.ends = np.append(0, np.cumsum(size[cells]))
+            flat = flat[np.arange(self.width) < size[cells][:, None]]
+        self.flat = np.append(flat, np.zeros(SPARE, np.uint8))
+
+    def slice(self, begin: I64, end: I64, skipped: int = 0) -> TapeSlice:
+        """Return the text of the cells from ``begin`` to ``end``, without its first bytes where there is any."""
+        start, stop = (cell * self.width if self.ends is None else self.ends.take(cell) for cell in (begin, end))
+        start = start + skipped * (end > begin)
+        return TapeSlice(self.flat, start, stop - start)
+
+
 class Entries(NamedTuple):
     """Entries of a column of runs: what each one sees, and the cells of their tapes, each in one piece.
 
@@ -233,33 +252,11 @@ class TuringBatch(Batch):
         states, state, num = machine.table.states, code // self.table.stride, len(code)
         lines, line = self._lines
         fields: dict[str, Field] = {"state": Choice(states, state), "line": Choice(lines, line.take(code))}
-        pieces = []
-        for tape, name in enumerate(machine.heads):
+        for tape in range(len(machine.heads)):
             start, head, size = found.start[tape, part], found.head[tape, part], found.size[tape, part]
             fields[f"left{tape}"] = found.texts.slice(start, start + head)
             fields[f"right{tape}"] = found.texts.slice(start + head, start + size)
-            pieces.append(f"{{left{tape}}}{name}{{right{tape}}}")
-        template = Template(f"{machine.title}, {{state}}, {' '.join(pieces)}\n{{line}}\n")
+        tapes = " ".join(f"{{left{tape}}}{head}{{right{tape}}}" for tape, head in enumerate(machine.heads))
+        template = Template(f"{machine.title}, {{state}}, {tapes}\n{{line}}\n")
         text = render([RowGroup(np.arange(num), template, fields)], num)
         return Texts(text, state, states, np.zeros(num, np.int64), (None,))
-
-
-class CellTexts:
-    """The text of cells, each with something before it: bytes, and where the text of each cell begins."""
-
-    def __init__(self, symbols: Sequence[str], cells: U8, before: str) -> None:
-        texts = [f"{before}{symbol}".encode() for symbol in symbols]
-        size, self.ends = np.array([len(text) for text in texts]), None
-        self.width = int(size.max())
-        padded = np.frombuffer(b"".join(text.ljust(self.width) for text in texts), np.uint8).reshape(len(texts), -1)
-        flat = padded.take(cells, axis=0)
-        if (size < self.width).any():
-            self.ends = np.append(0, np.cumsum(size[cells]))
-            flat = flat[np.arange(self.width) < size[cells][:, None]]
-        self.flat = np.append(flat, np.zeros(SPARE, np.uint8))
-
-    def slice(self, begin: I64, end: I64, skipped: int = 0) -> TapeSlice:
-        """Return the text of the cells from ``begin`` to ``end``, without its first bytes where there is any."""
-        start, stop = (cell * self.width if self.ends is None else self.ends.take(cell) for cell in (begin, end))
-        start = start + skipped * (end > begin)
-        return TapeSlice(self.flat, start, stop - start)

@@ -4,8 +4,6 @@ A word is held in a ``Number``: plane k is its k-th symbol from the left, by its
 Nothing else of ``Number`` means anything for words.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal
@@ -149,12 +147,10 @@ def read_words(texts: Sequence[str], symbols: Sequence[str]) -> Number:
     """Return the words of some texts; raises UserError where one holds what is no input symbol."""
     known = {symbol: code for code, symbol in enumerate(symbols, 1)}
     words = [bytes([known.get(symbol, 0) for symbol in split_word(text, symbols)]) for text in texts]
-    for row, word in enumerate(words):
-        if 0 in word:
-            place = word.index(0)
-            what = f"{quoted(split_word(texts[row], symbols)[place])} is no input symbol"
-            where = f"symbol {place + 1} of word {row + 1}, {quoted(texts[row])}"
-            raise UserError(what, where=where, allowed=shown(symbols))
+    for text, word in zip(texts, words, strict=True):
+        if (place := word.find(0)) >= 0:
+            what = f"{quoted(split_word(text, symbols)[place])} is no input symbol"
+            raise UserError(what, where=f"symbol {place + 1} of {quoted(text)}", allowed=shown(symbols))
     length = np.array([len(word) for word in words], np.int64)
     rows = np.zeros((len(texts), int(length.max(initial=1))), np.uint8)
     rows[np.arange(rows.shape[1]) < length[:, None]] = np.frombuffer(b"".join(words), np.uint8)

@@ -3,8 +3,6 @@
 Two machines are the same where they differ in the names of states, in rules that no run reaches, or in left and right.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 

@@ -22,7 +22,7 @@ def read(text: str, writer: TableWriter) -> str:
     writer.blank, structure = BLANK, _parsed(text, writer)
     kind, tapes = structure.findtext("type", "").strip(), structure.findtext("tapes", "1").strip()
     what = f"this is no Turing machine of JFLAP: {quoted(structure.tag)} of type {quoted(kind)}"
-    fits = structure.tag == "structure" and kind.lower() == "turing"
+    fits = (structure.tag, kind.lower()) == ("structure", "turing")
     writer.require(fits, what, _line(structure), "<structure> with <type>turing</type>")
     writer.require(tapes == "1", f"a machine with {quoted(tapes)} tapes", None, "one tape")
     found = structure.findall("automaton") or [structure]

@@ -1,7 +1,5 @@
 """A Turing machine as data: its rules, whatever format they were written in."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
@@ -87,9 +85,7 @@ class RuleTable:
     @cached_property
     def canonical(self) -> dict[str, Any]:
         """The machine as JSON has it: the same for every way of writing the same rules."""
-        rules = [
-            [state, *map(list, (read, *rule[:2])), rule.next] for (state, read), rule in sorted(self.rules.items())
-        ]
+        rules = [[state, read, *rule] for (state, read), rule in sorted(self.rules.items())]
         return {"start": self.start, "blank": self.blank, "rules": rules}
 
     @cached_property
@@ -99,7 +95,7 @@ class RuleTable:
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     @classmethod
-    def of(cls, canonical: Mapping[str, Any], where: str = "machine") -> RuleTable:
+    def of(cls, canonical: Mapping[str, Any], where: str = "machine") -> "RuleTable":
         """Return the machine of a canonical form; raises UserError, LookupError or TypeError where it is none."""
         start, blank, writer = canonical["start"], canonical["blank"], TableWriter(where)
         writer.check("state", start, None)

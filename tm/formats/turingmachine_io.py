@@ -4,8 +4,6 @@ Names and symbols are the text that stands there: YAML would make numbers and tr
 ``no``. So this reader works on the nodes and never on the values that they stand for.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
