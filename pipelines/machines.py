@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import UserError, did_you_mean, printable_path, quoted
-from ..tm.formats import read_table
+from ..tm.formats import LARGEST, read_table
 from ..tm.formats.families import machine_side, random_machines
 from ..tm.formats.rules import RuleTable
 from ..tm.registry import machine, register, tasks
@@ -25,9 +25,6 @@ from .store import open_folder
 from .terminal import open_console, print_table
 
 MACHINES = "machines"  # the declaration of those that come with caef-data
-
-MAX_BYTES = 20_000_000
-MOST_MEMBERS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,15 +76,17 @@ def machines_of(tables: object, file: str, folder: Path | None) -> dict[str, lis
     """
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise UserError("machine must be a list of tables", where=file, allowed="[[machine]], then name = ...")
-    made: dict[str, list[TuringMachine]] = {}
+    made, taken = dict[str, list[str]](), dict[str, TuringMachine | None]()
     for number, table in enumerate(tables, 1):
         settings = _settings(table, f"{file}, [[machine]] {number}")
-        if settings.name in made:
-            raise UserError(f"two machines are called {quoted(settings.name)}", where=file)
-        made[settings.name] = _machines(settings, f"{file}, machine {settings.name}", folder or Path())
-    for found in [found for own in made.values() for found in own]:
+        own = {found.name: found for found in _machines(settings, f"{file}, machine {settings.name}", folder or Path())}
+        if again := taken.keys() & {settings.name, *own}:
+            raise UserError(f"two machines are called {quoted(min(again))}", where=file)
+        taken |= {settings.name: None, **own}
+        made[settings.name] = [*own]
+    for found in filter(None, taken.values()):
         register(found)
-    return {name: [found.name for found in own] for name, own in made.items()}
+    return made
 
 
 def _settings(table: Mapping[str, Any], where: str) -> MachineSettings:
@@ -116,17 +115,13 @@ def _machines(settings: MachineSettings, where: str, folder: Path) -> list[Turin
     if settings.family is None:
         table, example = _read(settings, where, folder)
         return [TuringMachine(settings.name, table, example=settings.example or example, **more)]
-    count = settings.count or 0
-    if not 1 <= count <= MOST_MEMBERS:
-        raise UserError(f"count is {count:,}", where=where, allowed=f"1 to {MOST_MEMBERS:,}")
-    tables = random_machines(settings.states or 0, settings.symbols or 0, count, settings.seed)
-    width, by_machine = len(str(count)), settings.split == "machine"
-    return [
-        TuringMachine(
-            f"{settings.name}_{number:0{width}d}", table, side=machine_side(table) if by_machine else None, **more
-        )
-        for number, table in enumerate(tables, 1)
-    ]
+    tables = random_machines(settings.states or 0, settings.symbols or 0, settings.count or 0, settings.seed)
+    made = []
+    for number, table in enumerate(tables, 1):
+        name = f"{settings.name}_{str(number).zfill(len(str(settings.count)))}"
+        side = machine_side(table) if settings.split == "machine" else None
+        made.append(TuringMachine(name, table, side=side, **more))
+    return made
 
 
 def _read(settings: MachineSettings, where: str, folder: Path) -> tuple[RuleTable, str | None]:
@@ -135,9 +130,8 @@ def _read(settings: MachineSettings, where: str, folder: Path) -> tuple[RuleTabl
         return read_table(form, settings.table or "", where)
     path = folder / settings.file
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UserError("this file is too large", where=printable_path(path), allowed=f"{MAX_BYTES:,} bytes")
-        text = path.read_text("utf-8-sig")
+        with path.open(encoding="utf-8-sig") as file:
+            text = file.read(LARGEST + 1)  # one more is refused
     except UnicodeDecodeError:
         raise UserError("this file is not UTF-8 text", where=printable_path(path)) from None
     except (OSError, ValueError) as error:

@@ -292,6 +292,7 @@ BAD = [  # format, text, line or None, what the message says
         6,
         "an instruction has the keys 'a'",
     ),
+    ("turingmachine.io", yaml_of(["a: {R: ''}"], "  '':\n"), 5, "'' cannot be a state"),
     ("turingmachine.io", yaml_of(["a: R"]).replace("state: s", "state: t"), 2, "there is no state 't'"),
     ("turingmachine.io", yaml_of(["a: {R: 'a,b'}"], "  'a,b':\n"), 5, "'a,b' cannot be a state"),
     ("turingmachine.io", yaml_of(["a: R"], "  t: R\n"), 6, "the state 't' is no mapping"),

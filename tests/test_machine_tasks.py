@@ -57,6 +57,7 @@ s,_
 end,_,-
 '''
 """
+DRAWN = '[[machine]]\nname = "drawn"\nfamily = "random"\nstates = 2\nsymbols = 2\ncount = 2\n'
 SHORT = "max = 9\nnum = 12\nnum_test = 3\n"
 
 
@@ -240,6 +241,9 @@ def test_a_family_is_split_by_machines(tmp_path: Path) -> None:
         ('[[machine]]\nname = "x"\nfomat = "bbchallenge"', "did you mean 'format'"),
         ('[[machine]]\nname = "x"\nfamily = "random"\nstates = 2\nsymbols = 2', "a family"),
         ('[[machine]]\nname = "x"\nfamily = "random"\nstates = 2\nsymbols = 2\ncount = 0', "count is 0"),
+        (f"{INCREMENT}{INCREMENT}", "two machines are called 'increment'"),
+        (f'{DRAWN}{INCREMENT.replace("increment", "drawn_1")}', "two machines are called 'drawn_1'"),
+        (f'{INCREMENT.replace("increment", "drawn")}{DRAWN}', "two machines are called 'drawn'"),
         ('splits = ["stress"]\n[[machine]]\nname = "x"\nformat = "bbchallenge"\ntable = "1RB1LB_1LA1RZ"', "no split"),
         ('[machine]\nname = "x"', "[[machine]]"),
     ],

@@ -66,7 +66,7 @@ class _Reader:
             parts = key.value if key.id == "sequence" else [key]
             for symbol in ",".join(self.text(part, "a symbol") for part in parts).split(","):
                 self.symbol(symbol, key)
-                rule = Rule((symbol if write is None else write,), (move,), then or state)
+                rule = Rule((symbol if write is None else write,), (move,), state if then is None else then)
                 self.writer.add(_line(key), state, (symbol,), rule)
 
     def instruction(self, node: Node, synonyms: Mapping[str, Instruction]) -> Instruction:
