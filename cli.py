@@ -167,20 +167,18 @@ def export(
     config: options.Configs = None,
     split: options.Splits = None,
     tokenizer: options.WithEnds = None,
-    out: Annotated[str, option("The folder to export to.", "--out", "-o", metavar="DIR")] = "export",
-    overwrite: Annotated[bool, option("Replace another export in this folder.", "--overwrite")] = False,
+    out: Annotated[str, option("The folder to make.", "--out", "-o", metavar="DIR")] = "export",
     quiet: Quiet = False,
 ) -> None:
     """Export a dataset's rows as JSON files for other training tools."""
-    from .pipelines.export import export_with_progress
-    from .pipelines.export_rows import Style
+    from .pipelines.export import Style, export_with_progress
 
     style = Style(form, stage)
     if tokenizer is not None:
         from .eval.token_counts import around_rows
 
         style = Style(form, stage, tokenizer, *around_rows(tokenizer, directory, config or [], split or []))
-    export_with_progress(directory, out, style, config or [], split or [], overwrite)
+    export_with_progress(directory, out, style, config or [], split or [])
 
 
 @app.command()

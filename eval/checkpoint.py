@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -109,21 +109,18 @@ def find_adapters(
             say(f"{name}: {printable_path(latest.name)}, the latest, is used")
         adapters[name] = read_adapter(latest)
     place = _named_base(adapters, root) if base_model is None else _chosen_base(base_model, say)
-    named = {one.base for one in adapters.values() if one.base} - {base_model} if base_model is not None else set[str]()
-    if other := next((name for name in sorted(named) if not _same(place, name, adapters.values())), None):
-        say(f"--base-model {printable_path(str(base_model))} is used; the adapters name {printable_path(other)}")
     if isinstance(place, Path):
         return Checkpoint(place, read_base(place, weights=weights), None, adapters)
     files = look_up(place, say)
     return Checkpoint(f"{place.name}@{files.place.revision}", None, files, adapters)
 
 
-def fetch(checkpoint: Checkpoint, *, weights: bool = True, say: Say = lambda line: None) -> Checkpoint:
+def fetch(checkpoint: Checkpoint, *, weights: bool = True) -> Checkpoint:
     """Return the same checkpoint with the base model on this machine: one on the Hub is downloaded, and checked."""
     if checkpoint.base_files is None:
         return checkpoint
     wanted = (*WANTED, *([".safetensors"] if weights else []))
-    folder = download(checkpoint.base_files, lambda path: "/" not in path and path.endswith(wanted), say)
+    folder = download(checkpoint.base_files, lambda path: "/" not in path and path.endswith(wanted))
     return replace(checkpoint, base=folder, base_sha256=read_base(folder, weights=weights), base_files=None)
 
 
@@ -227,8 +224,6 @@ def _name_of(path: Path, wanted: Collection[str], modes: Collection[str]) -> str
 def _task_at(path: Path) -> str | None:
     """Return the task of an adapter's folder; None for what is no adapter."""
     task = task_of(path.name)
-    if path.is_symlink() and not path.exists():
-        raise UserError(f"{printable_path(path.name)} is a link that leads nowhere", where=printable_path(path.parent))
     if path.name.startswith(".") or not path.is_dir() or (task is None and not (_latest(path) / CONFIG).is_file()):
         return None
     if task is None:
@@ -264,23 +259,14 @@ def _named_base(adapters: Mapping[str, Adapter], root: Path | None) -> Path | Hu
     """Return the folder or Hub repository that the configurations of adapters name: all the same."""
     named = {_base_of(adapter, root): name for name, adapter in adapters.items()}
     if len(named) != 1:
-        told = [
-            f"{name}: {printable_path(place.name if isinstance(place, HubPlace) else place)}"
-            for place, name in named.items()
-        ]
+        told = "; ".join(f"{name}: {printable_path(str(place))}" for place, name in [*named.items()][:3])
         raise UserError(
-            f"the adapters name {len(named) or 'no'} base models{': ' * bool(told)}{'; '.join(told[:3])}",
+            f"the adapters name {len(named) or 'no'} base models{told and ': '}{told}",
             where=printable_path(str(root)),
             allowed="one base model for all",
             next_step="name it with --base-model",
         )
     return next(iter(named))
-
-
-def _same(place: Path | HubPlace, name: str, adapters: Iterable[Adapter]) -> bool:
-    """Tell whether a name in an adapter's configuration is that of a base model's folder."""
-    folders = [Path(name), *(one.path / name for one in adapters)]
-    return isinstance(place, Path) and any(os.path.exists(one) and os.path.samefile(one, place) for one in folders)
 
 
 def _base_of(adapter: Adapter, root: Path | None) -> Path | HubPlace:

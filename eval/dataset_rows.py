@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 
 from ..errors import UserError, quoted, shell_quoted
 from ..pipelines.folder import Folder
+from ..pipelines.rows import plain_schema
 from ..pipelines.sampling.random import splitmix64, text_key
 from ..pipelines.sampling.split import digit_sums
 from ..pipelines.verify_rows import Known, check_rows, known_tasks
@@ -61,12 +62,12 @@ def batches(
     for path in (shard["path"] for shard in folder.manifest()["configs"][config][split]["shards"]):
         try:
             with folder.open(path) as file, pq.ParquetFile(file) as parquet:
-                held = parquet.schema_arrow
+                held, right = plain_schema(parquet.schema_arrow), plain_schema(schema)
                 for name in columns:
                     if name not in held.names:
                         raise refused(folder, path, f"it has no column {name}")
-                    if _plain(held.field(name).type) != _plain(schema.field(name).type):
-                        raise refused(folder, path, f"{name} is of type {quoted(str(held.field(name).type))}")
+                    if (kind := held.field(name).type) != right.field(name).type:
+                        raise refused(folder, path, f"{name} is of type {quoted(str(kind))}")
                 for batch in parquet.iter_batches(size, columns=list(columns), use_threads=False):
                     yield path, batch.select(list(columns))
         except pa.ArrowException as error:
@@ -82,8 +83,7 @@ def distinct_rows(folder: Folder, config: str, split: str, columns: Sequence[str
 
 def _frame(rows: pa.RecordBatch | pa.Table) -> pl.DataFrame:
     """Return rows as a frame; of dictionaries polars would make categories, which it keeps for ever."""
-    kinds = pa.schema([(field.name, _plain(field.type)) for field in rows.schema])
-    return pl.DataFrame(pl.from_arrow(rows.cast(kinds)))
+    return pl.DataFrame(pl.from_arrow(rows.cast(plain_schema(rows.schema))))
 
 
 def refused(folder: Folder, path: str, why: str) -> UserError:
@@ -94,10 +94,6 @@ def refused(folder: Folder, path: str, why: str) -> UserError:
         allowed="datasets that caef-data verify finds right: beside other answers a verdict says nothing",
         next_step=f"caef-data verify {shell_quoted(folder.name)}",
     )
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def expression_keys(a: pa.Array, b: pa.Array) -> pa.Array:

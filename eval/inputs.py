@@ -79,14 +79,14 @@ def checkpoint_folder(text: str, say: Say, *, base_named: bool = False) -> Path:
             allowed=f"{LAYOUT}; in one of its folders",
         )
     folders = {""} if root is None else found[root]
-    whole = _download(files, folders, say)
+    whole = _download(files, folders)
     if not base_named and (base := set(_bases(whole, folders, root or "", files))):
-        whole = _download(files, folders | base, say)
+        whole = _download(files, folders | base)
     return whole / (root or "")
 
 
-def _download(files: HubFiles, folders: Collection[str], say: Say) -> Path:
-    return download(files, lambda path: posixpath.dirname(path) in folders and not path.endswith(".parquet"), say)
+def _download(files: HubFiles, folders: Collection[str]) -> Path:
+    return download(files, lambda path: posixpath.dirname(path) in folders and not path.endswith(".parquet"))
 
 
 def _bases(whole: Path, folders: Iterable[str], root: str, files: HubFiles) -> Iterator[str]:
@@ -140,10 +140,10 @@ def problem_folder(settings: EvalSettings, say: Say) -> tuple[Folder, str]:
         files = look_up(place, say)
         if MANIFEST in files.sizes:
             wanted = partial(_is_needed, tasks=settings.task, split=settings.split)
-            return HeldFolder(download(files, wanted, say)), str(files.place)
+            return HeldFolder(download(files, wanted)), str(files.place)
         raw = raw_files(files.sizes, settings.split, str(place))
         if raw:
-            return PublishedFolder(download(files, raw.__contains__, say), raw, say), str(files.place)
+            return PublishedFolder(download(files, raw.__contains__), raw, say), str(files.place)
     else:
         folder = open_folder(settings.data)
         if not folder.local:

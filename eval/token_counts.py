@@ -17,7 +17,7 @@ from ..atomic import sha256_of
 from ..errors import UserError, installed, printable_path, quoted
 from ..pipelines.budget import tokenizer_name
 from ..pipelines.declaration import load_declaration, shipped_declarations
-from ..pipelines.export_rows import COLUMNS, check_name, damaged, opened, select
+from ..pipelines.export import COLUMNS, check_name, opened, select
 from ..pipelines.hub_source import Say, dataset_here
 from ..pipelines.plan import Config, make_plan
 from ..pipelines.sampling.enumerate_small import Told
@@ -60,10 +60,7 @@ def built(directory: str, configs: Sequence[str], splits: Sequence[str], say: Sa
     def batches(shards: Sequence[Any]) -> Iterator[pa.RecordBatch]:
         for shard in shards:
             with opened(folder, shard) as file:
-                try:
-                    yield from pq.ParquetFile(file).iter_batches(BATCH, columns=READ)
-                except pa.ArrowException as error:
-                    raise damaged(folder, shard, quoted(error, 160)) from error
+                yield from pq.ParquetFile(file).iter_batches(BATCH, columns=READ)
 
     return [
         Source(part.name, part.split, sum(shard.rows for shard in part.shards), partial(batches, part.shards))

@@ -1,47 +1,154 @@
-"""Exports the rows of a dataset as JSON files for other training tools.
+"""Exports the rows of a dataset as JSON files for other training tools, into a new folder.
 
-export.json                              what is exported, and from what; written last
+export.json                              what is exported, and from what
 dataset_info.json                        names the splits for LLaMA-Factory (alpaca only)
 llamafactory.yaml                        how it trains on one of them (alpaca with --tokenizer only)
 <task>-<view>/<split>/00000-of-00004.*   one file a shard, its rows in their order
-.writing/                                what is being written; there only while (or after) an export is unfinished
 """
 
 from __future__ import annotations
 
-import hashlib
+import io
 import json
 import os
-import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, BinaryIO
 
+import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from ..atomic import put
-from ..errors import UserError, printable_path, quoted, shell_quoted, telling_of_full_disk
+from ..atomic import TEMPORARY, put, sha256_of, sync
+from ..errors import UserError, closest, did_you_mean, printable_path, quoted, shell_quoted, telling_of_full_disk
 from ..tm import machine, tasks
 from ..tm.instructions import instruction
-from .export_rows import LAYOUTS, Part, Style, damaged, opened, row_texts, select
-from .folder import Folder
-from .manifest import CONFIG, ShardRecord, WrongError, check_identity, check_split, json_bytes, understood
-from .settings import SPLITS, digest
+from .folder import Folder, no_dataset
+from .manifest import ShardRecord, json_bytes, shard_record
+from .settings import SPLITS
 from .store import open_folder
 from .workers import default_workers
 
-VERSION = 1  # of export.json
-DONE, INFO, RECIPE, ASIDE = "export.json", "dataset_info.json", "llamafactory.yaml", ".writing"
-FILE = re.compile(r"\d{5}-of-\d{5}\.(jsonl|json)")
-ELSEWHERE = "choose another folder with --out"
+BATCH = 1024  # rows made into text at once: they fit the processor's cache; 8192 took twice the time with instructions
+COLUMNS = {"first": ["instruction", "prompt", "completion"], "second": ["prompt", "completion"]}  # by stage
+SUFFIXES = {"jsonl": "jsonl", "alpaca": "json", "chat": "jsonl"}  # of the files of each format
+RECIPE = "llamafactory.yaml"
 
 Progress = Callable[[str, ShardRecord, bool], None]
-Entries = dict[tuple[str, str], dict[str, Any]]  # what export.json says of a split, by config and split
+Entries = dict[tuple[str, str], dict[str, int]]  # rows and bytes, by config and split
+
+
+@dataclass(frozen=True)
+class Style:
+    """How rows are written.
+
+    Args:
+        format: ``jsonl``, ``alpaca`` or ``chat``.
+        stage: ``first`` puts each row's instruction before its prompt, ``second`` leaves it out.
+        tokenizer: the model whose tokens stand around rows, for alpaca: no template of LLaMA-Factory adds just these.
+        begin: text of the token before each prompt.
+        end: text of the token behind each completion.
+
+    Raises:
+        UserError: there is no such format or stage, or the format takes no text around rows.
+    """
+
+    format: str = "jsonl"
+    stage: str = "second"
+    tokenizer: str = ""
+    begin: str = ""
+    end: str = ""
+
+    def __post_init__(self) -> None:
+        check_name("--format", self.format, SUFFIXES)
+        check_name("--stage", self.stage, COLUMNS)
+        if self.tokenizer and self.format != "alpaca":
+            raise UserError(
+                f"rows of the format {self.format} are written as they are: their trainers add the end token",
+                where="--tokenizer",
+                allowed="--format alpaca --tokenizer MODEL",
+            )
+
+
+@dataclass(frozen=True)
+class Part:
+    """One split of a config, and its shards in order."""
+
+    name: str
+    split: str
+    shards: tuple[ShardRecord, ...]
+
+
+def check_name(option: str, name: str, known: Collection[str]) -> None:
+    """Refuse a name that an option does not know."""
+    if name not in known:
+        what = f"there is no {option.removeprefix('--')} {quoted(name)}{did_you_mean(name, known)}"
+        likely = closest(name, known) or next(iter(known))
+        raise UserError(what, where=option, allowed=", ".join(known), next_step=f"such as {option} {likely}")
+
+
+def select(source: Folder, configs: Sequence[str], splits: Sequence[str]) -> list[Part]:
+    """Return the splits of a finished dataset that are asked for, in the order of their names; all by default.
+
+    Raises:
+        UserError: nothing is finished there, or there is no such config or split.
+    """
+    known = source.manifest().get("configs")
+    if not known:
+        raise no_dataset(source)
+    for name in configs:
+        check_name("--config", name, sorted(known))
+    for name in splits:
+        check_name("--split", name, SPLITS)
+    names, wanted = sorted(set(configs) or known), [split for split in SPLITS if not splits or split in splits]
+    without = [name for name in names if not known[name].keys() & wanted]
+    if (configs and without) or without == names:
+        raise UserError(
+            f"there is no split {' or '.join(wanted)} of {', '.join(without)} in {printable_path(source.name)}",
+            where="--split",
+            allowed=", ".join(split for split in SPLITS if any(split in known[name] for name in without)),
+        )
+    return [
+        Part(name, split, tuple(shard_record(shard) for shard in entry["shards"]))
+        for name in names
+        for split in wanted
+        if (entry := known[name].get(split))
+    ]
+
+
+@contextmanager
+def opened(source: Folder, shard: ShardRecord) -> Iterator[BinaryIO]:
+    """Open a shard for reading, if its bytes are those that the manifest says.
+
+    Raises:
+        UserError: they are not, or what is read in the block is no Parquet file.
+    """
+    try:
+        with source.open(shard.path) as file:
+            if file.seek(0, os.SEEK_END) != shard.bytes or sha256_of(file) != shard.sha256:
+                raise ValueError("its sha256 is another one")
+            file.seek(0)
+            yield file
+    except FileNotFoundError:
+        raise _damaged(source, shard, "it is missing") from None
+    except (pa.ArrowException, ValueError, OSError) as error:
+        if getattr(error, "errno", None) is not None:
+            raise  # Arrow's own OSError has no number
+        raise _damaged(source, shard, str(error)) from error
+
+
+def _damaged(source: Folder, shard: ShardRecord, why: str) -> UserError:
+    return UserError(
+        f"a shard is not what the manifest says: {quoted(why, 160)}",
+        where=source.where(shard.path),
+        next_step=f"caef-data verify {shell_quoted(source.name)}, then build it again: what is intact is kept",
+    )
 
 
 def export(
@@ -51,182 +158,126 @@ def export(
     *,
     configs: Sequence[str] = (),
     splits: Sequence[str] = (),
-    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Entries:
-    """Export a finished dataset; return the entries of what was exported.
+    """Export a finished dataset; return the rows and bytes of each split. A stopped export leaves nothing.
 
     Args:
         directory: the dataset, a path or an fsspec URL.
-        out: the folder to export to; another export of the same style in it is added to.
+        out: the folder to export to, a new or an empty one.
         style: how the rows are written.
         configs: those to export; all by default.
         splits: those to export; all by default.
-        overwrite: replace what was exported there in another style, or from other rows.
         progress: called with every file written.
 
     Raises:
-        UserError: there is no such dataset, config or split, or a shard is damaged; the folder is none of ours or holds
-            something else; or the disk is full.
+        UserError: there is no such dataset, config or split, or a shard is damaged; there is something in the folder;
+            or the disk is full.
     """
-    source, into = open_folder(directory), open_folder(out)
+    source, into, where = open_folder(directory), open_folder(out), printable_path(out)
     if not into.local:
         advice = "export to a folder with --out, then copy it there"
-        raise UserError("an export is written to a folder on this machine", where=printable_path(out), next_step=advice)
-    target = into.path
-    select(source, configs, splits)  # a folder that is not there shall not be locked: that would make it
-    full_disk = telling_of_full_disk(printable_path(out), "make room and run the same command again")
-    with source.lock(shared=True), full_disk:
-        parts, manifest = select(source, configs, splits), source.manifest()
-        kept = _kept(target, style, parts, overwrite)
-        origin, aside = {key: manifest[key] for key in ("identity", "versions")}, target / ASIDE
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
+        raise UserError("an export is written to a folder on this machine", where=where, next_step=advice)
+    parts, target = select(source, configs, splits), into.path.absolute()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        advice = f"choose another one with --out, or remove it: rm -r {shell_quoted(out)}"
+        raise UserError("an export needs a new folder, and something is here", where=where, next_step=advice)
+    aside = target.with_name(f"{TEMPORARY}{target.name}")
+    with telling_of_full_disk(where, "make room and run the same command again"):
         try:
+            shutil.rmtree(aside, ignore_errors=True)
             made = _write_all(source, aside, style, parts, progress)
-            _note(target, style, origin, kept)  # never names what goes now, and marks the folder as ours
-            for name in (INFO, RECIPE):
-                (target / name).unlink(missing_ok=True)
-            for folder in _split_folders(target):
-                if (folder.parent.name, folder.name) not in kept:
-                    shutil.rmtree(folder)
-            for config in filter(lambda path: CONFIG.fullmatch(path.name), target.iterdir()):
-                with suppress(OSError):  # a split is left in it
-                    config.rmdir()
-            for name, split in made:
-                (target / name).mkdir(exist_ok=True)
-                os.rename(aside / name / split, target / name / split)
-            if style.format == "alpaca":
-                _describe(target, style, parts, {**kept, **made})
-            _note(target, style, origin, {**kept, **made})
+            _describe(aside, target, style, source.manifest(), parts, made)
+            os.replace(aside, target)
+            sync(target.parent)
         finally:
-            shutil.rmtree(aside)
+            shutil.rmtree(aside, ignore_errors=True)
     return made
 
 
-def _kept(target: Path, style: Style, parts: Sequence[Part], overwrite: bool) -> Entries:
-    """Return the entries of an earlier export in the folder that stay.
-
-    Raises:
-        UserError: the folder is none of ours, or what it holds has to go and ``overwrite`` does not say that it may.
-    """
-    if target.exists() and not target.is_dir():
-        raise UserError("this is a file, not a folder", where=printable_path(target), next_step=ELSEWHERE)
-    if not target.is_dir() or not any(target.iterdir()):
-        return {}
-    ours = (target / DONE).exists() or (target / ASIDE).is_dir()
-    # Tools read every file of a split's folder, whatever its name is.
-    held = [path for folder in _split_folders(target) for path in folder.iterdir()] if ours else [target]
-    for path in held:
-        if path.is_dir() or not FILE.fullmatch(path.name):
-            what = "this folder holds files that caef-data export did not write; it is left alone"
-            raise UserError(what, where=printable_path(path), next_step=f"move them away, or {ELSEWHERE}")
-    mark, kept = _read(target / DONE) if (target / DONE).exists() else (style.mark, {})
-    other = ""
-    if mark != style.mark:
-        other, kept = f"an export in format {quoted(mark['format'])} for the stage {quoted(mark['stage'])}", {}
-    for part in parts:
-        entry = kept.pop((part.name, part.split), None)
-        if entry and entry["identity"] != part.identity:
-            other = other or f"{part.name} {part.split} of another dataset"
-    if other and not overwrite:
-        advice = f"add --overwrite to replace it, or {ELSEWHERE}"
-        raise UserError(f"this folder holds {other}", where=printable_path(target), next_step=advice)
-    return {pair: entry for pair, entry in kept.items() if target.joinpath(*pair).is_dir()}  # others were removed since
-
-
-def _split_folders(target: Path) -> Iterator[Path]:
-    """Yield the folders of splits in an export; links are none of ours."""
-    for config in sorted(target.iterdir()):
-        for folder in (config / split for split in SPLITS) if CONFIG.fullmatch(config.name) else ():
-            if folder.is_dir() and not folder.is_symlink() and not config.is_symlink():
-                yield folder
-
-
-def _read(done: Path) -> tuple[dict[str, str], Entries]:
-    """Return the mark and the entries of an export.json."""
-
-    def check(content: dict[str, Any]) -> None:
-        if content["version"] != VERSION:
-            raise WrongError(f"it has version {quoted(content['version'])}, this one reads version {VERSION}")
-        for name, splits in content["configs"].items():
-            for split, entry in splits.items():
-                check_split(name, split)
-                check_identity(entry["identity"])
-        content["format"], content["stage"]
-
-    try:
-        content = understood(done.read_bytes(), check)
-    except ValueError as error:
-        what, advice = f"{DONE} cannot be understood: {error}", f"{ELSEWHERE}, or remove this one"
-        raise UserError(what, where=printable_path(done), next_step=advice) from error
-    mark: dict[str, str] = {key: content[key] for key in ("format", "stage", "begin", "end") if key in content}
-    configs = content["configs"].items()
-    return mark, {(name, split): entry for name, splits in configs for split, entry in splits.items()}
-
-
 def _write_all(source: Folder, aside: Path, style: Style, parts: Sequence[Part], progress: Progress | None) -> Entries:
-    """Write all files under ``aside``; return their entries.
-
-    Threads do the work: reading Parquet, making JSON, hashing and writing hold no lock of Python's.
-    """
+    """Write all files under ``aside``. Threads do it: reading Parquet, making JSON and writing hold no lock."""
     made: Entries = {}
     jobs = []
     for part in parts:
         (aside / part.name / part.split).mkdir(parents=True)
-        longest = {"longest": _longest(part, style)} if style.tokenizer else {}
-        made[part.name, part.split] = {"identity": part.identity, "rows": 0, "bytes": 0, "files": [], **longest}
+        made[part.name, part.split] = {"rows": 0, "bytes": 0}
         for number, shard in enumerate(part.shards):
-            name = f"{number:05d}-of-{len(part.shards):05d}.{LAYOUTS[style.format].suffix}"
-            jobs.append((part, shard, f"{part.name}/{part.split}/{name}"))
+            name = f"{number:05d}-of-{len(part.shards):05d}.{SUFFIXES[style.format]}"
+            jobs.append((part, shard, aside / part.name / part.split / name))
     with ThreadPoolExecutor(default_workers()) as pool:  # an error ends what has not begun
-        for part, record in pool.map(lambda job: (job[0], _write(source, aside, style, *job[1:])), jobs):
+        for (part, shard, path), size in zip(
+            jobs, pool.map(lambda job: _write(source, style, *job[1:]), jobs), strict=True
+        ):
             entry = made[part.name, part.split]
-            entry["rows"], entry["bytes"] = entry["rows"] + record.rows, entry["bytes"] + record.bytes
-            entry["files"].append({key: getattr(record, key) for key in ("path", "rows", "bytes", "sha256")})
+            entry["rows"], entry["bytes"] = entry["rows"] + shard.rows, entry["bytes"] + size
             if progress is not None:
-                progress(part.name, record, False)
+                progress(part.name, ShardRecord(str(path), shard.rows, size, "", {}), False)
     return made
 
 
-def _write(source: Folder, aside: Path, style: Style, shard: ShardRecord, path: str) -> ShardRecord:
-    """Write the rows of a shard as JSON; return what the file holds."""
-    rows, sha256 = 0, hashlib.sha256()
-    with opened(source, shard) as file, open(aside / path, "wb") as sink:
-        try:
-            for count, text in row_texts(file, style):
-                rows += count
-                sha256.update(text)
-                sink.write(text)
-        except (pa.ArrowException, ValueError, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise  # Arrow's own OSError has no number
-            raise damaged(source, shard, quoted(error, 160)) from error
+def _write(source: Folder, style: Style, shard: ShardRecord, path: Path) -> int:
+    """Write the rows of a shard as JSON; return the bytes of the file."""
+    rows = 0
+    with opened(source, shard) as file, open(path, "wb") as sink:
+        for count, text in row_texts(file, style):
+            rows += count
+            sink.write(text)
         if rows != shard.rows:
-            raise damaged(source, shard, f"it has {rows:,} rows, not {shard.rows:,}")
+            raise ValueError(f"it has {rows:,} rows, not {shard.rows:,}")
         sink.flush()
         os.fsync(sink.fileno())
-        return ShardRecord(path, rows, sink.tell(), sha256.hexdigest(), {})
+        return sink.tell()
 
 
-def _note(target: Path, style: Style, origin: dict[str, Any], entries: Entries) -> None:
-    """Write export.json."""
+def row_texts(file: BinaryIO, style: Style) -> Iterator[tuple[int, bytes]]:
+    """Yield the JSON text of a shard's rows in their order, some at a time, each with the number of rows in it.
+
+    Raises:
+        ValueError: a text is missing, or is no UTF-8.
+        pyarrow.ArrowException: this is no Parquet file.
+    """
+    columns, array = COLUMNS[style.stage], style.format == "alpaca"
+    prompt = pl.concat_str(pl.lit(style.begin), *columns[:-1])
+    completion = pl.concat_str("completion", pl.lit(style.end))
+    said = [pl.struct(role=pl.lit(role), content=text) for role, text in (("user", prompt), ("assistant", completion))]
+    row = {
+        "jsonl": {"prompt": prompt, "completion": completion},
+        "alpaca": {"instruction": prompt, "input": pl.lit(""), "output": completion},
+        "chat": {"messages": pl.concat_list(*said)},
+    }[style.format]
+    lead = b"[\n"
+    with pq.ParquetFile(file) as parquet:
+        for group in range(parquet.num_row_groups):  # a batch never spans two: the rows of some are megabytes long
+            for batch in parquet.iter_batches(BATCH, row_groups=[group], columns=columns, use_threads=False):
+                batch.validate(full=True)
+                if set(batch.schema.names) != set(columns) or any(column.null_count for column in batch.columns):
+                    raise ValueError(f"a row has no {', '.join(columns)}")
+                text = io.BytesIO()
+                pl.DataFrame(batch).select(**row).write_ndjson(text)
+                lines = text.getvalue()
+                yield batch.num_rows, lead + lines[:-1].replace(b"\n", b",\n") if array else lines
+                lead = b",\n"
+    if array:
+        yield 0, b"[]\n" if lead == b"[\n" else b"\n]\n"
+
+
+def _describe(
+    aside: Path, target: Path, style: Style, manifest: dict[str, Any], parts: Sequence[Part], made: Entries
+) -> None:
+    """Write what stands beside the rows: where they are from, and what LLaMA-Factory reads."""
     from .. import __version__
 
-    identity = digest([style.mark, sorted(entry["identity"] for entry in entries.values())])
-    own = {"version": VERSION, "caef_data": __version__, "identity": identity, "source": origin}
     configs: dict[str, dict[str, Any]] = {}
-    for (name, split), entry in entries.items():
+    for (name, split), entry in made.items():
         configs.setdefault(name, {})[split] = entry
-    put(target / DONE, json_bytes({**style.mark, **own, "configs": configs}))
-
-
-def _describe(target: Path, style: Style, parts: Sequence[Part], entries: Entries) -> None:
-    """Write what LLaMA-Factory reads beside the rows."""
-    columns = {"prompt": "instruction", "query": "input", "response": "output"}
-    about = {"formatting": "alpaca", "columns": columns}  # it reads all files of a folder
-    info = {f"{name}-{split}": {"file_name": f"{name}/{split}", **about} for name, split in entries}
-    put(target / INFO, json_bytes(info))
+    origin = {key: manifest[key] for key in ("identity", "versions")}
+    about = {"format": style.format, "stage": style.stage, "begin": style.begin, "end": style.end}
+    put(aside / "export.json", json_bytes({**about, "caef_data": __version__, "source": origin, "configs": configs}))
+    if style.format == "alpaca":  # it reads all files of a folder
+        how = {"formatting": "alpaca", "columns": {"prompt": "instruction", "query": "input", "response": "output"}}
+        info = {f"{name}-{split}": {"file_name": f"{name}/{split}", **how} for name, split in made}
+        put(aside / "dataset_info.json", json_bytes(info))
     if style.tokenizer:
         first = min(parts, key=lambda part: (part.split != "train", not part.name.endswith("-one_step")))
         task, _, view = first.name.rpartition("-")
@@ -234,12 +285,12 @@ def _describe(target: Path, style: Style, parts: Sequence[Part], entries: Entrie
         is_folder = os.path.isdir(style.tokenizer)  # the recipe is read from anywhere
         recipe = Template(files(__package__).joinpath(RECIPE).read_text("utf-8")).substitute(
             model=json.dumps(os.path.abspath(style.tokenizer) if is_folder else style.tokenizer),
-            folder=json.dumps(os.path.abspath(target)),
+            folder=json.dumps(str(target)),
             adapter=f"{kind}/{task}",
             dataset=f"{first.name}-{first.split}",
-            longest=max(entry["longest"] for entry in entries.values()),
+            longest=max(_longest(part, style) for part in parts),
         )
-        put(target / RECIPE, recipe.encode())
+        put(aside / RECIPE, recipe.encode())
 
 
 def _longest(part: Part, style: Style) -> int:
@@ -250,24 +301,22 @@ def _longest(part: Part, style: Style) -> int:
     return texts + len(f"{more}{style.begin}{style.end}".encode())
 
 
-def export_with_progress(
-    directory: str, out: str, style: Style, configs: Sequence[str], splits: Sequence[str], overwrite: bool
-) -> None:
+def export_with_progress(directory: str, out: str, style: Style, configs: Sequence[str], splits: Sequence[str]) -> None:
     """Export, with progress on stderr and a summary on stdout."""
     from .console import ShardMeter
     from .terminal import new_table, open_console, print_table, size_text
 
-    rows = sum(part.rows for part in select(open_folder(directory), configs, splits))
+    rows = sum(shard.rows for part in select(open_folder(directory), configs, splits) for shard in part.shards)
     progress = ShardMeter(open_console(stderr=True), "exporting", rows)
     with progress:
-        made = export(directory, out, style, configs=configs, splits=splits, overwrite=overwrite, progress=progress)
-    console, table = open_console(), new_table("rows", "files", "size")
+        made = export(directory, out, style, configs=configs, splits=splits, progress=progress)
+    console, table = open_console(), new_table("rows", "size")
     for pair, entry in made.items():
-        table.add_row(*pair, f"{entry['rows']:,}", f"{len(entry['files']):,}", size_text(entry["bytes"]))
+        table.add_row(*pair, f"{entry['rows']:,}", size_text(entry["bytes"]))
     print_table(console, table)
     target, size = open_folder(out).path, size_text(sum(entry["bytes"] for entry in made.values()))
     config, split = min(made, key=lambda pair: not pair[0].endswith("-one_step"))
-    paths = json.dumps(f"{target / config / split}/*.{LAYOUTS[style.format].suffix}")
+    paths = json.dumps(f"{target / config / split}/*.{SUFFIXES[style.format]}")
     console.print(f"{rows:,} rows, {size} in {printable_path(out)} after {progress.seconds:,.1f} s")
     console.print(f'read it:  load_dataset("json", data_files={{"{split}": {paths}}}, split="{split}")')
     if style.tokenizer:

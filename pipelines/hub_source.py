@@ -15,7 +15,7 @@ from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import UserError, printable_path, quoted
+from ..errors import UserError, installed, printable_path, quoted
 from .manifest import CARD, MANIFEST
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ Say = Callable[[str], object]
 KINDS = (".json", ".jsonl", ".safetensors", ".parquet", ".txt", ".model", ".jinja")  # configs, tokenizers, data
 SHORT = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[^\s@]+)?", re.ASCII)
 PREFIX = {"model": "hf://", "dataset": "hf://datasets/"}
-LARGE = 10 * 2**20  # bytes: larger downloads are announced
 TIMEOUT = 30.0  # seconds that the Hub may take to say which commit a revision is
 
 
@@ -76,7 +75,7 @@ def hub_place(text: str, kind: Kind, option: str | None = None) -> HubPlace | No
     if not short and not text.startswith("hf://"):
         return None
     where, allowed = printable_path(text), f"{PREFIX[kind]}user/name, with @revision and /folder behind it if need be"
-    with _hub_installed(text):
+    with installed(f"reading {where} from the Hub", "hub"):
         from huggingface_hub import parse_hf_uri
         from huggingface_hub.errors import HfUriError
     try:
@@ -117,7 +116,7 @@ def look_up(place: HubPlace, say: Say) -> HubFiles:
         UserError: there is no such repository, revision or folder that the user may see, or no answer and nothing in
             the cache; or the repository names files outside of it.
     """
-    with _hub_installed(str(place)), _explained(place):
+    with _explained(place):
         revision, offline = _resolve(place)
         listed = _listed(place, revision, offline)
     inside = {path.removeprefix(place.start): size for path, size in listed.items() if path.startswith(place.start)}
@@ -168,13 +167,12 @@ def _listed(place: HubPlace, revision: ResolvedRevision, offline: bool) -> dict[
     return {node.path: int(node.size) for node in nodes if isinstance(node, RepoFile)}
 
 
-def download(files: HubFiles, wanted: Callable[[str], bool], say: Say) -> Path:
+def download(files: HubFiles, wanted: Callable[[str], bool]) -> Path:
     """Download what is not in the cache yet; return the folder of the place.
 
     Args:
         files: of ``look_up``.
         wanted: tells of a path below the place whether its file is needed.
-        say: is told sizes before a large download.
 
     Raises:
         UserError: a file cannot be had, or none is wanted.
@@ -182,16 +180,9 @@ def download(files: HubFiles, wanted: Callable[[str], bool], say: Say) -> Path:
     place, paths = files.place, [path for path in files.sizes if wanted(path)]
     if not paths:
         raise UserError("nothing here is what is looked for", where=f"{place.option or ''} {place}".strip())
-    with _hub_installed(str(place)), _explained(place):
-        from huggingface_hub import snapshot_download, try_to_load_from_cache
+    with _explained(place):
+        from huggingface_hub import snapshot_download
 
-        def is_cached(path: str) -> bool:
-            return isinstance(try_to_load_from_cache(**place.repo, filename=path, revision=place.revision), str)
-
-        missing = [path for path in paths if not is_cached(place.start + path)]
-        size = sum(files.sizes[path] for path in missing)
-        if size >= LARGE:
-            say(f"downloading {len(missing):,} files, {size / 1e6:,.1f} MB, of {place}")
         which = {"allow_patterns": _patterns(place.start, paths), "revision": files.revision}
         folder = snapshot_download(**place.repo, **which, local_files_only=files.offline)
     return Path(folder) / place.inside
@@ -211,18 +202,6 @@ def _check_path(path: str, where: str) -> None:
     if any(part in ("", ".", "..") for part in parts) or "\\" in path or not path.isprintable():
         what = f"this repository names a file that is not inside it: {quoted(path)}"
         raise UserError(what, where=printable_path(where), next_step="leave it alone")
-
-
-@contextmanager
-def _hub_installed(what: str) -> Iterator[None]:
-    """Tell the user how to install the Hub's client, where it is missing."""
-    try:
-        yield
-    except ImportError as error:
-        raise UserError(
-            f"{printable_path(what)} can only be had from the Hub, and huggingface_hub is not installed, or too old",
-            next_step="pip install 'caef-data[hub]', or name a folder",
-        ) from error
 
 
 @contextmanager
@@ -262,7 +241,7 @@ def dataset_here(text: str, say: Say, *, shards: Callable[[str], bool]) -> str:
 
     Args:
         text: a path, the URL of a store, or ``hf://datasets/user/name``.
-        say: is told of downloads.
+        say: is told where the cache answers in place of the Hub.
         shards: tells of a Parquet file's path in the dataset whether it is needed.
 
     Raises:
@@ -278,7 +257,7 @@ def dataset_here(text: str, say: Say, *, shards: Callable[[str], bool]) -> str:
             where=str(place),
             next_step="if it lies in a folder of the repository, name that: hf://datasets/user/name/folder",
         )
-    return str(download(files, lambda path: path in (MANIFEST, CARD) or (is_parquet(path) and shards(path)), say))
+    return str(download(files, lambda path: path in (MANIFEST, CARD) or (is_parquet(path) and shards(path))))
 
 
 def is_parquet(path: str) -> bool:

@@ -1,7 +1,6 @@
 """Which adapters and base model a checkpoint folder holds, found without torch; what is missing or odd is refused."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -196,13 +195,6 @@ def test_a_pickle_beside_safetensors_is_not_looked_at(ckpt: Path) -> None:
     assert len(find_adapters(ckpt, None).adapters) == 3
 
 
-@pytest.mark.parametrize("target", ["nowhere", "add"])
-def test_a_link_that_leads_nowhere(ckpt: Path, target: str) -> None:
-    shutil.rmtree(ckpt / "executors/add")
-    (ckpt / "executors/add").symlink_to(target)
-    refused(ckpt, "add is a link that leads nowhere")
-
-
 def test_links(ckpt: Path, tmp_path: Path) -> None:
     (ckpt / "executors/mul").symlink_to("add")
     assert set(find_adapters(ckpt, None).adapters) > {"executors/mul"}
@@ -241,9 +233,7 @@ def test_the_option_is_taken_before_the_configurations(ckpt: Path, tmp_path: Pat
     change_base(ckpt, base="/nowhere/llama")
     assert "say where it is with --base-model" in refused(ckpt, "is not here: /nowhere/llama")
     other = write_base(tmp_path / "other", seed=5)
-    told: list[str] = []
-    assert find_adapters(ckpt, str(other), say=told.append).base == other
-    assert told == [f"--base-model {other} is used; the adapters name /nowhere/llama"]
+    assert find_adapters(ckpt, str(other)).base == other
     refused(ckpt, "there is no base model", base=str(tmp_path / "nothing"))
     refused(ckpt, "there is no base model", base=str(ckpt / "base/config.json"))
     for name in ("a/" * 3000, "/" + "b" * 300, "~nobody-of-that-name/base", "a\0b"):

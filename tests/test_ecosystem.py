@@ -14,8 +14,7 @@ import yaml
 pytest.importorskip("trl", reason="training needs caef-data[train]")
 
 from caef_data import tokenize_row
-from caef_data.pipelines.export import export
-from caef_data.pipelines.export_rows import Style
+from caef_data.pipelines.export import Style, export
 from caef_data.tests.real_vocabularies import ROOT, real_model, vocabulary
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]

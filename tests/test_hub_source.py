@@ -148,7 +148,9 @@ def test_what_exists_here_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_without_the_hubs_client_the_user_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(UserError, match=r"user/name can only be had from the Hub(.|\n)*pip install 'caef-data\[hub\]'"):
+    with pytest.raises(
+        UserError, match=r"user/name from the Hub needs huggingface_hub(.|\n)*pip install 'caef-data\[hub\]'"
+    ):
         hub_place("user/name", "dataset")
     assert hub_place("data", "dataset") is None
 
@@ -175,12 +177,7 @@ def test_a_damaged_dataset_is_found_out(side: Side, data: Path) -> None:
     repo = side.seed(data)
     shard = next(path for path in side.hub.files(repo) if path.endswith(".parquet"))
     side.hub.commit(repo, {shard: side.hub.files(repo)[shard][:-1] + b"x"})
-    done = side.command(
-        "verify", f"hf://datasets/{repo}", "--workers", 1, settings={"caef_data.pipelines.hub_source:LARGE": 1}
-    )
-    assert done.code == 1
-    [told] = [line for line in done.err.splitlines() if line.startswith("downloading")]
-    assert f"{len(side.hub.files(repo)) - 1} files, " in told and " MB, of hf://datasets/" in told
+    assert side.command("verify", f"hf://datasets/{repo}", "--workers", 1).code == 1
 
 
 def test_an_evaluation_reads_what_it_needs_and_says_where_it_was(side: Side, data: Path, tmp_path: Path) -> None:

@@ -143,28 +143,6 @@ def test_notes_of_an_unfinished_build(tmp_path: Path, name: str) -> None:
             assert output.replace("\n", "").isprintable()
 
 
-@pytest.mark.parametrize("name", ["../../neighbour", "a\0b", "/etc", "x\ny"])
-def test_notes_of_an_export(built: Path, tmp_path: Path, name: str) -> None:
-    out = tmp_path / "export"
-    assert call("export", built, "--out", out)[0] == 0
-    text = (out / "export.json").read_text()
-    forgeries: tuple[Callable[[dict[str, Any]], None], ...] = (
-        lambda done: rename(done["configs"], "add-raw", name),
-        lambda done: rename(done["configs"]["add-raw"], "test", name),
-        lambda done: done["configs"]["add-raw"]["test"].update(identity=name),
-    )
-    for forge in forgeries:
-        done = json.loads(text)
-        forge(done)
-        (out / "export.json").write_text(json.dumps(done))
-        before = everything(tmp_path)
-        code, output = call("export", built, "--out", out)
-        assert code == 2
-        assert "export.json" in output
-        assert output.replace("\n", "").isprintable()
-        assert everything(tmp_path) == before
-
-
 def test_what_is_a_shard() -> None:
     assert is_shard("add-one_step/train-00000-of-00001.parquet")
     for path in ("../x-raw/train-00000-of-00001.parquet", "..-raw/train-00000-of-00001.parquet"):

@@ -57,7 +57,7 @@ def make_backend(
     folders = {name: None if settings.alone else paths.get(name) for name in wanted if name != BASE}
     if missing := sorted(name for name, folder in folders.items() if folder is None and not settings.alone):
         raise UserError(f"there is no {', no '.join(missing)}", where=settings.adapters)
-    base = fetch(checkpoint, weights=not remote, say=say).base
+    base = fetch(checkpoint, weights=not remote).base
     tokens = load_tokenizers(base, folders, settings.template, joined=settings.joined)
     told = {name: instruction_of(name) for name in wanted if settings.stage == "first"}
     asked_alone = {name: [ScoreRequest(name, text, "")] for name, text in told.items()}

@@ -97,7 +97,7 @@ def _place(declaration: Declaration) -> str:
 
 def _base_model(settings: TrainSettings, where: str, say: Any) -> Checkpoint:
     try:
-        return fetch(find_adapters(None, settings.base_model, say=say), say=say)
+        return fetch(find_adapters(None, settings.base_model, say=say))
     except UserError as error:
         if error.where != "--base-model":  # the option of evaluation
             raise

@@ -200,9 +200,9 @@ def open_dataset(directory: str, loads: Loads, progress: Progress) -> Iterator[D
     with folder.lock(shared=True):
         if folder.unfinished():
             raise no_dataset(folder)
-        found = read_manifest(folder.path)
-        shards = tuple(File(one.path, one.bytes, one.sha256) for _, one in sorted(shard_records(found).items()))
-        wrong = check_files(folder.path, found).findings
+        manifest = read_manifest(folder.path)
+        shards = tuple(File(one.path, one.bytes, one.sha256) for _, one in sorted(shard_records(manifest).items()))
+        wrong = check_files(folder.path, manifest).findings
         off = [f"{printable_path(finding.path)} {finding.message}" for finding in wrong]
         progress.begin(shards)
         for shard in shards if not off else ():
@@ -215,7 +215,6 @@ def open_dataset(directory: str, loads: Loads, progress: Progress) -> Iterator[D
                 where=where,
                 next_step=f"caef-data verify {shell_quoted(directory)}, which says what mends it",
             )
-        manifest = folder.manifest()
         mine = renewed_card(manifest, folder, loads)
         there = card_there(folder)
         if there is not None and without_place(there.block) != without_place(Card.of(mine).block):

@@ -12,13 +12,13 @@ import logging
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import UserError, printable_path, quoted
-from ...retry import Retries, chain, status_of, unknown_host
+from ...retry import Retries, chain, status_of
 from ..card import first_split, from_folder
 from ..manifest import CARD, MANIFEST
 from ..settings import REPO
@@ -34,7 +34,6 @@ BATCH = 32  # files of one call that uploads; progress is shown after each
 OTHERS = frozenset({".gitattributes", CARD})  # what a new repository holds
 BRANCH = re.compile(r"(?!refs/)(?!.*(\.\.|//|/\.|\.lock(/|$)))[A-Za-z0-9_][\w./-]{0,99}(?<![./])", re.ASCII)
 QUERY = re.compile(r"(https?://[^\s'\"?]*)\?[^\s'\"]*")  # signed URLs carry the right to write in their query
-QUOTA = re.compile(r"quota|storage limit|payment", re.IGNORECASE)
 SETTINGS = "https://huggingface.co/settings"
 
 
@@ -105,21 +104,15 @@ class HubCalls:
 
     def _explained(self, doing: str, error: Exception) -> UserError:
         """Return what the user can do about an error that no waiting mends."""
-        status, errors = status_of(error), list(chain(error))
-        words = [getattr(one, "server_message", None) for one in errors]
+        status, words = status_of(error), [getattr(one, "server_message", None) for one in chain(error)]
         said = quoted(self._scrub(str(next(filter(None, words), error)).strip()), 300)
         token = f"take a token with the right to write ({SETTINGS}/tokens)"
         advice = {
+            None: f"look at the network, HF_HUB_OFFLINE and HF_ENDPOINT ({printable_path(self.api.endpoint)})",
             401: f"{token}: hf auth login; HF_TOKEN, if set, goes before it",
-            403: f"{token} to {self.name}",
+            403: f"{token} to {self.name}, or make room ({SETTINGS}/billing)",
             404: "look at the spelling of --repo and --revision, and at what the token may reach",
-        }.get(status or 0, "mend that")
-        if status in (402, 413, 507) or (status == 403 and QUOTA.search(said)):
-            advice = f"make room, or change the plan at {SETTINGS}/billing"
-        elif any(type(one).__name__ == "OfflineModeIsEnabled" for one in errors):
-            advice = "unset HF_HUB_OFFLINE"
-        elif unknown_host(error):
-            advice = f"look at the network, and at HF_ENDPOINT: is {printable_path(self.api.endpoint)} right?"
+        }.get(status, f"mend that, or make room ({SETTINGS}/billing)")
         what = f"the Hub refuses (HTTP {status}): {said}" if status else f"the Hub cannot be asked: {said}"
         return UserError(what, where=f"{doing}, {self.name}", next_step=f"{advice}; then: {self.again}")
 
@@ -225,8 +218,7 @@ class _Push:
         return Path(place).read_bytes()
 
     def compare(self, there: dict[str, RepoFile]) -> Changes:
-        files = self.dataset.files
-        same = {path for path, file in files.items() if path in there and self._same(file, there[path])}
+        same = {path for path, file in self.dataset.files.items() if path in there and self._same(file, there[path])}
         return self.dataset.changes({path: file.size for path, file in there.items()}, same)
 
     def _same(self, file: File, there: RepoFile) -> bool:
@@ -282,26 +274,21 @@ class _Push:
         """Return the operation that adds a file; refuse one that is no longer what the manifest says."""
         from huggingface_hub import CommitOperationAdd
 
-        try:
+        with suppress(ValueError, OSError):
             adding = CommitOperationAdd(file.path, self.dataset.texts.get(file.path) or self._local(file.path))
             if adding.upload_info.sha256.hex() == file.sha256:
                 return adding
-        except (ValueError, OSError):
-            pass
         what, next_step = "a file changed while it was being pushed", "caef-data verify, then push again"
         raise UserError(what, where=printable_path(file.path), next_step=next_step)
 
     def tag(self, tag: str, changed: bool) -> None:
-        """Let a tag name the commit; one that names another commit with the same files stays there.
+        """Let a tag name the commit; one that names another commit stays there unless this push ``changed`` something.
 
-        So does one, unless this push ``changed`` something, at a commit where a person had not edited the card yet.
+        There it names the same rows, with the card as it was.
         """
         there = self.tags.get(tag)
-        if there == self.head:
+        if there == self.head or (there is not None and not changed):
             return
         if there is not None:
-            off = self.compare(self.files(there)).paths
-            if not off or (not changed and off == [CARD]):
-                return
             self.hub("the tag", self.api.delete_tag, tag=tag, absent={404})
         self.hub("the tag", self.api.create_tag, tag=tag, revision=self.head, exist_ok=True)
