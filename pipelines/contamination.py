@@ -2,105 +2,71 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.text import Text
 
-from ..errors import UserError, printable_path, quoted, shell_quoted, telling_of_full_disk
+from ..atomic import aside, place
+from ..errors import UserError, printable_path, quoted
 from ..tm import machine
-from .held_out import HeldOut
+from .held_out import HeldOut, Hit
 from .hub_source import dataset_here
 from .manifest import MANIFEST
-from .scanned import KINDS, SPLITS, Found, clean, refusal, scan, unpacked
 from .store import open_folder
 from .terminal import Meter, new_table, open_console, print_table
 from .verify_manifest import read_manifest
 from .workers import default_workers
 
-SHOWN = 5  # places of a file that are printed for people
-SUFFIXES = (".txt", ".md", ".json", ".jsonl", ".csv", ".tsv", ".parquet")
-Say = Callable[[str], object]
+SIZE = 2 << 20  # bytes of rows that are looked at together: polars takes many times the memory of it
+LONGEST = 1 << 28  # bytes of a line
+BATCH = 4096  # rows of a table, at most
+PLACES, SHOWN = 10, 5  # of a file, that are told, and printed for people
+CELLS, PACKED = (".csv", ".tsv"), {".gz": "gzip", ".zst": "zstd"}
+SUFFIXES = (".txt", ".md", ".json", ".jsonl", ".parquet", *CELLS)
+KINDS, SPLITS = ("expressions", "entries"), ("test", "stress")
+Rows: TypeAlias = list[bytes] | pa.RecordBatch
 
 
-def held_out_of(directory: str, say: Say) -> HeldOut:
-    """Return the expressions of a dataset's test and stress splits.
+@dataclass
+class Found:
+    """What was found in a file: of ``lines``, which are rows of a table or a CSV file, ``hit_lines`` hold something."""
 
-    Args:
-        directory: a path, a URL or ``hf://datasets/user/name``.
-        say: is told of what is left out, and of downloads.
+    path: Path
+    lines: int = 0
+    hit_lines: int = 0
+    counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # of hits, by (task, kind, split)
+    places: list[dict[str, Any]] = field(default_factory=list)  # the first ones
+    unread: str = ""  # a table's columns without text
+    size: int = 0  # bytes of text so far
 
-    Raises:
-        UserError: there is no dataset, or it has no such rows, or a file of it cannot be read.
-    """
-    found, words = dict[str, list[pl.DataFrame]](), set[str]()
-    folder = open_folder(dataset_here(directory, say, shards=lambda path: "/train-" not in path))
-    with folder.on_disk() as path:
-        for config, splits in sorted(read_manifest(path)["configs"].items()):
-            task = config.rpartition("-")[0]
-            if not machine(task).numbers:
-                words.add(task)
-                continue
-            for split, entry in splits.items():
-                for shard in entry["shards"] if split != "train" else ():
-                    rows = _operands(path, shard["path"]).with_columns(stress=pl.lit(split == "stress"))
-                    found.setdefault(task, []).append(rows)
-    if words:
-        say(f"{', '.join(sorted(words))}: the words of Turing machines are not looked for")
-    if not found:
-        advice = "build them: caef-data build ... --split test"
-        raise UserError("this dataset has no test or stress rows", where=printable_path(directory), next_step=advice)
-    return HeldOut({task: pl.concat(frames).unique(maintain_order=True) for task, frames in found.items()})
-
-
-def _operands(path: Path, shard: str) -> pl.DataFrame:
-    try:
-        with (path / shard).open("rb") as file:
-            rows = pl.DataFrame(pl.from_arrow(pq.read_table(file, columns=["a", "b"])))
-        return rows.cast(pl.String).unique()
-    except (OSError, pa.ArrowException, ValueError, pl.exceptions.PolarsError) as error:
-        what, advice = f"this cannot be read: {quoted(str(error), 160)}", f"caef-data verify {shell_quoted(path)}"
-        raise UserError(what, where=printable_path(path / shard), next_step=advice) from error
-
-
-def files_of(names: Sequence[str], say: Say) -> dict[Path, Path]:
-    """Return the files that are meant, each with its name in a folder of cleaned copies.
-
-    Of a folder these are the files whose names end in ``SUFFIXES``, of a dataset of ours the shards of train.
-
-    Raises:
-        UserError: one is not there, or a folder holds none.
-    """
-    files = dict[Path, Path]()
-    for path in map(Path, names):
-        where = printable_path(path)
-        if path.is_file():
-            files[path] = Path(path.name)
-            continue
-        if not path.is_dir():
-            problem = "this is no regular file" if path.exists() else "there is no such file"
-            raise UserError(problem, where=where, allowed="files of text, Parquet tables, or folders of them")
-        below = sorted(file.relative_to(path) for file in path.rglob("*") if file.is_file())
-        ours = (path / MANIFEST).exists()
-        if ours:
-            told = "its train rows are looked at, which hold entries of machines that sub, mul and div call"
-            say(f"{where} is a dataset of caef-data: {told}")
-            own = [file for file in below if file.match("*-*/train-*.parquet")]
-        else:
-            own = [file for file in below if unpacked(file).endswith(SUFFIXES)]
-            own = [file for file in own if not any(part.startswith(".") for part in file.parts)]
-        if not own:
-            allowed = "a train split" if ours else f"files that end in {', '.join(SUFFIXES)}; and .gz or .zst behind it"
-            raise UserError("there is nothing in this folder to look at", where=where, allowed=allowed)
-        files |= {path / file: file for file in own}
-    return files
+    def take(self, rows: Rows, hits: Sequence[Hit]) -> Rows:
+        """Take what was found in the next rows; return those that hold nothing."""
+        for hit in hits:
+            self.counts[hit.task, KINDS[hit.entry], SPLITS[hit.stress]] += 1
+        told = hits[: PLACES - len(self.places)]
+        self.places += [
+            {"line": self.lines + hit.row + 1, "task": hit.task, "split": SPLITS[hit.stress], "text": hit.text}
+            for hit in told
+        ]
+        own = {hit.row for hit in hits}
+        self.lines, self.hit_lines = self.lines + len(rows), self.hit_lines + len(own)
+        if isinstance(rows, pa.RecordBatch):
+            return rows.filter(pa.array(row not in own for row in range(len(rows))))
+        self.size += sum(map(len, rows))
+        return [row for number, row in enumerate(rows) if number not in own] if own else rows
 
 
 def look_for(  # noqa: PLR0913
@@ -118,69 +84,208 @@ def look_for(  # noqa: PLR0913
     Raises:
         UserError: something cannot be read, or a copy would replace a file.
     """
-    log, notes = open_console(stderr=True), list[str]()
-    files = files_of(names, notes.append)
-    targets = _targets(files, names, out)
-    held, count = held_out_of(against, notes.append), workers or default_workers()
-    for note in notes:
-        log.print(note)
-    total, done, results = sum(os.path.getsize(file) for file in files), 0, list[Found]()
-    with ThreadPoolExecutor(count) as threads, Meter(log, "looking", total) as meter:
-        for file in files:
-            before = os.stat(file)
-
-            def told(found: Found, file: Path = file, begun: int = done, most: int = before.st_size) -> None:
-                line = f"{printable_path(file)}: {found.lines:,} lines, {found.hit_lines:,} with hits"
-                meter.update(line, completed=begun + min(found.size, most))
-
-            results.append(scan(file, held, threads, 2 * count, told))
-            if unread := results[-1].unread:
-                notes.append(f"{printable_path(file)}: not looked at: columns {unread}")
-                log.print(Text(notes[-1]))
-            done += before.st_size
-            meter.update("", completed=done)
-            if targets:
-                with telling_of_full_disk(printable_path(targets[file]), "make room and run the same command again"):
-                    clean(results[-1], targets[file])
-            after = os.stat(file)
-            if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-                if targets:
-                    targets[file].unlink()
-                raise UserError("this file was changed while it was read", where=printable_path(file))
-    hit = any(found.hit_lines for found in results)
-    if as_json:
-        told_ = {"against": against, "found": hit, "files": [_as_json(found, targets) for found in results]}
-        print(json.dumps({**told_, "notes": notes}, indent=1))
-    else:
-        _print(results, against, targets)
-    return hit
-
-
-def _targets(files: dict[Path, Path], names: Sequence[str], out: str | None) -> dict[Path, Path]:
-    """Return where the copy of each file is written; nothing that is there is replaced."""
-    if out is None:
-        return {}
+    log, count, files = open_console(stderr=True), workers or default_workers(), files_of(names)
     one = len(files) == 1 and Path(names[0]).is_file()
-    targets = {file: Path(out) if one else Path(out) / name for file, name in files.items()}
-    if len({*targets.values()}) < len(targets):
-        what = "two of the files would have the same name in one folder"
-        raise UserError(what, where=f"--clean {printable_path(out)}", next_step="clean them one at a time")
+    targets = {file: Path(out) if one else Path(out) / name for file, name in files.items()} if out else {}
     for target in targets.values():
         if target.exists():
-            raise refusal(target)
-    return targets
+            what = "this is there already, and a copy would replace it"
+            raise UserError(what, where=printable_path(target), next_step="name another --clean")
+    held, results, done = held_out_of(against, log.print), list[Found](), 0
+    with ThreadPoolExecutor(count) as threads, Meter(log, "looking", sum(map(os.path.getsize, files))) as meter:
+        for file in files:
+
+            def told(found: Found, begun: int = done) -> None:
+                line = f"{printable_path(found.path)}: {found.lines:,} lines, {found.hit_lines:,} with hits"
+                meter.update(line, completed=begun + found.size)
+
+            results.append(scan(file, held, threads, 2 * count, targets.get(file), told))
+            if unread := results[-1].unread:
+                log.print(Text(f"{printable_path(file)}: not looked at: columns {unread}"))
+            done += os.path.getsize(file)
+    if as_json:
+        print(json.dumps({"against": against, "files": [_as_json(found) for found in results]}, indent=1))
+    else:
+        _print(results, against)
+    return any(found.hit_lines for found in results)
 
 
-def _as_json(found: Found, targets: dict[Path, Path]) -> dict[str, Any]:
+def held_out_of(directory: str, say: Callable[[str], object]) -> HeldOut:
+    """Return the expressions of a dataset's test and stress splits.
+
+    Args:
+        directory: a path, a URL or ``hf://datasets/user/name``.
+        say: is told of what is left out, and of downloads.
+
+    Raises:
+        UserError: there is no dataset, or it has no such rows.
+    """
+    found = dict[str, list[pl.DataFrame]]()
+    folder = open_folder(dataset_here(directory, say, shards=lambda path: "/train-" not in path))
+    with folder.on_disk() as path:
+        for config, splits in sorted(read_manifest(path)["configs"].items()):
+            task = config.rpartition("-")[0]
+            if not machine(task).numbers:
+                say(f"{config}: the words of Turing machines are not looked for")
+                continue
+            for split in SPLITS:
+                for shard in splits[split]["shards"] if split in splits else ():
+                    rows = pl.read_parquet(path / shard["path"], columns=["a", "b"]).cast(pl.String).unique()
+                    found.setdefault(task, []).append(rows.with_columns(stress=pl.lit(split == "stress")))
+    if not found:
+        advice = "build them: caef-data build ... --split test"
+        raise UserError("this dataset has no test or stress rows", where=printable_path(directory), next_step=advice)
+    return HeldOut({task: pl.concat(frames).unique(maintain_order=True) for task, frames in found.items()})
+
+
+def files_of(names: Sequence[str]) -> dict[Path, Path]:
+    """Return the files that are meant, each with its name in a folder of cleaned copies.
+
+    Of a folder these are the files whose names end in ``SUFFIXES``, of a dataset of ours the shards of train.
+
+    Raises:
+        UserError: one is not there, or a folder holds none.
+    """
+    files = dict[Path, Path]()
+    for path in map(Path, names):
+        own = [path]
+        if path.is_dir():
+            below = path.glob("*-*/train-*.parquet" if (path / MANIFEST).exists() else "**/*")
+            own = sorted(file for file in below if file.is_file() and unpacked(file).endswith(SUFFIXES))
+        if not own or not path.exists():
+            what = "there is nothing in this folder to look at" if path.exists() else "there is no such file"
+            allowed = (
+                f"files that end in {', '.join(SUFFIXES)}; and .gz or .zst behind it; a dataset with a train split"
+            )
+            raise UserError(what, where=printable_path(path), allowed=allowed)
+        files |= {file: file.relative_to(path) if path.is_dir() else Path(file.name) for file in own}
+    return files
+
+
+def unpacked(path: Path) -> str:
+    """Return the name of a file without the suffix that says how it is packed."""
+    return path.stem if path.suffix in PACKED else path.name
+
+
+def scan(  # noqa: PLR0913
+    path: Path, held: HeldOut, threads: Executor, most: int, target: Path | None, told: Callable[[Found], object]
+) -> Found:
+    """Look for expressions in a file.
+
+    Args:
+        path: the file.
+        held: what is looked for.
+        threads: look at rows.
+        most: blocks of rows that are read ahead.
+        target: where a copy without the rows that were found is written; its name says whether it is packed.
+        told: is told how far it is, after each block.
+
+    Raises:
+        UserError: it cannot be read, or it is a table without a column of text.
+    """
+    found, waiting, cells = Found(path), deque[tuple[Rows, Future[list[Hit]]]](), unpacked(path).endswith(CELLS)
+    try:
+        with open(path, "rb") as file:
+            table = pq.ParquetFile(file) if file.peek(4)[:4] == b"PAR1" else None
+            blocks = _lines(path, cells) if table is None else _batches(table, found)
+            with nullcontext() if target is None else _copy(target, table) as write:
+                for rows in chain(blocks, [None] * most):
+                    if rows is not None:
+                        waiting.append((rows, threads.submit(lambda rows: held.find(_texts(rows), cells), rows)))
+                    if waiting and (rows is None or len(waiting) > most):
+                        first, hits = waiting.popleft()
+                        kept = found.take(first, hits.result())
+                        if write is not None:
+                            write(kept)
+                        told(found)
+    except (pa.ArrowException, OSError) as error:
+        if getattr(error, "errno", None) is not None:  # the system's
+            raise
+        what = f"this cannot be read to its end: {quoted(error, 160)}"
+        raise UserError(what, where=printable_path(path), next_step="look whether the file is whole") from error
+    return found
+
+
+def _lines(path: Path, cells: bool) -> Iterator[list[bytes]]:
+    """Yield the lines of a text, some together; of a CSV file its rows: inside of quotes a line break ends none."""
+    begun, rows, inside, size, where = list[bytes](), list[bytes](), False, 0, printable_path(path)
+    with pa.input_stream(path, PACKED.get(path.suffix)) as stream, io.BufferedReader(stream, 1 << 16) as file:
+        if b"\0" in file.peek(1 << 16):
+            raise UserError(
+                "this is no text", where=where, allowed="text in UTF-8, or in a code that holds ASCII; Parquet"
+            )
+        while line := file.readline(LONGEST):
+            if len(line) == LONGEST:
+                what = f"a line is longer than {LONGEST:,} bytes"
+                raise UserError(what, where=where, next_step="break it; jq -c '.[]' does so to a list in JSON")
+            begun.append(line)
+            inside ^= cells and line.count(b'"') % 2 == 1
+            if not inside:
+                rows.append(b"".join(begun))
+                size += len(rows[-1])
+                begun.clear()
+            if size > SIZE:
+                yield rows
+                rows, size = [], 0
+    if inside:
+        what = "a quote is opened and never closed: its rows cannot be told apart"
+        raise UserError(what, where=where, next_step="name it .txt to take its lines")
+    yield rows
+
+
+def _batches(table: pq.ParquetFile, found: Found) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a table, some together; take note of the columns that hold no text."""
+    texts, groups = _text_columns(table.schema_arrow), map(table.metadata.row_group, range(table.num_row_groups))
+    others = [f"{printable_path(own.name)} ({own.type})" for own in table.schema_arrow if own.name not in texts]
+    found.unread = ", ".join(others)
+    if not texts:
+        what = f"no column of this table can be looked at: {found.unread or 'it has none'}"
+        raise UserError(what, where=printable_path(found.path), allowed="columns of strings, in lists and structs too")
+    row = max(1, sum(group.total_byte_size for group in groups) // max(1, table.metadata.num_rows))
+    yield from table.iter_batches(max(1, min(BATCH, SIZE // row)))
+
+
+def _text_columns(schema: pa.Schema) -> list[str]:
+    return [own.name for own in schema if "string" in str(own.type) and "binary" not in str(own.type)]
+
+
+def _texts(rows: Rows) -> pl.Series:
+    """Return the text of each row: a line each column; of lists and structs as JSON."""
+    if isinstance(rows, pa.RecordBatch):
+        frame = pl.DataFrame(rows.select(_text_columns(rows.schema)))
+        columns = (
+            pl.struct(name).struct.json_encode() if kind.is_nested() else pl.col(name).cast(pl.String)
+            for name, kind in frame.schema.items()
+        )
+        return frame.select(pl.concat_str(columns, separator="\n", ignore_nulls=True)).to_series()
+    return pl.Series([row.decode("utf-8", "replace") for row in rows], dtype=pl.String)
+
+
+@contextmanager
+def _copy(target: Path, table: pq.ParquetFile | None) -> Iterator[Callable[[Any], object]]:
+    """Yield what writes rows to a new file, which is there when all are written."""
+    attempt = f"{os.getpid()}-"  # two commands may write the same copy at once
+    with aside(target, attempt) as file:
+        if table is not None:
+            with pq.ParquetWriter(file, table.schema_arrow, compression="zstd") as writer:
+                yield writer.write_batch
+        elif packing := PACKED.get(target.suffix):
+            with pa.CompressedOutputStream(pa.PythonFile(file, "w"), packing) as packed:
+                yield packed.writelines
+        else:
+            yield file.writelines
+    place(target, attempt, new=True)
+
+
+def _as_json(found: Found) -> dict[str, Any]:
     counts: dict[str, dict[str, dict[str, int]]] = {}
     for (task, kind, split), count in sorted(found.counts.items()):
         counts.setdefault(task, {}).setdefault(kind, {})[split] = count
-    told: dict[str, Any] = {"path": str(found.path), "table": found.table, "lines": found.lines}
-    told |= {"lines_found": found.hit_lines, "counts": counts, "places": found.places}
-    return told | ({"clean": str(targets[found.path])} if targets else {})
+    told = {"path": str(found.path), "lines": found.lines, "lines_found": found.hit_lines, "unread": found.unread}
+    return {**told, "counts": counts, "places": found.places}
 
 
-def _print(results: Sequence[Found], against: str, targets: dict[Path, Path]) -> None:
+def _print(results: Sequence[Found], against: str) -> None:
     console, table = open_console(), new_table(*KINDS, *SPLITS, first=("file", "task"))
     for found in results:
         for task in sorted({task for task, _, _ in found.counts}):
@@ -190,14 +295,11 @@ def _print(results: Sequence[Found], against: str, targets: dict[Path, Path]) ->
     if table.row_count:
         print_table(console, table)
     for found in results:
-        for one in found.places[:SHOWN]:
-            column = f", {printable_path(one['column'])}" if one["column"] else ""
-            place = f"{printable_path(found.path)}, {'row' if found.table else 'line'} {one['line']:,}{column}"
-            console.print(Text(f"{place}: {one['task']}, {one['split']}: {printable_path(one['text'])}"))
-        if (more := sum(found.counts.values()) - SHOWN) > 0:
+        for place_ in found.places[:SHOWN]:
+            where = f"{printable_path(found.path)}, line or row {place_['line']:,}"
+            console.print(Text(f"{where}: {place_['task']}, {place_['split']}: {printable_path(place_['text'])}"))
+        if (more := found.counts.total() - SHOWN) > 0:
             console.print(Text(f"{printable_path(found.path)}: and {more:,} more"))
     lines, hit = sum(found.lines for found in results), sum(found.hit_lines for found in results)
     told = f"{hit:,} of {lines:,} lines and rows hold" if hit else f"none of {lines:,} lines and rows holds"
     console.print(Text(f"{told} an expression or entry of test or stress of {printable_path(against)}"))
-    for target in targets.values():
-        console.print(Text(f"without these lines: {printable_path(target)}"))

@@ -1,9 +1,9 @@
-r"""Finds expressions of a dataset's test and stress splits in text, a block of bytes at once.
+r"""Finds expressions of a dataset's test and stress splits in texts, a column of them at once.
 
 An expression is two whole numbers with the sign of a task between them, on one line: ``12+9``, ``12 + 9 = 21``.
 
-- The sign may be spelled as in ``SPELLINGS``. Up to ``BLANKS`` blanks (spaces, tabs, no-break spaces) may stand on
-  either side of it. Nothing else is a sign: not ``/``, ``=``, ``x`` or ``**``.
+- The sign may be spelled as in ``SPELLINGS``, escaped as in JSON too. Up to ``BLANKS`` blanks (spaces, tabs, no-break
+  spaces) may stand on either side of it. Nothing else is a sign: not ``/``, ``=``, ``x`` or ``**``.
 - Numbers are ASCII digits; leading zeros do not count. A number is part of a longer one where a letter or ``_``
   touches it (``x12``, ``1e5``), at a decimal point (``3.5``, ``.5``), and at a comma before three digits (``1,234``):
   these make no expression. The letter of an escape (``\n12``) touches nothing, nor do letters beyond ASCII.
@@ -11,7 +11,7 @@ An expression is two whole numbers with the sign of a task between them, on one 
 
 An entry is a state line of a machine, as rows have it, with its operands.
 
-polars looks at every line, and at what is between its numbers; Python looks at lines that may hold a hit alone.
+polars looks at every text, and at what is between its numbers; Python looks at texts that may hold a hit alone.
 """
 
 from __future__ import annotations
@@ -19,47 +19,39 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
 from ..tm import machine
-from ..tm.columns import I64, Bool
+from ..tm.columns import Bool
 from ..tm.expression import LOOKS_LIKE
 
-BLANKS = 16  # bytes of them
-LONG = 512  # bytes: lines of more are looked at in parts
+BLANKS = 16
 SPELLINGS = LOOKS_LIKE | {"\\times": "*", "\\div": "//", "&lt;": "<", "&gt;": ">"}
-SLASHES = r"\/\/"  # JSON allows it
-BLANK = "(?:[ \t]|\u00a0)"
-TITLE = re.compile(rb"[A-Z][A-Z0-9_]*\Z")
 ENTRY = re.compile(  # at first a blank follows a head; later heads stand in their tapes
-    rb", q\w, ++(?:\[HEAD1?\] TAPE|TAPE\[HEAD1?\]TAPE)(?:\[HEAD2\] TAPE| TAPE\[HEAD2\]TAPE|)".replace(
-        b"TAPE", rb"((?:\|[0-9])*+)"
-    )
+    r"(?<![A-Z0-9_])([A-Z][A-Z0-9_]*+), q\w, ++(?:\[HEAD1?\] TAPE|TAPE\[HEAD1?\]TAPE)"
+    r"(?:\[HEAD2\] TAPE| TAPE\[HEAD2\]TAPE|)".replace("TAPE", r"((?:\|[0-9])*+)")
 )
 BEGUN = r"""(?:(?<![A-Za-z_0-9])|(?<=\\[nrtbf]))(?<![0-9 \t\r\n(\[{"'$=+\-*/<>]\.)(?<!\A\.)"""  # here a number begins
 ENDED = r"(?![A-Za-z_]|\.[0-9])"
-GROUP_BEFORE, GROUP_BEHIND = re.compile(rb"(?<![0-9])[0-9]{1,3},\Z"), re.compile(rb",[0-9]{3}(?![0-9])")
-BETWEEN_WORDS = re.compile(rb"[a-z] [a-z]")
+GROUP_BEFORE, GROUP_BEHIND = re.compile(r"(?<![0-9])[0-9]{1,3},\Z"), re.compile(r",[0-9]{3}(?![0-9])")
 
 
 class Hit(NamedTuple):
-    """What was found in a block: its place, the task, and whether it is an entry and of stress."""
+    """What was found: the row, its text there, the task, and whether it is an entry and of stress."""
 
-    start: int
-    stop: int
+    row: int
+    text: str
     task: str
     entry: bool
     stress: bool = False
 
 
-Candidate = tuple[Hit, str, str]  # a hit if its expression, a and b, is held out
-
-
 class HeldOut:
-    """The expressions of test and stress, as hashes of 128 bits, and what finds them.
+    """The expressions of test and stress, as hashes of 64 bits, and what finds them.
 
     Args:
         expressions: by task the columns a, b (null for one operand) and stress.
@@ -67,109 +59,83 @@ class HeldOut:
 
     def __init__(self, expressions: Mapping[str, pl.DataFrame]) -> None:
         machines = {task: machine(task) for task in expressions}
-        self.titles = {one.title.encode(): task for task, one in machines.items()}
+        self.titles = {one.title: task for task, one in machines.items()}
+        self.signs = {one.sign: task for task, one in machines.items() if one.sign}
         self.unordered = [task for task, one in machines.items() if one.commutative]
         frames = [frame.select(pl.lit(task).alias("task"), "a", "b", "stress") for task, frame in expressions.items()]
-        rows = pl.concat(frames).select("stress", key=self._keys())
-        rows = rows.select("stress", first=pl.col("key").hash(1), second=pl.col("key").hash(2)).sort("first")
-        self.first, self.second, self.stress = (rows[name].to_numpy() for name in ("first", "second", "stress"))
-        spelled = {one.sign: one.sign for one in machines.values() if one.sign} | SPELLINGS
-        spelled |= {json.dumps(text, ensure_ascii=False)[1:-1]: sign for text, sign in spelled.items()}
-        spelled[SLASHES] = "//"
-        tasks = {one.sign: task for task, one in machines.items()}
-        self.signs = {text: tasks[sign] for text, sign in spelled.items() if sign in tasks}
-        sign, gap = "|".join(map(re.escape, self.signs)) or "(?:a^)", f"{BLANK}{{0,{BLANKS}}}"
+        held = pl.concat(frames).select("stress", key=self._keys()).sort("key")
+        self.held, self.stress = held["key"].to_numpy(), held["stress"].to_numpy()
+        plain = SPELLINGS | {sign: sign for sign in self.signs}
+        codes = {"".join(f"\\u{ord(char):04x}" for char in text): sign for text, sign in plain.items()}
+        codes |= {code[:2] + code[2:].upper().replace("\\U", "\\u"): sign for code, sign in codes.items()}
+        doubled = {json.dumps(text, ensure_ascii=False)[1:-1]: sign for text, sign in SPELLINGS.items()}
+        self.spelled = SPELLINGS | codes | doubled | {r"\/\/": "//", "\u00a0": " "}
+        sign, gap = "|".join(map(re.escape, self.signs)) or "(?:a^)", f"[ \t]{{0,{BLANKS}}}"
         self.token, self.chain = f"[0-9]+|{sign}", f"[0-9]+(?:{gap}(?:{sign}){gap}[0-9]+)+"
-        pair = f"{BEGUN}([0-9]++)({BLANK}*+)({sign})({BLANK}*+)(?=([0-9]++){ENDED})"
-        self.pair = re.compile(pair.encode())
-        codes = "|".join(sorted({f"{ord(char):04x}" for text in spelled for char in text if not char.isalpha()}))
-        self.escapes = re.compile(rf"(?:\\u(?i:{codes}))+".encode())
+        self.pair = re.compile(f"{BEGUN}([0-9]++){gap}+({sign}){gap}+(?=([0-9]++){ENDED})")
 
-    def find(self, data: bytes, quotes: I64 | None = None) -> list[Hit]:
-        """Return the expressions and entries in a block that are held out, in order.
+    def find(self, texts: pl.Series, cells: bool = False) -> list[Hit]:
+        """Return the expressions and entries in texts that are held out, by rows; ``cells``: rows of a CSV file."""
+        rows = pl.DataFrame({"text": texts}).with_row_index("row")
+        if texts.str.contains(r"[\\&\P{ascii}]").any():
+            rows = rows.with_columns(pl.col("text").str.replace_many(self.spelled, leftmost=True))
+        candidates = [*chain(self._expressions(rows, cells), self._entries(rows))]
+        operands = pl.DataFrame([(hit.task, a, b) for hit, a, b in candidates], ["task", "a", "b"], orient="row")
+        held, stress = self._look_up(operands.cast(pl.String).select(self._keys()).to_series())
+        found = zip(candidates, held.tolist(), stress.tolist(), strict=True)
+        hits = [hit._replace(stress=of_stress) for (hit, _, _), is_held, of_stress in found if is_held]
+        return sorted(hits, key=lambda hit: hit.row)
 
-        Args:
-            data: its bytes.
-            quotes: of a CSV file the places of quotes; between an even one and the next a comma ends a cell.
-        """
-        found = [*self._expressions(data, quotes), *(self._entries(data) if b"[HEAD" in data else ())]
-        columns = {"task": pl.String, "a": pl.String, "b": pl.String}
-        rows = pl.DataFrame([(hit.task, a, b) for hit, a, b in found], columns, orient="row")
-        held, stress = self._look_up(rows.select(key=self._keys())["key"])
-        hits = [hit for (hit, _, _), is_held in zip(found, held.tolist(), strict=True) if is_held]
-        hits = [hit._replace(stress=own) for hit, own in zip(hits, stress.tolist(), strict=True)]
-        return sorted(hits, key=lambda hit: hit.start)
-
-    def _expressions(self, data: bytes, quotes: I64 | None) -> Iterator[Candidate]:
-        """Yield the pairs of numbers of the lines that hold one that is held out."""
-        text = self.escapes.sub(_decoded, data) if rb"\u" in data else data
-        parts = _cut(text)
-        lines = pl.Series("chain", [parts.decode("utf-8", "replace")]).str.split("\n").explode().to_frame()
-        chains = lines.with_row_index("line").with_columns(pl.col("chain").str.extract_all(self.chain))
+    def _expressions(self, rows: pl.DataFrame, cells: bool) -> Iterator[tuple[Hit, str, str]]:
+        """Yield the pairs of numbers, with their operands, of the texts that hold one that is held out."""
+        chains = rows.select("row", chain=pl.col("text").str.extract_all(self.chain))
         chains = chains.filter(pl.col("chain").list.len() > 0).explode("chain")
-        tokens = chains.select("line", token=pl.col("chain").str.extract_all(self.token)).explode("token")
+        tokens = chains.select("row", token=pl.col("chain").str.extract_all(self.token)).explode("token")
         # A chain begins and ends with a number: on either side of a sign stand its own.
         pairs = tokens.with_columns(a=pl.col("token").shift(1), b=pl.col("token").shift(-1))
-        pairs = pairs.filter(~pl.col("token").str.contains("^[0-9]"))
-        pairs = pairs.with_columns(task=pl.col("token").replace_strict(self.signs, return_dtype=pl.String))
-        pairs = pairs.select("line", key=self._keys())
-        lines_held = pairs["line"].filter(self._look_up(pairs["key"])[0]).unique().sort()
-        ends = np.append(np.flatnonzero(np.frombuffer(parts, np.uint8) == ord("\n")), len(parts))
-        for line in lines_held.to_list():
-            begin, end = int(ends[line - 1]) + 1 if line else 0, int(ends[line])
-            for match in self.pair.finditer(text, begin, end + BLANKS):
-                if match.start() < end and _whole(text, match, quotes):
-                    task = self.signs[match[3].decode()]
-                    yield Hit(match.start(), match.end(5), task, False), match[1].decode(), match[5].decode()
+        pairs = pairs.with_columns(
+            task=pl.col("token").replace_strict(self.signs, default=None, return_dtype=pl.String)
+        )
+        pairs = pairs.drop_nulls("task").select("row", key=self._keys())
+        held = pairs["row"].filter(pl.Series(self._look_up(pairs["key"])[0])).unique().sort()
+        for row, text in rows[held].iter_rows():
+            for match in self.pair.finditer(text):
+                if _is_whole(text, match, cells):
+                    a, sign, b = match.groups()
+                    yield Hit(row, _around(text, match.start(), match.end(3)), self.signs[sign], False), a, b
 
-    def _entries(self, data: bytes) -> Iterator[Candidate]:
-        """Yield the state lines of machines."""
-        for match in ENTRY.finditer(data):
-            title = TITLE.search(data, max(0, match.start() - 99), match.start())
-            if title and (task := self.titles.get(title[0])):
-                a, b = (b"".join(match.groups(b"")[at : at + 3]).replace(b"|", b"")[::-1].decode() for at in (0, 3))
-                yield Hit(title.start(), match.end(), task, True), a, b
+    def _entries(self, rows: pl.DataFrame) -> Iterator[tuple[Hit, str, str]]:
+        """Yield the state lines of machines, with their operands."""
+        for row, text in rows.filter(pl.col("text").str.contains("[HEAD", literal=True)).iter_rows():
+            for match in ENTRY.finditer(text):
+                if task := self.titles.get(match[1]):
+                    tapes = match.groups("")[1:]
+                    a, b = ("".join(tapes[at : at + 3]).replace("|", "")[::-1] for at in (0, 3))
+                    yield Hit(row, _around(text, match.start(), match.end()), task, True), a, b
 
     def _keys(self) -> pl.Expr:
         a, b = (pl.col(name).fill_null("").str.strip_chars_start("0") for name in ("a", "b"))
         swapped = pl.col("task").is_in(self.unordered) & (a > b)
         first, second = pl.when(swapped).then(b).otherwise(a), pl.when(swapped).then(a).otherwise(b)
-        return pl.concat_str("task", first, second, separator=" ")
+        return pl.concat_str("task", first, second, separator=" ").hash(1)
 
     def _look_up(self, keys: pl.Series) -> tuple[Bool, Bool]:
         """Tell which expressions are held out; and which of these are of stress."""
-        hashes = keys.hash(1).to_numpy()
-        where = np.minimum(np.searchsorted(self.first, hashes), len(self.first) - 1)
-        held = self.first[where] == hashes
-        held[held] = self.second[where[held]] == keys.filter(held).hash(2).to_numpy()
-        return held, self.stress[where[held]]
+        where = np.minimum(np.searchsorted(self.held, keys.to_numpy()), len(self.held) - 1)
+        return self.held[where] == keys.to_numpy(), self.stress[where]
 
 
-def _decoded(match: re.Match[bytes]) -> bytes:
-    r"""Return signs that are written as ``\u2212`` as they are, and blanks behind, so that nothing moves."""
-    text = "".join(chr(int(code, 16)) for code in match[0].decode().split(r"\u")[1:])
-    return text.encode().ljust(len(match[0]))
+def _around(text: str, start: int, stop: int) -> str:
+    return " ".join(text[max(0, start - 30) : min(max(stop + 20, start + 70), start + 200)].split())
 
 
-def _cut(text: bytes) -> bytes:
-    """Return a text with line breaks between words of its long lines: of these a part alone has to be looked at."""
-    ends = np.append(np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n")), len(text))
-    sizes, parts = np.diff(ends, prepend=-1), bytearray(text)
-    for line in np.flatnonzero(sizes > 2 * LONG).tolist():
-        at, end = int(ends[line] - sizes[line]) + 1 + LONG, int(ends[line])
-        while between := BETWEEN_WORDS.search(text, at, end):
-            parts[between.start() + 1] = ord("\n")
-            at = between.end() + LONG
-    return bytes(parts)
-
-
-def _whole(text: bytes, match: re.Match[bytes], quotes: I64 | None) -> bool:
-    """Tell whether few enough blanks stand in a pair of numbers, and none is a group of a longer one, as in 1,234."""
+def _is_whole(text: str, match: re.Match[str], cells: bool) -> bool:
+    """Tell whether no number is a group of a longer one, as in 1,234; outside of quotes a comma ends a cell."""
 
     def joins(comma: int) -> bool:
-        return quotes is None or int(np.searchsorted(quotes, comma)) % 2 == 1
+        return not cells or text.count('"', 0, comma) % 2 == 1
 
-    start, stop = match.start(), match.end(5)
+    start, stop = match.start(), match.end(3)
     before = len(match[1]) == 3 and GROUP_BEFORE.search(text[max(0, start - 5) : start]) and joins(start - 1)
-    behind = len(match[5]) <= 3 and GROUP_BEHIND.match(text, stop) and joins(stop)
-    return max(len(match[2]), len(match[4])) <= BLANKS and not before and not behind
+    behind = len(match[3]) <= 3 and GROUP_BEHIND.match(text, stop) and joins(stop)
+    return not before and not behind

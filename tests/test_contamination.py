@@ -14,9 +14,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from caef_data import atomic
 from caef_data.errors import UserError
-from caef_data.pipelines import scanned
+from caef_data.pipelines import contamination
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.held_out import HeldOut
@@ -60,33 +59,30 @@ def held_out(stress: bool = False) -> HeldOut:
 HELD_OUT = held_out()
 
 
-def scan(path: Path) -> scanned.Found:
+def scan(path: Path, target: Path | None = None) -> contamination.Found:
     with ThreadPoolExecutor(2) as threads:
-        return scanned.scan(path, HELD_OUT, threads, 2, lambda found: None)
+        return contamination.scan(path, HELD_OUT, threads, 2, target, lambda found: None)
 
 
-def decoded(match: re.Match[str]) -> str:
-    """Return signs as they are; the rest of their escapes, as many bytes as in them, are blanks."""
-    signs = "".join(chr(int(code, 16)) for code in match[0].split("\\u")[1:])
-    return signs.ljust(len(match[0]), "\x01")
+SPELLED = {spelled: signs[0] for signs in SIGNS.values() for spelled in signs[1:]} | {r"\u002b": "+", "\u00a0": " "}
 
 
-def plainly(text: str, cells: bool = False) -> Iterator[tuple[int, str]]:
-    """Yield the place in the text, and the task, of each expression that is held out: one number after the other."""
-    text = re.sub(r"(?:\\u(?:2212|2013|00[dDfF]7|003[cCeE]))+", decoded, text)
+def plainly(text: str, cells: bool = False) -> Iterator[str]:
+    """Yield the task of each expression that is held out: one number after the other."""
+    spelled = "|".join(map(re.escape, sorted(SPELLED, key=len, reverse=True)))
+    text = re.sub(spelled, lambda match: SPELLED[match[0]], text)
     runs = list(re.finditer("[0-9]+", text))
     for first, second in zip(runs, runs[1:], strict=False):
         gap = text[first.end() : second.start()]
-        blanks = re.fullmatch("([ \t\u00a0]*)(.*?)([\x01 \t\u00a0]*)", gap, re.DOTALL)
+        blanks = re.fullmatch("([ \t]*)(.*?)([ \t]*)", gap, re.DOTALL)
         assert blanks is not None
-        sign = blanks[2]
-        tasks = [task for task, signs in SIGNS.items() if sign in signs]
-        if not tasks or max(len(blanks[1].encode()), len(blanks[3].encode())) > 16:
+        tasks = [task for task, signs in SIGNS.items() if blanks[2] == signs[0]]
+        if not tasks or max(len(blanks[1]), len(blanks[3])) > 16:
             continue
         before, after = text[: first.start()], text[second.end() :]
         if re.search(r"[A-Za-z_]\Z", before) and not re.search(r"\\[nrtbf]\Z", before):
             continue
-        if re.match("[A-Za-z_]|[.][0-9]", after) or re.search(r"(\A|[0-9\s\x01(\[{\"'$=+*/<>-])[.]\Z", before):
+        if re.match("[A-Za-z_]|[.][0-9]", after) or re.search(r"(\A|[0-9\s(\[{\"'$=+*/<>-])[.]\Z", before):
             continue
         quoted = text[: first.start()].count('"') % 2 or not cells
         if quoted and len(first[0]) == 3 and re.search(r"(?<![0-9])[0-9]{1,3},\Z", before):
@@ -97,14 +93,11 @@ def plainly(text: str, cells: bool = False) -> Iterator[tuple[int, str]]:
         pair = tuple(one[0].lstrip("0") or "0" for one in (first, second))
         pair = tuple(sorted(pair)) if tasks[0] in ("add", "mul", "equal") else pair
         if pair in HELD[tasks[0]]:
-            yield first.start(), tasks[0]
+            yield tasks[0]
 
 
-def found(text: str, cells: bool = False) -> list[tuple[int, str]]:
-    data = text.encode()
-    block = scanned.Block(data, 0, 0, len(data), False if cells else None)
-    hits, _ = block.find(HELD_OUT)
-    return [(len(data[: hit.start].decode()), hit.task) for hit in hits]
+def found(text: str, cells: bool = False) -> list[str]:
+    return [hit.task for hit in HELD_OUT.find(pl.Series([text]), cells)]
 
 
 PIECES = [
@@ -165,8 +158,7 @@ def test_finds_entries_in_every_state_and_machine() -> None:
             if len(a) + len(b or "") < 8 and (task != "mul" or a != "0"):
                 for step in transitions(task, a, b):
                     for text in (step.prompt, json.dumps({"x": step.prompt}), f"Entry: {step.prompt}"):
-                        own, *_ = found(text)
-                        assert own[1] == task, text
+                        assert found(text)[0] == task, text
     assert not found("ADD, q0, [HEAD1] |2|1[HEAD2] |8 [C] [OUTPUT]\n")
     assert not found("BADD, q0, [HEAD1] |2|1[HEAD2] |9 [C] [OUTPUT]\n")
 
@@ -185,13 +177,12 @@ def rows_of(text: str, cells: bool) -> list[str]:
 @given(
     lines=st.lists(st.lists(st.sampled_from([*PIECES, "12+9", '"']), max_size=9).map("".join), max_size=40),
     size=st.integers(16, 70),
-    ahead=st.integers(40, 60),
     kind=st.sampled_from([".txt", ".txt.gz", ".csv"]),
 )
-@example(['"' + "y" * 300, "y" * 300, '12+9"', "1,012+9", '"', '12+9",12+9'], 16, 40, ".csv")
-@example(['1,012+9,"' + "y" * 300 + ',1,012+9"', "12+9"], 16, 40, ".csv")
+@example(['"' + "y" * 300, "y" * 300, '12+9"', "1,012+9", '"', '12+9",12+9'], 16, ".csv")
+@example(['1,012+9,"' + "y" * 300 + ',1,012+9"', "12+9"], 16, ".csv")
 def test_blocks_of_any_size_find_the_same_lines(
-    tmp_path_factory: pytest.TempPathFactory, lines: list[str], size: int, ahead: int, kind: str
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str], size: int, kind: str
 ) -> None:
     text, cells = "\n".join(line.replace("\n", "") for line in lines), kind == ".csv"
     text += '"' if cells and text.count('"') % 2 else ""
@@ -199,10 +190,8 @@ def test_blocks_of_any_size_find_the_same_lines(
     path, target = folder / f"x{kind}", folder / "clean"
     path.write_bytes(gzip.compress(text.encode()) if kind.endswith("gz") else text.encode())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scanned, "SIZE", size)
-        patch.setattr(scanned, "AHEAD", ahead)
-        told = scan(path)
-        scanned.clean(told, target)
+        patch.setattr(contamination, "SIZE", size)
+        told = scan(path, target)
     rows = rows_of(text, cells)
     kept = [row for row in rows if not list(plainly(row, cells))]
     assert (told.lines, told.hit_lines) == (len(rows), len(rows) - len(kept))
@@ -211,36 +200,35 @@ def test_blocks_of_any_size_find_the_same_lines(
 
 
 def test_tables_and_what_is_in_quotes(tmp_path: Path) -> None:
-    nested = pa.array([[{"role": "user", "content": "12+9"}], [], None, [{"role": "x", "content": "3"}]])
-    columns = {"n": [12, 9, 3, 4], "chat": nested, "coded": pa.array(["a", "9-1", None, "b"]).dictionary_encode()}
+    nested = pa.array([[{"role": "user", "content": "a\n12+9"}], [], None, [{"role": "x", "content": "3"}]])
+    columns = {"n": [12, 9, 3, 4], "chat": nested, "coded": pa.array(["a", "9\t-1", None, "b"]).dictionary_encode()}
     columns["split"] = ["1+", "2", "12", "+9"]  # nothing stands across rows
+    columns["next"] = ["2", "+9", "12", "1+"]  # nor across columns
     pq.write_table(pa.table(columns), tmp_path / "x.bin", row_group_size=3, compression="zstd")
-    told = scan(tmp_path / "x.bin")
-    assert (told.table, told.lines, told.hit_lines) == (True, 4, 2)
-    assert [(one["line"], one["column"], one["text"]) for one in told.places] == [
-        (1, "chat.content", "12+9"),
-        (2, "coded", "9-1"),
-    ]
-    scanned.clean(told, tmp_path / "clean.parquet")
+    told = scan(tmp_path / "x.bin", tmp_path / "clean.parquet")
+    assert (told.lines, told.hit_lines, told.unread) == (4, 2, "n (int64)")
+    assert [(one["line"], one["task"]) for one in told.places] == [(1, "add"), (2, "sub")]
     kept = pq.read_table(tmp_path / "clean.parquet")
     assert kept.equals(pq.read_table(tmp_path / "x.bin").slice(2)) and kept.schema == pa.table(columns).schema
     text = 'q,"two\nlines 12+9"\n7,123+4567890123=\n"1,012+9"\nx\n'
     (tmp_path / "x.csv").write_text(text)
-    told = scan(tmp_path / "x.csv")
-    scanned.clean(told, tmp_path / "clean.csv")
+    told = scan(tmp_path / "x.csv", tmp_path / "clean.csv")
     assert (told.lines, told.hit_lines) == (4, 2)
     assert (tmp_path / "clean.csv").read_text() == '"1,012+9"\nx\n'
 
 
-def test_a_line_of_many_blocks_and_members_of_gzip(tmp_path: Path) -> None:
-    begin = "a 12+9 b\n" + "y" * 9_000_000
-    for end, lines in ((" 12+9", [1, 2]), ("z 12+8", [1])):
-        (tmp_path / "x.gz").write_bytes(gzip.compress(begin.encode()) + gzip.compress(end.encode()))
-        told = scan(tmp_path / "x.gz")
-        (tmp_path / "clean.gz").unlink(missing_ok=True)
-        scanned.clean(told, tmp_path / "clean.gz")
+def test_long_lines_members_of_gzip_and_bytes_that_are_no_utf_8(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = b"a 12+9 b\n\xff" + b"y" * 9_000_000
+    for number, (end, lines) in enumerate(((b" 12+9", [1, 2]), (b"z 12+8", [1]))):
+        (tmp_path / "x.gz").write_bytes(gzip.compress(begin) + gzip.compress(end))
+        told = scan(tmp_path / "x.gz", tmp_path / f"{number}.gz")
         assert [one["line"] for one in told.places] == lines and told.lines == 2
-        assert gzip.decompress((tmp_path / "clean.gz").read_bytes()).decode() == ("" if lines[1:] else begin[9:] + end)
+        assert gzip.decompress((tmp_path / f"{number}.gz").read_bytes()) == (b"" if lines[1:] else begin[9:] + end)
+    monkeypatch.setattr(contamination, "LONGEST", 9_000_000)
+    with pytest.raises(UserError, match="a line is longer than"):
+        scan(tmp_path / "x.gz")
 
 
 @pytest.fixture(scope="module")
@@ -308,46 +296,22 @@ def test_bad_input_is_refused(tmp_path: Path, data: Path) -> None:
     assert call("contamination", tmp_path / "e.txt", "--against", data)[0] == 0
 
 
-def no_links(*_: object) -> None:
-    raise PermissionError
-
-
-@pytest.mark.parametrize("links", [True, False])
-def test_a_copy_that_another_command_wrote_meanwhile_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
-) -> None:
+def test_a_copy_that_another_command_wrote_meanwhile_stays(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("12+9\nx\n")
-    told, out, sync = scan(tmp_path / "x.txt"), tmp_path / "out.txt", atomic.sync
-    if not links:
-        monkeypatch.setattr("os.link", no_links)
-
-    def other_first(path: Path) -> None:
-        sync(path)
-        if path.name.startswith(".writing-"):
-            out.write_text("theirs")
-
-    scanned.clean(told, tmp_path / "alone.txt")
-    assert (tmp_path / "alone.txt").read_text() == "x\n"
-    monkeypatch.setattr(atomic, "sync", other_first)
-    with pytest.raises(UserError, match="a copy would replace it"):
-        scanned.clean(told, out)
+    out = tmp_path / "out.txt"
+    out.write_text("theirs")
+    with pytest.raises(FileExistsError):
+        scan(tmp_path / "x.txt", out)
     assert out.read_text() == "theirs"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["alone.txt", "out.txt", "x.txt"]
-
-
-@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view(), pa.binary(5)])
-def test_columns_of_bytes_are_text(tmp_path: Path, kind: pa.DataType) -> None:
-    pq.write_table(pa.table({"b": pa.array([b"12+9\xff", b"nope.", None], kind)}), tmp_path / "x.parquet")
-    told = scan(tmp_path / "x.parquet")
-    assert (told.hit_lines, told.unread, told.places[0]["column"]) == (1, "", "b")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.txt", "x.txt"]
 
 
 def test_columns_that_hold_no_text_are_named(tmp_path: Path, data: Path) -> None:
     some, none = tmp_path / "some.parquet", tmp_path / "none.parquet"
-    numbers = {"x": [1], "y": [2], "d": pa.array([1], pa.date32()), "s": [{"n": 1.5}]}
+    numbers = {"x": [1], "d": pa.array([1], pa.date32()), "raw": [b"12+9"]}
     pq.write_table(pa.table({"text": ["a"], **numbers}), some)
     pq.write_table(pa.table(numbers), none)
     code, said = call("contamination", some, "--against", data)
-    assert code == 0 and "not looked at: columns x, y (int64); d (date32[day]); s.n (double)" in said
+    assert code == 0 and "not looked at: columns x (int64), d (date32[day])" in said
     code, said = call("contamination", none, "--against", data)
-    assert code == 2 and "no column of this table can be looked at: x, y (int64)" in said
+    assert code == 2 and "no column of this table can be looked at: x (int64), d" in said
