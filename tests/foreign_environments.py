@@ -22,9 +22,8 @@ def reasoning_gym(folder: Path) -> None:
     import reasoning_gym as gym
     from reasoning_gym.composite import CompositeConfig, CompositeDataset, DatasetSpec
 
-    from caef_data.eval.environments.gym_dataset import register
+    import caef_data.eval.environments.gym_dataset  # noqa: F401
 
-    register()
     settings = {"declaration": "smoke", "split": "test"}
     data, other = (gym.create_dataset("caef_data", size=20, seed=seed, **settings) for seed in (3, 4))
     for item in data:
@@ -37,8 +36,6 @@ def reasoning_gym(folder: Path) -> None:
     mixed = CompositeDataset(CompositeConfig(size=12, seed=1, datasets=specs))
     assert all(mixed.score_answer(item["answer"], item) == 1.0 for item in mixed)
     assert {item["metadata"]["source_dataset"] for item in mixed} == {"caef_data", "chain_sum"}
-    partial = gym.create_dataset("caef_data", size=1, seed=3, partial=True, **settings)
-    assert 0.5 < partial.score_answer(partial[0]["answer"] + "|", partial[0]) < 1
 
 
 def verifiers(folder: Path) -> None:
@@ -153,7 +150,7 @@ def trl(folder: Path) -> None:
     from trl import GRPOConfig, GRPOTrainer
 
     from caef_data import environment, score
-    from caef_data.eval.environments.trl_rewards import partial_reward, reward
+    from caef_data.eval.environments.trl_rewards import reward
     from caef_data.tests.small_model import make_model, make_tokenizer
     from datasets import Dataset
 
@@ -174,7 +171,7 @@ def trl(folder: Path) -> None:
         [{key: rows[number][key] for key in ("prompt", "task", "a", "instruction")} for number in range(4)]
     )
     model = make_model(len(tokenizer), positions=512)
-    trainer = GRPOTrainer(model, [watched, partial_reward], args=config, train_dataset=data, processing_class=tokenizer)
+    trainer = GRPOTrainer(model, [watched], args=config, train_dataset=data, processing_class=tokenizer)
     trainer.train()
     assert len(seen) == 4 and all(prompt in data["prompt"] for prompt, _, _ in seen)
     assert [found for _, _, found in seen] == [float(score(prompt, answer).right) for prompt, answer, _ in seen]
@@ -182,7 +179,7 @@ def trl(folder: Path) -> None:
     assert reward(list(data["prompt"]), right, task=["left_mask"] * 4) == [1.0] * 4
     talks = [[{"role": "user", "content": prompt}] for prompt in data["prompt"]]
     answers = [[{"role": "assistant", "content": answer}] for answer in [*right[:2], right[2][:-1], None]]
-    assert reward(talks, answers) == [1.0, 1.0, 0.0, 0.0] and partial_reward(talks, answers)[2] > 0.5
+    assert reward(talks, answers) == [1.0, 1.0, 0.0, 0.0]
 
 
 if __name__ == "__main__":

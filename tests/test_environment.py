@@ -1,6 +1,5 @@
 """Environments: one step, and whole runs on a model's own answers, also after a slip."""
 
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -53,26 +52,13 @@ def test_a_step_is_an_episode() -> None:
         env.step("x")
 
 
-def test_parts_of_a_wrong_answer_count_when_asked_for() -> None:
-    env = made(task="add", partial=True)
-    prompt = env.reset(3).prompt
-    assert prompt is not None
-    turn = env.step(successor(prompt)[:-1])  # the command is wrong: one part of six
-    assert turn.reward == pytest.approx(5 / 6)
-
-
-def test_numbers_and_seeds() -> None:
+def test_numbers() -> None:
     env, other = made(), made()
     rows = [env.reset().info["number"] for _ in range(3)]
     assert rows == [0, 1, 2] and env.reset(7).prompt == other.reset(7).prompt and env.reset().info["number"] == 8
-    assert env.reset(seed=5) == other.reset(seed=5)
-    drawn = [env.reset(seed=seed).info["number"] for seed in range(50)]
-    assert len({*drawn}) > 25 and sum(later - first == 1 for first, later in pairwise(drawn)) < 5
-    for arguments in ((-1,), (True,), ("1",), (2**70,)):
+    for number in (-1, True, "1", 2**70):
         with pytest.raises(UserError):
-            env.reset(*arguments)
-    with pytest.raises(UserError, match="a number and a seed"):
-        env.reset(1, seed=1)
+            env.reset(number)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("calls", ["environment", "model"])
@@ -138,7 +124,6 @@ def test_a_called_machine_is_run_on_what_the_model_wrote() -> None:
         ("[HEAD1]|", "[HEAD1]||"),
         ("CMD [HEAD1] RIGHT", "CMD [HEAD1] LEFT"),
         ("\nREFLECTION", "\n\nREFLECTION"),
-        ("[HEAD2] |", "[HEAD2] " + "|7" * 50_000 + "|"),
     ],
 )
 def test_an_answer_that_nothing_follows_ends_the_episode(old: str, new: str, calls: Any) -> None:
@@ -149,8 +134,6 @@ def test_an_answer_that_nothing_follows_ends_the_episode(old: str, new: str, cal
     assert start.prompt is not None
     right = successor(start.prompt)
     assert old in right
-    if calls == "model" and len(new) > 1000:
-        return  # the model may run it
     turn = env.step(right.replace(old, new, 1))
     assert turn.done and turn.reward == 0.0 and turn.info["end"] == "no entry follows" and turn.prompt is None
 
@@ -208,8 +191,6 @@ def test_other_views_are_compared_with_their_completions() -> None:
     [
         ({"mode": "runs"}, "did you mean 'run'"),
         ({"calls": "models"}, "did you mean 'model'"),
-        ({"partial": "x"}, "partial is "),
-        ({"partial": 1}, "partial is "),
         ({"view": "scratch"}, "scratch"),
         ({"task": "left_mask", "view": "raw"}, "no test rows of raw"),
         ({"task": "sub", "dialect": "published", "mode": "run"}, "runs of published rows"),

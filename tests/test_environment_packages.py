@@ -4,19 +4,17 @@
 run by tests/test_ecosystem_environments.py.
 """
 
-import importlib
 import os
 import subprocess
 import sys
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from caef_data import UserError, environment, successor
-from caef_data.eval.environments.libraries import TESTED
-from caef_data.eval.environments.trl_rewards import partial_reward, reward
+from caef_data.eval.environments.trl_rewards import reward
 from caef_data.tests.test_successor import ADD, MUL
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,32 +41,10 @@ def test_by_its_own_library(name: str, tmp_path: Path) -> None:
     run(name, tmp_path, aside=ASIDE)
 
 
-@pytest.mark.parametrize(
-    ("module", "library"),
-    [("caef_taskset", "verifiers"), ("inspect_tasks", "inspect_ai"), ("gym_dataset", "reasoning_gym")],
-)
-def test_a_library_that_is_missing_is_named_with_what_installs_it(module: str, library: str) -> None:
-    if find_spec(library) is not None:
-        pytest.skip(f"{library} is installed")
-    with pytest.raises(UserError) as refused:
-        found = importlib.import_module(f"caef_data.eval.environments.{module}")
-        found.register()
-    assert refused.value.next_step == f"pip install '{TESTED[library]}'"
-
-
-def test_openenv_is_asked_for_before_the_rows_are_made() -> None:
-    from caef_data.eval.environments.openenv_server import create_app
-
-    with pytest.raises(UserError, match="openenv") as refused:
-        create_app("smoke")
-    assert refused.value.next_step == f"pip install '{TESTED['openenv']}'"
-
-
 def test_rewards() -> None:
     right = [successor(ADD), successor(MUL)]
     asked = dict(prompts=[ADD, MUL, ADD], completions=[*right, right[0].replace("[C]0", "[C]1")])
     assert reward(**asked, task=["add", "mul", "add"], a=["1"] * 3) == reward(**asked) == [1.0, 1.0, 0.0]
-    assert partial_reward(**asked) == [1.0, 1.0, 5 / 6]
     assert reward(["12+9=", "x"], ["21", "21\n"], expected=["21", "21"]) == [1.0, 0.0]
     talk = [[{"role": "system", "content": "x"}, {"role": "user", "content": ADD}]]
     assert reward(talk, [[{"role": "assistant", "content": right[0]}]]) == [1.0]

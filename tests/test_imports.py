@@ -38,7 +38,8 @@ MAY_IMPORT = {  # parts of the package -> (other parts, third-party packages) th
             "huggingface_hub",
             "httpx2",
         }
-        | {"jinja2", "markupsafe", "vl_convert", "yaml"},
+        | {"jinja2", "markupsafe", "vl_convert", "yaml"}
+        | {"datasets", "inspect_ai", "openenv", "reasoning_gym", "verifiers"},  # those that take environments
     ),
     "options": ({"pipelines", "tm", "errors"}, {"typer"}),
     "process": ({"errors"}, set()),

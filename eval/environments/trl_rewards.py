@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...errors import UserError
-from ...tm.score import Score, score, text_score
-from .environment import worth
+from ...tm.score import score
 
 Text = str | Sequence[dict[str, Any]] | None  # or the messages of a conversation
 
@@ -24,29 +23,17 @@ def reward(prompts: Sequence[Text], completions: Sequence[Text], **columns: Any)
     Raises:
         UserError: a prompt is no entry of a machine.
     """
-    return [float(found.right) for found in _scores(prompts, completions, columns)]
-
-
-def partial_reward(prompts: Sequence[Text], completions: Sequence[Text], **columns: Any) -> list[float]:
-    """Return 1 for each right completion, and for a wrong one the share of its parts that are right."""
-    return [worth(found, partial=True) for found in _scores(prompts, completions, columns)]
-
-
-def _scores(prompts: Sequence[Text], completions: Sequence[Text], columns: dict[str, Any]) -> list[Score]:
+    answers = [_text(completion) for completion in completions]
     if columns.get("expected"):
-        return [
-            text_score(right, _text(answer)) for right, answer in zip(columns["expected"], completions, strict=True)
-        ]
+        return [float(right == answer) for right, answer in zip(columns["expected"], answers, strict=True)]
     tasks = columns.get("task") or [None] * len(prompts)
-    asked = zip(prompts, completions, tasks, strict=True)
-    return [score(_text(prompt), _text(completion), task=task) for prompt, completion, task in asked]
+    asked = zip(prompts, answers, tasks, strict=True)
+    return [float(score(_text(prompt), answer, task=task).right) for prompt, answer, task in asked]
 
 
 def _text(given: Text) -> str:
     """Return a text, or the content of a conversation's last message."""
-    if isinstance(given, str) or given is None:
-        return given or ""
-    content = given[-1].get("content") if given else ""
-    if content is not None and not isinstance(content, str):
+    content: Any = given if isinstance(given, str) or not given else given[-1].get("content")
+    if content and not isinstance(content, str):
         raise UserError("a message's content must be a text", allowed="messages of text alone")
     return content or ""

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
-from caef_data.eval.environments.environment import environment, row_score
-from caef_data.eval.environments.libraries import library
+import verifiers.v1 as vf
 
-vf: Any = library("verifiers.v1")
+from caef_data.eval.environments.environment import environment, row_score
 
 __all__ = ["CaefTaskset"]
 
@@ -25,7 +24,7 @@ class CaefTask(vf.Task[CaefData]):  # type: ignore[misc]
     """A row and its reward."""
 
     @vf.reward  # type: ignore[untyped-decorator]
-    async def right(self, trace: Any) -> float:
+    async def right(self, trace: vf.Trace) -> float:
         """Return 1 where the last reply is the completion; ``trace.last_reply`` would drop its newline."""
         replies = trace.assistant_messages
         answer = replies[-1].content if replies else ""
@@ -52,8 +51,7 @@ class CaefTaskset(vf.Taskset[CaefTask, CaefConfig]):  # type: ignore[misc]
 
     def load(self) -> Iterator[CaefTask]:
         """Yield the tasks of rows 0, 1, 2, ..."""
-        view = self.config.view
-        rows = environment(self.config.declaration, split=self.config.split, view=view).rows
-        for number in count():
-            row = rows[number]
-            yield CaefTask(CaefData(prompt=row["prompt"], row=row, view=view), self.config.task)
+        own = self.config
+        rows = environment(own.declaration, split=own.split, view=own.view).rows
+        for row in map(rows.__getitem__, count()):
+            yield CaefTask(CaefData(prompt=row["prompt"], row=row, view=own.view), own.task)

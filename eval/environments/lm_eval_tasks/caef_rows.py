@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from caef_data.eval.environments.environment import environment, row_score
-from caef_data.eval.environments.libraries import library
 
 
 def dataset(
     declaration: str = "smoke", split: str = "test", view: str = "one_step", num: int = 100, **_: Any
 ) -> dict[str, Any]:
     """Return the first rows, as the split that the task reads; ``--metadata`` gives the arguments."""
+    from datasets import Dataset
+
     rows = environment(declaration, split=split, view=view).rows
-    return {"test": library("datasets").Dataset.from_list([{**rows[number], "view": view} for number in range(num)])}
+    return {"test": Dataset.from_list([{**rows[number], "view": view} for number in range(num)])}
 
 
 def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
