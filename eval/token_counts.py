@@ -23,7 +23,7 @@ from ..pipelines.plan import Config, make_plan
 from ..pipelines.sampling.enumerate_small import Told
 from ..pipelines.store import open_folder
 from ..pipelines.terminal import Bar, open_console
-from ..pipelines.token_table import LENGTHS, print_costs, remarks
+from ..pipelines.token_table import LENGTHS, print_costs
 from . import resolved
 from .files import VOCABULARIES
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 BATCH = 1024  # rows tokenised at once
 PLANNED = 1000  # rows of a split that are rendered of a declaration, unless more or fewer are asked for
-BANDS = 10  # of lengths, for each view
+BANDS = 10  # of lengths, for each view, at most
 DIGITS = "8247391650" * 20  # that a tape and a number are made of, to tell what a digit costs
 TEXTS = ("prompt", "completion")
 TRIED = 32  # rows of each split that are tried before an export
@@ -94,28 +94,26 @@ def around_rows(
     return begin, end
 
 
-def source_of(config: Config) -> Source:
-    """Return a split that is planned: its rows are rendered as they are counted, in the order of its shards."""
+def planned(plan: Sequence[Config], configs: Sequence[str], splits: Sequence[str]) -> list[Source]:
+    """Return the splits of a plan: rows are rendered as they are counted, in the order of their shards.
 
-    def batches() -> Iterator[pa.RecordBatch]:
+    Raises:
+        UserError: there is no such config or split.
+    """
+
+    def batches(config: Config) -> Iterator[pa.RecordBatch]:
         block = min(config.block, BATCH)
         for numbers in map(config.numbers, range(config.num_shards)):
             yield from (config.render(numbers[start : start + block]) for start in range(0, len(numbers), block))
 
-    return Source(config.name, config.split, config.rows, batches)
-
-
-def planned(plan: Sequence[Config], configs: Sequence[str], splits: Sequence[str]) -> list[Source]:
-    """Return the splits of a plan that are asked for; raises ``UserError`` where there is no such config or split."""
-    for name in configs:
-        check_name("--config", name, sorted({config.name for config in plan}))
-    for name in splits:
-        check_name("--split", name, sorted({config.split for config in plan}))
-    return [
-        source_of(config)
-        for config in plan
-        if (not configs or config.name in configs) and (not splits or config.split in splits)
-    ]
+    for option, names, known in (
+        ("--config", configs, {config.name for config in plan}),
+        ("--split", splits, {one.split for one in plan if not configs or one.name in configs}),
+    ):
+        for name in names:
+            check_name(option, name, sorted(known))
+    wanted = (one for one in plan if (not configs or one.name in configs) and (not splits or one.split in splits))
+    return [Source(config.name, config.split, config.rows, partial(batches, config)) for config in wanted]
 
 
 class TokenCounter:
@@ -146,15 +144,12 @@ class TokenCounter:
 
         _ = self.tokens  # what is wrong with it is told by that
         missing = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-        for file in VOCABULARIES:
-            if found := cached_file(self.name, file, **missing):
-                with open(found, "rb") as opened_file:
-                    return sha256_of(opened_file)
-        raise UserError(
-            "this tokenizer has no file of its vocabulary",
-            where=printable_path(self.name),
-            allowed=f"one with {', '.join(VOCABULARIES)}",
-        )
+        found = next(filter(None, (cached_file(self.name, file, **missing) for file in VOCABULARIES)), None)
+        if found is None:
+            what, allowed = "this tokenizer has no file of its vocabulary", f"one with {', '.join(VOCABULARIES)}"
+            raise UserError(what, where=printable_path(self.name), allowed=allowed)
+        with open(found, "rb") as file:
+            return sha256_of(file)
 
     def lengths(self, rows: pa.RecordBatch) -> list[int]:
         """Return the tokens of each row: prompt, completion and end token."""
@@ -164,14 +159,14 @@ class TokenCounter:
     def costs(self, config: Config, told: Told) -> dict[str, Any]:
         """Return the summary of a split's first rows, as many as ``caef-data tokens`` looks at."""
         told(f"tokens of {config.name} {config.split}")
-        rows = count(self.tokens, source_of(config), stage="second", most=PLANNED, told=lambda rows: None)
-        [found] = summary(rows, "config", "split")
+        [source] = planned([config], [], [])
+        [found] = summary(count(self.tokens, source, "second", PLANNED), "config", "split")
         rounded = {key: round(value, 3) if isinstance(value, float) else value for key, value in found.items()}
         return {**rounded, "tokenizer": tokenizer_name(self.name), "sha256": self.sha256}
 
 
 def count(
-    tokens: Tokens, source: Source, *, stage: str, most: int | None, told: Callable[[int], object]
+    tokens: Tokens, source: Source, stage: str, most: int, told: Callable[[int], object] = lambda rows: None
 ) -> pl.DataFrame:
     """Count the tokens of rows.
 
@@ -179,26 +174,22 @@ def count(
         tokens: the tokenizer.
         source: the rows.
         stage: ``first`` puts each row's instruction before its prompt, ``second`` leaves it out.
-        most: rows to look at, the first ones, which are a fair sample: rows are shuffled; None for all.
+        most: rows to look at, the first ones, which are a fair sample: rows are shuffled.
         told: called with the number of rows of each batch counted.
 
     Returns:
         Of each row the config, view and split, ``length``: tokens of prompt, completion and end token; ``digits`` of
-        its operands, those of the ``longer`` one; ``unspelled``: its text does not come back from its tokens;
+        the longer operand, and of ``both``; ``unspelled``: its text does not come back from its tokens;
         ``merged``: a token would span the border, were prompt and completion tokenised as one text.
     """
-    frames, left = [], source.rows if most is None else most
-    for whole in source.batches():
-        whole = whole.slice(0, left)
-        for start in range(0, whole.num_rows, BATCH):
-            batch = whole.slice(start, BATCH)
-            frames.append(_counted(tokens, batch, stage))
-            left -= batch.num_rows
-            told(batch.num_rows)
-        if not left:
+    frames = []
+    for batch in source.batches():
+        frames.append(_counted(tokens, batch.slice(0, most), stage))
+        most -= len(frames[-1])
+        told(len(frames[-1]))
+        if not most:
             break
-    view = source.config.rpartition("-")[2]
-    names = {"config": source.config, "view": view, "split": source.split}
+    names = {"config": source.config, "view": source.config.rpartition("-")[2], "split": source.split}
     return pl.concat(frames).with_columns(pl.lit(value).alias(name) for name, value in names.items())
 
 
@@ -213,8 +204,8 @@ def _counted(tokens: Tokens, batch: pa.RecordBatch, stage: str) -> pl.DataFrame:
     return pl.DataFrame(
         {
             "length": pl.Series([len(row) for row in spelled], dtype=pl.Int32),
-            "digits": operands.sum_horizontal().cast(pl.Int32),
-            "longer": operands.max_horizontal().cast(pl.Int32),
+            "digits": operands.max_horizontal().cast(pl.Int32),
+            "both": operands.sum_horizontal().cast(pl.Int32),
             "unspelled": [text.removeprefix(tokens.lead) != prompt + answer for text, prompt, answer in texts],
             "merged": tokens.merging(prompts, answers),
         }
@@ -224,18 +215,15 @@ def _counted(tokens: Tokens, batch: pa.RecordBatch, stage: str) -> pl.DataFrame:
 def summary(rows: pl.DataFrame, *by: str) -> list[dict[str, Any]]:
     """Return for each group of rows their number, means, sums, and how many are longer than each of ``LENGTHS``."""
     length = pl.col("length")
-    return (
-        rows.group_by(by, maintain_order=True)
-        .agg(
-            pl.sum("unspelled", "merged"),
-            counted=pl.len(),
-            mean=length.mean(),
-            longest=length.max(),
-            per_digit=length.sum() / pl.sum("digits"),
-            over=pl.struct((length > most).sum().alias(str(most)) for most in LENGTHS),
-        )
-        .to_dicts()
+    found = rows.group_by(by, maintain_order=True).agg(
+        pl.sum("unspelled", "merged"),
+        counted=pl.len(),
+        mean=length.mean(),
+        longest=length.max(),
+        per_digit=length.sum() / pl.sum("both"),
+        over=pl.struct((length > most).sum().alias(str(most)) for most in LENGTHS),
     )
+    return found.to_dicts()
 
 
 def print_tokens(
@@ -260,51 +248,30 @@ def print_tokens(
         sources, rows = planned(make_plan(declaration).configs, configs, splits), rows or PLANNED
     else:
         sources = built(source, configs, splits, lambda line: log.print(line, soft_wrap=True))
-    tokens = TokenCounter(tokenizer).tokens
+    tokens, wanted = TokenCounter(tokenizer).tokens, [min(part.rows, rows or part.rows) for part in sources]
     with Bar(console=log, disable=not log.is_terminal) as bar:
-        task = bar.add_task("counting", total=sum(min(part.rows, rows or part.rows) for part in sources))
-        advance = partial(bar.advance, task)
-        rows_counted = pl.concat(count(tokens, part, stage=stage, most=rows, told=advance) for part in sources)
-    tape, number = tokens.encode(["".join(f"|{digit}" for digit in DIGITS), DIGITS])
-    costs = {"tape": len(tape) / len(DIGITS), "number": len(number) / len(DIGITS)}
+        advance = partial(bar.advance, bar.add_task("counting", total=sum(wanted)))
+        parts = zip(sources, wanted, strict=True)
+        counted = pl.concat(count(tokens, part, stage, most, advance) for part, most in parts)
+    tape, number = (len(found) / len(DIGITS) for found in tokens.encode(["|" + "|".join(DIGITS), DIGITS]))
     if as_json:
         totals = {(part.config, part.split): part.rows for part in sources}
-        told = summary(rows_counted, "config", "split")
-        configs_json = [{**row, "rows": totals[row["config"], row["split"]]} for row in told]
-        by_length = summary(rows_counted.sort("view", "longer"), "view", "longer")
-        lengths = [{"digits" if key == "longer" else key: row[key] for key in row} for row in by_length]
-        found = {"tokenizer": tokenizer, "stage": stage, "tokens_a_digit": costs, "configs": configs_json}
+        by_config = [
+            {**one, "rows": totals[one["config"], one["split"]]} for one in summary(counted, "config", "split")
+        ]
+        lengths = summary(counted.sort("view", "digits"), "view", "digits")
+        costs = {"tape": tape, "number": number}
+        found = {"tokenizer": tokenizer, "stage": stage, "tokens_a_digit": costs, "configs": by_config}
         print(json.dumps({**found, "lengths": lengths}))
-    else:
-        whole = len(rows_counted) >= sum(part.rows for part in sources)
-        _print(rows_counted, tokenizer, costs, whole=whole)
-
-
-def _print(rows: pl.DataFrame, tokenizer: str, costs: dict[str, float], *, whole: bool) -> None:
-    """Print a line for each config, its splits together, one for each view and some lengths, and what else is known."""
-    console, configs = open_console(), summary(rows, "config")
-    print_costs(console, configs, "config")
-    if rows["longer"].n_unique() > 1:
-        print_costs(console, _banded(rows), "view", "digits")
-    console.print(
-        f"tokens of prompt, completion and end token in {printable_path(tokenizer)}:"
-        f" a digit costs {costs['tape']:.2f} on a tape, {costs['number']:.2f} in a number;"
-        " tokens per operand digit: all tokens, divided by the operands' digits"
-        f"{'' if rows['longer'].n_unique() == 1 else '; digits: of the longer operand'}"
+        return
+    console, step = open_console(), -(-counted["digits"].n_unique() // BANDS)
+    first = (pl.col("digits") - 1).clip(lower_bound=0) // step * step + 1
+    bands = counted.sort("view", "digits").with_columns(digits=pl.format("{}-{}", first, first + step - 1))
+    print_costs(console, summary(counted, "config"), "config")
+    print_costs(
+        console, summary(counted.sort("view", "digits") if step == 1 else bands, "view", "digits"), "view", "digits"
     )
-    if not whole:
+    told = f"a digit costs {tape:.2f} on a tape, {number:.2f} in a number; digits: of the longer operand"
+    console.print(f"tokens of prompt, completion and end token in {printable_path(tokenizer)}: {told}")
+    if len(counted) < sum(part.rows for part in sources):
         console.print("of a sample of the rows: the longest of all may be longer")
-    for line in remarks(configs):
-        console.print(line)
-
-
-def _banded(rows: pl.DataFrame) -> list[dict[str, Any]]:
-    """Return the summary by view and length of the longer operand, some lengths together where they are many."""
-    low, high = rows["longer"].min(), rows["longer"].max()
-    assert isinstance(low, int) and isinstance(high, int)
-    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if (high - low) // step < BANDS)
-    band = (pl.col("longer") - 1).clip(lower_bound=0) // step * step + 1
-    found = summary(rows.with_columns(band=band).sort("band", maintain_order=True), "view", "band")
-    for row in found:
-        row["digits"] = f"{row['band']}-{row['band'] + step - 1}" if step > 1 else str(row["band"])
-    return sorted(found, key=lambda row: row["view"])

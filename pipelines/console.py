@@ -23,7 +23,7 @@ from .plan import Plan, TokenCounter, make_plan
 from .settings import Declaration
 from .store import open_folder
 from .terminal import Meter, new_table, open_console, print_table, size_text
-from .token_table import print_costs, remarks
+from .token_table import print_costs
 from .workers import default_workers
 
 Row = tuple[Any, ...]  # config, split, and a count for each column
@@ -159,8 +159,6 @@ def print_plan(
         console.print(note)
     if plan.tokens:
         print_costs(console, [*plan.tokens.values()], "config", "split")
-        for line in remarks([*plan.tokens.values()]):
-            console.print(line)
     console.print(f"build it: {command}")
 
 

@@ -11,18 +11,19 @@ from rich.console import Console
 from .terminal import new_table, print_table
 
 LENGTHS = (1024, 2048, 4096, 8192)  # that trainers cut rows at
+HEADINGS = ("rows counted", "mean", "longest", *(f"over {most:,}" for most in LENGTHS))
 Costs = Mapping[str, Any]
 
 
 def print_costs(console: Console, rows: Sequence[Costs], *names: str) -> None:
-    """Print a line for each group of rows, under its ``names``."""
-    lengths = [most for most in LENGTHS if any(row["over"][str(most)] for row in rows)]
-    headings = [f">{most:,}" for most in lengths]
-    table = new_table("rows", "mean", "longest", "tokens per operand digit", *headings, first=names)
+    """Print a line for each group of rows, under its ``names``; of configs also whose texts do not survive."""
+    table = new_table(*HEADINGS, first=names)
     for row in rows:
-        per_digit = f"{row['per_digit']:.1f}"
-        table.add_row(*(str(row[name]) for name in names), *_cells(row, ()), per_digit, *_shares(row, lengths))
+        table.add_row(*_cells(row, names))
     print_table(console, table)
+    if names[0] == "config":
+        for line in _remarks(rows):
+            console.print(line)
 
 
 def token_lines(splits: Iterable[tuple[str, str, Costs]]) -> list[str]:
@@ -31,25 +32,27 @@ def token_lines(splits: Iterable[tuple[str, str, Costs]]) -> list[str]:
     lines: list[str] = []
     for name, sha256 in dict.fromkeys((row["tokenizer"], row["sha256"]) for row in counted):
         own = [row for row in counted if (row["tokenizer"], row["sha256"]) == (name, sha256)]
-        headings = ["config", "split", "rows counted", "mean", "longest", *(f"over {most:,}" for most in LENGTHS)]
         lines += ["", f"In tokens of `{name}` (prompt, completion and end token; the first rows of each split):", ""]
-        lines += [f"| {' | '.join(headings)} |", f"|---|---|{'---:|' * (len(headings) - 2)}"]
-        lines += [f"| {' | '.join([*_cells(row, ('config', 'split')), *_shares(row, LENGTHS)])} |" for row in own]
-        told = [*remarks(own), f"sha256 of its vocabulary's file: `{sha256}`"]
+        lines += [f"| config | split | {' | '.join(HEADINGS)} |", f"|---|---|{'---:|' * len(HEADINGS)}"]
+        lines += [f"| {' | '.join(_cells(row, ('config', 'split')))} |" for row in own]
+        told = [*_remarks(own), f"sha256 of its vocabulary's file: `{sha256}`"]
         text = " ".join(f"{line[:1].upper()}{line[1:]}." for line in told)
         lines += ["", *textwrap.wrap(text, 118, break_on_hyphens=False)]
     return lines
 
 
 def _cells(row: Costs, names: Sequence[str]) -> list[str]:
-    return [*(row[name] for name in names), f"{row['counted']:,}", f"{row['mean']:,.0f}", f"{row['longest']:,}"]
+    over = (f"{row['over'].get(str(most), 0) / row['counted']:.1%}" for most in LENGTHS)
+    return [
+        *(str(row[name]) for name in names),
+        f"{row['counted']:,}",
+        f"{row['mean']:,.0f}",
+        f"{row['longest']:,}",
+        *over,
+    ]
 
 
-def _shares(row: Costs, lengths: Sequence[int]) -> list[str]:
-    return [f"{row['over'].get(str(most), 0) / row['counted']:.1%}" for most in lengths]
-
-
-def remarks(rows: Sequence[Costs]) -> list[str]:
+def _remarks(rows: Sequence[Costs]) -> list[str]:
     """Return sentences on the rows whose texts do not survive, and on those whose border merges."""
     unspelled, merged = sum(row["unspelled"] for row in rows), dict[str, tuple[int, int]]()
     for row in rows:
