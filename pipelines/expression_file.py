@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,15 @@ import polars as pl
 import pyarrow as pa
 
 from ..errors import UserError, printable_path, quoted
-from ..tm import machine, operands, tasks
+from ..tm import machine, operands
 from ..tm.expression import parse_expression, signs
-from ..tm.machine import MAX_DIGITS, Machine
 from .expressions import Own, remember
 from .sampling.split import SIDES
 
 MOST, MOST_DIGITS = 1_000_000, 20_000_000  # of a file: a manifest holds its expressions
-MOST_BYTES = 1 << 30
 ALLOWED = "lines such as 12+9= or left_mask 1050; CSV or Parquet with a column expression, or with task, a and b"
-COLUMNS = ["expression", "task", "a", "b"]  # of a table: the first one, or the others
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
+SCHEMA = {"line": pl.UInt32, "a": pl.String, "b": pl.String}
 
 
 def define(task: str, record: Mapping[str, Any], key: object) -> None:
@@ -36,8 +34,8 @@ def define(task: str, record: Mapping[str, Any], key: object) -> None:
         raise ValueError("too many expressions")
     packed = base64.b64decode(record["text"], validate=True)
     text = pa.Codec("zstd").decompress(packed, record["bytes"], asbytes=True).decode("ascii")
-    rows = pl.DataFrame({"text": [f"{task} {line}" for line in text.split("\n")[:-1]]}).with_row_index("line", 1)
-    own = Own(task, record["file"], str(list(key)[0]), _parsed(rows, "the recorded expressions")[task])  # type: ignore[call-overload]
+    lines = enumerate((f"{task} {line}" for line in text.split("\n")[:-1]), 1)
+    [own] = _parsed(lines, "the recorded expressions", record["file"], str(list(key)[0]))  # type: ignore[call-overload]
     if list(own.key) != key:
         raise ValueError("the recorded expressions are not those of the settings")
     remember(own)
@@ -51,24 +49,25 @@ def read_expressions(name: str) -> dict[str, Own]:
     """
     path, where = Path(name), printable_path(name)
     try:
-        if not path.is_file() or path.stat().st_size > MOST_BYTES:
-            problem = f"is larger than {MOST_BYTES:,} bytes" if path.is_file() else "is not there, or no file"
-            raise UserError(f"the file of expressions {problem}", where=where, allowed=ALLOWED)
         data = path.read_bytes()
-        table = data[:4] == b"PAR1" or path.suffix.lower() in SEPARATORS
-        rows = _of_table(data, path.suffix.lower(), where) if table else _of_lines(data, where)
-    except (pl.exceptions.PolarsError, ValueError) as error:
+        parquet, separator = data[:4] == b"PAR1", SEPARATORS.get(path.suffix.lower())
+        if parquet:
+            texts = _of_table(pl.read_parquet(data), where)
+        elif separator:
+            texts = _of_table(pl.read_csv(data, infer_schema=False, separator=separator), where)
+        else:
+            lines = data.decode("utf-8-sig").split("\n")
+            texts = [(line, text.strip()) for line, text in enumerate(lines, 1) if text.strip()]
+    except (pl.exceptions.PolarsError, ValueError, OSError) as error:
         raise UserError(f"this cannot be read: {quoted(str(error), 160)}", where=where, allowed=ALLOWED) from error
-    if rows.is_empty():
-        raise UserError("there is no expression in this file", where=where, allowed=ALLOWED)
-    digest = hashlib.sha256(data).hexdigest()
-    word = "row" if table else "line"
-    found = {}
-    for task, parsed in _parsed(rows, f"{where}, {word}").items():
-        unique = parsed.unique(["a", "b"], keep="first", maintain_order=True)
-        own = found[task] = Own(task, path.name, digest, unique, len(parsed) - len(unique))
+    if not 0 < len(texts) <= MOST:
+        what, cut = f"there are {len(texts):,} expressions in this file", "cut it into several files"
+        raise UserError(what, where=where, allowed=f"1 to {MOST:,}; {ALLOWED}", next_step=cut if texts else None)
+    place = f"{where}, {'row' if parquet or separator else 'line'}"
+    found = _parsed(texts, place, path.name, hashlib.sha256(data).hexdigest())
+    for own in found:
         remember(own)
-    return found
+    return {own.task: own for own in found}
 
 
 def in_order(own: Mapping[str, Own]) -> list[tuple[int, str, str, str | None, str]]:
@@ -76,92 +75,55 @@ def in_order(own: Mapping[str, Own]) -> list[tuple[int, str, str, str | None, st
     found = [
         (line, task, a, b, SIDES[side])
         for task, one in own.items()
-        for (line, a, b), side in zip(one.rows.select("line", "a", "b").rows(), one.sides.tolist(), strict=True)
+        for (line, a, b), side in zip(one.rows.iter_rows(), one.sides.tolist(), strict=True)
     ]
     return sorted(found, key=lambda row: row[0])
 
 
-def _of_lines(data: bytes, where: str) -> pl.DataFrame:
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UserError("this is not UTF-8 text", where=f"{where}, line {line:,}", allowed=ALLOWED) from None
-    _check_count(text.count("\n"), where)
-    lines = pl.Series("text", [text]).str.split("\n").explode().str.strip_chars().to_frame()
-    return lines.with_row_index("line", 1).filter(pl.col("text") != "")
+def _of_table(rows: pl.DataFrame, where: str) -> list[tuple[int, str]]:
+    names = ["expression"] if "expression" in rows.columns else ["task", "a", "b"]
+    lacking = [name for name in names if name not in rows.columns]
+    known = ("expression", "task", "a", "b")
+    beside = [name for name in rows.columns if name.removesuffix("_duplicated_0") in known and name not in names]
+    if lacking or beside:
+        what = f"there is no column {' or '.join(dict.fromkeys(['expression', *lacking]))}"
+        what = what if lacking else f"column {beside[0]} stands beside {names[0]}: which one counts?"
+        have = ", ".join(quoted(name) for name in rows.columns[:8])
+        raise UserError(f"{what}; it has {have or 'none'}", where=where, allowed=ALLOWED)
+    cells = (pl.col(name).cast(pl.String).str.strip_chars() for name in names)
+    # Without b it is an expression of one operand; without anything else it is none.
+    cells = (cell if name == "b" else cell.fill_null("?") for cell, name in zip(cells, names, strict=True))
+    texts = rows.select(pl.concat_str(cells, separator=" ", ignore_nulls=True)).to_series()
+    return list(enumerate(texts.to_list(), 1))
 
 
-def _of_table(data: bytes, suffix: str, where: str) -> pl.DataFrame:
-    parquet, separator = data[:4] == b"PAR1", SEPARATORS.get(suffix, ",")
-    rows = pl.read_parquet(data) if parquet else pl.read_csv(data, infer_schema=False, separator=separator)
-    _check_count(len(rows), where)
-    found = [name for name in COLUMNS if name in rows.columns]
-    named = COLUMNS[1:] if found and COLUMNS[0] not in found else COLUMNS[:1]
-    twice = [f"column {name} stands twice" for name in found if f"{name}_duplicated_0" in rows.columns]
-    twice += [f"column {name} stands beside {named[0]}" for name in found if name not in named]
-    if twice:
-        what = f"{twice[0]}: which one counts?"
-        raise UserError(what, where=where, allowed=ALLOWED, next_step="leave out one of them")
-    if lacking := [name for name in named if name not in found]:
-        close = {name.strip().lower(): name for name in rows.columns}
-        near = next((name for name in (*lacking, *COLUMNS) if name in close and name not in found), None)
-        have = f"it has {', '.join(quoted(name) for name in rows.columns[:8]) or 'none'}"
-        advice = f"write {near}, not {quoted(close[near])}, in its header" if near else None
-        raise UserError(f"there is no column {lacking[0]}; {have}", where=where, allowed=ALLOWED, next_step=advice)
-    rows = rows.select(pl.col(name).cast(pl.String) for name in named).with_row_index("line", 1)
-    text = pl.col(named[0]).fill_null("")
-    if len(named) > 1:
-        text = pl.concat_str(text, pl.col("a").fill_null("?"), "b", separator=" ", ignore_nulls=True)
-    return rows.select("line", text.str.strip_chars().alias("text"))
-
-
-def _check_count(count: int, where: str) -> None:
-    if count > MOST:
-        what = f"there are {count:,} expressions in this file"
-        raise UserError(what, where=where, allowed=f"at most {MOST:,}", next_step="cut it into several files")
-
-
-def _parsed(rows: pl.DataFrame, where: str) -> dict[str, pl.DataFrame]:
-    """Return the columns line, a and b by task of texts with their lines; the first that is none is refused."""
-    of_sign = {sign: task for sign, task in signs().items() if sign}
-    named = [task for task in tasks() if machine(task).numbers]
-    sign, number = "|".join(map(re.escape, of_sign)), "(0|[1-9][0-9]*)"
-    pattern = rf"^(?:{number}({sign}){number}=?|({'|'.join(named)})[ \t]+{number}(?:[ \t]+{number})?)$"
-    groups = pl.col("text").str.extract_groups(pattern).struct.rename_fields([*"xsytuv"])
-    found = rows.with_columns(groups.struct.unnest()).select(
-        "line",
-        "text",
-        task=pl.coalesce(pl.col("s").replace_strict(of_sign, default=None), "t"),
-        a=pl.coalesce("x", "u"),
-        b=pl.coalesce("y", "v"),
-    )
-    digits = pl.col("a", "b").str.len_bytes().fill_null(0)
-    unary = pl.col("task").is_in([task for task in named if machine(task).unary])
-    fits = (pl.col("b").is_null() == unary) & (pl.max_horizontal(digits) <= MAX_DIGITS)
-    wrong = found.filter(pl.col("task").is_null() | ~fits)
-    for line, text in wrong.select("line", "text").head(1).iter_rows():
-        _check(line, text, where)
-        raise UserError(f"this is no expression: {quoted(text)}", where=f"{where} {line:,}", allowed=ALLOWED)
-    if found.select(pl.sum_horizontal(digits).sum()).item() > MOST_DIGITS:
-        raise UserError("the expressions have too many digits", where=where, allowed=f"at most {MOST_DIGITS:,} in all")
-    by_task = {str(task): own for (task,), own in found.partition_by("task", as_dict=True, maintain_order=True).items()}
-    for task, own in by_task.items():
-        if type(machine(task)).domain_error is not Machine.domain_error:
-            error = machine(task).domain_error
-            for line, text, a, b in own.select("line", "text", "a", pl.col("b").fill_null("0")).iter_rows():
-                if error(int(a), int(b)) is not None:
-                    _check(line, text, where)
-    return {task: own.select("line", "a", "b") for task, own in by_task.items()}
-
-
-def _check(line: int, text: str, where: str) -> None:
-    """Refuse a text that is no expression of a task, with its line."""
-    try:
-        word, *rest = text.split() if text[:1].isalpha() else parse_expression(text)
-        if not machine(word).numbers or len(rest) not in (1, 2):
-            raise UserError(f"{quoted(text)} is no expression of a task with numbers")
-        operands(word, *rest)
-    except UserError as error:
-        place = f"{where} {line:,}"
-        raise UserError(f"{error.what}: {quoted(text)}", where=place, allowed=error.allowed or ALLOWED) from None
+def _parsed(texts: Iterable[tuple[int, str]], where: str, file: str, digest: str) -> list[Own]:
+    """Return the expressions of each task of texts with their lines; the first text that is none is refused."""
+    of_sign, number = signs(), "(0|[1-9][0-9]{0,999})"
+    match = re.compile(f"{number}({'|'.join(map(re.escape, filter(None, of_sign)))}){number}=?").fullmatch
+    found, repeated, digits = dict[str, dict[tuple[str, str | None], int]](), dict[str, int](), 0
+    for line, text in texts:
+        try:
+            usual = match(text)  # a fast look: the other way says what is wrong
+            a, sign, b = usual.groups() if usual else ("", "", "")
+            task, *pair = (
+                (of_sign[sign], a, b) if usual else text.split() if text[:1].isalpha() else parse_expression(text)
+            )
+            own = machine(task)
+            if not usual or own.domain_error(int(a), int(b)) is not None:
+                if len(pair) not in (1, 2) or not own.numbers:
+                    raise UserError("this is no expression of a task with numbers")
+                operands(task, *pair)
+        except UserError as error:
+            what, place = f"{error.what}: {quoted(text)}", f"{where} {line:,}"
+            raise UserError(what, where=place, allowed=error.allowed or ALLOWED) from None
+        first = found.setdefault(own.name, {}).setdefault((pair[0], pair[1] if pair[1:] else None), line)
+        repeated[own.name] = repeated.get(own.name, 0) + (first != line)
+        digits += len(text)
+    if digits > MOST_DIGITS:
+        raise UserError("the expressions have too many digits", where=where, allowed=f"about {MOST_DIGITS:,} in all")
+    frames = {task: [(line, *pair) for pair, line in own.items()] for task, own in found.items()}
+    return [
+        Own(task, file, digest, pl.DataFrame(rows, SCHEMA, orient="row"), repeated[task])
+        for task, rows in frames.items()
+    ]

@@ -167,14 +167,14 @@ def test_what_is_no_expression_is_refused_with_its_line(line: str, tmp_path: Pat
 
 def test_files_that_hold_none(tmp_path: Path) -> None:
     for name, content, what in (
-        ("a.txt", b"1+2\n\xff\n", "UTF-8 text"), ("b.txt", b"\n \n", "no expression"),
+        ("a.txt", b"1+2\n\xff\n", "0xff in position 4"), ("b.txt", b"\n \n", "there are 0 expressions"),
         ("b.csv", b"x,y\n1,2\n", "no column expression"),
         ("c.csv", b"task,a,b\nadd,1,2\nsub,,2\n", "row 2"), ("c.parquet", b"PAR1xx", "cannot be read"),
         ("d.csv", b"", "read"),
-        ("g.csv", b"expression,expression\n1+2,3+4\n", "column expression stands twice"),
+        ("g.csv", b"expression,expression\n1+2,3+4\n", "column expression_duplicated_0 stands beside expression"),
         ("h.csv", b"expression,task,a,b\n1+2,add,3,4\n", "column task stands beside expression"),
-        ("i.csv", b"Expression\n1+2\n", "write expression, not 'Expression'"),
-        ("j.TSV", b"Task\ta\tb\nadd\t1\t2\n", "write task, not 'Task'"),
+        ("i.csv", b"Expression\n1+2\n", "no column expression or task or a or b; it has 'Expression'"),
+        ("j.TSV", b"Task\ta\tb\nadd\t1\t2\n", "no column expression or task; it has 'Task'"),
         ("k.txt", b"1+2\n" + b"1" * 1001 + b"+1\n", "k.txt, line 2\n  allowed: up to 1,000 digits"),
         ("e.csv", b"expression\n1+2\n\"\"\n", "row 2"), ("f.txt", b"PAR1", "read"),
     ):  # fmt: skip
@@ -182,7 +182,7 @@ def test_files_that_hold_none(tmp_path: Path) -> None:
         code, said = call("build", "--expressions", tmp_path / name, "--out", tmp_path / "out")
         assert code == 2 and what in said, (name, said)
     code, said = call("build", "--expressions", tmp_path / "none", "--out", tmp_path / "out")
-    assert code == 2 and "not there" in said
+    assert code == 2 and "No such file" in said
 
 
 def test_too_many_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
