@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -26,7 +26,7 @@ from .held_out import HeldOut, Hit
 from .hub_source import dataset_here
 from .manifest import MANIFEST
 from .store import open_folder
-from .terminal import Meter, new_table, open_console, print_table
+from .terminal import Meter, open_console
 from .verify_manifest import read_manifest
 from .workers import default_workers
 
@@ -42,30 +42,33 @@ Rows: TypeAlias = list[bytes] | pa.RecordBatch
 
 @dataclass
 class Found:
-    """What was found in a file: of ``lines``, which are rows of a table or a CSV file, ``hit_lines`` hold something."""
+    """What was found in a file: of ``lines``, or rows of a table, ``lines_found`` hold something."""
 
     path: Path
     lines: int = 0
-    hit_lines: int = 0
+    lines_found: int = 0
     counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # of hits, by (task, kind, split)
     places: list[dict[str, Any]] = field(default_factory=list)  # the first ones
     unread: str = ""  # a table's columns without text
-    size: int = 0  # bytes of text so far
+
+    def nested(self) -> dict[str, dict[str, dict[str, int]]]:
+        """Return the counts by task, kind and split."""
+        counts: dict[str, dict[str, dict[str, int]]] = {}
+        for (task, kind, split), count in sorted(self.counts.items()):
+            counts.setdefault(task, {}).setdefault(kind, {})[split] = count
+        return counts
 
     def take(self, rows: Rows, hits: Sequence[Hit]) -> Rows:
         """Take what was found in the next rows; return those that hold nothing."""
         for hit in hits:
             self.counts[hit.task, KINDS[hit.entry], SPLITS[hit.stress]] += 1
-        told = hits[: PLACES - len(self.places)]
-        self.places += [
-            {"line": self.lines + hit.row + 1, "task": hit.task, "split": SPLITS[hit.stress], "text": hit.text}
-            for hit in told
-        ]
+        for hit in hits[: PLACES - len(self.places)]:
+            place = {"line": self.lines + hit.row + 1, "task": hit.task, "split": SPLITS[hit.stress], "text": hit.text}
+            self.places.append(place)
         own = {hit.row for hit in hits}
-        self.lines, self.hit_lines = self.lines + len(rows), self.hit_lines + len(own)
+        self.lines, self.lines_found = self.lines + len(rows), self.lines_found + len(own)
         if isinstance(rows, pa.RecordBatch):
             return rows.filter(pa.array(row not in own for row in range(len(rows))))
-        self.size += sum(map(len, rows))
         return [row for number, row in enumerate(rows) if number not in own] if own else rows
 
 
@@ -91,23 +94,18 @@ def look_for(  # noqa: PLR0913
         if target.exists():
             what = "this is there already, and a copy would replace it"
             raise UserError(what, where=printable_path(target), next_step="name another --clean")
-    held, results, done = held_out_of(against, log.print), list[Found](), 0
+    held, results = held_out_of(against, log.print), list[Found]()
     with ThreadPoolExecutor(count) as threads, Meter(log, "looking", sum(map(os.path.getsize, files))) as meter:
         for file in files:
-
-            def told(found: Found, begun: int = done) -> None:
-                line = f"{printable_path(found.path)}: {found.lines:,} lines, {found.hit_lines:,} with hits"
-                meter.update(line, completed=begun + found.size)
-
-            results.append(scan(file, held, threads, 2 * count, targets.get(file), told))
+            results.append(scan(file, held, threads, 2 * count, targets.get(file), meter))
             if unread := results[-1].unread:
                 log.print(Text(f"{printable_path(file)}: not looked at: columns {unread}"))
-            done += os.path.getsize(file)
     if as_json:
-        print(json.dumps({"against": against, "files": [_as_json(found) for found in results]}, indent=1))
+        files_json = [{**asdict(found), "path": str(found.path), "counts": found.nested()} for found in results]
+        print(json.dumps({"against": against, "files": files_json}, indent=1))
     else:
         _print(results, against)
-    return any(found.hit_lines for found in results)
+    return any(found.lines_found for found in results)
 
 
 def held_out_of(directory: str, say: Callable[[str], object]) -> HeldOut:
@@ -168,7 +166,7 @@ def unpacked(path: Path) -> str:
 
 
 def scan(  # noqa: PLR0913
-    path: Path, held: HeldOut, threads: Executor, most: int, target: Path | None, told: Callable[[Found], object]
+    path: Path, held: HeldOut, threads: Executor, most: int, target: Path | None, meter: Meter
 ) -> Found:
     """Look for expressions in a file.
 
@@ -178,7 +176,7 @@ def scan(  # noqa: PLR0913
         threads: look at rows.
         most: blocks of rows that are read ahead.
         target: where a copy without the rows that were found is written; its name says whether it is packed.
-        told: is told how far it is, after each block.
+        meter: is told how far it is, after each block.
 
     Raises:
         UserError: it cannot be read, or it is a table without a column of text.
@@ -197,7 +195,8 @@ def scan(  # noqa: PLR0913
                         kept = found.take(first, hits.result())
                         if write is not None:
                             write(kept)
-                        told(found)
+                        line = f"{printable_path(path)}: {found.lines:,} lines, {found.lines_found:,} with hits"
+                        meter.update(line, advance=sum(map(len, first)) if isinstance(first, list) else first.nbytes)
     except (pa.ArrowException, OSError) as error:
         if getattr(error, "errno", None) is not None:  # the system's
             raise
@@ -277,29 +276,15 @@ def _copy(target: Path, table: pq.ParquetFile | None) -> Iterator[Callable[[Any]
     place(target, attempt, new=True)
 
 
-def _as_json(found: Found) -> dict[str, Any]:
-    counts: dict[str, dict[str, dict[str, int]]] = {}
-    for (task, kind, split), count in sorted(found.counts.items()):
-        counts.setdefault(task, {}).setdefault(kind, {})[split] = count
-    told = {"path": str(found.path), "lines": found.lines, "lines_found": found.hit_lines, "unread": found.unread}
-    return {**told, "counts": counts, "places": found.places}
-
-
 def _print(results: Sequence[Found], against: str) -> None:
-    console, table = open_console(), new_table(*KINDS, *SPLITS, first=("file", "task"))
+    told = []
     for found in results:
-        for task in sorted({task for task, _, _ in found.counts}):
-            own = {key: count for key, count in found.counts.items() if key[0] == task}
-            sums = (sum(count for key, count in own.items() if name in key) for name in (*KINDS, *SPLITS))
-            table.add_row(printable_path(found.path), task, *(f"{count:,}" for count in sums))
-    if table.row_count:
-        print_table(console, table)
-    for found in results:
+        path = printable_path(found.path)
+        told += [f"{path}: {count:,} {kind} of {task}, {split}" for (task, kind, split), count in found.counts.items()]
         for place_ in found.places[:SHOWN]:
-            where = f"{printable_path(found.path)}, line or row {place_['line']:,}"
-            console.print(Text(f"{where}: {place_['task']}, {place_['split']}: {printable_path(place_['text'])}"))
-        if (more := found.counts.total() - SHOWN) > 0:
-            console.print(Text(f"{printable_path(found.path)}: and {more:,} more"))
-    lines, hit = sum(found.lines for found in results), sum(found.hit_lines for found in results)
-    told = f"{hit:,} of {lines:,} lines and rows hold" if hit else f"none of {lines:,} lines and rows holds"
-    console.print(Text(f"{told} an expression or entry of test or stress of {printable_path(against)}"))
+            at, text = f"{path}, line or row {place_['line']:,}", printable_path(place_["text"])
+            told.append(f"{at}: {place_['task']}, {place_['split']}: {text}")
+    lines, hit = sum(found.lines for found in results), sum(found.lines_found for found in results)
+    holds = f"{hit:,} of {lines:,} lines and rows hold" if hit else f"none of {lines:,} lines and rows holds"
+    told.append(f"{holds} an expression or entry of test or stress of {printable_path(against)}")
+    open_console().print(Text("\n".join(told)))

@@ -20,6 +20,7 @@ from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.held_out import HeldOut
 from caef_data.pipelines.plan import make_plan
+from caef_data.pipelines.terminal import Meter, open_console
 from caef_data.tests.commands import call
 from caef_data.tests.sizes import examples
 from caef_data.tm import transitions
@@ -61,7 +62,7 @@ HELD_OUT = held_out()
 
 def scan(path: Path, target: Path | None = None) -> contamination.Found:
     with ThreadPoolExecutor(2) as threads:
-        return contamination.scan(path, HELD_OUT, threads, 2, target, lambda found: None)
+        return contamination.scan(path, HELD_OUT, threads, 2, target, Meter(open_console(), "looking"))
 
 
 SPELLED = {spelled: signs[0] for signs in SIGNS.values() for spelled in signs[1:]} | {r"\u002b": "+", "\u00a0": " "}
@@ -194,7 +195,7 @@ def test_blocks_of_any_size_find_the_same_lines(
         told = scan(path, target)
     rows = rows_of(text, cells)
     kept = [row for row in rows if not list(plainly(row, cells))]
-    assert (told.lines, told.hit_lines) == (len(rows), len(rows) - len(kept))
+    assert (told.lines, told.lines_found) == (len(rows), len(rows) - len(kept))
     assert sum(told.counts.values()) == sum(len(list(plainly(row, cells))) for row in rows)
     assert target.read_text("utf-8") == "".join(kept)
 
@@ -206,14 +207,14 @@ def test_tables_and_what_is_in_quotes(tmp_path: Path) -> None:
     columns["next"] = ["2", "+9", "12", "1+"]  # nor across columns
     pq.write_table(pa.table(columns), tmp_path / "x.bin", row_group_size=3, compression="zstd")
     told = scan(tmp_path / "x.bin", tmp_path / "clean.parquet")
-    assert (told.lines, told.hit_lines, told.unread) == (4, 2, "n (int64)")
+    assert (told.lines, told.lines_found, told.unread) == (4, 2, "n (int64)")
     assert [(one["line"], one["task"]) for one in told.places] == [(1, "add"), (2, "sub")]
     kept = pq.read_table(tmp_path / "clean.parquet")
     assert kept.equals(pq.read_table(tmp_path / "x.bin").slice(2)) and kept.schema == pa.table(columns).schema
     text = 'q,"two\nlines 12+9"\n7,123+4567890123=\n"1,012+9"\nx\n'
     (tmp_path / "x.csv").write_text(text)
     told = scan(tmp_path / "x.csv", tmp_path / "clean.csv")
-    assert (told.lines, told.hit_lines) == (4, 2)
+    assert (told.lines, told.lines_found) == (4, 2)
     assert (tmp_path / "clean.csv").read_text() == '"1,012+9"\nx\n'
 
 
