@@ -109,15 +109,7 @@ def look_for(  # noqa: PLR0913
 
 
 def held_out_of(directory: str, say: Callable[[str], object]) -> HeldOut:
-    """Return the expressions of a dataset's test and stress splits.
-
-    Args:
-        directory: a path, a URL or ``hf://datasets/user/name``.
-        say: is told of what is left out, and of downloads.
-
-    Raises:
-        UserError: there is no dataset, or it has no such rows.
-    """
+    """Return the expressions of a dataset's test and stress splits; ``say`` is told of downloads."""
     found = dict[str, list[pl.DataFrame]]()
     folder = open_folder(dataset_here(directory, say, shards=lambda path: "/train-" not in path))
     with folder.on_disk() as path:

@@ -45,14 +45,7 @@ _LINE = re.compile(  # a blank stands before the tapes, or behind the heads
 
 
 class Judge:
-    """Compares answers with exact ones.
-
-    Args:
-        found: the machine.
-
-    Raises:
-        UserError: its entries cannot be run.
-    """
+    """Compares answers of a machine with exact ones; raises UserError where its entries cannot be run."""
 
     def __init__(self, found: Machine) -> None:
         turing, lines = isinstance(found, TuringMachine), getattr(found, "states", {"": getattr(found, "line", "")})
@@ -114,11 +107,7 @@ _JUDGES: dict[str, Judge] = {}  # by the name that a prompt begins with, and by 
 
 
 def judge_of(task: str) -> Judge:
-    """Return what compares the answers of a task.
-
-    Raises:
-        UserError: there is no such task, or its entries cannot be run.
-    """
+    """Return what compares the answers of a task; raises UserError where there is none."""
     judge = _JUDGES.get(task)
     if judge is None:
         found = machine(task)

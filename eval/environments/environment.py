@@ -44,19 +44,11 @@ class Turn(NamedTuple):
 class Run:
     """A run of a machine on answers that somebody gives.
 
-    Args:
-        task: the machine.
-        prompt: its first entry.
-        calls: who runs the machines that it calls.
-
     Attributes:
         task: the machine whose entry is asked.
         prompt: the entry to answer.
         expected: the right answer to it.
         halted: the entry that the machine has halted with.
-
-    Raises:
-        UserError: the prompt is no entry of the machine.
     """
 
     def __init__(self, task: str, prompt: str, calls: str) -> None:
@@ -68,11 +60,7 @@ class Run:
         self.task, self.prompt, self.expected = task, prompt, judge_of(task).successor(prompt)
 
     def take(self, answer: str) -> None:
-        """Go on from an answer, right or wrong.
-
-        Raises:
-            UserError: nothing follows it.
-        """
+        """Go on from an answer, right or wrong; raises UserError where nothing follows it."""
         lines, own = answer.split("\n"), machine(self.task)
         if len(lines) == 4 and isinstance(own, Composer):
             called, entry = lines[2].partition(",")[0].lower(), f"{lines[2]}\n{lines[3]}\n"
@@ -107,13 +95,9 @@ def _halted(task: str, entry: str) -> str:
 
 @dataclass(eq=False)
 class Environment:
-    """Episodes on the rows of a declaration. ``environment`` makes one, and says what the others are.
+    """Episodes on the rows of a declaration, made by ``environment``."""
 
-    Attributes:
-        rows: the rows, by their numbers: a stream, which has no end.
-    """
-
-    rows: Stream
+    rows: Stream  # by their numbers: it has no end
     view: str
     mode: Literal["step", "run"]
     calls: Literal["environment", "model"]
@@ -122,11 +106,7 @@ class Environment:
     _run: Run | None = None
 
     def reset(self, number: int | None = None) -> Turn:
-        """Begin an episode on row ``number``, or else on the row after the last one.
-
-        Raises:
-            UserError: this is no number of a row.
-        """
+        """Begin an episode on row ``number``, or else on the row after the last one."""
         self._number = self._number + 1 if number is None else whole_number("number", number, 0, LAST)
         self._row = row = self.rows[self._number]
         self._turns, self._right = 0, True
@@ -135,11 +115,7 @@ class Environment:
         return self._turn(row["prompt"], 0.0, None)
 
     def step(self, answer: str) -> Turn:
-        """Score an answer and go on from it.
-
-        Raises:
-            UserError: there is no episode, or the answer is no text.
-        """
+        """Score an answer and go on from it."""
         row, run = self._row, self._run
         if row is None:
             raise UserError("there is no episode", next_step="call reset() first; again after each end")

@@ -19,15 +19,7 @@ from .environment import row_score
 
 @dataclass
 class CaefConfig:
-    """What a dataset is made of.
-
-    Args:
-        declaration: a name, a path or a dict.
-        split: train, test or stress.
-        view: the rows that are asked.
-        size: number of items.
-        seed: in which order, and which ones of large classes.
-    """
+    """What a dataset is made of; ``seed`` says in which order, and which rows of large classes."""
 
     declaration: Any = "smoke"
     split: str = "train"

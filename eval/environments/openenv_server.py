@@ -33,9 +33,6 @@ def create_app(declaration: Any, *, sessions: int = 64, **settings: Any) -> Any:
         declaration: a name, a path or a dict.
         sessions: clients at once; openenv itself lets one in.
         settings: those of ``caef_data.environment``.
-
-    Raises:
-        UserError: the declaration or a setting is refused.
     """
     made = environment(declaration, **settings)
 

@@ -19,9 +19,6 @@ def reward(prompts: Sequence[Text], completions: Sequence[Text], **columns: Any)
         completions: what the model wrote, as texts or as conversations.
         columns: the other columns of the dataset. ``expected``, where there is one, holds the right answers, to prompts
             of any view; GRPO hands no column ``completion`` on. Else ``task``, where there is one, names the machine.
-
-    Raises:
-        UserError: a prompt is no entry of a machine.
     """
     answers = [_text(completion) for completion in completions]
     if columns.get("expected"):
