@@ -93,10 +93,9 @@ class HeldOut:
         tokens = chains.select("row", token=pl.col("chain").str.extract_all(self.token)).explode("token")
         # A chain begins and ends with a number: on either side of a sign stand its own.
         pairs = tokens.with_columns(a=pl.col("token").shift(1), b=pl.col("token").shift(-1))
-        pairs = pairs.with_columns(
-            task=pl.col("token").replace_strict(self.signs, default=None, return_dtype=pl.String)
-        )
-        pairs = pairs.drop_nulls("task").select("row", key=self._keys())
+        pairs = pairs.filter(pl.col("token").is_in([*self.signs]))
+        pairs = pairs.with_columns(task=pl.col("token").replace_strict(self.signs, return_dtype=pl.String))
+        pairs = pairs.select("row", key=self._keys())
         held = pairs["row"].filter(pl.Series(self._look_up(pairs["key"])[0])).unique().sort()
         for row, text in rows[held].iter_rows():
             for match in self.pair.finditer(text):
