@@ -218,7 +218,7 @@ def test_a_turing_machine_is_run_too() -> None:
 def test_settings_in_place_of_a_declaration() -> None:
     own = environment(task="add", max=2, num=3, seed=5)
     assert own.reset(4) == environment({"task": "add", "max": 2, "num": 3, "seed": 5}).reset(4)
-    with pytest.raises(UserError, match="unknown setting 'instrcted'"):
+    with pytest.raises(UserError, match="settings beside it: instrcted"):
         environment("smoke", instrcted=True)
     with pytest.raises(UserError, match="a declaration and settings beside it: task"):
         environment("smoke", task="add")
