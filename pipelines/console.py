@@ -172,7 +172,7 @@ def verify_with_progress(
     if stream is not None:
         from .verify_stream import print_streams
 
-        return print_streams(directory, stream, fraction, as_json)
+        return print_streams(directory, stream, as_json)
     from .hub_source import dataset_here
     from .verify import verify
     from .verify_report import print_report

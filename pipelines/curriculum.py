@@ -7,22 +7,41 @@
     [curriculum]
     linear = {start = 5, rows = 1_000_000}
 
-Both are functions of a row's number: ``longest_at`` has the rows from which on operands of a length come.
+Both are functions of a row's number: ``stages_of`` has the rows from which on operands of a length come.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import Annotated, Any
 
-from ..errors import UserError, did_you_mean, is_whole, quoted
+import msgspec
+from msgspec import Meta
+
+from ..errors import did_you_mean, quoted
 from .spelling import Spelling, literal
 
-MOST = 10**12  # a row's number, or a weight
-KINDS = {"linear": ("start", "rows"), "staged": ("rows", "max")}
 SHAPES = "linear = {start = 5, rows = 1000000}, or staged = [{rows = 100000, max = 10}, ...]"
 Tasks = Sequence[Any]  # ``TaskSettings``, whose file imports this one
 Stages = tuple[tuple[int, int | None], ...]  # the first row of each, and its longest operands; None for all
+Whole = Annotated[int, Meta(ge=1, le=10**12)]
+Weights = Annotated[dict[str, Annotated[float, Meta(gt=0, le=10**12)]], Meta(min_length=1)]
+
+
+class _Linear(msgspec.Struct, forbid_unknown_fields=True):
+    start: Whole
+    rows: Whole
+
+
+class _Stage(msgspec.Struct, forbid_unknown_fields=True):
+    rows: Whole
+    max: Whole
+
+
+class _Curriculum(msgspec.Struct, forbid_unknown_fields=True):
+    linear: _Linear | None = None
+    staged: Annotated[tuple[_Stage, ...], Meta(min_length=1)] | None = None
 
 
 def mix_of(given: object, tasks: Tasks, spelling: Spelling) -> dict[tuple[str, str | None], float]:
@@ -36,29 +55,22 @@ def mix_of(given: object, tasks: Tasks, spelling: Spelling) -> dict[tuple[str, s
     from .. import tm
     from .settings import ALIASES, VIEWS
 
-    def refused(what: str, allowed: str) -> UserError:
-        return spelling.refusal(f"mix {what}", "mix", allowed=allowed)
-
-    if not isinstance(given, Mapping) or not given:
+    known, found = dict[str, tuple[str, str | None]](), dict[tuple[str, str | None], float]()
+    for task in (own.task for own in tasks):
+        views = [view for view in VIEWS if view not in tm.machine(task).missing_views()]
+        known |= {task: (task, None)} | {f"{task}-{view}": (task, view) for view in views}
+    try:
+        weights = msgspec.convert(given, Weights)
+    except msgspec.ValidationError:
         allowed = "names of its tasks, or of a task and a view such as add-aligner, each with a number above 0"
-        raise refused(f"is {literal(given)}", allowed)
-    names, found = [task.task for task in tasks], dict[tuple[str, str | None], float]()
-    for key, weight in given.items():
-        name, dash, view = str(key).partition("-")
-        task = ALIASES.get(name, name)
-        if task not in names:
-            near = did_you_mean(name[:60], names)
-            raise refused(f"names {quoted(key)}, of which this declaration has no task{near}", ", ".join(names[:20]))
-        missing = tm.machine(task).missing_views()
-        views = [view for view in VIEWS if view not in missing]
-        if dash and view not in views:
-            why = f": {missing[view]}" if view in missing else did_you_mean(view[:60], views)
-            raise refused(f"names {quoted(key)}, a view that is not there{why}", ", ".join(views))
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= MOST:
-            raise refused(f"gives {key} the weight {literal(weight)}", "a number above 0")
-        if (task, view or None) in found:
-            raise refused(f"names {task} twice", "each task and view once")
-        found[task, view or None] = float(weight)
+        raise spelling.refusal(f"mix is {literal(given)}", "mix", allowed=allowed) from None
+    for key, weight in weights.items():
+        task, dash, view = key.partition("-")
+        name = f"{ALIASES.get(task, task)}{dash}{view}"
+        if name not in known:
+            what = f"mix names {quoted(key)}, of which this declaration has no rows{did_you_mean(name[:60], known)}"
+            raise spelling.refusal(what, "mix", allowed=", ".join([*known][:20]))
+        found[known[name]] = found.get(known[name], 0) + weight
     return found
 
 
@@ -70,53 +82,22 @@ def stages_of(given: object, tasks: Tasks, spelling: Spelling) -> Stages:
     """
     if given is None:
         return ((0, None),)
-
-    def refused(what: str, allowed: str = SHAPES) -> UserError:
-        return spelling.refusal(what, "curriculum", allowed=allowed)
-
-    if not isinstance(given, Mapping) or len(given) != 1:
-        raise refused(f"curriculum is {literal(given)}")
-    [(kind, value)] = given.items()
-    if kind not in KINDS:
-        raise refused(f"curriculum has the kind {quoted(kind)}{did_you_mean(str(kind)[:60], KINDS)}")
-    tables = [value] if kind == "linear" else value
-    if not isinstance(tables, list | tuple) or not tables or not all(isinstance(table, Mapping) for table in tables):
-        raise refused(f"{kind} is {literal(value)}")
+    try:
+        course = msgspec.convert(given, _Curriculum)
+    except msgspec.ValidationError as error:
+        what = f"curriculum is {literal(given)}: {quoted(error, 200)}"
+        raise spelling.refusal(what, "curriculum", allowed=SHAPES) from None
+    linear, staged = course.linear, course.staged or ()
+    if (linear is None) == (not staged):
+        raise spelling.refusal(f"curriculum is {literal(given)}", "curriculum", allowed=SHAPES)
     low, high = min(task.min for task in tasks), max(task.max for task in tasks)
-    if wrong := next(_wrong(tables, kind, low, high), None):
-        raise refused(f"curriculum: {wrong[0]}", wrong[1])
-    if kind == "linear":
-        start, rows = tables[0]["start"], tables[0]["rows"]
-        grown = {-(-more * rows // (high - start)): start + more for more in range(1, high - start)}
-        return tuple({0: start, **grown, rows: None}.items())  # of those that begin at one row the last
-    begin, stages = 0, list[tuple[int, int | None]]()
-    for table in tables:
-        stages.append((begin, table["max"]))
-        begin += table["rows"]
-    return (*stages, (begin, None))
-
-
-def _wrong(tables: Iterable[Mapping[str, Any]], kind: str, low: int, high: int) -> Iterator[tuple[str, str]]:
-    """Yield what is wrong with the settings of stages, and what is allowed."""
-    names, longest = KINDS[kind], 0
-    for table in tables:
-        for name in [*table, *names]:
-            value = table.get(name)
-            if name not in names:
-                yield f"{kind} has no setting {quoted(name)}{did_you_mean(str(name)[:60], names)}", " and ".join(names)
-            elif not is_whole(value, 1, MOST):
-                what = f"{kind} has no {name}" if value is None else f"{name} is {literal(value)}"
-                yield what, f"{name}, a whole number from 1 to {MOST:,}"
-            elif name != "rows" and not low <= value <= high:  # type: ignore[operator]
-                what = f"{name} is {value:,}, and operands have {low:,} to {high:,} digits"
-                yield what, f"{name} from {low:,} to {high:,}"
-        most = table.get("max", 1)
-        if most <= longest:
-            yield f"a stage of max = {most:,} follows one of max = {longest:,}", "stages of ever longer operands"
-        longest = most
-
-
-def note(mix: object, curriculum: object) -> list[str]:
-    """Return what a plan says of them: a build takes no account of either."""
-    given = [name for name, value in (("mix", mix), ("curriculum", curriculum)) if value is not None]
-    return [f"{' and '.join(given)}: of streams alone (caef_data.stream); a build writes all rows"] if given else []
+    longest = [stage.max for stage in staged] if linear is None else [linear.start]
+    for before, most in pairwise([low - 1, *longest]):
+        if not before < most <= high:
+            what = f"curriculum: operands of up to {most:,} digits follow those of up to {before:,}"
+            raise spelling.refusal(what, "curriculum", allowed=f"ever longer operands, of {low:,} to {high:,} digits")
+    if linear is None:
+        return tuple(zip(accumulate((stage.rows for stage in staged), initial=0), [*longest, None], strict=True))
+    start, rows = linear.start, linear.rows
+    grown = {-(-more * rows // (high - start)): start + more for more in range(1, high - start)}
+    return tuple({0: start, **grown, rows: None}.items())  # of those that begin at one row the last

@@ -16,14 +16,13 @@ from ..errors import UserError
 from ..tm import machine
 from ..tm.columns import I64, U64, Operands
 from .budget import came_to
-from .curriculum import note
 from .expressions import notes_of_own
 from .rows import STEP_VIEWS, Work, planned_rows, render_rows
 from .sampling.classes import TOGETHER, ClassSampler, Wanted, class_cells, merged, short_run_cells
 from .sampling.enumerate_small import DRAWN, MOST_LISTED, Told, in_parts, known_to_halt, resolve, too_many
 from .sampling.random import splitmix64, text_key
 from .sampling.split import PAIR, distinct, expression_hash
-from .settings import Declaration, TaskSettings
+from .settings import OF_STREAMS, Declaration, TaskSettings
 
 SHARD_TEXT = 100_000_000  # bytes of text a shard holds at most, about
 SMALL_SHARD, EVEN_SHARDS = 16_000_000, 8  # smaller configs still make up to 8 shards of this size to share out
@@ -229,12 +228,13 @@ def make_plan(declaration: Declaration, told: Told = lambda text: None, counter:
     """
     if declaration.tokenizer is not None and counter is None:
         raise UserError("a declaration with a tokenizer is planned with what counts its tokens")
-    if found := declaration.unresolved:
+    if declaration.unresolved:
         from .resolve_budget import resolve_budget  # inside: it plans, too
 
         declaration = resolve_budget(declaration, counter, told)
     configs, notes = [], came_to(task.budget for task in declaration.tasks)
-    notes += note(declaration.mix, declaration.curriculum)
+    if of_streams := [name for name in OF_STREAMS if getattr(declaration, name) is not None]:
+        notes.append(f"{' and '.join(of_streams)}: of streams alone (caef_data.stream); a build writes all rows")
     for settings in declaration.tasks:
         notes += [*machine(settings.task).notes(), *notes_of_own(settings)]
         missing = machine(settings.task).missing_views()
@@ -249,10 +249,6 @@ def make_plan(declaration: Declaration, told: Told = lambda text: None, counter:
         if any(settings.expressions for settings in declaration.tasks):
             advice = "ask for their splits too (--split), or name other expressions"
         raise UserError(f"this declaration builds no rows at all{why}", next_step=advice)
-    if not found and any(task.budget for task in declaration.tasks):
-        from .resolve_budget import check_rows
-
-        check_rows(declaration, configs, told)
     tokens = {(one.name, one.split): counter.costs(one, told) for one in configs} if counter else {}
     return Plan(declaration, tuple(configs), tuple(dict.fromkeys(notes)), tokens)
 

@@ -160,14 +160,8 @@ def test_streams_and_other_settings() -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"rows": 5}, r"580 rows or more, what --num 1 gives"),
-        ({"rows": 10**7, "max": 2}, r"at most 54,030 rows"),
-        (
-            {"rows": 10**9, "max": 4},
-            r"at most about 720,\d{3},\d{3} rows",
-        ),  # to list all of them took more than a minute
-        ({"num": 3, "budget": {"asked": 900, "rows": 1_740}}, r"budget.asked is 900, but .* have 1,740 train rows"),
-        ({"num": 3, "budget": {"asked": 900, "rows": 7}}, r"budget.rows of add is 7, .* give 1,.* train rows"),
+        ({"rows": 5}, r"within 1% of 580 rows"),
+        ({"rows": 10**7, "max": 2}, r"within 1% of 54,030 rows"),
         ({"rows": 94, "min": 5, "max": 5}, r"90 or 99 rows"),
         ({"rows": 5_000, "num": 3}, "num is given beside rows"),
         ({"rows": 5_000, "tokens": 3}, "both given"),

@@ -75,6 +75,8 @@ def test_a_mix_has_its_weights() -> None:
     counts = Counter(row["task"] for row in islice(made, made.epoch_rows))
     assert counts["add"] == pytest.approx(3 * counts["sub"], abs=8)
     assert list(made[0]) == list(stream({})[0])
+    twice = stream({"mix": {"add": 1, "add-one_step": 1, "addition": 1, "sub": 1}})
+    assert twice.__getitems__(range(50)) == made.__getitems__(range(50)), "weights of one task and view add up"
     [only] = {row["task"] for row in islice(stream({"mix": {"sub": 0.5}}), 100)}
     assert only == "sub"
 
@@ -125,28 +127,32 @@ def test_a_file_has_them(tmp_path: Path) -> None:
     [
         ({"mix": 3}, "mix is 3"),
         ({"mix": {}}, "mix is {}"),
-        ({"mix": {"ad": 1}}, "mix names 'ad', of which this declaration has no task .did you mean 'add'.."),
-        ({"mix": {"mul": 1}}, "mix names 'mul', of which this declaration has no task"),
-        ({"mix": {"add-rwa": 1}}, "mix names 'add-rwa', a view that is not there .did you mean 'raw'.."),
-        ({"mix": {"reflection-raw": 1}, "task": "reflection"}, "a view that is not there: the task has no raw text"),
-        ({"mix": {"add": 0}}, "mix gives add the weight 0"),
-        ({"mix": {"add": "3"}}, 'mix gives add the weight "3"'),
-        ({"mix": {"add": float("nan")}}, "mix gives add the weight NaN"),
-        ({"mix": {"add": True}}, "mix gives add the weight true"),
-        ({"mix": {"add": 1, "addition": 1}}, "mix names add twice"),
-        ({"mix": {"add": 1, "add-one_step": 1}}, "mix names add-one_step twice: one_step is the view of this stream"),
+        ({"mix": {"ad": 1}}, "mix names 'ad', of which this declaration has no rows .did you mean 'add'.."),
+        ({"mix": {"mul": 1}}, "mix names 'mul', of which this declaration has no rows"),
+        (
+            {"mix": {"add-rwa": 1}},
+            "mix names 'add-rwa', of which this declaration has no rows .did you mean 'add-raw'..",
+        ),
+        (
+            {"mix": {"reflection-raw": 1}, "task": "reflection"},
+            "mix names 'reflection-raw', of which this declaration has no rows",
+        ),
+        ({"mix": {"add": 0}}, 'mix is ."add": 0.'),
+        ({"mix": {"add": "3"}}, 'mix is ."add": "3".'),
+        ({"mix": {"add": float("nan")}}, 'mix is ."add": NaN.'),
+        ({"mix": {"add": True}}, 'mix is ."add": true.'),
         ({"curriculum": 3}, "curriculum is 3"),
-        ({"curriculum": {"linaer": {}}}, "curriculum has the kind 'linaer' .did you mean 'linear'.."),
-        ({"curriculum": {"linear": [1]}}, "linear is .1."),
-        ({"curriculum": {"linear": {"start": 2}}}, "curriculum: linear has no rows"),
-        ({"curriculum": {"linear": {"start": 2, "row": 9}}}, "linear has no setting 'row' .did you mean 'rows'.."),
-        ({"curriculum": {"linear": {"start": 9, "rows": 9}}}, "start is 9, and operands have 1 to 8 digits"),
-        ({"curriculum": {"linear": {"start": 2, "rows": 1.5}}}, "curriculum: rows is 1.5"),
-        ({"curriculum": {"staged": []}}, "staged is .."),
-        ({"curriculum": {"staged": [{"rows": 1, "max": 0}]}}, "curriculum: max is 0"),
+        ({"curriculum": {"linaer": {}}}, "unknown field `linaer`"),
+        ({"curriculum": {"linear": [1]}}, "Expected `object . null`, got `array`"),
+        ({"curriculum": {"linear": {"start": 2}}}, "missing required field `rows`"),
+        ({"curriculum": {"linear": {"start": 2, "row": 9}}}, "unknown field `row`"),
+        ({"curriculum": {"linear": {"start": 9, "rows": 9}}}, "operands of up to 9 digits follow those of up to 0"),
+        ({"curriculum": {"linear": {"start": 2, "rows": 1.5}}}, "Expected `int`, got `float`"),
+        ({"curriculum": {"staged": []}}, "curriculum is"),
+        ({"curriculum": {"staged": [{"rows": 1, "max": 0}]}}, "Expected `int` >= 1"),
         (
             {"curriculum": {"staged": [{"rows": 1, "max": 3}, {"rows": 1, "max": 3}]}},
-            "a stage of max = 3 follows one of max = 3",
+            "operands of up to 3 digits follow those of up to 3",
         ),
         ({"curriculum": {"linear": {"start": 1, "rows": 5}, "staged": []}}, "curriculum is"),
     ],
@@ -164,5 +170,5 @@ def test_the_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_mix_needs_rows_of_the_split() -> None:
-    with pytest.raises(UserError, match="mix names add, of which there are no train rows of full"):
+    with pytest.raises(UserError, match="no train rows of add-full"):
         stream({"mix": {"add": 1}, "max_steps": 1}, view="full")

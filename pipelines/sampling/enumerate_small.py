@@ -25,7 +25,6 @@ PATIENCE = 800  # candidates a wanted expression, after which a family or an irr
 SHARE = {"train": 0.9, "test": 0.08, "stress": 0.02}  # of a class, roughly: how many candidates to look at
 PLENTY = 1_000  # times what a class asks for: a cell of that size neither runs short nor has to fill another one
 
-SAMPLED = 20_000  # candidates of a distribution, to tell how many of all are expressions of a split
 DRAWN = 8_192  # expressions drawn at once: what is drawn takes many times the memory of what is kept
 F64 = NDArray[np.float64]
 Told = Callable[[str], None]  # follows a plan: is told now and then, in a few words, what it is at
@@ -39,42 +38,29 @@ def resolve(settings: TaskSettings, split: str, wanted: Wanted, told: Told = lam
     Raises:
         UserError: too many expressions would have to be listed.
     """
-    draft, space = _draft(settings, split, wanted)
+    return listed(_draft(settings, split, wanted), settings, told)
+
+
+def listed(draft: ClassSampler, settings: TaskSettings, told: Told = lambda text: None) -> ClassSampler:
+    """Do what ``resolve`` does, with cells of a task."""
+    space = num_candidates(draft)
     # A class in which one variant is listed may have to be filled from the others: list these with room to spare.
     injective = np.array([part.injective for part in draft.distributions], np.bool_)[draft.which]
-    listed = ~injective | (space < _class_totals(draft) * TRIES)
-    num_listed = int(np.minimum(space, draft.count)[listed].sum())
+    few = ~injective | (space < _class_totals(draft) * TRIES)
+    num_listed = int(np.minimum(space, draft.count)[few].sum())
     if num_listed > MOST_LISTED:
-        raise too_many(settings, split, num_listed)
-    draft = replace(draft, listed=listed)
+        raise too_many(settings, draft.split, num_listed)
+    draft = replace(draft, listed=few)
     return _filled(draft, _Scan(draft, told).run())
 
 
-def room(settings: TaskSettings, split: str, wanted: Wanted) -> float:
-    """Return about how many expressions some cells have, whatever their counts are: from a sample, it lists none."""
-    (draft, space), total = _draft(settings, split, wanted), 0.0
-    if np.isinf(space).any():
-        return float("inf")
-    for which, distribution in enumerate(draft.distributions):
-        cells = np.flatnonzero(draft.which == which)
-        ends = np.cumsum(space[cells])
-        drawn = np.linspace(0, ends[-1], SAMPLED, endpoint=False)
-        place = np.searchsorted(ends, drawn, "right")
-        counter = np.clip(drawn - (ends - space[cells])[place], 0, space[cells][place] - 1).astype(np.uint64)
-        operands, kept = draft.candidates(which, cells[place], counter, indexed=True)
-        if not distribution.any_side:
-            kept = kept & on_side(draft.machine, operands, split)
-        total += float(ends[-1] * kept.mean())
-    return total
-
-
-def _draft(settings: TaskSettings, split: str, wanted: Wanted) -> tuple[ClassSampler, F64]:
-    """Return the cells with the counts that are asked for, none listed, and how many candidates each has."""
+def _draft(settings: TaskSettings, split: str, wanted: Wanted) -> ClassSampler:
+    """Return the cells with the counts that are asked for, none listed."""
     kinds = {(name, id(part)): part for _, _, name, part, _ in wanted}
     place = {kind: number for number, kind in enumerate(kinds)}
     table = np.array([(a, b, place[name, id(part)], n) for a, b, name, part, n in wanted], np.int64).reshape(-1, 4)
     len_a, len_b, which, count = table.T.copy()
-    draft = ClassSampler(
+    return ClassSampler(
         task=settings.task,
         split=split,
         seed=settings.seed,
@@ -88,11 +74,15 @@ def _draft(settings: TaskSettings, split: str, wanted: Wanted) -> tuple[ClassSam
         first=count,
         candidate=_NONE,
     )
-    space = np.empty(len(which), np.float64)
-    for number in range(len(kinds)):
-        cells = np.flatnonzero(which == number)
-        space[cells] = draft.space(number, cells).size
-    return draft, space
+
+
+def num_candidates(cells: ClassSampler) -> F64:
+    """Return how many candidates each cell has."""
+    space = np.empty(len(cells.which), np.float64)
+    for number in range(len(cells.distributions)):
+        own = np.flatnonzero(cells.which == number)
+        space[own] = cells.space(number, own).size
+    return space
 
 
 def too_many(settings: TaskSettings, split: str, count: int) -> UserError:
