@@ -29,14 +29,14 @@ Whole = Annotated[int, Meta(ge=1, le=10**12)]
 Weights = Annotated[dict[str, Annotated[float, Meta(gt=0, le=10**12)]], Meta(min_length=1)]
 
 
-class _Linear(msgspec.Struct, forbid_unknown_fields=True):
-    start: Whole
-    rows: Whole
-
-
 class _Stage(msgspec.Struct, forbid_unknown_fields=True):
     rows: Whole
     max: Whole
+
+
+class _Linear(msgspec.Struct, forbid_unknown_fields=True):
+    start: Whole
+    rows: Whole
 
 
 class _Curriculum(msgspec.Struct, forbid_unknown_fields=True):
@@ -84,14 +84,14 @@ def stages_of(given: object, tasks: Tasks, spelling: Spelling) -> Stages:
         return ((0, None),)
     try:
         course = msgspec.convert(given, _Curriculum)
+        wrong = "" if (course.linear is None) != (course.staged is None) else "one of linear and staged is expected"
     except msgspec.ValidationError as error:
-        what = f"curriculum is {literal(given)}: {quoted(error, 200)}"
-        raise spelling.refusal(what, "curriculum", allowed=SHAPES) from None
+        wrong = quoted(error, 200)
+    if wrong:
+        raise spelling.refusal(f"curriculum is {literal(given)}: {wrong}", "curriculum", allowed=SHAPES)
     linear, staged = course.linear, course.staged or ()
-    if (linear is None) == (not staged):
-        raise spelling.refusal(f"curriculum is {literal(given)}", "curriculum", allowed=SHAPES)
     low, high = min(task.min for task in tasks), max(task.max for task in tasks)
-    longest = [stage.max for stage in staged] if linear is None else [linear.start]
+    longest = [linear.start] if linear else [stage.max for stage in staged]
     for before, most in pairwise([low - 1, *longest]):
         if not before < most <= high:
             what = f"curriculum: operands of up to {most:,} digits follow those of up to {before:,}"

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from ..errors import UserError
 from ..tm.columns import I64
@@ -73,7 +73,7 @@ class _Search:
     def __init__(self, declaration: Declaration, counter: TokenCounter | None, told: Told) -> None:
         self.tasks = [task for task in declaration.tasks if task.views_of("train")]
         self.counter, self.told = counter, told
-        self.lines: dict[str, NDArray[np.float64]] = {}  # of each config: the tokens that a character adds, and those of each row
+        self.lines: dict[str, Any] = {}  # of each config: the tokens that a character adds, and those of each row
 
     def configs(self, scale: int) -> list[Config]:
         """Return the configs of the train split."""

@@ -17,6 +17,7 @@ from caef_data.pipelines import stream_epoch
 from caef_data.pipelines.sampling.split import sides
 from caef_data.pipelines.settings import VIEWS
 from caef_data.pipelines.stream import ROWS, Stream
+from caef_data.pipelines.stream_epoch import Epoch
 from caef_data.pipelines.verify_rows import check_rows
 from caef_data.schemas import row_schema
 from caef_data.tm import machine, tasks
@@ -85,6 +86,23 @@ def test_a_row_is_a_function_of_its_number() -> None:
     assert [row["task"] for row in rows[:20]] != ["add"] * 20
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_hands_hold_each_row_once(seed: int) -> None:
+    """Whatever the shares are, and however many rows an expression gives; those of one row come in their order."""
+    drawn, epoch = np.random.default_rng(seed), Epoch.__new__(Epoch)
+    epoch.key = np.uint64(seed)
+    epoch.share, epoch.together = drawn.integers(0, 10 ** (1 + seed % 3), 30), drawn.integers(1, 2 + seed, 30)
+    epoch._deal(1 + seed)
+    hands = [epoch._hand(turn) for turn in range(1 + seed)]
+    assert [hand.shape[1] for hand in hands] == np.diff(epoch.begin).tolist()
+    cell, expression, row, _ = np.concatenate(hands, axis=1)
+    for number, (share, together) in enumerate(zip(epoch.share.tolist(), epoch.together.tolist(), strict=True)):
+        own = list(zip(expression[cell == number].tolist(), row[cell == number].tolist(), strict=True))
+        assert len({*own}) == len(own) == share and all(0 <= turn < together for _, turn in own)
+        assert {at for at, _ in own} == {*range(-(-share // together))}
+        assert together > 1 or own == sorted(own)
+
+
 def test_rows_of_large_classes() -> None:
     """An expression of them gives as many rows as in a build, each another step, whoever asks for which of them."""
     made = stream(task="sub", min=20, max=22, num=30)
@@ -104,7 +122,7 @@ def test_rows_of_a_version_stay() -> None:
     rows = made.__getitems__([0, 1, 2, 10**6, 10**12])
     found = [(row["task"], row["len_a"], row["len_b"], row["step"], int(row["a"]) % 1000) for row in rows]
     assert found == [
-        ("add", 27, 21, 25, 575),
+        ("add", 27, 21, 15, 575),
         ("div", 24, 22, 71, 940),
         ("div", 2, 6, 0, 32),
         ("add", 8, 1, 9, 313),

@@ -73,35 +73,14 @@ def rows_in_turn(batch: Batch, expression: I64, key: U64, turn: I64, *, every: b
         turn: how many rows of its expression went before each row.
         every: all transitions are kept, not those that ``sampled_rows`` gives.
     """
-    begin, num_steps = random_u64(key, 1)[expression], batch.num_steps[expression]
-    if isinstance(batch, CallBatch):
-        kept = batch.every() if every else sampled_rows(batch, key)
-        order = np.argsort(kept.expression, kind="stable")
-        count = np.bincount(kept.expression, minlength=len(key))
-        first = np.cumsum(count) - count
-        return batch.take(kept, order[first[expression] + _turned(begin, turn, count[expression])])
-    rule, step_of = batch.machine.kept_steps, _steps(batch, expression)
-    whole = np.full(len(expression), every) | (num_steps <= rule.keep_all)
-    ranges = []
-    for lowest, highest, most in rule.ranges:
-        low = step_of(lowest)
-        size = step_of(highest) - low + 1
-        ranges.append((low, np.maximum(size, 1), np.clip(size, 0, most)))
-    count = np.where(whole, num_steps, len(rule.fixed) + sum(most for _, _, most in ranges))
-    step = chosen = _turned(begin, turn, count)
-    for at, place in enumerate(rule.fixed):
-        step = np.where(~whole & (chosen == at), step_of(place), step)
-    chosen = chosen - len(rule.fixed)
-    salt = random_u64(key, 2)[expression]
-    for low, size, most in ranges:  # neighbours in a circle from a random place on: each is uniform, and they differ
-        drawn = low + (random_below(salt, size).astype(np.int64) + chosen) % size
-        step = np.where(~whole & (chosen >= 0) & (chosen < most), drawn, step)
-        chosen = chosen - most
-    return Rows(expression, step)
-
-
-def _turned(begin: U64, turn: I64, count: I64) -> I64:
-    return (random_below(begin, count).astype(np.int64) + turn) % count
+    begin = random_u64(key, 1)[expression]
+    if every and not isinstance(batch, CallBatch):  # of long runs they are too many to be listed
+        count = batch.num_steps[expression]
+        return Rows(expression, (random_below(begin, count).astype(np.int64) + turn) % count)
+    kept = batch.every() if every else sampled_rows(batch, key)
+    order, each = np.argsort(kept.expression, kind="stable"), np.bincount(kept.expression, minlength=len(key))
+    first, count = (np.cumsum(each) - each)[expression], each[expression]
+    return batch.take(kept, order[first + (random_below(begin, count).astype(np.int64) + turn) % count])
 
 
 def _of_loops(batch: CallBatch, key: U64) -> Rows:
