@@ -215,13 +215,12 @@ def train(
     declaration: options.Trainable,
     out: options.AdaptersOut = None,
     dry_run: options.DryRun = False,
-    as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Train executors and aligners as LoRA adapters on a declaration's rows; the same command goes on after a stop."""
     from .eval.training.console import train_with_progress
 
-    train_with_progress(declaration, out, dry_run=dry_run, as_json=as_json)
+    train_with_progress(declaration, out, dry_run=dry_run)
 
 
 @app.command("eval")

@@ -162,9 +162,7 @@ class Bench:
     def train(self, say: Say) -> None:
         """Train a LoRA adapter on packed rows: tokens a second, operations that they need, peak memory."""
         # Here: the other parts need less than what training imports.
-        from caef_data.eval.training.loop import PackedTrainer
-        from caef_data.eval.training.packing import NOT_LEARNT, Batch, pack
-        from caef_data.eval.training.team import Team
+        from caef_data.eval.training.loop import NOT_LEARNT, Batch, PackedTrainer, pack
 
         size, times = self.size, list[float]()
         texts = make_texts(ROWS * size.steps, size.digits * 9 // 10)
@@ -178,7 +176,7 @@ class Bench:
         arguments = TrainingArguments(
             str(self.folder), max_steps=len(steps), per_device_train_batch_size=1, bf16=self.device.type == "cuda",
             use_cpu=self.device.type == "cpu", save_strategy="no", report_to="none", disable_tqdm=True,
-            remove_unused_columns=False, logging_steps=1,
+            remove_unused_columns=False, logging_steps=1, train_sampling_strategy="sequential",
         )  # fmt: skip
 
         class Clock(TrainerCallback):  # type: ignore[misc]
@@ -187,7 +185,7 @@ class Bench:
                 times.append(time.perf_counter())
 
         trainer = PackedTrainer(
-            get_peft_model(net, lora), arguments, team=Team(), train_dataset=steps,
+            get_peft_model(net, lora), arguments, train_dataset=steps,
             data_collator=lambda items: items[0], callbacks=[Clock()],
         )  # fmt: skip
         with self.peak(say):

@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -38,7 +39,6 @@ from caef_data.eval.training.loop import learning, train_adapter
 from caef_data.eval.training.plan import make_plan
 from caef_data.eval.training.rows import Stage
 from caef_data.eval.training.settings import train_settings
-from caef_data.eval.training.team import Team
 from datasets import Dataset
 
 ROWS = 8  # of a step
@@ -80,7 +80,7 @@ class Bench:
             self.tokenizer = save_llama(base, size.width, size.layers)
         declaration = folder / "bench.toml"
         declaration.write_text(DECLARATION.format(longest=size.longest, base=base, steps=size.steps))
-        self.plan = make_plan(*train_settings(str(declaration), {}))
+        self.plan = make_plan(*train_settings(str(declaration)))
         [job] = self.plan.jobs
         [stage] = job.stages
         job.stages, job.parts = [Stage(stage.name, size.steps, ROWS, 0, stage.mean, stage.longest)], 1
@@ -92,13 +92,13 @@ class Bench:
         """Train; return what the steps behind the first one took, and the first loss."""
         times, losses = list[Clocks](), list[float]()
 
-        def told(row: dict[str, Any]) -> None:
+        def told(step: int, loss: float) -> None:
             times.append((time.perf_counter(), time.process_time()))
-            losses.append(row["loss"])
+            losses.append(loss)
 
         with tempfile.TemporaryDirectory(dir=self.folder) as work:
-            job = self.plan.jobs[0]
-            train_adapter(self.plan, job, Path(work), Path(work, "ckpt", job.name), told, print, Team())
+            plan = self.plan._replace(settings=replace(self.plan.settings, out=work))
+            train_adapter(plan, plan.jobs[0], told, print)
         return tuple(end - begin for begin, end in zip(times[0], times[-1], strict=True)), losses[0]
 
     def theirs(self) -> Run:

@@ -22,7 +22,6 @@ import pytest
 from caef_data.errors import UserError
 from caef_data.eval.backends.ranks import rank_of_process
 from caef_data.eval.report.page import render
-from caef_data.eval.training.team import meet
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.plan import make_plan
@@ -360,7 +359,7 @@ def test_a_read_only_folder(tmp_path: Path) -> None:
         ("ray", lambda: ray_engine().__enter__(), "building on Ray", "ray"),
         ("jinja2", lambda: render(None), "a report", "report"),
         ("torch", rank_of_process, "evaluating", "eval"),
-        ("torch", meet, "training", "train"),
+        ("torch", lambda: rank_of_process("train"), "training", "train"),
     ],
 )
 def test_a_missing_package_is_named_with_its_command(

@@ -63,7 +63,7 @@ HEAVY = {
 HEAVY |= {"accelerate", "fsspec", "s3fs", "jinja2", "vl_convert"}
 # One stage in several files, which nothing else imports at its top: heavy packages may stand at theirs.
 BACKEND = ("device", "greedy", "load", "local", "model", "prefix")
-STAGE = {f"eval/backends/{name}.py" for name in BACKEND} | {"eval/training/loop.py", "eval/training/packing.py"}
+STAGE = {f"eval/backends/{name}.py" for name in BACKEND} | {"eval/training/loop.py"}
 PLACES = ("*.py", "tm/**/*.py", "schemas/**/*.py", "pipelines/**/*.py", "eval/**/*.py")
 MODULES = sorted(path.relative_to(ROOT) for place in PLACES for path in ROOT.glob(place))
 

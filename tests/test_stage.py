@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -22,7 +22,7 @@ from caef_data.eval.calls import BASE, ScoreRequest  # noqa: E402
 from caef_data.eval.problems import instruction_of  # noqa: E402
 from caef_data.eval.session import Session, prepare  # noqa: E402
 from caef_data.eval.settings import EvalSettings, eval_settings  # noqa: E402
-from caef_data.eval.training.rows import spell  # noqa: E402
+from caef_data.eval.training.rows import Job  # noqa: E402
 from caef_data.tests.evaluating import begun, finish, model_of, tables_of  # noqa: E402
 from caef_data.tests.small_model import make_model, make_tokenizer, save  # noqa: E402
 from caef_data.tm import align_in, transition  # noqa: E402
@@ -82,10 +82,11 @@ def test_each_prompt_is_asked_behind_the_instruction_of_its_machine(data: Path, 
     session = begin(data, tmp_path, stage="first", **given)
     finish(session, model_of(session))
     calls, tokens = tables_of(session)["calls"], Tokens(make_tokenizer())
+    job = Job("executors/sub", (), cast("Any", None), tokens, None)
     assert {row["adapter"] for row in calls} >= {"aligners/sub", "executors/sub"} and len(calls) > 4
     for row in calls:
         texts = {"prompt": row["prompt"], "completion": row["expected"], "instruction": instruction_of(row["adapter"])}
-        [(prompt, answer)] = spell(tokens, [texts], "first")
+        [(prompt, answer)] = job.spell([texts], "first")
         assert row["tokens"] == len(prompt) + len(answer) > 500
 
 

@@ -1,7 +1,6 @@
 # ruff: noqa: E402, F811  (the imports below are of packages that need not be installed; a fixture is one of them)
 """Several processes under torchrun train what one trains; they refuse, stop and go on as one does."""
 
-import json
 import os
 import subprocess
 import sys
@@ -15,15 +14,16 @@ for name in ("torch", "transformers", "peft", "accelerate"):
 from safetensors.numpy import load_file
 
 from caef_data.errors import UserError
+from caef_data.eval.backends.ranks import Rank
 from caef_data.eval.tables import read_runs
 from caef_data.eval.training import console, loop
 from caef_data.eval.training.plan import make_plan
+from caef_data.eval.training.rows import WORK
 from caef_data.eval.training.settings import train_settings
-from caef_data.eval.training.team import Team
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import load_declaration
 from caef_data.pipelines.plan import make_plan as make_build
-from caef_data.tests.test_train import ALONE, base, declared, learnt, train  # noqa: F401
+from caef_data.tests.test_train import ALONE, base, declared, learnt, losses, train  # noqa: F401
 
 ONE = ALONE.replace("device_tokens = 700", "device_tokens = 350") + 'task = "add"\nwhich = "executors"\n'
 # What happens in one of the processes, after step 5.
@@ -41,7 +41,7 @@ runpy.run_module("caef_data", run_name="__main__")
 KILL = "lambda: os.kill(os.getpid(), signal.SIGKILL)"
 # As a terminal does it to torchrun, which tells the processes.
 CTRL_C = "lambda: (os.kill(os.getppid(), signal.SIGINT), time.sleep(3))"
-REFUSE = 'lambda: setattr(rows.Job, "lengths", refuse)'
+REFUSE = 'lambda: setattr(rows.Job, "spell", refuse)'
 
 
 def torchrun(folder: Path, path: str, out: Path, act: str = "lambda: None") -> subprocess.CompletedProcess[str]:
@@ -53,15 +53,14 @@ def torchrun(folder: Path, path: str, out: Path, act: str = "lambda: None") -> s
     return subprocess.run([*map(str, words)], env={**os.environ, **alone}, capture_output=True, text=True, timeout=400)
 
 
-def losses(out: Path) -> list[float]:
-    lines = (out / console.WORK / "executors-add" / loop.LOG).read_text().splitlines()
-    return [json.loads(line)["loss"] for line in lines]
+def losses_in(out: Path) -> list[float]:
+    return [loss for _, loss, _ in losses(out / WORK / "executors-add" / loop.STATE)]
 
 
 def test_the_rows_of_a_step_are_divided_among_the_processes(tmp_path: Path, base: Path) -> None:
-    asked = train_settings(declared(tmp_path, base, ONE), {})
+    asked = train_settings(declared(tmp_path, base, ONE))
     [alone], [shared] = make_plan(*asked).jobs, make_plan(*asked, processes=2).jobs
-    assert make_plan(*asked).identity == make_plan(*asked, processes=2).identity
+    assert alone.identity == shared.identity
     assert (alone.parts, shared.parts, alone.stages) == (4, 4, shared.stages)
     [three] = make_plan(*asked, processes=3).jobs
     rows = [row for item in range(4) for row in alone[item]]
@@ -78,7 +77,7 @@ def test_the_first_process_alone_tells_of_one_that_is_gone() -> None:
         (1, UserError("no"), UserError),  # only this one knows of it
         (1, RuntimeError("shapes differ"), RuntimeError),
     ):
-        with pytest.raises(told), Team(rank, 2).ending():
+        with pytest.raises(told), console._ending(Rank(rank, 2)):
             raise error
 
 
@@ -95,11 +94,11 @@ def test_two_processes_train_and_evaluate_as_one_does(tmp_path: Path, base: Path
         else:
             done = torchrun(tmp_path, kept, tmp_path / out / "ckpt")
             assert done.returncode == 0, done.stderr
-            assert done.stdout.count("1 adapter in") == 1 and done.stderr.count("executors-add-step-3: ") == 1
+            assert done.stdout.count("executors/add in ") == 1 and done.stderr.count("executors-add-step-3: ") == 1
         runs[out] = {(row["name"], row["calls"], row["status"]) for row in read_runs(tmp_path / out / "results")}
     assert runs["one"] == runs["two"] and len(runs["one"]) == 2
     one, two = tmp_path / "one" / "ckpt", tmp_path / "two" / "ckpt"
-    assert losses(two) == pytest.approx(losses(one), rel=1e-5) and len(losses(one)) == 6
+    assert losses_in(two) == pytest.approx(losses_in(one), rel=1e-5) and len(losses_in(one)) == 6
     one_kept, two_kept = (load_file(out / "executors" / "add" / "adapter_model.safetensors") for out in (one, two))
     assert one_kept.keys() == two_kept.keys()
     for name, weights in one_kept.items():
@@ -115,7 +114,7 @@ def test_after_one_process_is_killed_or_stopped_the_same_command_goes_on(tmp_pat
         done = torchrun(tmp_path, path, out, act)
         assert done.returncode != 0 and done.stderr.count(said) == 1, done.stderr
         assert "eval/training/" not in done.stderr  # no traceback of ours
-        state = loop.last_state(out / console.WORK / "executors-add")
+        state = loop.last_state(out / WORK / "executors-add")
         assert state is not None and int(state.name.rpartition("-")[2]) >= 4
         assert torchrun(tmp_path, path, out).returncode == 0
         assert learnt(out) == learnt(tmp_path / "whole")
@@ -126,4 +125,4 @@ def test_what_one_process_refuses_ends_all_with_one_message(tmp_path: Path, base
     path = declared(tmp_path, base, ONE.replace("steps = 6", "steps = 12"))
     done = torchrun(tmp_path, path, tmp_path / "out", REFUSE)
     assert done.returncode != 0 and done.stderr.count("this row is too long") == 1, done.stderr
-    assert loop.last_state(tmp_path / "out" / console.WORK / "executors-add") is not None
+    assert loop.last_state(tmp_path / "out" / WORK / "executors-add") is not None

@@ -94,18 +94,23 @@ class Model:
             index: positions in the flattened ids, shape (n,).
             options: attention_mask, position_ids, past_key_values ... of the model's forward pass.
         """
+        return logits_at(self.net, index, input_ids=ids, **options)
 
-        def gather(_: torch.nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-            return (args[0].flatten(0, 1)[index].unsqueeze(0),)
 
-        # Before the projection: what follows it (scaling, capping) stays right. Looked up each time: an adapter that
-        # trains the projection puts a module of its own there.
-        handle = self.net.get_output_embeddings().register_forward_pre_hook(gather)
-        try:
-            found: torch.Tensor = self.net(input_ids=ids, **options).logits
-        finally:
-            handle.remove()
-        return found[0]
+def logits_at(net: Any, index: torch.Tensor, *, called: Any = None, **inputs: Any) -> torch.Tensor:
+    """Return a model's logits at some positions, as ``Model.logits``; ``called``: what calls it, if not itself."""
+
+    def gather(_: torch.nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        return (args[0].flatten(0, 1)[index].unsqueeze(0),)
+
+    # Before the projection: what follows it (scaling, capping) stays right. Looked up each time: an adapter that
+    # trains the projection puts a module of its own there.
+    handle = net.get_output_embeddings().register_forward_pre_hook(gather)
+    try:
+        found: torch.Tensor = (net if called is None else called)(**inputs).logits
+    finally:
+        handle.remove()
+    return found[0]
 
 
 def max_positions(config: Any) -> int | None:

@@ -36,23 +36,24 @@ class Rank:
         return found
 
 
-def rank_of_process() -> Rank:
-    """Return this process' part of the work: all of it, unless torchrun started several.
+def rank_of_process(verb: str = "eval") -> Rank:
+    """Return this process' part of the work of a command: all of it, unless torchrun started several.
 
     Raises:
         UserError: torch is needed for several processes and is not installed, or they were started otherwise.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return Rank()
-    with installed("evaluating", "eval"):
-        from torch import distributed
+    with installed("training" if verb == "train" else "evaluating", verb):
+        from torch import cuda, distributed
+    backend = "cpu:gloo,cuda:nccl" if verb == "train" and cuda.is_available() else "gloo"
     # One that is done with its share waits for the others, longer than the half hour that is usual.
     try:
-        distributed.init_process_group("gloo", timeout=timedelta(days=7))
+        distributed.init_process_group(backend, timeout=timedelta(days=7))
     except (ValueError, RuntimeError) as error:
         raise UserError(
             f"the processes that WORLD_SIZE speaks of cannot meet: {quoted(error, 200)}",
-            next_step="start them with torchrun --nproc-per-node N -m caef_data eval ..., or unset WORLD_SIZE",
+            next_step=f"start them with torchrun --nproc-per-node N -m caef_data {verb} ..., or unset WORLD_SIZE",
         ) from error
     return Rank(distributed.get_rank(), distributed.get_world_size())
 

@@ -9,101 +9,94 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from ... import atomic
-from ...errors import UserError, printable_path, telling_of_full_disk
+from ...errors import UserError, installed, printable_path, telling_of_full_disk
 from ...pipelines.terminal import Meter, new_table, open_console, print_table, size_text
-from .judge import Judge
-from .plan import Plan, make_plan, seconds
-from .rows import Job
+from ..backends.ranks import Rank, rank_of_process
+from .plan import Plan, cost, make_plan
+from .rows import WORK, Job
 from .settings import train_settings
-from .team import Team, meet
 
-WORK = ".train"  # under the folder of the adapters: states of unfinished ones, losses of all
-PLAN = "training.json"  # in there, for each adapter: what is trained
-RECENT = 50  # steps whose mean loss is shown
+PLAN = "training.json"  # beside an adapter's states: what is trained
+LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")  # gloo's words, when a process is gone
 
 
-def train_with_progress(declaration: str, out: str | None, *, dry_run: bool, as_json: bool) -> None:
+def train_with_progress(declaration: str, out: str | None, *, dry_run: bool) -> None:
     """Train what a declaration's table ``[train]`` asks for, or go on with it."""
-    team = meet()
-    with team.ending():
+    with installed("training", "train"):
+        from accelerate import PartialState
+        from accelerate.utils import gather_object
+        from torch import cuda
+
+        from . import loop
+    team = rank_of_process("train")
+    with _ending(team):
         log = Console(quiet=True) if team.rank else open_console(stderr=True)
-
-        def say(line: str) -> None:
-            log.print(line, soft_wrap=True)
-
-        def planned() -> Plan:
-            return make_plan(*train_settings(declaration, {"out": out}), say, processes=team.size)
-
-        plan = team.together(planned)
-        if team.any(team.first(lambda: plan.identity) != plan.identity):
+        state = PartialState(cpu=not cuda.is_available())  # one for the whole process: who does not say so, is alone
+        with state.main_process_first():  # what it is refused, nobody else tells
+            plan = make_plan(*train_settings(declaration, out), log.print, processes=team.world_size)
+        if len({*gather_object([str([job.identity for job in plan.jobs])])}) > 1:
             raise UserError("the processes have other rows, or another base model", allowed="the same files for all")
-        if not team.rank:
-            for note in plan.notes:
-                say(note)
-        asked = team.first(partial(_rows_asked, plan))
         if dry_run:
             if not team.rank:
-                _print_plan(plan, team.size, as_json=as_json)
+                _print_plan(plan, team.world_size)
             return
-        command = shlex.join(["caef-data", "train", declaration, *(["--out", out] if out else [])])
-        _train_all(plan, asked, team, log, command if team.size == 1 else "the same command", as_json=as_json)
-
-
-def _rows_asked(plan: Plan) -> str | None:
-    """Return the identity of the dataset that evaluations on the way ask; None where there are none."""
-    judges = [Judge(plan.settings, job.name, job.pairs, Path(plan.settings.out)) for job in plan.jobs]
-    return [judge.rows() for judge in judges][0] if plan.settings.eval_every else None
-
-
-def _train_all(plan: Plan, asked: str | None, team: Team, log: Console, command: str, *, as_json: bool) -> None:
-    root = Path(plan.settings.out)
-    resuming = "make room and run the same command again: what was learnt up to the last state is kept"
-    with telling_of_full_disk(printable_path(root), resuming), ExitStack() as stack:
-        names = team.first(lambda: stack.enter_context(_held(root, plan, asked)))
-        left = [job for job in plan.jobs if job.name in names]
-        try:
-            for number, job in enumerate(left, 1):
-                _train(plan, job, root, log, f"{job.name} ({number} of {len(left)})", team)
-        except KeyboardInterrupt:
-            log.print(f"stopped: what was learnt is kept; go on with: {command}", soft_wrap=True)
-            sys.exit(130)
-    if not team.rank:
-        _print_end(plan, root, trained=bool(left), as_json=as_json)
+        resuming = "make room and run the same command again: what was learnt up to the last state is kept"
+        with telling_of_full_disk(printable_path(plan.settings.out), resuming), ExitStack() as stack:
+            names = loop.first(lambda: stack.enter_context(_held(plan)))
+            left = [job for job in plan.jobs if job.name in names]
+            try:
+                for number, job in enumerate(left, 1):
+                    _train(plan, job, log, f"{job.name} ({number} of {len(left)})")
+            except KeyboardInterrupt:
+                words = ["caef-data", "train", declaration, *(["--out", out] if out else [])]
+                command = shlex.join(words) if team.world_size == 1 else "the same command"
+                log.print(f"stopped: what was learnt is kept; go on with: {command}")
+                sys.exit(130)
+        if not team.rank:
+            _print_end(plan, trained=bool(left))
 
 
 @contextmanager
-def _held(root: Path, plan: Plan, asked: str | None = None) -> Iterator[list[str]]:
+def _ending(team: Rank) -> Iterator[None]:
+    """Let the first process alone tell of one that is gone, and the others end in silence."""
+    try:
+        yield
+    except RuntimeError as error:
+        if team.world_size == 1 or not any(words in str(error) for words in LOST):
+            raise
+        if team.rank:
+            sys.exit(1)
+        raise UserError(
+            "another process of this training ended",
+            where=f"one of {team.world_size} that torchrun or accelerate started",
+            next_step="look for what it said; the same command goes on from the last state",
+        ) from error
+
+
+@contextmanager
+def _held(plan: Plan) -> Iterator[list[str]]:
     """Hold the folder for this training alone; yield the names of what is left to do.
 
     Raises:
         UserError: another training is at work in it, or was begun in it; or adapters are there that are not ours.
     """
-    work = root / WORK
+    root, settings, notes = Path(plan.settings.out), plan.settings.identifying(), dict[Path, str]()
     for job in plan.jobs:
-        if os.path.lexists(root / job.name) and not (_work(root, job) / PLAN).exists():
+        path = job.work(plan.settings.out) / PLAN
+        notes[path] = json.dumps({"identity": job.identity, **settings}, indent=2) + "\n"
+        if os.path.lexists(root / job.name) and not path.exists():
             raise UserError(
                 f"there is an adapter already, of which no training here knows: {job.name}",
                 where=printable_path(root),
-                allowed="a folder of its own for each training",
                 next_step="another folder (--out), or move this adapter away",
             )
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise UserError(
-            "the adapters cannot lie here: this is a file, or is below one",
-            where=f"--out {printable_path(root)}",
-            allowed="a folder, which is made where there is none",
-            next_step="choose another folder with --out",
-        ) from None
-    with open(work / "lock", "w", encoding="ascii") as lock:
+    (root / WORK).mkdir(parents=True, exist_ok=True)
+    with open(root / WORK / "lock", "w", encoding="ascii") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -112,121 +105,60 @@ def _held(root: Path, plan: Plan, asked: str | None = None) -> Iterator[list[str
                 where=printable_path(root),
                 next_step="wait for it, or choose another folder with --out",
             ) from None
-        notes = {_work(root, job) / PLAN: _note(_work(root, job) / PLAN, plan, job, asked) for job in plan.jobs}
+        for path in filter(Path.exists, notes):
+            there, now = (json.loads(text) for text in (path.read_text("utf-8"), notes[path]))
+            if there["identity"] == now.pop("identity"):
+                continue
+            changed = [f"{name} was {there.get(name)}, is {now[name]}" for name in now if there.get(name) != now[name]]
+            what = "other rows to learn or to ask, another base model of this name, or another version of caef-data"
+            raise UserError(
+                f"another training of {path.parent.name} was begun in this folder: {'; '.join(changed) or what}",
+                where=printable_path(root),
+                next_step="choose another folder with --out, or remove this one",
+            )
         for path, note in notes.items():
             path.parent.mkdir(exist_ok=True)
-            atomic.put(path, (json.dumps(note, indent=2) + "\n").encode())
+            atomic.put(path, note.encode())
         yield [job.name for job in plan.jobs if not (root / job.name).exists()]
 
 
-def _work(root: Path, job: Job) -> Path:
-    """Return the folder of an adapter's states and losses."""
-    return root / WORK / job.name.replace("/", "-")
-
-
-def _note(path: Path, plan: Plan, job: Job, asked: str | None) -> dict[str, Any]:
-    """Return the note of what an adapter learns and is asked; refuse if something else was begun with it."""
-    held = {"identity": job.identity, "asked": asked, **plan.settings.identifying()}
-    now: dict[str, Any] = json.loads(json.dumps(held))
-    if not path.exists():
-        return now
-    try:
-        there = json.loads(path.read_text("utf-8"))
-        same = there["identity"] == now["identity"]
-    except (ValueError, TypeError, KeyError, OSError):
-        raise UserError(
-            "the note of what is trained here cannot be understood",
-            where=printable_path(path),
-            next_step="choose another folder with --out",
-        ) from None
-    if same and there.get("asked") in (None, asked):
-        return now
-    if same:
-        raise UserError(
-            f"{job.name}: the dataset is not the one that this training's evaluations asked before it stopped",
-            where=printable_path(plan.settings.data),
-            allowed="the same rows, wherever they lie",
-            next_step="build it as it was, or choose another folder with --out",
-        )
-    changed = [name for name in plan.settings.identifying() if there.get(name) != now[name]]
-    told = (
-        "; ".join(f"{name} was {there.get(name)}, is {now[name]}" for name in changed)
-        or "other rows, or another base model of this name"
-    )
-    raise UserError(
-        f"another training of {job.name} was begun in this folder: {told}",
-        where=printable_path(path.parent.parent.parent),
-        allowed="the same settings and rows",
-        next_step="choose another folder with --out, or remove this one",
-    )
-
-
-def _train(plan: Plan, job: Job, root: Path, log: Console, doing: str, team: Team) -> None:
+def _train(plan: Plan, job: Job, log: Console, doing: str) -> None:
     """Train one adapter, with loss, tokens/s and the time left."""
     from .loop import train_adapter
 
-    work = _work(root, job)
-    total, recent, begun = job.steps, list[float](), list[int]()
+    total, done = job.steps, list[float]()  # tokens before and after each step
     with Meter(log, doing, total) as meter:
 
-        def told(row: dict[str, Any]) -> None:
-            recent.append(row["loss"])
-            del recent[:-RECENT]
-            step = row["step"]
-            begun.append(step - 1)
-            done = job.tokens_to(step) - job.tokens_to(begun[0])
-            speed = done / meter.seconds
-            left = (job.tokens_to(total) - job.tokens_to(step)) / max(speed, 1e-6)
-            rate = f"loss {sum(recent) / len(recent):.4f}, {speed:,.0f} tokens/s"
+        def told(step: int, loss: float) -> None:
+            done.extend((job.tokens_to(step - 1), job.tokens_to(step)))
+            speed = (done[-1] - done[0]) / meter.seconds
+            left = (job.tokens_to(total) - done[-1]) / max(speed, 1e-6)
+            rate = f"loss {loss:.4f}, {speed:,.0f} tokens/s"
             line = f"{doing}: step {step:,} of {total:,}, {rate}, about {left:,.0f} s left"
             meter.update(line, completed=step, rate=rate)
 
-        train_adapter(plan, job, work, root / job.name, told, lambda line: log.print(line, soft_wrap=True), team)
-    loss = f", loss {sum(recent) / len(recent):.4f} at the end" if recent else ""
-    log.print(f"{job.name}: {total:,} steps{loss}; {printable_path(root / job.name)}", soft_wrap=True)
+        train_adapter(plan, job, told, log.print)
+    log.print(f"{job.name}: {total:,} steps; {printable_path(Path(plan.settings.out, job.name))}")
 
 
-def _print_plan(plan: Plan, processes: int, *, as_json: bool) -> None:
-    rows = [(job, stage) for job in plan.jobs for stage in job.stages]
-    names = ("steps", "rows", "mean", "longest")
-    took = seconds(plan) / processes
-    if as_json:
-        adapters = [
-            {"adapter": job.name, "stage": stage.name, **{name: getattr(stage, name) for name in names}}
-            for job, stage in rows
-        ]
-        print(json.dumps({"identity": plan.identity, **plan.sizes, "seconds": took, "stages": adapters}))
-        return
+def _print_plan(plan: Plan, processes: int) -> None:
     table = new_table("steps", "rows", "tokens", "rows a step", "longest row", first=("adapter", "stage"))
-    for job, stage in rows:
-        cells = (stage.steps, stage.steps * stage.rows, round(stage.tokens), stage.rows, stage.longest)
-        table.add_row(job.name, stage.name, *(f"{cell:,}" for cell in cells))
-    console, sizes = open_console(), plan.sizes
+    for job in plan.jobs:
+        for stage in job.stages:
+            rows = stage.steps * stage.rows
+            cells = (stage.steps, rows, round(rows * stage.mean), stage.rows, stage.longest)
+            table.add_row(job.name, stage.name, *(f"{cell:,}" for cell in cells))
+    console, (trained, memory, seconds) = open_console(), cost(plan, processes)
     print_table(console, table)
-    reads = f"reads {sizes['positions']:,} tokens" if sizes["positions"] else "reads rows of any length"
-    for line in (
-        f"{_count(plan)}, {sizes['trained']:,} weights learn in each; the base model has {sizes['parameters']:,} and"
-        f" {reads}; tokens and the longest row are those of a sample",
-        f"about {size_text(sizes['memory'])} of memory, about {took / 3600:,.2f} hours on this device",
-        "nothing was trained",
-    ):
-        console.print(line, soft_wrap=True)
+    console.print(f"{trained:,} weights learn in each; tokens and the longest row are those of a sample")
+    console.print(f"about {size_text(memory)} of memory, about {seconds / 3600:,.2f} hours; nothing was trained")
 
 
-def _print_end(plan: Plan, root: Path, *, trained: bool, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({"identity": plan.identity, "adapters": [str(root / job.name) for job in plan.jobs]}))
-        return
-    console = open_console()
-    done = f"{_count(plan)} in {printable_path(root)}{'' if trained else ': trained before'}"
-    console.print(done, soft_wrap=True)
-    own = plan.settings
-    asked = ["--model", str(root / "model")] if own.method == "full" else ["--adapters", str(root)]
+def _print_end(plan: Plan, *, trained: bool) -> None:
+    console, own = open_console(), plan.settings
+    names = ", ".join(job.name for job in plan.jobs)
+    console.print(f"{names} in {printable_path(own.out)}{'' if trained else ': trained before'}")
+    asked = ["--model", str(Path(own.out, "model"))] if own.method == "full" else ["--adapters", own.out]
     asked += ["--template", own.template] if own.template else []  # asked otherwise than trained, it knows nothing
     asked += ["--stage", "first"] if own.stages == ("first",) else []
-    console.print(f"evaluate:  caef-data eval {shlex.join(asked)} --data DIR", soft_wrap=True)
-
-
-def _count(plan: Plan) -> str:
-    what = "model" if plan.settings.method == "full" else "adapter"
-    return f"{len(plan.jobs)} {what}{'s' * (len(plan.jobs) > 1)}"
+    console.print(f"evaluate:  caef-data eval {shlex.join(asked)} --data DIR")

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import math
 import os
 import shutil
 import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils.memory import clear_device_cache
 from peft import LoraConfig, get_peft_model
 from torch.nn.functional import cross_entropy
-from torch.utils.data import SequentialSampler
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments, set_seed
 
 from ... import atomic
 from ...errors import UserError
@@ -28,23 +27,22 @@ from ...pipelines.sampling.random import text_key
 from ..backends.device import find_device, find_dtype
 from ..backends.load import ABOUT, SAME, load_base, quiet, share, unless_full
 from ..backends.local import has_experts
-from ..files import CHAT_TEMPLATE, CONFIG, TOKENIZER
-from .judge import Judge
-from .packing import NOT_LEARNT, Batch, pack
-from .team import Team
+from ..backends.model import logits_at
+from ..files import CHAT_TEMPLATE, TOKENIZER
+from .judge import Judge, best
+from .rows import Job, Spelled, size_of
+from .settings import TrainSettings
 
 if TYPE_CHECKING:
     from .plan import Plan
-    from .rows import Job
-    from .settings import TrainSettings
 
-WHOLE = (
-    "whole"  # a file that is written last into a state: one without it was being written when the process was killed
-)
+STATE = "trainer_state.json"  # the trainer writes it last into a state; of a finished adapter it stays
 WARM = 0.05  # of the steps, in which the learning rate rises
-LOG = "losses.jsonl"
+NOT_LEARNT = -100  # a label that the loss leaves out
+Batch = dict[str, torch.Tensor]
+T = TypeVar("T")
 Say = Callable[[str], object]
-Told = Callable[[dict[str, Any]], None]  # is told of a step: step, loss, learning_rate
+Told = Callable[[int, float], object]  # is told of a step, and its loss
 
 
 def learning(net: Any, settings: TrainSettings) -> Any:
@@ -56,146 +54,186 @@ def learning(net: Any, settings: TrainSettings) -> Any:
     return get_peft_model(net, lora)
 
 
-def train_adapter(plan: Plan, job: Job, work: Path, target: Path, told: Told, say: Say, team: Team) -> None:
-    """Train an adapter from its last state on, and put it into its place.
+def first(work: Callable[[], T]) -> T:
+    """Do a piece of work in the first process; return what it gives, in all."""
+    found: list[T] = broadcast_object_list([work() if PartialState().is_main_process else None])
+    return found[0]
 
-    Args:
-        plan: the training.
-        job: the adapter.
-        work: the folder of its states; it goes when the adapter is finished, but for the losses.
-        target: where the adapter belongs.
-        told: is told of each step.
-        say: is told of each evaluation.
-        team: the processes that train it together; the first one writes.
+
+def train_adapter(plan: Plan, job: Job, told: Told, say: Say) -> None:
+    """Train an adapter from its last state on, and put it into its place; of several processes, the first one writes.
 
     Raises:
         UserError: the base model cannot be loaded, or a row is longer than it reads.
         KeyboardInterrupt: it was asked for, and the state is kept; or the adapter is finished.
     """
+    clear_device_cache(garbage_collection=True)  # the parts of the last training hold each other, and its model
     settings, device = plan.settings, find_device(plan.settings.device)
-    # All weights learn in float32, whatever the model computes in: small steps would be lost in bfloat16.
-    full = settings.method == "full"
-    dtype = torch.float32 if full else find_dtype(settings.dtype, device)
-    base = team.together(lambda: load_base(plan.base, dtype, device))
-    judge = None
-    if settings.eval_every is not None:
-        last = sum(stage.steps for stage in job.stages[:-1])  # what the first stage learns is asked without it
-        judge = Judge(settings, job.name, job.pairs, work, None if full else share(base), last)
+    full, work = settings.method == "full", job.work(settings.out)
+    with PartialState().main_process_first():
+        # All weights learn in float32, whatever the model computes in: small steps would be lost in bfloat16.
+        base = load_base(plan.base, torch.float32 if full else find_dtype(settings.dtype, device), device)
+    judge = None if settings.eval_every is None else Judge(settings, job, None if full else share(base))
     set_seed(text_key(f"{settings.seed} {job.name}") % 2**32)
-    with quiet():
+    state, watch = first(partial(last_state, work)), _Watch(told)
+    with quiet(), ExitStack() as stack:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            stack.callback(signal.signal, number, signal.signal(number, watch.stop))
         model = learning(base, settings)
-    together = keeps_rows_apart(model, job[0])
-    state = team.first(partial(last_state, work))
-    callback = _Watch(work, told, judge, say, partial(_save, model, plan, job, target), team)
-    with quiet(), callback.catching():
+        if not full:
+            config = model.peft_config["default"]
+            config.base_model_name_or_path = _base_named(settings, job)
+            config.target_modules = sorted(config.target_modules)  # a set: in another order each time
+        together = keeps_rows_apart(model, job[0])
         trainer = PackedTrainer(
             model,
-            _arguments(plan, job, work, model, team),
-            team=team,
+            _arguments(settings, job, base),
             train_dataset=job,
+            eval_dataset=job,
             data_collator=lambda items: pack(items[0], together=together),
-            callbacks=[callback],
+            callbacks=[watch],
         )
-        trainer.remove_callback(PrinterCallback)
+        trainer.judge, trainer.say, trainer.base = judge, say, plan.base if full else None
         if unless_full(partial(trainer.train, resume_from_checkpoint=state and str(state))) is None:
             raise UserError(
                 f"memory ran out: {settings.device_tokens:,} tokens of rows at once are too many",
                 where=str(device),
                 next_step="a smaller device_tokens in table [train]; the same command goes on from the last state",
             )
-        # Of a training that was killed while its adapter was put in place, no step is left.
-        if callback.finished or trainer.state.global_step >= job.steps:
-            team.first(partial(_finish, callback, trainer.state.log_history, job, target))
-    trainer.accelerator.free_memory()
-    asked = callback.asked
-    del base, model, judge, trainer, callback
-    gc.collect()  # the trainer and its parts hold each other, and the model: the next adapter needs the room
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    if asked:
+    if trainer.early or trainer.state.global_step >= job.steps:
+        history = trainer.state.log_history
+        step = best(history)["step"] if judge else job.steps
+        first(partial(_finish, trainer.state, work, step, Path(settings.out, job.name)))
+        for line in judge.curve(history) if judge else ():
+            say(line)
+    if watch.asked:
         raise KeyboardInterrupt
 
 
-def keeps_rows_apart(model: Any, rows: list[Any]) -> bool:
+def _base_named(settings: TrainSettings, job: Job) -> str:
+    """Return what an adapter calls its base model: one that lies in the same folder is moved with it."""
+    if not os.path.isdir(settings.base_model):
+        return settings.base_model
+    base, out = Path(settings.base_model).resolve(), Path(settings.out).resolve()
+    return os.path.relpath(base, out / job.name) if base.is_relative_to(out) else str(base)
+
+
+def pack(rows: Sequence[Spelled], *, together: bool = True, width: int = 0) -> Batch:
+    """Return rows as ``input_ids``, ``position_ids`` and ``labels``, shape (lines, width of the longest row).
+
+    Of a line, where rows stand ``together``, none sees another: positions begin at 0 in each row, from which the
+    library's models know them. What is left of a line is one row more, of which nothing is learnt.
+    """
+    width = max(width, *map(size_of, rows))
+    lines, free = list[list[Spelled]](), list[int]()
+    for row in sorted(rows, key=size_of, reverse=True):  # the longest first, each into the line that it fills best
+        fits = [line for line, room in enumerate(free) if room >= size_of(row)] if together else []
+        if not fits:
+            fits = [len(lines)]
+            lines.append([])
+            free.append(width)
+        line = min(fits, key=free.__getitem__)
+        lines[line].append(row)
+        free[line] -= size_of(row)
+    batch: dict[str, list[list[int]]] = {"input_ids": [], "position_ids": [], "labels": []}
+    for members, rest in zip(lines, free, strict=True):
+        whole = [*members, ([0] * rest, [])]
+        batch["input_ids"].append([token for prompt, answer in whole for token in (*prompt, *answer)])
+        batch["position_ids"].append([place for row in whole for place in range(size_of(row))])
+        batch["labels"].append([label for prompt, answer in whole for label in (*[NOT_LEARNT] * len(prompt), *answer)])
+    return {name: torch.tensor(values) for name, values in batch.items()}
+
+
+def keeps_rows_apart(model: Any, rows: list[Spelled]) -> bool:
     """Tell whether rows of a line do not see each other, in this model: its logits are those of each row alone.
 
     Models of some kinds, such as recurrent ones, do not look at positions for that; their rows get a line each.
     """
     pair = [([*prompt, *answer][:24], answer[:8]) for prompt, answer in (rows[0], rows[-1])]
-    pair.sort(key=lambda row: -len(row[0]) - len(row[1]))  # as they stand in a line
+    pair.sort(key=size_of, reverse=True)  # as they stand in a line
     model.eval()
     with torch.inference_mode():
-        packed = _logits(model, pack(pair, width=sum(len(prompt) + len(answer) for prompt, answer in pair)))
-        alone = torch.cat([_logits(model, pack([row])) for row in pair])
+        packed, _ = learnt_logits(model, pack(pair, width=sum(map(size_of, pair))))
+        alone = torch.cat([learnt_logits(model, pack([row]))[0] for row in pair])
     model.train()
     least = (SAME if model.dtype == torch.float32 else ABOUT) * alone.abs().max()
     return bool((packed - alone).abs().max() <= least)
 
 
-def _logits(model: Any, batch: Batch, within: Any = None) -> torch.Tensor:
-    """Return the logits at the positions that are learnt, shape (positions, vocabulary).
+def learnt_logits(net: Any, batch: Batch, called: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the logits that predict what is learnt, shape (tokens, vocabulary), and these tokens.
 
-    Only these go through the vocabulary projection, of whose logits most memory is made. A hook before the projection
-    keeps right what follows it: scaling, capping. ``within``: the model, where ``model`` is what calls it.
+    Only these go through the vocabulary projection, of whose logits most memory is made; ``called`` as ``logits_at``.
     """
-    within = model if within is None else within
-    index = (batch["labels"].flatten() != NOT_LEARNT).nonzero().squeeze(1)
-
-    def gather(_: torch.nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-        return (args[0].flatten(0, 1)[index.to(args[0].device)].unsqueeze(0),)
-
-    handle = within.get_output_embeddings().register_forward_pre_hook(gather)
-    try:
-        inputs = {name: batch[name].to(within.device) for name in ("input_ids", "position_ids")}
-        found: torch.Tensor = model(**inputs, use_cache=False).logits[0]
-    finally:
-        handle.remove()
-    return found
+    ids, positions, labels = (batch[name].to(net.device) for name in ("input_ids", "position_ids", "labels"))
+    places = (labels.flatten() != NOT_LEARNT).nonzero().squeeze(1)
+    found = logits_at(net, places - 1, called=called, input_ids=ids, position_ids=positions, use_cache=False)
+    return found, labels.flatten()[places]
 
 
 class PackedTrainer(Trainer):  # type: ignore[misc]
-    """The library's trainer over batches as ``pack`` makes them, in their order."""
+    """The library's trainer over batches as ``pack`` makes them; evaluation is a ``Judge``'s."""
 
-    def __init__(self, *args: Any, team: Team, **options: Any) -> None:
+    control: Any
+    judge: Any  # a ``Judge``, if anything is asked on the way
+    say: Say  # is told of each evaluation
+    base: Path | None = None  # where the tokenizer is that stands beside the weights; None beside an adapter
+    early = False  # whether training has ended because the best evaluation is too long ago
+    loss_is_scaled_for_ga = True
+
+    def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.team = team
-        # Labels are counted as they are: they stand where their tokens are predicted.
-        self.model_accepts_loss_kwargs, self._loss_shifts_labels = True, False
-        self.loss_is_scaled_for_ga = True
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
-        return SequentialSampler(self.train_dataset)  # of several processes, each takes every size-th item
-
-    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
-        read = self.team.together(lambda: [*islice(epoch_iterator, num_batches)])
-        return super().get_batch_samples(iter(read), num_batches, device)
+        self.model_accepts_loss_kwargs = True  # so labels are counted, over a step in all processes
+        self.remove_callback(PrinterCallback)
 
     def compute_loss(
         self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """Return the loss of a part of a step: its sum, over the labels of the whole step in all processes."""
-        labels = inputs["labels"].flatten()
-        labels = labels[labels != NOT_LEARNT]
-        logits = _logits(model, inputs, self.model).float()
-        count = len(labels) if num_items_in_batch is None else num_items_in_batch
+        logits, labels = learnt_logits(self.model, inputs, model)
         # The gradients of several processes are averaged, not added.
-        return cross_entropy(logits, labels.to(logits.device), reduction="sum") * self.team.size / count
+        return cross_entropy(logits.float(), labels, reduction="sum") * self.args.world_size / num_items_in_batch
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the adapter, or the model with its tokenizer; nothing else, and no look at the Hub."""
+        if output_dir is None or not self.args.should_save:
+            return
+        base = self.base
+        self.model.save_pretrained(output_dir, **({} if base else {"save_embedding_layers": False}))
+        # As they are: saved anew, a tokenizer may get names that earlier versions of its library do not know.
+        for name in (*TOKENIZER, CHAT_TEMPLATE):
+            if base and (base / name).is_file():
+                shutil.copyfile(base / name, Path(output_dir, name))
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, Any]:
+        """Evaluate; whether a state is written, and whether training ends, depends on what comes out."""
+        with torch.random.fork_rng():  # training goes on as if nobody had asked
+            found = first(lambda: self.judge.ask(self.state.global_step, self.save_model, self.say))
+        self.log(found)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
+        self.early = self.judge.enough(self.state.log_history)
+        self.control.should_training_stop |= self.early
+        self.control.should_save = not self.early  # none that knows of the end: after a kill it comes again
+        return found
 
 
-def _arguments(plan: Plan, job: Job, work: Path, model: Any, team: Team) -> TrainingArguments:
-    settings, steps = plan.settings, job.steps
+def _arguments(settings: TrainSettings, job: Job, base: Any) -> TrainingArguments:
+    more: dict[str, Any] = {}
+    if settings.eval_every is not None:  # the best state is kept beside the last ones
+        more = {"eval_strategy": "steps", "eval_steps": settings.eval_every, "metric_for_best_model": "accuracy"}
     arguments = TrainingArguments(
-        str(work),
-        max_steps=steps,
+        str(job.work(settings.out)),
+        max_steps=job.steps,
         per_device_train_batch_size=1,  # an item is a batch
-        gradient_accumulation_steps=job.parts // team.size,
+        gradient_accumulation_steps=job.parts // PartialState().num_processes,
+        train_sampling_strategy="sequential",
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=math.ceil(WARM * steps),
+        warmup_steps=math.ceil(WARM * job.steps),
         weight_decay=0.0,
-        bf16=plan.sizes["bytes"] == 2,
-        use_cpu=model.device.type == "cpu",
-        ddp_find_unused_parameters=has_experts(model.config.get_text_config()),
+        bf16=find_dtype(settings.dtype, base.device) == torch.bfloat16,
+        use_cpu=base.device.type == "cpu",
+        ddp_find_unused_parameters=has_experts(base.config.get_text_config()),
         save_steps=settings.save_every,
         save_total_limit=2,  # one is whole while the other is written
         logging_steps=1,
@@ -204,6 +242,7 @@ def _arguments(plan: Plan, job: Job, work: Path, model: Any, team: Team) -> Trai
         disable_tqdm=True,
         remove_unused_columns=False,
         seed=settings.seed % 2**32,
+        **more,
     )
     if arguments.n_gpu > 1:  # the library would spread each batch over all of them
         arguments._n_gpu = 1
@@ -212,114 +251,46 @@ def _arguments(plan: Plan, job: Job, work: Path, model: Any, team: Team) -> Trai
 
 def last_state(work: Path) -> Path | None:
     """Return the last whole state of a training, if there is one; what is behind it goes."""
-    states = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    for state in states:
-        if (state / WHOLE).exists():
+    for state in sorted(work.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2])):
+        with suppress(OSError, ValueError):
+            json.loads((state / STATE).read_bytes())
             return state
         shutil.rmtree(state)
     return None
 
 
 class _Watch(TrainerCallback):  # type: ignore[misc]
-    """Notes losses, marks states that are whole, and stops after the step at which Ctrl-C was typed."""
+    """Tells of steps, and stops after the one at which Ctrl-C was typed."""
 
-    def __init__(
-        self, work: Path, told: Told, judge: Judge | None, say: Say, save: Callable[[Path], None], team: Team
-    ) -> None:
-        self.judge, self.say, self.save, self.team = judge, say, save, team
-        self.work, self.told, self.asked, self.finished = work, told, False, False
+    def __init__(self, told: Told) -> None:
+        self.told, self.asked = told, False
 
-    @contextmanager
-    def catching(self) -> Iterator[None]:
-        """Let the first Ctrl-C, or SIGTERM, end the training after its step; the second one ends it at once."""
-        if threading.current_thread() is not threading.main_thread():  # Python lets no other one do this
-            yield
-            return
-        with ExitStack() as before:
-
-            def stop(*_: object) -> None:
-                self.asked = True
-                before.close()
-
-            for number in (signal.SIGINT, signal.SIGTERM):
-                before.callback(signal.signal, number, signal.signal(number, stop))
-            yield
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self.team.rank == 0:  # losses of steps that are done again go
-            atomic.put(self.work / LOG, "".join(map(_line, state.log_history)).encode())
+    def stop(self, *_: object) -> None:
+        """End the training after its step, at the first Ctrl-C or SIGTERM; at the second one at once."""
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.finished = state.global_step >= state.max_steps
-        if self.judge is not None and (self.finished or state.global_step % self.judge.settings.eval_every == 0):
-            with torch.random.fork_rng():  # training goes on as if nobody had asked
-                judge = partial(self.judge.judge, state.log_history, state.global_step, self.save, self.say)
-                self.finished |= self.team.first(judge)
-            control.should_training_stop |= self.finished
-        self.asked = self.team.any(self.asked)
-        if self.asked and not self.finished:
+        self.asked = any(gather_object([self.asked]))
+        if self.asked:
             control.should_save = control.should_training_stop = True
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.team.any(False)  # all have written their share
-        if self.team.rank == 0:
-            atomic.put(self.work / f"checkpoint-{state.global_step}" / WHOLE, b"")
-            if self.judge is not None:
-                self.judge.forget(state.log_history)
-
     def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        row = state.log_history[-1]
-        if self.team.rank == 0 and "loss" in row:
-            with (self.work / LOG).open("a", encoding="utf-8") as file:
-                file.write(_line(row))
-            self.told(row)
+        if state.is_world_process_zero and "loss" in state.log_history[-1]:
+            self.told(state.global_step, state.log_history[-1]["loss"])
 
 
-def _line(row: dict[str, Any]) -> str:
-    """Return a row of the trainer's history as a line of the file of losses; nothing where it tells no loss."""
-    names = ("step", "loss", "learning_rate")
-    return json.dumps({name: row[name] for name in names}) + "\n" if "loss" in row else ""
-
-
-def _save(model: Any, plan: Plan, job: Job, target: Path, folder: Path) -> None:
-    """Save the adapter, or the model with its tokenizer, into a folder, to be read from where it belongs."""
-    shutil.rmtree(folder, ignore_errors=True)
-    with quiet():
-        model.save_pretrained(str(folder))
-    if plan.settings.method == "full":
-        # As they are: saved anew, a tokenizer may get names that earlier versions of its library do not know.
-        for name in (*TOKENIZER, CHAT_TEMPLATE):
-            if (plan.base / name).is_file():
-                shutil.copyfile(plan.base / name, folder / name)
-    else:
-        (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
-        config = json.loads((folder / CONFIG).read_text("utf-8"))
-        named = plan.settings.base_model
-        if os.path.isdir(named):  # one that lies in the same folder is moved with it
-            root = target.parents[job.name.count("/")].resolve()
-            inside = Path(named).resolve().is_relative_to(root)
-            named = os.path.relpath(Path(named).resolve(), target.resolve()) if inside else os.path.abspath(named)
-        config |= {"base_model_name_or_path": named, "target_modules": sorted(config["target_modules"])}
-        atomic.put(folder / CONFIG, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
-    for path in folder.iterdir():
+def _finish(state: TrainerState, work: Path, step: int, target: Path) -> None:
+    """Give the adapter of a step its place; of the states the trainer's history stays."""
+    state.save_to_json(str(work / STATE))
+    new = work / "adapter"
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.copytree(work / f"checkpoint-{step}", new, ignore=shutil.ignore_patterns("*.pt*", STATE, "README.md"))
+    for path in new.iterdir():
         atomic.sync(path)
-
-
-def _finish(watch: _Watch, history: list[dict[str, Any]], job: Job, target: Path) -> None:
-    """Put what is kept in its place, and tell how it does beyond the lengths that it learnt."""
-    new = watch.work / "adapter" if watch.judge is None else watch.judge.kept(history)
-    if watch.judge is None:
-        watch.save(new)
-    _put(new, watch.work, target)
-    if watch.judge is not None:
-        for line in watch.judge.curve(history, max(stage.digits for stage in job.stages)):
-            watch.say(line)
-
-
-def _put(new: Path, work: Path, target: Path) -> None:
-    """Give a saved adapter its place; its states go."""
     target.parent.mkdir(parents=True, exist_ok=True)
     new.rename(target)
     atomic.sync(target.parent)
-    for state in (*work.glob("checkpoint-*"), *work.glob("best*"), *work.glob("asked")):
-        shutil.rmtree(state)
+    for path in (*work.glob("checkpoint-*"), work / "asked"):
+        shutil.rmtree(path, ignore_errors=True)

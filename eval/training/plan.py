@@ -3,141 +3,110 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...errors import UserError, installed, printable_path, quoted
+from ...errors import UserError, printable_path, quoted
 from ...pipelines.curriculum import mix_of, stages_of
 from ...pipelines.settings import Declaration, digest
 from ...pipelines.spelling import PLAIN
 from ...pipelines.stream import Stream
 from ...tm import machine
 from .. import resolved
-from ..checkpoint import Checkpoint, fetch, find_adapters
-from .rows import Job, Pairs, Stage, spell
+from ..checkpoint import fetch, find_adapters
+from .judge import Judge
+from .rows import Job, Pairs, Stage, size_of
 from .settings import VIEWS, TrainSettings
 
-VERSION = 1  # of the rules of training; changes the identity of every training
+VERSION = 2  # of the rules of training; changes the identity of every training
 LOOKED_AT = 1024  # rows of each adapter and stage, evenly among those that it learns
 LONGEST = 128  # rows of the longest operands of each task and view, beside them
-LIBRARIES = 170_000_000  # bytes that torch and the trainer take once they work
 SHARES = 8  # of a training, in which rows may grow longer
+LIBRARIES = 170_000_000  # bytes that torch and the trainer take once they work
 USED = 0.4  # of what the device computes in large products: the share that training reaches, about
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A whole training.
-
-    Args:
-        settings: what was asked for.
-        base: folder of the base model.
-        jobs: the adapters, in turn.
-        identity: changes with everything that changes what is learnt.
-        notes: lines that say what the user should know.
-        sizes: of the model: ``parameters``, ``trained``, ``memory`` (bytes, about) and ``layers`` ...
-    """
+class Plan(NamedTuple):
+    """A whole training: what was asked for, the folder of the base model, and the adapters, in turn."""
 
     settings: TrainSettings
     base: Path
     jobs: tuple[Job, ...]
-    identity: str
-    notes: tuple[str, ...]
-    sizes: dict[str, int]
-
-    @property
-    def tokens(self) -> float:
-        """Tokens that all adapters read together, about."""
-        return sum(job.tokens_to(job.steps) for job in self.jobs)
 
 
 def make_plan(
     declaration: Declaration, settings: TrainSettings, say: Any = lambda line: None, *, processes: int = 1
 ) -> Plan:
-    """Plan a training, of so many processes.
+    """Plan a training, of so many processes; ``say`` is told what the user should know.
 
     Raises:
         UserError: base model, tasks or rows cannot be used; a row is longer than the model reads.
     """
+    from transformers import AutoConfig
+
+    from ..backends.model import max_positions
     from ..backends.tokens import load_tokenizer
 
     declaration = resolved(declaration)
-    pairs = _learnt(declaration, settings)
-    notes = [f"{task} has no aligner" for task in dict.fromkeys(task for _, task in pairs) if _lacks(settings, task)]
-    if declaration.mix is not None and settings.method == "each":
-        notes.append("mix is for one model or adapter of several tasks: here each adapter learns one")
-    parts: dict[str, Pairs] = {f"{kind}/{task}": ((kind, task),) for kind, task in pairs}
-    if settings.method != "each":
-        parts = {"all" if settings.method == "one" else "model": pairs}
+    where = f"{printable_path(declaration.source or declaration.name)}, table [train]"
+    pairs = _learnt(declaration, settings, where, say)
+    parts = {"all" if settings.method == "one" else "model": pairs}
+    if settings.method == "each":
+        parts = {f"{kind}/{task}": ((kind, task),) for kind, task in pairs}
     streams = [_stream(declaration, settings, own) for own in parts.values()]
-    found = _base_model(settings, _place(declaration), say)
-    base = Path(found.base)
-    sizes, tokens = _sizes(base, settings), load_tokenizer(base, settings.template)
-    known = settings.identifying() | {"base_model": found.base_sha256, "task": None, "which": None}  # others may follow
-    jobs = list[Job]()
-    for (name, own), stream in zip(parts.items(), streams, strict=True):
-        job = Job(name, own, stream, tokens, settings.base_model, sizes["positions"] or None)
-        job.identity = digest([VERSION, known, settings.eval_every and own, name, stream.identity])
-        job.stages += _stages(job, declaration, settings)
-        job.parts = _parts(job, settings, processes)
-        jobs.append(job)
-    most = int(max(stage.rows * stage.mean / job.parts for job in jobs for stage in job.stages))
-    longest = max(stage.longest for job in jobs for stage in job.stages)
-    sizes["memory"] = _memory(sizes, max(most, longest))
-    return Plan(settings, base, tuple(jobs), digest([job.identity for job in jobs]), tuple(notes), sizes)
-
-
-def _place(declaration: Declaration) -> str:
-    return f"{printable_path(declaration.source or declaration.name)}, table [train]"
-
-
-def _base_model(settings: TrainSettings, where: str, say: Any) -> Checkpoint:
     try:
-        return fetch(find_adapters(None, settings.base_model, say=say))
+        found = fetch(find_adapters(None, settings.base_model, say=say))
     except UserError as error:
         if error.where != "--base-model":  # the option of evaluation
             raise
-        where += ", base_model"
-        raise UserError(error.what, where=where, allowed=error.allowed, next_step="mend it there") from None
+        raise UserError(error.what, where=f"{where}, base_model", allowed=error.allowed) from None
+    base = Path(found.base)
+    tokens = load_tokenizer(base, settings.template)
+    most = max_positions(AutoConfig.from_pretrained(base, trust_remote_code=False).get_text_config())
+    known = settings.identifying() | {"base_model": found.base_sha256}  # wherever it lies
+    jobs = list[Job]()
+    for (name, own), stream in zip(parts.items(), streams, strict=True):
+        job = Job(name, own, stream, tokens, most)
+        asked = None if settings.eval_every is None else [own, Judge(settings, job).rows()]
+        job.identity = digest([VERSION, known, asked, name, stream.identity])
+        job.stages += _stages(job, declaration, settings)
+        job.parts = _parts(job, settings, processes)
+        jobs.append(job)
+    return Plan(settings, base, tuple(jobs))
 
 
-def _lacks(settings: TrainSettings, task: str) -> bool:
-    return any(VIEWS[kind] in machine(task).missing_views() for kind in VIEWS if settings.learns(kind, task))
-
-
-def _learnt(declaration: Declaration, settings: TrainSettings) -> Pairs:
-    """Return kind and task of each adapter, or of what one model learns: where that is a mix, of what the mix names.
+def _learnt(declaration: Declaration, settings: TrainSettings, where: str, say: Any) -> Pairs:
+    """Return kind and task of each adapter, or of what one model learns; of a mix, what evaluation asks.
 
     Raises:
         UserError: a task is not one of the declaration's, or nothing is left to train.
     """
-    where, held = _place(declaration), [own.task for own in declaration.tasks]
+    held = [own.task for own in declaration.tasks]
     mix = mix_of(declaration.mix, declaration.tasks, PLAIN)
-    if settings.method != "each" and mix:
+    if mix and settings.method != "each":
         if settings.task:
             raise UserError("task and mix both say what is learnt", where=where, next_step="take task out, or the mix")
         named = {(task, view or VIEWS["executors"]) for task, view in mix}
-        pairs = [(kind, task) for task, view in named for kind in VIEWS if VIEWS[kind] == view]
-        found = tuple(sorted(pair for pair in pairs if settings.learns(*pair)))
-        if settings.eval_every is not None and not found:
+        asked = sorted((kind, task) for task, view in named for kind in VIEWS if VIEWS[kind] == view)
+        if settings.eval_every is not None and not asked:
             raise UserError("mix names no one_step or aligner, which is what eval_every asks", where=where)
-        return found
-    if other := [task for task in settings.task if task not in held]:
-        what = f"task is {quoted(other[0])}, which this declaration has no rows of"
-        raise UserError(what, where=where, allowed=", ".join(held))
+        return tuple(pair for pair in asked if settings.learns(*pair))
     chosen = [task for task in held if task in settings.task or not settings.task]
-    if others := [name for name in settings.which if name not in VIEWS and name.partition("/")[2] not in chosen]:
-        what = f"which names {others[0]}, a task that is not trained here"
-        raise UserError(what, where=where, allowed=", ".join(chosen))
-    asked = ((kind, task) for task in chosen for kind in VIEWS if settings.learns(kind, task))
-    found = tuple((kind, task) for kind, task in asked if VIEWS[kind] not in machine(task).missing_views())
+    named_tasks = (*settings.task, *(name.partition("/")[2] for name in settings.which if name not in VIEWS))
+    if other := [task for task in named_tasks if task not in chosen]:
+        what = f"{quoted(other[0])} is to be trained, which this declaration, or task, has no rows of"
+        raise UserError(what, where=where, allowed=", ".join(held))
+    wanted = ((kind, task) for task in chosen for kind in VIEWS if settings.learns(kind, task))
+    found = tuple((kind, task) for kind, task in wanted if VIEWS[kind] not in machine(task).missing_views())
     if not found:
         what = f"{', '.join(chosen)}: nothing to train, there are no {' or '.join(settings.which)} of these tasks"
         raise UserError(what, where=where, next_step="name other tasks, or another which")
+    if mix:
+        say("mix is for one model or adapter of several tasks: here each adapter learns one")
     return found
 
 
@@ -158,18 +127,17 @@ def _stages(job: Job, declaration: Declaration, settings: TrainSettings) -> Iter
     """Yield the stages of a training, after a look at rows from all over each."""
     first = 0
     for name in settings.stages:
-
-        def look(rows: int, first: int = first, name: str = name) -> list[int]:
-            numbers = first + np.linspace(0, rows - 1, min(rows, LOOKED_AT)).astype(np.int64)
-            return job.lengths(spell(job.tokens, job.stream.__getitems__(numbers.tolist()), name), name)
-
-        lengths = look(64)
-        for _ in range(2):  # how many rows a step has depends on their tokens, and which rows are read on how many
-            rows = _rows_a_step(settings, lengths)
-            lengths = look(_steps(settings, job.stream, rows, lengths) * rows)
-        steps = _steps(settings, job.stream, rows, lengths)
+        steps, rows = 1, 64
+        for _ in range(3):  # how many rows a step has depends on their tokens, and which rows are read on how many
+            numbers = first + np.linspace(0, steps * rows - 1, min(steps * rows, LOOKED_AT)).astype(np.int64)
+            counts = np.array([*map(size_of, job.spell(job.stream.__getitems__(numbers.tolist()), name))])
+            # The batch holds them where they are longest.
+            most = max(share.mean() for share in np.array_split(counts, min(SHARES, len(counts))))
+            mean, rows = float(counts.mean()), max(1, int(settings.batch_tokens / most))
+            wanted = settings.tokens / mean if settings.tokens else (settings.epochs or 1) * job.stream.epoch_rows
+            steps = settings.steps or max(1, math.ceil(wanted / rows))
         digits, longest = _longest(job, declaration, name, first + steps * rows)
-        yield Stage(name, steps, rows, first, sum(lengths) / len(lengths), max(*lengths, longest), digits)
+        yield Stage(name, steps, rows, first, mean, max(int(counts.max()), longest), digits)
         first += steps * rows
 
 
@@ -177,31 +145,17 @@ def _longest(job: Job, declaration: Declaration, stage: str, end: int) -> tuple[
     """Return digits of the longest operands that a stage reaches before a row, and tokens of their longest row."""
     grows = stages_of(declaration.curriculum, declaration.tasks, PLAIN)
     most = [longest for begin, longest in grows if begin < end][-1]
-    digits, tokens = 0, list[int]()
+    digits, tokens = 0, 0
     for own, view in ((source.settings, source.view) for source in job.stream.sources):
         long = min(own.max, most or own.max)
         digits = max(digits, long)
         if own.expressions is not None or not machine(own.task).numbers or own.min > long:
             continue  # of words, and of a file, the longest are not known
-        alone = replace(own, min=long, max=long)
-        only = replace(declaration, tasks=(alone,), mix=None, curriculum=None, rows=None, tokens=None)
+        tasks = (replace(own, min=long, max=long),)
+        only = replace(declaration, tasks=tasks, mix=None, curriculum=None, rows=None, tokens=None)
         rows = Stream(only, "train", view).__getitems__(range(LONGEST))
-        tokens += job.lengths(spell(job.tokens, rows, stage), stage)
-    return digits, max(tokens, default=0)
-
-
-def _rows_a_step(settings: TrainSettings, lengths: Sequence[int]) -> int:
-    """Return the rows of a step: the batch holds them where they are longest."""
-    mean = max(share.mean() for share in np.array_split(np.array(lengths), min(SHARES, len(lengths))))
-    return max(1, int(settings.batch_tokens / mean))
-
-
-def _steps(settings: TrainSettings, stream: Stream, rows: int, lengths: Sequence[int]) -> int:
-    if settings.steps is not None:
-        return settings.steps
-    if settings.tokens is not None:
-        return max(1, math.ceil(settings.tokens / (rows * (sum(lengths) / len(lengths)))))
-    return max(1, math.ceil((settings.epochs or 1) * stream.epoch_rows / rows))
+        tokens = max(tokens, *map(size_of, job.spell(rows, stage)))
+    return digits, tokens
 
 
 def _parts(job: Job, settings: TrainSettings, processes: int) -> int:
@@ -216,73 +170,38 @@ def _parts(job: Job, settings: TrainSettings, processes: int) -> int:
     return processes * min(-(-settings.batch_tokens // (settings.device_tokens * processes)), least // processes)
 
 
-# What it costs ------------------------------------------------------------------------------------------------------
-
-
-def _sizes(base: Path, settings: TrainSettings) -> dict[str, int]:
-    """Return the sizes of the model with its LoRA; no weight is read."""
-    with installed("training", "train"):
-        import accelerate  # noqa: F401  (the trainer needs it, and says so late)
-        import torch
-        from transformers import AutoConfig, AutoModelForCausalLM
-
-        from ..backends.device import find_device, find_dtype
-        from ..backends.load import quiet
-        from ..backends.model import max_positions
-        from .loop import learning
-    dtype = find_dtype(settings.dtype, find_device(settings.device))
-    with quiet():
-        config = AutoConfig.from_pretrained(base, trust_remote_code=False)
-        if config.is_encoder_decoder:
-            what = f"the base model is an encoder-decoder ({config.model_type})"
-            raise UserError(what, where=printable_path(base), allowed="a causal language model")
-        try:
-            with torch.device("meta"):
-                net = AutoModelForCausalLM.from_config(config, dtype=dtype)
-        except ValueError as error:
-            what = f"the base model is no causal language model ({config.model_type})"
-            raise UserError(what, where=printable_path(base)) from error
-        parameters = sum(weight.numel() for weight in net.parameters())
-        inputs, outputs = (found.weight for found in (net.get_input_embeddings(), net.get_output_embeddings()))
-        # The first are looked up, and only positions that are learnt, about half, go through the second.
-        idle = outputs.numel() // 2 + (0 if inputs is outputs else inputs.numel())
-        whole = learning(net, settings)
-    text = config.get_text_config()
-    return {
-        "parameters": parameters,
-        "idle": idle,  # of them, that a token is not multiplied with, about
-        "trained": sum(weight.numel() for weight in whole.parameters() if weight.requires_grad),
-        "frozen": sum(weight.numel() for weight in whole.parameters() if not weight.requires_grad),
-        "bytes": dtype.itemsize,  # of a number that the model computes with
-        "layers": text.num_hidden_layers,
-        "hidden": text.hidden_size,
-        "inner": getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
-        "vocabulary": text.vocab_size,
-        "positions": max_positions(text) or 0,
-    }
-
-
-def _memory(sizes: dict[str, int], tokens: int) -> int:
-    """Return the bytes of weights, of an adapter with gradient and AdamW's two moments, and of what a step keeps."""
-    # The factors are those that trainings on a CPU were seen to take, padding of lines included.
-    beside = 1.5 if sizes["frozen"] else 1  # what an adapter adds to each layer is kept, too
-    kept = int(beside * tokens * sizes["layers"] * (16 * sizes["hidden"] + 6 * sizes["inner"]) * sizes["bytes"])
-    logits = tokens // 2 * sizes["vocabulary"] * 9  # about half of the tokens are learnt; float32, and its gradient
-    return LIBRARIES + sizes["frozen"] * sizes["bytes"] + sizes["trained"] * 16 + kept + logits
-
-
-def seconds(plan: Plan) -> float:
-    """Return how long the training takes, about, from what this device computes in large products."""
+def cost(plan: Plan, processes: int = 1) -> tuple[int, float, float]:
+    """Return how many weights learn in each adapter; and bytes and seconds on this device, about; none is read."""
     import torch
     from torch.utils.benchmark import Timer
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     from ..backends.device import find_device, find_dtype
+    from ..backends.load import quiet
+    from .loop import learning
 
     device = find_device(plan.settings.device)
-    factor = torch.ones(1024, 1024, dtype=find_dtype(plan.settings.dtype, device), device=device)
+    dtype = find_dtype(plan.settings.dtype, device)
+    with quiet(), torch.device("meta"):
+        whole = AutoConfig.from_pretrained(plan.base, trust_remote_code=False)
+        net, config = AutoModelForCausalLM.from_config(whole, dtype=dtype), whole.get_text_config()
+        inputs, outputs = net.get_input_embeddings().weight, net.get_output_embeddings().weight
+        weights = [(weight.numel(), weight.requires_grad) for weight in learning(net, plan.settings).parameters()]
+    trained, frozen = (sum(count for count, learns in weights if learns == which) for which in (True, False))
+    stages = [(job.parts, stage) for job in plan.jobs for stage in job.stages]
+    at_once = max(max(stage.rows * stage.mean / parts, stage.longest) for parts, stage in stages)
+    # The factors are those that trainings on a CPU were seen to take, padding of lines included; what an adapter adds
+    # to each layer is kept, too. Of what learns there are a gradient and AdamW's two moments. About half of the tokens
+    # are learnt; of these there are logits in float32, and their gradient.
+    inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    kept = config.num_hidden_layers * (16 * config.hidden_size + 6 * inner) * dtype.itemsize * (1.5 if frozen else 1)
+    memory = LIBRARIES + frozen * dtype.itemsize + trained * 16 + at_once * (kept + config.vocab_size * 4.5)
+    factor = torch.ones(1024, 1024, dtype=dtype, device=device)
     timer = Timer("factor @ factor", globals={"factor": factor}, num_threads=torch.get_num_threads())
     speed = 2 * 1024**3 / timer.blocked_autorange(min_run_time=0.2).mean
-    # Forward, and backward through the activations; weights that do not learn get no gradient.
-    sizes = plan.sizes
-    operations = 4 * sizes["frozen"] + 6 * sizes["trained"] - (4 if sizes["frozen"] else 6) * sizes["idle"]
-    return plan.tokens * operations / (speed * USED)
+    # Forward, and backward through the activations; weights that do not learn get no gradient. Embeddings are looked
+    # up, and only positions that are learnt go through the last projection.
+    idle = outputs.numel() // 2 + (0 if inputs is outputs else inputs.numel())
+    operations = 4 * frozen + 6 * trained - (4 if frozen else 6) * idle
+    tokens = sum(job.tokens_to(job.steps) for job in plan.jobs)
+    return trained, memory, tokens * operations / (speed * USED * processes)

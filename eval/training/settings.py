@@ -1,6 +1,5 @@
 """What a training is asked to do: the table ``[train]`` of a declaration."""
 
-from collections.abc import Mapping
 from dataclasses import InitVar, asdict, dataclass, fields
 from typing import Annotated, Any, Literal
 
@@ -18,8 +17,8 @@ from ..template import template_text
 STAGES: tuple[Stage, ...] = ("first", "second")
 VIEWS = {"executors": "one_step", "aligners": "aligner"}  # what each kind of adapter learns
 LENGTHS = ("steps", "epochs", "tokens")  # how much is trained: one of these
-# What may change between a stop and the command that goes on.
-FREE = ("out", "save_every", "data", "results", "device_tokens")
+# What may change between a stop and the command that goes on; other adapters may follow.
+FREE = ("out", "save_every", "data", "results", "device_tokens", "task", "which")
 Seed = Annotated[int, Meta(ge=0, le=2**63 - 1, description="a whole number, 0 or more")]
 Rate = Annotated[float, Meta(gt=0, le=1, description="a number above 0, up to 1")]
 Epochs = Annotated[float, Meta(gt=0, le=1e6, description="a number above 0, up to 1e+06")]
@@ -28,11 +27,7 @@ TABLE = Spelling(verb="train")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """Settings of a training. Constructing them checks them.
-
-    Raises:
-        UserError: a value that these rules refuse.
-    """
+    """Settings of a training. Constructing them checks them: ``UserError`` is raised at a value that is refused."""
 
     base_model: Text
     """Folder or Hub name of the base model."""
@@ -42,7 +37,7 @@ class TrainSettings:
     """What learns: executors, aligners, or names such as executors/add; a task without a raw text has no aligner."""
     method: Literal["each", "one", "full"] = "each"
     """each: a LoRA adapter for each task's executor and aligner; one: one adapter for all; full: all weights."""
-    stages: tuple[str, ...] = ("first", "second")
+    stages: tuple[str, ...] = STAGES
     """first: the instruction stands before each prompt; second: the prompt alone, as evaluation asks."""
     steps: Count | None = None
     """Steps of the optimiser, of each stage."""
@@ -85,13 +80,13 @@ class TrainSettings:
 
     def __post_init__(self, spelling: Spelling) -> None:
         named = tuple(f"{kind}/{task}" for task in tasks() for kind in KINDS)
-        words = {"task": tasks(), "which": (*KINDS, *named, "all"), "stages": (*STAGES, "all")}
-        rules = {"which": "executors, aligners, all, or names such as executors/add"}
-        for key, known in words.items():
-            chosen = check_words(key, getattr(self, key), known, spelling, rules.get(key))
+        which = "executors, aligners, all, or names such as executors/add"
+        words = {"task": (tasks(), None), "which": ((*KINDS, *named, "all"), which), "stages": (STAGES, None)}
+        for key, (known, allowed) in words.items():
+            chosen = check_words(key, getattr(self, key), known, spelling, allowed)
             if key != "task" and not chosen:
-                raise spelling.refusal(f"{key} is empty", key, allowed=rules.get(key, ", ".join(known)))
-            object.__setattr__(self, key, {"which": tuple(KINDS), "stages": STAGES}[key] if "all" in chosen else chosen)
+                raise spelling.refusal(f"{key} is empty", key, allowed=allowed or ", ".join(known))
+            object.__setattr__(self, key, tuple(KINDS) if "all" in chosen else chosen)
         for field in fields(self):
             if field.name not in words and (getattr(self, field.name), field.default) != (None, None):
                 check_field(TrainSettings, field.name, getattr(self, field.name), spelling)
@@ -116,26 +111,19 @@ class TrainSettings:
         return kind in self.which or f"{kind}/{task}" in self.which
 
 
-def train_settings(path: str, given: Mapping[str, Any]) -> tuple[Declaration, TrainSettings]:
-    """Return a declaration and the settings of its table ``[train]``, changed by the options that were given.
-
-    Args:
-        path: of a ``.toml`` file.
-        given: options by name; None where an option was not given.
+def train_settings(path: str, out: str | None = None) -> tuple[Declaration, TrainSettings]:
+    """Return a declaration and the settings of its table ``[train]``; ``out``: in place of the folder there.
 
     Raises:
         UserError: no such declaration, no ``[train]`` in it, an unknown key, or a value that is refused.
     """
-    declaration, file = load_declaration(path), printable_path(path)
+    declaration = load_declaration(path)
     table: Any = read_toml(path).get("train") if path.endswith(".toml") else None
-    next_step = 'add one, with a line such as base_model = "HuggingFaceTB/SmolLM2-135M"'
-    if not isinstance(table, dict) or not table:
-        allowed = "a .toml file with a table [train] at its end"
-        raise UserError("the declaration has no table [train]", where=file, allowed=allowed, next_step=next_step)
-    given = {name: value for name, value in given.items() if value is not None}
-    spelling = Spelling(options=given, file=file, verb="train")
+    given = {} if out is None else {"out": out}
+    spelling = Spelling(options=given, file=printable_path(path), verb="train")
+    if not isinstance(table, dict) or "base_model" not in table:
+        what = "no table [train]" if not isinstance(table, dict) else "no base_model in its table [train]"
+        next_step = 'add one, with a line such as base_model = "HuggingFaceTB/SmolLM2-135M"'
+        raise UserError(f"the declaration has {what}", where=printable_path(path), next_step=next_step)
     check_keys(table, [field.name for field in fields(TrainSettings)], spelling)
-    if "base_model" not in table:
-        allowed = "a folder, or a name on the Hub"
-        raise spelling.refusal("there is no base model", "base_model", allowed=allowed, advice=next_step)
-    return declaration, TrainSettings(**{**table, **given}, spelling=spelling)
+    return declaration, TrainSettings(**table | given, spelling=spelling)
