@@ -19,6 +19,7 @@ for name in ("torch", "transformers", "peft", "accelerate"):
 
 import torch
 from torch.nn.functional import cross_entropy
+from transformers import T5Config
 
 from caef_data.api import stream
 from caef_data.errors import UserError
@@ -130,6 +131,13 @@ def test_tasks_without_rows_or_without_the_adapter_are_refused(tmp_path: Path, b
 def test_a_base_model_that_is_not_there_is_refused_by_the_name_of_its_setting(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"(?s)no base model .*mine.toml, table \[train\], base_model"):
         make_plan(*train_settings(declared(tmp_path, tmp_path / "none")))
+
+
+def test_an_encoder_decoder_is_refused_before_a_weight_is_read(tmp_path: Path, base: Path) -> None:
+    shutil.copytree(base, tmp_path / "t5")
+    T5Config(d_model=32, num_layers=1, num_heads=2).save_pretrained(tmp_path / "t5")
+    with pytest.raises(UserError, match=r"encoder-decoder \(t5\)"):
+        make_plan(*train_settings(declared(tmp_path, tmp_path / "t5")))
 
 
 def test_a_build_is_the_same_with_and_without_the_table(tmp_path: Path, base: Path) -> None:

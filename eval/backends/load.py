@@ -43,6 +43,15 @@ OUT_OF_MEMORY = (
 )
 
 
+def config_of(base: Path | str) -> Any:
+    """Return the configuration of a causal language model; raise ``UserError`` where it is none."""
+    with _loading("the base model", base):
+        config = AutoConfig.from_pretrained(str(base), trust_remote_code=False, local_files_only=Path(base).is_dir())
+        if config.is_encoder_decoder:
+            raise _refused("the base model", base, f"is an encoder-decoder ({config.model_type})")
+        return config
+
+
 def load_base(base: Path | str, dtype: torch.dtype, device: torch.device) -> Any:
     """Load a causal language model from safetensors.
 
@@ -52,9 +61,7 @@ def load_base(base: Path | str, dtype: torch.dtype, device: torch.device) -> Any
     """
     options = {"trust_remote_code": False, "local_files_only": Path(base).is_dir()}
     with _loading("the base model", base):
-        config = AutoConfig.from_pretrained(str(base), **options)
-        if config.is_encoder_decoder:
-            raise _refused("the base model", base, f"is an encoder-decoder ({config.model_type})")
+        config_of(base)
         net, info = AutoModelForCausalLM.from_pretrained(
             str(base),
             dtype=dtype,

@@ -46,8 +46,7 @@ def make_plan(
     Raises:
         UserError: base model, tasks or rows cannot be used; a row is longer than the model reads.
     """
-    from transformers import AutoConfig
-
+    from ..backends.load import config_of
     from ..backends.model import max_positions
     from ..backends.tokens import load_tokenizer
 
@@ -66,7 +65,7 @@ def make_plan(
         raise UserError(error.what, where=f"{where}, base_model", allowed=error.allowed) from None
     base = Path(found.base)
     tokens = load_tokenizer(base, settings.template)
-    most = max_positions(AutoConfig.from_pretrained(base, trust_remote_code=False).get_text_config())
+    most = max_positions(config_of(base).get_text_config())
     known = settings.identifying() | {"base_model": found.base_sha256}  # wherever it lies
     jobs = list[Job]()
     for (name, own), stream in zip(parts.items(), streams, strict=True):
@@ -174,16 +173,16 @@ def cost(plan: Plan, processes: int = 1) -> tuple[int, float, float]:
     """Return how many weights learn in each adapter; and bytes and seconds on this device, about; none is read."""
     import torch
     from torch.utils.benchmark import Timer
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     from ..backends.device import find_device, find_dtype
-    from ..backends.load import quiet
+    from ..backends.load import config_of, quiet
     from .loop import learning
 
     device = find_device(plan.settings.device)
     dtype = find_dtype(plan.settings.dtype, device)
     with quiet(), torch.device("meta"):
-        whole = AutoConfig.from_pretrained(plan.base, trust_remote_code=False)
+        whole = config_of(plan.base)
         net, config = AutoModelForCausalLM.from_config(whole, dtype=dtype), whole.get_text_config()
         inputs, outputs = net.get_input_embeddings().weight, net.get_output_embeddings().weight
         weights = [(weight.numel(), weight.requires_grad) for weight in learning(net, plan.settings).parameters()]
