@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ..errors import printable_path, shell_quoted
+from ..errors import UserError, printable_path, shell_quoted
 from .build import build, choose_engine
 from .card import commands, loads_from
 from .declaration import rebuild_command
@@ -170,6 +170,8 @@ def verify_with_progress(
     With ``stream`` it is a declaration, of whose streams so many rows are checked.
     """
     if stream is not None:
+        if fraction != 1 or workers is not None:
+            raise UserError("--fraction and --workers are for a dataset", next_step="leave them out beside --stream")
         from .verify_stream import print_streams
 
         return print_streams(directory, stream, as_json)

@@ -74,6 +74,7 @@ def test_a_wrong_row_is_found(
         (["--stream", 5], "there is no declaration 'data'"),
         (["--stream", 0, "smoke"], "0 is not in the range"),
         (["--stream", "x", "smoke"], "x"),
+        (["--stream", 5, "smoke", "--fraction", 0.5], "--fraction and --workers are for a dataset"),
         (["--stream", 5, "smok"], "did you mean 'smoke'"),
     ],
 )
