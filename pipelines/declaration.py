@@ -185,7 +185,13 @@ def _read_own(given: object, folder: Path, tables: Sequence[Mapping[str, Any]], 
         allowed = f"the name of a file, once, at the top; without {', '.join(DRAWN)}"
         what = f"{name} goes without {spelling.name(drawn[0])}" if drawn else f"{name} is {literal(given)}"
         raise spelling.refusal(what, "expressions", *drawn[:1], allowed=allowed)
-    return read_expressions(str(folder / given))
+    try:
+        return read_expressions(str(folder / given))
+    except UserError as error:
+        if spelling.file is None:
+            raise
+        where = f"{error.where}, named in {spelling.where('expressions')}"
+        raise UserError(error.what, where=where, allowed=error.allowed, next_step=error.next_step) from error
 
 
 def _check_own(own: "Mapping[str, Own]", tasks: Sequence[TaskSettings], spelling: Spelling) -> None:

@@ -47,7 +47,7 @@ def test_a_script_that_builds_with_workers_needs_a_guard(tmp_path: Path, guard: 
     [
         (("papr",), {}, "did you mean 'paper'"),
         (("paper",), {"num": 3}, "settings beside it: num"),
-        (("paper",), {"outt": "x"}, "unknown setting 'outt' .did you mean 'out'"),
+        (("paper",), {"outt": "x"}, "settings beside it: outt"),
         ((), {"task": "sub", "minn": 1}, "did you mean 'min'"),
         ((), {}, "task"),
         ((17,), {}, "no declaration"),

@@ -33,7 +33,6 @@ DTYPES = ("float32", "bfloat16", "float16")
 REFUSED = {"bert, not causal"}
 SAID = "a=b|0a1 b2,a=b|0a1 b2,a="  # longer than windows; with others fewer of these models end their answers
 STATES = {"mamba", "lfm2, convolutions"}  # which keep a state of all tokens, and share nothing
-WINDOWS = {"gemma2", "gemma3", "mistral, sliding window"}
 
 
 @dataclass(frozen=True)
@@ -159,12 +158,12 @@ def judged_behind_an_instruction(
     monkeypatch.setattr(prefix, "LEAST", 8)
     truth = truth_of(folder, name, number, dtype, SAID)
     for budget in (16, 400):
-        for judge, apart in ((verify, STATES), (generate, STATES | WINDOWS)):
-            backend = check(truth, judge, budget)
-            if name in apart:
-                assert not backend.stats["shared"]
-            elif dtype == "float32" and backend.longest_shared > 100:  # rounding, or rope, may keep some from it
-                assert backend.stats["shared"]
+        check(truth, generate, budget)
+        backend = check(truth, verify, budget)
+        if name in STATES:
+            assert not backend.stats["shared"]
+        elif dtype == "float32" and backend.longest_shared > 100:  # rounding, or rope, may keep some from it
+            assert backend.stats["shared"]
         check(truth, roll_out, budget)
     monkeypatch.setattr(prefix, "LEAST", 10**6)
     assert not check(truth, verify, 400).stats["shared"]
