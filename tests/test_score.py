@@ -76,8 +76,7 @@ def test_every_right_answer_is_right_and_every_other_one_wrong(task: str) -> Non
         (SUB, "|7 |5", "|7 ", {"output"}),
         (ADD, "[C]0", "[C]00", {"carry"}),  # a part that is nonsense
         (ADD, " [C]0", "[C]0", {"heads", "tapes", "carry", "output"}),  # no state line of the machine
-        (ADD, "ADD, q1,  |", "ADD, q7,  |", {"state"}),
-        (ADD, "[OUTPUT]\n", "\n", {"heads", "tapes", "carry", "output"}),
+        (ADD, "ADD, q1,  |", "ADD, q7,  |", {"state", "heads", "tapes", "carry", "output"}),
     ],
 )
 def test_parts(prompt: str, old: str, new: str, wrong: set[str]) -> None:
@@ -182,6 +181,6 @@ def test_other_bad_arguments_are_refused() -> None:
 
 
 def test_a_raw_prompt_is_told_what_takes_it() -> None:
-    with pytest.raises(UserError, match="names no machine") as told:
+    with pytest.raises(UserError, match="names no machine: it is a raw text") as told:
         score("12+9=", "21")
     assert "environment" in str(told.value)

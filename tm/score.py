@@ -6,13 +6,14 @@ The exact answer comes from ``successor``: from the prompt's text alone, so it i
 from __future__ import annotations
 
 import re
+from operator import add, itemgetter
 from typing import NamedTuple
 
 from ..errors import UserError, quoted
 from .composer import Composer
 from .machine import Machine
 from .registry import machine, tasks
-from .successor import successor_of
+from .successor import entries, successor_of
 from .turing import TuringMachine
 
 PARTS = ("state", "heads", "tapes", "carry", "output", "command")
@@ -37,35 +38,94 @@ class Score(NamedTuple):
         return self.right
 
 
-_CELLS = "[|0-9]*+"
-_LINE = re.compile(  # a blank stands before the tapes, or behind the heads
-    rf"(\w+, \w+), ( )?({_CELLS})\[HEAD1?\](?(2)| ?)({_CELLS})(?: ?({_CELLS})\[HEAD2\](?(2)| ?)({_CELLS}))?"
-    rf" (\[C(?:OUNT)?\]{_CELLS} )?(?:\[OUTPUT\])?({_CELLS}|True|False)(?:\[OUTPUT\])?"
-)
+SIGNS = "|0123456789"  # of tapes
+FIELDS = ("a_left", "b_left", "a_right", "b_right", "state", "out", "flag")  # of state lines; the others are registers
+
+
+class Line:
+    """A state line of one form: its literal texts stand where they belong, what is between them may be anything.
+
+    Args:
+        pieces: literal texts and, at the odd places, names of fields.
+        state: the state; empty where it is a field.
+        mark: how an output without digits looks.
+    """
+
+    def __init__(self, pieces: list[str], state: str = "", mark: str = "") -> None:
+        self.state, self.mark, names = state, mark, pieces[1::2]
+        pattern = re.escape(pieces[0])
+        for name, literal in zip(names, pieces[2::2], strict=True):
+            free = literal and literal[0] not in SIGNS + mark
+            field = f"[^{re.escape(literal[0])}]*+" if free else f"[{SIGNS}]*+"  # looking for one character is fastest
+            if not free and name in ("out", "flag"):
+                field += f"|{re.escape(mark)}|True|False"
+            pattern += f"({field}){re.escape(literal)}"
+        self.match = re.compile(pattern).fullmatch
+        self.registers = [name for name in names if name not in FIELDS]
+        self.fields = itemgetter(*(names.index(name) if name in names else -1 for name in (*FIELDS, *self.registers)))
+
+    def read(self, line: str) -> tuple[object, ...] | None:
+        """Return state, heads, tapes, carry and output; None where the line has another form."""
+        found = self.match(line)
+        if found is None:
+            return None
+        left1, left2, right1, right2, state, out, flag, *registers = self.fields((*found.groups(), ""))
+        out = "" if out == self.mark else out
+        heads, tapes = (len(left1), len(left2)), (left1 + right1, left2 + right2)
+        return self.state or state, heads, tapes, registers, (out, flag)
+
+
+class TuringLine(Line):
+    """A state line of a Turing machine, of any number of tapes."""
+
+    def read(self, line: str) -> tuple[object, ...] | None:
+        found = self.match(line)
+        if found is None:
+            return None
+        state, *texts = found.groups()
+        return state, [len(left) for left in texts[::2]], [*map(add, texts[::2], texts[1::2])]
+
+
+def lines_of(found: Machine) -> dict[str, Line]:
+    """Return the state lines of a machine; of a basic machine by their states."""
+    if isinstance(found, TuringMachine):
+        tapes = [text for head in found.heads for text in ("left", head, "right", " ")]
+        return {"": TuringLine([f"{found.title}, ", "state", ", ", *tapes[:-1], ""])}
+    if isinstance(found, Composer):
+        sources = found.line, found.halted_line.replace("qH", "{state}", 1)
+        texts = [re.sub(r"\{(a|b)\}", r"{\1_right}", source).replace("{title}", found.title) for source in sources]
+        return {text: Line(re.split(r"\{(\w+)\}", text)) for text in texts}
+    lines = {}
+    for state, form in entries(found.name).forms.items():
+        *pieces, last, _, _ = form.pieces  # the command is not read
+        lines[state] = Line([*pieces, last.removesuffix("\n")], state, form.mark)
+    return lines
 
 
 class Judge:
-    """Compares answers of a machine with exact ones; raises UserError where its entries cannot be run."""
+    """Compares answers with exact ones.
+
+    Args:
+        found: the machine.
+
+    Raises:
+        UserError: its entries cannot be run.
+    """
 
     def __init__(self, found: Machine) -> None:
-        turing, lines = isinstance(found, TuringMachine), getattr(found, "states", {"": getattr(found, "line", "")})
         self.successor = found.successor if isinstance(found, TuringMachine) else successor_of(found)
-        self.heads = re.compile("|".join(map(re.escape, found.heads))) if isinstance(found, TuringMachine) else None
-        carry = any(register in line for line in lines.values() for register in ("[COUNT]", "{carry}"))
-        has = {"heads": not isinstance(found, Composer), "carry": carry and not turing, "output": not turing}
+        self.lines, self.at = lines_of(found), len(found.title) + 2
+        turing, registers = isinstance(found, TuringMachine), any(line.registers for line in self.lines.values())
+        has = {"heads": not isinstance(found, Composer), "carry": registers and not turing, "output": not turing}
         self.all_right = {part: True for part in PARTS if has.get(part, True)}
 
     def read(self, line: str) -> tuple[object, ...] | None:
-        """Return state, heads, tapes, carry and output of a state line; None where it is none of the machine."""
-        if self.heads is not None:
-            title, state, tapes = (*line.split(", ", 2), "", "")[:3]
-            texts = self.heads.split(tapes)
-            return (title, state), [*map(len, texts)], "".join(texts)
-        found = _LINE.fullmatch(line)
-        if found is None:
-            return None
-        state, _, left1, right1, left2, right2, carry, out = found.groups("")
-        return state, (len(left1), len(left2)), (left1 + right1, left2 + right2), carry, out
+        """Return what a state line says; None where it is no state line of the machine."""
+        own = self.lines.get(line[self.at : self.at + 2])
+        for form in self.lines.values() if own is None else (own,):
+            if (found := form.read(line)) is not None:
+                return found
+        return None
 
     def score(self, expected: str, answer: str) -> Score:
         """Compare an answer with the exact one, an entry of the machine."""
@@ -74,16 +134,19 @@ class Judge:
             return Score(True, None, expected, parts)
         line, _, command = expected.partition("\n")
         its_line, _, its_command = answer.partition("\n")
-        if its_line == line:  # then the command is wrong, be it by a newline
-            parts["command"], at = False, len(line)
-            return Score(False, at + first_difference(expected[at:], answer[at:]), expected, parts)
+        if its_command != command:
+            parts["command"] = False
+        if its_line == line:
+            parts["command"] = False
+            return Score(False, first_difference(expected, answer, len(line)), expected, parts)
         wanted, found = self.read(line), self.read(its_line)
-        pairs = zip(PARTS, wanted, found, strict=False) if wanted and found else ()
-        wrong = [part for part, right, its in pairs if right != its and part in parts]
-        if not wrong:  # words do not stand where they belong: of the state line the state alone can be right
-            wrong = [*parts][its_line.split(",", 2)[:2] == line.split(",", 2)[:2] : -1]
-        for part in wrong if its_command == command else (*wrong, "command"):
-            parts[part] = False
+        if found is None or wanted is None:
+            state = its_line.split(",", 2)[:2] == line.split(",", 2)[:2]
+            parts = {**dict.fromkeys(parts, False), "state": state, "command": parts["command"]}
+        else:
+            for part, right, its in zip(PARTS, wanted, found, strict=False):
+                if right != its:
+                    parts[part] = False
         return Score(False, first_difference(line, its_line), expected, parts)
 
 
@@ -93,28 +156,34 @@ def text_score(expected: str, answer: str) -> Score:
     return Score(right, None if right else first_difference(expected, answer), expected, {})
 
 
-def first_difference(one: str, other: str) -> int:
-    """Return how many characters two texts have in common from their beginning."""
+def first_difference(one: str, other: str, low: int = 0) -> int:
+    """Return how many characters two texts have in common from their beginning; ``low`` of them are known."""
     high = min(len(one), len(other))
-    if one.isascii() and other.isascii():
-        ours, theirs = (int.from_bytes(text[:high].encode(), "little") for text in (one, other))
-        changed = ours ^ theirs
-        return ((changed & -changed).bit_length() - 1) // 8 if changed else high
-    return next((at for at, (sign, its) in enumerate(zip(one, other, strict=False)) if sign != its), high)
+    while low < high and (first := one[low : low + 64]) == (second := other[low : low + 64]):
+        low += 64
+    if low >= high:
+        return high
+    if first.isascii() and second.isascii():
+        changed = int.from_bytes(first.encode(), "little") ^ int.from_bytes(second.encode(), "little")
+        return low + ((changed & -changed).bit_length() - 1) // 8 if changed else high
+    return next((at for at, (sign, its) in enumerate(zip(first, second, strict=False), low) if sign != its), high)
 
 
 _JUDGES: dict[str, Judge] = {}  # by the name that a prompt begins with, and by task
 
 
 def judge_of(task: str) -> Judge:
-    """Return what compares the answers of a task; raises UserError where there is none."""
-    judge = _JUDGES.get(task)
-    if judge is None:
-        found = machine(task)
-        judge = Judge(found)
-        if not isinstance(found, TuringMachine):  # another one may take its name
-            _JUDGES[task] = _JUDGES[found.title] = judge
-    return judge
+    """Return what compares the answers of a task.
+
+    Raises:
+        UserError: there is no such task, or its entries cannot be run.
+    """
+    if task in _JUDGES:
+        return _JUDGES[task]
+    found = machine(task)
+    if isinstance(found, TuringMachine):  # another one may take its name
+        return Judge(found)
+    return _JUDGES.setdefault(task, Judge(found))
 
 
 def score(prompt: str, answer: str, *, task: str | None = None) -> Score:
@@ -151,11 +220,17 @@ def score(prompt: str, answer: str, *, task: str | None = None) -> Score:
     judge = _JUDGES.get(name)
     if judge is None:
         if task is None and name.lower() not in tasks():
+            raw = ": it is a raw text, and parts are told of entries alone" if "=" in prompt[-2:] else ""
             raise UserError(
-                "the prompt names no machine",
+                f"the prompt names no machine{raw}",
                 where=quoted(prompt, 200),
                 allowed="an entry as a one-step row has it; caef-data show --task add 1 2 prints some",
                 next_step="compare answers to other rows with their completions: caef_data.environment(view=...) does",
             )
         judge = judge_of(name if task is not None else name.lower())
-    return judge.score(judge.successor(prompt), answer)
+        if task is None and name.lower() in _JUDGES:
+            _JUDGES[name] = judge
+    expected = judge.successor(prompt)
+    if answer == expected:  # judge.score says the same, a call later
+        return Score(True, None, expected, judge.all_right.copy())
+    return judge.score(expected, answer)
