@@ -38,7 +38,6 @@ Source = tuple[str, str, bytes]  # module, file, text
 Work = tuple[tuple[Config, ...], Folder]
 
 LEVEL = 1  # zstd: 3 is 5% smaller and twice as slow on these texts
-MANY = 16_384  # expressions of a block
 
 _worker: Work = ((), Folder(Path(os.devnull)))  # what a worker process works on
 
@@ -119,6 +118,7 @@ def _in_processes(configs: Sequence[Config], tasks: Sequence[Task], folder: Fold
     context = multiprocessing.get_context("forkserver")
     start_fork_server()
     given = (dict(os.environ), *packed(configs, folder))
+    hand_back_memory()  # what planning needed
     pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=given)
     try:
         queue = iter(tasks)
@@ -160,7 +160,7 @@ def unpacked(sources: Iterable[Source], rest: bytes) -> Work:
             module = sys.modules[name] = ModuleType(name)
             module.__file__ = file
             exec(compile(text, file, "exec"), module.__dict__)
-    _keep_memory()
+    keep_freed_memory(256 << 20, below=4 << 20)  # block after block: a tenth of the time was page faults
     _, configs, folder = pickle.loads(rest)  # a machine of a declaration is a task again once it is read
     return configs, folder
 
@@ -179,17 +179,7 @@ def _start(environment: dict[str, str], sources: tuple[Source, ...], rest: bytes
     _worker = unpacked(sources, rest)
 
 
-def _keep_memory(block: int = 0) -> None:
-    """Have a worker reuse its memory, block after block: a tenth of the time was page faults.
-
-    Blocks of very many expressions, raw rows, hand large columns back at once: 50 MB less a worker, for 7% more time.
-    """
-    keep_freed_memory(256 << 20, below=(4 if block > MANY else 32) << 20)
-
-
 def _work(task: Task) -> ShardRecord:
     configs, folder = _worker
-    config = configs[task[0]]
-    _keep_memory(config.block)
     hand_back_memory()
-    return write_shard(config, task[1], folder)
+    return write_shard(configs[task[0]], task[1], folder)

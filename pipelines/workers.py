@@ -25,13 +25,20 @@ def start_fork_server() -> None:
     """Start the process that workers are forked from, unless it runs; it imports what they need meanwhile.
 
     It is a clean process: forking this one would copy the locks of running threads. Ctrl-C is blocked for it and its
-    workers: this process ends them, in silence.
+    workers: this process ends them, in silence. Arrow uses jemalloc there: of its allocators it holds on to the least,
+    and reuses it.
     """
     place_sockets()
     resource_tracker.ensure_running()  # it unblocks Ctrl-C when it starts: not between the lines below
+    before = dict(os.environ)
     with uninterrupted():
         multiprocessing.set_forkserver_preload(["caef_data.pipelines.engine", "caef_data.cli"])
-        forkserver.ensure_running()
+        try:
+            os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "jemalloc"  # read when Arrow first needs memory
+            forkserver.ensure_running()
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
 
 def place_sockets() -> str:
@@ -80,16 +87,12 @@ def end_with_parent() -> None:
 def keep_freed_memory(up_to: int, *, below: int) -> None:
     """Have this process reuse what it frees rather than hand it back: it costs page faults to get it again.
 
-    glibc alone is told; allocators of other systems have their own ways. Arrow uses the same allocator then, whose
-    peak was 100 MB a worker where Arrow's own held on to 150.
+    glibc alone is told; allocators of other systems have their own ways.
 
     Args:
         up_to: bytes that stay with the process.
         below: a block of memory of so many bytes or more goes back as soon as it is freed.
     """
-    import pyarrow as pa
-
-    pa.set_memory_pool(pa.system_memory_pool())
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(-1, min(up_to, 2**31 - 1))  # M_TRIM_THRESHOLD
