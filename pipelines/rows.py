@@ -15,7 +15,6 @@ from ..tm.columns import I64, U64, Number, Operands
 from ..tm.instructions import instruction
 from ..tm.machine import Batch, Rows
 from ..tm.render import RowGroup, Template, int_array, render, string_array
-from ..tm.slips import Slipped, slipped
 from .sampling.random import GOLDEN, splitmix64, text_key
 from .sampling.split import expression_hash
 from .sampling.steps import sampled_rows
@@ -196,6 +195,8 @@ def _one_step(work: Work) -> Columns:
 
 def _slips(work: Work) -> Columns:
     """Return the kept steps, with a slip each."""
+    from ..tm.slips import Slipped, slipped  # inside: they read entries, which no other view needs
+
     batch, rows = work.batch, work.steps
     steps = batch.steps(rows)
     keys = splitmix64(work.key[rows.expression] + steps.astype(np.uint64) * np.uint64(GOLDEN) + np.uint64(SLIP_KEY))
