@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker, util
 
+POOL = "ARROW_DEFAULT_MEMORY_POOL"
 LONGEST = 75  # bytes of the name of a folder in which sockets can lie: addresses have 107, and names below it 32
 
 
@@ -30,15 +31,15 @@ def start_fork_server() -> None:
     """
     place_sockets()
     resource_tracker.ensure_running()  # it unblocks Ctrl-C when it starts: not between the lines below
-    before = dict(os.environ)
+    own = os.environ.get(POOL)
     with uninterrupted():
         multiprocessing.set_forkserver_preload(["caef_data.pipelines.engine", "caef_data.cli"])
+        os.environ[POOL] = own or "jemalloc"  # read when Arrow first needs memory
         try:
-            os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "jemalloc"  # read when Arrow first needs memory
             forkserver.ensure_running()
         finally:
-            os.environ.clear()
-            os.environ.update(before)
+            if own is None:
+                del os.environ[POOL]
 
 
 def place_sockets() -> str:
