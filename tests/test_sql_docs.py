@@ -4,6 +4,7 @@
 """
 
 import io
+import json
 import re
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from caef_data.eval.query import Database, print_tables
+from caef_data.eval.query import WRITERS, Database, print_tables
+from caef_data.schemas import RESULT_TEXT
 from caef_data.tests.results_data import RUNS, UNREACHED
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "sql.md"
@@ -23,7 +25,14 @@ FIRST, SECOND, ROLLED = (run.id for run in RUNS[:3])
 
 def listed() -> str:
     with redirect_stdout(io.StringIO()) as out:
-        print_tables("md")
+        print_tables("json")
+    held = json.loads(out.getvalue())
+    with redirect_stdout(io.StringIO()) as out:
+        for table, text in RESULT_TEXT.items():
+            print(f"### {table}\n\n{text}\n")
+            names = ["column", "type", "meaning"]
+            WRITERS["md"](names, [tuple(row[name] for name in names) for row in held if row["view"] == table])
+            print()
     return LIST.sub(lambda found: f"{found[1]}\n{out.getvalue()}{found[2]}", TEXT)
 
 
