@@ -125,7 +125,7 @@ Adapters = Annotated[
 Around = Annotated[
     Text,
     option(
-        "What training put around prompts: chat, a text with {prompt}, or a file of Jinja. Default: nothing.",
+        "What training put around prompts: chat, a text with {prompt}, or a file of it. Default: nothing.",
         metavar="TEXT|FILE",
     ),
 ]

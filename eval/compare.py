@@ -90,7 +90,7 @@ def find_run(word: str, runs: Sequence[Row], where: str, results: Path) -> Row:
 def read_pairs(
     database: Database, wanted: Collection[tuple[str, str]], *, by_class: bool = True
 ) -> dict[tuple[str, str], list[Row]]:
-    """Return what pairs of runs, by their ids, have in common; runs of version 0.1.0 have nothing.
+    """Return what pairs of runs, by their ids, have in common.
 
     Returns:
         For each pair a list, with a member for each split, task and modes: the number ``n`` of problems, how many of
@@ -132,27 +132,17 @@ def compare(word_a: str, word_b: str, results: str, *, as_json: bool) -> None:
         a, b = (find_run(word, runs, where, Path(results)) for word, where in words)
         (comparisons,) = read_pairs(database, [(a["run_id"], b["run_id"])]).values()
     if not comparisons:
-        raise _nothing_in_common(a, b)
+        raise UserError(
+            "these runs have no problem in common",
+            where=f"{a['run_id']} and {b['run_id']}",
+            allowed="the same task and split in the same mode, or process and the baseline",
+            next_step="evaluate both on one dataset, with the same --task, --mode, --split and --limit",
+        )
     if as_json:
         named = {side: {name: run[name] for name in ("run_id", "name")} for side, run in (("a", a), ("b", b))}
         print(json.dumps({**named, "comparisons": comparisons}))
     else:
         _print(a, b, comparisons)
-
-
-def _nothing_in_common(a: Row, b: Row) -> UserError:
-    for run in (a, b):
-        if run["rules"] is None:
-            return UserError(
-                f"the run {run['run_id']} has no table of problems: caef-data {run['caef_data']} did not write one",
-                next_step=f"evaluate again: {suggested(run['command'], 'eval', 'caef-data eval')}",
-            )
-    return UserError(
-        "these runs have no problem in common",
-        where=f"{a['run_id']} and {b['run_id']}",
-        allowed="the same task and split in the same mode, or process and the baseline",
-        next_step="evaluate both on one dataset, with the same --task, --mode, --split and --limit",
-    )
 
 
 def _print(a: Row, b: Row, comparisons: Sequence[Row]) -> None:

@@ -22,7 +22,7 @@ from .calls import BASE
 from .dataset_rows import choose_expressions, choosing_configs
 from .results import ResultStore
 from .score import Progress
-from .session import Session, name_again, plan, prepare, run, stopped_before
+from .session import Session, name_again, plan, prepare, run
 from .settings import EvalSettings
 from .tables import wilson
 
@@ -60,9 +60,6 @@ def evaluate(
     if not rank.rank:
         for note in session.notes:
             log.print(note)
-        if old := stopped_before(session):
-            why = "stopped under the rules of an earlier version, not resumed: the same command is a new run"
-            log.print(f"run{'s' * (len(old) > 1)} {', '.join(old)}: {why}")
     resuming = "make room and run the same command again: what was answered is kept"
     with telling_of_full_disk(printable_path(settings.out), resuming):
         return session, _evaluate(session, rank, log, command, net)

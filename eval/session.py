@@ -26,7 +26,7 @@ from .results import ResultStore
 from .rollout import roll_out
 from .score import Progress, decode_first_wrong, evaluate
 from .settings import EvalSettings
-from .tables import RunTables, ahead, read_runs, results_folder, run_id
+from .tables import RunTables, ahead, results_folder, run_id
 
 VERSION = 2  # of the rules of judging; changes the id of every run
 IDENTIFYING = ("alone", "strategy", "backend", "endpoint", "template", "joined", "near_ties")  # settings, beside others
@@ -139,12 +139,6 @@ def name_again(session: Session) -> None:
     row, name = session.tables.read_run(), session.settings.name
     if row is not None and name is not None and row.get("name") != name:
         session.tables.write_run({**row, "name": name})
-
-
-def stopped_before(session: Session) -> list[str]:
-    """Return the ids of stopped runs of other rules, which cannot be resumed."""
-    runs = read_runs(session.tables.results)
-    return [row["run_id"] for row in runs if row["status"] != "finished" and row.get("rules") != VERSION]
 
 
 def run(session: Session, store: ResultStore, backend: Backend, progress: Progress, command: str) -> pa.Table:

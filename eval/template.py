@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,11 @@ from ..errors import UserError, printable_path, quoted
 CHAT = "chat"
 PROMPT, COMPLETION = "{prompt}", "{completion}"
 ALLOWED = (
-    f"{CHAT}, a text with {PROMPT} and, where another token than the tokenizer's own ends it, {COMPLETION} behind it;"
-    " or Jinja, or a file of it, that writes {{ prompt }}, {{ completion }} and {{ eos }}"
+    f"{CHAT}, or a text, or a file of it, with {PROMPT} once, and where another token than the tokenizer's own ends an"
+    f" answer, {COMPLETION} behind it"
 )
-_MARKS = re.compile(r"(?<!\{)\{(prompt|completion)\}")
-_JINJA = re.compile(r"\{[{%#]")
-# Rows that are put into a template, to see what stands around them.
+# A row that is put into a chat template, to see what stands around it.
 _PROBE, _ANSWER = "ADD, q0, [HEAD1] |2|1\nCMD: [C] 0, q1\n", "ADD, q1,  |2[HEAD1]|1\nCMD: [C] 1, q2\n"
-_OTHER = "3==4=\n", "False\n"
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ def template_text(given: str, where: str = "--template") -> str:
     """Return the text of a template: the one that was given, or what the file of that name holds.
 
     Args:
-        given: ``chat``, a text with ``{prompt}``, Jinja, or a file; of a file, its last line feed is no part.
+        given: ``chat``, a text with ``{prompt}``, or a file; of a file, its last line feed is no part.
         where: what gave it, for messages.
 
     Raises:
@@ -55,57 +51,18 @@ def template_text(given: str, where: str = "--template") -> str:
     """
     if given == CHAT:
         return given
-    if not (_MARKS.search(given) or _JINJA.search(given)):
+    if PROMPT not in given:
         try:
             given, where = Path(given).read_text("utf-8-sig").removesuffix("\n"), printable_path(given)
         except (OSError, ValueError) as error:
             what = f"this is no template, and no file of one: {quoted(given, 300)}: {quoted(error, 200)}"
             raise UserError(what, where=where, allowed=ALLOWED) from None
-    _parts(given, "", where)
-    return given
-
-
-def _parts(text: str, eos: str | None, where: str = "--template") -> tuple[str, str, str]:
-    """Return what stands before a prompt, between it and the completion, and behind that.
-
-    Raises:
-        UserError: that is not the same for every row, or the prompt is not there once as it is, or the completion more
-            than once, or before it.
-    """
-    found = set[tuple[str, str, str]]()
-    for prompt, answer in ((_PROBE, _ANSWER), _OTHER):
-        before, asked, rest = _rendered(text, prompt, answer, eos, where).partition(prompt)
-        after, _, end = rest.partition(answer)
-        if not asked or prompt in rest or answer in before + end:
-            what = f"this template does not write the prompt once, and behind it at most one completion: {quoted(text)}"
-            raise UserError(what, where=where, allowed=ALLOWED)
-        found.add((before, after, end))
-    if len(found) > 1:
-        what = f"this template writes other text around other prompts: {quoted(text)}"
+    before, _, rest = given.partition(PROMPT)
+    once = PROMPT in given and PROMPT not in rest and COMPLETION not in before and rest.count(COMPLETION) < 2
+    if not once or "{{" in given:  # which is Jinja's way of writing
+        what = f"this template does not write the prompt once, and behind it at most one completion: {quoted(given)}"
         raise UserError(what, where=where, allowed=ALLOWED)
-    return found.pop()
-
-
-def _rendered(text: str, prompt: str, answer: str, eos: str | None, where: str) -> str:
-    """Return what a template makes of a row."""
-    row = {"prompt": prompt, "completion": answer}
-    if _MARKS.search(text):
-        if _JINJA.search(text):
-            what = f"the template mixes two ways of writing, {PROMPT} and {{{{ prompt }}}}: {quoted(text)}"
-            raise UserError(what, where=where, allowed=ALLOWED)
-        return _MARKS.sub(lambda mark: row[mark[1]], text)
-    try:
-        from jinja2 import StrictUndefined
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-        environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
-        return environment.from_string(text).render(row if eos is None else {**row, "eos": eos})
-    except ImportError:
-        raise UserError("a Jinja template needs jinja2", where=where, next_step="pip install jinja2") from None
-    except Exception as error:  # whatever a template does
-        line = f", line {error.lineno}" if hasattr(error, "lineno") else ""
-        what = f"the Jinja cannot be understood{line}: {quoted(str(error), 200)}"
-        raise UserError(what, where=where, allowed=ALLOWED) from None
+    return given
 
 
 def read_template(text: str | None, tokenizer: Any) -> Template:
@@ -113,7 +70,7 @@ def read_template(text: str | None, tokenizer: Any) -> Template:
 
     Args:
         text: ``chat`` for the tokenizer's own chat template, the prompt being the only user message; a text around
-            ``{prompt}``, Jinja, or a file of one of these; None for the bare prompt.
+            ``{prompt}``, or a file of it; None for the bare prompt.
         tokenizer: of the transformers library.
 
     Raises:
@@ -124,7 +81,8 @@ def read_template(text: str | None, tokenizer: Any) -> Template:
     text = template_text(text)
     if text == CHAT:
         return _chat(tokenizer)
-    before, after, rest = _parts(text, tokenizer.eos_token)
+    before, _, rest = text.partition(PROMPT)
+    after, _, rest = rest.partition(COMPLETION)
     return Template(before, after, _end(rest, tokenizer))
 
 

@@ -43,7 +43,7 @@ RUNS: Columns = {
     "modes": (_NAMES, "The modes evaluated."),
     "splits": (_NAMES, "The splits evaluated."),
     "strategy": (_TEXT, "How answers were judged: verify (forward pass), generate (decoding), rollout (in turn)."),
-    "template": (_TEXT, "The text around each prompt: chat, a text with {prompt}, or Jinja; null for the bare prompt."),
+    "template": (_TEXT, "The text around each prompt: chat, or a text with {prompt}; null for the bare prompt."),
     "stage": (_TEXT, "first: the machine's instruction stood before each prompt; else the prompt was alone."),
     "backend": (_TEXT, "What answered: transformers, openai or oracle."),
     "baseline": (_YES, "The base model alone answered raw questions, without adapters."),

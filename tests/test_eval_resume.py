@@ -276,14 +276,13 @@ def test_two_processes_share_the_requests(plan: Path, tmp_path: Path, strategy: 
     assert found.texts == alone.texts
 
 
-def test_a_stopped_run_of_older_rules_is_named_and_begun_anew(data: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_of_older_rules_is_begun_anew(data: Path, tmp_path: Path) -> None:
     session = prepare(settings(data, tmp_path, task=("add",)))
     session.tables.write_run({"status": "unfinished", "rules": session_module.VERSION - 1, "seconds": 1000.0})
     (session.file.parent / "agenda").mkdir(parents=True)
     (session.file.parent / "agenda" / "agenda.json").write_text("{}")
     words = ("eval", "--backend", "oracle", "--data", data, "--out", tmp_path, "--task")
-    code, said = call(*words, "sub")
-    assert code == 0 and f"run {session.tables.run_id}: stopped under the rules of an earlier version" in said
+    assert call(*words, "sub")[0] == 0
     before = contents(session.file.parent)
     assert before and call(*words, "equal")[0] == 0 and contents(session.file.parent) == before
     assert call(*words, "add")[0] == 0

@@ -41,16 +41,16 @@ def test_a_query_answers_on_old_results() -> None:
 def test_a_report_answers_on_old_results(tmp_path: Path) -> None:
     code, said = call("report", "--results", OLD, "--out", tmp_path / "report.html")
     assert code == 0 and "1 run, 2 tasks" in said, said
-    assert f"{STOPPED[:8]} is not finished; evaluate anew, by today's rules, with: caef-data eval" in said
+    assert f"{STOPPED[:8]} is not finished; go on with: caef-data eval" in said
     assert FINISHED[:8] in (tmp_path / "report.html").read_text("utf-8")
 
 
-def test_a_stopped_run_of_old_rules_is_named_and_left_alone(data: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_of_old_rules_is_left_alone(data: Path, tmp_path: Path) -> None:
     results = tmp_path / "results"
     shutil.copytree(OLD, results)
     before = contents(results)
     code, said = call("eval", "--backend", "oracle", "--data", data, "--task", "add", "--limit", 2, "--out", results)
-    assert code == 0 and f"run {STOPPED}: stopped under the rules of an earlier version" in said, said
+    assert code == 0, said
     assert before.items() <= contents(results).items()
     assert len(asked(results, "FROM runs WHERE name IS NULL")) == 3
 

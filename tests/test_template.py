@@ -42,10 +42,6 @@ def spelled(tokenizer: Any, template: str | None) -> tuple[str, str]:
         ("Q {prompt} A {completion}<pad> more", f"Q {PROMPT} A ", COMPLETION + "<pad>"),
         ("<begin>{prompt}", f"<begin>{PROMPT}", COMPLETION + "<end>"),
         ("chat", f"<begin>user\n{PROMPT}<pad>\n<begin>assistant\n", COMPLETION + "<pad>"),
-        ("{{ prompt }}", PROMPT, COMPLETION + "<end>"),
-        ("{# by us #}Q {{prompt}} A {{ completion }}{{ eos }}", f"Q {PROMPT} A ", COMPLETION + "<end>"),
-        ("<begin>{{ prompt -}} A {{ completion }}<pad>{{ eos }}", f"<begin>{PROMPT}A ", COMPLETION + "<pad>"),
-        ("{% raw %}{{ x }}{% endraw %}{{ prompt }}\n", f"{{{{ x }}}}{PROMPT}\n", COMPLETION + "<end>"),
     ],
 )
 def test_rows_are_spelled_in_their_template(template: str | None, asked: str, told: str) -> None:
@@ -92,7 +88,6 @@ DATED = "{{ strftime_now('%d') }}" + TURN
         ("chat", DATED, "today's date"),
         ("chat", TURN.replace("<pad>", ""), "no special token stands behind the completion"),
         ("Q {prompt} A {completion} bye", TURN, "no special token stands behind the completion"),
-        ("Q {{ prompt }} A {{ completion }} bye{{ eos }}", TURN, "no special token stands behind the completion"),
     ],
 )
 def test_what_cannot_be_asked_as_trained_is_refused(template: str, chat: str | None, said: str) -> None:
@@ -108,17 +103,8 @@ def test_what_cannot_be_asked_as_trained_is_refused(template: str, chat: str | N
         ("{prompt} {prompt}", "does not write the prompt once"),
         ("{completion} {prompt}", "does not write the prompt once"),
         ("{prompt}{completion}{completion}", "does not write the prompt once"),
-        ("{{ completion }}{{ prompt }}", "does not write the prompt once"),
-        ("Q {{ eos }}", "does not write the prompt once"),
-        ("{prompt} A {{ completion }}", "mixes two ways"),
-        ("{{ promt }}", "'promt' is undefined"),
-        ("{{ prompt", "the Jinja cannot be understood, line 1"),
-        ("Q\n{{ prompt | trim }}", "does not write the prompt once"),
-        ("{% for x in range(10 ** 9) %}{{ prompt }}{% endfor %}", "Range too big"),
-        ("{% include '/etc/passwd' %}{{ prompt }}", "no loader"),
-        ("{{ prompt.__class__.__mro__ }}", "unsafe"),
-        ("{{ prompt }}{% if 'ADD' in prompt %} A{% endif %}", "other text around other prompts"),
-        ("{{ " + "(" * 100_000 + "prompt }}", "the Jinja cannot be understood"),
+        ("{{prompt}}", "does not write the prompt once"),
+        ("{{ prompt }}", "no file of one"),
     ],
 )
 def test_settings_refuse_what_is_no_template(text: str, said: str) -> None:
@@ -130,9 +116,9 @@ def test_settings_refuse_what_is_no_template(text: str, said: str) -> None:
 
 def test_a_template_of_a_file_is_its_text(tmp_path: Path) -> None:
     """Whatever becomes of the file: the run, its identity and its command have the text."""
-    file = tmp_path / "own.jinja"
-    file.write_text("\ufeffQ {{ prompt }}\nA {{ completion }}{{ eos }}\n", "utf-8")
-    text = "Q {{ prompt }}\nA {{ completion }}{{ eos }}"
+    file = tmp_path / "own.txt"
+    file.write_text("\ufeffQ {prompt}\nA {completion}\n", "utf-8")
+    text = "Q {prompt}\nA {completion}"
     settings = EvalSettings(adapters="ckpt", template=str(file))
     assert settings.template == TrainSettings(base_model="base", template=str(file)).template == text
     assert str(file) not in settings.command
@@ -143,9 +129,8 @@ def test_a_template_of_a_file_is_its_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"\xff{{ prompt }}", "no file of one"),
-        (b"chat", "Jinja cannot be understood|does not write"),
-        (b"{{ prompt }} {{ answer }}", "'answer' is undefined"),
+        (b"\xff{prompt}", "no file of one"),
+        (b"chat", "does not write"),
     ],
 )
 def test_a_file_that_holds_no_template_is_named(tmp_path: Path, content: bytes, said: str) -> None:
@@ -159,7 +144,7 @@ def test_a_template_is_part_of_a_runs_identity(smoke: Path, tmp_path: Path) -> N
     from caef_data.eval.session import prepare
 
     settings = {"backend": "oracle", "data": str(smoke), "out": str(tmp_path), "task": "add"}
-    runs = [prepare(EvalSettings(**settings, template=text)) for text in (None, "Q {prompt}", "Q {{ prompt }}")]
+    runs = [prepare(EvalSettings(**settings, template=text)) for text in (None, "Q {prompt}", "Q: {prompt}")]
     assert len({run.tables.run_id for run in runs}) == 3
 
 

@@ -71,8 +71,7 @@ def left_out(report: Report) -> list[tuple[str, str]]:
     if num:
         told.append((f"{num} older run{'s' * (num > 1)} left out; name runs with:", "caef-data report --run ID"))
     for run in report.unfinished[-FEW:]:
-        how = "evaluate anew, by today's rules, with" if run["rules"] is None else "go on with"  # 0.1.0 stopped it
-        why = f"1 run left out: {run['run_id'][:8]} is not finished; {how}:"
+        why = f"1 run left out: {run['run_id'][:8]} is not finished; go on with:"
         told.append((why, suggested(run["command"], "eval", "caef-data eval")))
     if more:
         told.append((f"{more} more not finished; list them with:", 'caef-data query "FROM runs"'))
