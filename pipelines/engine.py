@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import base64
-import gc
-import multiprocessing
 import os
 import pickle
-import signal
 import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from functools import cache
-from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import BinaryIO
@@ -23,13 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..atomic import sha256_of
-from ..errors import UserError
 from ..schemas import row_schema
 from ..tm import machine
 from .folder import Folder
 from .manifest import ShardRecord
 from .plan import Config, text_bytes
-from .workers import end_with_parent, hand_back_memory, keep_freed_memory, start_fork_server, uninterrupted
+from .workers import by_workers, hand_back_memory, keep_freed_memory
 
 Task = tuple[int, int]  # index of the config, shard
 Shards = Generator[tuple[Task, ShardRecord], None, None]
@@ -37,6 +30,10 @@ Engine = Callable[[Sequence[Config], Sequence[Task], Folder], Shards]
 Source = tuple[str, str, bytes]  # module, file, text
 Work = tuple[tuple[Config, ...], Folder]
 
+AGAIN = (
+    "run the same command again with fewer --workers, finished shards are kept; a Python script that builds needs"
+    ' `if __name__ == "__main__":` around its own code'
+)
 LEVEL = 1  # zstd: 3 is 5% smaller and twice as slow on these texts
 
 _worker: Work = ((), Folder(Path(os.devnull)))  # what a worker process works on
@@ -103,44 +100,15 @@ def run_tasks(configs: Sequence[Config], tasks: Sequence[Task], folder: Folder, 
         UserError: a worker was killed, most often for lack of memory.
         OSError: a shard could not be written.
     """
-    written = (
-        ((task, write_shard(configs[task[0]], task[1], folder)) for task in tasks)
-        if workers <= 1 or len(tasks) <= 1
-        else _in_processes(configs, tasks, folder, min(workers, len(tasks)))
-    )
+    written: Shards = ((task, write_shard(configs[task[0]], task[1], folder)) for task in tasks)
+    if workers > 1 and len(tasks) > 1:
+        given = packed(configs, folder)
+        hand_back_memory()  # what planning needed
+        written = by_workers(_work, tasks, min(workers, len(tasks)), _start, given, AGAIN)
     with closing(written):
         for task, record in written:
             folder.place(record.path)
             yield task, record
-
-
-def _in_processes(configs: Sequence[Config], tasks: Sequence[Task], folder: Folder, workers: int) -> Shards:
-    context = multiprocessing.get_context("forkserver")
-    start_fork_server()
-    given = (dict(os.environ), *packed(configs, folder))
-    hand_back_memory()  # what planning needed
-    pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=given)
-    try:
-        queue = iter(tasks)
-        with uninterrupted():  # a worker that is half started would print that its parent left it
-            waiting: dict[Future[ShardRecord], Task] = {
-                pool.submit(_work, task): task for task in islice(queue, 2 * workers)
-            }
-        while waiting:
-            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                yield waiting.pop(future), future.result()
-                waiting |= {pool.submit(_work, task): task for task in islice(queue, 1)}
-    except (BrokenProcessPool, BrokenPipeError) as error:
-        raise UserError(
-            "a worker process ended: it was killed (most often because memory ran out), or could not start",
-            next_step="run the same command again with fewer --workers, finished shards are kept; a Python script that"
-            ' builds needs `if __name__ == "__main__":` around its own code',
-        ) from error
-    finally:
-        if sys.exception() is not None:  # Ctrl-C or an error: nobody waits for half a shard
-            for process in multiprocessing.active_children():
-                process.kill()
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def packed(configs: Sequence[Config], folder: Folder) -> tuple[tuple[Source, ...], bytes]:
@@ -160,22 +128,13 @@ def unpacked(sources: Iterable[Source], rest: bytes) -> Work:
             module = sys.modules[name] = ModuleType(name)
             module.__file__ = file
             exec(compile(text, file, "exec"), module.__dict__)
-    keep_freed_memory(256 << 20, below=4 << 20)  # block after block: a tenth of the time was page faults
     _, configs, folder = pickle.loads(rest)  # a machine of a declaration is a task again once it is read
     return configs, folder
 
 
-def _start(environment: dict[str, str], sources: tuple[Source, ...], rest: bytes) -> None:
-    """Prepare a worker: it ignores Ctrl-C (its parent ends it), dies with its parent, and has its environment.
-
-    The fork server has that of its own start, which another build may have caused: credentials set since are not there.
-    """
+def _start(sources: tuple[Source, ...], rest: bytes) -> None:
     global _worker
-    gc.freeze()  # what the fork server imported is shared with it: a collection would write on, and copy, all of it
-    os.environ.clear()
-    os.environ.update(environment)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent()
+    keep_freed_memory(256 << 20, below=4 << 20)  # block after block: a tenth of the time was page faults
     _worker = unpacked(sources, rest)
 
 

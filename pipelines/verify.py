@@ -6,14 +6,9 @@ row and a distinct expression of one task, or of a few whose shards are in work.
 """
 
 import gc
-import multiprocessing
-import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from itertools import combinations, groupby
 from pathlib import Path
@@ -21,14 +16,16 @@ from pathlib import Path
 import polars as pl
 
 from ..errors import UserError, quoted
-from ..tm import Machine, machine
+from ..tm import machine
+from .engine import Source, packed, unpacked
+from .folder import Folder
 from .manifest import shard_record, split_entries
 from .sampling.classes import ClassSampler
 from .verify_manifest import check_card, check_files, declared, read_manifest
 from .verify_report import Findings, Report
 from .verify_rows import known_tasks
 from .verify_shard import Shard, ShardResult, check_file, check_shard, drawn_once
-from .workers import default_workers, end_with_parent, start_fork_server, uninterrupted
+from .workers import by_workers, default_workers
 
 Progress = Callable[[int, int], None]  # rows done, rows in all
 Checked = tuple[Shard, ShardResult]
@@ -68,28 +65,30 @@ def verify(
             else:  # that it is none of the declaration's is found already
                 check_file(directory, record, found)
     tasks, total = sorted({shard.task for shard in shards}), sum(shard.record.rows for shard in shards)
-    results, done = list[ShardResult](), 0
+    of_task = {task: (Findings(""), list[Checked]()) for task in tasks}
+    many, sums = Counter(shard.task for shard in shards), Counter[str]()
     with closing(_results(shards, default_workers() if workers is None else workers)) as checked:
-        for _, group in groupby(checked, key=lambda pair: pair[0].task):
-            own = list[Checked]()
-            for pair in group:
-                own.append(pair)
-                done += pair[0].record.rows
-                if progress is not None:
-                    progress(done, total)
-            _check_across(sorted(own, key=lambda pair: pair[0].record.path), found)
-            results += [result for _, result in own]
+        for shard, result in checked:
+            in_task, own = of_task[shard.task]
+            own.append((shard, result))
+            sums.update(rows=result.rows, again=result.checked, transitions=result.transitions, named=shard.record.rows)
+            if progress is not None:
+                progress(sums["named"], total)
+            if len(own) == many[shard.task]:
+                _check_across(sorted(own, key=lambda pair: pair[0].record.path), in_task)
+                own.clear()
+    for in_task, _ in of_task.values():
+        found.take(in_task)
     for how in dict.fromkeys(machine(task).checked_by for task in tasks if task not in known_tasks()):
         names = [task for task in tasks if task not in known_tasks() and machine(task).checked_by == how]
         found.notes.append(f"{', '.join(names)}: {how}")
     damaged = any(finding.kind in ("file", "schema", "manifest") for finding in found.findings)
     found.take(check_card(directory, manifest, damaged))
-    rows, again, transitions = (
-        sum(getattr(result, what) for result in results) for what in ("rows", "checked", "transitions")
-    )
     shards_named = sum(len(entry["shards"]) for _, _, entry in split_entries(manifest))
     seconds, every = round(time.monotonic() - began, 3), (tuple(found.findings), found.num_findings, tuple(found.notes))
-    return Report(str(directory), shards_named, rows, again, transitions, seconds, fraction, *every)
+    return Report(
+        str(directory), shards_named, sums["rows"], sums["again"], sums["transitions"], seconds, fraction, *every
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -164,9 +163,8 @@ def _check_unit(unit: Unit) -> Iterator[ShardResult]:
         yield check_shard(shard, draw)
 
 
-def _start_worker(_: Sequence[Machine]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the workers
-    end_with_parent()
+def _start(sources: tuple[Source, ...], rest: bytes) -> None:
+    unpacked(sources, rest)  # the machines of the dataset, and of the user's own, are tasks here, too
     gc.disable()  # nothing here makes cycles; walking the cached problems cost a tenth of the time
 
 
@@ -175,33 +173,14 @@ def _work(unit: Unit) -> list[ShardResult]:
 
 
 def _results(shards: Sequence[Shard], workers: int) -> Generator[Checked, None, None]:
-    """Yield the shards with their results, task by task."""
+    """Yield the shards with their results, as they finish."""
     workers = min(len(shards), workers)
     todo = units(shards, workers)
     if workers <= 1:
         for unit in todo:
             yield from zip(unit, _check_unit(unit), strict=True)
         return
-    context = multiprocessing.get_context("forkserver")  # polars and pyarrow threads do not survive a fork
-    start_fork_server()
-    # A Turing machine of the dataset is a task in a worker, too, once it is read there.
-    data = [found for task in {shard.task for shard in shards} if (found := machine(task)).spec()]
-    shared = {*known_tasks(), *(found.name for found in data)}
-    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(data,))
-    try:
-        with uninterrupted():  # machines of the user's own are known in this process only
-            futures = [pool.submit(_work, unit) if unit[0].task in shared else None for unit in todo]
-        for unit, future in zip(todo, futures, strict=True):
-            while future and not wait([future], timeout=0.5).done:  # Ctrl-C does not end a wait without a limit
-                pass
-            yield from zip(unit, future.result() if future else _check_unit(unit), strict=True)
-    except BrokenProcessPool as error:
-        raise UserError(
-            "a worker process died: out of memory, or a damaged file crashed the Parquet reader",
-            next_step="run caef-data verify --workers 1",
-        ) from error
-    finally:
-        if sys.exception() is not None:  # Ctrl-C or an error: nobody waits for shards in work
-            for process in multiprocessing.active_children():
-                process.kill()
-        pool.shutdown(cancel_futures=True)
+    given = packed([shard.config for shard in shards], Folder(shards[0].directory))
+    with closing(by_workers(_work, todo, workers, _start, given, "run caef-data verify --workers 1")) as finished:
+        for unit, results in finished:
+            yield from zip(unit, results, strict=True)

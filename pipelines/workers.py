@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import multiprocessing
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from multiprocessing import forkserver, resource_tracker, util
+from typing import Any, TypeVar
+
+from ..errors import UserError
+
+Item, Result = TypeVar("Item"), TypeVar("Result")
 
 POOL = "ARROW_DEFAULT_MEMORY_POOL"
 LONGEST = 75  # bytes of the name of a folder in which sockets can lie: addresses have 107, and names below it 32
@@ -72,7 +80,65 @@ def uninterrupted() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def end_with_parent() -> None:
+def by_workers(
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int,
+    start: Callable[..., object],
+    given: tuple[object, ...],
+    mended_by: str,
+) -> Generator[tuple[Item, Result], None, None]:
+    """Yield each item with what worker processes make of it, as they finish; after an error or Ctrl-C they are killed.
+
+    Args:
+        work: what they do with an item.
+        items: the items.
+        workers: the processes.
+        start: called in each with what is ``given``, as it begins.
+        given: to ``start``.
+        mended_by: what the user can do where a worker dies.
+
+    Raises:
+        UserError: a worker was killed, most often for lack of memory.
+    """
+    from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+    from concurrent.futures.process import BrokenProcessPool
+
+    start_fork_server()
+    begin, context = (dict(os.environ), start, given), multiprocessing.get_context("forkserver")
+    pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=begin)
+    try:
+        queue = iter(items)
+        with uninterrupted():  # a worker that is half started would print that its parent left it
+            waiting = {pool.submit(work, item): item for item in islice(queue, 2 * workers)}
+        while waiting:  # Ctrl-C does not end a wait without a limit: polars' handler has it restarted
+            for future in wait(waiting, 0.5, FIRST_COMPLETED).done:
+                yield waiting.pop(future), future.result()
+                waiting |= {pool.submit(work, item): item for item in islice(queue, 1)}
+    except (BrokenProcessPool, BrokenPipeError) as error:
+        what = "a worker process ended: it was killed (most often because memory ran out), or could not start"
+        raise UserError(what, next_step=mended_by) from error
+    finally:
+        if sys.exception() is not None:  # nobody waits for work that is half done
+            for process in multiprocessing.active_children():
+                process.kill()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin(environment: dict[str, str], start: Callable[..., object], given: tuple[Any, ...]) -> None:
+    """Prepare a worker: it ignores Ctrl-C (its parent ends it), dies with its parent, and has its environment.
+
+    The fork server has that of its own start, which another build may have caused: credentials set since are not there.
+    """
+    gc.freeze()  # what the fork server imported is shared with it: a collection would write on, and copy, all of it
+    os.environ.clear()
+    os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _end_with_parent()
+    start(*given)
+
+
+def _end_with_parent() -> None:
     """Have this worker end when the process that started it ends, however it ends: else it waits for work for ever."""
     parent = multiprocessing.parent_process()
     if parent is None:
