@@ -46,7 +46,6 @@ def build(
     workers: int | None = None,
     overwrite: bool = False,
     engine: str = "local",
-    ray_address: str | None = None,
     **settings: object,
 ) -> list[ConfigResult]:
     """Build a dataset into a folder, or finish an earlier build of it. Return what became of each config and split.
@@ -57,14 +56,13 @@ def build(
         workers: shards made at once; by default as many as there are processors.
         overwrite: build tasks again that the folder holds with other settings.
         engine: ``local`` or ``ray``.
-        ray_address: the cluster, for ``ray``.
         settings: in place of a declaration.
 
     Raises:
         UserError: the declaration is refused, the folder is not ours, is being built into, holds other settings, or the
             disk is full.
     """
-    with choose_engine(engine, workers, ray_address) as run:
+    with choose_engine(engine, workers) as run:
         return build_plan(plan(declaration, **settings), out, overwrite=overwrite, engine=run)
 
 

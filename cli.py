@@ -34,14 +34,13 @@ def build(
     workers: options.Workers = None,
     overwrite: options.Overwrite = False,
     engine: options.Engine = "local",
-    ray_address: options.RayAddress = None,
     quiet: Quiet = False,
 ) -> None:
     """Build a dataset: --task sub --min 1 --max 100 --num 20, or a declaration such as paper."""
     from .eval import counter_of
     from .pipelines.console import build_with_progress
 
-    build_with_progress(declared, out, overwrite, engine, workers, ray_address, counter_of(declared))
+    build_with_progress(declared, out, overwrite, engine, workers, counter_of(declared))
 
 
 @app.command()
@@ -50,7 +49,6 @@ def plan(
     declared: "Declaration",
     workers: options.Workers = None,
     engine: options.Engine = "local",
-    ray_address: options.RayAddress = None,
     as_json: Json = False,
 ) -> None:
     """Show what a build would write, in rows, bytes and seconds; writes nothing."""
@@ -58,7 +56,7 @@ def plan(
     from .pipelines.build import choose_engine
     from .pipelines.console import print_plan
 
-    choose_engine(engine, workers, ray_address)  # refuses what a build would refuse
+    choose_engine(engine, workers)  # refuses what a build would refuse
     print_plan(declared, workers, as_json, counter_of(declared))
 
 

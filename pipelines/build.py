@@ -29,18 +29,15 @@ from .workers import default_workers
 ENGINES = ("local", "ray")
 
 
-def choose_engine(
-    name: str = "local", workers: int | None = None, ray_address: str | None = None
-) -> AbstractContextManager[Engine]:
+def choose_engine(name: str = "local", workers: int | None = None) -> AbstractContextManager[Engine]:
     """Return what runs a build's shards, for the time of a block.
 
     Args:
         name: ``local`` or ``ray``.
         workers: shards made at once at most; None for all processors, of this machine or of the cluster.
-        ray_address: the cluster, see ``ray_engine``.
 
     Raises:
-        UserError: there is no such engine, or it takes no address; as the block begins, Ray cannot be used.
+        UserError: there is no such engine, or, as the block begins, Ray cannot be used.
     """
     if name not in ENGINES:
         what = f"there is no engine {quoted(name)}{did_you_mean(name, ENGINES)}"
@@ -48,9 +45,7 @@ def choose_engine(
     if name == "ray":
         from .ray_engine import ray_engine
 
-        return ray_engine(ray_address, workers)
-    if ray_address is not None:
-        raise UserError("--ray-address is for builds on Ray", next_step="add --engine ray, or leave it out")
+        return ray_engine(workers)
     return nullcontext(partial(run_tasks, workers=workers or default_workers()))
 
 

@@ -65,7 +65,6 @@ def build_with_progress(
     overwrite: bool,
     engine: str,
     workers: int | None,
-    ray_address: str | None,
     counter: TokenCounter | None = None,
 ) -> None:
     """Build, with progress on stderr and a summary table on stdout; ``counter``: the tokenizer that is named."""
@@ -73,7 +72,7 @@ def build_with_progress(
     open_folder(out).check_ours()
     start, meter = time.perf_counter(), None
     try:
-        with choose_engine(engine, workers, ray_address) as run:
+        with choose_engine(engine, workers) as run:
             plan = _planned(declaration, counter)
             for note in plan.notes:
                 log.print(note)

@@ -3,7 +3,7 @@
 export.json                              what is exported, and from what
 dataset_info.json                        names the splits for LLaMA-Factory (alpaca only)
 llamafactory.yaml                        how it trains on one of them (alpaca with --tokenizer only)
-<task>-<view>/<split>/00000-of-00004.*   one file a shard, its rows in their order
+<task>-<view>/<split>/*.jsonl            one file a shard, a row a line, in their order
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..atomic import TEMPORARY, put, sha256_of, sync
+from ..atomic import TEMPORARY, put, sync
 from ..errors import UserError, closest, did_you_mean, printable_path, quoted, shell_quoted, telling_of_full_disk
-from ..tm import machine, tasks
+from ..tm import machine
 from ..tm.instructions import instruction
 from .folder import Folder, no_dataset
-from .manifest import ShardRecord, json_bytes, shard_record
+from .manifest import ShardRecord, define_machines, json_bytes, shard_record
 from .settings import SPLITS
 from .store import open_folder
+from .terminal import new_table, open_console, print_table, size_text
 from .workers import default_workers
 
 BATCH = 1024  # rows made into text at once: they fit the processor's cache; 8192 took twice the time with instructions
 COLUMNS = {"first": ["instruction", "prompt", "completion"], "second": ["prompt", "completion"]}  # by stage
-SUFFIXES = {"jsonl": "jsonl", "alpaca": "json", "chat": "jsonl"}  # of the files of each format
+FORMATS = ("jsonl", "alpaca", "chat")
 RECIPE = "llamafactory.yaml"
 
 Progress = Callable[[str, ShardRecord, bool], None]
@@ -66,14 +67,23 @@ class Style:
     end: str = ""
 
     def __post_init__(self) -> None:
-        check_name("--format", self.format, SUFFIXES)
+        check_name("--format", self.format, FORMATS)
         check_name("--stage", self.stage, COLUMNS)
         if self.tokenizer and self.format != "alpaca":
-            raise UserError(
-                f"rows of the format {self.format} are written as they are: their trainers add the end token",
-                where="--tokenizer",
-                allowed="--format alpaca --tokenizer MODEL",
-            )
+            what = f"rows of the format {self.format} are written as they are: their trainers add the end token"
+            raise UserError(what, where="--tokenizer", allowed="--format alpaca --tokenizer MODEL")
+
+    def rows(self) -> dict[str, pl.Expr]:
+        """Return what makes rows of this style of the columns of a dataset."""
+        prompt = pl.concat_str(pl.lit(self.begin), *COLUMNS[self.stage][:-1])
+        completion = pl.concat_str("completion", pl.lit(self.end))
+        if self.format == "jsonl":
+            return {"prompt": prompt, "completion": completion}
+        if self.format == "alpaca":
+            return {"instruction": prompt, "input": pl.lit(""), "output": completion}
+        said = {"user": prompt, "assistant": completion}
+        turns = [pl.struct(role=pl.lit(role), content=text) for role, text in said.items()]
+        return {"messages": pl.concat_list(*turns)}
 
 
 @dataclass(frozen=True)
@@ -109,16 +119,14 @@ def select(source: Folder, configs: Sequence[str], splits: Sequence[str]) -> lis
     names, wanted = sorted(set(configs) or known), [split for split in SPLITS if not splits or split in splits]
     without = [name for name in names if not known[name].keys() & wanted]
     if (configs and without) or without == names:
-        raise UserError(
-            f"there is no split {' or '.join(wanted)} of {', '.join(without)} in {printable_path(source.name)}",
-            where="--split",
-            allowed=", ".join(split for split in SPLITS if any(split in known[name] for name in without)),
-        )
+        what = f"there is no split {' or '.join(wanted)} of {', '.join(without)} in {printable_path(source.name)}"
+        allowed = ", ".join(split for split in SPLITS if any(split in known[name] for name in without))
+        raise UserError(what, where="--split", allowed=allowed)
     return [
-        Part(name, split, tuple(shard_record(shard) for shard in entry["shards"]))
+        Part(name, split, tuple(map(shard_record, known[name][split]["shards"])))
         for name in names
         for split in wanted
-        if (entry := known[name].get(split))
+        if split in known[name]
     ]
 
 
@@ -130,25 +138,18 @@ def opened(source: Folder, shard: ShardRecord) -> Iterator[BinaryIO]:
         UserError: they are not, or what is read in the block is no Parquet file.
     """
     try:
+        if not source.equals(shard.path, shard.bytes, shard.sha256):
+            raise ValueError("it is missing, or its sha256 is another one")
         with source.open(shard.path) as file:
-            if file.seek(0, os.SEEK_END) != shard.bytes or sha256_of(file) != shard.sha256:
-                raise ValueError("its sha256 is another one")
-            file.seek(0)
             yield file
-    except FileNotFoundError:
-        raise _damaged(source, shard, "it is missing") from None
     except (pa.ArrowException, ValueError, OSError) as error:
         if getattr(error, "errno", None) is not None:
             raise  # Arrow's own OSError has no number
-        raise _damaged(source, shard, str(error)) from error
-
-
-def _damaged(source: Folder, shard: ShardRecord, why: str) -> UserError:
-    return UserError(
-        f"a shard is not what the manifest says: {quoted(why, 160)}",
-        where=source.where(shard.path),
-        next_step=f"caef-data verify {shell_quoted(source.name)}, then build it again: what is intact is kept",
-    )
+        raise UserError(
+            f"a shard is not what the manifest says: {quoted(str(error), 160)}",
+            where=source.where(shard.path),
+            next_step=f"caef-data verify {shell_quoted(source.name)}, then build it again: what is intact is kept",
+        ) from error
 
 
 def export(
@@ -187,7 +188,7 @@ def export(
         try:
             shutil.rmtree(aside, ignore_errors=True)
             made = _write_all(source, aside, style, parts, progress)
-            _describe(aside, target, style, source.manifest(), parts, made)
+            _describe(aside, target, style, source, parts, made)
             os.replace(aside, target)
             sync(target.parent)
         finally:
@@ -197,20 +198,17 @@ def export(
 
 def _write_all(source: Folder, aside: Path, style: Style, parts: Sequence[Part], progress: Progress | None) -> Entries:
     """Write all files under ``aside``. Threads do it: reading Parquet, making JSON and writing hold no lock."""
-    made: Entries = {}
-    jobs = []
-    for part in parts:
-        (aside / part.name / part.split).mkdir(parents=True)
-        made[part.name, part.split] = {"rows": 0, "bytes": 0}
-        for number, shard in enumerate(part.shards):
-            name = f"{number:05d}-of-{len(part.shards):05d}.{SUFFIXES[style.format]}"
-            jobs.append((part, shard, aside / part.name / part.split / name))
+    made: Entries = {(part.name, part.split): {"rows": 0, "bytes": 0} for part in parts}
+    jobs = [
+        (part, shard, aside / part.name / part.split / f"{number:05d}-of-{len(part.shards):05d}.jsonl")
+        for part in parts
+        for number, shard in enumerate(part.shards)
+    ]
     with ThreadPoolExecutor(default_workers()) as pool:  # an error ends what has not begun
-        for (part, shard, path), size in zip(
-            jobs, pool.map(lambda job: _write(source, style, *job[1:]), jobs), strict=True
-        ):
-            entry = made[part.name, part.split]
-            entry["rows"], entry["bytes"] = entry["rows"] + shard.rows, entry["bytes"] + size
+        sizes = pool.map(lambda job: _write(source, style, *job[1:]), jobs)
+        for (part, shard, path), size in zip(jobs, sizes, strict=True):
+            made[part.name, part.split]["rows"] += shard.rows
+            made[part.name, part.split]["bytes"] += size
             if progress is not None:
                 progress(part.name, ShardRecord(str(path), shard.rows, size, "", {}), False)
     return made
@@ -218,57 +216,41 @@ def _write_all(source: Folder, aside: Path, style: Style, parts: Sequence[Part],
 
 def _write(source: Folder, style: Style, shard: ShardRecord, path: Path) -> int:
     """Write the rows of a shard as JSON; return the bytes of the file."""
-    rows = 0
+    path.parent.mkdir(parents=True, exist_ok=True)
     with opened(source, shard) as file, open(path, "wb") as sink:
-        for count, text in row_texts(file, style):
-            rows += count
-            sink.write(text)
-        if rows != shard.rows:
+        if (rows := write_rows(file, style, sink)) != shard.rows:
             raise ValueError(f"it has {rows:,} rows, not {shard.rows:,}")
         sink.flush()
         os.fsync(sink.fileno())
         return sink.tell()
 
 
-def row_texts(file: BinaryIO, style: Style) -> Iterator[tuple[int, bytes]]:
-    """Yield the JSON text of a shard's rows in their order, some at a time, each with the number of rows in it.
+def write_rows(file: BinaryIO, style: Style, sink: BinaryIO) -> int:
+    """Write the rows of a shard as lines of JSON, in their order; return how many there are.
 
     Raises:
         ValueError: a text is missing, or is no UTF-8.
         pyarrow.ArrowException: this is no Parquet file.
     """
-    columns, array = COLUMNS[style.stage], style.format == "alpaca"
-    prompt = pl.concat_str(pl.lit(style.begin), *columns[:-1])
-    completion = pl.concat_str("completion", pl.lit(style.end))
-    said = [pl.struct(role=pl.lit(role), content=text) for role, text in (("user", prompt), ("assistant", completion))]
-    row = {
-        "jsonl": {"prompt": prompt, "completion": completion},
-        "alpaca": {"instruction": prompt, "input": pl.lit(""), "output": completion},
-        "chat": {"messages": pl.concat_list(*said)},
-    }[style.format]
-    lead = b"[\n"
+    columns, rows = COLUMNS[style.stage], 0
     with pq.ParquetFile(file) as parquet:
         for group in range(parquet.num_row_groups):  # a batch never spans two: the rows of some are megabytes long
             for batch in parquet.iter_batches(BATCH, row_groups=[group], columns=columns, use_threads=False):
                 batch.validate(full=True)
                 if set(batch.schema.names) != set(columns) or any(column.null_count for column in batch.columns):
                     raise ValueError(f"a row has no {', '.join(columns)}")
-                text = io.BytesIO()
-                pl.DataFrame(batch).select(**row).write_ndjson(text)
-                lines = text.getvalue()
-                yield batch.num_rows, lead + lines[:-1].replace(b"\n", b",\n") if array else lines
-                lead = b",\n"
-    if array:
-        yield 0, b"[]\n" if lead == b"[\n" else b"\n]\n"
+                text = io.BytesIO()  # what polars raises where a disk is full names no cause
+                pl.DataFrame(batch).select(**style.rows()).write_ndjson(text)
+                sink.write(text.getbuffer())
+                rows += batch.num_rows
+    return rows
 
 
-def _describe(
-    aside: Path, target: Path, style: Style, manifest: dict[str, Any], parts: Sequence[Part], made: Entries
-) -> None:
+def _describe(aside: Path, target: Path, style: Style, source: Folder, parts: Sequence[Part], made: Entries) -> None:
     """Write what stands beside the rows: where they are from, and what LLaMA-Factory reads."""
     from .. import __version__
 
-    configs: dict[str, dict[str, Any]] = {}
+    manifest, configs = source.manifest(), dict[str, dict[str, Any]]()
     for (name, split), entry in made.items():
         configs.setdefault(name, {})[split] = entry
     origin = {key: manifest[key] for key in ("identity", "versions")}
@@ -279,6 +261,7 @@ def _describe(
         info = {f"{name}-{split}": {"file_name": f"{name}/{split}", **how} for name, split in made}
         put(aside / "dataset_info.json", json_bytes(info))
     if style.tokenizer:
+        define_machines(manifest, source.name)
         first = min(parts, key=lambda part: (part.split != "train", not part.name.endswith("-one_step")))
         task, _, view = first.name.rpartition("-")
         kind = {"one_step": "executors", "slips": "executors", "aligner": "aligners"}.get(view, view)
@@ -296,7 +279,7 @@ def _describe(
 def _longest(part: Part, style: Style) -> int:
     """Return the bytes of the longest row, or more: rows have no more tokens."""
     task, _, view = part.name.rpartition("-")
-    more = instruction(machine(task), view) if style.stage == "first" and task in tasks() else ""
+    more = instruction(machine(task), view) if style.stage == "first" else ""
     texts = max(sum(most for _, most in shard.chars.values()) for shard in part.shards)
     return texts + len(f"{more}{style.begin}{style.end}".encode())
 
@@ -304,11 +287,9 @@ def _longest(part: Part, style: Style) -> int:
 def export_with_progress(directory: str, out: str, style: Style, configs: Sequence[str], splits: Sequence[str]) -> None:
     """Export, with progress on stderr and a summary on stdout."""
     from .console import ShardMeter
-    from .terminal import new_table, open_console, print_table, size_text
 
     rows = sum(shard.rows for part in select(open_folder(directory), configs, splits) for shard in part.shards)
-    progress = ShardMeter(open_console(stderr=True), "exporting", rows)
-    with progress:
+    with ShardMeter(open_console(stderr=True), "exporting", rows) as progress:
         made = export(directory, out, style, configs=configs, splits=splits, progress=progress)
     console, table = open_console(), new_table("rows", "size")
     for pair, entry in made.items():
@@ -316,7 +297,7 @@ def export_with_progress(directory: str, out: str, style: Style, configs: Sequen
     print_table(console, table)
     target, size = open_folder(out).path, size_text(sum(entry["bytes"] for entry in made.values()))
     config, split = min(made, key=lambda pair: not pair[0].endswith("-one_step"))
-    paths = json.dumps(f"{target / config / split}/*.{SUFFIXES[style.format]}")
+    paths = json.dumps(f"{target / config / split}/*.jsonl")
     console.print(f"{rows:,} rows, {size} in {printable_path(out)} after {progress.seconds:,.1f} s")
     console.print(f'read it:  load_dataset("json", data_files={{"{split}": {paths}}}, split="{split}")')
     if style.tokenizer:

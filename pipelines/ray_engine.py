@@ -31,14 +31,11 @@ HEAD = 4096  # bytes of a build's notes, with its command and its identity; the 
 
 
 @contextmanager
-def ray_engine(address: str | None = None, workers: int | None = None) -> Iterator[Engine]:
-    """Join a Ray cluster, and yield the engine that builds on it.
+def ray_engine(workers: int | None = None) -> Iterator[Engine]:
+    """Join a Ray cluster, and yield the engine that builds on it, with so many ``workers`` at most.
 
-    Args:
-        address: ``host:port`` of a cluster, ``auto`` for the one that runs on this machine, ``local`` for a new one, of
-            this machine alone, that ends with the block. By default what RAY_ADDRESS says, else the one that runs on
-            this machine, else a new one. A process that has joined a cluster already stays with it.
-        workers: shards made at once at most; by default as many as the cluster has processors.
+    It is the cluster that the process has joined already, else the one that RAY_ADDRESS names, else the one that runs
+    on this machine, else a new one, which ends with the block.
 
     Raises:
         UserError: Ray is not installed, or the cluster cannot be joined.
@@ -49,7 +46,7 @@ def ray_engine(address: str | None = None, workers: int | None = None) -> Iterat
     ours = not ray.is_initialized()
     try:
         if ours:
-            _join(address or None)
+            _join()
         yield partial(run_on_ray, workers=workers, leave=ours)
     finally:
         if ours:
@@ -62,18 +59,18 @@ def keep_quiet() -> None:
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^")
 
 
-def _join(address: str | None) -> None:
+def _join() -> None:
     import ray
 
-    named = address or os.environ.get("RAY_ADDRESS") or "auto"
+    named = os.environ.get("RAY_ADDRESS", "")
     try:
         if "://" in named:
             raise ValueError("this process must run on a node of the cluster, there is no Ray client here")
-        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
             f"the Ray cluster cannot be joined: {quoted(str(error), 300)}",
-            where=f"address {quoted(named)}",
+            where=f"RAY_ADDRESS {quoted(named)}",
             allowed="host:port of its head, `auto` for the one that runs on this machine, `local` for a new one",
             next_step="run this on a node of a running cluster (`ray start`, `ray status`)",
         ) from error

@@ -1,5 +1,6 @@
 """Exported files hold the rows of the dataset, whatever happens on the way; other folders are left alone."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from caef_data.cli import app
 from caef_data.errors import UserError
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
-from caef_data.pipelines.export import COLUMNS, SUFFIXES, Style, export, export_with_progress, row_texts
+from caef_data.pipelines.export import COLUMNS, FORMATS, Style, export, export_with_progress, write_rows
 from caef_data.pipelines.plan import make_plan
 
 EACH_VIEW = ["add-one_step", "sub-one_step", "add-aligner", "sub-full", "add-raw", "div-scratchpad", "add-commands"]
@@ -55,16 +56,12 @@ def pair(form: str, row: dict[str, Any]) -> tuple[str, str]:
     return user["content"], assistant["content"]
 
 
-def read(form: str, path: Path) -> list[dict[str, Any]]:
-    text = path.read_text("utf-8")
-    rows: list[dict[str, Any]] = (
-        json.loads(text) if form == "alpaca" else [json.loads(one) for one in text.splitlines()]
-    )
-    return rows
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(one) for one in path.read_text("utf-8").split("\n")[:-1]]
 
 
 @pytest.mark.parametrize("stage", COLUMNS)
-@pytest.mark.parametrize("form", SUFFIXES)
+@pytest.mark.parametrize("form", FORMATS)
 def test_the_rows_are_those_of_the_dataset(smoke: Path, tmp_path: Path, form: str, stage: str) -> None:
     out = tmp_path / "export"
     results = export(str(smoke), str(out), Style(form, stage), configs=EACH_VIEW, splits=["train", "stress"])
@@ -76,7 +73,7 @@ def test_the_rows_are_those_of_the_dataset(smoke: Path, tmp_path: Path, form: st
     manifest = json.loads((smoke / "manifest.json").read_text())
     for (name, split), entry in results.items():
         paths = sorted((out / name / split).iterdir())
-        rows = [pair(form, row) for path in paths for row in read(form, path)]
+        rows = [pair(form, row) for path in paths for row in read(path)]
         assert rows == wanted(smoke, name, split, stage)
         assert len(rows) == entry["rows"] == manifest["configs"][name][split]["rows"]
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
@@ -95,15 +92,14 @@ def test_one_file_a_shard_and_export_json_describes_them(small: Path, tmp_path: 
     shards = sorted(small.glob("add-one_step/train-*"))
     assert len(shards) > 1
     assert sorted(path.name for path in (tmp_path / "add-one_step" / "train").iterdir()) == [
-        f"{shard.name.removeprefix('train-').removesuffix('.parquet')}.json" for shard in shards
+        f"{shard.name.removeprefix('train-').removesuffix('.parquet')}.jsonl" for shard in shards
     ]
     for shard in shards:
         rows = [
             {"instruction": row["prompt"], "input": "", "output": row["completion"]}
             for row in pq.read_table(shard).to_pylist()
         ]
-        text = (tmp_path / "add-one_step" / shard.name.replace("-", "/", 1)).with_suffix(".json").read_text("utf-8")
-        assert json.loads(text) == rows and text.count("\n") == len(rows) + 2
+        assert read((tmp_path / "add-one_step" / shard.name.replace("-", "/", 1)).with_suffix(".jsonl")) == rows
     said = json.loads((tmp_path / "export.json").read_text())
     manifest = json.loads((small / "manifest.json").read_text())
     assert (said["format"], said["stage"]) == ("alpaca", "second")
@@ -112,10 +108,10 @@ def test_one_file_a_shard_and_export_json_describes_them(small: Path, tmp_path: 
         for split, entry in splits.items():
             paths = [*(tmp_path / name / split).iterdir()]
             assert entry["bytes"] == sum(path.stat().st_size for path in paths)
-            assert entry["rows"] == sum(len(json.loads(path.read_text("utf-8"))) for path in paths)
+            assert entry["rows"] == sum(len(read(path)) for path in paths)
 
 
-@pytest.mark.parametrize("form", SUFFIXES)
+@pytest.mark.parametrize("form", FORMATS)
 def test_the_datasets_library_reads_them(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], form: str
 ) -> None:
@@ -137,12 +133,12 @@ def test_llama_factory_finds_every_split(small: Path, tmp_path: Path) -> None:
         config, _, split = name.rpartition("-")
         assert entry["formatting"] == "alpaca" and not {"hf_hub_url", "script_url"} & entry.keys()
         files = sorted((tmp_path / entry["file_name"]).iterdir())
-        assert {path.suffix for path in files} == {".json"}
+        assert {path.suffix for path in files} == {".jsonl"}
         columns = entry["columns"]
         found = [
             ("\n".join(filter(None, (row[columns["prompt"]], row[columns["query"]]))), row[columns["response"]])
             for path in files
-            for row in json.loads(path.read_text("utf-8"))
+            for row in read(path)
         ]
         assert found == wanted(small, config, split, "first")
 
@@ -154,7 +150,7 @@ def test_the_recipe_for_llama_factory(small: Path, tmp_path: Path) -> None:
     recipe = yaml.safe_load((tmp_path / "a b" / "llamafactory.yaml").read_text("utf-8"))
     lengths = []
     for config in ("add-one_step", "left_mask-one_step"):
-        rows = [row for path in (tmp_path / "a b" / config / "train").iterdir() for row in read("alpaca", path)]
+        rows = [row for path in (tmp_path / "a b" / config / "train").iterdir() for row in read(path)]
         texts = [
             (f"<begin>{prompt}", f'{completion}"<end>"')
             for prompt, completion in wanted(small, config, "train", "first")
@@ -192,15 +188,17 @@ def test_the_command_line_writes_the_tokens_of_a_model(small: Path, tmp_path: Pa
     run = CliRunner().invoke(app, [*words, "--format", "alpaca", "--out", str(tmp_path / "export")])
     assert run.exit_code == 0 and "llamafactory-cli train" in run.stdout
     [path] = (tmp_path / "export" / "add-one_step" / "test").iterdir()
-    assert all(row["output"].endswith("\n<end>") for row in read("alpaca", path))
+    assert all(row["output"].endswith("\n<end>") for row in read(path))
     with pytest.raises(UserError, match="their trainers add the end token"):
         CliRunner().invoke(app, [*words, "--out", str(tmp_path / "export")], catch_exceptions=False)
 
 
 def texts_of(table: pa.Table, style: Style, folder: Path, **how: Any) -> bytes:
     pq.write_table(table, folder / "rows.parquet", **how)
+    sink = io.BytesIO()
     with open(folder / "rows.parquet", "rb") as source:
-        return b"".join(text for _, text in row_texts(source, style))
+        assert write_rows(source, style, sink) == table.num_rows
+    return sink.getvalue()
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -211,23 +209,20 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 def test_any_text_is_valid_json(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, str]]) -> None:
     names = ("instruction", "prompt", "completion")
     table = pa.table({name: pa.array([row[n] for row in rows], pa.string()) for n, name in enumerate(names)})
-    for form in SUFFIXES:
+    for form in FORMATS:
         for stage in COLUMNS:
             text = texts_of(table, Style(form, stage), tmp_path_factory.getbasetemp()).decode()
-            found = json.loads(text) if form == "alpaca" else [json.loads(line) for line in text.split("\n")[:-1]]
+            found = [json.loads(line) for line in text.split("\n")[:-1]]
             before = stage == "first"
             assert [pair(form, row) for row in found] == [(one[0] * before + one[1], one[2]) for one in rows]
 
 
-def test_rows_are_written_some_at_a_time(tmp_path: Path) -> None:
+def test_rows_keep_their_order(tmp_path: Path) -> None:
     table = pa.table({name: [f"{name} {n}" for n in range(5000)] for name in ("prompt", "completion", "instruction")})
-    for form in SUFFIXES:
+    for form in FORMATS:
         (tmp_path / "rows.json").write_bytes(texts_of(table, Style(form, "first"), tmp_path, row_group_size=3000))
-        rows = [pair(form, row) for row in read(form, tmp_path / "rows.json")]
+        rows = [pair(form, row) for row in read(tmp_path / "rows.json")]
         assert rows == [(f"instruction {n}prompt {n}", f"completion {n}") for n in range(5000)]
-        with open(tmp_path / "rows.parquet", "rb") as source:
-            counts = [count for count, _ in row_texts(source, Style(form))]
-        assert sum(counts) == 5000 and max(counts) <= 1024
 
 
 def test_bytes_that_are_no_text_are_an_error(tmp_path: Path) -> None:

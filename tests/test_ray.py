@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from caef_data.errors import UserError
 from caef_data.pipelines import ray_engine as engine_module
 from caef_data.pipelines.build import ConfigResult, build, choose_engine
 from caef_data.pipelines.declaration import from_flags
-from caef_data.pipelines.engine import write_shard
+from caef_data.pipelines.engine import Engine, write_shard
 from caef_data.pipelines.folder import Folder
 from caef_data.pipelines.manifest import ShardRecord
 from caef_data.pipelines.plan import Config, Plan, make_plan
@@ -82,9 +83,14 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return contents(out)
 
 
-def build_on(address: str | None, out: Path | str, plan: Plan, progress: Progress | None = None) -> list[ConfigResult]:
-    with ray_engine(address) as engine:
+def build_on(address: str, out: Path | str, plan: Plan, progress: Progress | None = None) -> list[ConfigResult]:
+    with pytest.MonkeyPatch.context() as patch, ray_engine_at(address, patch) as engine:
         return build(plan, out, engine=engine, progress=progress)
+
+
+def ray_engine_at(address: str, patch: pytest.MonkeyPatch) -> AbstractContextManager[Engine]:
+    patch.setenv("RAY_ADDRESS", address)
+    return ray_engine()
 
 
 def busy(raylet: int) -> list[psutil.Process]:
@@ -122,9 +128,8 @@ def test_a_relative_folder_on_the_cluster_holds_the_same_bytes(
     cluster: Any, local: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # the nodes stay where they were started
-    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     killer = Killer(cluster.head_node, tmp_path / "data", psutil.Process.kill)  # Ray gives the shard to another worker
-    build_on(None, "data", plan_of(), killer)
+    build_on(cluster.address, "data", plan_of(), killer)
     assert killer.killed
     assert killer.aside and all(re.fullmatch(r"\.writing-[0-9a-f]{8}-train-.+", name) for name in killer.aside)
     assert contents(tmp_path / "data") == local
@@ -169,13 +174,14 @@ def test_two_attempts_at_a_shard_do_not_meet(tmp_path: Path) -> None:
 
 def test_ctrl_c_keeps_what_is_finished_and_any_engine_goes_on(local: dict[str, bytes], tmp_path: Path) -> None:
     out = tmp_path / "data"
-    words = ["build", "--task", "sub", *WORDS, "--out", out, "--engine", "ray", "--ray-address", "local"]
+    words = ["build", "--task", "sub", *WORDS, "--out", out, "--engine", "ray"]
     process = subprocess.Popen(
         [sys.executable, "-m", "caef_data", *map(str, words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        env={**os.environ, "RAY_ADDRESS": "local"},
     )
     notes = out / ".caef" / "shards.jsonl"
     while process.poll() is None and (not notes.exists() or notes.read_text().count("\n") < 3):
@@ -315,7 +321,7 @@ def test_a_worker_that_was_forgotten_places_nothing(tmp_path: Path) -> None:
 )
 def test_a_cluster_that_cannot_be_joined(address: str, message: str, tmp_path: Path) -> None:
     start = threading.active_count()
-    with pytest.raises(UserError, match=rf"^the Ray cluster cannot be joined: .*{message}.*\n  where:   address '"):
+    with pytest.raises(UserError, match=rf"^the Ray cluster cannot be joined: .*{message}.*\n  where:   RAY_ADDRESS '"):
         build_on(address, tmp_path / "data", plan_of(max=2))
     assert not (tmp_path / "data").exists()
     assert threading.active_count() == start
@@ -324,8 +330,6 @@ def test_a_cluster_that_cannot_be_joined(address: str, message: str, tmp_path: P
 def test_choices_that_make_no_sense(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="did you mean 'ray'"):
         choose_engine("rai")
-    with pytest.raises(UserError, match="--ray-address is for builds on Ray"):
-        choose_engine("local", None, "auto")
     monkeypatch.setitem(sys.modules, "ray", None)
     assert CliRunner().invoke(app, ["plan", "--task", "add", "--max", "2", "--engine", "ray"]).exit_code == 0
     with pytest.raises(UserError, match=r"pip install 'caef-data\[ray\]'"), choose_engine("ray"):
