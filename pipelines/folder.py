@@ -12,14 +12,13 @@ import fcntl
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..atomic import TEMPORARY, aside, place, put, sha256_of, sync
+from ..atomic import TEMPORARY, aside, place, put, sha256_of
 from ..errors import UserError, printable_path, quoted
 from .manifest import (
     CARD,
@@ -100,29 +99,13 @@ class Folder:
         """Write a small file in one step."""
         put(self.path / path, content)
 
-    def send(self, source: Path, path: str) -> None:
-        """Copy a file of this machine into the folder, to be read back: only on a store it appears in one step."""
-        (self.path / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, self.path / path)
-        sync(self.path / path)
-
-    def move(self, source: str, target: str) -> None:
-        """Give a file another path; its bytes do not travel."""
-        (self.path / target).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(self.path / source, self.path / target)
-        sync((self.path / target).parent)
-        self._tidy(source)
-
     def remove(self, paths: Iterable[str]) -> None:
         """Remove files, where they are there, and the folders that they were the last ones of."""
         for path in list(paths):
             (self.path / path).unlink(missing_ok=True)
-            self._tidy(path)
-
-    def _tidy(self, path: str) -> None:
-        with suppress(OSError):
-            for parent in Path(path).parents[:-1]:
-                (self.path / parent).rmdir()
+            with suppress(OSError):
+                for parent in Path(path).parents[:-1]:
+                    (self.path / parent).rmdir()
 
     def new_file(self, path: str) -> AbstractContextManager[BinaryIO]:
         """Open a file to be written, in a worker, so that ``place`` can put it where it belongs."""

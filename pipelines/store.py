@@ -176,15 +176,6 @@ class StoreFolder(Folder):
         with self._store("writing", path) as store:
             store.pipe_file(path, content)
 
-    def send(self, source: Path, path: str) -> None:
-        with self._store("writing", path) as store:
-            store.put_file(str(source), path)
-
-    def move(self, source: str, target: str) -> None:
-        with self._store("writing", target) as store:
-            store.cp_file(source, target)
-        self.remove([source])
-
     def remove(self, paths: Iterable[str]) -> None:
         def remove(path: str) -> None:
             with suppress(FileNotFoundError), self._store("removing", path) as store:

@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 
 from ..errors import UserError
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 POOL = "ARROW_DEFAULT_MEMORY_POOL"
 LONGEST = 75  # bytes of the name of a folder in which sockets can lie: addresses have 107, and names below it 32

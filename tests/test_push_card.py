@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from caef_data.pipelines.card_merge import Card, newer
-from caef_data.pipelines.folder import Folder
 from caef_data.pipelines.manifest import json_bytes
+from caef_data.pipelines.push.store import _Push
 from caef_data.pipelines.store import open_folder
 from caef_data.tests.commands import call, contents
 from caef_data.tests.pushing import UPLOADS, WRITES, Side, make_folder
@@ -264,7 +264,7 @@ def test_a_push_that_was_stopped_at_its_end_still_knows_who_wrote(
     push(data, there)
     edit(data, ("on a Tuesday", "on a Friday"))
     with monkeypatch.context() as patch:
-        patch.setattr(Folder, "move", interrupt)
+        patch.setattr(_Push, "upload", interrupt)
         assert call("push", data, "--to", there)[0] == 130
     assert not (there / "manifest.json").exists() and "Friday" not in (there / "README.md").read_text()
     push(data, there)
