@@ -224,6 +224,9 @@ FORGED = {
     "another step": lambda row: row.update(step=row["step"] - 1),
     "the initial entry": lambda row: row.update(step=0),
     "a prompt that is no entry": lambda row: row.update(prompt=row["prompt"][:-9]),
+    "a letter in place of a digit": lambda row: row.update(
+        slip="wrong_digit", prompt=re.sub(r"[0-9](?=[^0-9]*\Z)", "x", row["right"])
+    ),
 }
 
 

@@ -1,7 +1,7 @@
 """What a row with a slip must hold: the second account of it, from the entry of the run in closed form.
 
-Both entries are taken apart, the slip is looked for in what differs, and the entry that follows is worked out from the
-parts. The rules are written here once more: nothing of the machines, the interpreter or ``successor`` is used.
+The slip is looked for in what differs from that entry, and the entry that follows is worked out from the parts of the
+slipped one. The rules are written here once more: nothing of the machines, the interpreter or ``successor`` is used.
 """
 
 import re
@@ -10,14 +10,23 @@ from typing import NamedTuple
 from ...errors import quoted
 from .entries import HALT, Add, first_lines, number, tape
 
-_CELLS, _COUNT = r"((?:\|[0-9])*)", re.compile(r"(.*\[COUNT\])(\S+)( .*)")
+_TAPE = r"((?:\|[0-9])*)"
 _BASIC = re.compile(
-    rf"([A-Z_]+), (q[12]),  {_CELLS}\[HEAD1?\]{_CELLS}(?: {_CELLS}\[HEAD2\]{_CELLS})?(?: \[C\]([01]))? "
-    rf"(?:{_CELLS}\|?\[OUTPUT\]|\[OUTPUT\](True|False))\nCMD:? (.+)\n"
+    rf"\A([A-Z_]+), (q[12]),  {_TAPE}\[HEAD1?\]{_TAPE}(?: {_TAPE}\[HEAD2\]{_TAPE})?(?: \[C\]([01]))? "
+    rf"(?:{_TAPE}\|?\[OUTPUT\]|\[OUTPUT\](True|False))\nCMD:? (.+)\n\Z"
 )
 _COMPOSED = re.compile(
-    rf"(SUB|MUL|DIV), (q[1-4]), \[HEAD1\]{_CELLS} \[HEAD2\]{_CELLS} (?:\[COUNT\]{_CELLS} \[OUTPUT\]{_CELLS})?"
+    rf"(SUB|MUL|DIV), (q[1-4]), \[HEAD1\]{_TAPE} \[HEAD2\]{_TAPE} (?:\[COUNT\]{_TAPE} \[OUTPUT\]{_TAPE})?"
 )
+# What is before a slip, the place itself, and what is behind it: in a basic machine's line, and in a composer's prompt
+_PLACES = {
+    "lost_carry": re.compile(r"(.*\[C\])([01])( .*)"),
+    "wrong_digit": re.compile(r"(?s)(.* )((?:\|[0-9])+|0)(\[OUTPUT\]|\n[^\n]*\n)"),
+    "wrong_truth": re.compile(r"(?s)(.*[ \]])(True|False)(|\n[^\n]*\n)"),
+    "wrong_state": re.compile(r"(?s)(.* )(q[12H])(\n)"),
+    "wrong_count": re.compile(r"(?s)(.*\[COUNT\])((?:\|[0-9])+)( .*)"),
+}
+_MOVES = r"(\|[0-9])(\[HEAD%s\])", r"(\[HEAD%s\])(\|[0-9])"
 _SUMS = {(x, y, str(carry)): command for (x, y, _), (carry, command) in Add.steps.items()}
 _BOTH = "[HEAD1] RIGHT, [HEAD2] RIGHT, "
 _CALLS = {"SUB": {"q2": "q3", "q3": "q4"}, "MUL": {"q2": "q3", "q3": "q1"}, "DIV": {"q2": "q3", "q3": "q1"}}  # of ADD
@@ -34,14 +43,6 @@ class Entry(NamedTuple):
     out: str
     flag: str
     command: str
-
-    @classmethod
-    def read(cls, text: str) -> "Entry | None":
-        match = _BASIC.fullmatch(text)
-        if match is None:
-            return None
-        name, state, left, right, left2, right2, *others = match.groups("")
-        return cls(name, state, ((left, right), (left2, right2))[: 1 if name == "LEFT_MASK" else 2], *others)
 
     def text(self) -> str:
         tokens = ("[HEAD1]", "[HEAD2]") if len(self.heads) == 2 else ("[HEAD]",)
@@ -97,76 +98,51 @@ def _executed(now: Entry) -> Entry:
     return then if state == "qH" else then._replace(command=_decided(then))
 
 
-def _one_digit(right: str, found: str, least: str = "0") -> bool:
-    """Tell whether one digit of a tape differs; as the last of several it is not below ``least``."""
-    places = [at for at, (x, y) in enumerate(zip(right, found, strict=False)) if x != y]
-    if len(right) != len(found) or len(places) != 1 or not places[0] % 2:
-        return False
-    return found[places[0]] >= (least if 2 < len(found) == places[0] + 1 else "0")
-
-
-def _is_slip(slip: str, right: Entry, found: Entry) -> bool:
-    """Tell whether a basic machine's entries differ by a slip, their commands aside."""
-    changed = {name for name in Entry._fields if getattr(right, name) != getattr(found, name)} - {"command"}
-    moved = [abs(len(one[0]) - len(other[0])) for one, other in zip(right.heads, found.heads, strict=True)]
-    kept = all("".join(one) == "".join(other) for one, other in zip(right.heads, found.heads, strict=True))
-    (stem, _, state), (start, _, then) = right.command.rpartition(" "), found.command.rpartition(" ")
-    states = ("q1", "qH", "q2")[: 2 + (right.name in _STRIPS)]
-    return {
-        "lost_carry": changed == {"carry"} and found.carry == "0",
-        "head_off": right.state == "q1" and changed == {"heads"} and kept and sorted(moved)[-2:] in ([2], [0, 2]),
-        "wrong_digit": changed == {"out"} and _one_digit(right.out, found.out),
-        "wrong_truth": changed == {"flag"},
-        "wrong_state": not changed and stem == start and state != then and then in states,
-    }.get(slip, False)
-
-
 def _follows(found: str) -> str:
     """Return what follows a composer's prompt."""
-    line, _, quoted, *_ = found.split("\n")
-    result, match = quoted.rpartition(" ")[2], _COMPOSED.fullmatch(line)
-    name, state, a, b, count, out = match.groups() if match else ("", "", "", "", "", "")
+    line, _, end, *_ = found.split("\n")
+    [(name, state, a, b, count, out)], result = _COMPOSED.findall(line), end.rpartition(" ")[2]
     if result not in ("True", "False"):
         result = tape(number(result[::-2] or "0"))  # without zeros above the number
     out, count = result if state == "q2" else out, result if state == "q3" else count
-    if name == "SUB":
-        halted, registers = (state == "q4"), ""
-        then, called, after, x, y = {
-            "q1": ("q2", "ADD", "q3", a, result),
-            "q2": ("q3", "ADD", "q4", result, "|1"),
-        }.get(state, ("q4", "LEFT_MASK", "qH", result, ""))
-    else:
-        halted, registers = result == str(name == "DIV"), f"[COUNT]{count} [OUTPUT]{out}"
-        then, called, after, x, y = {
-            "q1": ("q2", "ADD", "q3", *((a, out) if name == "MUL" else (out, "|1"))),
-            "q2": ("q3", "ADD", "q1", *((count, "|1") if name == "MUL" else (b, count))),
-        }.get(state, ("q1", *(("LESS_THAN", "q2", count, b) if name == "MUL" else ("GREATER_THAN", "q2", count, a))))
-    if halted:
+    registers = "" if name == "SUB" else f"[COUNT]{count} [OUTPUT]{out}"
+    if name + state == "SUBq4" or result == str(name == "DIV"):
         last = result if name == "SUB" else f"[COUNT]{count} {out}"
         return f"{name}, qH, [HEAD1]{a} [HEAD2]{b} {last}\n{HALT}"
-    return (
-        f"{name}, {then}, [HEAD1]{a} [HEAD2]{b} {registers}\nCMD [CALL] {called}, {after}\n{first_lines(called, x, y)}"
-    )
+    then, called, after, x, y = {
+        "SUBq1": ("q2", "ADD", "q3", a, result),
+        "SUBq2": ("q3", "ADD", "q4", result, "|1"),
+        "SUBq3": ("q4", "LEFT_MASK", "qH", result, ""),
+        "MULq1": ("q2", "ADD", "q3", a, out),
+        "MULq2": ("q3", "ADD", "q1", count, "|1"),
+        "MULq3": ("q1", "LESS_THAN", "q2", count, b),
+        "DIVq1": ("q2", "ADD", "q3", out, "|1"),
+        "DIVq2": ("q3", "ADD", "q1", b, count),
+        "DIVq3": ("q1", "GREATER_THAN", "q2", count, a),
+    }[name + state]
+    line = f"{name}, {then}, [HEAD1]{a} [HEAD2]{b} {registers}"
+    return f"{line}\nCMD [CALL] {called}, {after}\n{first_lines(called, x, y)}"
 
 
-def _is_composed_slip(slip: str, right: str, found: str) -> bool:
-    """Tell whether a composer's prompts differ by a slip."""
-    (line, command, quoted, *rest), lines = right.split("\n"), found.split("\n")
-    (start, _, result), told = quoted.rpartition(" "), lines[2].rpartition(" ")[2] if len(lines) == 5 else ""
-    if slip in ("wrong_digit", "wrong_truth"):
-        truth = {result, told} == {"True", "False"}
-        wrong = truth if slip == "wrong_truth" else _one_digit("|0" if result == "0" else result, told, "1")
-        return lines == [line, command, f"{start} {told}", *rest] and wrong
-    if slip == "wrong_count":
-        one, counted = _COUNT.fullmatch(line), _COUNT.fullmatch(lines[0])
-        if one is None or counted is None or one.group(1, 3) != counted.group(1, 3):
-            return False
-        return lines[1:] == [command, quoted, *rest] and _one_digit(one[2], counted[2], "1")
-    name, state = line[:3], line[5:7]
-    if slip != "wrong_state" or state not in _CALLS[name]:
+def _is_slip(slip: str, right: str, found: str) -> bool:
+    """Tell whether two prompts differ by a slip; of basic machines' lines, but for a wrong state."""
+    name, state, calls = right.partition(",")[0], right.partition(", ")[2][:2], _CALLS.get(right[:3])
+    if calls and slip == "wrong_state":
+        (line, _, rest), other = right.split("\n", 2), "q3" if state == "q2" else "q2"
+        wanted = f"{name}, {other}{line[7:]}\nCMD [CALL] ADD, {calls[other]}\n{rest}"
+        return state in calls and found == wanted
+    if slip == "head_off":
+        moved = {re.sub(move % head, r"\2\1", right) for move in _MOVES for head in ("", 1, 2)}
+        return state == "q1" and not calls and found in moved - {right}
+    one, other = (_PLACES[slip].fullmatch(text) if slip in _PLACES else None for text in (right, found))
+    if one is None or other is None or state == "q0" or one.group(1, 3) != other.group(1, 3):
         return False
-    other = "q3" if state == "q2" else "q2"
-    return lines == [f"{name}, {other}{line[7:]}", f"CMD [CALL] ADD, {_CALLS[name][other]}", quoted, *rest]
+    was, wrong = "|0" if one[2] == "0" and calls else one[2], other[2]
+    if slip in ("wrong_digit", "wrong_count"):  # of a number that a composer reads the first digit is not made 0
+        places = [at for at, (x, y) in enumerate(zip(was, wrong, strict=False)) if x != y]
+        zeroed = bool(calls) and 2 < len(wrong) and places == [len(wrong) - 1] and wrong[-1] == "0"
+        return len(was) == len(wrong) and len(places) == 1 and not zeroed
+    return was != wrong and (slip != "lost_carry" or wrong == "0") and (wrong != "q2" or name in _STRIPS)
 
 
 def after_slip(slip: str, right: str, found: str) -> tuple[str, str] | str:
@@ -177,11 +153,14 @@ def after_slip(slip: str, right: str, found: str) -> tuple[str, str] | str:
         right: the entry of the run.
         found: the row's prompt.
     """
-    no_slip = f"the prompt is not the entry of its step with the slip {quoted(slip, 30)}"
-    if right[:3] in _CALLS:
-        return (found, _follows(found)) if _is_composed_slip(slip, right, found) else no_slip
-    one, other = Entry.read(right), Entry.read(found)
-    if one is None or other is None or one.name != other.name or not _is_slip(slip, one, other):
-        return no_slip
-    now = other if slip == "wrong_state" else other._replace(command=_decided(other))
+    composed, parts = right[:3] in _CALLS, _BASIC.findall(found)
+    whole = composed or slip == "wrong_state"  # else the command is given for the slipped line
+    texts = (right, found) if whole else (right.partition("\n")[0], found.partition("\n")[0])
+    if not _is_slip(slip, *texts) or not (composed or parts):
+        return f"the prompt is not the entry of its step with the slip {quoted(slip, 30)}"
+    if composed:
+        return found, _follows(found)
+    [(name, state, left, first, left2, second, *others)] = parts
+    now = Entry(name, state, ((left, first), (left2, second))[: 1 if name == "LEFT_MASK" else 2], *others)
+    now = now if slip == "wrong_state" else now._replace(command=_decided(now))
     return now.text(), _executed(now).text()
