@@ -228,4 +228,4 @@ def test_settings_in_place_of_a_declaration() -> None:
 def test_a_run_has_no_view(view: str) -> None:
     with pytest.raises(UserError, match=f"view is '{view}', and an episode of mode run is a whole run"):
         environment(task="add", max=2, num=1, mode="run", view=view)
-    assert environment(task="add", max=2, num=1, mode="run", view="full").view == "full"
+    assert environment(task="add", max=2, num=1, mode="run", view="full").rows.view == "full"

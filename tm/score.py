@@ -132,6 +132,8 @@ class Judge:
         parts = self.all_right.copy()
         if answer == expected:
             return Score(True, None, expected, parts)
+        if not isinstance(answer, str):
+            raise UserError(f"the answer must be a text, not {quoted(repr(answer))}")
         line, _, command = expected.partition("\n")
         its_line, _, its_command = answer.partition("\n")
         if its_command != command:
@@ -212,10 +214,6 @@ def score(prompt: str, answer: str, *, task: str | None = None) -> Score:
     Raises:
         UserError: the prompt is no entry of the task's machine, or nothing follows it; the answer is no text.
     """
-    if not isinstance(prompt, str) or not isinstance(answer, str) or task is not None and not isinstance(task, str):
-        named = {"prompt": prompt, "answer": answer, "task": "" if task is None else task}
-        name, value = next(pair for pair in named.items() if not isinstance(pair[1], str))
-        raise UserError(f"the {name} must be a text, not {quoted(repr(value))}")
     name = prompt.partition(",")[0] if task is None else task
     judge = _JUDGES.get(name)
     if judge is None:

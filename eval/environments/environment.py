@@ -51,9 +51,11 @@ class Run:
         halted: the entry that the machine has halted with.
     """
 
+    halted = ""
+    caller: tuple[str, str] | None = None  # whose call is run, and its two lines
+
     def __init__(self, task: str, prompt: str, calls: str) -> None:
-        self.calls, self.halted = calls, ""
-        self.caller: tuple[str, str] | None = None  # whose call is run, and its two lines
+        self.calls = calls
         self._ask(task, prompt)
 
     def _ask(self, task: str, prompt: str) -> None:
@@ -98,7 +100,6 @@ class Environment:
     """Episodes on the rows of a declaration, made by ``environment``."""
 
     rows: Stream  # by their numbers: it has no end
-    view: str
     mode: Literal["step", "run"]
     calls: Literal["environment", "model"]
     _number: int = -1
@@ -119,9 +120,7 @@ class Environment:
         row, run = self._row, self._run
         if row is None:
             raise UserError("there is no episode", next_step="call reset() first; again after each end")
-        if not isinstance(answer, str):
-            raise UserError(f"the answer must be a text, not {quoted(repr(answer))}")
-        score = row_score(row, self.view, answer) if run is None else judge_of(run.task).score(run.expected, answer)
+        score = row_score(row, answer) if run is None else judge_of(run.task).score(run.expected, answer)
         self._right &= score.right
         if run is None:
             return self._turn(None, float(score.right), score, "answered")
@@ -157,9 +156,9 @@ class Environment:
         return Turn(None, reward, True, score, {**info, "end": end})
 
 
-def row_score(row: Mapping[str, Any], view: str, answer: str) -> Score:
+def row_score(row: Mapping[str, Any], answer: str) -> Score:
     """Compare an answer to a row's prompt with its completion; parts are told where that is one entry."""
-    if view in ("one_step", "slips", "full") or row.get("direction") == "in":
+    if row.get("state") or row.get("trace") or row.get("direction") == "in":
         return judge_of(row["task"]).score(row["completion"], answer)
     return text_score(row["completion"], answer)
 
@@ -200,5 +199,4 @@ def environment(
     if mode == "run" and odd:
         what = f"there are no runs of published rows of {', '.join(odd)}: these quote what no called machine gives"
         raise UserError(what, allowed='mode="step"; or dialect = "consistent"')
-    view = view or ("full" if mode == "run" else "one_step")
-    return Environment(Stream(wanted, split, view), view, mode, calls)
+    return Environment(Stream(wanted, split, view or ("full" if mode == "run" else "one_step")), mode, calls)

@@ -14,7 +14,6 @@ from reasoning_gym.dataset import ProceduralDataset
 from ...pipelines.declaration import declared
 from ...pipelines.stream import Stream
 from .. import resolved
-from .environment import row_score
 
 
 @dataclass
@@ -42,7 +41,7 @@ class CaefDataset(ProceduralDataset):  # type: ignore[misc]
 
     def score_answer(self, answer: str | None, entry: dict[str, Any]) -> float:
         """Return 1 for the answer itself, else 0."""
-        return float(row_score(entry["metadata"]["row"], self.config.view, answer or "").right)
+        return float(answer == entry["answer"])
 
 
 reasoning_gym.register_dataset("caef_data", CaefDataset, CaefConfig)

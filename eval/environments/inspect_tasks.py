@@ -19,7 +19,7 @@ def to_the_character() -> Scorer:
 
     async def score(state: TaskState, target: Target) -> Score:
         answer = state.output.completion
-        found = row_score(state.metadata["row"], state.metadata["view"], answer)
+        found = row_score(state.metadata["row"], answer)
         told = None if found.right else f"wrong from character {found.first_wrong} on"
         return Score(value=CORRECT if found.right else INCORRECT, answer=answer, explanation=told, metadata=found.parts)
 
@@ -29,9 +29,9 @@ def to_the_character() -> Scorer:
 @task  # type: ignore[untyped-decorator]
 def rows(declaration: str = "smoke", split: str = "test", view: str = "one_step", num: int = 100) -> Task:
     """Ask the first ``num`` rows of a declaration."""
-    asked = environment(declaration, split=split, view=view).rows
+    asked = environment(declaration, split=split, view=view).rows.__getitems__(range(num))
     samples = [
-        Sample(input=row["prompt"], target=row["completion"], id=number, metadata={"row": row, "view": view})
-        for number, row in enumerate(map(asked.__getitem__, range(num)))
+        Sample(input=row["prompt"], target=row["completion"], id=number, metadata={"row": row})
+        for number, row in enumerate(asked)
     ]
     return Task(dataset=samples, solver=generate(), scorer=to_the_character(), name="rows")

@@ -23,7 +23,7 @@ class CaefObservation(Observation):  # type: ignore[misc]
     prompt: str | None
 
 
-def create_app(declaration: Any, *, sessions: int = 64, **settings: Any) -> Any:
+def create_app(declaration: Any, **settings: Any) -> Any:
     """Return the FastAPI app of an environment, for uvicorn; each session has episodes of its own.
 
     A client's action is ``{"answer": ...}``; it observes ``prompt``, ``reward``, ``done`` and ``metadata``. ``reset``
@@ -31,7 +31,6 @@ def create_app(declaration: Any, *, sessions: int = 64, **settings: Any) -> Any:
 
     Args:
         declaration: a name, a path or a dict.
-        sessions: clients at once; openenv itself lets one in.
         settings: those of ``caef_data.environment``.
     """
     made = environment(declaration, **settings)
@@ -62,4 +61,4 @@ def create_app(declaration: Any, *, sessions: int = 64, **settings: Any) -> Any:
             return CaefObservation(prompt=turn.prompt, reward=turn.reward, done=turn.done, metadata=told)
 
     classes = CaefEnvironment, CaefAction, CaefObservation
-    return env_server.create_app(*classes, env_name="caef_data", max_concurrent_envs=sessions)
+    return env_server.create_app(*classes, env_name="caef_data", max_concurrent_envs=64)  # openenv itself lets one in

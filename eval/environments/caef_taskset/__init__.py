@@ -8,16 +8,16 @@ from typing import Any
 
 import verifiers.v1 as vf
 
-from caef_data.eval.environments.environment import environment, row_score
+from caef_data.eval.environments.environment import environment
+from caef_data.tm.successor import successor
 
 __all__ = ["CaefTaskset"]
 
 
 class CaefData(vf.TaskData):  # type: ignore[misc]
-    """A row: its prompt, and what is needed to score an answer."""
+    """A row and its prompt."""
 
     row: dict[str, Any]
-    view: str
 
 
 class CaefTask(vf.Task[CaefData]):  # type: ignore[misc]
@@ -27,13 +27,12 @@ class CaefTask(vf.Task[CaefData]):  # type: ignore[misc]
     async def right(self, trace: vf.Trace) -> float:
         """Return 1 where the last reply is the completion; ``trace.last_reply`` would drop its newline."""
         replies = trace.assistant_messages
-        answer = replies[-1].content if replies else ""
-        return float(row_score(self.data.row, self.data.view, answer if isinstance(answer, str) else "").right)
+        return float(bool(replies) and replies[-1].content == self.data.row["completion"])
 
-    async def validate(self, runtime: Any) -> bool:
-        """Tell whether the row's own completion is right, and no shorter one."""
-        text = self.data.row["completion"]
-        return all(row_score(self.data.row, self.data.view, text[:end]).right is (end is None) for end in (None, -1))
+    async def validate(self, runtime: Any) -> bool | None:
+        """Tell whether the completion is what the interpreter gives; None where the answer is no next entry."""
+        row = self.data.row
+        return successor(row["prompt"]) == row["completion"] if row.get("state") else None
 
 
 class CaefConfig(vf.TasksetConfig):  # type: ignore[misc]
@@ -54,4 +53,4 @@ class CaefTaskset(vf.Taskset[CaefTask, CaefConfig]):  # type: ignore[misc]
         own = self.config
         rows = environment(own.declaration, split=own.split, view=own.view).rows
         for row in map(rows.__getitem__, count()):
-            yield CaefTask(CaefData(prompt=row["prompt"], row=row, view=own.view), own.task)
+            yield CaefTask(CaefData(prompt=row["prompt"], row=row), own.task)

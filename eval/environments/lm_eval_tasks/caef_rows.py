@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from caef_data.eval.environments.environment import environment, row_score
+from caef_data.eval.environments.environment import environment
 
 
 def dataset(
@@ -13,10 +13,9 @@ def dataset(
     """Return the first rows, as the split that the task reads; ``--metadata`` gives the arguments."""
     from datasets import Dataset
 
-    rows = environment(declaration, split=split, view=view).rows
-    return {"test": Dataset.from_list([{**rows[number], "view": view} for number in range(num)])}
+    return {"test": Dataset.from_list(environment(declaration, split=split, view=view).rows.__getitems__(range(num)))}
 
 
 def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """Return whether the answer is the completion to the character; ``exact_match`` and others strip it."""
-    return {"exact": float(row_score(doc, doc["view"], results[0]).right)}
+    return {"exact": float(results[0] == doc["completion"])}
