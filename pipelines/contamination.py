@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections import Counter, deque
+import re
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -31,11 +32,11 @@ from .verify_manifest import read_manifest
 from .workers import default_workers
 
 SIZE = 2 << 20  # bytes of rows that are looked at together: polars takes many times the memory of it
-LONGEST = 1 << 28  # bytes of a line
 BATCH = 4096  # rows of a table, at most
-PLACES, SHOWN = 10, 5  # of a file, that are told, and printed for people
-CELLS, PACKED = (".csv", ".tsv"), {".gz": "gzip", ".zst": "zstd"}
+PLACES = 10  # of a file, that are told
+CELLS, PACKED = (".csv", ".tsv"), (".gz", ".zst", ".bz2", ".lz4")
 SUFFIXES = (".txt", ".md", ".json", ".jsonl", ".parquet", *CELLS)
+CSV_ROW = re.compile(rb'(?:[^"\n]++|"[^"]*+")*+(?:\n|\Z)')  # inside of quotes a line break ends none
 KINDS, SPLITS = ("expressions", "entries"), ("test", "stress")
 Rows: TypeAlias = list[bytes] | pa.RecordBatch
 
@@ -44,27 +45,21 @@ Rows: TypeAlias = list[bytes] | pa.RecordBatch
 class Found:
     """What was found in a file: of ``lines``, or rows of a table, ``lines_found`` hold something."""
 
-    path: Path
+    path: str
     lines: int = 0
     lines_found: int = 0
-    counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # of hits, by (task, kind, split)
+    counts: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)  # of hits, by task, kind and split
     places: list[dict[str, Any]] = field(default_factory=list)  # the first ones
     unread: str = ""  # a table's columns without text
-
-    def nested(self) -> dict[str, dict[str, dict[str, int]]]:
-        """Return the counts by task, kind and split."""
-        counts: dict[str, dict[str, dict[str, int]]] = {}
-        for (task, kind, split), count in sorted(self.counts.items()):
-            counts.setdefault(task, {}).setdefault(kind, {})[split] = count
-        return counts
 
     def take(self, rows: Rows, hits: Sequence[Hit]) -> Rows:
         """Take what was found in the next rows; return those that hold nothing."""
         for hit in hits:
-            self.counts[hit.task, KINDS[hit.entry], SPLITS[hit.stress]] += 1
-        for hit in hits[: PLACES - len(self.places)]:
-            place = {"line": self.lines + hit.row + 1, "task": hit.task, "split": SPLITS[hit.stress], "text": hit.text}
-            self.places.append(place)
+            split, counts = SPLITS[hit.stress], self.counts.setdefault(hit.task, {}).setdefault(KINDS[hit.entry], {})
+            counts[split] = counts.get(split, 0) + 1
+            if len(self.places) < PLACES:
+                line = self.lines + hit.row + 1
+                self.places.append({"line": line, "task": hit.task, "split": split, "text": hit.text})
         own = {hit.row for hit in hits}
         self.lines, self.lines_found = self.lines + len(rows), self.lines_found + len(own)
         if isinstance(rows, pa.RecordBatch):
@@ -90,10 +85,9 @@ def look_for(  # noqa: PLR0913
     log, count, files = open_console(stderr=True), workers or default_workers(), files_of(names)
     one = len(files) == 1 and Path(names[0]).is_file()
     targets = {file: Path(out) if one else Path(out) / name for file, name in files.items()} if out else {}
-    for target in targets.values():
-        if target.exists():
-            what = "this is there already, and a copy would replace it"
-            raise UserError(what, where=printable_path(target), next_step="name another --clean")
+    if there := next(filter(os.path.exists, targets.values()), None):
+        what = "this is there already, and a copy would replace it"
+        raise UserError(what, where=printable_path(there), next_step="name another --clean")
     held, results = held_out_of(against, log.print), list[Found]()
     with ThreadPoolExecutor(count) as threads, Meter(log, "looking", sum(map(os.path.getsize, files))) as meter:
         for file in files:
@@ -101,8 +95,7 @@ def look_for(  # noqa: PLR0913
             if unread := results[-1].unread:
                 log.print(Text(f"{printable_path(file)}: not looked at: columns {unread}"))
     if as_json:
-        files_json = [{**asdict(found), "path": str(found.path), "counts": found.nested()} for found in results]
-        print(json.dumps({"against": against, "files": files_json}, indent=1))
+        print(json.dumps({"against": against, "files": [*map(asdict, results)]}, indent=1))
     else:
         _print(results, against)
     return any(found.lines_found for found in results)
@@ -110,22 +103,21 @@ def look_for(  # noqa: PLR0913
 
 def held_out_of(directory: str, say: Callable[[str], object]) -> HeldOut:
     """Return the expressions of a dataset's test and stress splits; ``say`` is told of downloads."""
-    found = dict[str, list[pl.DataFrame]]()
+    frames = list[pl.LazyFrame]()
     folder = open_folder(dataset_here(directory, say, shards=lambda path: "/train-" not in path))
     with folder.on_disk() as path:
         for config, splits in sorted(read_manifest(path)["configs"].items()):
-            task = config.rpartition("-")[0]
-            if not machine(task).numbers:
+            if not machine(config.rpartition("-")[0]).numbers:
                 say(f"{config}: the words of Turing machines are not looked for")
                 continue
             for split in SPLITS:
                 for shard in splits[split]["shards"] if split in splits else ():
-                    rows = pl.read_parquet(path / shard["path"], columns=["a", "b"]).cast(pl.String).unique()
-                    found.setdefault(task, []).append(rows.with_columns(stress=pl.lit(split == "stress")))
-    if not found:
-        advice = "build them: caef-data build ... --split test"
-        raise UserError("this dataset has no test or stress rows", where=printable_path(directory), next_step=advice)
-    return HeldOut({task: pl.concat(frames).unique(maintain_order=True) for task, frames in found.items()})
+                    own = pl.scan_parquet(path / shard["path"]).select(pl.col("task", "a", "b").cast(pl.String))
+                    frames.append(own.with_columns(stress=pl.lit(split == "stress")).unique())
+        if not frames:
+            what, advice = "this dataset has no test or stress rows", "build them: caef-data build ... --split test"
+            raise UserError(what, where=printable_path(directory), next_step=advice)
+        return HeldOut(pl.concat(frames).unique().collect())
 
 
 def files_of(names: Sequence[str]) -> dict[Path, Path]:
@@ -144,9 +136,7 @@ def files_of(names: Sequence[str]) -> dict[Path, Path]:
             own = sorted(file for file in below if file.is_file() and unpacked(file).endswith(SUFFIXES))
         if not own or not path.exists():
             what = "there is nothing in this folder to look at" if path.exists() else "there is no such file"
-            allowed = (
-                f"files that end in {', '.join(SUFFIXES)}; and .gz or .zst behind it; a dataset with a train split"
-            )
+            allowed = f"files that end in {', '.join((*SUFFIXES, *PACKED))}; a dataset with a train split"
             raise UserError(what, where=printable_path(path), allowed=allowed)
         files |= {file: file.relative_to(path) if path.is_dir() else Path(file.name) for file in own}
     return files
@@ -173,7 +163,8 @@ def scan(  # noqa: PLR0913
     Raises:
         UserError: it cannot be read, or it is a table without a column of text.
     """
-    found, waiting, cells = Found(path), deque[tuple[Rows, Future[list[Hit]]]](), unpacked(path).endswith(CELLS)
+    found, waiting, cells = Found(str(path)), deque[tuple[Rows, Future[list[Hit]]]](), unpacked(path).endswith(CELLS)
+    where = printable_path(path)
     try:
         with open(path, "rb") as file:
             table = pq.ParquetFile(file) if file.peek(4)[:4] == b"PAR1" else None
@@ -187,41 +178,34 @@ def scan(  # noqa: PLR0913
                         kept = found.take(first, hits.result())
                         if write is not None:
                             write(kept)
-                        line = f"{printable_path(path)}: {found.lines:,} lines, {found.lines_found:,} with hits"
+                        line = f"{where}: {found.lines:,} lines, {found.lines_found:,} with hits"
                         meter.update(line, advance=sum(map(len, first)) if isinstance(first, list) else first.nbytes)
     except (pa.ArrowException, OSError) as error:
         if getattr(error, "errno", None) is not None:  # the system's
             raise
         what = f"this cannot be read to its end: {quoted(error, 160)}"
-        raise UserError(what, where=printable_path(path), next_step="look whether the file is whole") from error
+        raise UserError(what, where=where, next_step="look whether the file is whole") from error
     return found
 
 
 def _lines(path: Path, cells: bool) -> Iterator[list[bytes]]:
-    """Yield the lines of a text, some together; of a CSV file its rows: inside of quotes a line break ends none."""
-    begun, rows, inside, size, where = list[bytes](), list[bytes](), False, 0, printable_path(path)
-    with pa.input_stream(path, PACKED.get(path.suffix)) as stream, io.BufferedReader(stream, 1 << 16) as file:
-        if b"\0" in file.peek(1 << 16):
-            raise UserError(
-                "this is no text", where=where, allowed="text in UTF-8, or in a code that holds ASCII; Parquet"
-            )
-        while line := file.readline(LONGEST):
-            if len(line) == LONGEST:
-                what = f"a line is longer than {LONGEST:,} bytes"
-                raise UserError(what, where=where, next_step="break it; jq -c '.[]' does so to a list in JSON")
-            begun.append(line)
-            inside ^= cells and line.count(b'"') % 2 == 1
-            if not inside:
-                rows.append(b"".join(begun))
-                size += len(rows[-1])
-                begun.clear()
-            if size > SIZE:
-                yield rows
-                rows, size = [], 0
-    if inside:
-        what = "a quote is opened and never closed: its rows cannot be told apart"
-        raise UserError(what, where=where, next_step="name it .txt to take its lines")
-    yield rows
+    """Yield the lines of a text, some together; of a CSV file its rows."""
+    where = printable_path(path)
+    with io.BufferedReader(pa.input_stream(path), 1 << 16) as file:
+        if b"\0" in file.peek():
+            allowed = "text in UTF-8, or in a code that holds ASCII; Parquet"
+            raise UserError("this is no text", where=where, allowed=allowed)
+        while lines := file.readlines(SIZE):
+            if cells:
+                inside = sum(line.count(b'"') for line in lines) % 2
+                while inside and (line := file.readline()):
+                    lines.append(line)
+                    inside ^= line.count(b'"') % 2
+                if inside:
+                    what = "a quote is opened and never closed: its rows cannot be told apart"
+                    raise UserError(what, where=where, next_step="name it .txt to take its lines")
+                *lines, _ = CSV_ROW.findall(b"".join(lines))  # at last there is nothing
+            yield lines
 
 
 def _batches(table: pq.ParquetFile, found: Found) -> Iterator[pa.RecordBatch]:
@@ -242,14 +226,14 @@ def _text_columns(schema: pa.Schema) -> list[str]:
 
 def _texts(rows: Rows) -> pl.Series:
     """Return the text of each row: a line each column; of lists and structs as JSON."""
-    if isinstance(rows, pa.RecordBatch):
-        frame = pl.DataFrame(rows.select(_text_columns(rows.schema)))
-        columns = (
-            pl.struct(name).struct.json_encode() if kind.is_nested() else pl.col(name).cast(pl.String)
-            for name, kind in frame.schema.items()
-        )
-        return frame.select(pl.concat_str(columns, separator="\n", ignore_nulls=True)).to_series()
-    return pl.Series([row.decode("utf-8", "replace") for row in rows], dtype=pl.String)
+    if not isinstance(rows, pa.RecordBatch):
+        return pl.Series([row.decode("utf-8", "replace") for row in rows], dtype=pl.String)
+    frame = pl.DataFrame(rows.select(_text_columns(rows.schema)))
+    columns = (
+        pl.struct(name).struct.json_encode() if kind.is_nested() else pl.col(name).cast(pl.String)
+        for name, kind in frame.schema.items()
+    )
+    return frame.select(pl.concat_str(columns, separator="\n", ignore_nulls=True)).to_series()
 
 
 @contextmanager
@@ -257,14 +241,12 @@ def _copy(target: Path, table: pq.ParquetFile | None) -> Iterator[Callable[[Any]
     """Yield what writes rows to a new file, which is there when all are written."""
     attempt = f"{os.getpid()}-"  # two commands may write the same copy at once
     with aside(target, attempt) as file:
-        if table is not None:
-            with pq.ParquetWriter(file, table.schema_arrow, compression="zstd") as writer:
-                yield writer.write_batch
-        elif packing := PACKED.get(target.suffix):
-            with pa.CompressedOutputStream(pa.PythonFile(file, "w"), packing) as packed:
+        if table is None:
+            with pa.output_stream(file.name) as packed:  # as its name says
                 yield packed.writelines
         else:
-            yield file.writelines
+            with pq.ParquetWriter(file, table.schema_arrow, compression="zstd") as writer:
+                yield writer.write_batch
     place(target, attempt, new=True)
 
 
@@ -272,10 +254,13 @@ def _print(results: Sequence[Found], against: str) -> None:
     told = []
     for found in results:
         path = printable_path(found.path)
-        told += [f"{path}: {count:,} {kind} of {task}, {split}" for (task, kind, split), count in found.counts.items()]
-        for place_ in found.places[:SHOWN]:
-            at, text = f"{path}, line or row {place_['line']:,}", printable_path(place_["text"])
-            told.append(f"{at}: {place_['task']}, {place_['split']}: {text}")
+        for task, kinds in sorted(found.counts.items()):
+            told += [
+                f"{path}: {n:,} {kind} of {task}, {split}" for kind, own in kinds.items() for split, n in own.items()
+            ]
+        for one in found.places:
+            at, text = f"{path}, line or row {one['line']:,}", printable_path(one["text"])
+            told.append(f"{at}: {one['task']}, {one['split']}: {text}")
     lines, hit = sum(found.lines for found in results), sum(found.lines_found for found in results)
     holds = f"{hit:,} of {lines:,} lines and rows hold" if hit else f"none of {lines:,} lines and rows holds"
     told.append(f"{holds} an expression or entry of test or stress of {printable_path(against)}")

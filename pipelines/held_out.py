@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import chain
 from typing import NamedTuple
 
@@ -54,16 +54,15 @@ class HeldOut:
     """The expressions of test and stress, as hashes of 64 bits, and what finds them.
 
     Args:
-        expressions: by task the columns a, b (null for one operand) and stress.
+        expressions: the columns task, a, b (null for one operand) and stress.
     """
 
-    def __init__(self, expressions: Mapping[str, pl.DataFrame]) -> None:
-        machines = {task: machine(task) for task in expressions}
+    def __init__(self, expressions: pl.DataFrame) -> None:
+        machines = {task: machine(task) for task in expressions["task"].unique()}
         self.titles = {one.title: task for task, one in machines.items()}
         self.signs = {one.sign: task for task, one in machines.items() if one.sign}
         self.unordered = [task for task, one in machines.items() if one.commutative]
-        frames = [frame.select(pl.lit(task).alias("task"), "a", "b", "stress") for task, frame in expressions.items()]
-        held = pl.concat(frames).select("stress", key=self._keys()).sort("key")
+        held = expressions.select("stress", key=self._keys()).sort("key")
         self.held, self.stress = held["key"].to_numpy(), held["stress"].to_numpy()
         plain = SPELLINGS | {sign: sign for sign in self.signs}
         codes = {"".join(f"\\u{ord(char):04x}" for char in text): sign for text, sign in plain.items()}
