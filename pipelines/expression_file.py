@@ -1,7 +1,7 @@
 """Reads expressions of one's own from a file, and those that a manifest records.
 
 A file holds ``12+9=`` or ``task a b`` a line; or it is a table, CSV or Parquet, with a column ``expression`` of these,
-or with task, a and b. What is no expression of a task is refused with its line; what stands twice counts once.
+or else with task, a and b. What is no expression of a task is refused with its line; what stands twice counts once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .sampling.split import SIDES
 MOST, MOST_DIGITS = 1_000_000, 20_000_000  # of a file: a manifest holds its expressions
 ALLOWED = "lines such as 12+9= or left_mask 1050; CSV or Parquet with a column expression, or with task, a and b"
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
-SCHEMA = {"line": pl.UInt32, "a": pl.String, "b": pl.String}
+SCHEMA = {"task": pl.String, "line": pl.UInt32, "a": pl.String, "b": pl.String}
 
 
 def define(task: str, record: Mapping[str, Any], key: object) -> None:
@@ -72,36 +72,30 @@ def read_expressions(name: str) -> dict[str, Own]:
 
 def in_order(own: Mapping[str, Own]) -> list[tuple[int, str, str, str | None, str]]:
     """Return line, task, a, b and split of all expressions of a file, in its order."""
-    found = [
+    return sorted(
         (line, task, a, b, SIDES[side])
         for task, one in own.items()
         for (line, a, b), side in zip(one.rows.iter_rows(), one.sides.tolist(), strict=True)
-    ]
-    return sorted(found, key=lambda row: row[0])
+    )
 
 
 def _of_table(rows: pl.DataFrame, where: str) -> list[tuple[int, str]]:
     names = ["expression"] if "expression" in rows.columns else ["task", "a", "b"]
-    lacking = [name for name in names if name not in rows.columns]
-    known = ("expression", "task", "a", "b")
-    beside = [name for name in rows.columns if name.removesuffix("_duplicated_0") in known and name not in names]
-    if lacking or beside:
-        what = f"there is no column {' or '.join(dict.fromkeys(['expression', *lacking]))}"
-        what = what if lacking else f"column {beside[0]} stands beside {names[0]}: which one counts?"
-        have = ", ".join(quoted(name) for name in rows.columns[:8])
-        raise UserError(f"{what}; it has {have or 'none'}", where=where, allowed=ALLOWED)
+    if lacking := [name for name in names if name not in rows.columns]:
+        have = ", ".join(map(quoted, rows.columns[:8])) or "none"
+        what = f"there is no column {' or '.join(['expression', *lacking])}; it has {have}"
+        raise UserError(what, where=where, allowed=ALLOWED)
     cells = (pl.col(name).cast(pl.String).str.strip_chars() for name in names)
     # Without b it is an expression of one operand; without anything else it is none.
     cells = (cell if name == "b" else cell.fill_null("?") for cell, name in zip(cells, names, strict=True))
-    texts = rows.select(pl.concat_str(cells, separator=" ", ignore_nulls=True)).to_series()
-    return list(enumerate(texts.to_list(), 1))
+    return [*enumerate(rows.select(pl.concat_str(cells, separator=" ", ignore_nulls=True)).to_series(), 1)]
 
 
 def _parsed(texts: Iterable[tuple[int, str]], where: str, file: str, digest: str) -> list[Own]:
     """Return the expressions of each task of texts with their lines; the first text that is none is refused."""
     of_sign, number = signs(), "(0|[1-9][0-9]{0,999})"
     match = re.compile(f"{number}({'|'.join(map(re.escape, filter(None, of_sign)))}){number}=?").fullmatch
-    found, repeated, digits = dict[str, dict[tuple[str, str | None], int]](), dict[str, int](), 0
+    found, digits = list[tuple[str, int, str, str | None]](), 0
     for line, text in texts:
         try:
             usual = match(text)  # a fast look: the other way says what is wrong
@@ -117,13 +111,12 @@ def _parsed(texts: Iterable[tuple[int, str]], where: str, file: str, digest: str
         except UserError as error:
             what, place = f"{error.what}: {quoted(text)}", f"{where} {line:,}"
             raise UserError(what, where=place, allowed=error.allowed or ALLOWED) from None
-        first = found.setdefault(own.name, {}).setdefault((pair[0], pair[1] if pair[1:] else None), line)
-        repeated[own.name] = repeated.get(own.name, 0) + (first != line)
+        found.append((own.name, line, pair[0], pair[1] if pair[1:] else None))
         digits += len(text)
     if digits > MOST_DIGITS:
         raise UserError("the expressions have too many digits", where=where, allowed=f"about {MOST_DIGITS:,} in all")
-    frames = {task: [(line, *pair) for pair, line in own.items()] for task, own in found.items()}
-    return [
-        Own(task, file, digest, pl.DataFrame(rows, SCHEMA, orient="row"), repeated[task])
-        for task, rows in frames.items()
-    ]
+    owns = list[Own]()
+    for (task, *_), rows in pl.DataFrame(found, SCHEMA, orient="row").group_by("task", maintain_order=True):
+        kept = rows.drop("task").unique(["a", "b"], keep="first", maintain_order=True)
+        owns.append(Own(str(task), file, digest, kept, len(rows) - len(kept)))
+    return owns

@@ -171,8 +171,6 @@ def test_files_that_hold_none(tmp_path: Path) -> None:
         ("b.csv", b"x,y\n1,2\n", "no column expression"),
         ("c.csv", b"task,a,b\nadd,1,2\nsub,,2\n", "row 2"), ("c.parquet", b"PAR1xx", "cannot be read"),
         ("d.csv", b"", "read"),
-        ("g.csv", b"expression,expression\n1+2,3+4\n", "column expression_duplicated_0 stands beside expression"),
-        ("h.csv", b"expression,task,a,b\n1+2,add,3,4\n", "column task stands beside expression"),
         ("i.csv", b"Expression\n1+2\n", "no column expression or task or a or b; it has 'Expression'"),
         ("j.TSV", b"Task\ta\tb\nadd\t1\t2\n", "no column expression or task; it has 'Task'"),
         ("k.txt", b"1+2\n" + b"1" * 1001 + b"+1\n", "k.txt, line 2\n  allowed: up to 1,000 digits"),
