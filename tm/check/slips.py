@@ -134,12 +134,12 @@ def _is_slip(slip: str, right: str, found: str) -> bool:
     if slip == "head_off":
         moved = {re.sub(move % head, r"\2\1", right) for move in _MOVES for head in ("", 1, 2)}
         return state == "q1" and not calls and found in moved - {right}
-    one, other = (_PLACES[slip].fullmatch(text) if slip in _PLACES else None for text in (right, found))
-    if one is None or other is None or state == "q0" or one.group(1, 3) != other.group(1, 3):
+    at, its = (_PLACES[slip].fullmatch(text) if slip in _PLACES else None for text in (right, found))
+    if at is None or its is None or state == "q0" or at.group(1, 3) != its.group(1, 3):
         return False
-    was, wrong = "|0" if one[2] == "0" and calls else one[2], other[2]
+    was, wrong = "|0" if at[2] == "0" and calls else at[2], its[2]
     if slip in ("wrong_digit", "wrong_count"):  # of a number that a composer reads the first digit is not made 0
-        places = [at for at, (x, y) in enumerate(zip(was, wrong, strict=False)) if x != y]
+        places = [place for place, (x, y) in enumerate(zip(was, wrong, strict=False)) if x != y]
         zeroed = bool(calls) and 2 < len(wrong) and places == [len(wrong) - 1] and wrong[-1] == "0"
         return len(was) == len(wrong) and len(places) == 1 and not zeroed
     return was != wrong and (slip != "lost_carry" or wrong == "0") and (wrong != "q2" or name in _STRIPS)
