@@ -111,9 +111,12 @@ def verify(
     quiet: Quiet = False,
 ) -> None:
     """Check a dataset from scratch: files, every row, answers, duplicates, leaks. Exit 1 if anything is off."""
+    from .eval import resolved
     from .pipelines.console import verify_with_progress
+    from .pipelines.declaration import load_declaration
 
-    raise typer.Exit(0 if verify_with_progress(directory, fraction, workers, as_json, stream) else 1)
+    streamed = None if stream is None else (resolved(load_declaration(directory)), stream)
+    raise typer.Exit(0 if verify_with_progress(directory, fraction, workers, as_json, streamed) else 1)
 
 
 @app.command()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 import pyarrow as pa
@@ -17,12 +16,13 @@ from ..atomic import sha256_of
 from ..errors import UserError, installed, printable_path, quoted
 from ..pipelines.budget import tokenizer_name
 from ..pipelines.declaration import load_declaration, shipped_declarations
-from ..pipelines.export import COLUMNS, check_name, opened, select
-from ..pipelines.hub_source import Say, dataset_here
+from ..pipelines.export import COLUMNS, Part, check_name, opened, select
+from ..pipelines.folder import Folder
+from ..pipelines.hub_source import dataset_here
 from ..pipelines.plan import Config, make_plan
 from ..pipelines.sampling.enumerate_small import Told
 from ..pipelines.store import open_folder
-from ..pipelines.terminal import Bar, open_console
+from ..pipelines.terminal import Meter, open_console
 from ..pipelines.token_table import LENGTHS, print_costs
 from . import resolved
 from .files import VOCABULARIES
@@ -37,83 +37,52 @@ DIGITS = "8247391650" * 20  # that a tape and a number are made of, to tell what
 TEXTS = ("prompt", "completion")
 TRIED = 32  # rows of each split that are tried before an export
 READ = ["len_a", "len_b", *COLUMNS["first"]]
+Batches = Iterator[pa.RecordBatch]
 
 
-@dataclass(frozen=True)
-class Source:
-    """One split of a config: its rows (about so many, where nothing is built yet), batch by batch."""
+class Source(NamedTuple):
+    """One split of a config: how many rows it has (about so many, where nothing is built yet), and they themselves."""
 
     config: str
     split: str
     rows: int
-    batches: Callable[[], Iterator[pa.RecordBatch]]
+    batches: Batches
 
 
-def built(directory: str, configs: Sequence[str], splits: Sequence[str], say: Say) -> list[Source]:
+def built(directory: str, configs: Sequence[str], splits: Sequence[str], say: Told) -> list[Source]:
     """Return the splits of a finished dataset; ``say`` is told of downloads.
 
     Raises:
         UserError: there is no such dataset, config or split; while it is read, that a shard is damaged.
     """
     folder = open_folder(dataset_here(directory, say, shards=lambda path: True))
-
-    def batches(shards: Sequence[Any]) -> Iterator[pa.RecordBatch]:
-        for shard in shards:
-            with opened(folder, shard) as file:
-                yield from pq.ParquetFile(file).iter_batches(BATCH, columns=READ)
-
-    return [
-        Source(part.name, part.split, sum(shard.rows for shard in part.shards), partial(batches, part.shards))
-        for part in select(folder, configs, splits)
-    ]
+    parts = select(folder, configs, splits)
+    return [Source(one.name, one.split, sum(shard.rows for shard in one.shards), _read(folder, one)) for one in parts]
 
 
-def around_rows(
-    tokenizer: str, directory: str, configs: Sequence[str] = (), splits: Sequence[str] = ()
-) -> tuple[str, str]:
-    """Return the texts of the tokens that begin and end a row in a vocabulary, tried on some rows of each split.
-
-    Raises:
-        UserError: there is no such tokenizer or dataset, or tokens of these texts would not be those that evaluation
-            asks for.
-    """
-    tokens = TokenCounter(tokenizer).tokens
-    begin = tokens.tokenizer.decode(tokens.start, skip_special_tokens=False)
-    end = tokens.tokenizer.convert_ids_to_tokens(tokens.end)
-    for source in built(directory, configs, splits, lambda _: None):
-        batch = next(source.batches()).slice(0, TRIED)
-        prompts, answers = (batch.column(name).to_pylist() for name in TEXTS)
-        for prompt, answer, row in zip(prompts, answers, tokens.rows(prompts, answers), strict=True):
-            if tokens.encode([begin + prompt, answer + end]) != [*row]:
-                raise UserError(
-                    f"a tool that tokenises {quoted(answer)} by itself gets other tokens than follow a prompt",
-                    where=printable_path(tokenizer),
-                    allowed="vocabularies whose texts begin with no blank mark: no SentencePiece",
-                    next_step="train on the tokens of caef_data.tokenize_row instead (docs/training.md)",
-                )
-    return begin, end
+def _read(folder: Folder, part: Part) -> Batches:
+    for shard in part.shards:
+        with opened(folder, shard) as file:
+            yield from pq.ParquetFile(file).iter_batches(BATCH, columns=READ)
 
 
-def planned(plan: Sequence[Config], configs: Sequence[str], splits: Sequence[str]) -> list[Source]:
+def planned(plan: Iterable[Config], configs: Sequence[str], splits: Sequence[str]) -> list[Source]:
     """Return the splits of a plan: rows are rendered as they are counted, in the order of their shards.
 
     Raises:
         UserError: there is no such config or split.
     """
-
-    def batches(config: Config) -> Iterator[pa.RecordBatch]:
-        block = min(config.block, BATCH)
-        for numbers in map(config.numbers, range(config.num_shards)):
-            yield from (config.render(numbers[start : start + block]) for start in range(0, len(numbers), block))
-
-    for option, names, known in (
-        ("--config", configs, {config.name for config in plan}),
-        ("--split", splits, {one.split for one in plan if not configs or one.name in configs}),
-    ):
+    for option, key, names in (("--config", "name", configs), ("--split", "split", splits)):
         for name in names:
-            check_name(option, name, sorted(known))
-    wanted = (one for one in plan if (not configs or one.name in configs) and (not splits or one.split in splits))
-    return [Source(config.name, config.split, config.rows, partial(batches, config)) for config in wanted]
+            check_name(option, name, sorted({getattr(config, key) for config in plan}))
+        plan = [config for config in plan if not names or getattr(config, key) in names]
+    return [Source(config.name, config.split, config.rows, _rendered(config)) for config in plan]
+
+
+def _rendered(config: Config) -> Batches:
+    block = min(config.block, BATCH)
+    for numbers in map(config.numbers, range(config.num_shards)):
+        yield from (config.render(numbers[start : start + block]) for start in range(0, len(numbers), block))
 
 
 class TokenCounter:
@@ -160,56 +129,72 @@ class TokenCounter:
         """Return the summary of a split's first rows, as many as ``caef-data tokens`` looks at."""
         told(f"tokens of {config.name} {config.split}")
         [source] = planned([config], [], [])
-        [found] = summary(count(self.tokens, source, "second", PLANNED), "config", "split")
+        [found] = summary(pl.concat(count(self.tokens, source, "second", PLANNED)), "config", "split")
         rounded = {key: round(value, 3) if isinstance(value, float) else value for key, value in found.items()}
         return {**rounded, "tokenizer": tokenizer_name(self.name), "sha256": self.sha256}
 
 
-def count(
-    tokens: Tokens, source: Source, stage: str, most: int, told: Callable[[int], object] = lambda rows: None
-) -> pl.DataFrame:
-    """Count the tokens of rows.
+def around_rows(
+    tokenizer: str, directory: str, configs: Sequence[str] = (), splits: Sequence[str] = ()
+) -> tuple[str, str]:
+    """Return the texts of the tokens that begin and end a row in a vocabulary, tried on some rows of each split.
+
+    Raises:
+        UserError: there is no such tokenizer or dataset, or tokens of these texts would not be those that evaluation
+            asks for.
+    """
+    tokens = TokenCounter(tokenizer).tokens
+    begin = tokens.tokenizer.decode(tokens.start, skip_special_tokens=False)
+    end = tokens.tokenizer.convert_ids_to_tokens(tokens.end)
+    for source in built(directory, configs, splits, lambda _: None):
+        batch = next(source.batches).slice(0, TRIED)
+        prompts, answers = (batch.column(name).to_pylist() for name in TEXTS)
+        for prompt, answer, row in zip(prompts, answers, tokens.rows(prompts, answers), strict=True):
+            if tokens.encode([begin + prompt, answer + end]) != [*row]:
+                raise UserError(
+                    f"a tool that tokenises {quoted(answer)} by itself gets other tokens than follow a prompt",
+                    where=printable_path(tokenizer),
+                    allowed="vocabularies whose texts begin with no blank mark: no SentencePiece",
+                    next_step="train on the tokens of caef_data.tokenize_row instead (docs/training.md)",
+                )
+    return begin, end
+
+
+def count(tokens: Tokens, source: Source, stage: str, most: int) -> Iterator[pl.DataFrame]:
+    """Count the tokens of rows, and yield them some at a time.
 
     Args:
         tokens: the tokenizer.
         source: the rows.
         stage: ``first`` puts each row's instruction before its prompt, ``second`` leaves it out.
         most: rows to look at, the first ones, which are a fair sample: rows are shuffled.
-        told: called with the number of rows of each batch counted.
 
-    Returns:
+    Yields:
         Of each row the config, view and split, ``length``: tokens of prompt, completion and end token; ``digits`` of
         the longer operand, and of ``both``; ``unspelled``: its text does not come back from its tokens;
         ``merged``: a token would span the border, were prompt and completion tokenised as one text.
     """
-    frames = []
-    for batch in source.batches():
-        frames.append(_counted(tokens, batch.slice(0, most), stage))
-        most -= len(frames[-1])
-        told(len(frames[-1]))
+    for batch in source.batches:
+        batch = batch.slice(0, most)
+        instructions, prompts, answers = (batch.column(name).to_pylist() for name in COLUMNS["first"])
+        if stage == "first":
+            prompts = [instruction + prompt for instruction, prompt in zip(instructions, prompts, strict=True)]
+        spelled = [prompt + answer for prompt, answer in tokens.rows(prompts, answers)]
+        back = tokens.decode([row[len(tokens.start) : -1] for row in spelled])
+        texts = zip(back, prompts, answers, strict=True)
+        yield pl.DataFrame(batch.select(["len_a", "len_b"])).select(
+            pl.lit(source.config).alias("config"),
+            pl.lit(source.config.rpartition("-")[2]).alias("view"),
+            pl.lit(source.split).alias("split"),
+            length=pl.Series([len(row) for row in spelled], dtype=pl.Int32),
+            digits=pl.max_horizontal("len_a", "len_b").cast(pl.Int32),
+            both=pl.sum_horizontal("len_a", "len_b").cast(pl.Int32),
+            unspelled=pl.Series([text.removeprefix(tokens.lead) != prompt + answer for text, prompt, answer in texts]),
+            merged=pl.Series(tokens.merging(prompts, answers)),
+        )
+        most -= len(batch)
         if not most:
-            break
-    names = {"config": source.config, "view": source.config.rpartition("-")[2], "split": source.split}
-    return pl.concat(frames).with_columns(pl.lit(value).alias(name) for name, value in names.items())
-
-
-def _counted(tokens: Tokens, batch: pa.RecordBatch, stage: str) -> pl.DataFrame:
-    instructions, prompts, answers = (batch.column(name).to_pylist() for name in COLUMNS["first"])
-    if stage == "first":
-        prompts = [instruction + prompt for instruction, prompt in zip(instructions, prompts, strict=True)]
-    spelled = [prompt + answer for prompt, answer in tokens.rows(prompts, answers)]
-    back = tokens.decode([row[len(tokens.start) : -1] for row in spelled])
-    texts = zip(back, prompts, answers, strict=True)
-    operands = pl.DataFrame(batch.select(["len_a", "len_b"]))
-    return pl.DataFrame(
-        {
-            "length": pl.Series([len(row) for row in spelled], dtype=pl.Int32),
-            "digits": operands.max_horizontal().cast(pl.Int32),
-            "both": operands.sum_horizontal().cast(pl.Int32),
-            "unspelled": [text.removeprefix(tokens.lead) != prompt + answer for text, prompt, answer in texts],
-            "merged": tokens.merging(prompts, answers),
-        }
-    )
+            return
 
 
 def summary(rows: pl.DataFrame, *by: str) -> list[dict[str, Any]]:
@@ -242,36 +227,34 @@ def print_tokens(
         UserError: dataset, declaration or tokenizer are not there, or damaged.
     """
     check_name("--stage", stage, COLUMNS)
-    log = open_console(stderr=True)
+    log, console = open_console(stderr=True), open_console()
     if source.endswith(".toml") or (source in shipped_declarations() and not Path(source).exists()):
-        declaration = replace(resolved(load_declaration(source)), rows=None, tokens=None, tokenizer=None)
-        sources, rows = planned(make_plan(declaration).configs, configs, splits), rows or PLANNED
+        plan, rows = make_plan(resolved(load_declaration(source))), rows or PLANNED
+        sources = planned(plan.configs, configs, splits)
     else:
-        sources = built(source, configs, splits, lambda line: log.print(line, soft_wrap=True))
+        sources = built(source, configs, splits, log.print)
     tokens, wanted = TokenCounter(tokenizer).tokens, [min(part.rows, rows or part.rows) for part in sources]
-    with Bar(console=log, disable=not log.is_terminal) as bar:
-        advance = partial(bar.advance, bar.add_task("counting", total=sum(wanted)))
-        parts = zip(sources, wanted, strict=True)
-        counted = pl.concat(count(tokens, part, stage, most, advance) for part, most in parts)
+    frames = list[pl.DataFrame]()
+    with Meter(log, "counting", sum(wanted)) as meter:
+        for part, most in zip(sources, wanted, strict=True):
+            for frame in count(tokens, part, stage, most):
+                frames.append(frame)
+                meter.update(f"tokens of {part.config} {part.split}", advance=len(frame))
+    counted = pl.concat(frames)
     tape, number = (len(found) / len(DIGITS) for found in tokens.encode(["|" + "|".join(DIGITS), DIGITS]))
+    lengths = counted.sort("view", "digits")
     if as_json:
-        totals = {(part.config, part.split): part.rows for part in sources}
-        by_config = [
-            {**one, "rows": totals[one["config"], one["split"]]} for one in summary(counted, "config", "split")
-        ]
-        lengths = summary(counted.sort("view", "digits"), "view", "digits")
-        costs = {"tape": tape, "number": number}
-        found = {"tokenizer": tokenizer, "stage": stage, "tokens_a_digit": costs, "configs": by_config}
-        print(json.dumps({**found, "lengths": lengths}))
+        by_config = zip(summary(counted, "config", "split"), sources, strict=True)
+        found = {"configs": [{**one, "rows": part.rows} for one, part in by_config]}
+        found["lengths"] = summary(lengths, "view", "digits")
+        digit = {"tape": tape, "number": number}
+        print(json.dumps({"tokenizer": tokenizer, "stage": stage, "tokens_a_digit": digit, **found}))
         return
-    console, step = open_console(), -(-counted["digits"].n_unique() // BANDS)
-    first = (pl.col("digits") - 1).clip(lower_bound=0) // step * step + 1
-    bands = counted.sort("view", "digits").with_columns(digits=pl.format("{}-{}", first, first + step - 1))
+    step = -(-counted["digits"].n_unique() // BANDS)
     print_costs(console, summary(counted, "config"), "config")
-    print_costs(
-        console, summary(counted.sort("view", "digits") if step == 1 else bands, "view", "digits"), "view", "digits"
-    )
-    told = f"a digit costs {tape:.2f} on a tape, {number:.2f} in a number; digits: of the longer operand"
+    bands = lengths.with_columns(digits=(pl.col("digits") + step - 1) // step * step)
+    print_costs(console, summary(bands, "view", "digits"), "view", "digits")
+    told = f"a digit costs {tape:.2f} on a tape, {number:.2f} in a number; digits: of the longer operand, at most"
     console.print(f"tokens of prompt, completion and end token in {printable_path(tokenizer)}: {told}")
     if len(counted) < sum(part.rows for part in sources):
         console.print("of a sample of the rows: the longest of all may be longer")

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta
 
@@ -32,25 +32,14 @@ class Budget:
     sha256: Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")] | None = None
     """Of that tokenizer's file."""
 
+    @property
+    def unit(self) -> str:
+        """What was asked for, as a declaration's key."""
+        return "rows" if self.sha256 is None else "tokens"
+
     def to_dict(self) -> dict[str, object]:
         """Return what is known, as JSON has it."""
         return {key: value for key, value in asdict(self).items() if value is not None}
-
-
-def asked_of(budget: Budget | None) -> dict[str, object]:
-    """Return what was asked for, as a declaration's keys."""
-    if budget is None:
-        return {}
-    return {"rows" if budget.sha256 is None else "tokens": budget.asked, "tokenizer": budget.tokenizer}
-
-
-def came_to(budgets: Iterable[Budget | None]) -> list[str]:
-    """Return a sentence on what a budget came to, if there is one."""
-    found = [budget for budget in budgets if budget is not None]
-    if not found:
-        return []
-    unit = "rows" if found[0].sha256 is None else "tokens"
-    return [f"{found[0].asked:,} {unit} of train are asked for: {sum(one.rows for one in found):,} rows"]
 
 
 def tokenizer_name(tokenizer: str) -> str:
@@ -60,24 +49,27 @@ def tokenizer_name(tokenizer: str) -> str:
     return re.sub(r"[^A-Za-z0-9._/-]+", "-", name).strip("-._/")[-200:].strip("-._/") or "tokenizer"
 
 
-def check_no_num(budget: Mapping[str, object], tables: Iterable[Mapping[str, object]], spelling: Spelling) -> None:
-    """Refuse a number of expressions, or what a budget came to, beside a budget."""
-    asked = [key for key in BUDGET[:2] if key in budget]
-    for key in ("num", "budget"):
-        if asked and any(key in table for table in tables):
-            what = f"{spelling.name(key)} is given beside {spelling.name(asked[0])}, which decides it"
-            raise spelling.refusal(what, key, *asked, allowed="one of the two")
+def check_budget(
+    given: Mapping[str, Any], tables: Iterable[Mapping[str, Any]], trained: bool, spelling: Spelling
+) -> None:
+    """Refuse a budget beside what it decides, without a train split, or of tokens that nothing counts.
 
-
-def check_budget(given: Mapping[str, object], trained: bool, spelling: Spelling) -> None:
-    """Refuse budgets that contradict each other, or that no row could meet; ``trained``: there is a train split."""
-    name, asked = spelling.name, [key for key in BUDGET[:2] if given[key] is not None]
-    if len(asked) > 1:
-        what = f"{name('rows')} and {name('tokens')} are both given"
-        raise spelling.refusal(what, *asked, allowed="one budget: of rows, or of tokens")
-    if given["tokens"] is not None and given["tokenizer"] is None:
+    Args:
+        given: the settings of all tasks.
+        tables: those of each.
+        trained: whether there is a train split.
+        spelling: how messages name the settings.
+    """
+    name, asked = spelling.name, [key for key in BUDGET[:2] if given.get(key) is not None]
+    if not asked:
+        return
+    other = [*asked[1:], *(key for key in ("num", "budget") if any(key in table for table in [given, *tables]))]
+    if other:
+        what = f"{name(other[0])} is given beside {name(asked[0])}"
+        raise spelling.refusal(what, other[0], asked[0], allowed="one of the two: a budget decides the rest")
+    if asked == ["tokens"] and given.get("tokenizer") is None:
         allowed = f"{name('tokens')} with {name('tokenizer')}, the folder or Hub name of what counts them"
         raise spelling.refusal(f"{name('tokens')} is given without {name('tokenizer')}", "tokens", allowed=allowed)
-    if asked and not trained:
+    if not trained:
         what = f"{name(asked[0])} is a budget of the train split, of which nothing is asked for"
         raise spelling.refusal(what, *asked, "splits", allowed=f"{name('splits')} with train in it, and a view of it")

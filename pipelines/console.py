@@ -162,18 +162,18 @@ def print_plan(
 
 
 def verify_with_progress(
-    directory: str, fraction: float, workers: int | None, as_json: bool, stream: int | None = None
+    directory: str, fraction: float, workers: int | None, as_json: bool, streamed: tuple[Declaration, int] | None = None
 ) -> bool:
     """Verify a folder, print the report, and tell whether all is well. What a URL holds is copied to this machine.
 
-    With ``stream`` it is a declaration, of whose streams so many rows are checked.
+    In its place ``streamed``: a declaration, of each of whose streams so many rows are checked.
     """
-    if stream is not None:
+    if streamed is not None:
         if fraction != 1 or workers is not None:
             raise UserError("--fraction and --workers are for a dataset", next_step="leave them out beside --stream")
         from .verify_stream import print_streams
 
-        return print_streams(directory, stream, as_json)
+        return print_streams(*streamed, as_json)
     from .hub_source import dataset_here
     from .verify import verify
     from .verify_report import print_report

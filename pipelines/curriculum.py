@@ -12,21 +12,20 @@ Both are functions of a row's number: ``stages_of`` has the rows from which on o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, product
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
 from ..errors import did_you_mean, quoted
-from .spelling import Spelling, literal
+from .spelling import PLAIN, Spelling, literal
 
+NAMED = "names of its tasks, or of a task and a view such as add-aligner, each with a number above 0"
 SHAPES = "linear = {start = 5, rows = 1000000}, or staged = [{rows = 100000, max = 10}, ...]"
-Tasks = Sequence[Any]  # ``TaskSettings``, whose file imports this one
-Stages = tuple[tuple[int, int | None], ...]  # the first row of each, and its longest operands; None for all
+Declared = Any  # a ``Declaration``, whose file imports this one
 Whole = Annotated[int, Meta(ge=1, le=10**12)]
-Weights = Annotated[dict[str, Annotated[float, Meta(gt=0, le=10**12)]], Meta(min_length=1)]
+Mix = Annotated[dict[str, Annotated[float, Meta(gt=0, le=10**12)]], Meta(min_length=1, description=NAMED)]
 
 
 class _Stage(msgspec.Struct, forbid_unknown_fields=True):
@@ -44,59 +43,52 @@ class _Curriculum(msgspec.Struct, forbid_unknown_fields=True):
     staged: Annotated[tuple[_Stage, ...], Meta(min_length=1)] | None = None
 
 
-def mix_of(given: object, tasks: Tasks, spelling: Spelling) -> dict[tuple[str, str | None], float]:
+Curriculum = Annotated[_Curriculum, Meta(description=SHAPES)]
+
+
+def mix_of(declaration: Declared, spelling: Spelling = PLAIN) -> dict[tuple[str, str | None], float]:
     """Return the weight of each task and view (None for that of the stream); none where no mix is given.
 
     Raises:
-        UserError: a name is no task or view of the declaration, or a weight is none.
+        UserError: a name is no task or view of the declaration.
     """
-    if given is None:
-        return {}
     from .. import tm
     from .settings import ALIASES, VIEWS
 
     known, found = dict[str, tuple[str, str | None]](), dict[tuple[str, str | None], float]()
-    for task in (own.task for own in tasks):
+    for task in (own.task for own in declaration.tasks):
+        names = [task, *(name for name, short in ALIASES.items() if short == task)]
         views = [view for view in VIEWS if view not in tm.machine(task).missing_views()]
-        known |= {task: (task, None)} | {f"{task}-{view}": (task, view) for view in views}
-    try:
-        weights = msgspec.convert(given, Weights)
-    except msgspec.ValidationError:
-        allowed = "names of its tasks, or of a task and a view such as add-aligner, each with a number above 0"
-        raise spelling.refusal(f"mix is {literal(given)}", "mix", allowed=allowed) from None
-    for key, weight in weights.items():
-        task, dash, view = key.partition("-")
-        name = f"{ALIASES.get(task, task)}{dash}{view}"
+        known |= {name: (task, None) for name in names}
+        known |= {f"{name}-{view}": (task, view) for name, view in product(names, views)}
+    for name, weight in (declaration.mix or {}).items():
         if name not in known:
-            what = f"mix names {quoted(key)}, of which this declaration has no rows{did_you_mean(name[:60], known)}"
+            what = f"mix names {quoted(name)}, of which this declaration has no rows{did_you_mean(name[:60], known)}"
             raise spelling.refusal(what, "mix", allowed=", ".join([*known][:20]))
         found[known[name]] = found.get(known[name], 0) + weight
     return found
 
 
-def stages_of(given: object, tasks: Tasks, spelling: Spelling) -> Stages:
-    """Return the stages of a curriculum; one of all lengths where none is given.
+def stages_of(declaration: Declared, spelling: Spelling = PLAIN) -> tuple[tuple[int, int | None], ...]:
+    """Return the first row of each stage of a curriculum, and its longest operands; None for all.
 
     Raises:
-        UserError: a setting that is refused, or a stage without a row.
+        UserError: lengths that do not grow, or that no operand has.
     """
-    if given is None:
+    if declaration.curriculum is None:
         return ((0, None),)
-    try:
-        course = msgspec.convert(given, _Curriculum)
-        wrong = "" if (course.linear is None) != (course.staged is None) else "one of linear and staged is expected"
-    except msgspec.ValidationError as error:
-        wrong = quoted(error, 200)
-    if wrong:
-        raise spelling.refusal(f"curriculum is {literal(given)}: {wrong}", "curriculum", allowed=SHAPES)
+    course = msgspec.convert(declaration.curriculum, _Curriculum)
     linear, staged = course.linear, course.staged or ()
-    low, high = min(task.min for task in tasks), max(task.max for task in tasks)
+    if bool(linear) == bool(staged):
+        what = f"curriculum is {literal(declaration.curriculum)}: one of linear and staged is expected"
+        raise spelling.refusal(what, "curriculum", allowed=SHAPES)
+    low, high = min(task.min for task in declaration.tasks), max(task.max for task in declaration.tasks)
     longest = [linear.start] if linear else [stage.max for stage in staged]
     for before, most in pairwise([low - 1, *longest]):
         if not before < most <= high:
             what = f"curriculum: operands of up to {most:,} digits follow those of up to {before:,}"
             raise spelling.refusal(what, "curriculum", allowed=f"ever longer operands, of {low:,} to {high:,} digits")
-    if linear is None:
+    if not linear:
         return tuple(zip(accumulate((stage.rows for stage in staged), initial=0), [*longest, None], strict=True))
     start, rows = linear.start, linear.rows
     grown = {-(-more * rows // (high - start)): start + more for more in range(1, high - start)}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError, did_you_mean, printable_path, quoted
-from .budget import BUDGET, asked_of, check_no_num
+from .budget import BUDGET, check_budget
 from .settings import (
     HEADER,
     KEYS,
@@ -148,7 +148,6 @@ def declaration_of(
     tables = values.get("task")
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         tables = [{"task": tables}]
-    check_no_num(values, [values, *tables], spelling)
     file = values.pop("expressions", None)
     own = {} if file is None else _read_own(file, Path(source or "").parent, [values, *tables], spelling)
     if "task" not in values:
@@ -162,6 +161,7 @@ def declaration_of(
         for name in _names(table.get("task"), spelling, families):
             tasks += _settings({**defaults, **table}, name, spelling, own)
     _check_own(own, tasks, spelling)
+    check_budget(values, tables, any(settings.views_of("train") for settings in tasks), spelling)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source or "").stem).strip("-._")[:96] or "declaration"
     header = {"name": name, **{key: values[key] for key in (*HEADER, *OF_STREAMS) if key in values}}
     brought = tuple(name for names in families.values() for name in names)
@@ -275,7 +275,9 @@ def rebuild_command(declaration: Declaration) -> str:
     if declaration.source is not None:  # the folder it lay in is nobody else's concern
         file = "".join(letter if letter.isprintable() else "?" for letter in Path(declaration.source).name)
         return f"caef-data build {shlex.quote(file)}"
-    asked = {key: getattr(declaration, key) for key in BUDGET} | asked_of(declaration.tasks[0].budget)
+    asked, budget = {key: getattr(declaration, key) for key in BUDGET}, declaration.tasks[0].budget
+    if budget is not None:
+        asked |= {budget.unit: budget.asked, "tokenizer": budget.tokenizer or declaration.tokenizer}
     options = {_options(settings, bool(asked["rows"] or asked["tokens"])) for settings in declaration.tasks}
     if len(options) > 1 or any(one.max > MAX_LEN or not machine(one.task).numbers for one in declaration.tasks):
         return f"caef-data build {declaration.name}.toml"

@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 from ..errors import UserError
 from ..tm import machine
 from ..tm.columns import I64, U64, Operands
-from .budget import came_to
 from .expressions import notes_of_own
 from .rows import STEP_VIEWS, Work, planned_rows, render_rows
 from .sampling.classes import TOGETHER, ClassSampler, Wanted, class_cells, merged, short_run_cells
@@ -226,13 +225,14 @@ def make_plan(declaration: Declaration, told: Told = lambda text: None, counter:
     Raises:
         UserError: nothing at all would be built, or more than a plan can list; a budget cannot be met.
     """
-    if declaration.tokenizer is not None and counter is None:
-        raise UserError("a declaration with a tokenizer is planned with what counts its tokens")
     if declaration.unresolved:
         from .resolve_budget import resolve_budget  # inside: it plans, too
 
         declaration = resolve_budget(declaration, counter, told)
-    configs, notes = [], came_to(task.budget for task in declaration.tasks)
+    configs, notes = list[Config](), list[str]()
+    if budgets := [task.budget for task in declaration.tasks if task.budget]:
+        asked, rows = f"{budgets[0].asked:,} {budgets[0].unit}", sum(budget.rows for budget in budgets)
+        notes.append(f"{asked} of train are asked for: {rows:,} rows")
     if of_streams := [name for name in OF_STREAMS if getattr(declaration, name) is not None]:
         notes.append(f"{' and '.join(of_streams)}: of streams alone (caef_data.stream); a build writes all rows")
     for settings in declaration.tasks:

@@ -7,7 +7,7 @@ that the rows come as close as whole expressions allow. A larger budget of the s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from .sampling.enumerate_small import DRAWN, Told
 from .settings import Declaration
 
 CLOSE, ALLOWED = 0.001, 0.01  # how far from a budget: where the search ends; where a budget is refused
-MOST = 10**9 * MILLION  # the largest ``num``
+MOST = 10**9 * MILLION  # the largest ``num``, in millionths
 STEP = 100  # times as many expressions as were tried before, at most
 TRIED, LOOKED_AT = 256, 4096  # expressions of a config that are tokenised, and those whose rows or texts are measured
 
@@ -39,21 +39,33 @@ def resolve_budget(
         told: is told what is being looked at.
 
     Raises:
-        UserError: no number of expressions gives so many rows, within 1%; or tokens cannot be counted.
+        UserError: no number of expressions gives so many rows, within 1%; or there is nothing to count tokens with.
     """
-    asked, counted = declaration.rows or 0, dict[str, str | None]()
-    if declaration.tokens is not None and declaration.tokenizer is not None and counter is not None:
-        asked, counted = declaration.tokens, {"tokenizer": tokenizer_name(declaration.tokenizer)}
-        counted["sha256"] = counter.sha256
-    search = _Search(declaration, counter if counted else None, told)
-    scale = search.nearest(asked, "tokens" if counted else "rows")
-    rows = count_rows(search.configs(scale), told)
-    extra = scale % MILLION
-    tasks = {
-        task: task.resolved(scale // MILLION, Budget(asked=asked, rows=rows[task.task], extra=extra, **counted))
-        for task in search.tasks
-    }
-    return replace(declaration, tasks=tuple(tasks.get(task, task) for task in declaration.tasks))
+    asked, counted = declaration.rows or 0, dict[str, Any]()
+    measure: Callable[[Config, I64], float] = _num_rows
+    if declaration.tokens is not None:
+        if counter is None:
+            raise UserError("a budget of tokens is planned with what counts its tokens")
+        asked, measure = declaration.tokens, _token_estimate(counter, told)
+        counted = {"tokenizer": tokenizer_name(declaration.tokenizer or ""), "sha256": counter.sha256}
+    tasks = [task for task in declaration.tasks if task.views_of("train")]
+
+    def configs(scale: int) -> list[Config]:
+        """Return the configs of train of so many millionths of an expression a class."""
+        num, extra = divmod(scale, MILLION)
+        of_tasks = (task.resolved(num, Budget(asked=asked, rows=0, extra=extra)) for task in tasks)
+        return [one for own in of_tasks for one in split_configs(own, "train", own.views_of("train"), told)[0]]
+
+    def total(scale: int) -> float:
+        """Return the rows of all, or their tokens: exact where expressions are few."""
+        looked_at = [(config, config.population.spread(LOOKED_AT)) for config in configs(scale)]
+        return sum(measure(config, some) * len(config.population) / len(some) for config, some in looked_at)
+
+    scale = _nearest(total, asked, "tokens" if counted else "rows")
+    rows, (num, extra) = count_rows(configs(scale), told), divmod(scale, MILLION)
+    budgets = {task: Budget(asked=asked, rows=rows[task.task], extra=extra, **counted) for task in tasks}
+    found = (task.resolved(num, budgets[task]) if task in budgets else task for task in declaration.tasks)
+    return replace(declaration, tasks=tuple(found))
 
 
 def count_rows(configs: Iterable[Config], told: Told) -> Counter[str]:
@@ -62,65 +74,60 @@ def count_rows(configs: Iterable[Config], told: Told) -> Counter[str]:
     for config in configs:
         for start in range(0, len(config.population), DRAWN):
             told(f"{config.name}, {start:,} of {len(config.population):,} expressions counted")
-            numbers = np.arange(start, min(start + DRAWN, len(config.population)))
-            rows[config.settings.task] += len(config.work(numbers).expressions)
+            rows[config.settings.task] += _num_rows(
+                config, np.arange(start, min(start + DRAWN, len(config.population)))
+            )
     return rows
 
 
-class _Search:
-    """The train rows of a declaration's tasks, or their tokens, at a number of expressions a class, in millionths."""
+def _num_rows(config: Config, numbers: I64) -> int:
+    return len(config.work(numbers).expressions)
 
-    def __init__(self, declaration: Declaration, counter: TokenCounter | None, told: Told) -> None:
-        self.tasks = [task for task in declaration.tasks if task.views_of("train")]
-        self.counter, self.told = counter, told
-        self.lines: dict[str, Any] = {}  # of each config: the tokens that a character adds, and those of each row
 
-    def configs(self, scale: int) -> list[Config]:
-        """Return the configs of the train split."""
-        budget, found = Budget(asked=1, rows=0, extra=scale % MILLION), list[Config]()
-        for task in self.tasks:
-            settings = task.resolved(scale // MILLION, budget)
-            found += split_configs(settings, "train", settings.views_of("train"), self.told)[0]
-        return found
+def _token_estimate(counter: TokenCounter, told: Told) -> Callable[[Config, I64], float]:
+    """Return what gives the tokens of the rows of some expressions.
 
-    def total(self, scale: int) -> float:
-        """Return the rows of all, or their tokens: exact where expressions are few."""
-        looked_at = [(config, config.population.spread(LOOKED_AT)) for config in self.configs(scale)]
-        return sum(self._of(config, numbers) * len(config.population) / len(numbers) for config, numbers in looked_at)
+    Texts differ by their digits above all, and these cost the same everywhere: rows are close to a line.
+    """
+    lines: dict[str, Any] = {}  # of each config: the tokens that a character adds, and those of each row
 
-    def _of(self, config: Config, numbers: I64) -> float:
-        """Return the rows of some expressions, or their tokens."""
-        if self.counter is None:
-            return len(config.work(numbers).expressions)
-        if config.name not in self.lines:
-            # Texts differ by their digits above all, and these cost the same everywhere: rows are close to a line.
-            self.told(f"tokens of {config.name}")
+    def estimate(config: Config, numbers: I64) -> float:
+        if config.name not in lines:
+            told(f"tokens of {config.name}")
             rows = config.render(config.population.spread(TRIED))
-            self.lines[config.name] = np.polyfit(_text_of(rows), self.counter.lengths(rows), 1)
-        parts = (_text_of(config.render(numbers[at : at + TRIED])) for at in range(0, len(numbers), TRIED))
-        return float(sum(np.polyval(self.lines[config.name], part).sum() for part in parts))
+            lines[config.name] = np.polyfit(_text_of(rows), counter.lengths(rows), 1)
+        parts = np.split(numbers, range(TRIED, len(numbers), TRIED))
+        return float(sum(np.polyval(lines[config.name], _text_of(config.render(part))).sum() for part in parts))
 
-    def nearest(self, asked: int, unit: str) -> int:
-        """Return the scale whose total is closest to what is asked for.
+    return estimate
 
-        Raises:
-            UserError: none is within 1%.
-        """
-        tried, scale = {0: 0.0}, MILLION
-        while scale not in tried and all(abs(total - asked) > CLOSE * asked for total in tried.values()):
-            tried[scale] = self.total(scale)
-            scale = _next(tried, asked)
-        best = min([*tried][1:], key=lambda scale: abs(tried[scale] - asked))
-        if abs(tried[best] - asked) > ALLOWED * asked:
-            below = max(total for total in tried.values() if total <= asked)
-            above = min((total for total in tried.values() if total > asked), default=0.0)
-            raise UserError(
-                f"no number of expressions of each class gives {asked:,} {unit} in the train split",
-                where=f"{unit} (--{unit})",
-                allowed=f"within 1% of {' or '.join(f'{total:,.0f}' for total in (below, above) if total)} {unit}",
-                next_step=f"change --{unit}, or --min, --max, --task and --view; caef-data plan shows what they give",
-            )
-        return best
+
+def _text_of(rows: pa.RecordBatch) -> I64:
+    prompts, answers = (pc.utf8_length(rows.column(name)).to_numpy() for name in ("prompt", "completion"))
+    return (prompts + answers).astype(np.int64)
+
+
+def _nearest(total: Callable[[int], float], asked: int, unit: str) -> int:
+    """Return the scale whose total is closest to what is asked for.
+
+    Raises:
+        UserError: none is within 1%.
+    """
+    tried, scale = {0: 0.0}, MILLION
+    while scale not in tried and all(abs(found - asked) > CLOSE * asked for found in tried.values()):
+        tried[scale] = total(scale)
+        scale = _next(tried, asked)
+    best = min([*tried][1:], key=lambda scale: abs(tried[scale] - asked))
+    if abs(tried[best] - asked) > ALLOWED * asked:
+        nearest = [max(found for found in tried.values() if found <= asked)]
+        nearest += sorted(found for found in tried.values() if found > asked)[:1]
+        raise UserError(
+            f"no number of expressions of each class gives {asked:,} {unit} in the train split",
+            where=f"{unit} (--{unit})",
+            allowed=f"within 1% of {' or '.join(f'{found:,.0f}' for found in nearest if found)} {unit}",
+            next_step=f"change --{unit}, or --min, --max, --task and --view; caef-data plan shows what they give",
+        )
+    return best
 
 
 def _next(tried: dict[int, float], asked: int) -> int:
@@ -137,8 +144,3 @@ def _next(tried: dict[int, float], asked: int) -> int:
     between = high in tried and len(tried) % 3 == 0
     guess = (low + high) // 2 if between else int(low + (asked - tried[low]) / slope)
     return min(max(guess, low + 1), high - 1, STEP * low)
-
-
-def _text_of(rows: pa.RecordBatch) -> I64:
-    prompts, answers = (pc.utf8_length(rows.column(name)).to_numpy() for name in ("prompt", "completion"))
-    return (prompts + answers).astype(np.int64)

@@ -13,8 +13,8 @@ from msgspec import Meta
 
 from ..errors import UserError, closest, did_you_mean, quoted
 from . import versions
-from .budget import BUDGET, Amount, Budget, Tokenizer, check_budget
-from .curriculum import mix_of, stages_of
+from .budget import BUDGET, Amount, Budget, Tokenizer
+from .curriculum import Curriculum, Mix, mix_of, stages_of
 from .spelling import PLAIN, Spelling, literal
 
 Split = Literal["train", "test", "stress"]
@@ -200,27 +200,25 @@ class Declaration:
     """Tokens that the train split should have, in the same way."""
     tokenizer: Tokenizer | None = None
     """What counts tokens, for that and for the card: a folder, or a name on the Hub."""
-    mix: Any = None
+    mix: Mix | None = None
     """Of its streams: the weights of tasks and views."""
-    curriculum: Any = None
+    curriculum: Curriculum | None = None
     """Of its streams: how operands grow longer."""
     spelling: InitVar[Spelling] = PLAIN
     """How messages name the settings."""
 
     def __post_init__(self, spelling: Spelling) -> None:
-        for key in HEADER:
+        for key in (*HEADER, *OF_STREAMS):
             check_field(type(self), key, getattr(self, key), spelling)
         object.__setattr__(self, "tasks", tuple(self.tasks))
-        mix_of(self.mix, self.tasks, spelling)
-        stages_of(self.curriculum, self.tasks, spelling)
+        mix_of(self, spelling)
+        stages_of(self, spelling)
         names = [task.task for task in self.tasks]
         if twice := [name for number, name in enumerate(names) if name in names[:number]]:
             allowed = "each task once; all stands for every task, two ranges of one need two declarations"
             raise spelling.refusal(f"the task {twice[0]} is given twice", "task", allowed=allowed)
         if not any(task.configs() for task in self.tasks):
             raise self._nothing_to_build(spelling)
-        trained = any(task.views_of("train") for task in self.tasks)
-        check_budget({key: getattr(self, key) for key in BUDGET}, trained, spelling)
 
     def _nothing_to_build(self, spelling: Spelling) -> UserError:
         from .. import tm

@@ -73,7 +73,7 @@ class Stream:
         self._epoch = self._done = self._start = 0
         self._rest: Iterator[Row] = iter(())  # of the rows that were made up to ``_done``, those that were not given
         self._find_sources(declaration)
-        stages = stages_of(declaration.curriculum, declaration.tasks, PLAIN)
+        stages = stages_of(declaration)
         settings = [[own.settings.identity(), own.view] for own in self.sources]
         mix = None if self._mix is None else self._mix.tolist()
         self.identity = digest([VERSION, settings, mix, stages, split, rows, seed])
@@ -99,7 +99,7 @@ class Stream:
     def _find_sources(self, declaration: Declaration) -> None:
         """Find what the rows are of, and the weight of each task and view where the declaration says so."""
         tasks, weights = {own.task: own for own in declaration.tasks}, dict[tuple[str, str], float]()
-        mix = mix_of(declaration.mix, declaration.tasks, PLAIN)
+        mix = mix_of(declaration)
         for name, view in mix or dict.fromkeys((name, None) for name in tasks):
             weights[name, view or self.view] = weights.get((name, view or self.view), 0) + mix.get((name, view), 1)
         found = [

@@ -35,35 +35,27 @@ def token_lines(splits: Iterable[tuple[str, str, Costs]]) -> list[str]:
         lines += ["", f"In tokens of `{name}` (prompt, completion and end token; the first rows of each split):", ""]
         lines += [f"| config | split | {' | '.join(HEADINGS)} |", f"|---|---|{'---:|' * len(HEADINGS)}"]
         lines += [f"| {' | '.join(_cells(row, ('config', 'split')))} |" for row in own]
-        told = [*_remarks(own), f"sha256 of its vocabulary's file: `{sha256}`"]
-        text = " ".join(f"{line[:1].upper()}{line[1:]}." for line in told)
-        lines += ["", *textwrap.wrap(text, 118, break_on_hyphens=False)]
+        told = " ".join(f"{line[:1].upper()}{line[1:]}." for line in _remarks(own))
+        lines += ["", *textwrap.wrap(f"{told} Sha256 of its vocabulary's file: `{sha256}`.", 118)]
     return lines
 
 
 def _cells(row: Costs, names: Sequence[str]) -> list[str]:
     over = (f"{row['over'].get(str(most), 0) / row['counted']:.1%}" for most in LENGTHS)
-    return [
-        *(str(row[name]) for name in names),
-        f"{row['counted']:,}",
-        f"{row['mean']:,.0f}",
-        f"{row['longest']:,}",
-        *over,
-    ]
+    numbers = f"{row['counted']:,}", f"{row['mean']:,.0f}", f"{row['longest']:,}"
+    return [*(str(row[name]) for name in names), *numbers, *over]
 
 
 def _remarks(rows: Sequence[Costs]) -> list[str]:
     """Return sentences on the rows whose texts do not survive, and on those whose border merges."""
-    unspelled, merged = sum(row["unspelled"] for row in rows), dict[str, tuple[int, int]]()
-    for row in rows:
-        count, of = merged.get(row["config"], (0, 0))
-        merged[row["config"]] = count + row["merged"], of + row["counted"]
-    told = ", ".join(f"{count:,} of {of:,} rows of {config}" for config, (count, of) in merged.items() if count)
-    spelled = "every text comes back from its tokens unchanged"
+    counted, unspelled, merged = (sum(row[key] for row in rows) for key in ("counted", "unspelled", "merged"))
+    told = ["every text comes back from its tokens unchanged"]
     if unspelled:
-        spelled = f"{unspelled:,} rows do not come back from their tokens: this tokenizer cannot spell them"
-    spanned = (
-        "were prompt and completion tokenised as one text, a token would span their border in"
-        f" {told}: train on tokens apart (docs/training.md)"
-    )
-    return [spelled, spanned] if told else [spelled]
+        told = [f"{unspelled:,} rows do not come back from their tokens: this tokenizer cannot spell them"]
+    if merged:
+        configs = ", ".join(dict.fromkeys(row["config"] for row in rows if row["merged"]))
+        told.append(
+            "were prompt and completion tokenised as one text, a token would span their border in"
+            f" {merged:,} of {counted:,} rows ({configs}): train on tokens apart (docs/training.md)"
+        )
+    return told

@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from ..schemas import row_schema
-from .declaration import load_declaration
 from .plan import make_plan
+from .settings import Declaration
 from .stream import Stream
 from .terminal import Meter, open_console
 from .verify_report import Findings
@@ -45,29 +45,31 @@ def check_stream(stream: Stream, count: int, meter: Meter) -> Findings:
     return found
 
 
-def print_streams(name: str, count: int, as_json: bool) -> bool:
+def print_streams(declaration: Declaration, count: int, as_json: bool) -> bool:
     """Check rows of each stream of a declaration, print what was found, and tell whether all is well.
 
     There is one of each split and view that a build writes; with a mix one of each split.
     """
-    declaration, found = load_declaration(name), list[dict[str, Any]]()
-    plan, mixed = make_plan(declaration), declaration.mix is not None
+    pairs = ((own.split, "one_step" if declaration.mix else own.view) for own in make_plan(declaration).configs)
+    console, streams, ok = open_console(), list[dict[str, Any]](), True
     with Meter(open_console(stderr=True), "verifying") as meter:
-        for split, view in dict.fromkeys((own.split, "one_step" if mixed else own.view) for own in plan.configs):
-            stream = Stream(plan.declaration, split, view)
-            views, own = [*dict.fromkeys(source.view for source in stream.sources)], check_stream(stream, count, meter)
-            about = {"split": split, "views": views, "rows": count, "num_findings": own.num_findings}
-            found.append({**about, "findings": [(one.row, one.message) for one in own.findings]})
-    ok = not any(one["num_findings"] for one in found)
+        for split, view in dict.fromkeys(pairs):
+            stream = Stream(declaration, split, view)
+            views, found = (
+                [*dict.fromkeys(source.view for source in stream.sources)],
+                check_stream(stream, count, meter),
+            )
+            findings, ok = [(one.row, one.message) for one in found.findings], ok and not found.num_findings
+            about = {"split": split, "views": views, "rows": count, "num_findings": found.num_findings}
+            streams.append({**about, "findings": findings})
+            if not as_json:
+                of = f"{split} {', '.join(views)}"
+                console.print(f"{of}: {count:,} rows checked, {found.num_findings:,} findings")
+                for number, message in findings[:_SHOWN]:
+                    console.print(f"  {of}, row {number:,}: {message}")
     if as_json:
-        about = {"declaration": name, "identity": declaration.identity(), "ok": ok}
-        print(json.dumps({**about, "streams": found}, indent=1))
-        return ok
-    console = open_console()
-    for one in found:
-        of = f"{one['split']} {', '.join(one['views'])}"
-        console.print(f"{of}: {one['rows']:,} rows checked, {one['num_findings']:,} findings")
-        for number, message in one["findings"][:_SHOWN]:
-            console.print(f"  {of}, row {number:,}: {message}")
-    console.print("every row is right and of its split" if ok else "not right: please report this")
+        told = {"declaration": declaration.source, "identity": declaration.identity(), "ok": ok, "streams": streams}
+        print(json.dumps(told, indent=1))
+    else:
+        console.print("every row is right and of its split" if ok else "not right: please report this")
     return ok

@@ -164,7 +164,7 @@ def test_streams_and_other_settings() -> None:
         ({"rows": 10**7, "max": 2}, r"within 1% of 54,030 rows"),
         ({"rows": 94, "min": 5, "max": 5}, r"90 or 99 rows"),
         ({"rows": 5_000, "num": 3}, "num is given beside rows"),
-        ({"rows": 5_000, "tokens": 3}, "both given"),
+        ({"rows": 5_000, "tokens": 3}, "tokens is given beside rows"),
         ({"tokens": 5_000}, "without tokenizer"),
         ({"rows": 0}, "from 1 to"),
         ({"rows": True}, "from 1 to"),

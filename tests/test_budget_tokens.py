@@ -98,6 +98,7 @@ def test_a_stream_and_the_command_tokens_take_a_budget_of_tokens(data: tuple[Pat
     [config] = [one for one in planned.configs if (one.view, one.split) == ("one_step", "train")]
     exact = sum(config.planned(block).num_rows for block in config.blocks(0))
     assert abs(rows.epoch_rows - exact) <= exact / 100
+    assert json.loads(run("verify", "--stream", 20, tmp_path / "own.toml", "--json"))["ok"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ import numpy as np
 from ...errors import UserError, printable_path, quoted
 from ...pipelines.curriculum import mix_of, stages_of
 from ...pipelines.settings import Declaration, digest
-from ...pipelines.spelling import PLAIN
 from ...pipelines.stream import Stream
 from ...tm import machine
 from .. import resolved
@@ -85,7 +84,7 @@ def _learnt(declaration: Declaration, settings: TrainSettings, where: str, say: 
         UserError: a task is not one of the declaration's, or nothing is left to train.
     """
     held = [own.task for own in declaration.tasks]
-    mix = mix_of(declaration.mix, declaration.tasks, PLAIN)
+    mix = mix_of(declaration)
     if mix and settings.method != "each":
         if settings.task:
             raise UserError("task and mix both say what is learnt", where=where, next_step="take task out, or the mix")
@@ -142,7 +141,7 @@ def _stages(job: Job, declaration: Declaration, settings: TrainSettings) -> Iter
 
 def _longest(job: Job, declaration: Declaration, stage: str, end: int) -> tuple[int, int]:
     """Return digits of the longest operands that a stage reaches before a row, and tokens of their longest row."""
-    grows = stages_of(declaration.curriculum, declaration.tasks, PLAIN)
+    grows = stages_of(declaration)
     most = [longest for begin, longest in grows if begin < end][-1]
     digits, tokens = 0, 0
     for own, view in ((source.settings, source.view) for source in job.stream.sources):
