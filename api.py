@@ -114,7 +114,6 @@ def push(
     repo: str | None = None,
     *,
     to: str | Path | None = None,
-    revision: str = "main",
     private: bool = False,
     dry_run: bool = False,
 ) -> Pushed:
@@ -124,7 +123,6 @@ def push(
         folder: the folder.
         repo: ``user/name``, made if it is missing; if None the one that the folder's manifest names.
         to: in place of the Hub a store (``s3://bucket/prefix``), or a folder.
-        revision: the branch.
         private: make the repository private, if it has to be made.
         dry_run: change nothing.
 
@@ -136,7 +134,7 @@ def push(
     from .pipelines.push import push_anywhere
     from .pipelines.push.dataset import Progress, PushSettings
 
-    wanted = PushSettings(str(folder), repo, None if to is None else str(to), revision, private, dry_run)
+    wanted = PushSettings(str(folder), repo, None if to is None else str(to), private, dry_run)
     with Progress(Console(quiet=True), "checking") as progress:
         return push_anywhere(wanted, progress)
 

@@ -147,7 +147,6 @@ def push(
     directory: options.Directory = "data",
     repo: options.Repo = None,
     to: Annotated[Text, option("Not the Hub but s3://bucket/prefix, or a folder.", "--to", metavar="URL")] = None,
-    revision: Annotated[str, option("Branch of the repository.", "--revision", metavar="BRANCH")] = "main",
     private: Annotated[bool, option("Make the repository a private one.", "--private")] = False,
     dry_run: options.DryRun = False,
     as_json: Json = False,
@@ -157,7 +156,7 @@ def push(
     from .pipelines.push import push_with_progress
     from .pipelines.push.dataset import PushSettings
 
-    push_with_progress(PushSettings(directory, repo, to, revision, private, dry_run), as_json=as_json)
+    push_with_progress(PushSettings(directory, repo, to, private, dry_run), as_json=as_json)
 
 
 @app.command()

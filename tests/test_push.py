@@ -110,7 +110,7 @@ def test_a_dry_run_names_what_would_change_and_makes_nothing(side: Side, data: P
     side.push(data, "--repo", repo)
     there = side.hub.repos[repo].commits.copy()
     small = make_folder(tmp_path / "small", rows_per_shard=1000)
-    done = side.push(small, "--repo", repo, "--dry-run", "--json", "--revision", "next")
+    done = side.push(small, "--repo", repo, "--dry-run", "--json")
     assert not done.requests(*UPLOADS, *WRITES) and side.hub.repos[repo].commits == there
     assert side.hub.repos[repo].branches.keys() == {"main"} and len(side.tags(repo)) == 1
     report = json.loads(done.out)
@@ -134,17 +134,6 @@ def test_private_is_private_from_the_start(lfs: Side, data: Path) -> None:
     public = lfs.hub.add_repo(lfs.new())
     done = lfs.run(data, "--repo", public.name, "--private")
     assert done.code == 2 and "exists and is public" in done.err and not done.requests("preupload", *UPLOADS, *WRITES)
-
-
-def test_a_branch_leaves_main_alone(lfs: Side, data: Path, tmp_path: Path) -> None:
-    repo, other = lfs.new(), make_folder(tmp_path / "other", seed=7)
-    lfs.push(data, "--repo", repo)
-    done = lfs.push(other, "--repo", repo, "--revision", "next/v2")
-    assert lfs.shards(repo) == shards(data) and lfs.shards(repo, "next/v2") == shards(other)
-    assert lfs.tags(repo).keys() == {identity(data), identity(other)}
-    assert f"{repo}/tree/next/v2" in done.out
-    assert not lfs.push(other, "--repo", repo, "--revision", "next/v2").requests(*UPLOADS, *WRITES)
-    lfs.push(data, "--repo", lfs.new(), "--revision", "first")  # neither repository nor branch were there
 
 
 def test_the_tag_follows_the_card_but_not_the_commits_of_others(lfs: Side, data: Path) -> None:
@@ -208,9 +197,6 @@ def test_a_token_that_may_not_write_moves_nothing(lfs: Side, data: Path) -> None
         (["--repo", "user/na..me"], {}, "cannot be the name of a repository"),
         (["--repo", "user/\x1b[31m"], {}, "\\x1b[31m"),
         (["--repo", "user/" + "x" * 5000], {}, "5,005 characters"),
-        (["--repo", "user/data", "--revision", "refs/pr/1"], {}, "cannot be a branch"),
-        (["--repo", "user/data", "--revision", "a..b"], {}, "cannot be a branch"),
-        (["--repo", "user/data", "--revision", ""], {}, "cannot be a branch"),
         (["--repo", "user/data", "--to", "s3://bucket/prefix"], {}, "--to"),
         (["--to", "s3://bucket/prefix", "--private"], {}, "--to"),
         (["--repo", "user/data"], {"HF_TOKEN": None}, "hf auth login"),

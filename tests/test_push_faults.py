@@ -12,7 +12,7 @@ from caef_data.tests.pushing import UPLOADS, Side, identity, make_folder, shards
 
 PASSING = [408, 425, 429, 500, 502, 503, 504, "drop", "reset", "lost", "truncate"]
 # What a push to a new private repository and branch asks for, and what one asks for besides where another dataset lies.
-FIRST = ["create-repo", "create-branch", "refs", "tree", "preupload", "validate-yaml", "commit", "create-tag"]
+FIRST = ["create-repo", "refs", "tree", "preupload", "validate-yaml", "commit", "create-tag"]
 STORE = {False: ["lfs-batch", "lfs-put", "lfs-verify"], True: ["xet-write-token"]}
 THEN = ["resolve-head", "resolve", "delete-tag"]
 
@@ -62,8 +62,8 @@ def test_what_passes_is_tried_again_on_every_endpoint(side: Side, old: Path, dat
     for name in FIRST + STORE[side.xet]:
         if (name, kind) not in {("lfs-put", "truncate"), ("commit", "truncate")}:  # these damage what arrives
             faults[name] = side.hub.fault(name, kind, after=int(name == "refs"))
-    side.push(data, "--repo", repo, "--private", "--revision", "next")
-    assert side.shards(repo, "next") == shards(data) and identity(data) in side.tags(repo)
+    side.push(data, "--repo", repo, "--private")
+    assert side.shards(repo) == shards(data) and identity(data) in side.tags(repo)
     repo = over_old(side, old, data)
     faults |= {name: side.hub.fault(name, kind) for name in [*THEN, *(["commit"] if kind != "truncate" else [])]}
     side.push(data, "--repo", repo)
@@ -82,7 +82,7 @@ def test_what_does_not_pass_stops_at_once_and_no_secret_shows(side: Side, old: P
         repo = over_old(side, old, data) if name in THEN else side.new()
         times = 1 if name in ("lfs-put", "lfs-verify") else 2  # of these several are under way
         fault = side.hub.fault(name, status, times=times, message="no: {authorization} at http://x/y?Signature=abc")
-        words = ["--private", "--revision", "next"] if name in FIRST else []
+        words = ["--private"] if name in FIRST else []
         done = side.run(data, "--repo", repo, *words)
         side.hub.faults.clear()
         assert done.code == 2 and said in done.err and "next:" in done.err, (name, done.err)

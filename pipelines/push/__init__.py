@@ -9,7 +9,7 @@ from rich.console import Console
 
 from ...errors import UserError, installed, printable_path
 from ..terminal import new_table, open_console, print_table, size_text
-from .dataset import MAIN, Progress, Pushed, PushSettings
+from .dataset import Progress, Pushed, PushSettings
 
 LISTED = 10  # files of each kind that a dry run names; the others are counted
 
@@ -35,9 +35,9 @@ def push_with_progress(wanted: PushSettings, *, as_json: bool) -> None:
 
 def push_anywhere(wanted: PushSettings, progress: Progress) -> Pushed:
     """Push a folder to the Hub, or to a store; as ``push_with_progress``, and nothing is printed but progress."""
-    if wanted.to is not None and (wanted.repo is not None or wanted.private or wanted.revision != MAIN):
+    if wanted.to is not None and (wanted.repo is not None or wanted.private):
         raise UserError(
-            "--to names a store; --repo, --revision and --private are about the Hub",
+            "--to names a store; --repo and --private are about the Hub",
             next_step="leave out --to, or the others",
         )
     with installed("pushing", "s3" if wanted.to else "hub"):

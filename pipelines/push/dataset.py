@@ -18,7 +18,6 @@ from ..store import open_folder
 from ..terminal import Meter, size_text
 from ..verify_manifest import check_files, read_manifest
 
-MAIN = "main"  # the branch that readers load from when they name none
 SHOWN = 5  # files that a message names
 
 
@@ -30,7 +29,6 @@ class PushSettings:
         directory: the folder.
         repo: a dataset repository of the Hub, ``user/name``; if None the one that the folder's manifest names.
         to: push to this URL of a store, or into this folder, and not to the Hub.
-        revision: the branch of the repository.
         private: make the repository private, if it has to be made.
         dry_run: say what would change, and change nothing.
     """
@@ -38,14 +36,13 @@ class PushSettings:
     directory: str
     repo: str | None = None
     to: str | None = None
-    revision: str = MAIN
     private: bool = False
     dry_run: bool = False
 
     @property
     def command(self) -> str:
         """The command that pushes it."""
-        options = {"--repo": self.repo, "--to": self.to, "--revision": self.revision if self.revision != MAIN else None}
+        options = {"--repo": self.repo, "--to": self.to}
         named = [f"{option} {shlex.quote(printable_path(value))}" for option, value in options.items() if value]
         return " ".join(["caef-data push", shell_quoted(self.directory), *named, *["--private"] * self.private])
 

@@ -23,7 +23,7 @@ from ..card import first_split, from_folder
 from ..manifest import CARD, MANIFEST
 from ..settings import REPO
 from ..store import open_folder
-from .dataset import MAIN, Changes, Dataset, File, Progress, Pushed, PushSettings, listed, manifest_there, open_dataset
+from .dataset import Changes, Dataset, File, Progress, Pushed, PushSettings, listed, manifest_there, open_dataset
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 MAX_OPERATIONS = 25_000  # files that the Hub takes in one commit
 BATCH = 32  # files of one call that uploads; progress is shown after each
 OTHERS = frozenset({".gitattributes", CARD})  # what a new repository holds
-BRANCH = re.compile(r"(?!refs/)(?!.*(\.\.|//|/\.|\.lock(/|$)))[A-Za-z0-9_][\w./-]{0,99}(?<![./])", re.ASCII)
+MAIN = "main"  # the branch that readers load from when they name none
 QUERY = re.compile(r"(https?://[^\s'\"?]*)\?[^\s'\"]*")  # signed URLs carry the right to write in their query
 SETTINGS = "https://huggingface.co/settings"
 
@@ -54,8 +54,6 @@ def push_to_hub(wanted: PushSettings, progress: Progress) -> Pushed:
             f"{quoted(name)} cannot be the name of a repository",
             allowed="user/name: letters, digits, - _ . and no more than 96 of them",
         )
-    if BRANCH.fullmatch(wanted.revision) is None:
-        raise UserError(f"{quoted(wanted.revision)} cannot be a branch", allowed="letters, digits, _ . - and / inside")
     hub = HubCalls(name, wanted.again, progress.console.print)
     with open_dataset(wanted.directory, partial(from_folder, place=name), progress) as dataset, _quiet():
         return _Push(hub, dataset, wanted, progress).run()
@@ -111,7 +109,7 @@ class HubCalls:
             None: f"look at the network, HF_HUB_OFFLINE and HF_ENDPOINT ({printable_path(self.api.endpoint)})",
             401: f"{token}: hf auth login; HF_TOKEN, if set, goes before it",
             403: f"{token} to {self.name}, or make room ({SETTINGS}/billing)",
-            404: "look at the spelling of --repo and --revision, and at what the token may reach",
+            404: "look at the spelling of --repo, and at what the token may reach",
         }.get(status, f"mend that, or make room ({SETTINGS}/billing)")
         what = f"the Hub refuses (HTTP {status}): {said}" if status else f"the Hub cannot be asked: {said}"
         return UserError(what, where=f"{doing}, {self.name}", next_step=f"{advice}; then: {self.again}")
@@ -140,12 +138,12 @@ def _quiet() -> Iterator[None]:
 
 
 class _Push:
-    """One push of a checked dataset to one branch of a repository."""
+    """One push of a checked dataset to a repository."""
 
     def __init__(self, hub: HubCalls, dataset: Dataset, wanted: PushSettings, progress: Progress) -> None:
         self.hub, self.api, self.wanted = hub, hub.api, wanted
-        self.dataset, self.branch, self.progress = dataset, wanted.revision, progress
-        self.head: str | None = None  # the commit of the branch
+        self.dataset, self.progress = dataset, progress
+        self.head: str | None = None  # the commit of its branch
         self.there: dict[str, RepoFile] = {}  # its files, by path
         self.tags: dict[str, str] = {}  # the commits of the repository's tags
 
@@ -154,7 +152,7 @@ class _Push:
         self.prepare()
         held = bool(self.there.keys() - OTHERS)
         manifest = manifest_there(self.read(MANIFEST), self.hub.url, "--repo") if held else {}
-        where = f"{self.hub.url}/blob/{self.branch}/{CARD}"
+        where = f"{self.hub.url}/blob/{MAIN}/{CARD}"
         self.dataset = self.dataset.settled(self.read(CARD), manifest, where)
         changes, tag, notes = self.compare(self.there), self.dataset.identity, self.dataset.notes
         if len(changes.paths) > MAX_OPERATIONS:
@@ -168,36 +166,29 @@ class _Push:
                 self.commit(changes)
             self.tag(tag, changed=bool(changes.paths))
             notes = {"commit": str(self.head), "tag": tag, **notes}
-        place = self.hub.url + (f"/tree/{self.branch}" if self.branch != MAIN else "")
         load = from_folder(*first_split(self.dataset.manifest), self.hub.name).removesuffix(")")
-        return Pushed(place, f'{load}, revision="{tag}")', changes, self.wanted.dry_run, notes)
+        return Pushed(self.hub.url, f'{load}, revision="{tag}")', changes, self.wanted.dry_run, notes)
 
     def prepare(self) -> None:
-        """Make the repository and the branch where they are missing, and see whether the token may write there."""
-        branch, private, dry_run = self.branch, self.wanted.private, self.wanted.dry_run
-        if not self.look(branch):
-            if dry_run:
+        """Make the repository where it is missing, and see whether the token may write there."""
+        private = self.wanted.private
+        if not self.look():
+            if self.wanted.dry_run:
                 return
             self.hub("making the repository", self.api.create_repo, private=private or None, exist_ok=True)
-            self.look(branch)
+            self.look()
         elif private and not self.hub("reading the repository", self.api.repo_info).private:
             raise UserError(
                 f"{self.hub.name} exists and is public",
                 next_step=f"make it private at {self.hub.url}/settings, or leave out --private",
             )
-        if self.head is None and branch != MAIN:
-            if dry_run:
-                branch = MAIN
-            else:
-                self.hub("making the branch", self.api.create_branch, branch=branch, exist_ok=True)
-            self.look(branch)
-        self.upload("testing the right to write", [self.addition(self.dataset.files[CARD])], branch)
+        self.upload("testing the right to write", [self.addition(self.dataset.files[CARD])])
 
-    def look(self, branch: str) -> bool:
-        """Note what a branch holds; tell whether there is a repository that the token may see."""
+    def look(self) -> bool:
+        """Note what the branch holds; tell whether there is a repository that the token may see."""
         refs = self.hub("reading the repository", self.api.list_repo_refs, absent={404})
         if refs is not None:
-            self.head = next((one.target_commit for one in refs.branches if one.name == branch), None)
+            self.head = next((one.target_commit for one in refs.branches if one.name == MAIN), None)
             self.there = self.files(self.head) if self.head is not None else {}
             self.tags = {one.name: one.target_commit for one in refs.tags}
         return refs is not None
@@ -241,7 +232,7 @@ class _Push:
             batch = changes.moved[start : start + BATCH]
             additions += [self.addition(file) for file in batch]
             more = f" and {len(batch) - 1} more" if batch[1:] else ""
-            self.upload(f"uploading {batch[0].path}{more}", additions[start:], self.branch)
+            self.upload(f"uploading {batch[0].path}{more}", additions[start:])
             for file in batch:
                 self.progress.done("uploaded", file)
         made = self.hub(
@@ -249,25 +240,23 @@ class _Push:
             self.api.create_commit,
             operations=[*additions, *(CommitOperationDelete(file.path) for file in changes.deleted)],
             commit_message=f"caef-data {self.dataset.identity}",
-            revision=self.branch,
+            revision=MAIN,
             parent_commit=self.head,
             absent={409, 412},  # the branch has moved: by our own commit, it may be, whose answer was lost
         )
-        self.look(self.branch)
+        self.look()
         if off := [printable_path(path) for path in self.compare(self.there).paths]:
             ours = made is not None and made.oid == self.head
-            what = (
-                "what arrived is not what was sent" if ours else f"{self.branch} has moved meanwhile, by somebody else"
-            )
+            what = "what arrived is not what was sent" if ours else f"{MAIN} has moved meanwhile, by somebody else"
             raise UserError(
                 f"{what}: {listed(off)}",
                 where=f"{self.hub.url}, commit {printable_path(str(self.head))}; it is not tagged",
                 next_step=f"push again: {self.hub.again}",
             )
 
-    def upload(self, what: str, additions: list[CommitOperationAdd], revision: str) -> None:
+    def upload(self, what: str, additions: list[CommitOperationAdd]) -> None:
         """Move the bytes of large files that the Hub does not have; a token that may only read is refused."""
-        call = partial(self.api.preupload_lfs_files, additions=additions, revision=revision, free_memory=False)
+        call = partial(self.api.preupload_lfs_files, additions=additions, revision=MAIN, free_memory=False)
         self.hub(what, call, gitignore_content="")  # one that lies there must not keep files out silently
 
     def addition(self, file: File) -> CommitOperationAdd:
