@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 from rich.console import Console
@@ -15,13 +16,11 @@ from ..tm.composer import Composer
 from ..tm.expression import EXAMPLE, OPERAND_RULE, parse_expression, parse_operand, signs
 from ..tm.turing import TuringMachine, run_to_end
 from .settings import check_task
-from .show_tape import print_picture
 from .spelling import Spelling
 from .terminal import open_console
 
 MOST_ENTRIES = 400  # longer runs are cut in the middle when they are shown to people
 EDGE = 8  # entries shown at each end of a cut run: two rounds of the loop of mul and div and a bit
-MOST_OF_TURING = 60  # a longer run of a Turing machine is shown as a picture
 CELLS = 8  # of a tape that are shown on each side of a head
 
 _STYLES = {r"^\w+, \w+,": "bold cyan", r"\[[A-Z]+\d*\]": "bold yellow", r"^(CMD|No) .*": "green"}
@@ -198,8 +197,10 @@ def print_run(run: Run, console: Console, *, nested: bool = False, most: int = M
         how = "halts" if end.halted else "goes on"
         told = f"{how} after {end.steps:,} steps in state {end.state}, {end.marks:,} cells are not blank"
         console.print(Text(f"{own.title} on {run.a or 'a blank tape'}: {told}\n", "bold"), soft_wrap=True)
-        if not end.halted or end.steps > MOST_OF_TURING:
-            print_picture(own, run.a, end.steps, console)
+        if not end.halted or end.steps >= most:  # the last entries would need as long a walk each
+            first = islice(own.transitions(run.a, run.b, run.dialect), EDGE)
+            _print_entries(console, run, enumerate(step.prompt for step in first), nested, 0)
+            console.print(Text("... and so on"))
             return
     else:
         console.print(Text(run.title.removesuffix(" = "), "bold"), overflow="fold")
@@ -213,13 +214,13 @@ def print_run(run: Run, console: Console, *, nested: bool = False, most: int = M
 
 
 def _print_entries(console: Console, run: Run, entries: Iterable[tuple[int, str]], nested: bool, indent: int) -> None:
-    total, before = run.num_steps, -1
+    before = -1
     for index, entry in entries:
         if index > before + 1:
             hidden = f"... {brief(f'{index - before - 1:,}')} entries in between (--json gives whole runs) ..."
             _print_lines(console, [hidden], "", indent)
         before = index
-        label = str(index) if index < 10**4 else f"T-{total - index}".removesuffix("-0")
+        label = str(index) if index < 10**4 else f"T-{run.num_steps - index}".removesuffix("-0")
         lines = entry.rstrip("\n").split("\n")
         _print_lines(console, lines[:2], label, indent)
         if nested and lines[2:]:
