@@ -65,7 +65,7 @@ def mix_of(declaration: Declared, spelling: Spelling = PLAIN) -> dict[tuple[str,
         if name not in known:
             what = f"mix names {quoted(name)}, of which this declaration has no rows{did_you_mean(name[:60], known)}"
             raise spelling.refusal(what, "mix", allowed=", ".join([*known][:20]))
-        found[known[name]] = found.get(known[name], 0) + weight
+        found[known[name]] = found.get(known[name], 0) + float(weight)
     return found
 
 

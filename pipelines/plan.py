@@ -179,6 +179,11 @@ class Config:
         """Return what tells the rows of these expressions apart, without their texts: see ``rows.planned_rows``."""
         return planned_rows(self.work(numbers, draw))
 
+    def num_rows(self, numbers: I64) -> I64:
+        """Return how many rows each of these expressions has."""
+        parts = np.split(numbers, range(DRAWN, len(numbers), DRAWN))
+        return np.concatenate([np.bincount(self.work(part).expressions, minlength=len(part)) for part in parts])
+
     def work(self, numbers: I64, draw: Draw = ClassSampler.operands) -> Work:
         """Return the work of rendering these expressions."""
         return Work(self.settings, self.view, *self.population.operands(numbers, draw), self.population.names)

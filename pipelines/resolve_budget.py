@@ -7,7 +7,7 @@ that the rows come as close as whole expressions allow. A larger budget of the s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from ..errors import UserError
 from ..tm.columns import I64
 from .budget import MILLION, Budget, tokenizer_name
 from .plan import Config, TokenCounter, split_configs
-from .sampling.enumerate_small import DRAWN, Told
+from .sampling.enumerate_small import Told
 from .settings import Declaration
 
 CLOSE, ALLOWED = 0.001, 0.01  # how far from a budget: where the search ends; where a budget is refused
@@ -42,13 +42,12 @@ def resolve_budget(
         UserError: no number of expressions gives so many rows, within 1%; or there is nothing to count tokens with.
     """
     asked, counted = declaration.rows or 0, dict[str, Any]()
-    measure: Callable[[Config, I64], float] = _num_rows
     if declaration.tokens is not None:
         if counter is None:
             raise UserError("a budget of tokens is planned with what counts its tokens")
-        asked, measure = declaration.tokens, _token_estimate(counter, told)
+        asked = declaration.tokens
         counted = {"tokenizer": tokenizer_name(declaration.tokenizer or ""), "sha256": counter.sha256}
-    tasks = [task for task in declaration.tasks if task.views_of("train")]
+    tasks, lines = [task for task in declaration.tasks if task.views_of("train")], dict[str, Any]()
 
     def configs(scale: int) -> list[Config]:
         """Return the configs of train of so many millionths of an expression a class."""
@@ -56,50 +55,31 @@ def resolve_budget(
         of_tasks = (task.resolved(num, Budget(asked=asked, rows=0, extra=extra)) for task in tasks)
         return [one for own in of_tasks for one in split_configs(own, "train", own.views_of("train"), told)[0]]
 
-    def total(scale: int) -> float:
-        """Return the rows of all, or their tokens: exact where expressions are few."""
-        looked_at = [(config, config.population.spread(LOOKED_AT)) for config in configs(scale)]
-        return sum(measure(config, some) * len(config.population) / len(some) for config, some in looked_at)
-
-    scale = _nearest(total, asked, "tokens" if counted else "rows")
-    rows, (num, extra) = count_rows(configs(scale), told), divmod(scale, MILLION)
-    budgets = {task: Budget(asked=asked, rows=rows[task.task], extra=extra, **counted) for task in tasks}
-    found = (task.resolved(num, budgets[task]) if task in budgets else task for task in declaration.tasks)
-    return replace(declaration, tasks=tuple(found))
-
-
-def count_rows(configs: Iterable[Config], told: Told) -> Counter[str]:
-    """Return the exact rows of configs, by task."""
-    rows = Counter[str]()
-    for config in configs:
-        for start in range(0, len(config.population), DRAWN):
-            told(f"{config.name}, {start:,} of {len(config.population):,} expressions counted")
-            rows[config.settings.task] += _num_rows(
-                config, np.arange(start, min(start + DRAWN, len(config.population)))
-            )
-    return rows
-
-
-def _num_rows(config: Config, numbers: I64) -> int:
-    return len(config.work(numbers).expressions)
-
-
-def _token_estimate(counter: TokenCounter, told: Told) -> Callable[[Config, I64], float]:
-    """Return what gives the tokens of the rows of some expressions.
-
-    Texts differ by their digits above all, and these cost the same everywhere: rows are close to a line.
-    """
-    lines: dict[str, Any] = {}  # of each config: the tokens that a character adds, and those of each row
-
-    def estimate(config: Config, numbers: I64) -> float:
+    def measure(config: Config, numbers: I64) -> float:
+        """Return the rows of some expressions, or their tokens."""
+        if counter is None or not counted:
+            return float(config.num_rows(numbers).sum())
         if config.name not in lines:
+            # Texts differ by their digits above all, and these cost the same everywhere: rows are close to a line.
             told(f"tokens of {config.name}")
             rows = config.render(config.population.spread(TRIED))
             lines[config.name] = np.polyfit(_text_of(rows), counter.lengths(rows), 1)
         parts = np.split(numbers, range(TRIED, len(numbers), TRIED))
         return float(sum(np.polyval(lines[config.name], _text_of(config.render(part))).sum() for part in parts))
 
-    return estimate
+    def total(scale: int) -> float:
+        """Return the rows of all, or their tokens: exact where expressions are few."""
+        looked_at = [(config, config.population.spread(LOOKED_AT)) for config in configs(scale)]
+        return sum(measure(config, some) * len(config.population) / len(some) for config, some in looked_at)
+
+    scale, rows = _nearest(total, asked, "tokens" if counted else "rows"), Counter[str]()
+    for config in configs(scale):
+        told(f"rows of {config.name}")
+        rows[config.settings.task] += int(config.num_rows(np.arange(len(config.population))).sum())
+    num, extra = divmod(scale, MILLION)
+    budgets = {task: Budget(asked=asked, rows=rows[task.task], extra=extra, **counted) for task in tasks}
+    found = (task.resolved(num, budgets[task]) if task in budgets else task for task in declaration.tasks)
+    return replace(declaration, tasks=tuple(found))
 
 
 def _text_of(rows: pa.RecordBatch) -> I64:

@@ -24,7 +24,7 @@ from .sampling.random import text_key
 from .sampling.split import PAIR, distinct, grouped
 from .settings import Declaration, Split, View, check_field, digest
 from .spelling import PLAIN
-from .stream_epoch import Epoch, RowWork, sources_of
+from .stream_epoch import Epoch, RowWork, Source, sources_of
 
 VERSION = 2  # of the order of rows
 TEXT = 20_000_000  # bytes of text that are made together, about
@@ -72,19 +72,20 @@ class Stream:
         self._rank, self._world = 0, 1
         self._epoch = self._done = self._start = 0
         self._rest: Iterator[Row] = iter(())  # of the rows that were made up to ``_done``, those that were not given
-        self._find_sources(declaration)
-        stages = stages_of(declaration)
-        settings = [[own.settings.identity(), own.view] for own in self.sources]
-        mix = None if self._mix is None else self._mix.tolist()
-        self.identity = digest([VERSION, settings, mix, stages, split, rows, seed])
-        self._columns = tuple(dict.fromkeys(name for own in self.sources for name in COLUMNS[own.view]))
-        if len({own.view for own in self.sources}) > 1:
-            self._columns += ("view",)
+        parts = _parts_of(declaration, split, view)
+        self.sources = [source for own, _ in parts for source in own]
         self._machines = [machine(own.settings.task) for own in self.sources]  # they travel to worker processes
-        text = max(1, *(own.text for own in self.sources))
-        self._together = max(16, min(TOGETHER_ROWS, TEXT // text))
+        self._kind = np.repeat(range(len(parts)), [sum(len(source.rows) for source in own) for own, _ in parts])
+        self._mix = np.array([weight for _, weight in parts]) if declaration.mix else None
         self._built = np.concatenate([own.rows for own in self.sources])  # of each cell
         self._longest = np.concatenate([own.longest for own in self.sources])
+        self._together = max(16, min(TOGETHER_ROWS, TEXT // max(1, *(own.text for own in self.sources))))
+        views = {own.view for own in self.sources}
+        columns = [name for own in self.sources for name in COLUMNS[own.view]] + ["view"] * (len(views) > 1)
+        self._columns = tuple(dict.fromkeys(columns))
+        stages, settings = stages_of(declaration), [[own.settings.identity(), own.view] for own in self.sources]
+        mix = None if self._mix is None else self._mix.tolist()
+        self.identity = digest([VERSION, settings, mix, stages, split, rows, seed])
         built = max(1, round(self._built.sum()))
         self.epoch_rows = min(rows or built, max(built, LONGEST))
         self._begins = np.array([begin for begin, _ in stages])
@@ -95,28 +96,6 @@ class Stream:
             raise UserError(what, allowed="longer operands, or another split or view")
         self._sizes = np.maximum(1, np.rint(held / held[-1] * self.epoch_rows)).astype(np.int64)  # of epochs
         self._first_epochs = np.cumsum([0, *(-(-np.diff(self._begins) // self._sizes[:-1]))])
-
-    def _find_sources(self, declaration: Declaration) -> None:
-        """Find what the rows are of, and the weight of each task and view where the declaration says so."""
-        tasks, weights = {own.task: own for own in declaration.tasks}, dict[tuple[str, str], float]()
-        mix = mix_of(declaration)
-        for name, view in mix or dict.fromkeys((name, None) for name in tasks):
-            weights[name, view or self.view] = weights.get((name, view or self.view), 0) + mix.get((name, view), 1)
-        found = [
-            [*sources_of(tasks[name], self.split, view)]
-            if self.split in tasks[name].splits and view not in machine(name).missing_views()
-            else []
-            for name, view in weights
-        ]
-        lacking = ["-".join(name) for name, own in zip(weights, found, strict=True) if not own]
-        if lacking and (mix or not any(found)):
-            what = f"this declaration has no {self.split} rows of {', '.join(lacking)}"
-            allowed = "another view or split, or other tasks"
-            raise UserError(what, allowed=allowed, next_step="caef-data plan shows its rows")
-        self.sources = [source for own in found for source in own]
-        kinds = [number for number, own in enumerate(found) for _ in own]
-        self._kind = np.repeat(kinds, [len(source.rows) for source in self.sources])
-        self._mix = np.array([*weights.values()]) if mix else None
 
     def __getstate__(self) -> dict[str, Any]:
         own = {name: value for name, value in self.__dict__.items() if name != "_epochs"}
@@ -281,6 +260,24 @@ def _python_rows(work: RowWork, names: tuple[str, ...]) -> Iterator[list[Row]]:
         rows = slice(start, start + ROWS)
         parts = [column if isinstance(column, repeat) else column[rows] for column in chosen]
         yield make([python_values(part) if isinstance(part, pa.Array) else part for part in parts])
+
+
+def _parts_of(declaration: Declaration, split: str, view: str) -> list[tuple[list[Source], float]]:
+    """Return the sources of each task, and view that a mix names, and its weight."""
+    tasks, mix = {own.task: own for own in declaration.tasks}, mix_of(declaration)
+    weights = dict[tuple[str, str], float]()
+    for (name, own), weight in (mix or dict.fromkeys(((name, None) for name in tasks), 1.0)).items():
+        weights[name, own or view] = weights.get((name, own or view), 0) + weight
+    found = dict[tuple[str, str], list[Source]]()
+    for name, own in weights:
+        there = split in tasks[name].splits and own not in machine(name).missing_views()
+        found[name, own] = [*sources_of(tasks[name], split, own)] if there else []
+    lacking = ["-".join(name) for name, sources in found.items() if not sources]
+    if lacking and (mix or not any(found.values())):
+        what = f"this declaration has no {split} rows of {', '.join(lacking)}"
+        allowed = "another view or split, or other tasks"
+        raise UserError(what, allowed=allowed, next_step="caef-data plan shows its rows")
+    return [(found[name], weight) for name, weight in weights.items()]
 
 
 @lru_cache

@@ -20,7 +20,7 @@ from ..tm.machine import Rows
 from .plan import split_configs
 from .rows import Work
 from .sampling.classes import ClassSampler
-from .sampling.enumerate_small import DRAWN, in_parts, known_to_halt, listed, num_candidates
+from .sampling.enumerate_small import in_parts, known_to_halt, listed, num_candidates
 from .sampling.random import random_u64, splitmix64
 from .sampling.split import grouped
 from .sampling.steps import rows_in_turn
@@ -32,21 +32,19 @@ LARGE = 1_000_000  # expressions of a cell, about
 LOOKED_AT = 20_000  # expressions whose rows are counted, to know how many a build has: all, if there are no more
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
 class RowWork(Work):
     """Rows one by one.
 
     Args:
-        own: the expressions.
         expressions: the expression of each row.
-        keys: seed the draws of each expression.
+        key: seeds the draws of each expression.
         turn: how many rows of its expression went before each row.
     """
 
+    expressions: I64
+    key: U64
     turn: I64
-
-    def __init__(self, own: Work, expressions: I64, keys: U64, turn: I64) -> None:
-        super().__init__(own.settings, own.view, own.operands, own.variant, own.variants)
-        self.__dict__.update(expressions=expressions, key=keys, turn=turn)  # what Work would draw by itself
 
     @cached_property
     def steps(self) -> Rows:
@@ -109,17 +107,15 @@ class Source:
 def sources_of(settings: TaskSettings, split: str, view: str) -> Iterator[Source]:
     """Yield the classes of a task's view, and the extra ones that halt soon; none where a build has no rows."""
     for config in split_configs(settings, split, [view])[0]:
-        numbers, size = config.population.spread(LOOKED_AT), len(config.population)
-        parts = np.split(numbers, range(DRAWN, len(numbers), DRAWN))
-        rows = [np.bincount(config.work(some).expressions, minlength=len(some)) for some in parts]
+        numbers, size, first = config.population.spread(LOOKED_AT), len(config.population), 0
         # Rows up to an expression: each one that was looked at stands for those up to the next.
-        edges, first = np.append(numbers, size), 0
-        total = np.append(0, np.cumsum(np.concatenate(rows) * np.diff(edges)))
+        edges = np.append(numbers, size)
+        total = np.append(0, np.cumsum(config.num_rows(numbers) * np.diff(edges)))
         for cells, kept in config.population.parts:
             count = held(cells, kept)
-            ends = np.interp(first + np.append(0, np.cumsum(count)), edges, total)
-            yield Source(settings, view, cells, count, np.diff(ends), config.text // max(1, config.rows))
-            first += int(count.sum())
+            ends = first + np.append(0, np.cumsum(count))
+            rows, first = np.diff(np.interp(ends, edges, total)), int(ends[-1])
+            yield Source(settings, view, cells, count, rows, config.text // max(1, config.rows))
 
 
 def held(cells: ClassSampler, kept: I64 | None) -> I64:
@@ -162,14 +158,12 @@ class Epoch:
         self.first_card = np.append(0, np.cumsum(cards))
         self.order = np.argsort(splitmix64(self.key + np.arange(hands, dtype=np.uint64)), kind="stable")
         self.when = np.argsort(self.order)
-        all_of, more = np.divmod(cards, hands)
-        begin = self.first_card[:-1] % hands
-        change = np.zeros(2 * hands + 1, np.int64)  # of the rows from one hand to the next, twice round
-        np.add.at(change, begin, self.together)
-        np.subtract.at(change, begin + more, self.together)
-        rows = np.cumsum(change)[:-1].reshape(2, hands).sum(axis=0) + (all_of * self.together).sum()
-        np.subtract.at(rows, (self.first_card[1:] - 1) % hands, cards * self.together - self.share)
-        self.begin = np.append(0, np.cumsum(rows[self.order]))
+        each, more = np.divmod(cards, hands)  # cards of each cell that every hand has, and hands that have one more
+        begin, last = self.first_card[:-1] % hands, (self.first_card[1:] - 1) % hands
+        change = np.bincount(begin, self.together, 2 * hands) - np.bincount(begin + more, self.together, 2 * hands)
+        rows = (each * self.together).sum() + np.cumsum(change).reshape(2, hands).sum(axis=0)  # twice round
+        rows -= np.bincount(last, cards * self.together - self.share, hands)
+        self.begin = np.append(0, np.cumsum(rows[self.order])).astype(np.int64)
 
     def _hand(self, turn: int) -> I64:
         """Return of each row of a hand its cell, which of the cell's expressions, which of its rows, and its card."""
@@ -220,5 +214,5 @@ class Epoch:
         numbers = (np.cumsum(own) - own)[cell] + at
         operands, variant = cells.operands(numbers if kept is None else kept[numbers])
         keys = splitmix64(cells.keys[cell] + splitmix64(at.astype(np.uint64)))
-        work = Work(source.settings, source.view, operands, variant, cells.names)
-        return RowWork(work, card, keys, again[card] + row)
+        about = source.settings, source.view, operands, variant, cells.names
+        return RowWork(*about, expressions=card, key=keys, turn=again[card] + row)

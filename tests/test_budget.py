@@ -17,7 +17,6 @@ from caef_data.errors import UserError
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import declaration_of, from_flags, load_declaration, parse_declaration
 from caef_data.pipelines.plan import Plan, make_plan
-from caef_data.pipelines.resolve_budget import count_rows
 from caef_data.pipelines.settings import TaskSettings
 from caef_data.pipelines.spelling import Spelling
 from caef_data.pipelines.stream import Stream
@@ -131,7 +130,7 @@ def test_every_view_and_a_task_without_train() -> None:
 @pytest.mark.parametrize(("num", "off"), [(20, 0), (300, 0.01)])
 def test_an_epoch_has_about_the_rows_of_a_build(num: int, off: float) -> None:
     declaration = from_flags(["add"], max=10, num=num, splits=["train"], views=["one_step"])
-    built = count_rows(make_plan(declaration).configs, lambda text: None)["add"]
+    built = train_rows(make_plan(declaration))
     assert abs(stream(declaration).epoch_rows - built) <= off * built
 
 

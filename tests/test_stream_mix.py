@@ -75,6 +75,7 @@ def test_a_mix_has_its_weights() -> None:
     counts = Counter(row["task"] for row in islice(made, made.epoch_rows))
     assert counts["add"] == pytest.approx(3 * counts["sub"], abs=8)
     assert list(made[0]) == list(stream({})[0])
+    assert stream({"mix": {"add": 3.0, "sub": 1.0}}).identity == made.identity
     twice = stream({"mix": {"add": 1, "add-one_step": 1, "addition": 1, "sub": 1}})
     assert twice.__getitems__(range(50)) == made.__getitems__(range(50)), "weights of one task and view add up"
     [only] = {row["task"] for row in islice(stream({"mix": {"sub": 0.5}}), 100)}
