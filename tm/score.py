@@ -180,12 +180,13 @@ def judge_of(task: str) -> Judge:
     Raises:
         UserError: there is no such task, or its entries cannot be run.
     """
-    if task in _JUDGES:
-        return _JUDGES[task]
-    found = machine(task)
-    if isinstance(found, TuringMachine):  # another one may take its name
-        return Judge(found)
-    return _JUDGES.setdefault(task, Judge(found))
+    judge = _JUDGES.get(task)
+    if judge is None:
+        found = machine(task)
+        judge = Judge(found)
+        if not isinstance(found, TuringMachine):  # another one may take its name
+            _JUDGES[task] = _JUDGES[found.title] = judge
+    return judge
 
 
 def score(prompt: str, answer: str, *, task: str | None = None) -> Score:
@@ -219,16 +220,9 @@ def score(prompt: str, answer: str, *, task: str | None = None) -> Score:
     if judge is None:
         if task is None and name.lower() not in tasks():
             raw = ": it is a raw text, and parts are told of entries alone" if "=" in prompt[-2:] else ""
-            raise UserError(
-                f"the prompt names no machine{raw}",
-                where=quoted(prompt, 200),
-                allowed="an entry as a one-step row has it; caef-data show --task add 1 2 prints some",
-                next_step="compare answers to other rows with their completions: caef_data.environment(view=...) does",
-            )
-        judge = judge_of(name if task is not None else name.lower())
-        if task is None and name.lower() in _JUDGES:
-            _JUDGES[name] = judge
-    expected = judge.successor(prompt)
-    if answer == expected:  # judge.score says the same, a call later
-        return Score(True, None, expected, judge.all_right.copy())
-    return judge.score(expected, answer)
+            allowed = "an entry as a one-step row has it; caef-data show --task add 1 2 prints some"
+            advice = "compare answers to other rows with their completions: caef_data.environment(view=...) does"
+            what = f"the prompt names no machine{raw}"
+            raise UserError(what, where=quoted(prompt, 200), allowed=allowed, next_step=advice)
+        judge = judge_of(name.lower() if task is None else task)
+    return judge.score(judge.successor(prompt), answer)
