@@ -8,7 +8,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -330,8 +330,8 @@ class SteppedBatch(Batch):
     def __init__(self, machine: Machine, operands: Operands, dialect: Dialect) -> None:
         super().__init__(machine, operands, dialect)
         b = operands.b.integers() if operands.b is not None else [0] * len(operands)
-        self.pairs = list(zip(operands.a.integers(), b, strict=True))
-        self._made: dict[tuple[int, int], Transition] = {}
+        self.pairs = pairs = list(zip(operands.a.integers(), b, strict=True))
+        self._made = cache(lambda row, step: machine.transition(*pairs[row], step, dialect))
 
     @cached_property
     def _runs(self) -> list[list[Transition]]:
@@ -362,9 +362,5 @@ class SteppedBatch(Batch):
         return TapeSlice(np.frombuffer(flat, np.uint8), np.cumsum(size) - size, size)
 
     def _transitions(self, rows: Rows) -> list[Transition]:
-        places: list[tuple[int, int]] = list(zip(rows.expression.tolist(), rows.index.tolist(), strict=True))
-        if self.machine.walks:
-            return [self._runs[row][step] for row, step in places]
-        for row, step in set(places).difference(self._made):
-            self._made[row, step] = self.machine.transition(*self.pairs[row], step, self.dialect)
-        return [self._made[place] for place in places]
+        places = zip(rows.expression.tolist(), rows.index.tolist(), strict=True)
+        return [self._runs[row][step] if self.machine.walks else self._made(row, step) for row, step in places]

@@ -6,7 +6,8 @@ after a slip the run goes on exactly from what the model wrote.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -41,48 +42,98 @@ class Turn(NamedTuple):
     info: dict[str, Any]
 
 
-class Run:
-    """A run of a machine on answers that somebody gives.
+@dataclass(eq=False)
+class Environment:
+    """Episodes on the rows of a declaration, made by ``environment``."""
 
-    Attributes:
-        task: the machine whose entry is asked.
-        prompt: the entry to answer.
-        expected: the right answer to it.
-        halted: the entry that the machine has halted with.
+    rows: Stream  # by their numbers: it has no end
+    mode: Literal["step", "run"]
+    calls: Literal["environment", "model"]
+    _number: int = -1
+    _row: Mapping[str, Any] | None = None
+
+    def reset(self, number: int | None = None) -> Turn:
+        """Begin an episode on row ``number``, or else on the row after the last one."""
+        self._number = self._number + 1 if number is None else whole_number("number", number, 0, LAST)
+        self._row = row = self.rows[self._number]
+        self._turns, self._right = 0, True
+        if self.mode == "run":
+            self._length = _right_turns(row, self.calls)
+            self._run = _run(row["task"], row["prompt"], self.calls)
+            self._asked = next(self._run)
+        return self._turn(row["prompt"], 0.0, None)
+
+    def step(self, answer: str) -> Turn:
+        """Score an answer and go on from it."""
+        row, end = self._row, ""
+        if row is None:
+            raise UserError("there is no episode", next_step="call reset() first; again after each end")
+        if self.mode == "step":
+            score = row_score(row, answer)
+            self._right = score.right
+            return self._turn(None, float(score.right), score, "answered")
+        task, _, expected = self._asked
+        score = judge_of(task).score(expected, answer)
+        self._right &= score.right
+        self._turns += 1
+        reward = score.right * 0.5 / self._length if self._turns <= self._length else 0.0
+        try:
+            self._asked = self._run.send(answer)
+            end = "too many turns" if self._turns >= 2 * self._length + 8 else ""
+        except UserError:
+            end = "no entry follows"
+        except StopIteration as halted:
+            end, reward = "halted", reward + 0.5 * (halted.value == row["completion"])
+        return self._turn(self._asked[1], reward, score, end)
+
+    def _turn(self, prompt: str | None, reward: float, score: Score | None, end: str = "") -> Turn:
+        row = self._row
+        assert row is not None
+        info = {"number": self._number, "right": self._right, **{name: row[name] for name in ("task", "a", "b")}}
+        if not end:
+            return Turn(prompt, reward, False, score, info)
+        self._row = None
+        return Turn(None, reward, True, score, {**info, "end": end})
+
+
+def _run(task: str, prompt: str, calls: str) -> Generator[tuple[str, str, str], str, str]:
+    """Run a machine on the answers that are sent, right or wrong; return the entry that it halts with.
+
+    Yields the task whose entry is asked, the entry, and the right answer; raises UserError where nothing follows one.
     """
-
-    halted = ""
-    caller: tuple[str, str] | None = None  # whose call is run, and its two lines
-
-    def __init__(self, task: str, prompt: str, calls: str) -> None:
-        self.calls = calls
-        self._ask(task, prompt)
-
-    def _ask(self, task: str, prompt: str) -> None:
-        self.task, self.prompt, self.expected = task, prompt, judge_of(task).successor(prompt)
-
-    def take(self, answer: str) -> None:
-        """Go on from an answer, right or wrong; raises UserError where nothing follows it."""
-        lines, own = answer.split("\n"), machine(self.task)
+    own = machine(task)
+    while True:
+        answer = yield task, prompt, judge_of(task).successor(prompt)
+        lines = answer.split("\n")
         if len(lines) == 4 and isinstance(own, Composer):
             called, entry = lines[2].partition(",")[0].lower(), f"{lines[2]}\n{lines[3]}\n"
             call = next((one for one in own.calls if (one.task, one.line) == (called, lines[1])), None)
             if call is None:
-                raise UserError(f"{self.task} makes no such call", where=quoted(answer, 200))
-            begun = f"{lines[0]}\n{lines[1]}\n"
-            if self.calls == "environment":
-                return self._ask(self.task, begun + _halted(called, entry))
-            result = "|0" if call.into else "True"  # what follows the call must be known
-            judge_of(self.task).successor(f"{begun}{called.upper()}, qH,  {result}\n{HALT}\n")
-            self.caller = self.task, begun
-            return self._ask(called, entry)
-        if lines[1:2] != [HALT]:
-            return self._ask(self.task, answer)
-        if self.caller is None:
-            self.halted = answer
-            return None
-        (task, begun), self.caller = self.caller, None
-        return self._ask(task, begun + answer)
+                raise UserError(f"{task} makes no such call", where=quoted(answer, 200))
+            prompt = f"{lines[0]}\n{lines[1]}\n"
+            if calls == "environment":
+                prompt += _halted(called, entry)
+            else:
+                result = "|0" if call.into else "True"  # what follows the call must be known
+                judge_of(task).successor(f"{prompt}{called.upper()}, qH,  {result}\n{HALT}\n")
+                prompt += yield from _run(called, entry, calls)
+        elif lines[1:2] == [HALT]:
+            return answer
+        else:
+            prompt = answer
+
+
+def _right_turns(row: Mapping[str, Any], calls: str) -> int:
+    """Return the number of turns of the right run."""
+    if calls == "environment" or not machine(row["task"]).composer:
+        return int(row["n_steps"])
+    run, turns = _run(row["task"], row["prompt"], calls), 0
+    _, _, right = next(run)
+    with suppress(StopIteration):
+        while True:
+            turns += 1
+            _, _, right = run.send(right)
+    return turns
 
 
 def _halted(task: str, entry: str) -> str:
@@ -93,67 +144,6 @@ def _halted(task: str, entry: str) -> str:
         if entry.split("\n")[1] == HALT:
             return entry
     raise UserError(f"{task} does not halt", where=quoted(entry, 200))
-
-
-@dataclass(eq=False)
-class Environment:
-    """Episodes on the rows of a declaration, made by ``environment``."""
-
-    rows: Stream  # by their numbers: it has no end
-    mode: Literal["step", "run"]
-    calls: Literal["environment", "model"]
-    _number: int = -1
-    _row: Mapping[str, Any] | None = None
-    _run: Run | None = None
-
-    def reset(self, number: int | None = None) -> Turn:
-        """Begin an episode on row ``number``, or else on the row after the last one."""
-        self._number = self._number + 1 if number is None else whole_number("number", number, 0, LAST)
-        self._row = row = self.rows[self._number]
-        self._turns, self._right = 0, True
-        self._run = Run(row["task"], row["prompt"], self.calls) if self.mode == "run" else None
-        self._length = 0 if self._run is None else self._right_turns(row)
-        return self._turn(row["prompt"], 0.0, None)
-
-    def step(self, answer: str) -> Turn:
-        """Score an answer and go on from it."""
-        row, run = self._row, self._run
-        if row is None:
-            raise UserError("there is no episode", next_step="call reset() first; again after each end")
-        score = row_score(row, answer) if run is None else judge_of(run.task).score(run.expected, answer)
-        self._right &= score.right
-        if run is None:
-            return self._turn(None, float(score.right), score, "answered")
-        self._turns += 1
-        reward, end = score.right * 0.5 / self._length if self._turns <= self._length else 0.0, ""
-        try:
-            run.take(answer)
-        except UserError:
-            end = "no entry follows"
-        if run.halted:
-            end, reward = "halted", reward + 0.5 * (run.halted == row["completion"])
-        elif not end and self._turns >= 2 * self._length + 8:
-            end = "too many turns"
-        return self._turn(run.prompt, reward, score, end)
-
-    def _right_turns(self, row: Mapping[str, Any]) -> int:
-        """Return the number of turns of the right run."""
-        if self.calls == "environment" or not machine(row["task"]).composer:
-            return int(row["n_steps"])
-        run, turns = Run(row["task"], row["prompt"], "model"), 0
-        while not run.halted:
-            run.take(run.expected)
-            turns += 1
-        return turns
-
-    def _turn(self, prompt: str | None, reward: float, score: Score | None, end: str = "") -> Turn:
-        row = self._row
-        assert row is not None
-        info = {"number": self._number, "right": self._right, **{name: row[name] for name in ("task", "a", "b")}}
-        if not end:
-            return Turn(prompt, reward, False, score, info)
-        self._row = None
-        return Turn(None, reward, True, score, {**info, "end": end})
 
 
 def row_score(row: Mapping[str, Any], answer: str) -> Score:
