@@ -50,10 +50,10 @@ class Source(NamedTuple):
 
 
 def built(directory: str, configs: Sequence[str], splits: Sequence[str], say: Told) -> list[Source]:
-    """Return the splits of a finished dataset; ``say`` is told of downloads.
+    """Return the splits of a finished dataset; ``say`` is told of downloads. Reading raises where a shard is damaged.
 
     Raises:
-        UserError: there is no such dataset, config or split; while it is read, that a shard is damaged.
+        UserError: there is no such dataset, config or split.
     """
     folder = open_folder(dataset_here(directory, say, shards=lambda path: True))
     parts = select(folder, configs, splits)
@@ -86,32 +86,26 @@ def _rendered(config: Config) -> Batches:
 
 
 class TokenCounter:
-    """A tokenizer as plans and budgets need it; it is loaded when something is counted.
+    """A tokenizer as plans and budgets need it.
 
     Args:
         name: its folder, or its name on the Hub.
 
     Raises:
-        UserError: in all methods: it cannot be loaded, or fails.
+        UserError: also in all methods: it cannot be loaded, or fails.
     """
 
     def __init__(self, name: str) -> None:
-        self.name = name
-
-    @cached_property
-    def tokens(self) -> Tokens:
-        """The tokenizer."""
         with installed("counting tokens", "eval"):
             from .backends.tokens import load_tokenizer
 
-            return load_tokenizer(self.name)
+            self.name, self.tokens = name, load_tokenizer(name)
 
     @cached_property
     def sha256(self) -> str:
         """Of the file that holds its vocabulary: ``tokenizer.json``, where there is one."""
         from transformers.utils import cached_file
 
-        _ = self.tokens  # what is wrong with it is told by that
         missing = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
         found = next(filter(None, (cached_file(self.name, file, **missing) for file in VOCABULARIES)), None)
         if found is None:

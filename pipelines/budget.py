@@ -54,11 +54,7 @@ def check_budget(
 ) -> None:
     """Refuse a budget beside what it decides, without a train split, or of tokens that nothing counts.
 
-    Args:
-        given: the settings of all tasks.
-        tables: those of each.
-        trained: whether there is a train split.
-        spelling: how messages name the settings.
+    ``given`` are the settings of all tasks, ``tables`` those of each; ``trained``: there is a train split.
     """
     name, asked = spelling.name, [key for key in BUDGET[:2] if given.get(key) is not None]
     if not asked:

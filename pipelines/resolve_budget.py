@@ -69,8 +69,11 @@ def resolve_budget(
 
     def total(scale: int) -> float:
         """Return the rows of all, or their tokens: exact where expressions are few."""
-        looked_at = [(config, config.population.spread(LOOKED_AT)) for config in configs(scale)]
-        return sum(measure(config, some) * len(config.population) / len(some) for config, some in looked_at)
+        found = 0.0
+        for config in configs(scale):
+            some = config.population.spread(LOOKED_AT)
+            found += measure(config, some) * len(config.population) / len(some)
+        return found
 
     scale, rows = _nearest(total, asked, "tokens" if counted else "rows"), Counter[str]()
     for config in configs(scale):

@@ -65,23 +65,14 @@ class RowWork(Work):
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Classes of one task and view, in their parts (cells).
-
-    Args:
-        settings: the task.
-        view: the view.
-        cells: the cells as a build has them.
-        count: the expressions that a build has of each.
-        rows: the rows that it has of each, or about as many.
-        text: bytes of text of a row, about.
-    """
+    """Classes of one task and view, in their parts (cells)."""
 
     settings: TaskSettings
     view: str
-    cells: ClassSampler
-    count: I64
-    rows: F64
-    text: int
+    cells: ClassSampler  # as a build has them
+    count: I64  # expressions that a build has of each
+    rows: F64  # rows that it has of each, or about as many
+    text: int  # bytes of text of a row, about
 
     @property
     def longest(self) -> I64:
