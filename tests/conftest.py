@@ -12,7 +12,6 @@ import pytest
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import load_declaration
 from caef_data.pipelines.plan import make_plan
-from caef_data.tm import score, successor
 from caef_data.tm.machine import REGISTRY
 
 # Processes of tests fill the cores: torch's threads of small products would only wait for each other.
@@ -54,8 +53,6 @@ def registry() -> Iterator[None]:
     if before != REGISTRY:
         REGISTRY.clear()
         REGISTRY.update(before)
-        successor._KNOWN.clear()
-        score._JUDGES.clear()
 
 
 @pytest.fixture(scope="session")

@@ -51,7 +51,7 @@ def test_rewards() -> None:
     assert (
         reward(talk, [[{"role": "assistant", "content": None}]]) == reward(talk, [[]]) == reward(talk, [None]) == [0.0]
     )
-    with pytest.raises(UserError, match="the prompt names no machine"):
+    with pytest.raises(UserError, match="must begin with the name of a machine"):
         reward(["What is 1 + 2?"], ["3"])
     with pytest.raises(UserError, match="the answer must be a text"):
         reward(talk, [[{"role": "assistant", "content": [{"type": "text", "text": "x"}]}]])

@@ -176,6 +176,6 @@ def test_other_bad_arguments_are_refused() -> None:
 
 
 def test_a_raw_prompt_is_told_what_takes_it() -> None:
-    with pytest.raises(UserError, match="names no machine: it is a raw text") as told:
+    with pytest.raises(UserError, match="must begin with the name of a machine: ADD, .*; it is a raw text") as told:
         score("12+9=", "21")
     assert "environment" in str(told.value)

@@ -6,14 +6,15 @@ The exact answer comes from ``successor``: from the prompt's text alone, so it i
 from __future__ import annotations
 
 import re
-from operator import add, itemgetter
+from functools import lru_cache
+from itertools import compress
+from operator import add, itemgetter, ne
 from typing import NamedTuple
 
 from ..errors import UserError, quoted
 from .composer import Composer
 from .machine import Machine
-from .registry import machine, tasks
-from .successor import entries, successor_of
+from .successor import entries, machine_of, successor_of
 from .turing import TuringMachine
 
 PARTS = ("state", "heads", "tapes", "carry", "output", "command")
@@ -60,7 +61,7 @@ class Line:
             if not free and name in ("out", "flag"):
                 field += f"|{re.escape(mark)}|True|False"
             pattern += f"({field}){re.escape(literal)}"
-        self.match = re.compile(pattern).fullmatch
+        self.match = re.compile(pattern + "()").fullmatch  # a field that the line does not have is empty
         self.registers = [name for name in names if name not in FIELDS]
         self.fields = itemgetter(*(names.index(name) if name in names else -1 for name in (*FIELDS, *self.registers)))
 
@@ -69,7 +70,7 @@ class Line:
         found = self.match(line)
         if found is None:
             return None
-        left1, left2, right1, right2, state, out, flag, *registers = self.fields((*found.groups(), ""))
+        left1, left2, right1, right2, state, out, flag, *registers = self.fields(found.groups())
         out = "" if out == self.mark else out
         heads, tapes = (len(left1), len(left2)), (left1 + right1, left2 + right2)
         return self.state or state, heads, tapes, registers, (out, flag)
@@ -82,23 +83,23 @@ class TuringLine(Line):
         found = self.match(line)
         if found is None:
             return None
-        state, *texts = found.groups()
+        state, *texts, _ = found.groups()
         return state, [len(left) for left in texts[::2]], [*map(add, texts[::2], texts[1::2])]
 
 
-def lines_of(found: Machine) -> dict[str, Line]:
-    """Return the state lines of a machine; of a basic machine by their states."""
+def lines_of(found: Machine) -> list[Line]:
+    """Return the state lines of a machine."""
     if isinstance(found, TuringMachine):
         tapes = [text for head in found.heads for text in ("left", head, "right", " ")]
-        return {"": TuringLine([f"{found.title}, ", "state", ", ", *tapes[:-1], ""])}
+        return [TuringLine([f"{found.title}, ", "state", ", ", *tapes[:-1], ""])]
     if isinstance(found, Composer):
         sources = found.line, found.halted_line.replace("qH", "{state}", 1)
         texts = [re.sub(r"\{(a|b)\}", r"{\1_right}", source).replace("{title}", found.title) for source in sources]
-        return {text: Line(re.split(r"\{(\w+)\}", text)) for text in texts}
-    lines = {}
+        return [Line(re.split(r"\{(\w+)\}", text)) for text in texts]
+    lines = []
     for state, form in entries(found.name).forms.items():
         *pieces, last, _, _ = form.pieces  # the command is not read
-        lines[state] = Line([*pieces, last.removesuffix("\n")], state, form.mark)
+        lines.append(Line([*pieces, last.removesuffix("\n")], state, form.mark))
     return lines
 
 
@@ -113,16 +114,16 @@ class Judge:
     """
 
     def __init__(self, found: Machine) -> None:
-        self.successor = found.successor if isinstance(found, TuringMachine) else successor_of(found)
-        self.lines, self.at = lines_of(found), len(found.title) + 2
-        turing, registers = isinstance(found, TuringMachine), any(line.registers for line in self.lines.values())
+        self.successor = successor_of(found)
+        self.any_line, self.at = lines_of(found), len(found.title) + 2
+        self.lines = {line.state: (line,) for line in self.any_line if line.state}
+        turing, registers = isinstance(found, TuringMachine), any(line.registers for line in self.any_line)
         has = {"heads": not isinstance(found, Composer), "carry": registers and not turing, "output": not turing}
         self.all_right = {part: True for part in PARTS if has.get(part, True)}
 
     def read(self, line: str) -> tuple[object, ...] | None:
         """Return what a state line says; None where it is no state line of the machine."""
-        own = self.lines.get(line[self.at : self.at + 2])
-        for form in self.lines.values() if own is None else (own,):
+        for form in self.lines.get(line[self.at : self.at + 2], self.any_line):
             if (found := form.read(line)) is not None:
                 return found
         return None
@@ -146,9 +147,8 @@ class Judge:
             state = its_line.split(",", 2)[:2] == line.split(",", 2)[:2]
             parts = {**dict.fromkeys(parts, False), "state": state, "command": parts["command"]}
         else:
-            for part, right, its in zip(PARTS, wanted, found, strict=False):
-                if right != its:
-                    parts[part] = False
+            for part in compress(PARTS, map(ne, wanted, found)):
+                parts[part] = False
         return Score(False, first_difference(line, its_line), expected, parts)
 
 
@@ -171,22 +171,10 @@ def first_difference(one: str, other: str, low: int = 0) -> int:
     return next((at for at, (sign, its) in enumerate(zip(first, second, strict=False), low) if sign != its), high)
 
 
-_JUDGES: dict[str, Judge] = {}  # by the name that a prompt begins with, and by task
-
-
-def judge_of(task: str) -> Judge:
-    """Return what compares the answers of a task.
-
-    Raises:
-        UserError: there is no such task, or its entries cannot be run.
-    """
-    judge = _JUDGES.get(task)
-    if judge is None:
-        found = machine(task)
-        judge = Judge(found)
-        if not isinstance(found, TuringMachine):  # another one may take its name
-            _JUDGES[task] = _JUDGES[found.title] = judge
-    return judge
+@lru_cache(256)
+def judge_of(found: Machine) -> Judge:
+    """Return what compares the answers of a machine; raises UserError where its entries cannot be run."""
+    return Judge(found)
 
 
 def score(prompt: str, answer: str, *, task: str | None = None) -> Score:
@@ -215,14 +203,5 @@ def score(prompt: str, answer: str, *, task: str | None = None) -> Score:
     Raises:
         UserError: the prompt is no entry of the task's machine, or nothing follows it; the answer is no text.
     """
-    name = prompt.partition(",")[0] if task is None else task
-    judge = _JUDGES.get(name)
-    if judge is None:
-        if task is None and name.lower() not in tasks():
-            raw = ": it is a raw text, and parts are told of entries alone" if "=" in prompt[-2:] else ""
-            allowed = "an entry as a one-step row has it; caef-data show --task add 1 2 prints some"
-            advice = "compare answers to other rows with their completions: caef_data.environment(view=...) does"
-            what = f"the prompt names no machine{raw}"
-            raise UserError(what, where=quoted(prompt, 200), allowed=allowed, next_step=advice)
-        judge = judge_of(name.lower() if task is None else task)
+    judge = judge_of(machine_of(prompt, task))
     return judge.score(judge.successor(prompt), answer)

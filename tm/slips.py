@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from typing import NamedTuple
 
 from ..errors import UserError
@@ -74,17 +73,12 @@ def slipped(machine: Machine, prompt: str, key: int, far: bool = False) -> Slipp
         slip = "lost_carry" if rare else list(options)[draw.below(len(options))]
         prompt = options.pop(slip)()
         try:
-            completion = _successor(machine)(prompt)
+            completion = successor_of(machine)(prompt)
         except UserError:
             continue  # nothing follows, as where LEFT_MASK must take back a digit and has none
         following = completion[at : at + 2]
         return Slipped(slip, prompt, completion, prompt[at : at + 2], following, calls.get(following))
     raise ValueError(f"this entry of {machine.name} has no slip: {prompt!r}")
-
-
-@cache
-def _successor(machine: Machine) -> Callable[[str], str]:
-    return successor_of(machine)
 
 
 def _of_basic(machine: BasicMachine, state: str, prompt: str, draw: Draw) -> Options:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from ..errors import UserError
@@ -17,7 +17,7 @@ from .basic import BasicMachine
 from .composer import Composer
 from .cutting import ANY_DIGIT, TAPE, Cut, cutter, formatter, shape
 from .interpreter import Configuration, check_command, execute, wrong_entry
-from .machine import HALT, Machine
+from .machine import HALT, REGISTRY, Machine
 from .registry import machine, tasks
 from .table import Control, Untabulated, View
 from .turing import TuringMachine
@@ -339,12 +339,15 @@ def entries(task: str) -> Entries:
     return Entries(found)
 
 
+@lru_cache(256)  # a machine of a declaration gives way to the next one of its name
 def successor_of(found: Machine) -> Callable[[str], str]:
     """Return what gives the entries that follow those of a machine.
 
     Raises:
         UserError: the machine is neither a basic machine nor a composer.
     """
+    if isinstance(found, TuringMachine):
+        return found.successor
     if isinstance(found, BasicMachine):
         return entries(found.name).successor
     if isinstance(found, Composer):
@@ -352,7 +355,14 @@ def successor_of(found: Machine) -> Callable[[str], str]:
     raise UserError(f"entries of {found.name} cannot be run: it is no basic machine and no composer")
 
 
-_KNOWN: dict[str, Callable[[str], str]] = {}  # by the name that the text begins with
+def machine_of(prompt: str, task: str | None) -> Machine:
+    """Return the machine of a task, or that whose name a prompt begins with; raises UserError where there is none."""
+    name = prompt.partition(",")[0].lower() if task is None else task
+    found = REGISTRY.get(name)
+    if found is None and task is None:
+        raw = "; it is a raw text, as caef_data.environment(view=...) takes it" if "=" in prompt[-2:] else ""
+        raise wrong_entry(prompt, f"it must begin with the name of a machine: {', '.join(tasks()).upper()}{raw}")
+    return found or machine(name)
 
 
 def successor(prompt: str, *, task: str | None = None) -> str:
@@ -365,13 +375,4 @@ def successor(prompt: str, *, task: str | None = None) -> str:
     Raises:
         UserError: the text is no entry of the task's machine, or its machine has halted.
     """
-    known = _KNOWN.get(prompt.partition(",")[0] if task is None else task)
-    if known is None:
-        name = prompt.partition(",")[0] if task is None else task
-        if task is None and name.lower() not in tasks():
-            raise wrong_entry(prompt, f"it must begin with the name of a machine: {', '.join(tasks()).upper()}")
-        found = machine(name.lower() if task is None else task)
-        if isinstance(found, TuringMachine):  # another one may take its name
-            return found.successor(prompt)
-        known = _KNOWN[name] = successor_of(found)
-    return known(prompt)
+    return successor_of(machine_of(prompt, task))(prompt)

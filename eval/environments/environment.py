@@ -73,7 +73,7 @@ class Environment:
             self._right = score.right
             return self._turn(None, float(score.right), score, "answered")
         task, _, expected = self._asked
-        score = judge_of(task).score(expected, answer)
+        score = judge_of(machine(task)).score(expected, answer)
         self._right &= score.right
         self._turns += 1
         reward = score.right * 0.5 / self._length if self._turns <= self._length else 0.0
@@ -103,7 +103,7 @@ def _run(task: str, prompt: str, calls: str) -> Generator[tuple[str, str, str], 
     """
     own = machine(task)
     while True:
-        answer = yield task, prompt, judge_of(task).successor(prompt)
+        answer = yield task, prompt, judge_of(machine(task)).successor(prompt)
         lines = answer.split("\n")
         if len(lines) == 4 and isinstance(own, Composer):
             called, entry = lines[2].partition(",")[0].lower(), f"{lines[2]}\n{lines[3]}\n"
@@ -115,7 +115,7 @@ def _run(task: str, prompt: str, calls: str) -> Generator[tuple[str, str, str], 
                 prompt += _halted(called, entry)
             else:
                 result = "|0" if call.into else "True"  # what follows the call must be known
-                judge_of(task).successor(f"{prompt}{called.upper()}, qH,  {result}\n{HALT}\n")
+                judge_of(machine(task)).successor(f"{prompt}{called.upper()}, qH,  {result}\n{HALT}\n")
                 prompt += yield from _run(called, entry, calls)
         elif lines[1:2] == [HALT]:
             return answer
@@ -140,7 +140,7 @@ def _halted(task: str, entry: str) -> str:
     """Return the entry that a machine halts with; raises UserError where it does not."""
     digits = entry.count("|") + 1
     for _ in range(machine(task).max_num_steps(digits, digits)):
-        entry = judge_of(task).successor(entry)
+        entry = judge_of(machine(task)).successor(entry)
         if entry.split("\n")[1] == HALT:
             return entry
     raise UserError(f"{task} does not halt", where=quoted(entry, 200))
@@ -149,7 +149,7 @@ def _halted(task: str, entry: str) -> str:
 def row_score(row: Mapping[str, Any], answer: str) -> Score:
     """Compare an answer to a row's prompt with its completion; parts are told where that is one entry."""
     if row.get("state") or row.get("trace") or row.get("direction") == "in":
-        return judge_of(row["task"]).score(row["completion"], answer)
+        return judge_of(machine(row["task"])).score(row["completion"], answer)
     return text_score(row["completion"], answer)
 
 
