@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import UserError, did_you_mean, printable_path, quoted
 from ..pipelines.hub_source import HubFiles, HubPlace, Say, download, local_or_hub, look_up
 from ..pipelines.settings import ALIASES
-from ..tm import machine, tasks
+from ..tm import tasks
 from .files import (
     CHAT_TEMPLATE,
     CONFIG,
@@ -39,7 +39,7 @@ EVERY = "all"  # the folder of one adapter for every task, executor and aligner
 LAYOUT = "executors/<task>/ and aligners/<task>/, each with an adapter as peft saves it, or all/ with one for all"
 TRAINED = re.compile(r"checkpoint-(\d+)")  # what trainers call the states that they save on the way
 HUB_NAME = re.compile(r"[\w][\w.-]*(/[\w.-]+)?", re.ASCII)
-INDEX, SINGLE, MODEL = "model.safetensors.index.json", "model.safetensors", "config.json"
+MODEL = "config.json"
 WANTED = (".json", ".txt", ".model", ".jinja")  # of a Hub repository, beside weights
 KERNEL = re.compile(r"_?(attn|experts)_implementation(_internal)?")
 
@@ -177,7 +177,12 @@ def _adapter_folders(root: Path, wanted: Collection[str], modes: Collection[str]
             raise UserError(what, where=f"--adapters {printable_path(root)}", allowed=allowed)
         for kind, name_of in KINDS.items():
             for path in sorted((root / kind).iterdir()) if (root / kind).is_dir() else ():
-                if (task := _task_at(path)) is None:
+                task = task_of(path.name) if path.is_dir() else None
+                if task is None:
+                    if path.is_dir() and not path.name.startswith(".") and (_latest(path) / CONFIG).is_file():
+                        known = [*tasks(), *ALIASES]
+                        what = f"no task is called {quoted(path.name)}{did_you_mean(path.name.lower(), known)}"
+                        raise UserError(what, where=printable_path(root / kind), allowed=", ".join(known))
                     continue
                 if (name := name_of(task)) in found:
                     raise UserError(
@@ -219,23 +224,6 @@ def _name_of(path: Path, wanted: Collection[str], modes: Collection[str]) -> str
         if len(chosen) != 1
         else "add --mode one_step (an executor) or --mode aligner_in (an aligner)",
     )
-
-
-def _task_at(path: Path) -> str | None:
-    """Return the task of an adapter's folder; None for what is no adapter."""
-    task = task_of(path.name)
-    if path.name.startswith(".") or not path.is_dir() or (task is None and not (_latest(path) / CONFIG).is_file()):
-        return None
-    if task is None:
-        known = [*tasks(), *ALIASES]
-        raise UserError(
-            f"no task is called {quoted(path.name)}{did_you_mean(path.name.lower(), known)}",
-            where=printable_path(path.parent),
-            allowed=", ".join(known),
-        )
-    if path.parent.name == "aligners" and not machine(task).has_raw:
-        raise UserError(f"{task} has no raw text, and so no aligner", where=printable_path(path))
-    return task
 
 
 # The base model
@@ -295,9 +283,8 @@ def read_base(folder: Path, *, weights: bool = True) -> str:
     config = read_json(folder / MODEL)
     names = [name for name in (*TOKENIZER, CHAT_TEMPLATE) if (folder / name).is_file()]
     if not set(names) & set(VOCABULARIES):
-        raise UserError(
-            "the base model has no tokenizer", where=printable_path(folder), allowed=", ".join(VOCABULARIES)
-        )
+        allowed = ", ".join(VOCABULARIES)
+        raise UserError("the base model has no tokenizer", where=printable_path(folder), allowed=allowed)
     # Its repository's code would be run. What auto_map names is not run unless it is trusted, and nothing is.
     for name, value in _settings_in(config):
         if KERNEL.fullmatch(name) and "/" in str(value):
@@ -312,7 +299,12 @@ def read_base(folder: Path, *, weights: bool = True) -> str:
             where=printable_path(folder / CONFIG),
             next_step="put it under executors/ or aligners/, or take it away",
         )
-    return hash_of(folder, [MODEL, *names, *(_weight_files(folder) if weights else [])])
+    held = sorted(path.name for path in folder.glob("*.safetensors*")) if weights else []
+    if weights and not held:
+        raise pickled(folder, "the base model") or UserError(
+            "the base model has no weights", where=printable_path(folder), allowed="safetensors"
+        )
+    return hash_of(folder, [MODEL, *names, *held])
 
 
 def _settings_in(config: Any) -> Iterator[tuple[str, Any]]:
@@ -322,20 +314,3 @@ def _settings_in(config: Any) -> Iterator[tuple[str, Any]]:
     for value in config.values() if isinstance(config, dict) else config:
         if isinstance(value, dict | list):
             yield from _settings_in(value)
-
-
-def _weight_files(folder: Path) -> list[str]:
-    """Return the names of the files that hold the weights, as transformers would choose them."""
-    names = [SINGLE]
-    if not (folder / SINGLE).is_file():
-        if not (folder / INDEX).is_file():
-            raise pickled(folder, "the base model") or UserError(
-                "the base model has no weights", where=printable_path(folder), allowed=f"{SINGLE}, or {INDEX}"
-            )
-        held = read_json(folder / INDEX).get("weight_map")
-        names = sorted({str(name) for name in held.values()}) if isinstance(held, dict) else []
-        if not names or not all(re.fullmatch(r"[\w.-]+\.safetensors", name) for name in names):
-            raise UserError(f"{INDEX} names no files of this folder", where=printable_path(folder))
-    for name in names:
-        shapes_in(folder / name)
-    return names

@@ -138,11 +138,6 @@ def test_what_is_no_adapter_is_left_alone(ckpt: Path) -> None:
     assert len(find_adapters(ckpt, None).adapters) == 3
 
 
-def test_an_aligner_of_a_helper(ckpt: Path) -> None:
-    write_adapter(ckpt / "aligners" / "reflection")
-    refused(ckpt, "reflection has no raw text")
-
-
 def test_no_folder_no_adapters_one_adapter(ckpt: Path, tmp_path: Path) -> None:
     refused(tmp_path / "nothing", "no such checkpoint folder")
     refused(ckpt / "executors/add/adapter_config.json", "no such checkpoint folder")
@@ -311,12 +306,8 @@ def test_a_base_in_several_files(ckpt: Path) -> None:
     write_json(index, {"weight_map": held})
     whole = find_adapters(ckpt, None).base_sha256
     assert whole and whole != find_adapters(ckpt, None, weights=False).base_sha256
-    for file in ("../../executors/add/adapter_model.safetensors", "/etc/passwd", 5):
-        write_json(index, {"weight_map": {**held, "lost.weight": file}})
-        refused(ckpt, "names no files of this folder")
-    write_json(index, {"weight_map": held})
     (ckpt / "base/model-00002-of-00002.safetensors").unlink()
-    refused(ckpt, "model-00002-of-00002.safetensors cannot be read")
+    assert find_adapters(ckpt, None).base_sha256 != whole
 
 
 # The Hub
