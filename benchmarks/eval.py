@@ -41,7 +41,7 @@ from winners import PAD, Texts, Winners, save_llama
 from caef_data.eval.backends.local import TransformersBackend
 from caef_data.eval.backends.prefix import Prefix
 from caef_data.eval.backends.tokens import load_tokenizers
-from caef_data.eval.calls import BASE, GenerateRequest, ScoreRequest
+from caef_data.eval.calls import BASE, Request
 from caef_data.eval.problems import instruction_of
 from caef_data.tm import align_in, transition, transitions
 
@@ -138,8 +138,8 @@ class Bench:
 
     def verify(self, backend: TransformersBackend, texts: Texts, *, wrong: int = 0) -> None:
         """Verify rows; decode those that are wrong from behind what is proved."""
-        found = list(backend.verify(BASE, [ScoreRequest(BASE, *text) for text in texts]))
-        asks = [GenerateRequest(*texts[index], verdict.at) for index, verdict in found if verdict.at is not None]
+        found = list(backend.verify(BASE, [Request(*text) for text in texts]))
+        asks = [Request(*texts[index], verdict.at) for index, verdict in found if verdict.at is not None]
         if len(asks) != wrong:
             raise SystemExit(f"{len(asks)} rows are wrong, not {wrong}")
         list(backend.decode(BASE, asks))
@@ -148,7 +148,7 @@ class Bench:
         """Decode rows with the package's own strategy, in batches of a number of rows."""
         for start in range(0, len(texts), BATCH):
             part = texts[start : start + BATCH]
-            for index, answer in backend.decode(BASE, [GenerateRequest(*text) for text in part]):
+            for index, answer in backend.decode(BASE, [Request(*text) for text in part]):
                 check(answer.text, part[index][1])
 
     def generate(self, backend: TransformersBackend, texts: Texts) -> None:
@@ -234,9 +234,9 @@ class Bench:
             step = transition(task, high, max(low, 1), chance.randrange(2))
             texts += [(step.prompt, step.completion), (f"{high}+{low}=", align_in(f"{high}+{low}="))]
         backend, few = self.backend(), self.backend()
-        list(backend.verify(BASE, [ScoreRequest(BASE, *text) for text in texts]))
+        list(backend.verify(BASE, [Request(*text) for text in texts]))
         for start in range(0, 100, 10):
-            list(few.verify(BASE, [ScoreRequest(BASE, *text) for text in texts[start : start + 10]]))
+            list(few.verify(BASE, [Request(*text) for text in texts[start : start + 10]]))
         found = [one.stats["tokens"] / one.stats["computed"] for one in (backend, few)]
         detail = f"{len(texts):,} rows at once {found[0]:.3f}; ten at a time {found[1]:.3f}"
         return Result("padding", min(found), detail, {})

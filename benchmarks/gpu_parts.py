@@ -30,7 +30,7 @@ from transformers import LlamaForCausalLM, TrainerCallback, TrainingArguments
 from caef_data.eval.backends import model as model_module
 from caef_data.eval.backends.local import TransformersBackend
 from caef_data.eval.backends.tokens import load_tokenizers
-from caef_data.eval.calls import GenerateRequest, Score, ScoreRequest
+from caef_data.eval.calls import Answer, Request
 
 ADAPTER = "executors/add"
 ROWS = 8  # of a step of training
@@ -130,10 +130,8 @@ class Bench:
             rates[str(side)] = 2 * side**3 * several / statistics.median(times)
             say(rate=max(rates.values()), rates=rates)
 
-    def verify(self, texts: Texts) -> list[Score]:
-        found = sorted(
-            self.backend.verify(ADAPTER, [ScoreRequest(ADAPTER, *text) for text in texts]), key=lambda one: one[0]
-        )
+    def verify(self, texts: Texts) -> list[Answer]:
+        found = sorted(self.backend.verify(ADAPTER, [Request(*text) for text in texts]), key=lambda one: one[0])
         return [verdict for _, verdict in found]
 
     def right(self, texts: Texts) -> None:
@@ -266,7 +264,7 @@ class Bench:
         """Decode rows with this package's strategy ``generate``; to its limit, for nothing is right."""
         backend, texts = self.backend, self.texts[: self.size.batch]
         backend.near_alone, self.guide.sure, before = False, 0, backend.stats["steps"]
-        seconds = self.seconds(lambda: list(backend.decode(ADAPTER, [GenerateRequest(*text) for text in texts])))
+        seconds = self.seconds(lambda: list(backend.decode(ADAPTER, [Request(*text) for text in texts])))
         say(rows=len(texts), seconds_all=seconds, steps=backend.stats["steps"] - before)
         backend.near_alone, self.guide.sure = True, SURE
 
@@ -280,7 +278,7 @@ class Bench:
             right = sum(one.right for one in self.verify(some))
             low, high = (low, self.guide.hard) if 2 * right > len(some) else (self.guide.hard, high)
         say(rows=len(texts), push=self.guide.hard, near=backend.near)
-        alone, changed, missed = list[Score](), dict[str, int](), dict[str, int]()
+        alone, changed, missed = list[Answer](), dict[str, int](), dict[str, int]()
         for tokens in self.size.budgets:
             backend.budget["pass"] = tokens
             found = self.verify(texts)

@@ -6,108 +6,67 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from os.path import commonprefix
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
-Tokens = Sequence[Any]  # or the characters of a text
 BASE = ""  # the adapter's name for the base model alone
+SLACK = 16  # tokens that an answer may be longer than expected before decoding gives up
 
 
-class ScoreRequest(NamedTuple):
-    """One question to a model, with its right answer."""
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A question to a model.
 
-    adapter: str  # executors/add, aligners/sub ...; ``BASE`` for the base model
+    Args:
+        completion: what it must answer, character by character, and then end; or a text of about the length.
+        known: tokens of ``completion`` that greedy decoding is proved to begin with.
+        certain: ``completion`` is the right answer; else it only tells a length, after whose tokens, and ``SLACK``,
+            decoding gives up; an answer too long for the model is no answer rather than an error.
+    """
+
     prompt: str
-    completion: str  # what it must answer, character by character, and then end
+    completion: str
+    known: int = 0
+    certain: bool = True
 
 
 @dataclass(slots=True)  # frozen ones take three times as long to make
-class Score:
-    """Whether greedy decoding gives a call's completion, told by one forward pass where that is beyond doubt.
+class Answer:
+    """What plain greedy decoding gives: as far as one forward pass tells that beyond doubt, or in full.
 
     Args:
-        right: plain greedy decoding writes the completion's text and then ends.
-        at: index in the completion's tokens of the first one that greedy decoding would not give, their number where
-            only the end is wrong; None when right. The tokens before it are proved.
-        margin: smallest difference over the positions (up to the first wrong one) between the logit of the right token
-            and that of the best other one; negative when wrong. None where the backend cannot tell.
+        right: it writes the completion's text and then ends.
+        at: index in the completion's tokens of the first one that it would not give, their number where only the end is
+            wrong; None when right. The tokens before it are proved.
+        margin: smallest lead of a right token (up to the first wrong one: there it is negative) over the best other
+            one, in logits; of a decoded answer, of the tokens decoded, if it is right. None where nobody can tell.
         tokens: tokens of prompt, completion and end.
         completion_tokens: of these, those of completion and end.
-        answer: what decoding gave, where the forward pass left doubt.
+        text: the decoded answer, without the end token; None where a forward pass was enough.
+        ended: the model ended it; False where decoding gave up.
+        decoded: tokens decoded, those known beforehand not counted.
         near_tie: a token's lead over the next one is so small that rounding could have decided.
         merges: the tokenizer merges the end of the prompt with the completion.
     """
 
     right: bool
-    at: int | None
-    margin: float | None
-    tokens: int
+    at: int | None = None
+    margin: float | None = None
+    tokens: int = 0
     completion_tokens: int = 0
-    answer: Generation | None = None
-    near_tie: bool = field(default=False, compare=False)
-    merges: bool = field(default=False, compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class GenerateRequest:
-    """A question whose answer is to be decoded.
-
-    Args:
-        expected: the right answer or a text of about its length; decoding gives up ``SLACK`` tokens after its number.
-        known: tokens of ``expected`` that greedy decoding is proved to begin with.
-        certain: ``expected`` is the right answer; else it only tells a length, and an answer too long for the model is
-            no answer rather than an error.
-    """
-
-    prompt: str
-    expected: str
-    known: int = 0
-    certain: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """What greedy decoding gave.
-
-    Args:
-        text: the answer, without the end token.
-        ended: the model ended it; False where decoding gave up.
-        decoded: tokens decoded, those known beforehand not counted.
-        at: index in the expected answer's tokens of the first one that was not given, as in ``Score``; None if right.
-        tokens: tokens of prompt, expected answer and end, as in ``Score``.
-        completion_tokens: of these, those of the expected answer and end.
-        margin: smallest lead of a token decoded over the next best one; None where the backend cannot tell.
-        near_tie: as in ``Score``.
-        merges: as in ``Score``.
-    """
-
-    text: str
-    ended: bool
+    text: str | None = None
+    ended: bool = False
     decoded: int = 0
-    at: int | None = field(default=None, compare=False)
-    tokens: int = field(default=0, compare=False)
-    completion_tokens: int = field(default=0, compare=False)
-    margin: float | None = field(default=None, compare=False)
     near_tie: bool = field(default=False, compare=False)
     merges: bool = field(default=False, compare=False)
 
     @classmethod
-    def to(
-        cls,
-        prompt: Sequence[Any],
-        expected: Sequence[Any],
-        given: Sequence[Any],
-        *,
-        text: str,
-        ended: bool,
-        decoded: int,
-    ) -> Self:
-        """Return the answer that the tokens ``given`` are, to a prompt with an expected answer in tokens; no ends."""
-        at = None if ended and given == expected else len(commonprefix([list(given), list(expected)]))
+    def to(cls, request: Request, spelled: Sequence[Sequence[Any]], text: str, *, ended: bool, decoded: int) -> Self:
+        """Return a decoded answer to a request; ``spelled``: prompt, completion and answer in tokens, without ends."""
+        prompt, expected, given = spelled
+        right = ended and text == request.completion
+        at = None if right else len(commonprefix([list(given), list(expected)]))
         size = len(expected) + 1
-        return cls(text, ended, decoded, at, len(prompt) + size, size)
-
-
-SLACK = 16  # tokens that an answer may be longer than expected before decoding gives up
+        return cls(right, at, None, len(prompt) + size, size, text, ended, decoded)
 
 
 class Backend(ABC):
@@ -120,21 +79,21 @@ class Backend(ABC):
     name: str  # transformers, openai, oracle
 
     @abstractmethod
-    def verify_batches(self, adapter: str, calls: Sequence[ScoreRequest]) -> Iterator[list[tuple[int, Score]]]:
-        """Tell of each call whether greedy decoding gives its completion; decode only where that takes it."""
+    def verify_batches(self, adapter: str, requests: Sequence[Request]) -> Iterator[list[tuple[int, Answer]]]:
+        """Tell of each request whether greedy decoding gives its completion; decode only where that takes it."""
 
     @abstractmethod
-    def decode_batches(self, adapter: str, asks: Sequence[GenerateRequest]) -> Iterator[list[tuple[int, Generation]]]:
+    def decode_batches(self, adapter: str, requests: Sequence[Request]) -> Iterator[list[tuple[int, Answer]]]:
         """Decode greedily."""
 
-    def verify(self, adapter: str, calls: Sequence[ScoreRequest]) -> Iterator[tuple[int, Score]]:
+    def verify(self, adapter: str, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
         """Yield what ``verify_batches`` does, one by one."""
-        for batch in self.verify_batches(adapter, calls):
+        for batch in self.verify_batches(adapter, requests):
             yield from batch
 
-    def decode(self, adapter: str, asks: Sequence[GenerateRequest]) -> Iterator[tuple[int, Generation]]:
+    def decode(self, adapter: str, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
         """Yield what ``decode_batches`` does, one by one."""
-        for batch in self.decode_batches(adapter, asks):
+        for batch in self.decode_batches(adapter, requests):
             yield from batch
 
     def provenance(self) -> dict[str, object]:

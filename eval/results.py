@@ -25,7 +25,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -33,7 +32,7 @@ from numpy.typing import NDArray
 
 from ..errors import UserError, printable_path
 from ..tm.columns import I64, Bool
-from .calls import Generation, Score
+from .calls import Answer
 from .plan import BATCH, PLAN, PlanWriter, take, unpack, unpack_numbers
 from .problems import Problems
 
@@ -56,7 +55,7 @@ ANSWER = np.dtype(
     ]
 )
 # What every answer tells: columns, and the attributes that hold them
-TOLD = {name: name for name in ("margin", "tokens", "completion_tokens", "near_tie", "merges")}
+TOLD = {name: name for name in ("margin", "tokens", "completion_tokens", "merges")}
 TOLD["first_wrong_token"] = "at"
 
 
@@ -240,49 +239,43 @@ class ResultStore:
         for problem, correct in finals:
             self.finals[problem] = correct
 
-    def _record(self, rows: NDArray[np.void]) -> None:
-        self.known[rows["request"]] = rows
-        self.unsaved += [rows] * (len(rows) > 0)
-
-    def record_scores(self, requests: I64, results: Sequence[tuple[int, Score]]) -> None:
-        """Take what forward passes found, each with the place of its request."""
-        rows, told = self._answered(requests, results)
-        rows["correct"] = rows["stripped"] = [score.right for _, score in results]
-        rows["failed"], rows["decoded"] = 1 - rows["correct"], False
-        for name, values in told.items():
-            rows[name] = values
-        self._record(rows)
-
-    def record_generations(
-        self, requests: I64, expected: Sequence[str], results: Sequence[tuple[int, Generation]], *, walked: bool = False
+    def record(
+        self,
+        requests: I64,
+        completions: Sequence[str],
+        results: Sequence[tuple[int, Answer]],
+        *,
+        passed: bool = False,
+        walked: bool = False,
     ) -> None:
-        """Take what decoding gave, each with the place of its request and right answer; of a wrong one the text.
+        """Take what came back, each with the place of its request; of a wrong answer the text.
 
-        It stands beside what a forward pass has told before. ``walked`` requests need none to be judged.
+        ``passed`` through a forward pass, of which decoding leaves what it told; ``walked`` requests need none.
         """
-        rows, told = self._answered(requests, results)
-        pairs = [(answer, expected[place]) for place, answer in results]
-        correct = np.array([answer.ended and answer.text == right for answer, right in pairs], np.bool_)
-        rows["correct"], rows["decoded"], rows["ended"] = correct, True, [answer.ended for answer, _ in pairs]
-        rows["stripped"] = [answer.ended and answer.text.strip() == right.strip() for answer, right in pairs]
-        if walked:
-            rows["failed"] = 1 - rows["stripped"]
-        rows["near_tie"] |= told.pop("near_tie")
-        told["margin"] = np.where(correct, told["margin"], np.nan)
+        answers = [answer for _, answer in results]
+        expected = [completions[place] for place, _ in results]
+        rows = self.known[requests[np.array([place for place, _ in results], np.int64)]]
+        told = {name: [getattr(answer, attribute) for answer in answers] for name, attribute in TOLD.items()}
+        told["first_wrong_token"] = [-1 if place is None else place for place in told["first_wrong_token"]]
         scored = rows["tokens"] > 0  # by a pass before
         for name, values in told.items():
-            rows[name] = np.where(scored, rows[name], values)
-        self._record(rows)
-        for request, (answer, _), is_right in zip(rows["request"].tolist(), pairs, correct, strict=True):
-            if not is_right:  # a server may send a lone surrogate, which no file of texts can hold
+            rows[name] = np.where(scored, rows[name], np.array(values, ANSWER[name]))
+        rows["near_tie"] |= np.array([answer.near_tie for answer in answers], np.int8)
+        pairs = list(zip(answers, expected, strict=True))
+        rows["correct"] = [one.right if one.text is None else one.ended and one.text == text for one, text in pairs]
+        rows["stripped"] = [
+            one.right if one.text is None else one.ended and one.text.strip() == text.strip() for one, text in pairs
+        ]
+        rows["decoded"] |= np.array([answer.text is not None for answer in answers], np.int8)
+        rows["ended"] = [answer.ended for answer in answers]
+        if passed or walked:
+            rows["failed"] = 1 - rows["correct" if passed else "stripped"]
+        self.known[rows["request"]] = rows
+        self.unsaved += [rows] * (len(rows) > 0)
+        for request, answer, right in zip(rows["request"].tolist(), answers, rows["correct"].tolist(), strict=True):
+            if answer.text is not None and not right:
+                # A server may send a lone surrogate, which no file of texts can hold.
                 self.texts.append((request, answer.text.encode("utf-8", "backslashreplace").decode()))
-
-    def _answered(self, requests: I64, results: Sequence[tuple[int, Any]]) -> tuple[Any, dict[str, NDArray[Any]]]:
-        """Return what is known of the requests that results belong to, and the columns ``TOLD`` of these."""
-        rows = self.known[requests[np.array([place for place, _ in results], np.int64)]]
-        told = {name: [getattr(one, attribute) for _, one in results] for name, attribute in TOLD.items()}
-        told["first_wrong_token"] = [-1 if place is None else place for place in told["first_wrong_token"]]
-        return rows, {name: np.array(values, ANSWER[name]) for name, values in told.items()}
 
     def save(self) -> None:
         """Write what was recorded of a batch; on disk it is at once, unless batches take less than ``PAUSE``."""
@@ -314,13 +307,13 @@ class ResultStore:
         correct = self.known["correct"]
         return int((correct >= 0).sum()), int((correct == 1).sum()), int(self.known["tokens"].sum(dtype=np.int64))
 
-    def answer(self, request: int, expected: str) -> Generation | None:
+    def answer(self, request: int, expected: str) -> Answer | None:
         """Return the decoded answer to a request, whose right one is given; None where there is none."""
         known = self.known[request]
         if not known["decoded"]:
             return None
         [text] = self.wrong_texts(np.array([request]))
-        return Generation(expected if text is None else text, bool(known["ended"]))
+        return Answer(text is None, text=expected if text is None else text, ended=bool(known["ended"]))
 
     def wrong_texts(self, requests: I64) -> list[str | None]:
         """Return what the model answered to requests in ascending order; None where that is right, or not decoded."""

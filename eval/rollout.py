@@ -10,7 +10,7 @@ import numpy as np
 
 from ..tm.machine import HALT
 from ..tm.render import int_array
-from .calls import Backend, GenerateRequest, Generation
+from .calls import Answer, Backend, Request
 from .problems import WALKED, aligner, executor, whole_runs
 from .results import ResultStore
 from .score import Progress
@@ -56,11 +56,11 @@ class _Question(NamedTuple):
     """What a problem under way asks next; of a perfect model that is a ``request``, off its track None."""
 
     adapter: str
-    ask: GenerateRequest
+    ask: Request
     request: int | None
 
 
-def _follow(walking: Walk, requests: list[int], completions: list[str]) -> Generator[_Question, Generation, bool]:
+def _follow(walking: Walk, requests: list[int], completions: list[str]) -> Generator[_Question, Answer, bool]:
     """Run a problem on a model's answers, sent in return for questions; return whether the last text is right.
 
     ``requests`` are those of a perfect model, ``completions`` the right answers to them. Off the track there is no
@@ -69,14 +69,14 @@ def _follow(walking: Walk, requests: list[int], completions: list[str]) -> Gener
     (adapter, prompt), on_track, longest = next(walking), True, max(completions, key=len)
     for asked in range(2 * len(requests) + 8):  # what asks more goes round in circles
         if on_track:
-            answer = yield _Question(adapter, GenerateRequest(prompt, completions[asked]), requests[asked])
+            answer = yield _Question(adapter, Request(prompt, completions[asked]), requests[asked])
             on_track = answer.ended and answer.text == completions[asked]
         else:
-            answer = yield _Question(adapter, GenerateRequest(prompt, prompt + longest, certain=False), None)
+            answer = yield _Question(adapter, Request(prompt, prompt + longest, certain=False), None)
         if not answer.ended:
             break
         try:
-            adapter, prompt = walking.send(answer.text)
+            adapter, prompt = walking.send(answer.text or "")
         except StopIteration as end:
             return bool(end.value == completions[-1])
         except RecursionError:  # calls within calls, without end
@@ -92,11 +92,11 @@ class _Run:
         self.following = _follow(walking, requests, completions)
         self.question: _Question | None = next(self.following)
 
-    def catch_up(self, store: ResultStore, answers: dict[tuple[str, str], Generation]) -> None:
+    def catch_up(self, store: ResultStore, answers: dict[tuple[str, str], Answer]) -> None:
         """Take the answers that are known already, until it asks something new or ends."""
         while self.question is not None:
             adapter, ask, request = self.question
-            answer = answers.get((adapter, ask.prompt)) if request is None else store.answer(request, ask.expected)
+            answer = answers.get((adapter, ask.prompt)) if request is None else store.answer(request, ask.completion)
             if answer is None:
                 return
             try:
@@ -141,27 +141,27 @@ def _open_runs(store: ResultStore) -> Iterator[_Run]:
 
 def _lock_step(store: ResultStore, backend: Backend, runs: list[_Run], progress: Progress) -> None:
     """Roll out some problems to their ends."""
-    answers: dict[tuple[str, str], Generation] = {}
+    answers: dict[tuple[str, str], Answer] = {}
     waiting = runs
     while waiting:
         for run in waiting:
             run.catch_up(store, answers)
         # A model's own text may call a machine whose adapter there is not.
         waiting = [run for run in waiting if run.question is not None and run.question.adapter in store.adapters]
-        questions: dict[str, dict[tuple[str, int | None], GenerateRequest]] = {}  # each once
+        questions: dict[str, dict[tuple[str, int | None], Request]] = {}  # each once
         for adapter, ask, request in (run.question for run in waiting if run.question is not None):
             asks = questions.setdefault(adapter, {})
             asks[ask.prompt, request] = max(
-                asks.get((ask.prompt, request), ask), ask, key=lambda one: len(one.expected)
+                asks.get((ask.prompt, request), ask), ask, key=lambda one: len(one.completion)
             )
         for adapter, asks in questions.items():
             prompts, requests = zip(*asks, strict=True)
             numbers = np.array([-1 if request is None else request for request in requests])
-            expected = [ask.expected for ask in asks.values()]
+            expected = [ask.completion for ask in asks.values()]
             for results in backend.decode_batches(adapter, list(asks.values())):
                 answers |= {(adapter, prompts[place]): answer for place, answer in results if numbers[place] < 0}
                 on_track = [(place, answer) for place, answer in results if numbers[place] >= 0]
-                store.record_generations(numbers, expected, on_track, walked=True)
+                store.record(numbers, expected, on_track, walked=True)
                 store.save()
                 progress(store)
     store.commit([(run.problem, run.right) for run in runs])

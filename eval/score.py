@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import repeat
 
 import numpy as np
 import pyarrow as pa
 
 from ..tm.columns import Bool
-from .calls import Backend, GenerateRequest, ScoreRequest
+from .calls import Backend, Request
 from .results import ResultStore
 
 Progress = Callable[[ResultStore], None]
@@ -21,9 +21,8 @@ def evaluate(store: ResultStore, backend: Backend, *, verify: bool, progress: Pr
     ``verify`` proves answers by forward passes, and decodes only where a problem first fails; else all are decoded.
     """
     unanswered = store.known["correct"] < 0
-    ask = _score if verify else _decode
     for adapter in store.adapters:
-        ask(store, backend, adapter, unanswered, progress)
+        _ask(store, backend, adapter, unanswered, progress, verify=verify)
     if verify:
         decode_first_wrong(store, backend, progress)
 
@@ -32,7 +31,7 @@ def decode_first_wrong(store: ResultStore, backend: Backend, progress: Progress)
     """Decode, of each problem, the first request that fails, and those before it that fail by white space alone."""
     while (wrong := first_wrong(store)).any():
         for adapter in store.adapters:
-            _decode(store, backend, adapter, wrong, progress)
+            _ask(store, backend, adapter, wrong, progress)
 
 
 def first_wrong(store: ResultStore) -> Bool:
@@ -56,31 +55,20 @@ def first_wrong(store: ResultStore) -> Bool:
     return chosen
 
 
-def _score(store: ResultStore, backend: Backend, adapter: str, wanted: Bool, progress: Progress) -> None:
-    for ids, requests in store.requests(adapter, wanted):
-        calls = calls_of(adapter, requests)
-        expected = [call.completion for call in calls]
-        for results in backend.verify_batches(adapter, calls):
-            store.record_scores(ids, results)
-            decoded = [(place, score.answer) for place, score in results if score.answer is not None]
-            store.record_generations(ids, expected, decoded)
-            store.save()
-            progress(store)
-
-
-def _decode(store: ResultStore, backend: Backend, adapter: str, wanted: Bool, progress: Progress) -> None:
-    for ids, requests in store.requests(adapter, wanted):
+def _ask(
+    store: ResultStore, backend: Backend, adapter: str, wanted: Bool, progress: Progress, *, verify: bool = False
+) -> None:
+    for ids, table in store.requests(adapter, wanted):
         # Decoding begins behind the tokens that a forward pass has proved.
-        given = np.maximum(store.known["first_wrong_token"][ids], 0).tolist()
-        prompts, completions = (requests.column(name).to_pylist() for name in ("prompt", "completion"))
-        asks = list(map(GenerateRequest, prompts, completions, given))
-        for results in backend.decode_batches(adapter, asks):
-            store.record_generations(ids, completions, results)
+        asked = requests_of(table, np.maximum(store.known["first_wrong_token"][ids], 0).tolist())
+        completions = [request.completion for request in asked]
+        for results in (backend.verify_batches if verify else backend.decode_batches)(adapter, asked):
+            store.record(ids, completions, results, passed=verify)
             store.save()
             progress(store)
 
 
-def calls_of(adapter: str, requests: pa.Table) -> list[ScoreRequest]:
-    """Return requests as a backend is asked them."""
-    texts = (requests.column(name).to_pylist() for name in ("prompt", "completion"))
-    return list(map(ScoreRequest, repeat(adapter), *texts))
+def requests_of(table: pa.Table, known: Iterable[int] = repeat(0)) -> list[Request]:
+    """Return requests as a backend is asked them, so many of the tokens of each known."""
+    texts = (table.column(name).to_pylist() for name in ("prompt", "completion"))
+    return list(map(Request, *texts, known))

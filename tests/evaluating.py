@@ -14,11 +14,11 @@ import pyarrow as pa
 from caef_data.eval.backends.choose import make_backend
 from caef_data.eval.backends.choose import samples as calls_tried
 from caef_data.eval.backends.oracle import OracleBackend
-from caef_data.eval.calls import Backend, GenerateRequest, Generation, Score, ScoreRequest
+from caef_data.eval.calls import Answer, Backend, Request
 from caef_data.eval.problems import MODES, Problems, executor, operands_of, read_problems
 from caef_data.eval.results import ResultStore
 from caef_data.eval.rollout import roll_out
-from caef_data.eval.score import calls_of, decode_first_wrong, evaluate
+from caef_data.eval.score import decode_first_wrong, evaluate
 from caef_data.eval.session import Session, plan, run
 from caef_data.eval.settings import EvalSettings
 from caef_data.pipelines.build import build
@@ -55,7 +55,7 @@ class Counting(OracleBackend):
         self.switches: list[str] = []
         self.fail_after = fail_after
 
-    def verify_batches(self, adapter: str, calls: Sequence[ScoreRequest]) -> Iterator[list[tuple[int, Score]]]:
+    def verify_batches(self, adapter: str, calls: Sequence[Request]) -> Iterator[list[tuple[int, Answer]]]:
         self.switches.append(adapter)
         for batch in super().verify_batches(adapter, calls):
             most = len(batch) if self.fail_after is None else self.fail_after - len(self.asked)
@@ -64,7 +64,7 @@ class Counting(OracleBackend):
             if most < len(batch):
                 raise KeyboardInterrupt
 
-    def decode_batches(self, adapter: str, asks: Sequence[GenerateRequest]) -> Iterator[list[tuple[int, Generation]]]:
+    def decode_batches(self, adapter: str, asks: Sequence[Request]) -> Iterator[list[tuple[int, Answer]]]:
         self.switches.append(adapter)
         yield from super().decode_batches(adapter, asks)
 
@@ -196,11 +196,11 @@ def model_of(session: Session, say: Any = lambda line: None) -> Callable[[Result
     return lambda store: make_backend(session.settings, session.checkpoint, calls_tried(store), say)
 
 
-def requests_of(store: ResultStore) -> list[ScoreRequest]:
+def requests_of(store: ResultStore) -> list[Asked]:
     """Return all requests, adapter by adapter."""
     every = np.ones(store.num_requests, np.bool_)
     parts = ((adapter, part) for adapter in store.adapters for _, part in store.requests(adapter, every))
-    return [call for adapter, part in parts for call in calls_of(adapter, part)]
+    return [Asked(**row) for _, part in parts for row in part.to_pylist()]
 
 
 def tables_of(session: Session) -> dict[str, list[dict[str, Any]]]:

@@ -37,7 +37,7 @@ from caef_data.errors import UserError
 from caef_data.eval.backends.local import TransformersBackend
 from caef_data.eval.backends.model import Model
 from caef_data.eval.backends.tokens import load_tokenizers
-from caef_data.eval.calls import GenerateRequest, ScoreRequest
+from caef_data.eval.calls import Request
 from caef_data.tests.plain import plain_answers
 from caef_data.tests.small_model import END, learn, make_tokenizer, save
 
@@ -258,12 +258,12 @@ class Zoo:
         for at, (prompt, (text, ended)) in enumerate(zip(PROMPTS, self.truths[name], strict=True)):
             wrong = at % 3 == 1 if ended else at % 2 == 0
             completion = (text[:-1] if at % 2 else text + "d") if wrong else text
-            calls.append(ScoreRequest(name, prompt, completion))
+            calls.append(Request(prompt, completion))
             right.append(ended and completion == text)
         assert 0 < sum(right) < len(calls)
         verdicts = dict(backend.verify(name, calls))
         assert [verdicts[at].right for at in range(len(calls))] == right, name
-        answers = dict(backend.decode(name, [GenerateRequest(call.prompt, call.completion) for call in calls]))
+        answers = dict(backend.decode(name, [Request(call.prompt, call.completion) for call in calls]))
         for at, (text, ended) in enumerate(self.truths[name]):
             assert answers[at].text == text if ended else answers[at].text.startswith(text[:MOST]), (name, calls[at])
             assert answers[at].ended or not ended

@@ -21,7 +21,7 @@ from caef_data.eval.backends import prefix  # noqa: E402
 from caef_data.eval.backends.local import TransformersBackend  # noqa: E402
 from caef_data.eval.backends.rows import NEAR  # noqa: E402
 from caef_data.eval.backends.tokens import load_tokenizers  # noqa: E402
-from caef_data.eval.calls import GenerateRequest, ScoreRequest  # noqa: E402
+from caef_data.eval.calls import Request  # noqa: E402
 from caef_data.tests.architectures import TABLE, make_prompts, write_model  # noqa: E402
 from caef_data.tests.plain import plain_greedy  # noqa: E402
 
@@ -87,7 +87,7 @@ Judge = Callable[[TransformersBackend, Truth], Iterator[tuple[int, bool]]]
 
 
 def verify(backend: TransformersBackend, truth: Truth) -> Iterator[tuple[int, bool]]:
-    calls = [ScoreRequest(NAME, prompt, text) for prompt, text, _ in truth.rows]
+    calls = [Request(prompt, text) for prompt, text, _ in truth.rows]
     for index, verdict in backend.verify(NAME, calls):
         if verdict.right:
             assert verdict.at is None and verdict.margin >= 0
@@ -95,7 +95,7 @@ def verify(backend: TransformersBackend, truth: Truth) -> Iterator[tuple[int, bo
 
 
 def generate(backend: TransformersBackend, truth: Truth) -> Iterator[tuple[int, bool]]:
-    asks = [GenerateRequest(prompt, text) for prompt, text, _ in truth.rows]
+    asks = [Request(prompt, text) for prompt, text, _ in truth.rows]
     for index, answer in backend.decode(NAME, asks):
         prompt, text, _ = truth.rows[index]
         assert (answer.text == truth.texts[prompt]) or not answer.ended
@@ -107,10 +107,10 @@ def roll_out(backend: TransformersBackend, truth: Truth) -> Iterator[tuple[int, 
     first = [prompt for prompt, _, right in truth.rows if right]
     second = [f"{text}=" for text in truth.decoded(first)]
     expected = dict(zip(second, truth.decoded(second), strict=True))
-    answers = dict(backend.decode(NAME, [GenerateRequest(prompt, "a" * MOST, certain=False) for prompt in first]))
+    answers = dict(backend.decode(NAME, [Request(prompt, "a" * MOST, certain=False) for prompt in first]))
     asked = [f"{answers[index].text}=" for index in range(len(first))]
     assert asked == second
-    for index, answer in backend.decode(NAME, [GenerateRequest(prompt, "a" * MOST, certain=False) for prompt in asked]):
+    for index, answer in backend.decode(NAME, [Request(prompt, "a" * MOST, certain=False) for prompt in asked]):
         text = expected[asked[index]]
         yield index, answer.text.startswith(text) if len(text) >= MOST else answer.ended and answer.text == text
 
@@ -143,9 +143,7 @@ def test_half_precision_is_judged_as_a_plain_loop_judges_it(name: str, tmp_path:
     truth = truth_of(tmp_path, name, 8, "bfloat16")
     for judge in (verify, generate, roll_out):
         check(truth, judge, 400)
-    counted = dict(
-        truth.backend(400, near_ties="count").verify(NAME, [ScoreRequest(NAME, *row[:2]) for row in truth.rows])
-    )
+    counted = dict(truth.backend(400, near_ties="count").verify(NAME, [Request(*row[:2]) for row in truth.rows]))
     assert any(verdict.near_tie for verdict in counted.values())
     for verdict in counted.values():
         assert verdict.near_tie or verdict.margin is None or abs(verdict.margin) >= NEAR["bfloat16"]

@@ -12,28 +12,28 @@ pytest.importorskip("transformers")
 from caef_data.errors import UserError
 from caef_data.eval.backends.server import OpenAIBackend, _Choice
 from caef_data.eval.backends.tokens import Tokens
-from caef_data.eval.calls import BASE, SLACK, GenerateRequest, Generation, Score, ScoreRequest
+from caef_data.eval.calls import BASE, SLACK, Answer, Request
 from caef_data.eval.settings import base_url
 from caef_data.tests.checkpoints import END
-from caef_data.tests.vllm_server import ADAPTERS, OPTIONS, SERVED, TOLD, FakeVLLM, asks_of, calls_of, of_all, on
+from caef_data.tests.vllm_server import ADAPTERS, OPTIONS, SERVED, TOLD, FakeVLLM, asks_of, calls_of, of_all, on, told
 
 
 @pytest.mark.parametrize("adapter", [*ADAPTERS, BASE])
 def test_recorded_answers_give_the_recorded_verdicts(vllm_backend: OpenAIBackend, adapter: str) -> None:
     found = dict(vllm_backend.verify(adapter, calls_of(adapter)))
-    assert [found[i] for i in range(len(found))] == [Score(**one) for one in TOLD[adapter]["verdicts"]]
+    assert told(found) == TOLD[adapter]["verdicts"]
     answers = dict(vllm_backend.decode(adapter, asks_of(adapter)))
-    assert [answers[i] for i in range(len(answers))] == [Generation(**one) for one in TOLD[adapter]["answers"]]
+    assert told(answers, "ended", "text", "decoded") == TOLD[adapter]["answers"]
 
 
 def test_records_hold_right_and_wrong_rows_and_both_ways_agree() -> None:
     """A row is right exactly where decoding gives its completion; the records are of a server, not of this code."""
     right = 0
-    for told in TOLD.values():
+    for held in TOLD.values():
         decoded = {
-            prompt: one for (prompt, _, known), one in zip(told["asks"], told["answers"], strict=True) if not known
+            prompt: one for (prompt, _, known), one in zip(held["asks"], held["answers"], strict=True) if not known
         }
-        for (prompt, completion), verdict in zip(told["calls"], told["verdicts"], strict=True):
+        for (prompt, completion), verdict in zip(held["calls"], held["verdicts"], strict=True):
             answer = decoded[prompt]
             assert verdict["right"] == (answer["ended"] and answer["text"] == completion)
             assert (verdict["margin"] > 0) == verdict["right"]
@@ -100,9 +100,9 @@ def test_known_tokens_are_sent_and_count_as_answered(
 ) -> None:
     ask = next(ask for ask in asks_of(BASE) if ask.known)
     [(_, answer)] = vllm_backend.decode(BASE, [ask])
-    proved = vllm_tokens.encode([ask.expected])[0][: ask.known]
+    proved = vllm_tokens.encode([ask.completion])[0][: ask.known]
     assert vllm.asked[-1][1]["prompt"] == vllm_tokens.prompts([ask.prompt])[0] + proved
-    assert answer.text.startswith(ask.expected[:3])
+    assert answer.text.startswith(ask.completion[:3])
 
 
 def test_an_end_of_another_kind_is_no_end(vllm_backend: OpenAIBackend, vllm: FakeVLLM) -> None:
@@ -128,7 +128,7 @@ def test_another_spelling_of_the_right_text_comes_back_as_that_text(
     vllm.faults.append(on("decode", spelled, vllm))
     assert len(vllm_tokens.encode(["|1|2"])[0]) == 1
     [(_, answer)] = vllm_backend.decode("executors/add", asks_of("executors/add")[:1])
-    assert answer == Generation("|1|2", True, 5)
+    assert (answer.text, answer.ended, answer.decoded) == ("|1|2", True, 5)
 
 
 def test_a_token_without_a_word_is_not_nothing(vllm_backend: OpenAIBackend, vllm: FakeVLLM) -> None:
@@ -136,12 +136,12 @@ def test_a_token_without_a_word_is_not_nothing(vllm_backend: OpenAIBackend, vllm
     ask = asks_of("executors/add")[0]
 
     def odd(choice: dict[str, Any], _: Any) -> None:
-        right = vllm_backend.tokens[BASE].encode([ask.expected])[0]
+        right = vllm_backend.tokens[BASE].encode([ask.completion])[0]
         choice["token_ids"], choice["finish_reason"] = [*right[:2], 5000, *right[2:], END], "stop"
 
     vllm.faults.append(on("decode", odd, vllm))
     [(_, answer)] = vllm_backend.decode("executors/add", [ask])
-    assert answer.text == f"{ask.expected[:2]}\ufffd{ask.expected[2:]}" and answer.ended
+    assert answer.text == f"{ask.completion[:2]}\ufffd{ask.completion[2:]}" and answer.ended
 
 
 def test_one_adapter_at_a_time_many_requests_at_once(vllm_backend: OpenAIBackend, vllm: FakeVLLM) -> None:
@@ -157,18 +157,17 @@ def test_one_adapter_at_a_time_many_requests_at_once(vllm_backend: OpenAIBackend
 def test_a_question_longer_than_the_server_takes_is_not_sent(vllm_backend: OpenAIBackend, vllm: FakeVLLM) -> None:
     asked = len(vllm.asked)
     with pytest.raises(UserError, match=r"takes 514 tokens .*more than the server takes") as raised:
-        list(vllm_backend.verify("executors/add", [ScoreRequest("executors/add", "1" * 511, "2")]))
+        list(vllm_backend.verify("executors/add", [Request("1" * 511, "2")]))
     assert "512" in str(raised.value) and "--max-model-len 514" in str(raised.value)
     with pytest.raises(UserError, match="takes 513 tokens"):
-        list(vllm_backend.decode("executors/add", [GenerateRequest("1" * 511, "2")]))
+        list(vllm_backend.decode("executors/add", [Request("1" * 511, "2")]))
     assert len(vllm.asked) == asked
 
 
 def test_a_rambling_prompt_that_is_too_long_has_no_answer(vllm_backend: OpenAIBackend) -> None:
     """In a rollout the model's own text may grow beyond what fits: that is its failure, not the user's."""
-    assert list(vllm_backend.decode("executors/add", [GenerateRequest("1" * 600, "1", certain=False)])) == [
-        (0, Generation("", False, 0))
-    ]
+    asked = [Request("1" * 600, "1", certain=False)]
+    assert list(vllm_backend.decode("executors/add", asked)) == [(0, Answer(False, text=""))]
 
 
 def test_served_names(vllm_backend: OpenAIBackend) -> None:
@@ -251,8 +250,8 @@ def test_an_adapters_own_end_token_stops_the_server(
         return _Choice("stop", token_ids=[7, 5])
 
     monkeypatch.setattr(vllm_backend, "_ask", answer)
-    [(_, ended)] = vllm_backend.decode("executors/add", [GenerateRequest("1", "2")])
-    [(_, cut)] = vllm_backend.decode("aligners/add", [GenerateRequest("1", "2")])
+    [(_, ended)] = vllm_backend.decode("executors/add", [Request("1", "2")])
+    [(_, cut)] = vllm_backend.decode("aligners/add", [Request("1", "2")])
     assert bodies[0]["stop_token_ids"] == [5] and ended.ended
     assert "stop_token_ids" not in bodies[1] and not cut.ended
 
@@ -269,5 +268,5 @@ def test_the_end_token_of_a_template_stops_the_server(
         "_ask",
         lambda body, _: bodies.append(body) or _Choice("stop", token_ids=[7, templated.end]),
     )
-    [(_, answer)] = vllm_backend.decode("executors/add", [GenerateRequest("1", "2")])
+    [(_, answer)] = vllm_backend.decode("executors/add", [Request("1", "2")])
     assert bodies[0]["stop_token_ids"] == [templated.end] != [END] and answer.ended

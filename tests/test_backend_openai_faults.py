@@ -16,9 +16,8 @@ from caef_data.errors import UserError
 from caef_data.eval.backends import server
 from caef_data.eval.backends.server import OpenAIBackend
 from caef_data.eval.backends.tokens import Tokens
-from caef_data.eval.calls import Score
 from caef_data.tests.checkpoints import END
-from caef_data.tests.vllm_server import ADAPTERS, RECORDED, TOLD, FakeVLLM, asks_of, calls_of, of_all, on
+from caef_data.tests.vllm_server import ADAPTERS, RECORDED, TOLD, FakeVLLM, asks_of, calls_of, of_all, on, told
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
 
@@ -38,7 +37,7 @@ def test_bad_moments_pass(
 
     vllm.faults.append(fail)
     found = dict(vllm_backend.verify("executors/add", calls_of("executors/add")))
-    assert [found[i] for i in range(len(found))] == [Score(**one) for one in TOLD["executors/add"]["verdicts"]]
+    assert told(found) == TOLD["executors/add"]["verdicts"]
     assert not left
     assert "again in 0 s" in capfd.readouterr().err
 
@@ -231,7 +230,7 @@ def test_who_stops_does_not_wait_for_answers(vllm: FakeVLLM) -> None:
     vllm.faults.append(hang)
     code = (
         "from caef_data.eval.backends.server import OpenAIBackend\n"
-        "from caef_data.eval.calls import GenerateRequest\n"
+        "from caef_data.eval.calls import Request\n"
         "from caef_data.eval.backends.tokens import Spelled\n"
         "class Tokens:\n"
         "    end = 0\n"
@@ -239,7 +238,7 @@ def test_who_stops_does_not_wait_for_answers(vllm: FakeVLLM) -> None:
         "    def spell(self, *texts): return [Spelled([5], [5], '', False) for _ in texts[0]]\n"
         "    def text(self, *tokens): return '2'\n"
         f"backend = OpenAIBackend({vllm.url!r}, ['executors/add'], dict.fromkeys(['executors/add', ''], Tokens()))\n"
-        "try: list(backend.decode('executors/add', [GenerateRequest('1', '2')] * 3))\n"
+        "try: list(backend.decode('executors/add', [Request('1', '2')] * 3))\n"
         "except KeyboardInterrupt: backend.close(); print('stopped')\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:

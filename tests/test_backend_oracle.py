@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from caef_data import tm
 from caef_data.eval.backends.oracle import OracleBackend
-from caef_data.eval.calls import BASE, SLACK, GenerateRequest, Generation, Score, ScoreRequest
+from caef_data.eval.calls import BASE, SLACK, Answer, Request
 from caef_data.eval.problems import aligner, executor, raw_question
 from caef_data.tm.registry import machine
 
@@ -17,7 +17,11 @@ LONGEST = 4  # digits; mul and div walk loops
 PROMPTS = ["", "\n", " ", "ADD", "12+9", "12+9=", "9+", "True\n", "|5", " |5\nNo command to execute. Halt state.\n"]
 
 
-def calls(task: str, seed: int = 0) -> Iterator[ScoreRequest]:
+def said(answer: Answer) -> tuple[str | None, bool, int]:
+    return answer.text, answer.ended, answer.decoded
+
+
+def calls(task: str, seed: int = 0) -> Iterator[tuple[str, Request]]:
     """Yield calls of every kind that a task makes, of short and long operands, in both dialects."""
     rng, kind = random.Random(seed), machine(task)
     for length in (1, 2, 3, LONGEST, 60):
@@ -30,53 +34,53 @@ def calls(task: str, seed: int = 0) -> Iterator[ScoreRequest]:
         for dialect in ("consistent", "published"):
             for step in sorted({min(step, last) for step in (0, 1, 2, 3, last // 2, last)}):
                 found = tm.transition(task, a, *(own or (None,)), step, dialect=dialect)
-                yield ScoreRequest(executor(task), found.prompt, found.completion)
+                yield executor(task), Request(found.prompt, found.completion)
         if kind.has_raw:
             raw = raw_question(task, str(a), str(b))
-            yield ScoreRequest(aligner(task), raw, tm.align_in(raw))
-            yield ScoreRequest(aligner(task), *tm.align_out(task, a, b))
-            yield ScoreRequest(BASE, raw, str(kind.answer(a, b)))
+            yield aligner(task), Request(raw, tm.align_in(raw))
+            yield aligner(task), Request(*tm.align_out(task, a, b))
+            yield BASE, Request(raw, str(kind.answer(a, b)))
 
 
 @pytest.mark.parametrize("task", tm.tasks())
 def test_right_about_every_call(task: str) -> None:
-    for call in calls(task):
-        [(_, verdict)] = OracleBackend().verify(call.adapter, [call])
+    for adapter, call in calls(task):
+        [(_, verdict)] = OracleBackend().verify(adapter, [call])
         size = len(call.completion) + 1
-        assert verdict == Score(True, None, None, len(call.prompt) + size, size), call
-        [(_, answer)] = OracleBackend().decode(call.adapter, [GenerateRequest(call.prompt, call.completion)])
-        assert answer == Generation(call.completion, True, len(call.completion)), call
+        assert verdict == Answer(True, None, None, len(call.prompt) + size, size), call
+        [(_, answer)] = OracleBackend().decode(adapter, [Request(call.prompt, call.completion)])
+        assert said(answer) == (call.completion, True, len(call.completion)), call
 
 
 @pytest.mark.parametrize("task", tm.tasks())
 def test_wrong_about_every_changed_call(task: str) -> None:
     """What is expected has no part in the answer."""
-    for call in calls(task):
+    for adapter, call in calls(task):
         at = len(call.completion) // 2
         changed = (
             call.completion[:at] + ("7" if call.completion[at : at + 1] != "7" else "8") + call.completion[at + 1 :]
         )
-        [(_, verdict)] = OracleBackend().verify(call.adapter, [ScoreRequest(call.adapter, call.prompt, changed)])
+        [(_, verdict)] = OracleBackend().verify(adapter, [Request(call.prompt, changed)])
         assert (verdict.right, verdict.at) == (False, at)
-        [(_, answer)] = OracleBackend().decode(call.adapter, [GenerateRequest(call.prompt, changed, known=at)])
-        assert answer == Generation(call.completion, True, len(call.completion) - at)
+        [(_, answer)] = OracleBackend().decode(adapter, [Request(call.prompt, changed, known=at)])
+        assert said(answer) == (call.completion, True, len(call.completion) - at)
 
 
 def test_a_model_that_errs() -> None:
-    call = ScoreRequest(BASE, "12+9=", "21")
+    call = Request("12+9=", "21")
     for change, at, answer in (
-        (lambda adapter, prompt, text: text[:-1], 1, Generation("2", True, 1)),
-        (lambda adapter, prompt, text: text + "0", 2, Generation("210", True, 3)),
-        (lambda adapter, prompt, text: text + "0" * SLACK, 2, Generation("21" + "0" * SLACK, False, 2 + SLACK)),
+        (lambda adapter, prompt, text: text[:-1], 1, ("2", True, 1)),
+        (lambda adapter, prompt, text: text + "0", 2, ("210", True, 3)),
+        (lambda adapter, prompt, text: text + "0" * SLACK, 2, ("21" + "0" * SLACK, False, 2 + SLACK)),
         (
             lambda adapter, prompt, text: "21 " if (adapter, prompt) == (BASE, "12+9=") else text,
             2,
-            Generation("21 ", True, 3),
+            ("21 ", True, 3),
         ),
     ):
         oracle = OracleBackend(change)
         assert next(oracle.verify(BASE, [call]))[1].at == at
-        assert next(oracle.decode(BASE, [GenerateRequest("12+9=", "21")]))[1] == answer
+        assert said(next(oracle.decode(BASE, [Request("12+9=", "21")]))[1]) == answer
 
 
 def test_a_machine_of_ones_own_answers_what_is_expected() -> None:
@@ -95,12 +99,12 @@ def test_any_prompt_has_an_answer(adapter: str, prompt: str) -> None:
 @pytest.mark.parametrize("task", ["add", "sub", "mul", "equal"])
 def test_damaged_prompts_have_answers_too(task: str) -> None:
     rng = random.Random(1)
-    for call in calls(task):
+    for adapter, call in calls(task):
         for _ in range(20):
             at = rng.randrange(len(call.prompt))
             other = rng.choice(["", "|", "7", "\n", "[HEAD1]", "q1", " ", "é"])
             prompt = call.prompt[:at] + other + call.prompt[at + rng.randrange(3) :]
-            assert isinstance(OracleBackend().answer(call.adapter, prompt, ""), str)
+            assert isinstance(OracleBackend().answer(adapter, prompt, ""), str)
 
 
 @pytest.mark.parametrize(

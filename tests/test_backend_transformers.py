@@ -24,7 +24,7 @@ from caef_data.eval.backends.device import find_device
 from caef_data.eval.backends.greedy import LOOK_EVERY
 from caef_data.eval.backends.local import TransformersBackend
 from caef_data.eval.backends.tokens import load_tokenizers
-from caef_data.eval.calls import BASE, SLACK, GenerateRequest, Generation, Score, ScoreRequest
+from caef_data.eval.calls import BASE, SLACK, Answer, Request
 from caef_data.tests.small_model import learn, make_model, make_texts, make_tokenizer, save
 
 TEXTS = make_texts(64)
@@ -62,21 +62,25 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     return Small(base, adapters)
 
 
-def calls(adapter: str = BASE) -> list[ScoreRequest]:
-    return [ScoreRequest(adapter, prompt, answer) for prompt, answer in TEXTS]
+def calls() -> list[Request]:
+    return [Request(prompt, answer) for prompt, answer in TEXTS]
 
 
-def asks(texts: Sequence[tuple[str, str]] = TEXTS) -> list[GenerateRequest]:
-    return [GenerateRequest(prompt, answer) for prompt, answer in texts]
+def asks(texts: Sequence[tuple[str, str]] = TEXTS) -> list[Request]:
+    return [Request(prompt, answer) for prompt, answer in texts]
 
 
-def verified(backend: TransformersBackend, questions: Sequence[ScoreRequest]) -> list[Score]:
-    found = list(backend.verify(questions[0].adapter, questions))
+def verified(backend: TransformersBackend, questions: Sequence[Request], adapter: str = BASE) -> list[Answer]:
+    found = list(backend.verify(adapter, questions))
     assert sorted(index for index, _ in found) == list(range(len(questions)))
     return [verdict for _, verdict in sorted(found, key=lambda one: one[0])]
 
 
-def decoded(backend: TransformersBackend, adapter: str, questions: Sequence[GenerateRequest]) -> list[Generation]:
+def said(answer: Answer) -> tuple[str | None, bool, int]:
+    return answer.text, answer.ended, answer.decoded
+
+
+def decoded(backend: TransformersBackend, adapter: str, questions: Sequence[Request]) -> list[Answer]:
     found = list(backend.decode(adapter, questions))
     assert sorted(index for index, _ in found) == list(range(len(questions)))
     return [answer for _, answer in sorted(found, key=lambda one: one[0])]
@@ -132,7 +136,7 @@ def test_neither_budget_nor_order_matters(small: Small) -> None:
         backend = small.backend(batch_tokens)
         again = verified(backend, calls()[::-1])[::-1]
         assert [(one.right, one.at, one.tokens) for one in again] == [(one.right, one.at, one.tokens) for one in first]
-        assert decoded(backend, BASE, asks(TEXTS[::-1]))[::-1] == answers
+        assert [*map(said, decoded(backend, BASE, asks(TEXTS[::-1])))][::-1] == [*map(said, answers)]
 
 
 def test_decoding_starts_behind_what_is_known(small: Small) -> None:
@@ -143,7 +147,7 @@ def test_decoding_starts_behind_what_is_known(small: Small) -> None:
     tails = decoded(
         backend,
         BASE,
-        [GenerateRequest(prompt, text, number) for (prompt, text), number in zip(TEXTS, known, strict=True)],
+        [Request(prompt, text, number) for (prompt, text), number in zip(TEXTS, known, strict=True)],
     )
     assert [(one.text, one.ended) for one in tails] == [(one.text, one.ended) for one in whole]
     assert [one.decoded + number for one, number in zip(tails, known, strict=True)] == [one.decoded for one in whole]
@@ -167,11 +171,9 @@ def test_every_adapter_gives_its_own_answers(small: Small) -> None:
             text for text, tokens in zip(texts[name], truth[name], strict=True) if tokens[-1] == END
         ]
         own = [
-            ScoreRequest(name, prompt, answer.text)
-            for (prompt, _), answer in zip(TEXTS, answers, strict=False)
-            if answer.ended
+            Request(prompt, answer.text) for (prompt, _), answer in zip(TEXTS, answers, strict=False) if answer.ended
         ]
-        assert len(own) >= 8 and all(one.right for one in verified(backend, own))
+        assert len(own) >= 8 and all(one.right for one in verified(backend, own, name))
 
 
 @pytest.mark.parametrize("before", [False, True], ids=["twin above", "twin below"])
@@ -209,7 +211,7 @@ def test_end_and_white_space_are_part_of_an_answer(small: Small) -> None:
         "space before": [(prompt, " " + answer) for prompt, answer in known],
     }
     for what, texts in changed.items():
-        verdicts = verified(backend, [ScoreRequest(BASE, *text) for text in texts])
+        verdicts = verified(backend, [Request(*text) for text in texts])
         answers = decoded(backend, BASE, asks(texts))
         assert not any(one.right for one in verdicts), what
         assert [one.text for one in answers] == [dict(known)[prompt] for prompt, _ in texts], what
@@ -226,13 +228,13 @@ def test_another_spelling_of_the_right_text_is_the_right_text(tmp_path: Path) ->
     spelled = [token for letter in "1234ab" for token in tokenizer.encode(letter)]
     learn(model, [(tokenizer.encode("spell:"), spelled)], 40)
     backend = Small(save(tmp_path, model, tokenizer), {}).backend()
-    [verdict] = verified(backend, [ScoreRequest(BASE, "spell:", "1234ab")])
+    [verdict] = verified(backend, [Request("spell:", "1234ab")])
     assert (verdict.right, verdict.at, verdict.completion_tokens) == (True, None, 3)
-    [answer] = decoded(backend, BASE, [GenerateRequest("spell:", "1234ab")])
-    assert answer == verdict.answer == Generation("1234ab", True, 7)
+    [answer] = decoded(backend, BASE, [Request("spell:", "1234ab")])
+    assert said(answer) == said(verdict) == ("1234ab", True, 7)
     assert verdict.margin == answer.margin > 0, "the margin is of the tokens that the model gives"
-    [wrong] = verified(backend, [ScoreRequest(BASE, "spell:", "21ab")])
-    assert (wrong.right, wrong.answer) == (False, None), "no token of it can begin the right text"
+    [wrong] = verified(backend, [Request("spell:", "21ab")])
+    assert (wrong.right, wrong.text) == (False, None), "no token of it can begin the right text"
 
 
 def test_an_answer_that_takes_more_tokens_than_decoding_waits_for_is_right(tmp_path: Path) -> None:
@@ -242,8 +244,8 @@ def test_an_answer_that_takes_more_tokens_than_decoding_waits_for_is_right(tmp_p
     learn(model, [(tokenizer.encode("spell:"), [token for one in text for token in tokenizer.encode(one)])], 80)
     backend = Small(save(tmp_path, model, tokenizer), {}).backend()
     assert len(tokenizer.encode(text)) + SLACK < len(text)
-    [verdict] = verified(backend, [ScoreRequest(BASE, "spell:", text)])
-    assert verdict.right and verdict.answer == Generation(text, True, len(text) + 1)
+    [verdict] = verified(backend, [Request("spell:", text)])
+    assert verdict.right and said(verdict) == (text, True, len(text) + 1)
 
 
 def test_a_tokenizer_that_loses_something_does_not_make_another_text_right(tmp_path: Path) -> None:
@@ -252,8 +254,8 @@ def test_a_tokenizer_that_loses_something_does_not_make_another_text_right(tmp_p
     model = make_model(len(tokenizer))
     learn(model, [(tokenizer.encode("spell:"), tokenizer.encode("acb"))], 40)
     backend = Small(save(tmp_path, model, tokenizer), {}).backend()
-    assert not verified(backend, [ScoreRequest(BASE, "spell:", "ACB")])[0].right
-    assert decoded(backend, BASE, [GenerateRequest("spell:", "ACB")]) == [Generation("acb", True, 4)]
+    assert not verified(backend, [Request("spell:", "ACB")])[0].right
+    assert [*map(said, decoded(backend, BASE, [Request("spell:", "ACB")]))] == [("acb", True, 4)]
 
 
 def test_models_with_learnt_positions_and_padding(tmp_path: Path) -> None:
@@ -270,7 +272,7 @@ def test_models_with_learnt_positions_and_padding(tmp_path: Path) -> None:
     for (prompt, text), answer in zip(TEXTS, answers, strict=True):
         assert answer.text == tokenizer.decode(generated(model, prompt, text)[: answer.decoded - answer.ended])
     given = [(prompt, tokenizer.encode(answer.text)) for (prompt, _), answer in zip(TEXTS, answers, strict=True)]
-    found = verified(backend, [ScoreRequest(BASE, prompt, tokenizer.decode(tokens)) for prompt, tokens in given])
+    found = verified(backend, [Request(prompt, tokenizer.decode(tokens)) for prompt, tokens in given])
     same = [one.at == len(tokens) for one, (_, tokens) in zip(found, given, strict=True) if one.at is not None]
     assert sum(same) >= 30  # others are spelled with other tokens
 
@@ -326,9 +328,9 @@ def test_which_wrong_token_comes_may_be_a_near_tie(tmp_path: Path) -> None:
     with torch.no_grad():
         model.lm_head.weight[zero] = model.lm_head.weight[one]  # equal: the lower number wins, 0 comes
     backend = Small(save(tmp_path, model, tokenizer), {}).backend()
-    [verdict] = verified(backend, [ScoreRequest(BASE, "spell:", "12")])
+    [verdict] = verified(backend, [Request("spell:", "12")])
     assert verdict.near_tie and not verdict.right
-    assert verdict.answer is not None and verdict.answer.text.startswith("0")
+    assert verdict.text is not None and verdict.text.startswith("0")
 
 
 def test_near_ties_are_counted_or_decoded_alone(small: Small) -> None:
@@ -341,13 +343,13 @@ def test_near_ties_are_counted_or_decoded_alone(small: Small) -> None:
         )  # fmt: skip
         assert backend.stats["alone"] <= 2 if few else backend.stats["alone"] == len(TEXTS)
         backend.near_alone = False
-        assert all(one.near_tie and one.answer is None for one in verified(backend, calls())) != few
+        assert all(one.near_tie and one.text is None for one in verified(backend, calls())) != few
 
 
 def test_decoding_gives_up(small: Small) -> None:
     backend = small.backend()
     prompt, text = next((prompt, text) for prompt, text in TEXTS if len(text) > SLACK + 6)
-    [answer] = decoded(backend, BASE, [GenerateRequest(prompt, "x")])
+    [answer] = decoded(backend, BASE, [Request(prompt, "x")])
     assert (answer.ended, answer.decoded) == (False, 1 + SLACK)
     assert text.startswith(answer.text)
 
@@ -370,7 +372,7 @@ def test_out_of_memory_halves_the_budget(
     limit = 150
     found = verified(backend, calls())
     assert [(one.right, one.at) for one in found] == [(one.right, one.at) for one in truth]
-    assert decoded(backend, BASE, asks()) == texts
+    assert [*map(said, decoded(backend, BASE, asks()))] == [*map(said, texts)]
     assert 2 <= len(refused) <= 20
     limit = 10
     with pytest.raises(UserError, match="memory ran out on a single row of 4. tokens"):
@@ -435,22 +437,22 @@ def test_padding_is_little_and_counted(small: Small) -> None:
 
 def test_rows_longer_than_the_model_are_refused_before_the_pass(small: Small) -> None:
     backend = small.backend()
-    fits, over = ScoreRequest(BASE, "x" * 100, "y" * 28), ScoreRequest(BASE, "x" * 100, "y" * 29)
+    fits, over = Request("x" * 100, "y" * 28), Request("x" * 100, "y" * 29)
     assert len(verified(backend, [fits])) == 1
     with pytest.raises(UserError, match="a row of 129 tokens is longer") as caught:
         verified(backend, [*calls(), over])
     assert "128 tokens" in str(caught.value)
     with pytest.raises(UserError, match="a row of 129 tokens is longer"):
-        decoded(backend, BASE, [GenerateRequest(over.prompt, over.completion)])
+        decoded(backend, BASE, [Request(over.prompt, over.completion)])
     # Off the track of a rollout nothing is expected but some text: it may fail, the evaluation goes on.
-    assert decoded(backend, BASE, [GenerateRequest("x" * 100, "x" * 100, certain=False)])[0].decoded <= 29
+    assert decoded(backend, BASE, [Request("x" * 100, "x" * 100, certain=False)])[0].decoded <= 29
     for number in (129, 200):
-        assert decoded(backend, BASE, [GenerateRequest("x" * number, "x", certain=False)]) == [Generation("", False, 0)]
+        assert decoded(backend, BASE, [Request("x" * number, "x", certain=False)]) == [Answer(False, text="")]
 
 
 def test_bfloat16_and_its_adapters(small: Small) -> None:
     backend = small.backend(dtype="bfloat16")
-    assert len(verified(backend, calls("executors/add"))) == len(TEXTS)
+    assert len(verified(backend, calls(), "executors/add")) == len(TEXTS)
     net = backend.model.net
     assert {weight.dtype for weight in net.parameters()} == {torch.bfloat16}
     assert net.model.rotary_emb.inv_freq.dtype == torch.float32  # positions would be rounded

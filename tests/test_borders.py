@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast  # noqa: E402
 
 from caef_data.eval.backends.local import TransformersBackend  # noqa: E402
 from caef_data.eval.backends.tokens import NO_WORD, Tokens, answers_like, load_tokenizers  # noqa: E402
-from caef_data.eval.calls import BASE, GenerateRequest, Score, ScoreRequest  # noqa: E402
+from caef_data.eval.calls import BASE, Answer, Request  # noqa: E402
 from caef_data.tests.plain import plain_greedy  # noqa: E402
 from caef_data.tests.small_model import learn, make_model, save  # noqa: E402
 
@@ -57,11 +57,11 @@ def trained(folder: Path, tokenizer: Any, rows: list[tuple[list[int], list[int]]
     return save(folder, model, tokenizer)
 
 
-def judged(base: Path, rows: list[tuple[str, str]], *, joined: bool = False) -> list[Score]:
+def judged(base: Path, rows: list[tuple[str, str]], *, joined: bool = False) -> list[Answer]:
     """Return the verdicts of verify; decoding gives the same."""
     backend = TransformersBackend(base, {}, load_tokenizers(base, {}, joined=joined), device="cpu", dtype="float32")
-    found = dict(backend.verify(BASE, [ScoreRequest(BASE, *row) for row in rows]))
-    answers = dict(backend.decode(BASE, [GenerateRequest(*row) for row in rows]))
+    found = dict(backend.verify(BASE, [Request(*row) for row in rows]))
+    answers = dict(backend.decode(BASE, [Request(*row) for row in rows]))
     for index, (_, completion) in enumerate(rows):
         assert found[index].right == (answers[index].ended and answers[index].text == completion)
         assert found[index].merges == answers[index].merges
@@ -79,7 +79,7 @@ def test_the_forward_pass_scores_what_decoding_gives_where_texts_begin_with_a_bl
     base = trained(tmp_path, tokenizer, [joint(tokenizer, *row) for row in LINES])
     verdicts = judged(base, LINES)
     assert [one.right for one in verdicts] == plainly(base, LINES) == [True] * 4
-    assert all(one.answer is None and one.margin > 0 for one in verdicts), "no row needs decoding"
+    assert all(one.text is None and one.margin > 0 for one in verdicts), "no row needs decoding"
     assert not any(one.merges for one in verdicts)
     spaced = [(prompt, f" {completion}") for prompt, completion in LINES]
     assert [one.right for one in judged(base, spaced)] == plainly(base, spaced) == [False] * 4
@@ -102,7 +102,7 @@ def test_adapters_trained_on_tokens_apart_are_asked_what_they_learnt(tmp_path: P
     verdicts = judged(base, RAW)
     assert [one.right for one in verdicts] == plainly(base, RAW) == [True] * len(RAW)
     assert [one.merges for one in verdicts] == [True, False, True, False, True, False]
-    assert all(one.answer is None and one.margin > 0 for one in verdicts)
+    assert all(one.text is None and one.margin > 0 for one in verdicts)
 
 
 def test_adapters_trained_on_joined_text_need_joined(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_what_does_not_go_on_with_the_prompt_is_no_answer_to_it(tmp_path: Path) 
     [verdict] = judged(base, [("1==2=", "False")], joined=True)
     assert not verdict.right
     backend = TransformersBackend(base, {}, load_tokenizers(base, {}, joined=True), device="cpu", dtype="float32")
-    [(_, answer)] = backend.decode(BASE, [GenerateRequest("1==2=", "False")])
+    [(_, answer)] = backend.decode(BASE, [Request("1==2=", "False")])
     assert answer.text == f"{NO_WORD}False" and answer.ended
 
 

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
 from caef_data.eval.backends.local import TransformersBackend  # noqa: E402
 from caef_data.eval.backends.tokens import load_tokenizers  # noqa: E402
-from caef_data.eval.calls import ScoreRequest  # noqa: E402
+from caef_data.eval.calls import Request  # noqa: E402
 from caef_data.eval.problems import WALKED  # noqa: E402
 from caef_data.eval.results import ResultStore  # noqa: E402
 from caef_data.tests.evaluating import OPERATORS, build_short, judge, planned_all, requests_of  # noqa: E402
@@ -59,17 +59,17 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def calls(plan: Path) -> dict[str, list[ScoreRequest]]:
+def calls(plan: Path) -> dict[str, list[Request]]:
     """Return all requests by their adapter."""
-    store, found = ResultStore(plan), dict[str, list[ScoreRequest]]()
+    store, found = ResultStore(plan), dict[str, list[Request]]()
     for call in requests_of(store):
-        found.setdefault(call.adapter, []).append(call)
+        found.setdefault(call.adapter, []).append(Request(call.prompt, call.completion))
     store.close()
     return found
 
 
 @pytest.fixture(scope="module")
-def base(calls: dict[str, list[ScoreRequest]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def base(calls: dict[str, list[Request]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the tiny model, taught something wrong about one call to each of its adapters."""
     tokenizer, chance = AutoTokenizer.from_pretrained(CKPT / "base"), random.Random(0)
     model, lessons = AutoModelForCausalLM.from_pretrained(CKPT / "base", dtype=torch.float32), []
@@ -86,7 +86,7 @@ def base(calls: dict[str, list[ScoreRequest]], tmp_path_factory: pytest.TempPath
     "ways", [pytest.param(SOME, id="some"), pytest.param(tuple(WAYS), id="all", marks=pytest.mark.long)]
 )
 def test_all_ways_say_the_same_of_every_problem(
-    ways: tuple[str, ...], plan: Path, calls: dict[str, list[ScoreRequest]], base: Path, tmp_path: Path
+    ways: tuple[str, ...], plan: Path, calls: dict[str, list[Request]], base: Path, tmp_path: Path
 ) -> None:
     """Right or not, which call fails first, and what the model says there."""
     paths = {name: CKPT / name for name in calls}

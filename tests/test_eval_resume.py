@@ -19,7 +19,7 @@ from caef_data.eval import rollout as rollout_module
 from caef_data.eval import session as session_module
 from caef_data.eval.backends.oracle import OracleBackend
 from caef_data.eval.backends.ranks import Rank, SharedBackend
-from caef_data.eval.calls import GenerateRequest, Generation, Score, ScoreRequest
+from caef_data.eval.calls import Answer, Request
 from caef_data.eval.results import ResultStore
 from caef_data.eval.session import prepare
 from caef_data.eval.settings import STRATEGIES
@@ -102,9 +102,7 @@ def test_a_rollout_that_is_stopped_goes_on(data: Path, tmp_path: Path, monkeypat
     finish(whole, Counting())
 
     class Dying(Counting):
-        def decode_batches(
-            self, adapter: str, asks: Sequence[GenerateRequest]
-        ) -> Iterator[list[tuple[int, Generation]]]:
+        def decode_batches(self, adapter: str, asks: Sequence[Request]) -> Iterator[list[tuple[int, Answer]]]:
             if len(self.switches) > 60:
                 raise KeyboardInterrupt
             yield from super().decode_batches(adapter, asks)
@@ -129,13 +127,13 @@ class Slow(Counting):
         super().__init__()
         self.log = log
 
-    def verify_batches(self, adapter: str, calls: Sequence[ScoreRequest]) -> Iterator[list[tuple[int, Score]]]:
+    def verify_batches(self, adapter: str, calls: Sequence[Request]) -> Iterator[list[tuple[int, Answer]]]:
         for start in range(0, len(calls), SIZE):
             part = calls[start : start + SIZE]
             self._work("verify", adapter, [call.prompt for call in part])
             yield [(start + index, found) for batch in super().verify_batches(adapter, part) for index, found in batch]
 
-    def decode_batches(self, adapter: str, asks: Sequence[GenerateRequest]) -> Iterator[list[tuple[int, Generation]]]:
+    def decode_batches(self, adapter: str, asks: Sequence[Request]) -> Iterator[list[tuple[int, Answer]]]:
         for start in range(0, len(asks), SIZE):
             part = asks[start : start + SIZE]
             self._work("decode", adapter, [ask.prompt for ask in part])

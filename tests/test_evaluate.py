@@ -16,7 +16,7 @@ from caef_data.errors import UserError
 from caef_data.eval import problems as problems_module
 from caef_data.eval import results as results_module
 from caef_data.eval.backends.oracle import OracleBackend
-from caef_data.eval.calls import GenerateRequest, Generation, Score, ScoreRequest
+from caef_data.eval.calls import Answer, Request
 from caef_data.eval.inputs import task_modes
 from caef_data.eval.problems import MODES, RAW, Problems, whole_runs
 from caef_data.eval.rollout import walk
@@ -178,9 +178,9 @@ def test_the_published_counting_strips_white_space_at_both_ends(
 
 def test_another_tokenisation_of_the_right_text_is_right(plan: Path, tmp_path: Path) -> None:
     class Otherwise(OracleBackend):
-        def verify_batches(self, adapter: str, calls: Sequence[ScoreRequest]) -> Iterator[list[tuple[int, Score]]]:
+        def verify_batches(self, adapter: str, calls: Sequence[Request]) -> Iterator[list[tuple[int, Answer]]]:
             for batch in super().verify_batches(adapter, calls):
-                yield [(index, Score(False, 1, -0.5, verdict.tokens)) for index, verdict in batch]
+                yield [(index, Answer(False, 1, -0.5, verdict.tokens)) for index, verdict in batch]
 
     found = judge(plan, tmp_path, "verify", Otherwise())
     assert (found.correct == 1).all() and found.decoded.all()
@@ -188,9 +188,7 @@ def test_another_tokenisation_of_the_right_text_is_right(plan: Path, tmp_path: P
 
 def test_an_answer_that_does_not_end_is_wrong(plan: Path, tmp_path: Path) -> None:
     class Rambling(OracleBackend):
-        def decode_batches(
-            self, adapter: str, asks: Sequence[GenerateRequest]
-        ) -> Iterator[list[tuple[int, Generation]]]:
+        def decode_batches(self, adapter: str, asks: Sequence[Request]) -> Iterator[list[tuple[int, Answer]]]:
             for batch in super().decode_batches(adapter, asks):
                 yield [(index, replace(answer, ended=False)) for index, answer in batch]
 
@@ -228,13 +226,11 @@ def test_off_the_track_an_answer_may_be_as_long_as_any_of_the_run(tmp_path: Path
     """A call is much longer than the prompt that it follows: a run that misread its question still gets through it."""
 
     class Short(OracleBackend):
-        def decode_batches(
-            self, adapter: str, asks: Sequence[GenerateRequest]
-        ) -> Iterator[list[tuple[int, Generation]]]:
+        def decode_batches(self, adapter: str, asks: Sequence[Request]) -> Iterator[list[tuple[int, Answer]]]:
             for batch in super().decode_batches(adapter, asks):
-                yield [(index, cut(answer, len(asks[index].expected))) for index, answer in batch]
+                yield [(index, cut(answer, len(asks[index].completion))) for index, answer in batch]
 
-    def cut(answer: Generation, size: int) -> Generation:
+    def cut(answer: Answer, size: int) -> Answer:
         return replace(answer, text=answer.text[:size], ended=len(answer.text) <= size)
 
     problems, misread = runs_of("sub", "process", ("35", "11")), tm.align_in("35-12=")

@@ -19,7 +19,7 @@ import torch
 
 from caef_data.eval.backends.local import TransformersBackend
 from caef_data.eval.backends.tokens import load_tokenizers
-from caef_data.eval.calls import BASE, GenerateRequest, Generation, Score, ScoreRequest
+from caef_data.eval.calls import BASE, Answer, Request
 from caef_data.eval.problems import MODES
 from caef_data.eval.settings import STRATEGIES
 from caef_data.pipelines.build import build
@@ -57,13 +57,13 @@ def plain(adapter: str, prompts: list[str], dtype: torch.dtype) -> list[str]:
     return plain_greedy(CHECKPOINT / "base", folder, prompts, most, dtype=dtype, device=DEVICE)
 
 
-def verified(backend: TransformersBackend, adapter: str, rows: list[tuple[str, str]]) -> list[Score]:
-    found = sorted(backend.verify(adapter, [ScoreRequest(adapter, *row) for row in rows]), key=lambda one: one[0])
+def verified(backend: TransformersBackend, adapter: str, rows: list[tuple[str, str]]) -> list[Answer]:
+    found = sorted(backend.verify(adapter, [Request(*row) for row in rows]), key=lambda one: one[0])
     return [verdict for _, verdict in found]
 
 
-def decoded(backend: TransformersBackend, adapter: str, rows: list[tuple[str, str]]) -> list[Generation]:
-    found = sorted(backend.decode(adapter, [GenerateRequest(*row) for row in rows]), key=lambda one: one[0])
+def decoded(backend: TransformersBackend, adapter: str, rows: list[tuple[str, str]]) -> list[Answer]:
+    found = sorted(backend.decode(adapter, [Request(*row) for row in rows]), key=lambda one: one[0])
     return [answer for _, answer in found]
 
 

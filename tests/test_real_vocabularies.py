@@ -100,14 +100,14 @@ def judged(base: Path, adapter: Path, **options: Any) -> list[bool]:
     """Return which rows evaluation counts as right, by both strategies, which agree."""
     from caef_data.eval.backends.local import TransformersBackend
     from caef_data.eval.backends.tokens import load_tokenizers
-    from caef_data.eval.calls import GenerateRequest, ScoreRequest
+    from caef_data.eval.calls import Request
 
     name, found = "aligners/equal", equal_rows()
     tokens = load_tokenizers(base, {name: adapter}, **options)
     backend = TransformersBackend(base, {name: adapter}, tokens, dtype="float32", device="cpu")
-    calls = [ScoreRequest(name, row["prompt"], row["completion"]) for row in found]
+    calls = [Request(row["prompt"], row["completion"]) for row in found]
     verdicts = dict(backend.verify(name, calls))
-    answers = dict(backend.decode(name, [GenerateRequest(call.prompt, call.completion) for call in calls]))
+    answers = dict(backend.decode(name, [Request(call.prompt, call.completion) for call in calls]))
     right = [answers[place].text == call.completion for place, call in enumerate(calls)]
     # a failed pass is decoded: another tokenisation of the right text counts as right
     assert all(not verdicts[place].right or right[place] for place in range(len(calls)))

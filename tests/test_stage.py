@@ -18,7 +18,7 @@ from caef_data.eval.backends import prefix as shared  # noqa: E402
 from caef_data.eval.backends.local import CACHED, TransformersBackend  # noqa: E402
 from caef_data.eval.backends.oracle import OracleBackend  # noqa: E402
 from caef_data.eval.backends.tokens import Tokens, load_tokenizers  # noqa: E402
-from caef_data.eval.calls import BASE, ScoreRequest  # noqa: E402
+from caef_data.eval.calls import BASE, Request  # noqa: E402
 from caef_data.eval.problems import instruction_of  # noqa: E402
 from caef_data.eval.session import Session, prepare  # noqa: E402
 from caef_data.eval.settings import EvalSettings, eval_settings  # noqa: E402
@@ -90,15 +90,15 @@ def test_each_prompt_is_asked_behind_the_instruction_of_its_machine(data: Path, 
         assert row["tokens"] == len(prompt) + len(answer) > 500
 
 
-def asked(base: Path, said: str = SAID, **options: Any) -> tuple[TransformersBackend, list[ScoreRequest]]:
+def asked(base: Path, said: str = SAID, **options: Any) -> tuple[TransformersBackend, list[Request]]:
     """Return a backend behind an instruction, and rows to judge, some of which it answers right."""
     tokens = {BASE: load_tokenizers(base, {})[BASE].behind(said)}
     backend = TransformersBackend(base, {}, tokens, device="cpu", **options)
     rows = [transition("add", 12 * step + 5, 30 - step, step % 3) for step in range(9)]
-    return backend, [ScoreRequest(BASE, row.prompt, row.completion) for row in rows]
+    return backend, [Request(row.prompt, row.completion) for row in rows]
 
 
-def verdicts(backend: TransformersBackend, calls: Sequence[ScoreRequest]) -> dict[int, tuple[bool, int | None]]:
+def verdicts(backend: TransformersBackend, calls: Sequence[Request]) -> dict[int, tuple[bool, int | None]]:
     return {index: (score.right, score.at) for index, score in backend.verify(BASE, calls)}
 
 
@@ -151,7 +151,7 @@ def test_rows_share_only_what_all_of_them_begin_with(base: Path) -> None:
     said = "b" * 100 + "1"
     backend, _ = asked(base, said)
     prompts = ["2=", align_in("1+1="), "34="]
-    calls = [ScoreRequest(BASE, prompt, "a") for prompt in prompts]
+    calls = [Request(prompt, "a") for prompt in prompts]
     found = verdicts(backend, calls)
     tokens = backend.tokens[BASE]
     assert len(backend.prefix) == 100 == len(tokens.beginning()) - 1

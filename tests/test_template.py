@@ -154,7 +154,7 @@ def test_a_model_trained_through_a_template_is_judged_through_it(tmp_path: Path)
     from transformers import GenerationConfig
 
     from caef_data.eval.backends.local import TransformersBackend
-    from caef_data.eval.calls import BASE, GenerateRequest, ScoreRequest
+    from caef_data.eval.calls import BASE, Request
     from caef_data.tests.small_model import learn, make_model, make_texts, save
 
     tokenizer, texts = chatty(), make_texts(12)
@@ -177,8 +177,8 @@ def test_a_model_trained_through_a_template_is_judged_through_it(tmp_path: Path)
     for template in ("chat", None):
         tokens = {BASE: Tokens(tokenizer, template)}
         backend = TransformersBackend(folder, {}, tokens, dtype="float32", device="cpu")
-        verdicts = dict(backend.verify(BASE, [ScoreRequest(BASE, prompt, answer) for prompt, answer in texts]))
-        answers = dict(backend.decode(BASE, [GenerateRequest(prompt, answer) for prompt, answer in texts]))
+        verdicts = dict(backend.verify(BASE, [Request(prompt, answer) for prompt, answer in texts]))
+        answers = dict(backend.decode(BASE, [Request(prompt, answer) for prompt, answer in texts]))
         decoded = [answers[place].ended and answers[place].text == text for place, (_, text) in enumerate(texts)]
         judged[template] = decoded
         assert [verdicts[place].right for place in range(len(texts))] == decoded

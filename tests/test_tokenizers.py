@@ -16,7 +16,7 @@ from caef_data.cli import app
 from caef_data.errors import UserError
 from caef_data.eval.backends.choose import check_spelling
 from caef_data.eval.backends.tokens import differences, load_tokenizer, load_tokenizers
-from caef_data.eval.calls import BASE, ScoreRequest
+from caef_data.eval.calls import BASE, Request
 from caef_data.tests.checkpoints import CHARACTERS, VOCABULARY, write_checkpoint, write_json, write_tokenizer
 from caef_data.tests.small_model import make_tokenizer
 
@@ -62,7 +62,7 @@ def test_spelling(tmp_path: Path) -> None:
 
     def try_it(vocabulary: list[str], *texts: str) -> None:
         write_tokenizer(tmp_path, vocabulary)
-        check_spelling(load_tokenizer(tmp_path), [ScoreRequest("", "ADD, q0", text) for text in texts])
+        check_spelling(load_tokenizer(tmp_path), [Request("ADD, q0", text) for text in texts])
 
     try_it(VOCABULARY, "ADD, q1,  [HEAD1]|1|2 \n", " |1", "qH", "")
     with pytest.raises(UserError, match=r"gives .* back for '\|1', which follows 'q1 '"):
@@ -80,7 +80,7 @@ def test_a_tokenizer_that_changes_texts(tmp_path: Path) -> None:
     changed.normalizer = normalizers.Replace("  ", " ")
     changed.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(UserError, match=r"gives '\[HEAD1\]' back for ' \[HEAD1\]', which follows 'q1, '"):
-        check_spelling(load_tokenizer(tmp_path), [ScoreRequest("", "12", "q1, " + " [HEAD1]")])
+        check_spelling(load_tokenizer(tmp_path), [Request("12", "q1, " + " [HEAD1]")])
 
 
 def test_a_tokenizer_without_an_end(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from caef_data.eval.backends.server import OpenAIBackend
 from caef_data.eval.backends.tokens import load_tokenizer
-from caef_data.eval.calls import BASE, GenerateRequest, ScoreRequest
+from caef_data.eval.calls import BASE, Request
 from caef_data.eval.session import Session, prepare
 from caef_data.eval.settings import EvalSettings
 from caef_data.tests.checkpoints import write_checkpoint
@@ -82,22 +82,19 @@ def test_verdicts_are_those_of_the_transformers_backend(ckpt: Path, url: str) ->
     prompts = [step.prompt for a in (3, 28, 507) for step in transitions("add", a, 36)]
     texts, rights = set(), []
     for adapter in (*ADAPTERS, BASE):
-        asks = [GenerateRequest(prompt, "x" * 30) for prompt in prompts]
+        asks = [Request(prompt, "x" * 30) for prompt in prompts]
         answers = dict(here.decode(adapter, asks))
         assert dict(there.decode(adapter, asks)) == answers
         said = [answers[i].text for i in range(len(asks))]
         texts.add(tuple(said))
-        calls = [ScoreRequest(adapter, prompt, text) for prompt, text in zip(prompts, said, strict=True)]
-        calls += [
-            ScoreRequest(adapter, one.prompt, f"{one.completion[:at]}7{one.completion[at:]}")
-            for at, one in enumerate(calls)
-        ]
+        calls = [Request(prompt, text) for prompt, text in zip(prompts, said, strict=True)]
+        calls += [Request(one.prompt, f"{one.completion[:at]}7{one.completion[at:]}") for at, one in enumerate(calls)]
         mine, theirs = dict(here.verify(adapter, calls)), dict(there.verify(adapter, calls))
         for i in range(len(calls)):
             told = [(one.right, one.at, one.tokens, one.completion_tokens) for one in (mine[i], theirs[i])]
             assert told[0] == told[1]
             assert mine[i].margin == pytest.approx(theirs[i].margin, abs=1e-3)
-        proved = [GenerateRequest(one.prompt, one.completion, mine[i].at or 0) for i, one in enumerate(calls)]
+        proved = [Request(one.prompt, one.completion, mine[i].at or 0) for i, one in enumerate(calls)]
         assert dict(there.decode(adapter, proved)) == dict(here.decode(adapter, proved))
         rights += [one.right for one in mine.values()]
     assert len(texts) == 3  # adapters do change the answers

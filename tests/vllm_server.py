@@ -16,12 +16,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from dataclasses import fields
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from caef_data.eval.calls import BASE, GenerateRequest, ScoreRequest
+from caef_data.eval.calls import BASE, Answer, Request
 from caef_data.tests.checkpoints import write_checkpoint
 
 PROMPTS = ("12+9=", "ADD, q0, |1|2", "EQUAL, q1 ")  # short: what is recorded grows with them
@@ -148,14 +147,14 @@ def _key(path: str, body: Any) -> str:
     return json.dumps([path, body], sort_keys=True)
 
 
-def calls_of(adapter: str) -> list[ScoreRequest]:
+def calls_of(adapter: str) -> list[Request]:
     """Return the calls whose verdicts were recorded."""
-    return [ScoreRequest(adapter, prompt, completion) for prompt, completion in TOLD[adapter]["calls"]]
+    return [Request(prompt, completion) for prompt, completion in TOLD[adapter]["calls"]]
 
 
-def asks_of(adapter: str) -> list[GenerateRequest]:
+def asks_of(adapter: str) -> list[Request]:
     """Return the questions whose answers were recorded."""
-    return [GenerateRequest(*words) for words in TOLD[adapter]["asks"]]
+    return [Request(*words) for words in TOLD[adapter]["asks"]]
 
 
 def on(kind: str, change: Callable[[dict[str, Any], Any], Any], fake: FakeVLLM) -> Fault:
@@ -210,33 +209,35 @@ def record(checkpoint: Path, url: str) -> dict[str, Any]:
     backend.provenance()
     told = []
     for adapter in (*ADAPTERS, BASE):
-        asks = [GenerateRequest(prompt, "x" * 8) for prompt in PROMPTS]
+        asks = [Request(prompt, "x" * 8) for prompt in PROMPTS]
         answers = dict(backend.decode(adapter, asks))
         calls = []
         for index, ask in enumerate(asks):
             text = answers[index].text if answers[index].ended else answers[index].text[:8]
-            calls += [ScoreRequest(adapter, ask.prompt, text), ScoreRequest(adapter, ask.prompt, text[:3] + "|7")]
+            calls += [Request(ask.prompt, text), Request(ask.prompt, text[:3] + "|7")]
         calls = list(dict.fromkeys(calls))
         verdicts = dict(backend.verify(adapter, calls))
-        known = [
-            GenerateRequest(call.prompt, call.completion, verdicts[index].at or 0) for index, call in enumerate(calls)
-        ]
+        known = [Request(call.prompt, call.completion, verdicts[index].at or 0) for index, call in enumerate(calls)]
         again = dict(backend.decode(adapter, known))
         told.append(
             {
                 "adapter": adapter,
-                "asks": [[ask.prompt, ask.expected, ask.known] for ask in asks + known],
-                "answers": [_told(answers[i]) for i in range(len(asks))] + [_told(again[i]) for i in range(len(known))],
+                "asks": [[ask.prompt, ask.completion, ask.known] for ask in asks + known],
+                "answers": told(answers, *DECODED) + told(again, *DECODED),
                 "calls": [[call.prompt, call.completion] for call in calls],
-                "verdicts": [_told(verdicts[i]) for i in range(len(calls))],
+                "verdicts": told(verdicts),
             }
         )
     unique = {_key(one["path"], one["request"]): one for one in relay.records}
     return {"told": told, "records": [unique[key] for key in sorted(unique)], "refusals": refusals(relay)}
 
 
-def _told(found: Any) -> dict[str, Any]:
-    return {field.name: getattr(found, field.name) for field in fields(found) if field.compare}
+PASSED, DECODED = ("at", "completion_tokens", "margin", "right", "tokens"), ("ended", "text", "decoded")
+
+
+def told(found: dict[int, Answer], *names: str) -> list[dict[str, Any]]:
+    """Return what is recorded of answers, by their numbers; of a forward pass where nothing else is named."""
+    return [{name: getattr(found[place], name) for name in names or PASSED} for place in range(len(found))]
 
 
 def refusals(relay: Relay) -> dict[str, Reply]:

@@ -10,10 +10,10 @@ import numpy as np
 
 from ...errors import UserError, installed, quoted
 from ...pipelines.hub_source import Say
-from ..calls import BASE, Backend, ScoreRequest
+from ..calls import BASE, Backend, Request
 from ..problems import instruction_of
 from ..results import ResultStore
-from ..score import calls_of
+from ..score import requests_of
 from ..settings import EvalSettings
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ BATCHES = 8  # of each adapter
 def make_backend(
     settings: EvalSettings,
     checkpoint: Checkpoint | None,
-    asked: Mapping[str, Sequence[ScoreRequest]],
+    asked: Mapping[str, Sequence[Request]],
     say: Say = lambda _: None,
     net: Any = None,
 ) -> Backend:
@@ -60,7 +60,7 @@ def make_backend(
     base = fetch(checkpoint, weights=not remote).base
     tokens = load_tokenizers(base, folders, settings.template, joined=settings.joined)
     told = {name: instruction_of(name) for name in wanted if settings.stage == "first"}
-    asked_alone = {name: [ScoreRequest(name, text, "")] for name, text in told.items()}
+    asked_alone = {name: [Request(text, "")] for name, text in told.items()}
     _check_tokens(tokens, {name: [*asked_alone.get(name, ()), *asked[name]] for name in wanted}, say)
     tokens |= {name: tokens[name].behind(text) for name, text in told.items()}
     if remote:
@@ -81,7 +81,7 @@ def make_backend(
     )
 
 
-def _check_tokens(tokens: Mapping[str, Tokens], calls: Mapping[str, list[ScoreRequest]], say: Say) -> None:
+def _check_tokens(tokens: Mapping[str, Tokens], calls: Mapping[str, list[Request]], say: Say) -> None:
     """Refuse tokenizers that cannot spell these calls; say which disagree with the base model's."""
     from .tokens import differences
 
@@ -96,12 +96,12 @@ def _check_tokens(tokens: Mapping[str, Tokens], calls: Mapping[str, list[ScoreRe
         say(f"{names}: the tokenizer in the adapter's folder is used; beside the base model's: {what}")
 
 
-def samples(store: ResultStore) -> dict[str, list[ScoreRequest]]:
+def samples(store: ResultStore) -> dict[str, list[Request]]:
     """Return the adapters that are asked, each with some of its calls."""
     return {adapter: list(_sample(store, adapter)) for adapter in store.adapters}
 
 
-def _sample(store: ResultStore, adapter: str) -> Iterator[ScoreRequest]:
+def _sample(store: ResultStore, adapter: str) -> Iterator[Request]:
     """Yield calls of an adapter, of every machine state."""
     batches = store.batches(adapter)
     chosen = sorted({batches[place * (len(batches) - 1) // (BATCHES - 1)] for place in range(BATCHES)})
@@ -111,10 +111,10 @@ def _sample(store: ResultStore, adapter: str) -> Iterator[ScoreRequest]:
         of_states = dict(zip(zip(kinds, states, strict=True), places, strict=True))
         longest = max(places, key=lambda place: len(prompts[place]))
         rows = sorted({longest, *of_states.values(), *places[:: max(1, len(places) // SAMPLES)]})
-        yield from calls_of(adapter, requests.take(rows))
+        yield from requests_of(requests.take(rows))
 
 
-def check_spelling(tokens: Tokens, calls: Iterable[ScoreRequest]) -> None:
+def check_spelling(tokens: Tokens, calls: Iterable[Request]) -> None:
     """Check that prompts and completions come back from their tokens unchanged, without unknown ones or the end.
 
     Raises:

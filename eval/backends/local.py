@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 
 from ...errors import UserError, quoted
-from ..calls import BASE, Backend, GenerateRequest, Generation, Score, ScoreRequest
+from ..calls import BASE, Answer, Backend, Request
 from .greedy import Decoded, decode_alone, decode_batch, fit, longest_alike, score, takes_rows
 from .load import no_room, quiet, unless_full
 from .model import Model
@@ -103,26 +103,23 @@ class TransformersBackend(Backend):
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def verify_batches(self, adapter: str, calls: Sequence[ScoreRequest]) -> Iterator[list[tuple[int, Score]]]:
-        """Score calls; a row longer than the model can be, or too large for memory, raises ``UserError``."""
+    def verify_batches(self, adapter: str, requests: Sequence[Request]) -> Iterator[list[tuple[int, Answer]]]:
+        """Score requests; a row longer than the model can be, or too large for memory, raises ``UserError``."""
         self._use(adapter)
-        requests = [GenerateRequest(call.prompt, call.completion) for call in calls]
         doubtful: list[Row] = []
         passes = self._batches(self._sharing(requests, doubtful), "pass", self._score)
         # A batch is read while the device computes the next one.
         for (batch, results), _ in pairwise(chain[Any](passes, [None])):
             judged = [self._judged(row, result) for row, result in zip(batch, results(), strict=True)]
             doubtful += [row for row in judged if isinstance(row, Row)]
-            yield [(row.index, score) for row, score in zip(batch, judged, strict=True) if isinstance(score, Score)]
-        for answers in self._answers(doubtful):
-            yield [(row.index, row.score(answer)) for row, answer in answers]
+            yield [(row.index, one) for row, one in zip(batch, judged, strict=True) if isinstance(one, Answer)]
+        yield from self._answers(doubtful)
 
-    def decode_batches(self, adapter: str, asks: Sequence[GenerateRequest]) -> Iterator[list[tuple[int, Generation]]]:
+    def decode_batches(self, adapter: str, requests: Sequence[Request]) -> Iterator[list[tuple[int, Answer]]]:
         self._use(adapter)
-        rows = [row for chunk in self._rows(asks) for row in chunk]
-        yield [(row.index, Generation("", False)) for row in rows if row.limit < 1]
-        for answers in self._answers([row for row in rows if row.limit > 0]):
-            yield [(row.index, answer) for row, answer in answers]
+        rows = [row for chunk in self._rows(requests) for row in chunk]
+        yield [(row.index, Answer(False, text="")) for row in rows if row.limit < 1]
+        yield from self._answers([row for row in rows if row.limit > 0])
 
     def _use(self, adapter: str) -> None:
         """Switch to an adapter; what the last one kept of its prompts is of no use to it."""
@@ -130,7 +127,7 @@ class TransformersBackend(Backend):
         if adapter != self.asked:
             self.asked, self.prefix = adapter, Prefix(self.model, self.tokens[adapter].beginning())
 
-    def _sharing(self, requests: Sequence[GenerateRequest], rest: list[Row]) -> Iterator[list[Row]]:
+    def _sharing(self, requests: Sequence[Request], rest: list[Row]) -> Iterator[list[Row]]:
         """Yield the rows that a forward pass can judge, longest first, and add the others to the rest."""
         for rows in self._rows(requests):
             rest += [replace(row, alone=True) for row in rows if row.length > self.longest_shared]
@@ -138,13 +135,13 @@ class TransformersBackend(Backend):
             self.prefix.share(chosen)
             yield chosen
 
-    def _judged(self, row: Row, result: PassResult) -> Score | Row:
-        """Return the score that a forward pass gives; the row as it is to be decoded where only decoding can tell."""
+    def _judged(self, row: Row, result: PassResult) -> Answer | Row:
+        """Return the answer that a forward pass tells; the row as it is to be decoded where only decoding can tell."""
         if not result.closest >= 0:
             raise self._not_finite(row)
         return judge(row, result, self.near, alone=self.near_alone)
 
-    def _answers(self, rows: Iterable[Row]) -> Iterator[list[tuple[Row, Generation]]]:
+    def _answers(self, rows: Iterable[Row]) -> Iterator[list[tuple[int, Answer]]]:
         """Decode rows: in batches what batches can decode, alone the rest."""
         apart: list[Row] = []
         together: list[Row] = []
@@ -157,21 +154,21 @@ class TransformersBackend(Backend):
         for batch, decoded in self._batches(iter([together]), "cache", self._decode):
             good = []
             for row, found in zip(batch, decoded, strict=True):
-                answer = self._generation(row, found)
+                answer = self._answer(row, found)
                 if (answer.near_tie and self.near_alone) or row.stopped_early(found.tokens):
                     apart.append(row)
                 else:
-                    good.append((row, answer))
+                    good.append((row.index, answer))
             yield good
         for row in apart:
-            yield [(row, self._alone(row))]
+            yield [(row.index, self._alone(row))]
 
-    def _generation(self, row: Row, found: Decoded) -> Generation:
+    def _answer(self, row: Row, found: Decoded) -> Answer:
         if isnan(found.margin):
             raise self._not_finite(row)
-        return row.generation(found.tokens, margin=found.margin, near=self.near)
+        return row.answer(found.tokens, margin=found.margin, near=self.near)
 
-    def _alone(self, row: Row) -> Generation:
+    def _alone(self, row: Row) -> Answer:
         """Decode a row from its prompt, as the library does it; what may become right may take more tokens."""
         row = replace(row, num_given_tokens=0, limit=row.num_given_tokens + row.limit)
         room = self.model.max_positions
@@ -182,16 +179,16 @@ class TransformersBackend(Backend):
                 raise self._no_room(row, "cache")
             self.stats["decoded"] += len(found.tokens)
             self.stats["alone"] += 1
-            answer = self._generation(row, found)
+            answer = self._answer(row, found)
             if row.limit >= most or not row.stopped_early(found.tokens):
                 return answer
             row = replace(row, limit=most)
 
     # Rows
 
-    def _rows(self, requests: Sequence[GenerateRequest]) -> Iterator[list[Row]]:
+    def _rows(self, requests: Sequence[Request]) -> Iterator[list[Row]]:
         """Tokenise requests, those with the longest texts first."""
-        order = sorted(range(len(requests)), key=lambda i: -len(requests[i].prompt) - len(requests[i].expected))
+        order = sorted(range(len(requests)), key=lambda i: -len(requests[i].prompt) - len(requests[i].completion))
         for start in range(0, len(order), CHUNK):
             rows = make_rows(self.tokens[self.asked or BASE], requests, order[start : start + CHUNK])
             yield [self._fitting(row) for row in rows]

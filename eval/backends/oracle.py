@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from os.path import commonprefix
+from dataclasses import replace
 
 from ...errors import UserError
 from ...tm import VERSIONED, align_in, machine, operands, tasks
 from ...tm.expression import parse_raw
 from ...tm.machine import HALT
 from ...tm.successor import successor
-from ..calls import SLACK, Backend, GenerateRequest, Generation, Score, ScoreRequest
+from ..calls import SLACK, Answer, Backend, Request
 from ..problems import operands_of, raw_question
 
 BATCH = 1024  # requests
@@ -34,31 +34,26 @@ class OracleBackend(Backend):
     def __init__(self, change: Callable[[str, str, str], str] = lambda adapter, prompt, answer: answer) -> None:
         self.change = change
 
-    def verify_batches(self, adapter: str, calls: Sequence[ScoreRequest]) -> Iterator[list[tuple[int, Score]]]:
+    def verify_batches(self, adapter: str, requests: Sequence[Request]) -> Iterator[list[tuple[int, Answer]]]:
         """Compare the machines' answers with what is expected."""
-        for start in range(0, len(calls), BATCH):
-            yield [
-                (start + index, self._score(adapter, call)) for index, call in enumerate(calls[start : start + BATCH])
-            ]
+        for batch in self._batches(adapter, requests):
+            yield [(index, replace(answer, text=None, ended=False, decoded=0)) for index, answer in batch]
 
-    def decode_batches(self, adapter: str, asks: Sequence[GenerateRequest]) -> Iterator[list[tuple[int, Generation]]]:
+    def decode_batches(self, adapter: str, requests: Sequence[Request]) -> Iterator[list[tuple[int, Answer]]]:
         """Give the machines' answers, cut where a model's decoding would give up."""
-        for start in range(0, len(asks), BATCH):
-            yield [
-                (start + index, self._decoded(adapter, ask)) for index, ask in enumerate(asks[start : start + BATCH])
-            ]
+        return self._batches(adapter, requests)
 
-    def _score(self, adapter: str, call: ScoreRequest) -> Score:
-        text = self.answer(adapter, call.prompt, call.completion)
-        first_wrong = None if text == call.completion else len(commonprefix([text, call.completion]))
-        size = len(call.completion) + 1
-        return Score(first_wrong is None, first_wrong, None, len(call.prompt) + size, size)
+    def _batches(self, adapter: str, requests: Sequence[Request]) -> Iterator[list[tuple[int, Answer]]]:
+        for start in range(0, len(requests), BATCH):
+            some = requests[start : start + BATCH]
+            yield [(start + index, self._answer(adapter, request)) for index, request in enumerate(some)]
 
-    def _decoded(self, adapter: str, ask: GenerateRequest) -> Generation:
-        text = self.answer(adapter, ask.prompt, ask.expected)
-        room = len(ask.expected) + SLACK
-        cut, ended = text[:room], len(text) < room
-        return Generation.to(ask.prompt, ask.expected, text, text=cut, ended=ended, decoded=len(cut) - ask.known)
+    def _answer(self, adapter: str, request: Request) -> Answer:
+        text = self.answer(adapter, request.prompt, request.completion)
+        room = len(request.completion) + SLACK
+        spelled = request.prompt, request.completion, text
+        decoded = min(len(text), room) - request.known
+        return Answer.to(request, spelled, text[:room], ended=len(text) < room, decoded=decoded)
 
     def answer(self, adapter: str, prompt: str, expected: str) -> str:
         """Return the answer to a prompt; an empty text where it cannot be understood."""

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from ...errors import UserError, installed, quoted
-from ..calls import Backend, GenerateRequest, Generation, Score, ScoreRequest
+from ..calls import Answer, Backend, Request
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,13 @@ class SharedBackend(Backend):
     def __init__(self, own: Backend, rank: Rank) -> None:
         self.own, self.rank, self.name = own, rank, own.name
 
-    def verify_batches(self, adapter: str, calls: Sequence[ScoreRequest]) -> Iterator[list[tuple[int, Score]]]:
-        yield from self._share("verify_batches", adapter, calls)
+    def verify_batches(self, adapter: str, requests: Sequence[Request]) -> Iterator[list[tuple[int, Answer]]]:
+        return self._share("verify_batches", adapter, requests)
 
-    def decode_batches(self, adapter: str, asks: Sequence[GenerateRequest]) -> Iterator[list[tuple[int, Generation]]]:
-        yield from self._share("decode_batches", adapter, asks)
+    def decode_batches(self, adapter: str, requests: Sequence[Request]) -> Iterator[list[tuple[int, Answer]]]:
+        return self._share("decode_batches", adapter, requests)
 
-    def _share(self, way: str, adapter: str, asked: Sequence[Any]) -> Iterator[list[tuple[int, Any]]]:
+    def _share(self, way: str, adapter: str, asked: Sequence[Request]) -> Iterator[list[tuple[int, Answer]]]:
         size = self.rank.world_size
         _, _, own = self.rank.hand_out([(way, adapter, asked[place::size]) for place in range(size)])
         for batch in getattr(self.own, way)(adapter, own):

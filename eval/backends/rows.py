@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from math import inf, isfinite
 from typing import NamedTuple
 
-from ..calls import SLACK, GenerateRequest, Generation, Score
+from ..calls import SLACK, Answer, Request
 from .tokens import NO_WORD, Tokens
 
 # A lead smaller than this, in logits, can turn with the shape of a batch. Measured on the architectures of
@@ -21,7 +21,7 @@ class Row:
     """A request in tokens."""
 
     index: int  # of the request
-    request: GenerateRequest
+    request: Request
     tokens: Tokens
     prompt_ids: list[int]
     answer_ids: list[int]  # of the right answer, without the end
@@ -64,34 +64,30 @@ class Row:
             return False
         return self.may_become_right([*self.answer_ids[: self.num_given_tokens], *decoded])
 
-    def generation(self, decoded: Sequence[int], *, margin: float | None, near: float) -> Generation:
+    def answer(self, decoded: Sequence[int], *, margin: float | None, near: float) -> Answer:
         """Return the answer that decoded tokens are, whose smallest lead over the next best ones is ``margin``."""
         ended = bool(decoded) and decoded[-1] == self.tokens.end
         whole = [*self.answer_ids[: self.num_given_tokens], *(decoded[:-1] if ended else decoded)]
         text = self.tokens.text(self.prompt_ids, whole)
-        piece = self.target.removesuffix(self.request.expected)
+        piece = self.target.removesuffix(self.request.completion)
         # What does not go on with the prompt is no answer to it, whatever it says.
         text = text.removeprefix(piece) if text.startswith(piece) else NO_WORD + text
         if margin is not None and self.num_given_tokens:
             margin = min(margin, self.given_margin)
-        found = Generation.to(self.prompt_ids, self.answer_ids, whole, text=text, ended=ended, decoded=len(decoded))
-        return replace(found, margin=margin, near_tie=margin is not None and margin < near, merges=self.merges)
-
-    def score(self, answer: Generation) -> Score:
-        """Return the score of a decoded answer."""
-        right = answer.ended and answer.text == self.request.expected
+        spelled = self.prompt_ids, self.answer_ids, whole
+        found = Answer.to(self.request, spelled, text, ended=ended, decoded=len(decoded))
+        found.near_tie, found.merges = margin is not None and margin < near, self.merges
         missed = self.pass_margin if self.pass_margin is not None and self.pass_margin <= 0 else None
-        at, margin = (None, answer.margin) if right else (answer.at, missed)
-        sizes = answer.tokens, answer.completion_tokens
-        return Score(right, at, margin, *sizes, answer, answer.near_tie, self.merges)
+        found.margin = margin if found.right else missed
+        return found
 
 
-def make_rows(tokens: Tokens, requests: Sequence[GenerateRequest], indices: Sequence[int]) -> Iterator[Row]:
+def make_rows(tokens: Tokens, requests: Sequence[Request], indices: Sequence[int]) -> Iterator[Row]:
     """Yield some of all requests in tokens, whatever a model can take."""
     chosen = [requests[index] for index in indices]
-    spelled = tokens.spell([request.prompt for request in chosen], [request.expected for request in chosen])
+    spelled = tokens.spell([request.prompt for request in chosen], [request.completion for request in chosen])
     for index, request, (prompt_ids, answer_ids, piece, merges) in zip(indices, chosen, spelled, strict=True):
-        target = piece + request.expected
+        target = piece + request.completion
         exact = tokens.text(prompt_ids, answer_ids) == target
         given = min(request.known, len(answer_ids)) if exact else 0
         limit = len(answer_ids) - given + SLACK
@@ -108,8 +104,8 @@ class PassResult(NamedTuple):
     closest: float  # smallest distance of the likeliest token from the next one, up to the first wrong one
 
 
-def judge(row: Row, result: PassResult, near: float, *, alone: bool) -> Score | Row:
-    """Return the score that a forward pass gives; where only decoding can tell, the row as it is to be decoded.
+def judge(row: Row, result: PassResult, near: float, *, alone: bool) -> Answer | Row:
+    """Return the answer that a forward pass tells; where only decoding can tell, the row as it is to be decoded.
 
     Distances below ``near`` are near ties: decoded ``alone``, or else judged by the pass, too.
     """
@@ -124,4 +120,4 @@ def judge(row: Row, result: PassResult, near: float, *, alone: bool) -> Score | 
         return replace(row, given_margin=result.margin_before, pass_margin=result.margin)
     margin = result.margin if isfinite(result.margin) else None
     at = None if right else first_wrong
-    return Score(right, at, margin, len(row.prompt_ids) + size, size, None, close, row.merges)
+    return Answer(right, at, margin, len(row.prompt_ids) + size, size, near_tie=close, merges=row.merges)

@@ -21,7 +21,7 @@ from msgspec import Meta, Struct
 
 from ...errors import UserError, printable_path, quoted
 from ...retry import Retries
-from ..calls import BASE, Backend, GenerateRequest, Generation, Score, ScoreRequest
+from ..calls import BASE, Answer, Backend, Request
 from ..checkpoint import task_of
 from ..settings import KEY, base_url
 from .rows import NEAR, PassResult, Row, judge, make_rows
@@ -42,7 +42,6 @@ SCORED = {"max_tokens": 1, "prompt_logprobs": 2, "add_special_tokens": False}
 DECODED = {"add_special_tokens": False, "return_token_ids": True}
 NEAR_TIE = NEAR["bfloat16"]  # servers do not tell what they compute in
 
-Result = TypeVar("Result")
 Kind = TypeVar("Kind", bound=Struct)
 
 
@@ -215,16 +214,16 @@ class OpenAIBackend(Backend):
     def close(self) -> None:
         self.endpoint.close()
 
-    def verify_batches(self, adapter: str, calls: Sequence[ScoreRequest]) -> Iterator[list[tuple[int, Score]]]:
-        """Score calls; a server that cannot be reached, refuses, or answers nonsense raises ``UserError``."""
-        yield from self._each(adapter, [GenerateRequest(call.prompt, call.completion) for call in calls], self._score)
+    def verify_batches(self, adapter: str, requests: Sequence[Request]) -> Iterator[list[tuple[int, Answer]]]:
+        """Score requests; a server that cannot be reached, refuses, or answers nonsense raises ``UserError``."""
+        return self._each(adapter, requests, self._score)
 
-    def decode_batches(self, adapter: str, asks: Sequence[GenerateRequest]) -> Iterator[list[tuple[int, Generation]]]:
-        yield from self._each(adapter, asks, self._generation)
+    def decode_batches(self, adapter: str, requests: Sequence[Request]) -> Iterator[list[tuple[int, Answer]]]:
+        return self._each(adapter, requests, self._answer)
 
     def _each(
-        self, adapter: str, requests: Sequence[GenerateRequest], work: Callable[[str, Row], Result]
-    ) -> Iterator[list[tuple[int, Result]]]:
+        self, adapter: str, requests: Sequence[Request], work: Callable[[str, Row], Answer]
+    ) -> Iterator[list[tuple[int, Answer]]]:
         """Work on many requests to one adapter at the same time; yield results as they come."""
         if self._pool is not None:
             self._pool.join()  # nothing of another adapter is under way
@@ -237,7 +236,7 @@ class OpenAIBackend(Backend):
             for result in self._pool.imap_unordered(lambda row: (row.index, work(adapter, row)), rows):
                 yield [result]
 
-    def _score(self, adapter: str, row: Row) -> Score:
+    def _score(self, adapter: str, row: Row) -> Answer:
         ids = [*row.prompt_ids, *row.answer_ids, row.tokens.end]
         self._check_length(len(ids) + 1)  # the server computes one token more than it is given
         choice = self._ask({"model": self.models[adapter], "prompt": ids, **SCORED}, len(ids))
@@ -248,9 +247,9 @@ class OpenAIBackend(Backend):
         except (LookupError, TypeError, ValueError, AttributeError):
             raise self.endpoint.nonsense("it lacks prompt_logprobs, one entry a token") from None
         judged = judge(row, result, NEAR_TIE, alone=self.near_alone)
-        return judged if isinstance(judged, Score) else judged.score(self._generation(adapter, judged))
+        return judged if isinstance(judged, Answer) else self._answer(adapter, judged)
 
-    def _generation(self, adapter: str, row: Row) -> Generation:
+    def _answer(self, adapter: str, row: Row) -> Answer:
         tokens, given = row.tokens, row.decode_from
         needed, room = len(row.answer_ids) - row.num_given_tokens + 1, row.limit
         if row.request.certain:
@@ -258,7 +257,7 @@ class OpenAIBackend(Backend):
         if self.max_length is not None:
             room = min(room, self.max_length - len(given))
         if room < 1:  # what a model has made too long has no answer
-            return Generation("", False)
+            return Answer(False, text="")
         # The server ends an answer with the base model's end token by itself.
         own = self.tokens[BASE].tokenizer.eos_token_id
         stop = {"stop_token_ids": [tokens.end]} if tokens.end != own else {}
@@ -271,8 +270,8 @@ class OpenAIBackend(Backend):
         if choice.finish_reason == "length" and len(ids) < min(needed, room) and row.request.certain:
             raise self._too_long(len(given) + needed)
         if len(ids) == row.limit < row.most and row.stopped_early(ids):
-            return self._generation(adapter, replace(row, limit=row.most))
-        return row.generation(ids, margin=None, near=NEAR_TIE)
+            return self._answer(adapter, replace(row, limit=row.most))
+        return row.answer(ids, margin=None, near=NEAR_TIE)
 
     def _ask(self, body: dict[str, Any], length: int) -> _Choice:
         """Return the one choice that the server gives."""
