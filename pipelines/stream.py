@@ -194,10 +194,9 @@ class Stream:
     def _place(self) -> tuple[int, int]:
         """Return the rank of this process or DataLoader worker among all that share the rows, and how many they are."""
         torch = sys.modules.get("torch.utils.data")
-        worker = torch.get_worker_info() if torch is not None else None
-        if worker is None:
-            return self._rank, self._world
-        return self._rank * worker.num_workers + worker.id, self._world * worker.num_workers
+        worker = torch and torch.get_worker_info()
+        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        return self._rank * workers + number, self._world * workers
 
     def shard(self, rank: int, world_size: int) -> Self:
         """Return the stream of one of several processes: every ``world_size``-th row from row ``rank`` on."""
@@ -208,11 +207,7 @@ class Stream:
         return own
 
     def set_epoch(self, epoch: int) -> None:
-        """Let the next iteration begin with the rows of another epoch, if the stream has an end.
-
-        Raises:
-            UserError: it is no number of an epoch.
-        """
+        """Let the next iteration begin with the rows of another epoch, if the stream has an end."""
         self._epoch = whole_number("epoch", epoch, 0, LAST // (self.rows or 1))
 
     def state_dict(self) -> dict[str, Any]:
