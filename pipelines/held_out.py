@@ -65,8 +65,8 @@ class HeldOut:
         held = expressions.select("stress", key=self._keys()).sort("key")
         self.held, self.stress = held["key"].to_numpy(), held["stress"].to_numpy()
         plain = SPELLINGS | {sign: sign for sign in self.signs}
-        codes = {"".join(f"\\u{ord(char):04x}" for char in text): sign for text, sign in plain.items()}
-        codes |= {code[:2] + code[2:].upper().replace("\\U", "\\u"): sign for code, sign in codes.items()}
+        coded = ((text, sign, form) for text, sign in plain.items() for form in ("\\u%04x", "\\u%04X"))
+        codes = {"".join(form % ord(char) for char in text): sign for text, sign, form in coded}
         doubled = {json.dumps(text, ensure_ascii=False)[1:-1]: sign for text, sign in SPELLINGS.items()}
         self.spelled = SPELLINGS | codes | doubled | {r"\/\/": "//", "\u00a0": " "}
         sign, gap = "|".join(map(re.escape, self.signs)) or "(?:a^)", f"[ \t]{{0,{BLANKS}}}"
