@@ -46,8 +46,8 @@ class _Curriculum(msgspec.Struct, forbid_unknown_fields=True):
 Curriculum = Annotated[_Curriculum, Meta(description=SHAPES)]
 
 
-def mix_of(declaration: Declared, spelling: Spelling = PLAIN) -> dict[tuple[str, str | None], float]:
-    """Return the weight of each task and view (None for that of the stream); none where no mix is given.
+def mix_of(declaration: Declared, view: str = "one_step", spelling: Spelling = PLAIN) -> dict[tuple[str, str], float]:
+    """Return the weight of each task and view, ``view`` where none is named; nothing where no mix is given.
 
     Raises:
         UserError: a name is no task or view of the declaration.
@@ -55,12 +55,12 @@ def mix_of(declaration: Declared, spelling: Spelling = PLAIN) -> dict[tuple[str,
     from .. import tm
     from .settings import ALIASES, VIEWS
 
-    known, found = dict[str, tuple[str, str | None]](), dict[tuple[str, str | None], float]()
+    known, found = dict[str, tuple[str, str]](), dict[tuple[str, str], float]()
     for task in (own.task for own in declaration.tasks):
         names = [task, *(name for name, short in ALIASES.items() if short == task)]
-        views = [view for view in VIEWS if view not in tm.machine(task).missing_views()]
-        known |= {name: (task, None) for name in names}
-        known |= {f"{name}-{view}": (task, view) for name, view in product(names, views)}
+        views = [own for own in VIEWS if own not in tm.machine(task).missing_views()]
+        known |= {name: (task, view) for name in names}
+        known |= {f"{name}-{own}": (task, own) for name, own in product(names, views)}
     for name, weight in (declaration.mix or {}).items():
         if name not in known:
             what = f"mix names {quoted(name)}, of which this declaration has no rows{did_you_mean(name[:60], known)}"

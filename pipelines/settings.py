@@ -211,7 +211,7 @@ class Declaration:
         for key in (*HEADER, *OF_STREAMS):
             check_field(type(self), key, getattr(self, key), spelling)
         object.__setattr__(self, "tasks", tuple(self.tasks))
-        mix_of(self, spelling)
+        mix_of(self, spelling=spelling)
         stages_of(self, spelling)
         names = [task.task for task in self.tasks]
         if twice := [name for number, name in enumerate(names) if name in names[:number]]:

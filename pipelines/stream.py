@@ -258,21 +258,20 @@ def _python_rows(work: RowWork, names: tuple[str, ...]) -> Iterator[list[Row]]:
 
 
 def _parts_of(declaration: Declaration, split: str, view: str) -> list[tuple[list[Source], float]]:
-    """Return the sources of each task, and view that a mix names, and its weight."""
-    tasks, mix = {own.task: own for own in declaration.tasks}, mix_of(declaration)
-    weights = dict[tuple[str, str], float]()
-    for (name, own), weight in (mix or dict.fromkeys(((name, None) for name in tasks), 1.0)).items():
-        weights[name, own or view] = weights.get((name, own or view), 0) + weight
-    found = dict[tuple[str, str], list[Source]]()
-    for name, own in weights:
+    """Return the sources of each task and view, and their weight."""
+    tasks, mix = {own.task: own for own in declaration.tasks}, mix_of(declaration, view)
+    found, lacking = list[tuple[list[Source], float]](), list[str]()
+    for (name, own), weight in (mix or {(name, view): 1.0 for name in tasks}).items():
         there = split in tasks[name].splits and own not in machine(name).missing_views()
-        found[name, own] = [*sources_of(tasks[name], split, own)] if there else []
-    lacking = ["-".join(name) for name, sources in found.items() if not sources]
-    if lacking and (mix or not any(found.values())):
+        if sources := [*sources_of(tasks[name], split, own)] if there else []:
+            found.append((sources, weight))
+        else:
+            lacking.append(f"{name}-{own}")
+    if lacking and (mix or not found):
         what = f"this declaration has no {split} rows of {', '.join(lacking)}"
         allowed = "another view or split, or other tasks"
         raise UserError(what, allowed=allowed, next_step="caef-data plan shows its rows")
-    return [(found[name], weight) for name, weight in weights.items()]
+    return found
 
 
 @lru_cache

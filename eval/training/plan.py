@@ -84,12 +84,11 @@ def _learnt(declaration: Declaration, settings: TrainSettings, where: str, say: 
         UserError: a task is not one of the declaration's, or nothing is left to train.
     """
     held = [own.task for own in declaration.tasks]
-    mix = mix_of(declaration)
+    mix = mix_of(declaration, VIEWS["executors"])
     if mix and settings.method != "each":
         if settings.task:
             raise UserError("task and mix both say what is learnt", where=where, next_step="take task out, or the mix")
-        named = {(task, view or VIEWS["executors"]) for task, view in mix}
-        asked = sorted((kind, task) for task, view in named for kind in VIEWS if VIEWS[kind] == view)
+        asked = sorted((kind, task) for task, view in mix for kind in VIEWS if VIEWS[kind] == view)
         if settings.eval_every is not None and not asked:
             raise UserError("mix names no one_step or aligner, which is what eval_every asks", where=where)
         return tuple(pair for pair in asked if settings.learns(*pair))
