@@ -59,16 +59,16 @@ def load_base(base: Path | str, dtype: torch.dtype, device: torch.device) -> Any
         UserError: it cannot be loaded, lacks weights, or sees what follows.
         RuntimeError: memory ran out.
     """
-    options = {"trust_remote_code": False, "local_files_only": Path(base).is_dir()}
     with _loading("the base model", base):
-        config_of(base)
         net, info = AutoModelForCausalLM.from_pretrained(
             str(base),
+            config=config_of(base),
             dtype=dtype,
             device_map=None if device.type == "cpu" else str(device),
             use_safetensors=True,
             output_loading_info=True,
-            **options,
+            trust_remote_code=False,
+            local_files_only=Path(base).is_dir(),
         )
     if missing := info["missing_keys"]:
         raise _refused("the base model", base, f"lacks weights: {quoted(', '.join(sorted(missing)), 200)}")
