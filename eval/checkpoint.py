@@ -7,12 +7,12 @@ all/                    the same: one in place of all that are not there
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ..errors import UserError, did_you_mean, printable_path, quoted
 from ..pipelines.hub_source import HubFiles, HubPlace, Say, download, local_or_hub, look_up
@@ -41,7 +41,8 @@ TRAINED = re.compile(r"checkpoint-(\d+)")  # what trainers call the states that 
 HUB_NAME = re.compile(r"[\w][\w.-]*(/[\w.-]+)?", re.ASCII)
 MODEL = "config.json"
 WANTED = (".json", ".txt", ".model", ".jinja")  # of a Hub repository, beside weights
-KERNEL = re.compile(r"_?(attn|experts)_implementation(_internal)?")
+# A repository whose code would be run, or settings in which one may be named.
+KERNEL = re.compile(r'"(_?(?:attn|experts)_implementation(?:_internal)?)": ("[^"]*/[^"]*"|[\[{][^\]}]*/[^\]}]*)')
 
 
 @dataclass(frozen=True)
@@ -286,13 +287,12 @@ def read_base(folder: Path, *, weights: bool = True) -> str:
         allowed = ", ".join(VOCABULARIES)
         raise UserError("the base model has no tokenizer", where=printable_path(folder), allowed=allowed)
     # Its repository's code would be run. What auto_map names is not run unless it is trusted, and nothing is.
-    for name, value in _settings_in(config):
-        if KERNEL.fullmatch(name) and "/" in str(value):
-            raise UserError(
-                f"{name} of the base model's configuration is {quoted(value)}, which may be code of its own",
-                where=printable_path(folder),
-                next_step=f"take {name} out of its configuration",
-            )
+    if kernel := KERNEL.search(json.dumps(config)):
+        raise UserError(
+            f"{kernel[1]} of the base model's configuration is {quoted(kernel[2])}, which may be code of its own",
+            where=printable_path(folder),
+            next_step=f"take {kernel[1]} out of its configuration",
+        )
     if (folder / CONFIG).exists():  # the transformers library would load it with the model, unasked
         raise UserError(
             "an adapter lies in the base model's folder",
@@ -305,12 +305,3 @@ def read_base(folder: Path, *, weights: bool = True) -> str:
             "the base model has no weights", where=printable_path(folder), allowed="safetensors"
         )
     return hash_of(folder, [MODEL, *names, *held])
-
-
-def _settings_in(config: Any) -> Iterator[tuple[str, Any]]:
-    """Yield name and value of every setting of a configuration, at any depth."""
-    if isinstance(config, dict):
-        yield from config.items()
-    for value in config.values() if isinstance(config, dict) else config:
-        if isinstance(value, dict | list):
-            yield from _settings_in(value)

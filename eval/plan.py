@@ -33,7 +33,7 @@ class PlanWriter:
 
     def add(self, some: Problems) -> None:
         steps = self._identified(some.requests)[some.steps]
-        packed = pack_numbers(some.starts), pack_numbers(steps), pack(some.table)
+        packed = some.starts.tobytes(), steps.tobytes(), pack(some.table)
         self.base.execute("INSERT INTO problems VALUES (?, ?, ?, ?)", (self.num_problems, *packed))
         self.num_problems += len(some)
         self.num_steps += len(steps)
@@ -54,7 +54,7 @@ class PlanWriter:
         for code, adapter in enumerate(adapters.dictionary.to_pylist()):
             mine = np.flatnonzero(codes == code)
             for part in (mine[start : start + BATCH] for start in range(0, len(mine), BATCH)):
-                packed = pack_numbers(self.num_requests + part), pack(take(requests, rows[part]))
+                packed = (self.num_requests + part).tobytes(), pack(take(requests, rows[part]))
                 self.base.execute("INSERT INTO texts VALUES (NULL, ?, ?, ?)", (adapter, *packed))
         self.num_requests += len(new)
         self._note(keys[:, new], ids[new])
@@ -101,19 +101,6 @@ def pack(table: pa.Table) -> pa.Buffer:
 def unpack(packed: bytes) -> pa.Table:
     """Return a table from its compressed bytes."""
     return pa.ipc.open_stream(packed, options=pa.ipc.IpcReadOptions(use_threads=False)).read_all()
-
-
-def pack_numbers(numbers: I64) -> bytes:
-    """Return numbers as bytes: where those that follow one another begin, and how many they are."""
-    begins = np.flatnonzero(np.append(True, np.diff(numbers) != 1)[: len(numbers)])
-    return np.stack([numbers[begins], np.diff(begins, append=len(numbers))]).astype(np.int64).tobytes()
-
-
-def unpack_numbers(packed: bytes) -> I64:
-    """Return numbers from their bytes."""
-    firsts, counts = np.frombuffer(packed, np.int64).reshape(2, -1)
-    ends = np.cumsum(counts)
-    return np.arange(counts.sum()) + np.repeat(firsts - ends + counts, counts)
 
 
 def take(table: pa.Table, rows: I64) -> pa.Table:

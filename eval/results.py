@@ -33,10 +33,10 @@ from numpy.typing import NDArray
 from ..errors import UserError, printable_path
 from ..tm.columns import I64, Bool
 from .calls import Answer
-from .plan import BATCH, PLAN, PlanWriter, take, unpack, unpack_numbers
+from .plan import BATCH, PLAN, PlanWriter, take, unpack
 from .problems import Problems
 
-VERSION = 6  # of the file's tables
+VERSION = 7  # of the file's tables
 PAUSE = 0.05  # seconds between commits, each of which waits for the disk: batches of a model take longer
 CACHE = 8  # MB of the file that are held in memory
 FULL = ("SQLITE_FULL", "SQLITE_IOERR_WRITE")  # a limit on files, or on the user's share, is the second
@@ -186,7 +186,7 @@ class ResultStore:
         tables: list[pa.Table] = []
         for batch in among or self.batches(adapter):
             [(packed,)] = self.execute("SELECT ids FROM texts WHERE batch = ?", batch)
-            held = unpack_numbers(packed)
+            held = np.frombuffer(packed, np.int64)
             rows = np.flatnonzero(wanted[held])
             if not len(rows):
                 continue
@@ -207,7 +207,7 @@ class ResultStore:
     def steps(self) -> Iterator[tuple[int, I64, I64]]:
         """Yield the number of a problem, the requests of it and those that follow, and where each problem's begin."""
         for first, starts, steps in self.execute("SELECT first, starts, steps FROM problems ORDER BY first"):
-            yield first, unpack_numbers(starts), unpack_numbers(steps)
+            yield first, np.frombuffer(starts, np.int64), np.frombuffer(steps, np.int64)
 
     def problems_at(self, numbers: I64) -> pa.Table:
         """Return what some problems are, by their numbers in ascending order."""

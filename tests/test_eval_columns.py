@@ -2,26 +2,17 @@
 
 import random
 import sqlite3
-from itertools import pairwise, product
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from caef_data.eval.dataset_rows import wrong_row
-from caef_data.eval.plan import PlanWriter, pack_numbers, unpack_numbers
+from caef_data.eval.plan import PlanWriter
 from caef_data.eval.tables import ahead
 from caef_data.tm.check.entries import PROBLEMS, operand_error
-
-
-@given(st.lists(st.integers(0, 50)))
-def test_numbers_come_back_from_their_bytes(numbers: list[int]) -> None:
-    packed = pack_numbers(np.array(numbers, np.int64))
-    assert unpack_numbers(packed).tolist() == numbers
-    assert len(packed) == 16 * (len(numbers) - sum(y == x + 1 for x, y in pairwise(numbers)))
 
 
 def test_requests_are_told_apart_by_both_halves_of_their_keys() -> None:
