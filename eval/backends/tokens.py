@@ -20,7 +20,6 @@ from ..template import read_template
 
 _PROBE = "ADD, q0"
 AROUND = 24  # characters on each side of a border: more than a token or a run of white space in it has
-MOST_BORDERS = 100_000  # remembered
 OWN = "take the tokenizer that the adapter was trained with: it belongs into the adapter's folder"
 NO_WORD = "\N{REPLACEMENT CHARACTER}"
 
@@ -58,7 +57,6 @@ class Tokens:
     def __init__(self, tokenizer: Any, template: str | None = None, *, joined: bool = False) -> None:
         self.tokenizer, self.joined = tokenizer, joined
         self.where = printable_path(str(tokenizer.name_or_path))
-        self._borders: dict[tuple[str, str], bool] = {}
         with refusing(self.where, "cannot be used"):
             self.template = read_template(template, tokenizer)
             self.end = self._find_end()
@@ -177,13 +175,10 @@ class Tokens:
             (self.template.render(prompt)[-AROUND:], answer[:AROUND])
             for prompt, answer in zip(prompts, completions, strict=True)
         ]
-        if len(self._borders) + len(pairs) > MOST_BORDERS:
-            self._borders.clear()
-        new = list(set(pairs) - self._borders.keys())
-        alone, both = self.encode([tail for tail, _ in new]), self.encode([tail + head for tail, head in new])
-        for pair, prompt, whole in zip(new, alone, both, strict=True):
-            self._borders[pair] = whole[: len(prompt)] != prompt
-        return [self._borders[pair] for pair in pairs]
+        few = list(set(pairs))
+        alone, both = self.encode([tail for tail, _ in few]), self.encode([tail + head for tail, head in few])
+        merge = {pair: whole[: len(own)] != own for pair, own, whole in zip(few, alone, both, strict=True)}
+        return [merge[pair] for pair in pairs]
 
     def _back(self, row: Spelled, prompt: str, completion: str) -> Spelled:
         """Return a question whose end is left to the model, as far as some answer of its kind merges with it.
