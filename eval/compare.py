@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterable, Sequence
-from itertools import groupby
-from operator import itemgetter
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +21,12 @@ RUNS = "SELECT * FROM runs ORDER BY started, run_id"
 PAIRS = f"""
 WITH side AS (
     SELECT run_id, split, task, mode, dialect, a, coalesce(b, '') AS b, coalesce(asked_step, -1) AS asked_step,
-        any_value(len_a) AS len_a, any_value(len_b) AS len_b, any_value(variant) AS variant,
         bool_and(correct) AS correct, count(*) AS num_rows
     FROM problems WHERE list_contains([{{runs}}], run_id) GROUP BY ALL
 )
 SELECT old.run_id AS run_a, new.run_id AS run_b, split, task, old.mode AS mode_a, new.mode AS mode_b,
-    {{classes}}
-    count(*) FILTER (old.correct AND new.correct) AS both_right, count(*) FILTER (new.correct > old.correct) AS gained,
+    count(*) AS n, count(*) FILTER (old.correct AND new.correct) AS both_right,
+    count(*) FILTER (new.correct > old.correct) AS gained,
     count(*) FILTER (new.correct < old.correct) AS lost,
     count(*) FILTER (NOT old.correct AND NOT new.correct) AS both_wrong
 FROM side old JOIN side new USING (split, task, dialect, a, b, asked_step, num_rows)
@@ -37,8 +34,6 @@ WHERE (old.run_id || ' ' || new.run_id) IN ({{pairs}})
     AND (old.mode = new.mode OR (old.mode || ' ' || new.mode) IN ('{RAW} process', 'process {RAW}'))
 GROUP BY ALL ORDER BY ALL
 """
-COUNTS = ("both_right", "gained", "lost", "both_wrong")
-MOST_CLASSES = 10  # with a gain or a loss that are printed
 Row = dict[str, Any]
 
 
@@ -87,37 +82,22 @@ def find_run(word: str, runs: Sequence[Row], where: str, results: Path) -> Row:
     return matches[0]
 
 
-def read_pairs(
-    database: Database, wanted: Collection[tuple[str, str]], *, by_class: bool = True
-) -> dict[tuple[str, str], list[Row]]:
+def read_pairs(database: Database, wanted: Collection[tuple[str, str]]) -> dict[tuple[str, str], list[Row]]:
     """Return what pairs of runs, by their ids, have in common.
 
     Returns:
-        For each pair a list, with a member for each split, task and modes: the number ``n`` of problems, how many of
-        them are ``both_right``, ``gained``, ``lost``, ``both_wrong``, McNemar's ``p``; and ``classes``, the same of
-        each class (len_a, len_b, variant) if they are wanted.
+        For each pair a list, with a member for each task, split and modes: the number ``n`` of problems, how many of
+        them are ``both_right``, ``gained``, ``lost``, ``both_wrong``, and McNemar's ``p``.
     """
     comparisons: dict[tuple[str, str], list[Row]] = {pair: [] for pair in wanted}
     if not wanted:
         return comparisons
     names = ({run for pair in wanted for run in pair}, {" ".join(pair) for pair in wanted})
     runs, pairs = (", ".join(f"'{name}'" for name in sorted(some)) for some in names)
-    sql = PAIRS.format(runs=runs, pairs=pairs, classes="new.len_a, new.len_b, new.variant," if by_class else "")
-    key = itemgetter("run_a", "run_b", "task", "split", "mode_a", "mode_b")
-    for (run_a, run_b, *of), group in groupby(database.each(sql), key):
-        rows = list(group)
-        classes = [
-            {name: row[name] for name in ("len_a", "len_b", "variant")} | _counts([row]) for row in rows if by_class
-        ]
-        whole = dict(zip(("task", "split", "mode_a", "mode_b"), of, strict=True))
-        comparisons[run_a, run_b].append({**whole, **_counts(rows), "classes": classes})
+    for row in database.each(PAIRS.format(runs=runs, pairs=pairs)):
+        row["p"] = mcnemar(row["gained"], row["lost"])
+        comparisons[row.pop("run_a"), row.pop("run_b")].append(row)
     return comparisons
-
-
-def _counts(rows: Iterable[Row]) -> Row:
-    """Return the sums of counts, and what follows from them."""
-    sums = {name: sum(row[name] for row in rows) for name in COUNTS}
-    return {"n": sum(sums.values()), **sums, "p": mcnemar(sums["gained"], sums["lost"])}
 
 
 def compare(word_a: str, word_b: str, results: str, *, as_json: bool) -> None:
@@ -160,13 +140,6 @@ def _print(a: Row, b: Row, comparisons: Sequence[Row]) -> None:
         counts = (row["n"], *right, row["gained"], row["lost"])
         table.add_row(row["task"] + split, modes, *(f"{count:,}" for count in counts), in_short(row["p"]))
     print_table(console, table)
-    changed = [(row, own) for row in comparisons for own in row["classes"] if own["gained"] != own["lost"]]
-    changed.sort(key=lambda pair: -abs(pair[1]["gained"] - pair[1]["lost"]))
-    for row, own in changed[:MOST_CLASSES]:
-        where = f"{row['task']} {row['mode_b']}, {own['len_a']} and {own['len_b']} digits, {own['variant']}"
-        console.print(f"{where}: {own['gained']} gained, {own['lost']} lost of {own['n']}")
-    if len(changed) > MOST_CLASSES:
-        console.print(f"{len(changed) - MOST_CLASSES:,} more classes differ; --json prints all")
     console.print("gained: wrong in A, right in B; p: McNemar's exact test, two-sided")
 
 

@@ -59,10 +59,6 @@ def test_pairs_are_those_of_the_problems(results: Path) -> None:
         verdicts = ((True, True), (False, True), (True, False), (False, False))
         assert [one[name] for name in names] == [both.count(verdict) for verdict in verdicts]
         assert one["n"] == len(both) and one["p"] == mcnemar(one["gained"], one["lost"])
-        for name in ("n", *names):
-            assert sum(row[name] for row in one["classes"]) == one[name]
-        held = {own for _, own in before.values()}
-        assert {(row["len_a"], row["len_b"], row["variant"]) for row in one["classes"]} == held
     assert sum(one["gained"] for one in found) > 10 and sum(one["both_wrong"] for one in found) > 3
 
 

@@ -216,7 +216,7 @@ def _gains(database: Database, runs: Sequence[Row], panels: Sequence[Key]) -> li
     places = {run["run_id"]: place for place, run in enumerate(runs)}
     base = {run["run_id"]: run["base_model"] for run in runs}
     best: dict[tuple[Any, ...], Row] = {}
-    for (old, new), rows in read_pairs(database, list(permutations(places, 2)), by_class=False).items():
+    for (old, new), rows in read_pairs(database, list(permutations(places, 2))).items():
         for row in rows:
             other = (row["mode_a"], row["mode_b"]) == (RAW, "process")
             if not other and (row["mode_a"] != row["mode_b"] or places[old] > places[new]):
