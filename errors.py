@@ -5,7 +5,7 @@ import errno
 import os
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from numbers import Integral
@@ -85,6 +85,14 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` for the closest choice, or an empty string."""
     close = closest(word, choices)
     return f" (did you mean {close!r}?)" if close else ""
+
+
+def check_name(kind: str, name: str, known: Collection[str]) -> None:
+    """Refuse a name that is none of those known; a ``kind`` such as ``--format`` is an option of the command line."""
+    if name not in known:
+        what = f"there is no {kind.removeprefix('--')} {quoted(name)}{did_you_mean(name, known)}"
+        next_step = f"such as {kind} {closest(name, known) or next(iter(known))}" if kind.startswith("--") else None
+        raise UserError(what, where=kind if next_step else None, allowed=", ".join(known), next_step=next_step)
 
 
 def closest(word: str, choices: Iterable[str]) -> str:

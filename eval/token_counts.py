@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..atomic import sha256_of
-from ..errors import UserError, installed, printable_path, quoted
+from ..errors import UserError, check_name, installed, printable_path, quoted
 from ..pipelines.budget import tokenizer_name
 from ..pipelines.declaration import load_declaration, shipped_declarations
-from ..pipelines.export import COLUMNS, Part, check_name, opened, select
+from ..pipelines.export import COLUMNS, Part, opened, select
 from ..pipelines.folder import Folder
 from ..pipelines.hub_source import dataset_here
 from ..pipelines.plan import Config, make_plan

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, did_you_mean, printable_path, quoted, telling_of_full_disk
+from ..errors import UserError, check_name, printable_path, telling_of_full_disk
 from ..tm import machine
 from .budget import tokenizer_name
 from .card import card_there, renewed_card
@@ -39,9 +39,7 @@ def choose_engine(name: str = "local", workers: int | None = None) -> AbstractCo
     Raises:
         UserError: there is no such engine, or, as the block begins, Ray cannot be used.
     """
-    if name not in ENGINES:
-        what = f"there is no engine {quoted(name)}{did_you_mean(name, ENGINES)}"
-        raise UserError(what, where="--engine", allowed=", ".join(ENGINES))
+    check_name("--engine", name, ENGINES)
     if name == "ray":
         from .ray_engine import ray_engine
 

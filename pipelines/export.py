@@ -12,7 +12,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..atomic import TEMPORARY, put, sync
-from ..errors import UserError, closest, did_you_mean, printable_path, quoted, shell_quoted, telling_of_full_disk
+from ..errors import UserError, check_name, printable_path, quoted, shell_quoted, telling_of_full_disk
 from ..tm import machine
 from ..tm.instructions import instruction
 from .folder import Folder, no_dataset
@@ -93,14 +93,6 @@ class Part:
     name: str
     split: str
     shards: tuple[ShardRecord, ...]
-
-
-def check_name(option: str, name: str, known: Collection[str]) -> None:
-    """Refuse a name that an option does not know."""
-    if name not in known:
-        what = f"there is no {option.removeprefix('--')} {quoted(name)}{did_you_mean(name, known)}"
-        likely = closest(name, known) or next(iter(known))
-        raise UserError(what, where=option, allowed=", ".join(known), next_step=f"such as {option} {likely}")
 
 
 def select(source: Folder, configs: Sequence[str], splits: Sequence[str]) -> list[Part]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ...errors import UserError, did_you_mean, quoted
+from ...errors import check_name
 from ...tm import columns
 from ...tm.classes import Coordinates, OperandDistribution
 from ...tm.columns import I64, U8, Bool, Number, Operands
@@ -208,8 +208,7 @@ def law(named: str | OperandDistribution) -> OperandDistribution:
     """
     if not isinstance(named, str):
         return named
-    if named not in LAWS:
-        raise UserError(f"there is no law {quoted(named)}{did_you_mean(named, LAWS)}", allowed=", ".join(LAWS))
+    check_name("law", named, LAWS)
     return LAWS[named]
 
 

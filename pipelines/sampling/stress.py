@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...errors import UserError, did_you_mean, quoted
+from ...errors import check_name
 from ...tm import columns
 from ...tm.classes import Coordinates
 from ...tm.columns import I64, U8, Bool, Number, Operands
@@ -301,7 +301,5 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
 def families(machine: Machine) -> tuple[Family, ...]:
     """Return the stress families of a task; raises UserError where its machine names unknown ones."""
     named = machine.stress or ("mask" if machine.unary else "pairs")
-    if named not in FAMILIES:
-        what = f"{machine.name}: there are no stress families {quoted(named)}{did_you_mean(named, FAMILIES)}"
-        raise UserError(what, allowed=", ".join(FAMILIES))
+    check_name(f"group of stress families of {machine.name},", named, FAMILIES)
     return FAMILIES[named]
