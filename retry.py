@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import random
 import re
 import socket
-import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import NoReturn, TypeVar
+
+import tenacity
 
 from .errors import UserError, quoted
 
@@ -96,26 +96,41 @@ class Retries:
             UserError: it failed ``ATTEMPTS`` times.
             Exception: whatever else the step raises, at once.
         """
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return work()
-            except Exception as error:
-                if not is_transient(error):
-                    raise
-                reason, asked = self._reason(error), retry_after(error)
-            if attempt < ATTEMPTS:
-                bound = min(FIRST_DELAY * 2 ** (attempt - 1), LONGEST_DELAY)
-                delay = max(random.uniform(FIRST_DELAY / 2, bound), asked)
-                self._say(f"{what}: {reason} (try {attempt} of {ATTEMPTS}); again in {delay:,.0f} s")
-                time.sleep(delay)
-        next_step = f"go on later with: {self.again}"
-        raise UserError(f"{what} failed {ATTEMPTS} times; the last time: {reason}", next_step=next_step) from None
 
-    def _reason(self, error: BaseException) -> str:
+        def tell(state: tenacity.RetryCallState) -> None:
+            tries = f"try {state.attempt_number} of {ATTEMPTS}"
+            self._say(f"{what}: {self._reason(state)} ({tries}); again in {state.upcoming_sleep:,.0f} s")
+
+        def give_up(state: tenacity.RetryCallState) -> NoReturn:
+            raise UserError(
+                f"{what} failed {state.attempt_number} times; the last time: {self._reason(state)}",
+                next_step=f"go on later with: {self.again}",
+            ) from None
+
+        return tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(ATTEMPTS),
+            wait=_delay,
+            retry=tenacity.retry_if_exception(is_transient),
+            before_sleep=tell,
+            retry_error_callback=give_up,
+        )(work)
+
+    def _reason(self, state: tenacity.RetryCallState) -> str:
         """Return what an error is about, short and safe to print."""
+        error = _error(state)
         status = status_of(error)
         if status is not None:
             return f"HTTP {status}"
         root = [one for one in chain(error) if _lost(one)][-1]
         text = self._scrub(str(root).strip())
         return type(root).__name__ + (f" {quoted(text, 100)}" if text else "")
+
+
+def _error(state: tenacity.RetryCallState) -> BaseException:
+    error = state.outcome.exception() if state.outcome is not None else None
+    return error or RuntimeError("no error")
+
+
+def _delay(state: tenacity.RetryCallState) -> float:
+    drawn = tenacity.wait_random_exponential(multiplier=FIRST_DELAY, max=LONGEST_DELAY, min=FIRST_DELAY / 2)(state)
+    return max(drawn, retry_after(_error(state)))

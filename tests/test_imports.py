@@ -13,12 +13,12 @@ ROOT = Path(__file__).resolve().parents[1]
 MAY_IMPORT = {  # parts of the package -> (other parts, third-party packages) that their modules may import
     "errors": (set(), set()),
     "atomic": (set(), set()),
-    "retry": ({"errors"}, {"httpx2"}),
+    "retry": ({"errors"}, {"httpx2", "tenacity"}),
     "tm": ({"tm", "errors"}, {"msgspec", "numpy", "polars", "pyarrow", "yaml"}),
     "schemas": ({"schemas"}, {"pyarrow"}),
     "pipelines": (
         {"pipelines", "tm", "schemas", "errors", "atomic", "retry", ""},
-        {"numpy", "polars", "pyarrow", "duckdb", "rich", "fsspec", "huggingface_hub", "httpx2", "ray"}
+        {"numpy", "polars", "pyarrow", "duckdb", "rich", "fsspec", "huggingface_hub", "httpx2", "tenacity", "ray"}
         | {"yaml", "msgspec"},
     ),
     "eval": (

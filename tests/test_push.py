@@ -329,7 +329,7 @@ def test_a_bar_on_a_terminal() -> None:
     assert all(text in out.getvalue() for text in ("a/[red]x.parquet", "2.0 MB of 4.0 MB", "[/] is no markup"))
 
 
-@pytest.mark.parametrize("package", ["huggingface_hub"])
+@pytest.mark.parametrize("package", ["huggingface_hub", "tenacity"])
 def test_a_missing_extra_is_named_with_the_command(package: str, data: Path) -> None:
     code = f"import sys; sys.modules[{package!r}] = None; from caef_data.cli import main; main()"
     words = [sys.executable, "-c", code, "push", str(data), "--repo", "user/data"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx2
 import pytest
+import tenacity
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from caef_data import retry
@@ -19,7 +20,7 @@ from caef_data.retry import STATUSES, Retries, chain, is_transient, retry_after,
 @pytest.fixture
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     waits: list[float] = []
-    monkeypatch.setattr(retry.time, "sleep", waits.append)
+    monkeypatch.setattr(tenacity.nap.time, "sleep", waits.append)
     return waits
 
 

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 
-BACKOFF = ("huggingface_hub.", "caef_data.retry", "datasets.utils.file_utils")  # who sleeps between tries
+BACKOFF = ("huggingface_hub.", "tenacity.", "datasets.utils.file_utils")  # who sleeps between tries
 HERE = ("localhost", "::1", "")
 
 
