@@ -42,6 +42,8 @@ DISK_RATIO = {
 FOOTER = 4000  # bytes of a shard that describe the rest, about
 TEXT_RATE, SLIP_RATE = 130e6, 20e6  # bytes of text a second and worker, measured; only for the time that plan prints
 
+Draw = Callable[[ClassSampler, I64], tuple[Operands, I64]]  # ``ClassSampler.operands``, or what keeps them
+
 
 @dataclass(frozen=True, eq=False)
 class ExpressionSet:
@@ -84,7 +86,7 @@ class ExpressionSet:
         """Return numbers from all over the set: in the order of the classes, so that chance decides little."""
         return distinct(np.linspace(0, len(self) - 1, min(most, len(self))).astype(np.int64))
 
-    def operands(self, numbers: I64) -> tuple[Operands, I64]:
+    def operands(self, numbers: I64, draw: Draw = ClassSampler.operands) -> tuple[Operands, I64]:
         """Return the expressions of these numbers, and the index of each one's variant in ``names``."""
         drawn: list[tuple[I64, Operands]] = []
         variant = np.zeros(len(numbers), np.int64)
@@ -94,7 +96,7 @@ class ExpressionSet:
             for rows in np.split(every, range(DRAWN, len(every), DRAWN)):
                 if len(rows):
                     own = numbers[rows] - start
-                    operands, which = cells.operands(own if kept is None else kept[own])
+                    operands, which = draw(cells, own if kept is None else kept[own])
                     drawn.append((rows, operands))
                     variant[rows] = which + named
             start, named = start + size, named + len(cells.names)
@@ -173,18 +175,18 @@ class Config:
         """Return the rows of these expressions."""
         return render_rows(self.work(numbers))
 
-    def planned(self, numbers: I64) -> pa.RecordBatch:
+    def planned(self, numbers: I64, draw: Draw = ClassSampler.operands) -> pa.RecordBatch:
         """Return what tells the rows of these expressions apart, without their texts: see ``rows.planned_rows``."""
-        return planned_rows(self.work(numbers))
+        return planned_rows(self.work(numbers, draw))
 
     def num_rows(self, numbers: I64) -> I64:
         """Return how many rows each of these expressions has."""
         parts = np.split(numbers, range(DRAWN, len(numbers), DRAWN))
         return np.concatenate([np.bincount(self.work(part).expressions, minlength=len(part)) for part in parts])
 
-    def work(self, numbers: I64) -> Work:
+    def work(self, numbers: I64, draw: Draw = ClassSampler.operands) -> Work:
         """Return the work of rendering these expressions."""
-        return Work(self.settings, self.view, *self.population.operands(numbers), self.population.names)
+        return Work(self.settings, self.view, *self.population.operands(numbers, draw), self.population.names)
 
 
 class TokenCounter(Protocol):

@@ -1,8 +1,8 @@
 """``caef-data verify``: check a built folder from scratch, files, rows and what must hold across them.
 
 Rows are computed again by ``verify_rows``, which shares nothing with the machines that made them. Memory: a worker
-holds some row groups; the parent 20 bytes a row and a distinct expression of one task, or of a few whose shards are in
-work.
+holds some row groups, and the expressions of one split of a task, a byte a digit, 48 MB at most; the parent 20 bytes a
+row and a distinct expression of one task, or of a few whose shards are in work.
 """
 
 import gc
@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from itertools import combinations
+from itertools import combinations, groupby
 from pathlib import Path
 
 import polars as pl
@@ -20,14 +20,17 @@ from ..tm import machine
 from .engine import Source, packed, unpacked
 from .folder import Folder
 from .manifest import shard_record, split_entries
+from .sampling.classes import ClassSampler
 from .verify_manifest import check_card, check_files, declared, read_manifest
 from .verify_report import Findings, Report
 from .verify_rows import known_tasks
-from .verify_shard import Shard, ShardResult, check_file, check_shard
+from .verify_shard import Shard, ShardResult, check_file, check_shard, drawn_once
 from .workers import by_workers, default_workers
 
 Progress = Callable[[int, int], None]  # rows done, rows in all
 Checked = tuple[Shard, ShardResult]
+Unit = list[Shard]  # of one split of a task: one worker checks them
+_SHARE = 3  # units a worker has at least, so that none waits long for the others
 
 
 def verify(
@@ -131,17 +134,53 @@ def _duplicates(rows: pl.DataFrame) -> Iterator[tuple[str, int, str, int]]:
         yield first["path"], first["row"], later["path"], later["row"]
 
 
+# ----------------------------------------------------------------------------------------------------------
+# Who checks which shards: the views of a task's split go to one worker, which draws their expressions once
+
+
+def units(shards: Sequence[Shard], workers: int) -> list[Unit]:
+    """Cut shards into units, the largest task first; a split that is large is shared out."""
+    heavy = Counter[str]()
+    for shard in shards:
+        heavy[shard.task] += round(shard.weight)
+    most = sum(shard.weight for shard in shards) / (_SHARE * workers) if workers > 1 else float("inf")
+    in_turn = sorted(
+        shards,
+        key=lambda one: (-heavy[one.task], one.task, one.config.split, one.config.view, one.record.path),
+    )
+    found = []
+    for _, group in groupby(in_turn, key=lambda shard: (shard.task, shard.config.split)):
+        own = list(group)
+        pieces = min(len(own), max(1, round(sum(shard.weight for shard in own) / most))) if most else 1
+        found += [own[piece::pieces] for piece in range(pieces)]
+    return found
+
+
+def _check_unit(unit: Unit) -> Iterator[ShardResult]:
+    drawn = sum(1 / shard.config.num_shards for shard in unit)  # how often, shard by shard
+    draw = drawn_once() if drawn > 1 else ClassSampler.operands
+    for shard in unit:
+        yield check_shard(shard, draw)
+
+
 def _start(sources: tuple[Source, ...], rest: bytes) -> None:
     unpacked(sources, rest)  # the machines of the dataset, and of the user's own, are tasks here, too
     gc.disable()  # nothing here makes cycles; walking the cached problems cost a tenth of the time
 
 
-def _results(shards: Sequence[Shard], workers: int) -> Generator[tuple[Shard, ShardResult], None, None]:
+def _work(unit: Unit) -> list[ShardResult]:
+    return list(_check_unit(unit))
+
+
+def _results(shards: Sequence[Shard], workers: int) -> Generator[Checked, None, None]:
     """Yield the shards with their results, as they finish."""
-    if workers <= 1 or len(shards) <= 1:
-        yield from ((shard, check_shard(shard)) for shard in shards)
+    workers = min(len(shards), workers)
+    todo = units(shards, workers)
+    if workers <= 1:
+        for unit in todo:
+            yield from zip(unit, _check_unit(unit), strict=True)
         return
     given = packed([shard.config for shard in shards], Folder(shards[0].directory))
-    yield from by_workers(
-        check_shard, shards, min(workers, len(shards)), _start, given, "run caef-data verify --workers 1"
-    )
+    with closing(by_workers(_work, todo, workers, _start, given, "run caef-data verify --workers 1")) as finished:
+        for unit, results in finished:
+            yield from zip(unit, results, strict=True)

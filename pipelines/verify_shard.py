@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,12 @@ from ..atomic import sha256_of
 from ..errors import quoted
 from ..schemas import row_schema
 from ..tm.check.entries import problem as closed_problem
+from ..tm.columns import I64, Operands
 from ..tm.instructions import instruction
 from .manifest import MANIFEST, ShardRecord
-from .plan import Config, ExpressionSet
+from .plan import Config, Draw, ExpressionSet
 from .rows import plain_schema, python_values
+from .sampling.classes import ClassSampler
 from .sampling.split import sides
 from .settings import TaskSettings
 from .verify_own import OwnProblem
@@ -35,6 +37,7 @@ _KEYS = {  # what tells rows apart; far: the prompt of a row whose step does not
     "aligner": ("a", "b", "direction"),
 }
 _OF_ROWS = ("task", "len_a", "len_b", "variant", "instruction")  # checked in columns
+HELD = 48_000_000  # digits that a worker keeps of the expressions that it has drawn, a byte each
 _DECIMAL, _LONGEST = "^(0|[1-9][0-9]*)$", 4_000  # an operand that the split function takes
 _TOGETHER = 500  # expressions given to it at a time: it makes matrices of digits
 
@@ -61,6 +64,11 @@ class Shard:
         """Name of its task."""
         return self.config.settings.task
 
+    @property
+    def weight(self) -> float:
+        """Bytes of its texts, about: the work that it is."""
+        return self.config.text / self.config.num_shards
+
 
 @dataclass
 class ShardResult(Findings):
@@ -83,9 +91,14 @@ class ShardResult(Findings):
     hashes: list[tuple[pl.DataFrame, pl.DataFrame]] = field(default_factory=list)
 
 
-def check_shard(shard: Shard) -> ShardResult:
-    """Check a shard's file and its rows, and collect the hashes for the checks across files."""
-    result, due = ShardResult(shard.record.path), _Due(shard.config, shard.number)
+def check_shard(shard: Shard, draw: Draw) -> ShardResult:
+    """Check a shard's file and its rows, and collect the hashes for the checks across files.
+
+    Args:
+        shard: the shard.
+        draw: draws the expressions that the declaration gives.
+    """
+    result, due = ShardResult(shard.record.path), _Due(shard.config, shard.number, draw)
     _check_batches(shard, _batches(shard, result), due, result)
     if result.complete and result.chars != shard.record.chars:
         result.add("counts", f"{result.path}: its texts have other numbers of characters", path=MANIFEST)
@@ -236,17 +249,35 @@ def _check_texts(shard: Shard, batch: pa.RecordBatch, first: int, result: ShardR
 # Which rows there are
 
 
+def drawn_once() -> Draw:
+    """Return what draws expressions as ``ClassSampler.operands`` does: all when the first are asked for, and once."""
+
+    @lru_cache(maxsize=3)
+    def every(cells: ClassSampler) -> tuple[Operands, I64]:
+        return ExpressionSet(((cells, None),)).operands(np.arange(cells.num_expressions))
+
+    def draw(cells: ClassSampler, numbers: I64) -> tuple[Operands, I64]:
+        digits = int(cells.len_a.max(initial=1)) + int(cells.len_b.max(initial=0))
+        if (cells.len_a == 0).any() or digits * cells.num_expressions > HELD:
+            return cells.operands(numbers)
+        operands, law = every(cells)
+        return operands.take(numbers), law[numbers]
+
+    return draw
+
+
 class _Due:
     """The rows that the declaration gives to a shard, in their order, against those that are found.
 
     Args:
         config: the shard's config.
         number: of the shard.
+        draw: draws the expressions.
     """
 
-    def __init__(self, config: Config, number: int) -> None:
+    def __init__(self, config: Config, number: int, draw: Draw) -> None:
         self.task, self.view = config.settings.task, config.view
-        self.blocks = (_keys(config.planned(numbers), self.view) for numbers in config.blocks(number))
+        self.blocks = (_keys(config.planned(numbers, draw), self.view) for numbers in config.blocks(number))
         schema = row_schema(self.view).append(pa.field("far", pa.string()))
         self.ahead = _keys(pa.RecordBatch.from_pylist([], schema), self.view)
         self.differing: list[tuple[pl.DataFrame, pl.DataFrame]] = []  # rows found, and those due in their place
@@ -270,29 +301,30 @@ class _Due:
         if not self.differing and rest.is_empty():
             return
         names = _KEYS.get(self.view, _OPERANDS)
-        found, due = (pl.concat(frames) for frames in zip(*self.differing, (rest.clear(), rest), strict=True))
-        others = found.join(due, on=names, nulls_equal=True, maintain_order="left").filter(
-            pl.col("variant").ne_missing(pl.col("variant_right"))
+        found, due = (
+            pl.concat(frames).with_columns(copy=pl.int_range(pl.len()).over(names))
+            for frames in zip(*self.differing, (rest.clear(), rest), strict=True)
         )
+        rows = found.join(
+            due, on=[*names, "copy"], how="full", coalesce=True, nulls_equal=True, maintain_order="left_right"
+        )
+        there, meant = pl.col("row"), pl.col("row_right")
+        kept = rows.filter(there.is_not_null() & meant.is_not_null())
+        others = kept.filter(pl.col("variant").ne_missing(pl.col("variant_right")))
         for row, variant, right in others.select("row", "variant", "variant_right").iter_rows():
             result.add("variant", f"variant: expected {quoted(right)}, found {quoted(variant)}", row)
-
-        def lacking(some: pl.DataFrame, those: pl.DataFrame, *more: str) -> pl.DataFrame:
-            return some.join(those, on=[*names, *more], how="anti", nulls_equal=True, maintain_order="left")
-
         wrong = {
-            "added": (lacking(found, due), "that the declaration does not give"),
-            "missing": (lacking(due, found), "that the declaration gives not there"),
+            "added": (rows.filter(meant.is_null()), "that the declaration does not give"),
+            "missing": (rows.filter(there.is_null()), "that the declaration gives not there"),
         }
-        if all(some.is_empty() for some, _ in wrong.values()):  # a row that stands twice is told as that
-            kind = "order" if len(found) == len(due) else "added"
-            wrong = {kind: (lacking(found, due, "row"), "in another place")}
+        if len(kept) == len(rows):
+            wrong = {"order": (rows.filter(there != meant), "in another place")}
         for kind, (some, what) in wrong.items():
             for first in some.head(1).iter_rows(named=True):
                 shown = [name for name in names if first[name] is not None and name not in ("far", "prompt")]
                 told = " ".join([self.task, *(f"{name} {quoted(first[name], 30)}" for name in shown)])
                 message = f"{len(some):,} row{'s' * (len(some) > 1)} {what}, the first: {told}"
-                result.add(kind, message, None if kind == "missing" else first["row"])
+                result.add(kind, message, first["row"])
 
 
 def _hashed(shard: Shard, keys: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:

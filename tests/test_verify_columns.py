@@ -16,6 +16,7 @@ from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.engine import render_shard
 from caef_data.pipelines.manifest import ShardRecord
 from caef_data.pipelines.plan import Config, make_plan
+from caef_data.pipelines.sampling.classes import ClassSampler
 from caef_data.pipelines.settings import VIEWS
 from caef_data.pipelines.verify_shard import Shard, ShardResult, check_shard
 
@@ -46,7 +47,7 @@ def checked(
     (folder / path).parent.mkdir(exist_ok=True)
     (folder / path).write_bytes(sink.getvalue())
     found = Shard(folder, record, config, shard)
-    return check_shard(found)
+    return check_shard(found, ClassSampler.operands)
 
 
 def changed(value: object) -> object:
