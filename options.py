@@ -20,6 +20,13 @@ USAGE: Any = typer.BadParameter.__mro__[1]  # any error of usage: the class has 
 MODES = ("one_step", "executor", "aligner_in", "aligner_out", "process", "slips")
 
 
+def _integer(text: str) -> int:
+    """Read an option's number; ``int`` alone takes digits of every script, blanks and underscores."""
+    if not text.isascii() or not text.removeprefix("-").isdigit() or len(text) > 20:
+        raise typer.BadParameter(f"{quoted(text)} is not a whole number in digits 0-9")
+    return int(text)
+
+
 def _at_commas(values: list[str] | None) -> list[str] | None:
     """Return the names in the values of an option that repeats: ``--task add,sub`` is ``--task add --task sub``."""
     return values and [name.strip() for value in values for name in value.split(",")]
@@ -75,7 +82,7 @@ def option(help: str, *names: str, metavar: str | None = None) -> Any:
 
 def number(help: str) -> Any:
     """Return an option that takes a whole number."""
-    return typer.Option(metavar="N", help=help)
+    return typer.Option(parser=_integer, metavar="N", help=help)
 
 
 Text = str | None
