@@ -1,5 +1,5 @@
 """``python -m caef_data``: the command line."""
 
-from .cli import run
+from .process import run
 
 run()

@@ -1,17 +1,13 @@
 """The command line: parses, calls, prints."""
 
-import os
 import sys
 from typing import TYPE_CHECKING, Annotated
-
-# One thread is enough for the sums of the split function; a pool of them costs start-up time and fights the workers.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import typer
 
 from . import options
 from .options import Json, Names, Number, Quiet, Text, number, of_declaration, option, several
-from .process import run_and_leave, run_telling_errors
+from .process import run_telling_errors
 
 if TYPE_CHECKING:
     from .pipelines.settings import Declaration
@@ -325,16 +321,3 @@ def root(
 def main() -> None:
     """Run the command line; errors of the user's are printed without a traceback."""
     run_telling_errors(app)
-
-
-def run() -> None:
-    """Run the command line as a process, which ends with it."""
-
-    def command() -> None:
-        if sys.argv[1:2] == ["build"]:  # its workers start while this process reads options, imports and plans
-            from .pipelines.workers import start_fork_server
-
-            start_fork_server()
-        app()
-
-    run_and_leave(lambda: run_telling_errors(command))

@@ -92,6 +92,7 @@ class Tree:
         links.mkdir(parents=True)
         (links / "caef_data").symlink_to(root)
         self.env = {**os.environ, "PYTHONPATH": str(links)}
+        self.env.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode
         found = self.output("-c", "import caef_data; print(caef_data.__file__)")
         if Path(found.strip()).resolve().parent != root:
             raise SystemExit(f"there is no caef_data in {root}: {found.strip()} was found")

@@ -145,14 +145,13 @@ def version(splits: dict[str, Any]) -> str:
 
 def _configs(manifest: dict[str, Any]) -> str:
     """Return the part of the YAML by which the datasets library finds the rows."""
-    import yaml
-
-    configs: list[dict[str, Any]] = []
+    lines = ["configs:"]
     for name, splits in sorted(manifest["configs"].items()):
-        paths = [{"split": split, "path": f"{name}/{split}-*.parquet"} for split in SPLITS if split in splits]
-        default = {"default": True} if name == first_split(manifest)[0] else {}
-        configs.append({"config_name": name, **default, "version": version(splits), "data_files": paths})
-    return yaml.safe_dump({"configs": configs}, sort_keys=False)
+        lines += [f"- config_name: {name}", *["  default: true"] * (name == first_split(manifest)[0])]
+        lines += [f"  version: {version(splits)}", "  data_files:"]
+        for split in SPLITS:
+            lines += [f"  - split: {split}", f"    path: {name}/{split}-*.parquet"] if split in splits else []
+    return "\n".join(lines)
 
 
 def _holds(manifest: dict[str, Any]) -> str:
@@ -228,8 +227,8 @@ def _short_row(path: str, view: str, folder: Folder) -> dict[str, Any] | None:
     columns = [column for column in COLUMNS[view] if column not in ("instruction", "trace")]
     try:
         with folder.open(path) as file:
-            rows = pq.ParquetFile(file).read_row_group(0, columns=columns).slice(0, 200).to_pylist()
-        return min(rows, key=rank)
+            first = next(pq.ParquetFile(file).iter_batches(200, [0], columns), None)
+        return min(first.to_pylist(), key=rank) if first else None
     except (OSError, pa.ArrowException, ValueError, LookupError, TypeError):
         return None  # another task's shard, damaged since: no reason to fail this build
 

@@ -22,7 +22,7 @@ from ..errors import UserError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-POOL = "ARROW_DEFAULT_MEMORY_POOL"
+ARROW_POOL = "ARROW_DEFAULT_MEMORY_POOL"
 LONGEST = 75  # bytes of the name of a folder in which sockets can lie: addresses have 107, and names below it 32
 
 
@@ -40,15 +40,15 @@ def start_fork_server() -> None:
     """
     place_sockets()
     resource_tracker.ensure_running()  # it unblocks Ctrl-C when it starts: not between the lines below
-    own = os.environ.get(POOL)
+    own = os.environ.get(ARROW_POOL)
     with uninterrupted():
-        multiprocessing.set_forkserver_preload(["caef_data.pipelines.engine", "caef_data.cli"])
-        os.environ[POOL] = own or "jemalloc"  # read when Arrow first needs memory
+        multiprocessing.set_forkserver_preload(["caef_data.pipelines.engine", "concurrent.futures.process"])
+        os.environ[ARROW_POOL] = own or "jemalloc"  # read when Arrow first needs memory
         try:
             forkserver.ensure_running()
         finally:
             if own is None:
-                del os.environ[POOL]
+                del os.environ[ARROW_POOL]
 
 
 def place_sockets() -> str:

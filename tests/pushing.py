@@ -166,7 +166,7 @@ def _run_forked(words: list[str], how: dict[str, Any]) -> list[Any]:
     import sys
     import tempfile
 
-    from caef_data import cli
+    from caef_data.process import run
 
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         pid = os.fork()
@@ -175,7 +175,7 @@ def _run_forked(words: list[str], how: dict[str, Any]) -> list[Any]:
                 os.dup2(out.fileno(), 1)
                 os.dup2(err.fileno(), 2)
                 sys.argv = ["caef-data", *words]
-                cli.run()
+                run()
             finally:
                 os._exit(98)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

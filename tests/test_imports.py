@@ -42,9 +42,9 @@ MAY_IMPORT = {  # parts of the package -> (other parts, third-party packages) th
         | {"datasets", "inspect_ai", "openenv", "reasoning_gym", "verifiers"},  # those that take environments
     ),
     "options": ({"pipelines", "tm", "errors"}, {"typer"}),
-    "process": ({"errors"}, set()),
+    "process": ({"cli", "pipelines", "errors"}, set()),
     "cli": ({"pipelines", "eval", "options", "process", ""}, {"typer", "rich"}),
-    "__main__": ({"cli"}, set()),
+    "__main__": ({"process"}, set()),
     "api": ({"pipelines", "eval", "errors"}, {"rich", "duckdb"}),
     "__init__": ({"api", "eval", "errors", "tm"}, set()),  # what the package offers, imported when it is asked for
 }

@@ -17,7 +17,7 @@ from caef_data.pipelines.plan import Config, make_plan
 from caef_data.pipelines.sampling.classes import ClassSampler
 from caef_data.pipelines.verify import units, verify
 from caef_data.pipelines.verify_shard import Shard, drawn_once
-from caef_data.pipelines.workers import POOL, start_fork_server
+from caef_data.pipelines.workers import ARROW_POOL, start_fork_server
 from caef_data.tests.forging import Forger
 
 TASKS = ["add", "div", "equal", "greater_than", "left_mask", "less_than", "mul", "reflection", "sub"]
@@ -91,8 +91,8 @@ def test_many_workers_tell_what_one_tells(tmp_path: Path) -> None:
 
 
 def test_arrow_of_workers_uses_jemalloc_and_the_environment_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(POOL, raising=False)
+    monkeypatch.delenv(ARROW_POOL, raising=False)
     start_fork_server()
-    assert POOL not in os.environ
+    assert ARROW_POOL not in os.environ
     with ProcessPoolExecutor(1, multiprocessing.get_context("forkserver")) as pool:
         assert pool.submit(eval, "__import__('pyarrow').default_memory_pool().backend_name").result() == "jemalloc"
