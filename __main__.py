@@ -1,5 +1,25 @@
-"""``python -m caef_data``: the command line."""
+"""The command line as a process: ``caef-data``, ``python -m caef_data``. Nothing heavy above: workers import it, too."""
 
-from .process import run
+import sys
+from typing import NoReturn
 
-run()
+from .process import run_and_leave, run_telling_errors
+
+
+def run() -> NoReturn:
+    """Run the command line as a process, which ends with it."""
+
+    def command() -> None:
+        if sys.argv[1:2] == ["build"]:  # its workers start while this process imports, reads options and plans
+            from .pipelines.workers import start_fork_server
+
+            start_fork_server()
+        from .cli import app
+
+        app()
+
+    run_and_leave(lambda: run_telling_errors(command))
+
+
+if __name__ == "__main__":
+    run()

@@ -1,7 +1,4 @@
-"""A process of the command line: it starts with usable streams, and ends with an exit code and at most one message.
-
-Imports nothing heavy: worker processes import it too, as the script that they come from.
-"""
+"""A process of the command line: it starts with usable streams, and ends with an exit code and at most one message."""
 
 import gc
 import io
@@ -14,21 +11,6 @@ from .errors import UserError, quoted
 
 # One thread is enough for the sums of the split function; a pool of them costs start-up time and fights the workers.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
-
-def run() -> NoReturn:
-    """Run the command line as a process, which ends with it."""
-
-    def command() -> None:
-        if sys.argv[1:2] == ["build"]:  # its workers start while this process imports, reads options and plans
-            from .pipelines.workers import start_fork_server
-
-            start_fork_server()
-        from .cli import app
-
-        app()
-
-    run_and_leave(lambda: run_telling_errors(command))
 
 
 def run_and_leave(command: Callable[[], None]) -> NoReturn:

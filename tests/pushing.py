@@ -166,7 +166,7 @@ def _run_forked(words: list[str], how: dict[str, Any]) -> list[Any]:
     import sys
     import tempfile
 
-    from caef_data.process import run
+    from caef_data.__main__ import run
 
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         pid = os.fork()

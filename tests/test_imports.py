@@ -42,9 +42,9 @@ MAY_IMPORT = {  # parts of the package -> (other parts, third-party packages) th
         | {"datasets", "inspect_ai", "openenv", "reasoning_gym", "verifiers"},  # those that take environments
     ),
     "options": ({"pipelines", "tm", "errors"}, {"typer"}),
-    "process": ({"cli", "pipelines", "errors"}, set()),
+    "process": ({"errors"}, set()),
     "cli": ({"pipelines", "eval", "options", "process", ""}, {"typer", "rich"}),
-    "__main__": ({"process"}, set()),
+    "__main__": ({"cli", "pipelines", "process"}, set()),
     "api": ({"pipelines", "eval", "errors"}, {"rich", "duckdb"}),
     "__init__": ({"api", "eval", "errors", "tm"}, set()),  # what the package offers, imported when it is asked for
 }
@@ -146,6 +146,12 @@ def test_building_imports_no_torch_and_no_reader(room: str, none: set[str]) -> N
     code = f"import sys, caef_data.pipelines.console, caef_data.pipelines.{room}; print(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert not {*none, *HEAVY} & set(result.stdout.split())
+
+
+def test_the_script_that_workers_import_too_brings_no_command_line() -> None:
+    code = "import sys, caef_data.__main__; print(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert not {"typer", "rich", "numpy", "caef_data.cli"} & set(result.stdout.split())
 
 
 @pytest.mark.parametrize("path", MODULES, ids=str)

@@ -337,7 +337,7 @@ def test_ctrl_c(s3: "S3Server", small: Path) -> None:
 
     asked, over = threading.Event(), threading.Event()
     s3.faults.append(Fault("put", lambda _: asked.set() or over.wait(60), "parquet$"))
-    code = "from caef_data.process import run; run()"
+    code = "from caef_data.__main__ import run; run()"
     words = [sys.executable, "-c", code, "push", small, "--to", URL]
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
         assert asked.wait(60)

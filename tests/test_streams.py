@@ -18,7 +18,7 @@ from caef_data.pipelines.terminal import Bar, print_table
 from caef_data.tests.commands import call
 
 BUILD = ["build", "--task", "add", "--max", "2", "--num", "1", "--workers", "2"]
-PYTHON = [sys.executable, "-c", "from caef_data.process import run; run()"]
+PYTHON = [sys.executable, "-c", "from caef_data.__main__ import run; run()"]
 
 
 @pytest.fixture(scope="module")
