@@ -1,4 +1,4 @@
-"""The command line as a process: ``caef-data``, ``python -m caef_data``. Nothing heavy above: workers import it, too."""
+"""The command line as a process: ``caef-data``, ``python -m caef_data``. Workers import it: nothing heavy above."""
 
 import sys
 from typing import NoReturn
