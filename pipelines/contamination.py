@@ -36,7 +36,10 @@ BATCH = 4096  # rows of a table, at most
 PLACES = 10  # of a file, that are told
 CELLS, PACKED = (".csv", ".tsv"), (".gz", ".zst", ".bz2", ".lz4")
 SUFFIXES = (".txt", ".md", ".json", ".jsonl", ".parquet", *CELLS)
-CSV_ROW = re.compile(rb'(?:[^"\n]++|"[^"]*+")*+(?:\n|\Z)')  # inside of quotes a line break ends none
+# A quote opens a cell where a cell begins, and nowhere else; inside of it a line break ends no row.
+CSV_CELL = rb'(?:"(?:[^"]++|"")*+"|(?!"))[^,;\t\n]*+'
+CSV_ROW = re.compile(rb"%b(?:[,;\t]%b)*+\n" % (CSV_CELL, CSV_CELL))
+CSV_ROWS = re.compile(rb"%b|[\0-\xff]++" % CSV_ROW.pattern)  # at last what is no whole row yet
 KINDS, SPLITS = ("expressions", "entries"), ("test", "stress")
 Rows: TypeAlias = list[bytes] | pa.RecordBatch
 
@@ -195,17 +198,19 @@ def _lines(path: Path, cells: bool) -> Iterator[list[bytes]]:
         if b"\0" in file.peek():
             allowed = "text in UTF-8, or in a code that holds ASCII; Parquet"
             raise UserError("this is no text", where=where, allowed=allowed)
-        while lines := file.readlines(SIZE):
+        rest = b""
+        while lines := file.readlines(max(SIZE, len(rest))):
             if cells:
-                inside = sum(line.count(b'"') for line in lines) % 2
-                while inside and (line := file.readline()):
-                    lines.append(line)
-                    inside ^= line.count(b'"') % 2
-                if inside:
-                    what = "a quote is opened and never closed: its rows cannot be told apart"
-                    raise UserError(what, where=where, next_step="name it .txt to take its lines")
-                *lines, _ = CSV_ROW.findall(b"".join(lines))  # at last there is nothing
-            yield lines
+                *lines, rest = CSV_ROWS.findall(rest + b"".join(lines))
+                if CSV_ROW.fullmatch(rest):
+                    lines, rest = [*lines, rest], b""
+            if lines:
+                yield lines
+        if rest and not CSV_ROW.fullmatch(rest + b"\n"):
+            what = "a quote is opened and never closed: its rows cannot be told apart"
+            raise UserError(what, where=where, next_step="name it .txt to take its lines")
+        if rest:
+            yield [rest]
 
 
 def _batches(table: pq.ParquetFile, found: Found) -> Iterator[pa.RecordBatch]:

@@ -16,7 +16,6 @@ polars looks at every text, and at what is between its numbers; Python looks at 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from itertools import chain
@@ -35,6 +34,10 @@ ENTRY = re.compile(  # at first a blank follows a head; later heads stand in the
     r"(?<![A-Z0-9_])([A-Z][A-Z0-9_]*+), q\w, ++(?:\[HEAD1?\] TAPE|TAPE\[HEAD1?\]TAPE)"
     r"(?:\[HEAD2\] TAPE| TAPE\[HEAD2\]TAPE|)".replace("TAPE", r"((?:\|[0-9])*+)")
 )
+# What JSON escapes, but for what tells the cells of a CSV file apart; letters beyond ASCII stay, and touch nothing.
+ASCII = {form % code: chr(code) for code in range(128) if chr(code) not in '",;\t' for form in ("\\u%04x", "\\u%04X")}
+ESCAPES = ASCII | {r"\\": "\\", r"\/": "/", r"\t": " ", r"\u0009": " ", r"\u00a0": " ", r"\u00A0": " "}
+QUOTED = re.compile(r'(?:\A|(?<=[,;\t]))"(?:[^"]++|"")*+"')  # cells of a CSV file
 BEGUN = r"""(?:(?<![A-Za-z_0-9])|(?<=\\[nrtbf]))(?<![0-9 \t\r\n(\[{"'$=+\-*/<>]\.)(?<!\A\.)"""  # here a number begins
 ENDED = r"(?![A-Za-z_]|\.[0-9])"
 GROUP_BEFORE, GROUP_BEHIND = re.compile(r"(?<![0-9])[0-9]{1,3},\Z"), re.compile(r",[0-9]{3}(?![0-9])")
@@ -64,11 +67,11 @@ class HeldOut:
         self.unordered = [task for task, one in machines.items() if one.commutative]
         held = expressions.select("stress", key=self._keys()).sort("key")
         self.held, self.stress = held["key"].to_numpy(), held["stress"].to_numpy()
-        plain = SPELLINGS | {sign: sign for sign in self.signs}
-        coded = ((text, sign, form) for text, sign in plain.items() for form in ("\\u%04x", "\\u%04X"))
-        codes = {"".join(form % ord(char) for char in text): sign for text, sign, form in coded}
-        doubled = {json.dumps(text, ensure_ascii=False)[1:-1]: sign for text, sign in SPELLINGS.items()}
-        self.spelled = SPELLINGS | codes | doubled | {r"\/\/": "//", "\u00a0": " "}
+        coded = ((text, sign, form) for text, sign in SPELLINGS.items() for form in ("\\u%04x", "\\u%04X"))
+        codes = {form % ord(text): sign for text, sign, form in coded if len(text) == 1}
+        latex = {text: sign for text, sign in SPELLINGS.items() if text.startswith("\\")}
+        self.escaped = latex | codes | ESCAPES  # of two that begin alike the first one counts
+        self.spelled = SPELLINGS | {"\u00a0": " "}
         sign, gap = "|".join(map(re.escape, self.signs)) or "(?:a^)", f"[ \t]{{0,{BLANKS}}}"
         self.token, self.chain = f"[0-9]+|{sign}", f"[0-9]+(?:{gap}(?:{sign}){gap}[0-9]+)+"
         self.pair = re.compile(f"{BEGUN}([0-9]++){gap}+({sign}){gap}+(?=([0-9]++){ENDED})")
@@ -76,8 +79,12 @@ class HeldOut:
     def find(self, texts: pl.Series, cells: bool = False) -> list[Hit]:
         """Return the expressions and entries in texts that are held out, by rows; ``cells``: rows of a CSV file."""
         rows = pl.DataFrame({"text": texts}).with_row_index("row")
-        if texts.str.contains(r"[\\&\P{ascii}]").any():
-            rows = rows.with_columns(pl.col("text").str.replace_many(self.spelled, leftmost=True))
+        text = pl.col("text")
+        if texts.str.contains("\\", literal=True).any():
+            decoded = text.str.replace_many(self.escaped, leftmost=True)
+            rows = rows.with_columns(decoded.str.replace_all(r"\\u[0-9a-fA-F]{4}", "${0}\u200b"))
+        if rows["text"].str.contains(r"[\\&\P{ascii}]").any():
+            rows = rows.with_columns(text.str.replace_many(self.spelled, leftmost=True))
         candidates = [*chain(self._expressions(rows, cells), self._entries(rows))]
         operands = pl.DataFrame([(hit.task, a, b) for hit, a, b in candidates], ["task", "a", "b"], orient="row")
         held, stress = self._look_up(operands.cast(pl.String).select(self._keys()).to_series())
@@ -131,7 +138,7 @@ def _is_whole(text: str, match: re.Match[str], cells: bool) -> bool:
     """Tell whether no number is a group of a longer one, as in 1,234; outside of quotes a comma ends a cell."""
 
     def joins(comma: int) -> bool:
-        return not cells or text.count('"', 0, comma) % 2 == 1
+        return not cells or any(cell.start() < comma < cell.end() for cell in QUOTED.finditer(text))
 
     start, stop = match.start(), match.end(3)
     before = len(match[1]) == 3 and GROUP_BEFORE.search(text[max(0, start - 5) : start]) and joins(start - 1)

@@ -58,13 +58,30 @@ def scan(path: Path, target: Path | None = None) -> contamination.Found:
         return contamination.scan(path, HELD_OUT, threads, 2, target, Meter(open_console(), "looking"))
 
 
-SPELLED = {spelled: signs[0] for signs in SIGNS.values() for spelled in signs[1:]} | {r"\u002b": "+", "\u00a0": " "}
+SPELLED = {spelled: signs[0] for signs in SIGNS.values() for spelled in signs[1:]}
+SPELLED |= {r"\u002b": "+", "\u00a0": " ", r"\t": " ", r"\u00a0": " ", r"\/": "/", r"\\": "\\"}
+
+
+def quoted(text: str) -> list[bool]:
+    """Tell of each place whether it is inside of quotes, as CSV has them; at last of the end."""
+    state, places = "begin", []
+    for char in text:
+        places.append(state == "quoted")
+        if state == "quoted":
+            state = "closed" if char == '"' else state
+        elif char == '"' and state != "plain":
+            state = "quoted"  # for the first time, or doubled
+        else:
+            state = "begin" if char in ",;\t\n" else "plain"
+    return [*places, state == "quoted"]
 
 
 def plainly(text: str, cells: bool = False) -> Iterator[str]:
     """Yield the task of each expression that is held out: one number after the other."""
     spelled = "|".join(map(re.escape, sorted(SPELLED, key=len, reverse=True)))
     text = re.sub(spelled, lambda match: SPELLED[match[0]], text)
+    text = re.sub(r"\\u[0-9a-fA-F]{4}", "\\g<0>\u200b", text)
+    joined = quoted(text) if cells else [True] * (len(text) + 1)
     runs = list(re.finditer("[0-9]+", text))
     for first, second in zip(runs, runs[1:], strict=False):
         gap = text[first.end() : second.start()]
@@ -78,11 +95,9 @@ def plainly(text: str, cells: bool = False) -> Iterator[str]:
             continue
         if re.match("[A-Za-z_]|[.][0-9]", after) or re.search(r"(\A|[0-9\s(\[{\"'$=+*/<>-])[.]\Z", before):
             continue
-        quoted = text[: first.start()].count('"') % 2 or not cells
-        if quoted and len(first[0]) == 3 and re.search(r"(?<![0-9])[0-9]{1,3},\Z", before):
+        if joined[first.start()] and len(first[0]) == 3 and re.search(r"(?<![0-9])[0-9]{1,3},\Z", before):
             continue
-        quoted = text[: second.end()].count('"') % 2 or not cells
-        if quoted and len(second[0]) <= 3 and re.match(r",[0-9]{3}(?![0-9])", after):
+        if joined[second.end()] and len(second[0]) <= 3 and re.match(r",[0-9]{3}(?![0-9])", after):
             continue
         pair = tuple(one[0].lstrip("0") or "0" for one in (first, second))
         pair = tuple(sorted(pair)) if tasks[0] in ("add", "mul", "equal") else pair
@@ -121,8 +136,11 @@ PIECES += [*".,;:=/x_eE\n\"'($[", "a", "\\n", "\\t", "\\", "**", "é", "计", "�
 @given(text=st.lists(st.sampled_from(PIECES), max_size=24).map("".join), cells=st.booleans())
 @example(text="x12+9 12+9x 12+9.5 3.12+9 1,012+9 12+9,100 12+9,10 \\n12+9 \\\\n12+9 .12+9 a.12+9. 012+009", cells=False)
 @example(text='7,123+9 "7,123+9" 12+9,100', cells=True)
+@example(text='5" pipe,12+9,100,"1,012+9","a"",12+9,100"', cells=True)
+@example(text="“12+9” é12+9 \\u201c12+9\\u201d \\\\u201c12+9 12\\t+\\u00a09", cells=False)
 @example(text="12" + "0" * 30, cells=False)
 def test_finds_what_a_plain_search_finds(text: str, cells: bool) -> None:
+    text += '"' if cells and quoted(text)[-1] else ""
     assert found(text, cells) == list(plainly(text, cells))
 
 
@@ -138,6 +156,8 @@ def test_finds_what_a_plain_search_finds(text: str, cells: bool) -> None:
         ("12 9", False), ("12 \u202f+ 9", False), ("12" + " " * 16 + "+" + "\t" * 16 + "9", True),
         ("999,123+4567890123", False), ("1234,123+4567890123", True), ("4567890123+123,999", False),
         ("4567890123+123,99", True), ("12\u00a0+\u00a09", True), ("a\\n12+9", True), ("an12+9", False),
+        (json.dumps("“12+9”"), True), (json.dumps("计算12+9等于"), True), (json.dumps("\U0001f60012+9"), True),
+        (json.dumps("12\t+\u00a09"), True), (r"9 \u0026lt; 12", True), (r"\u007812+9", False), (r"\u002212+9", True),
         (r"12\u22129", True), (r"12 \u2212 9", True), (r"12\u002B9", True), (r"x12\u22129", False),
         ("0" * 1000 + "12+9", True),
     ],
@@ -162,7 +182,7 @@ def rows_of(text: str, cells: bool) -> list[str]:
     rows = [""]
     for line in text.splitlines(keepends=True):
         rows[-1] += line
-        if line.endswith("\n") and not (cells and rows[-1].count('"') % 2):
+        if line.endswith("\n") and not (cells and quoted(rows[-1])[-1]):
             rows.append("")
     return [row for row in rows if row]
 
@@ -179,7 +199,7 @@ def test_blocks_of_any_size_find_the_same_lines(
     tmp_path_factory: pytest.TempPathFactory, lines: list[str], size: int, kind: str
 ) -> None:
     text, cells = "\n".join(line.replace("\n", "") for line in lines), kind == ".csv"
-    text += '"' if cells and text.count('"') % 2 else ""
+    text += '"' if cells and quoted(text)[-1] else ""
     folder = tmp_path_factory.mktemp("any")
     path, target = folder / f"x{kind}", folder / "clean"
     path.write_bytes(gzip.compress(text.encode()) if kind.endswith("gz") else text.encode())
@@ -210,6 +230,10 @@ def test_tables_and_what_is_in_quotes(tmp_path: Path) -> None:
     told = scan(tmp_path / "x.csv", tmp_path / "clean.csv")
     assert (told.lines, told.lines_found) == (4, 2)
     assert (tmp_path / "clean.csv").read_text() == '"1,012+9"\nx\n'
+    (tmp_path / "inches.csv").write_text('q,a\n5" pipe,1\n12+9,2\nx,3\n7" pipe,"4\n5"')
+    told = scan(tmp_path / "inches.csv", tmp_path / "rest.csv")
+    assert (told.lines, told.lines_found) == (5, 1)
+    assert (tmp_path / "rest.csv").read_text() == 'q,a\n5" pipe,1\nx,3\n7" pipe,"4\n5"'
 
 
 def test_long_lines_members_of_gzip_and_bytes_that_are_no_utf_8(tmp_path: Path) -> None:
