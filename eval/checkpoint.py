@@ -24,7 +24,7 @@ from .files import (
     TOKENIZER,
     VOCABULARIES,
     WEIGHTS,
-    hash_of,
+    HashedFiles,
     pickled,
     read_json,
     readable,
@@ -51,13 +51,13 @@ class Adapter:
 
     Args:
         path: its folder.
-        sha256: hash of its configuration, weights and tokenizer.
+        hashed: its configuration, weights and tokenizer.
         base: the base model that its configuration names; None if it names none.
         revision: the version of the base model that its configuration names, if any.
     """
 
     path: Path
-    sha256: str
+    hashed: HashedFiles
     base: str | None
     revision: str | None
 
@@ -68,15 +68,30 @@ class Checkpoint:
 
     Args:
         base: the base model's folder; or, on the Hub, its name and commit: ``user/name@commit``.
-        base_sha256: hash of its configuration, tokenizer and weights; None where they are elsewhere.
+        base_hashed: its configuration, tokenizer and weights; None where they are elsewhere.
         base_files: its files on the Hub, where it is there.
         adapters: adapters by name, such as ``executors/add``.
     """
 
     base: Path | str
-    base_sha256: str | None
+    base_hashed: HashedFiles | None
     base_files: HubFiles | None
     adapters: Mapping[str, Adapter]
+
+    @property
+    def base_sha256(self) -> str | None:
+        """The hash of the base model's configuration, tokenizer and weights."""
+        return None if self.base_hashed is None else self.base_hashed.sha256
+
+    def check_unchanged(self, name: str) -> None:
+        """Refuse an adapter, or the base model, whose files were written since they were hashed.
+
+        Raises:
+            UserError: they were.
+        """
+        hashed = self.adapters[name].hashed if name in self.adapters else self.base_hashed
+        if hashed is not None:
+            hashed.check_unchanged()
 
 
 def find_adapters(
@@ -122,7 +137,7 @@ def fetch(checkpoint: Checkpoint, *, weights: bool = True) -> Checkpoint:
         return checkpoint
     wanted = (*WANTED, *([".safetensors"] if weights else []))
     folder = download(checkpoint.base_files, lambda path: "/" not in path and path.endswith(wanted))
-    return replace(checkpoint, base=folder, base_sha256=read_base(folder, weights=weights), base_files=None)
+    return replace(checkpoint, base=folder, base_hashed=read_base(folder, weights=weights), base_files=None)
 
 
 # Adapters
@@ -157,7 +172,7 @@ def read_adapter(path: Path) -> Adapter:
         for key in ("base_model_name_or_path", "revision")
     )
     tokenizer = [name for name in (*TOKENIZER, CHAT_TEMPLATE) if (path / name).is_file()]
-    return Adapter(path, hash_of(path, [CONFIG, WEIGHTS, *tokenizer]), base, revision)
+    return Adapter(path, HashedFiles.of(path, [CONFIG, WEIGHTS, *tokenizer]), base, revision)
 
 
 def _latest(path: Path) -> Path:
@@ -275,8 +290,8 @@ def _base_of(adapter: Adapter, root: Path | None) -> Path | HubPlace:
     )
 
 
-def read_base(folder: Path, *, weights: bool = True) -> str:
-    """Return a hash of a base model's configuration, tokenizer and weights.
+def read_base(folder: Path, *, weights: bool = True) -> HashedFiles:
+    """Return a base model's configuration, tokenizer and weights, hashed.
 
     Raises:
         UserError: a file is missing, damaged or of a kind that is not read, or names code to run.
@@ -304,4 +319,4 @@ def read_base(folder: Path, *, weights: bool = True) -> str:
         raise pickled(folder, "the base model") or UserError(
             "the base model has no weights", where=printable_path(folder), allowed="safetensors"
         )
-    return hash_of(folder, [MODEL, *names, *held])
+    return HashedFiles.of(folder, [MODEL, *names, *held])

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,44 @@ def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
             where=printable_path(path.parent),
             next_step="copy or download it again",
         ) from error
+
+
+@dataclass(frozen=True)
+class HashedFiles:
+    """Files of a folder, and what they held.
+
+    Args:
+        folder: where they lie.
+        states: of each its name, inode, size in bytes and time of change in ns, from before they were read.
+        sha256: hash of their names and contents.
+    """
+
+    folder: Path
+    states: tuple[tuple[str, int, int, int], ...]
+    sha256: str
+
+    @classmethod
+    def of(cls, folder: Path, names: Iterable[str]) -> HashedFiles:
+        """Hash files; raises UserError where one cannot be read."""
+        chosen = list(names)
+        states = _states(folder, chosen)
+        return cls(folder, states, hash_of(folder, chosen))
+
+    def check_unchanged(self) -> None:
+        """Refuse files that were written since they were hashed: what was loaded has another hash.
+
+        Raises:
+            UserError: one was.
+        """
+        if self.states != _states(self.folder, [name for name, *_ in self.states]):
+            what = "files of the model were written while it was loaded: nobody knows what would be evaluated"
+            raise UserError(what, where=printable_path(self.folder), next_step="run the same command again")
+
+
+def _states(folder: Path, names: Iterable[str]) -> tuple[tuple[str, int, int, int], ...]:
+    with readable(folder):
+        found = [(name, (folder / name).stat()) for name in names]
+    return tuple((name, state.st_ino, state.st_size, state.st_mtime_ns) for name, state in found)
 
 
 def hash_of(folder: Path, names: Iterable[str]) -> str:

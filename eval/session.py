@@ -89,7 +89,7 @@ def prepare(settings: EvalSettings, say: Say = lambda line: None) -> Session:
         "rows": check_rows(folder, pairs, settings.splits, settings.limit is not None),
         "jobs": [list(pair) for pair in pairs],
         "base": None if checkpoint is None else checkpoint.base_sha256 or str(checkpoint.base),
-        "adapters": {} if adapters is None else {name: adapters[name].sha256 for name in asked},
+        "adapters": {} if adapters is None else {name: adapters[name].hashed.sha256 for name in asked},
         "limit": settings.limit and [settings.limit, RULE],
         **{name: getattr(settings, name) for name in IDENTIFYING},
     }

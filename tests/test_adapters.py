@@ -41,7 +41,7 @@ def test_what_a_checkpoint_holds(ckpt: Path) -> None:
     assert found.base == (ckpt / "base").resolve()
     adapter = found.adapters["executors/sub"]
     assert (adapter.path, adapter.base) == (ckpt / "executors/subtraction", "../../base")
-    hashes = {one.sha256 for one in found.adapters.values()} | {found.base_sha256}
+    hashes = {one.hashed.sha256 for one in found.adapters.values()} | {found.base_sha256}
     assert len(hashes) == 4 and all(len(one or "") == 64 for one in hashes)
 
 
@@ -51,8 +51,8 @@ def test_hashes_follow_the_content_alone(ckpt: Path, tmp_path: Path) -> None:
     ckpt.rename(moved)
     second = find_adapters(moved, None)
     assert second.base_sha256 == first.base_sha256
-    assert {name: one.sha256 for name, one in second.adapters.items()} == {
-        name: one.sha256 for name, one in first.adapters.items()
+    assert {name: one.hashed.sha256 for name, one in second.adapters.items()} == {
+        name: one.hashed.sha256 for name, one in first.adapters.items()
     }
     weights = load_file(moved / "executors/add/adapter_model.safetensors")
     next(iter(weights.values())).flat[0] += 1
@@ -62,7 +62,9 @@ def test_hashes_follow_the_content_alone(ckpt: Path, tmp_path: Path) -> None:
     (moved / "executors/subtraction/tokenizer.json").write_bytes((moved / "base/tokenizer.json").read_bytes())
     third = find_adapters(moved, None)
     assert third.base_sha256 != first.base_sha256
-    assert not {one.sha256 for one in third.adapters.values()} & {one.sha256 for one in first.adapters.values()}
+    assert not {one.hashed.sha256 for one in third.adapters.values()} & {
+        one.hashed.sha256 for one in first.adapters.values()
+    }
 
 
 def test_nothing_heavy_is_imported(ckpt: Path) -> None:
@@ -341,7 +343,7 @@ def test_a_base_on_the_hub(ckpt: Path, hub: Path) -> None:
     assert (found.base, found.base_sha256) == (f"user/tiny@{COMMIT}", None)
     assert find_adapters(None, "user/tiny").base == found.base
     here = fetch(found)
-    assert here.base == hub and here.base_sha256 == read_base(ckpt / "base")
+    assert here.base == hub and here.base_sha256 == read_base(ckpt / "base").sha256
     assert fetch(here) is not None and fetch(here).base == hub
 
 

@@ -51,4 +51,4 @@ def test_what_bases_say(base: Path) -> None:
         vocab_size_per_layer_input=262_144,
         max_position_embeddings=10_485_760,
     )
-    assert len(read_base(base)) == 64
+    assert len(read_base(base).sha256) == 64

@@ -19,7 +19,7 @@ from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.plan import make_plan
 from caef_data.tests.commands import call
-from caef_data.tests.evaluating import begun
+from caef_data.tests.evaluating import begun, finish, model_of
 from caef_data.tests.forging import Forger
 
 Change = Callable[[dict[str, Any]], object]
@@ -154,3 +154,49 @@ def test_fewer_rows_under_the_same_name_are_another_run(built: Path, tmp_path: P
     code, said = evaluated(folder, "--mode", "executor")
     assert code == 0 and "evaluated before" not in said and "3 problems" not in said, said
     assert "evaluated before" in evaluated(folder, "--mode", "executor")[1]
+
+
+@pytest.mark.parametrize("early", [True, False], ids=["before it is loaded", "while it is loaded"])
+@pytest.mark.parametrize(
+    "file", ["base/model.safetensors", "base/tokenizer.json", "executors/add/adapter_model.safetensors"]
+)
+def test_a_checkpoint_that_is_written_meanwhile(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, early: bool
+) -> None:
+    from caef_data.eval.backends import model
+
+    ckpt = tmp_path / "ckpt"
+    shutil.copytree(Path(__file__).parents[1] / "examples/tiny/ckpt", ckpt)
+    asked = EvalSettings(
+        adapters=str(ckpt),
+        data=str(built),
+        task="add",
+        mode="one_step",
+        limit=1,
+        device="cpu",
+        out=str(tmp_path / "out"),
+    )
+
+    def write() -> None:
+        shutil.copy(ckpt / file, ckpt / "new")
+        (ckpt / "new").replace(ckpt / file)
+
+    def load(*given: Any) -> Any:
+        loaded = real(*given)
+        write()
+        return loaded
+
+    real, session = model.load_adapter, prepare(asked)
+    if early:
+        write()
+    elif file.startswith("base"):
+        real = model.load_base
+        monkeypatch.setattr(model, "load_base", load)
+    else:
+        monkeypatch.setattr(model, "load_adapter", load)
+    with pytest.raises(UserError, match="written while it was loaded"):
+        finish(session, model_of(session))
+    monkeypatch.undo()
+    again = prepare(asked)
+    assert again.tables.read_finished() is None and again.tables.run_id == session.tables.run_id
+    assert set(finish(again, model_of(again))["accuracy"].to_pylist()) == {1.0, None}

@@ -57,8 +57,11 @@ def make_backend(
     folders = {name: None if settings.alone else paths.get(name) for name in wanted if name != BASE}
     if missing := sorted(name for name, folder in folders.items() if folder is None and not settings.alone):
         raise UserError(f"there is no {', no '.join(missing)}", where=settings.adapters)
-    base = fetch(checkpoint, weights=not remote).base
+    checkpoint = fetch(checkpoint, weights=not remote)
+    base = checkpoint.base
     tokens = load_tokenizers(base, folders, settings.template, joined=settings.joined)
+    for name in (BASE, *wanted):
+        checkpoint.check_unchanged(name)
     told = {name: instruction_of(name) for name in wanted if settings.stage == "first"}
     asked_alone = {name: [Request(text, "")] for name, text in told.items()}
     _check_tokens(tokens, {name: [*asked_alone.get(name, ()), *asked[name]] for name in wanted}, say)
@@ -78,6 +81,7 @@ def make_backend(
         device=settings.device,
         near_ties=near_ties,
         net=net,
+        loaded=checkpoint.check_unchanged,
     )
 
 

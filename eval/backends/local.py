@@ -51,6 +51,7 @@ class TransformersBackend(Backend):
         near_ties: what becomes of rows in which a token leads the next one by so little that the shape of a batch could
             decide: alone decodes them one by one, count only marks them.
         net: the base model, where it is in memory already.
+        loaded: is called with each name, ``BASE`` for the base model, as soon as its weights are loaded.
 
     Attributes:
         stats: what was computed so far: batches of ``verify`` with their tokens, and with padding computed, but for the
@@ -62,7 +63,7 @@ class TransformersBackend(Backend):
 
     name = "transformers"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         base: Path | str,
         adapters: Mapping[str, Path | None],
@@ -73,9 +74,10 @@ class TransformersBackend(Backend):
         device: str = "auto",
         near_ties: str = "alone",
         net: Any = None,
+        loaded: Callable[[str], object] = lambda name: None,
     ) -> None:
         self.tokens = tokens
-        self.model = Model(base, adapters, dtype=dtype, device=device, net=net)
+        self.model = Model(base, adapters, dtype=dtype, device=device, net=net, loaded=loaded)
         self.batch_tokens = batch_tokens or BATCH_TOKENS[self.model.device.type]
         self.budget = {"pass": self.batch_tokens, "cache": CACHED * self.batch_tokens}
         self.stats: Counter[str] = Counter()

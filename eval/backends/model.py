@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,9 @@ class Model:
         dtype: str = "auto",
         device: str = "auto",
         net: Any = None,
+        loaded: Callable[[str], object] = lambda name: None,
     ) -> None:
-        self.adapters = adapters
+        self.adapters, self.loaded = adapters, loaded
         self.device = find_device(device)
         self.dtype = find_dtype(dtype, self.device)
         if self.device.type == "cpu":  # the tensors of each layer go and come again: a sixth of the time
@@ -48,6 +49,8 @@ class Model:
         self.base: Any = unless_full(load_base, base, self.dtype, self.device) if net is None else net
         if self.base is None:
             raise no_room("while the base model was loaded", self.device, LARGER)
+        if net is None:
+            loaded(BASE)
         self.trees: dict[str, Any] = {}
         self.sums = weight_sums(self.base)
         config = self.base.config.get_text_config()
@@ -78,6 +81,7 @@ class Model:
             return self._tree(adapter, folder)
         if weight_sums(self.base) != self.sums:
             raise AssertionError(f"loading the adapter {adapter} has changed the base model")
+        self.loaded(adapter)
         self.trees[adapter] = tree
         return tree
 

@@ -28,6 +28,7 @@ from ..backends.device import find_device, find_dtype
 from ..backends.load import ABOUT, SAME, load_base, quiet, share, unless_full
 from ..backends.local import has_experts
 from ..backends.model import logits_at
+from ..calls import BASE
 from ..files import CHAT_TEMPLATE, TOKENIZER
 from .judge import Judge, best
 from .rows import Job, Spelled, size_of
@@ -73,6 +74,7 @@ def train_adapter(plan: Plan, job: Job, told: Told, say: Say) -> None:
     with PartialState().main_process_first():
         # All weights learn in float32, whatever the model computes in: small steps would be lost in bfloat16.
         base = load_base(plan.base, torch.float32 if full else find_dtype(settings.dtype, device), device)
+    plan.checkpoint.check_unchanged(BASE)
     judge = None if settings.eval_every is None else Judge(settings, job, None if full else share(base))
     set_seed(text_key(f"{settings.seed} {job.name}") % 2**32)
     state, watch = first(partial(last_state, work)), _Watch(told)

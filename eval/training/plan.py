@@ -16,7 +16,7 @@ from ...pipelines.settings import Declaration, digest
 from ...pipelines.stream import Stream
 from ...tm import machine
 from .. import resolved
-from ..checkpoint import fetch, find_adapters
+from ..checkpoint import Checkpoint, fetch, find_adapters
 from .judge import Judge
 from .rows import Job, Pairs, Stage, size_of
 from .settings import VIEWS, TrainSettings
@@ -30,9 +30,10 @@ USED = 0.4  # of what the device computes in large products: the share that trai
 
 
 class Plan(NamedTuple):
-    """A whole training: what was asked for, the folder of the base model, and the adapters, in turn."""
+    """A whole training: what was asked for, the base model, its folder, and the adapters, in turn."""
 
     settings: TrainSettings
+    checkpoint: Checkpoint
     base: Path
     jobs: tuple[Job, ...]
 
@@ -74,7 +75,7 @@ def make_plan(
         job.stages += _stages(job, declaration, settings)
         job.parts = _parts(job, settings, processes)
         jobs.append(job)
-    return Plan(settings, base, tuple(jobs))
+    return Plan(settings, found, base, tuple(jobs))
 
 
 def _learnt(declaration: Declaration, settings: TrainSettings, where: str, say: Any) -> Pairs:
