@@ -145,7 +145,7 @@ class EvalSettings:
         if self.expressions is not None and self.data != "data":
             what = "--expressions are asked in place of a dataset's rows: --data goes without"
             raise UserError(what, next_step="leave out one of them")
-        if self.baseline and self.base is None and self.adapters is None:
+        if self.baseline and self.base is None and self.adapters is None and self.backend != "oracle":
             raise UserError("the baseline needs a base model", where="--base-model", allowed="a folder or a Hub name")
         if self.alone and self.base is None:
             raise UserError(

@@ -33,7 +33,7 @@ RUNS: Columns = {
     "started": (_TIME, "When the evaluation began, UTC."),
     "finished": (_TIME, "When its tables were complete, UTC; null while they are not."),
     "status": (_TEXT, "finished, or unfinished: still going on, or stopped; the same command resumes it."),
-    "command": (_TEXT, "The command that makes the run again."),
+    "command": (_TEXT, "The command that makes the run again; what a training asks is gone when it ends."),
     "base_model": (_TEXT, "The base model: a folder, or a name on the Hub."),
     "base_sha256": (_TEXT, "Hash of the base model's configuration, tokenizer and, unless a server has them, weights."),
     "adapters": (pa.map_(pa.string(), pa.string()), "Adapter, such as executors/add, to the sha256 of its content."),

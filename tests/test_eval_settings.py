@@ -64,6 +64,7 @@ def test_a_baseline_has_no_use_for_the_modes_of_a_declaration(tmp_path: Path) ->
     path = tmp_path / "mine.toml"
     path.write_text(TASKS + "[eval]\nadapters = 'ckpt'\nmode = 'process'\n")
     assert eval_settings(str(path), {"baseline": True}).mode == ()
+    assert EvalSettings(backend="oracle", baseline=True).baseline  # a dry run needs no model
     assert eval_settings(str(path), {}).mode == ("process",)
 
 
