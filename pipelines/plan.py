@@ -279,7 +279,7 @@ class _SplitExpressions:
 
     def __init__(self, settings: TaskSettings, split: str, told: Told) -> None:
         self.settings, self.split, self.told = settings, split, told
-        self.machine = machine(settings.task)
+        self.machine = settings.machine()
         self.notes: list[str] = []
 
     def of(self, view: str) -> ExpressionSet:

@@ -45,7 +45,10 @@ class Work:
     @cached_property
     def batch(self) -> Batch:
         """The expressions as columns of their machine."""
-        return machine(self.settings.task).batch(self.operands, self.settings.dialect)
+        own = machine(self.settings.task)
+        if own.spec():  # another declaration may have taken its name; code stays, wherever its file is by now
+            own = self.settings.machine()
+        return own.batch(self.operands, self.settings.dialect)
 
     @cached_property
     def key(self) -> U64:

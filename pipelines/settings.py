@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, fields, replace
 from functools import cache
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -16,6 +16,9 @@ from . import versions
 from .budget import BUDGET, Amount, Budget, Tokenizer
 from .curriculum import Curriculum, Mix, mix_of, stages_of
 from .spelling import PLAIN, Spelling, literal
+
+if TYPE_CHECKING:
+    from ..tm import Machine
 
 Split = Literal["train", "test", "stress"]
 View = Literal["one_step", "full", "aligner", "raw", "scratchpad", "commands", "slips"]
@@ -147,17 +150,22 @@ class TaskSettings:
         values |= {} if self.budget is None else {"budget": self.budget.to_dict()}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
+    def machine(self) -> "Machine":
+        """Return the task's machine; raises UserError where another one has taken its name since."""
+        from .. import tm
+
+        found = tm.machine(self.task)
+        if found.identity() != self.__dict__["_machine"]:
+            what = f"the machine {self.task} is another one by now than when these settings were made"
+            raise UserError(what, next_step="make the declaration again")
+        return found
+
     def identity(self) -> str:
         """Return 16 hex digits that change with every setting and rule that changes the data.
 
         Views and splits stay out, so that more of them can be added to the same folder.
         """
-        from .. import tm
-
-        own = self.__dict__["_machine"]
-        if own != tm.machine(self.task).identity():
-            what = f"the machine {self.task} is another one by now than when these settings were made"
-            raise UserError(what, next_step="make the declaration again")
+        own = self.machine().identity()
         values: dict[str, Any] = {key: value for key, value in self.to_dict().items() if key in DATA_KEYS}
         if self.budget is not None:  # a tokenizer is known by its digest, wherever it lies
             values["budget"] = replace(self.budget, tokenizer=None).to_dict()

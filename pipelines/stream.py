@@ -16,7 +16,6 @@ import pyarrow as pa
 
 from ..errors import UserError, quoted, whole_number
 from ..schemas.rows import COLUMNS
-from ..tm import machine
 from ..tm.columns import I64
 from .curriculum import mix_of, stages_of
 from .rows import python_values, render_rows
@@ -74,7 +73,7 @@ class Stream:
         self._rest: Iterator[Row] = iter(())  # of the rows that were made up to ``_done``, those that were not given
         parts = _parts_of(declaration, split, view)
         self.sources = [source for own, _ in parts for source in own]
-        self._machines = [machine(own.settings.task) for own in self.sources]  # they travel to worker processes
+        self._machines = [own.settings.machine() for own in self.sources]  # they travel to worker processes
         self._kind = np.repeat(range(len(parts)), [sum(len(source.rows) for source in own) for own, _ in parts])
         self._mix = np.array([weight for _, weight in parts]) if declaration.mix else None
         self._built = np.concatenate([own.rows for own in self.sources])  # of each cell
@@ -115,7 +114,17 @@ class Stream:
     def _epochs(self) -> Callable[[int], Epoch]:
         return lru_cache(maxsize=3)(self._make_epoch)
 
+    def check_machines(self) -> None:
+        """Refuse to go on where a machine is another one by now: a declaration took its name since.
+
+        Raises:
+            UserError: one is.
+        """
+        for source in self.sources:
+            source.settings.machine()
+
     def _make_epoch(self, number: int) -> Epoch:
+        self.check_machines()
         stage = int(np.searchsorted(self._first_epochs, number, "right")) - 1
         weights = np.where(self._longest <= self._limits[stage], self._built, 0)
         if self._mix is not None:
@@ -141,6 +150,7 @@ class Stream:
 
     def _rows(self, numbers: I64) -> Iterator[list[Row]]:
         """Yield rows by their numbers, some at a time."""
+        self.check_machines()
         epochs, places = self._find(numbers)
         group, parts = np.empty(len(numbers), np.int64), list[Iterator[list[Row]]]()
         for epoch, here in grouped(epochs):
@@ -262,7 +272,7 @@ def _parts_of(declaration: Declaration, split: str, view: str) -> list[tuple[lis
     tasks, mix = {own.task: own for own in declaration.tasks}, mix_of(declaration, view)
     found, lacking = list[tuple[list[Source], float]](), list[str]()
     for (name, own), weight in (mix or {(name, view): 1.0 for name in tasks}).items():
-        there = split in tasks[name].splits and own not in machine(name).missing_views()
+        there = split in tasks[name].splits and own not in tasks[name].machine().missing_views()
         if sources := [*sources_of(tasks[name], split, own)] if there else []:
             found.append((sources, weight))
         else:

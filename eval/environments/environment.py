@@ -68,6 +68,7 @@ class Environment:
         row, end = self._row, ""
         if row is None:
             raise UserError("there is no episode", next_step="call reset() first; again after each end")
+        self.rows.check_machines()
         if self.mode == "step":
             score = row_score(row, answer)
             self._right = score.right
