@@ -229,3 +229,18 @@ def test_a_run_has_no_view(view: str) -> None:
     with pytest.raises(UserError, match=f"view is '{view}', and an episode of mode run is a whole run"):
         environment(task="add", max=2, num=1, mode="run", view=view)
     assert environment(task="add", max=2, num=1, mode="run", view="full").rows.view == "full"
+
+
+def test_a_run_has_a_mix_of_whole_runs() -> None:
+    """Rows of one_step and slips begin anywhere in a run, with other completions; the others have no n_steps."""
+    settings = {"task": ["add", "sub"], "min": 2, "max": 2, "num": 2}
+    for view in ("one_step", "slips", "aligner", "raw", "commands", "scratchpad"):
+        with pytest.raises(UserError, match=f"mix names add-{view}, and an episode of mode run is a whole run"):
+            environment({**settings, "mix": {"sub-full": 1, f"addition-{view}": 1}}, mode="run")
+    env = environment({**settings, "mix": {"add": 1, "sub-full": 1}}, mode="run")
+    tasks = set()
+    for number in range(8):
+        turns = play(env, env.reset(number))
+        tasks.add(turns[-1].info["task"])
+        assert sum(turn.reward for turn in turns) == pytest.approx(1)
+    assert tasks == {"add", "sub"}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from ...errors import UserError, quoted, whole_number
+from ...pipelines.curriculum import mix_of
 from ...pipelines.declaration import Declared, declared
 from ...pipelines.settings import check_field
 from ...pipelines.spelling import PLAIN
@@ -154,6 +155,11 @@ def row_score(row: Mapping[str, Any], answer: str) -> Score:
     return text_score(row["completion"], answer)
 
 
+def _no_run(named: str, allowed: str) -> UserError:
+    what = f"{named}, and an episode of mode run is a whole run"
+    return UserError(what, allowed=f'{allowed}; or mode="step", whose episodes are rows of a view')
+
+
 def environment(
     declaration: Declared | None = None,
     *,
@@ -183,9 +189,11 @@ def environment(
     for name, value in (("mode", mode), ("calls", calls)):
         check_field(Environment, name, value, PLAIN)
     if mode == "run" and view not in (None, "full"):
-        what = f"view is {quoted(view)}, and an episode of mode run is a whole run"
-        raise UserError(what, allowed='no view; or mode="step", whose episodes are rows of a view')
+        raise _no_run(f"view is {quoted(view)}", "no view")
     wanted = resolved(declared(declaration, **settings))
+    rows = [f"{task}-{own}" for task, own in mix_of(wanted, "full") if own != "full"]
+    if mode == "run" and rows:
+        raise _no_run(f"mix names {rows[0]}", "a mix of tasks alone, or of their views full")
     odd = [one.task for one in wanted.tasks if one.dialect == "published" and machine(one.task).composer]
     if mode == "run" and odd:
         what = f"there are no runs of published rows of {', '.join(odd)}: these quote what no called machine gives"
