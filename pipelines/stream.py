@@ -35,6 +35,10 @@ ROWS = 1_000  # rows that Python holds at once: their strings take the place of 
 Row = dict[str, Any]
 
 
+class NoRowsError(UserError):
+    """A declaration has no rows of a split and view, or none that a stream of them begins with."""
+
+
 class Stream:
     """Rows as dicts, by their number or one after the other; ``state_dict`` while they are iterated.
 
@@ -92,7 +96,7 @@ class Stream:
         held = np.cumsum(np.bincount(np.searchsorted(self._limits, self._longest), self._built, len(stages)))
         if not held[0]:
             what = f"curriculum: there are no {split} rows of operands of up to {stages[0][1]} digits to begin with"
-            raise UserError(what, allowed="longer operands, or another split or view")
+            raise NoRowsError(what, allowed="longer operands, or another split or view")
         self._sizes = np.maximum(1, np.rint(held / held[-1] * self.epoch_rows)).astype(np.int64)  # of epochs
         self._first_epochs = np.cumsum([0, *(-(-np.diff(self._begins) // self._sizes[:-1]))])
 
@@ -280,7 +284,7 @@ def _parts_of(declaration: Declaration, split: str, view: str) -> list[tuple[lis
     if lacking and (mix or not found):
         what = f"this declaration has no {split} rows of {', '.join(lacking)}"
         allowed = "another view or split, or other tasks"
-        raise UserError(what, allowed=allowed, next_step="caef-data plan shows its rows")
+        raise NoRowsError(what, allowed=allowed, next_step="caef-data plan shows its rows")
     return found
 
 

@@ -34,6 +34,38 @@ def test_streams_are_right(tmp_path: Path, text: str, views: list[str]) -> None:
     assert all(one["rows"] == 60 and not one["num_findings"] for one in found["streams"])
 
 
+TWO = '[[task]]\ntask = "add"\n[[task]]\ntask = "sub"\nsplits = ["train"]\n[mix]\nadd = 1\nsub = 1\n'
+STRESS = 'splits = ["train", "stress"]\nviews = ["one_step"]\n[curriculum]\nlinear = {start = 1, rows = 9}\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "of", "why"),
+    [
+        (f'splits = ["train", "test"]\n{TWO}', "test", "this declaration has no test rows of sub-one_step"),
+        (
+            f'task = "div"\n{STRESS}',
+            "stress one_step",
+            "curriculum: there are no stress rows of operands of up to 1 digits to begin with",
+        ),
+    ],
+)
+def test_a_split_without_a_stream_is_told(tmp_path: Path, text: str, of: str, why: str) -> None:
+    """A mix, or a curriculum, may want rows that one split lacks."""
+    note = f"{of} is not checked: {why}"
+    (path := tmp_path / "own.toml").write_text(f"max = 3\nnum = 1\n{text}")
+    code, said = call("verify", "--stream", 20, path)
+    assert code == 0 and f"{note}\n" in said and "train one_step: 20 rows checked, 0 findings" in said
+    found = call_json("verify", "--stream", 20, path, "--json")
+    assert (found["ok"], found["notes"], [one["split"] for one in found["streams"]]) == (True, [note], ["train"])
+
+
+def test_a_mix_without_rows_is_an_error(tmp_path: Path) -> None:
+    tasks = '[[task]]\ntask = "add"\nsplits = ["test"]\n[[task]]\ntask = "sub"\nsplits = ["train"]\n'
+    (path := tmp_path / "own.toml").write_text(f"max = 3\nnum = 1\n{tasks}[mix]\nadd = 1\nsub = 1\n")
+    code, said = call("verify", "--stream", 20, path)
+    assert code == 2 and "this declaration has no test rows of sub-one_step" in said
+
+
 def of_test(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row of another split, which is right for itself."""
     return caef_data.stream({"task": "sub", "max": 3, "num": 2}, split="test")[row["step"]]
