@@ -84,8 +84,12 @@ def stages_of(declaration: Declared, spelling: Spelling = PLAIN) -> tuple[tuple[
         raise spelling.refusal(what, "curriculum", allowed=SHAPES)
     low, high = min(task.min for task in declaration.tasks), max(task.max for task in declaration.tasks)
     longest = [linear.start] if linear else [stage.max for stage in staged]
-    for before, most in pairwise([low - 1, *longest]):
-        if not before < most <= high:
+    if outside := [most for most in longest if not low <= most <= high]:
+        what = f"curriculum: {'start' if linear else 'max of a stage'} is {outside[0]:,}"
+        span = "the task's min to its max" if len(declaration.tasks) == 1 else "the least min to the largest max"
+        raise spelling.refusal(what, "curriculum", allowed=f"{low:,} to {high:,}: from {span}")
+    for before, most in pairwise(longest):
+        if before >= most:
             what = f"curriculum: operands of up to {most:,} digits follow those of up to {before:,}"
             raise spelling.refusal(what, "curriculum", allowed=f"ever longer operands, of {low:,} to {high:,} digits")
     if not linear:

@@ -147,7 +147,18 @@ def test_a_file_has_them(tmp_path: Path) -> None:
         ({"curriculum": {"linear": [1]}}, 'curriculum is ."linear": .1.'),
         ({"curriculum": {"linear": {"start": 2}}}, 'curriculum is ."linear": ."start": 2.'),
         ({"curriculum": {"linear": {"start": 2, "row": 9}}}, 'curriculum is ."linear": ."start": 2, "row": 9.'),
-        ({"curriculum": {"linear": {"start": 9, "rows": 9}}}, "operands of up to 9 digits follow those of up to 0"),
+        (
+            {"curriculum": {"linear": {"start": 9, "rows": 9}}},
+            r"start is 9\n.*\n *allowed: 1 to 8: from the least",
+        ),
+        (
+            {"task": "add", "min": 4, "curriculum": {"linear": {"start": 2, "rows": 9}}},
+            r"start is 2\n.*\n *allowed: 4 to 8: from the task's min to its max",
+        ),
+        (
+            {"min": 4, "curriculum": {"staged": [{"rows": 9, "max": 5}, {"rows": 9, "max": 10}]}},
+            r"max of a stage is 10\n.*\n *allowed: 4 to 8",
+        ),
         ({"curriculum": {"linear": {"start": 2, "rows": 1.5}}}, "curriculum is .*1.5"),
         ({"curriculum": {"staged": []}}, "curriculum is"),
         ({"curriculum": {"staged": [{"rows": 1, "max": 0}]}}, 'curriculum is .*"max": 0'),
