@@ -21,6 +21,7 @@ from .expressions import own_expressions
 from .folder import Folder, task_of
 from .manifest import FORMAT, ShardRecord, shard_records
 from .plan import Plan
+from .rebuild import renamed, without_tasks
 from .settings import DATA_KEYS, digest
 from .store import open_folder
 from .versions import built_with, rules
@@ -201,10 +202,12 @@ def _agreed(plan: Plan, folder: Folder, overwrite: bool) -> dict[str, Any]:
         UserError: a task stands in the folder with other settings.
     """
     manifest = folder.manifest()
-    for settings in plan.declaration.tasks:
-        there = manifest.get("tasks", {}).get(settings.task)
-        if there is None or there["identity"] == settings.identity():
-            continue
+    known = manifest.get("tasks", {})
+    own = [(one, known[one.task]) for one in plan.declaration.tasks if one.task in known]
+    changed = [(one, there) for one, there in own if there["identity"] != one.identity()]
+    if overwrite and changed:
+        without_tasks(manifest, {settings.task for settings, _ in changed}, printable_path(folder.name))
+    for settings, there in changed:
         if not overwrite:
             raise UserError(
                 f"{settings.task} stands in this folder with other settings: {_differences(settings.to_dict(), there)}",
@@ -237,6 +240,7 @@ def _manifest(plan: Plan, manifest: dict[str, Any], records: list[list[ShardReco
     name = plan.declaration.tokenizer
     again = rebuild_command(replace(plan.declaration, tokenizer=name and tokenizer_name(name)))
     configs = {name: dict(splits) for name, splits in manifest.get("configs", {}).items()}
+    renamed(manifest, again, {(config.name, config.split) for config in plan.configs})
     for config, own in zip(plan.configs, records, strict=True):
         rows = sum(record.rows for record in own)
         splits = configs.setdefault(config.name, {})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import textwrap
 from collections.abc import Callable, Mapping
 from importlib.resources import files
@@ -21,8 +20,8 @@ from ..tm import transition
 from .card_merge import END_MARK, Card, UnmarkedError, conflict, text_of
 from .expressions import allowed_test
 from .manifest import CARD, split_entries
+from .rebuild import declaration_text
 from .settings import SPLITS, digest
-from .spelling import as_toml
 from .store import split_url
 from .token_table import token_lines
 
@@ -237,7 +236,7 @@ def _provenance(manifest: dict[str, Any]) -> dict[str, str]:
     """Return how it was built: the commands, a paragraph on versions, and the dialects."""
     lines = []
     for command in commands(manifest):
-        lines += [f"    {printable_path(command)}\n", *_declaration(command, manifest)]
+        lines += [f"    {printable_path(command)}\n", *declaration_text(command, manifest)]
     built = ", ".join(f"{name} {version}" for name, version in sorted(manifest["built_with"].items()))
     numbers = ", ".join(f"{name} {number}" for name, number in sorted(manifest["versions"].items()))
     dialects: dict[str, list[str]] = {}
@@ -260,19 +259,3 @@ def _provenance(manifest: dict[str, Any]) -> dict[str, str]:
         "about": about,
         "dialects": "\n".join(texts),
     }
-
-
-def _declaration(command: str, manifest: dict[str, Any]) -> list[str]:
-    """Return the file that a command reads, where it does not come with caef-data."""
-    try:
-        words = shlex.split(command)
-    except ValueError:
-        words = []
-    if len(words) != 3 or not words[2].endswith(".toml"):
-        return []
-    built = {name.rpartition("-")[0] for name, _, entry in split_entries(manifest) if entry["command"] == command}
-    lines = [f"where `{words[2]}` is\n", "```toml"]
-    for task in sorted(built):
-        settings = dict(sorted(manifest["tasks"].get(task, {}).get("settings", {}).items()))
-        lines += ["[[task]]", *(f"{key} = {as_toml(value)}" for key, value in settings.items() if value is not None)]
-    return [*lines, "```\n"]

@@ -225,7 +225,7 @@ def print_info(directory: str, as_json: bool) -> None:
         for line in commands(manifest):
             console.print(f"made by: {printable_path(f'{line}{into}')}")
             if re.search(r"\.toml'?$", line):
-                console.print("         with that file at hand, wherever it lies: the dataset holds its name alone")
+                console.print("         with that file at hand: README.md says what it holds")
     if unfinished:
         done, every = len(folder.finished()), len(unfinished["shards"])
         console.print(f"unfinished build: {done} of {every} shards; {GO_ON}")

@@ -29,7 +29,7 @@ def as_toml(value: object) -> str:
     """Return a setting's value as TOML has it, a table in one line."""
     if isinstance(value, Mapping):
         return f"{{ {', '.join(f'{key} = {as_toml(one)}' for key, one in sorted(value.items()))} }}"
-    return json.dumps(value)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML has no pairs of escapes
 
 
 def literal(value: object) -> str:
