@@ -232,7 +232,7 @@ def evaluate(
     expressions: options.Expressions = None,
     task: Annotated[Names, several("Task. Default: all that have adapters.", known=options.known_tasks)] = None,
     mode: options.Modes = None,
-    split: Annotated[Text, option("train, test or stress. Default: test; of --expressions all.")] = None,
+    split: Annotated[Text, option("train, test or stress, one a run. Default: test; of --expressions all.")] = None,
     strategy: Annotated[Text, option("verify, generate or rollout. Default: verify.")] = None,
     template: options.Around = None,
     stage: Annotated[Text, option("first puts the instruction before each prompt. Default: second.")] = None,

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,6 +50,19 @@ class Commands(TyperGroup):
 
     make_context = _told_alike()(TyperGroup.make_context)
     invoke = _told_alike()(TyperGroup.invoke)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Return the command and its words; an option of one value is given once, or one would be lost."""
+        name, command, words = super().resolve_command(ctx, args)
+        if command is not None and not ctx.resilient_parsing:  # as it is while a shell completes
+            context = command.context_class(command, info_name=name, parent=ctx, **command.context_settings)
+            given: list[Any] = command.make_parser(context).parse_args(list(words))[2]
+            for one, times in Counter(given).items():
+                if times > 1 and one.param_type_name == "option" and not (one.multiple or one.is_flag):
+                    what, where = f"{' or '.join(one.opts)} is given {times} times", f"caef-data {name}"
+                    allowed = f"it once; {getattr(one, 'help', '')}"
+                    raise UserError(what, where=where, allowed=allowed, next_step=f"{where} --help")
+        return name, command, words
 
 
 def known_tasks() -> list[str]:

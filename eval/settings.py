@@ -22,6 +22,7 @@ from .problems import MODES, RAW, SLIPS, needed
 from .tables import RUN_ID
 from .template import template_text
 
+SPLITS = ("train", "test", "stress")
 KEY = "OPENAI_API_KEY"  # the environment variable that holds a server's key
 NAME = re.compile(r"\w[\w.+-]{0,59}")  # of a run: printed, typed after --run, and part of no path
 Stage = Literal["first", "second"]
@@ -98,7 +99,7 @@ class EvalSettings:
     @property
     def splits(self) -> tuple[str, ...]:
         """The splits of the problems."""
-        return ("train", "test", "stress") if self.split == "all" else (self.split,)
+        return SPLITS if self.split == "all" else (self.split,)
 
     @property
     def alone(self) -> bool:
@@ -125,8 +126,12 @@ class EvalSettings:
             raise spelling.refusal(what, "mode", allowed=", ".join((*MODES, SLIPS)))
         object.__setattr__(self, "task", check_words("task", self.task, all_tasks(), spelling))
         object.__setattr__(self, "mode", check_words("mode", self.mode, (*MODES, SLIPS), spelling))
+        known = SPLITS if self.expressions is None else (*SPLITS, "all")
+        if self.split not in (*SPLITS, "all"):
+            what = f"{spelling.name('split')} is {literal(self.split)}{did_you_mean(str(self.split)[:60], known)}"
+            raise spelling.refusal(what, "split", allowed=f"{', '.join(known)}; one a run")
         for field in fields(self):
-            if field.name not in ("task", "mode"):
+            if field.name not in ("task", "mode", "split"):
                 check_field(EvalSettings, field.name, getattr(self, field.name), spelling)
         self._check_together(spelling)
 
@@ -141,7 +146,7 @@ class EvalSettings:
             )
         if self.expressions is None and self.split == "all":
             what = f"{spelling.setting('split', 'all')} is for expressions of a file"
-            raise spelling.refusal(what, "split", allowed="train, test, stress")
+            raise spelling.refusal(what, "split", allowed=f"{', '.join(SPLITS)}; one a run")
         if self.expressions is not None and self.data != "data":
             what = "--expressions are asked in place of a dataset's rows: --data goes without"
             raise UserError(what, next_step="leave out one of them")

@@ -464,3 +464,21 @@ def test_every_refusal_names_a_way_on(
 def test_a_declaration_that_is_wrong_is_mended_where_it_lies(call: Any, tmp_path: Path) -> None:
     (tmp_path / "my.toml").write_text("tusk = 'add'\n")
     refused(call("build", tmp_path / "my.toml"), f"next:    mend it there, then: caef-data plan {tmp_path}/my.toml")
+
+
+@pytest.mark.parametrize(
+    ("words", "hints"),
+    [
+        (["eval", "--split", "test", "--split", "train"], ("--split is given 2 times", "one a run", "eval --help")),
+        (["eval", "--out", "a", "--results=b"], ("--out or -o or --results is given 2 times",)),
+        (["build", "--task", "add", "--seed", "1", "--seed", "1"], ("--seed is given 2 times", "caef-data build")),
+        (["show", "1+2=", "--dialect", "published", "--dialect", "consistent"], ("--dialect is given 2 times",)),
+    ],
+)
+def test_an_option_that_takes_one_value_is_given_once(call: Any, words: list[str], hints: tuple[str, ...]) -> None:
+    """The last value was taken without a word: an evaluation of two splits was one of the second."""
+    refused(call(*words), *hints)
+
+
+def test_what_may_repeat_repeats(call: Any) -> None:
+    assert call("plan", "--task", "add", "--task", "sub", *TINY, "--json", "--json").code == 0
