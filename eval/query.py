@@ -51,6 +51,7 @@ CHUNK = 256  # rows fetched at once
 ROWS, CELL = 100, 60  # rows of a table, characters of a value
 Rows = Iterable[tuple[Any, ...]]
 _UNREADABLE = re.compile(r"reading the stream registered as '(\w+)' failed")
+_TIME = re.compile(r"\b(?:TIMESTAMP|TIME|DATE|INTERVAL)(?:_\w+)?(?: WITH TIME ZONE)?(?=[\[,)]|$)")  # in a column's type
 _SPECIAL = re.compile(r'[",\r\n]')
 _MARKDOWN = re.compile(r"[\\`*\[\]<>|~&]")
 
@@ -110,7 +111,7 @@ class Database:
             raise UserError("there is no statement here", where=quoted(sql), next_step=advice)
         return statements
 
-    def run(self, statement: duckdb.Statement) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
+    def run(self, statement: duckdb.Statement | str) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
         """Return the columns' names, which need not differ, and rows, which the statement makes as they are read.
 
         Raises:
@@ -119,6 +120,20 @@ class Database:
         started = self._do(self.connection.execute, statement)
         chunks = iter(partial(self._do, started.fetchmany, CHUNK), [])
         return [column[0] for column in started.description], chain.from_iterable(chunks)
+
+    def printable(self, statement: duckdb.Statement) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
+        """Return what ``run`` does, with times as DuckDB's text.
+
+        Of Python's, none is infinite, counts months or nanoseconds, or has a zone without a package more.
+        """
+        if statement.type.name == "SELECT":
+            answer = self._do(self.connection.sql, statement)  # asked for its columns, not run
+            kinds = list(map(str, answer.types))
+            columns = [f"#{place}::{_TIME.sub('VARCHAR', kind)}" for place, kind in enumerate(kinds, 1)]
+            if any(map(_TIME.search, kinds)):
+                whole = statement.query.replace("'", "''")
+                return answer.columns, self.run(f"SELECT {', '.join(columns)} FROM query('{whole}')")[1]
+        return self.run(statement)
 
     def each(self, sql: str) -> Iterator[dict[str, Any]]:
         """Yield the rows of one statement's answer by their columns; other statements have to wait for its end."""
@@ -144,7 +159,7 @@ class Database:
             advice = "ask for fewer rows (WHERE, LIMIT) or columns, not SELECT *"
             raise UserError("there is not enough memory for this answer", next_step=advice) from None
         except duckdb.Error as error:
-            text, allowed = visible(str(error).strip(), "\n\t"), None
+            text, allowed = visible(str(error).partition("\nTraceback (")[0].strip(), "\n\t"), None
             unreadable = _UNREADABLE.search(text)
             for _, path in part_files(self.results, unreadable[1]) if unreadable else ():
                 if read_whole(path) is None:
@@ -206,7 +221,7 @@ def query(sql: str | None, results: str, form: str) -> None:
             if form == "table":
                 sys.stdout.write(database.box(statement))
             else:
-                WRITERS[form](*database.run(statement))
+                WRITERS[form](*database.printable(statement))
             sys.stdout.flush()
 
 

@@ -19,7 +19,7 @@ from caef_data.errors import UserError
 from caef_data.eval.query import ROWS, Database, visible
 from caef_data.eval.tables import RunTables, run_id
 from caef_data.schemas import RESULTS
-from caef_data.tests.querying import ENDLESS, HOSTILE_SQL, Terminal, ask
+from caef_data.tests.querying import ENDLESS, HOSTILE_SQL, Terminal, ask, refusal
 from caef_data.tests.results_data import HOSTILE
 
 ACCURACY = "SELECT task, len_a, n, accuracy FROM class_accuracy ORDER BY accuracy, len_a LIMIT 3"
@@ -85,6 +85,31 @@ def test_statements_come_from_standard_input(results: Path) -> None:
     result = ask(results, "--format", "csv", given="SELECT 1 AS a;\nSELECT 2 AS b\n")
     assert result.output == "a\n1\nb\n2\n"
     assert isinstance(ask(results, given="").exception, UserError)
+
+
+TIMES = """SELECT 1 AS a, 2 AS a, TIMESTAMPTZ '2026-01-02 03:04:05.5+02' AS zoned, INTERVAL 3 MONTH AS months,
+    {'DATE': [TIMESTAMPTZ 'infinity']} AS "s", TIMESTAMP_NS '2026-01-02 00:00:00.123456789' AS ns, 'it''s' AS q -- so
+    ORDER BY zoned;"""
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "md"])
+def test_times_are_printed_as_a_table_prints_them(results: Path, form: str) -> None:
+    """A zone needed a package that nothing installs; months became days, and infinity the year 9999."""
+    shown = ask(results, "--format", form, TIMES).output
+    texts = ("2026-01-02 01:04:05.5+00", "3 months", "infinity", "2026-01-02 00:00:00.123456789", "it's")
+    assert all(text in shown for text in texts), shown
+    if form == "csv":
+        assert shown.splitlines()[0] == "a,a,zoned,months,s,ns,q"
+    assert "now()" in ask(results, "--format", form, "SELECT now()").output
+    assert "Traceback" not in refusal(results, "--format", form, "SELECT now()::VARIANT")
+
+
+def test_times_keep_the_order_of_rows(results: Path) -> None:
+    order = "FROM range(5000) ORDER BY hash(range)"
+    plain, timed = (
+        ask(results, "--format", "csv", f"SELECT range AS n{more} {order}").output for more in ("", ", now() AS t")
+    )
+    assert [line.partition(",")[0] for line in timed.split("\n")] == plain.split("\n")
 
 
 def test_a_big_answer_streams(tmp_path: Path) -> None:
