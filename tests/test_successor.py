@@ -11,6 +11,7 @@ from caef_data.tm import machine, tasks, transitions
 from caef_data.tm.basic import BasicMachine, View
 from caef_data.tm.columns import Number, Operands
 from caef_data.tm.machine import HALT, REGISTRY
+from caef_data.tm.score import score
 from caef_data.tm.successor import entries, successor, successor_of
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -154,6 +155,22 @@ def test_a_machine_that_looks_at_whole_tapes_is_walked_and_its_entries_are_run(m
                 entries("back").successor(step.prompt)
         else:
             assert entries("back").successor(step.prompt) == step.completion
+
+
+def test_a_machine_that_is_defined_again_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a notebook, whose cell is changed and run once more."""
+    monkeypatch.setitem(REGISTRY, "back", BACK)
+    step = next(BACK.transitions(12, 0, "consistent"))
+    assert successor(step.prompt) == step.completion and score(step.prompt, step.completion).right
+
+    class Changed(type(BACK)):  # type: ignore[misc]
+        def decide(self, view: View) -> str:
+            return "CMD [OUTPUT], qH" if view.state == "q1" else "CMD [HEAD] RIGHT, q1"
+
+    monkeypatch.setitem(REGISTRY, "back", Changed())
+    step = next(REGISTRY["back"].transitions(12, 0, "consistent"))
+    assert step.completion.endswith("CMD [OUTPUT], qH\n")
+    assert successor(step.prompt) == step.completion and score(step.prompt, step.completion).right
 
 
 @pytest.mark.parametrize(

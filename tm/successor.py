@@ -330,13 +330,15 @@ def _registers(command: str) -> dict[str, str]:
     return {"count" if name == "COUNT" else "out": f"|{value}" for name, value in found}
 
 
-@cache
 def entries(task: str) -> Entries:
     """Return the interpreter of a basic machine's entries."""
     found = machine(task)
     if not isinstance(found, BasicMachine):
         raise TypeError(f"{task} is no basic machine")
-    return Entries(found)
+    return _entries_of(found)
+
+
+_entries_of = cache(Entries)  # by the machine: a notebook that runs a cell again defines another one of the name
 
 
 @lru_cache(256)  # a machine of a declaration gives way to the next one of its name
