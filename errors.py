@@ -11,6 +11,8 @@ from functools import partial
 from numbers import Integral
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NUMBER = re.compile(r"(?:\(os error |\[Errno )(\d+)[)\]]")
+_CUT = ("unexpected pos", "PytorchStreamWriter failed writing", "iostream error")  # torch.save's words, all it says
 _WORD = r"(?:[\w@%+=:,./-]|'[^']*'|\"'\")+"  # as shlex.quote writes it: nothing in it means anything to a shell
 
 
@@ -116,7 +118,19 @@ def telling_of_full_disk(where: str, next_step: str) -> Iterator[None]:
     """Raise a ``UserError`` where the disk turns out to be full, or the user's share of it."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in FULL:
+    except UserError:
+        raise
+    except Exception as error:
+        if _errno(error) not in FULL:
             raise
         raise UserError("the disk is full", where=where, next_step=next_step) from error
+
+
+def _errno(error: Exception) -> int | None:
+    """Return the system's number of a failure; libraries that write by themselves have it in their text alone."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    text = str(error)
+    if number := _NUMBER.search(text):  # of safetensors, and shutil.copytree
+        return int(number[1])
+    return errno.ENOSPC if any(words in text for words in _CUT) else None

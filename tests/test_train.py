@@ -18,11 +18,12 @@ for name in ("torch", "transformers", "peft", "accelerate"):
     pytest.importorskip(name, reason="training needs caef-data[train]")
 
 import torch
+from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy
 from transformers import T5Config
 
 from caef_data.api import stream
-from caef_data.errors import UserError
+from caef_data.errors import UserError, telling_of_full_disk
 from caef_data.eval.checkpoint import find_adapters
 from caef_data.eval.tables import read_runs
 from caef_data.eval.training import console, loop
@@ -35,6 +36,7 @@ from caef_data.eval.training.settings import TrainSettings, train_settings
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import load_declaration
 from caef_data.pipelines.plan import make_plan as make_build
+from caef_data.tests.commands import full_disk
 from caef_data.tests.small_model import END, make_model, make_tokenizer, save
 
 TASKS = 'max = 2\nnum = 4\n[[task]]\ntask = ["add", "left_mask"]\n'
@@ -85,6 +87,29 @@ def ending_at(step: int, end: Callable[[], object], monkeypatch: pytest.MonkeyPa
             end()
 
     monkeypatch.setattr(loop._Watch, "on_log", on_log)
+
+
+def test_a_full_disk_is_told_whichever_library_writes(tmp_path: Path) -> None:
+    """Some keep the system's number in their text, torch.save says that a position is unexpected."""
+    (tmp_path / "large").mkdir()
+    (tmp_path / "large" / "file").write_bytes(bytes(9_000))
+    weights = {"w": torch.zeros(2_000)}
+
+    def stream() -> None:
+        raise RuntimeError("basic_ios::clear: iostream error")  # torch.save where a disk has less room than a page
+
+    writers: list[Callable[[], object]] = [
+        lambda: torch.save(weights, tmp_path / "w.pt"),
+        lambda: save_file(weights, tmp_path / "w.safetensors"),
+        lambda: shutil.copytree(tmp_path / "large", tmp_path / "copy"),
+        stream,
+    ]
+    for write in writers:
+        with pytest.raises(UserError, match="the disk is full\n.*here\n.*make room"), full_disk(4_096):
+            with telling_of_full_disk("here", "make room"):
+                write()
+    with pytest.raises(RuntimeError, match="another"), telling_of_full_disk("here", "make room"):
+        raise RuntimeError("another")
 
 
 # What is refused ----------------------------------------------------------------------------------------------------
