@@ -138,8 +138,8 @@ def print_plan(
         for config in plan.configs
     ]
     rows, text, disk = (sum(config[name] for config in configs) for name in ("rows", "text_bytes", "disk_bytes"))
-    seconds, source = sum(config.seconds for config in plan.configs) / count, declaration.source
-    command = f"caef-data build {shell_quoted(source)}" if source else rebuild_command(declaration)
+    seconds = sum(config.seconds for config in plan.configs) / count
+    command = rebuild_command(declaration, here=True)
     if as_json:
         sums = {"rows": rows, "text_bytes": text, "disk_bytes": disk, "seconds": round(seconds, 1)}
         about = {"identity": declaration.identity(), "command": command, "configs": configs}

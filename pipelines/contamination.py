@@ -109,7 +109,9 @@ def held_out_of(directory: str, say: Callable[[str], object]) -> HeldOut:
     frames = list[pl.LazyFrame]()
     folder = open_folder(dataset_here(directory, say, shards=lambda path: "/train-" not in path))
     with folder.on_disk() as path:
-        for config, splits in sorted(read_manifest(path)["configs"].items()):
+        manifest = read_manifest(path)
+        tasks = {config.rpartition("-")[0] for config in manifest["configs"]}
+        for config, splits in sorted(manifest["configs"].items()):
             if not machine(config.rpartition("-")[0]).numbers:
                 say(f"{config}: the words of Turing machines are not looked for")
                 continue
@@ -117,6 +119,9 @@ def held_out_of(directory: str, say: Callable[[str], object]) -> HeldOut:
                 for shard in splits[split]["shards"] if split in splits else ():
                     own = pl.scan_parquet(path / shard["path"]).select(pl.col("task", "a", "b").cast(pl.String))
                     frames.append(own.with_columns(stress=pl.lit(split == "stress")).unique())
+        if not frames and not any(machine(task).numbers for task in tasks):
+            what = "this dataset holds words of Turing machines alone, which are not looked for"
+            raise UserError(what, where=printable_path(directory), allowed="a dataset of expressions, such as 12+9=")
         if not frames:
             what, advice = "this dataset has no test or stress rows", "build them: caef-data build ... --split test"
             raise UserError(what, where=printable_path(directory), next_step=advice)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UserError, did_you_mean, printable_path, quoted
+from ..errors import UserError, did_you_mean, printable_path, quoted, shell_quoted
 from .budget import BUDGET, check_budget
 from .settings import (
     HEADER,
@@ -268,18 +268,21 @@ def from_flags(tasks: Sequence[str], **settings: object) -> Declaration:
     return replace(made, name="all" if set(names) == set(_shipped_tasks()) else "-".join(names)[:96].strip("-"))
 
 
-def rebuild_command(declaration: Declaration) -> str:
-    """Return the command line that builds the same dataset again; it names a file where options cannot say it."""
-    from ..tm import machine
+def rebuild_command(declaration: Declaration, *, here: bool = False) -> str:
+    """Return the command line that builds the same dataset again; it names a file where options cannot say it.
 
+    ``here`` gives files by the paths that were given; else by their names alone, for others to read.
+    """
+    if here and declaration.source is not None:
+        return f"caef-data build {shell_quoted(declaration.source)}"
     if declaration.source is not None:  # the folder it lay in is nobody else's concern
         file = "".join(letter if letter.isprintable() else "?" for letter in Path(declaration.source).name)
         return f"caef-data build {shlex.quote(file)}"
     asked, budget = {key: getattr(declaration, key) for key in BUDGET}, declaration.tasks[0].budget
     if budget is not None:
-        asked |= {budget.unit: budget.asked, "tokenizer": budget.tokenizer or declaration.tokenizer}
-    options = {_options(settings, bool(asked["rows"] or asked["tokens"])) for settings in declaration.tasks}
-    if len(options) > 1 or any(one.max > MAX_LEN or not machine(one.task).numbers for one in declaration.tasks):
+        asked |= {budget.unit: budget.asked, "tokenizer": declaration.tokenizer or budget.tokenizer}
+    options = {_options(settings, bool(asked["rows"] or asked["tokens"]), here) for settings in declaration.tasks}
+    if len(options) > 1 or not all(map(_of_options, declaration.tasks)):
         return f"caef-data build {declaration.name}.toml"
     names = [settings.task for settings in declaration.tasks]
     words = [as_option("task", ["all"] if {*names} == {*_shipped_tasks()} else names), *options]
@@ -287,7 +290,18 @@ def rebuild_command(declaration: Declaration) -> str:
     return f"caef-data build {' '.join(words)}"
 
 
-def _options(settings: TaskSettings, budgeted: bool) -> str:
+def _of_options(settings: TaskSettings) -> bool:
+    """Tell whether options can ask for a task: its lengths, and a machine that comes with caef-data."""
+    from ..tm import machine
+
+    if machine(settings.task).numbers:
+        return settings.max <= MAX_LEN
+    from .machines import is_shipped
+
+    return 1 <= settings.min and settings.max <= MAX_LEN and is_shipped(settings.task)
+
+
+def _options(settings: TaskSettings, budgeted: bool, here: bool) -> str:
     """Return the lengths, the number where no budget decides it, and whatever differs from the defaults, as options."""
     values = settings.to_dict()
     usual = TaskSettings(task=settings.task, num=settings.num).to_dict()
@@ -296,7 +310,8 @@ def _options(settings: TaskSettings, budgeted: bool) -> str:
     if settings.expressions is not None:
         from .expressions import own_expressions
 
-        name = "".join(letter if letter.isprintable() else "?" for letter in own_expressions(settings.expressions).file)
-        left_out, file = left_out | {*DRAWN}, f"--expressions {shlex.quote(name)} "
+        own = own_expressions(settings.expressions)
+        name = shlex.quote("".join(letter if letter.isprintable() else "?" for letter in own.file))
+        left_out, file = left_out | {*DRAWN}, f"--expressions {shell_quoted(own.path) if here else name} "
     given = [key for key in KEYS[1:] if key in always or values.get(key) != usual.get(key)]
     return (file + " ".join(as_option(key, values[key]) for key in given if key not in left_out)).rstrip()

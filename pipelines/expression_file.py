@@ -10,6 +10,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ def read_expressions(name: str) -> dict[str, Own]:
         raise UserError(what, where=where, allowed=f"1 to {MOST:,}; {ALLOWED}", next_step=cut if texts else None)
     place = f"{where}, {'row' if parquet or separator else 'line'}"
     found = _parsed(texts, place, path.name, hashlib.sha256(data).hexdigest())
+    found = [replace(own, path=name) for own in found]
     for own in found:
         remember(own)
     return {own.task: own for own in found}

@@ -42,6 +42,7 @@ class Own:
         sha256: of the file.
         rows: the columns line, a and b (null for one operand), each expression once, in the file's order.
         repeated: how many lines were left out for that.
+        path: the file as it was given, which no dataset records.
     """
 
     task: str
@@ -49,6 +50,7 @@ class Own:
     sha256: str
     rows: pl.DataFrame
     repeated: int = 0
+    path: str = ""
 
     @cached_property
     def text(self) -> str:
@@ -173,6 +175,21 @@ def check_own(settings: TaskSettings, spelling: Spelling) -> None:
         raise UserError(what, where=where, allowed=allowed, next_step=advice)
     if settings.allow_test and settings.splits != ("train",):
         raise spelling.refusal(f"{name} is for a build of train alone", "allow_test", "splits", allowed=train)
+
+
+def longest_run(settings: TaskSettings, most: int) -> tuple[int, str]:
+    """Return the transitions of the longest run that is built, one more than ``most`` where it has more, and which."""
+    own, longest = own_expressions(settings.expressions or ("", "")), (0, "")
+    built = [settings.allow_test or side in settings.splits for side in SIDES]
+    rows = np.flatnonzero(np.array(built)[own.sides])
+    for some in np.split(rows, range(TOGETHER, len(rows), TOGETHER)):
+        steps = machine(settings.task).run_lengths(own.operands.take(some), most)
+        steps = np.where(steps < 0, most + 1, steps)
+        if len(some) and (found := int(steps.max())) > longest[0]:
+            first = own.rows.row(int(some[steps.argmax()]), named=True)
+            told = " ".join(filter(None, (settings.task, first["a"], first["b"])))
+            longest = found, f"{told[:80]}{'...' * (len(told) > 80)}, line {first['line']:,},"
+    return longest
 
 
 def notes_of_own(settings: TaskSettings) -> list[str]:

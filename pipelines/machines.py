@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from ..tm.formats.families import machine_side, random_machines
 from ..tm.formats.rules import RuleTable
 from ..tm.registry import machine, register, tasks
 from ..tm.turing import TuringMachine, run_to_end
-from .declaration import SHIPPED, load_declaration
+from .declaration import SHIPPED, load_declaration, read_toml
 from .folder import no_dataset
 from .manifest import MANIFEST, define_machines
 from .store import open_folder
@@ -76,6 +77,27 @@ def machines_of(tables: object, file: str, folder: Path | None) -> dict[str, lis
     """
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise UserError("machine must be a list of tables", where=file, allowed="[[machine]], then name = ...")
+    made, found = _read_all(tables, file, folder)
+    for one in found:
+        register(one)
+    return made
+
+
+def is_shipped(name: str) -> bool:
+    """Tell whether the Turing machine that is a task now is one that comes with caef-data."""
+    return _shipped().get(name) == machine(name).identity()
+
+
+@cache
+def _shipped() -> dict[str, dict[str, object]]:
+    path = str(SHIPPED / f"{MACHINES}.toml")
+    return {one.name: one.identity() for one in _read_all(read_toml(path)["machine"], path, SHIPPED)[1]}
+
+
+def _read_all(
+    tables: list[Mapping[str, Any]], file: str, folder: Path | None
+) -> tuple[dict[str, list[str]], list[TuringMachine]]:
+    """Return the names of the machines of each table, and the machines."""
     made, taken = dict[str, list[str]](), dict[str, TuringMachine | None]()
     for number, table in enumerate(tables, 1):
         settings = _settings(table, f"{file}, [[machine]] {number}")
@@ -84,9 +106,7 @@ def machines_of(tables: object, file: str, folder: Path | None) -> dict[str, lis
             raise UserError(f"two machines are called {quoted(min(again))}", where=file)
         taken |= {settings.name: None, **own}
         made[settings.name] = [*own]
-    for found in filter(None, taken.values()):
-        register(found)
-    return made
+    return made, [one for one in taken.values() if one is not None]
 
 
 def _settings(table: Mapping[str, Any], where: str) -> MachineSettings:

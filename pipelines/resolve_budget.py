@@ -102,12 +102,16 @@ def _nearest(total: Callable[[int], float], asked: int, unit: str) -> int:
         scale = _next(tried, asked)
     best = min([*tried][1:], key=lambda scale: abs(tried[scale] - asked))
     if abs(tried[best] - asked) > ALLOWED * asked:
-        nearest = [max(found for found in tried.values() if found <= asked)]
-        nearest += sorted(found for found in tried.values() if found > asked)[:1]
+        below, above = max(found for found in tried.values() if found <= asked), max(tried.values())
+        above = min((found for found in tried.values() if found > asked), default=below)
+        nearest = f"within 1% of {below:,.0f} or {above:,.0f} {unit}"
+        if not below or below == above:  # the least that there is, or all that there is
+            few = "where classes are few, not every number can be met within 1%"
+            nearest = f"{'up to' if below else 'from'} {above:,.0f} {unit}; {few}"
         raise UserError(
             f"no number of expressions of each class gives {asked:,} {unit} in the train split",
             where=f"{unit} (--{unit})",
-            allowed=f"within 1% of {' or '.join(f'{found:,.0f}' for found in nearest if found)} {unit}",
+            allowed=nearest,
             next_step=f"change --{unit}, or --min, --max, --task and --view; caef-data plan shows what they give",
         )
     return best

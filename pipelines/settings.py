@@ -361,18 +361,32 @@ def _check_all_steps(values: TaskSettings, spelling: Spelling) -> None:
     machine, limit, setting = tm.machine(values.task), values.max_steps, spelling.setting
     if not machine.halts:
         return  # the plan leaves longer runs out
+    name = spelling.name
 
     def longest(top: int) -> int:  # a corner of the lengths: mul's b or add's n is long, or div's b is short
         return max(machine.max_num_steps(top, top), machine.max_num_steps(top, values.min))
 
-    if (needed := longest(values.max)) > limit:
+    if (needed := longest(values.max)) <= limit:
+        return
+    if values.expressions is not None:
+        from .expressions import longest_run
+
+        steps, which = longest_run(values, MAX_STEPS)
+        if steps <= limit:
+            return
+        told = f"{steps:,}" if steps <= MAX_STEPS else f"more than {MAX_STEPS:,}"
         raise spelling.refusal(
-            f"{values.task} with {setting('steps', 'all')} has runs of {literal(needed)} transitions, more than"
+            f"{values.task} with {setting('steps', 'all')}: the run of {which} has {told} transitions, more than"
             f" {setting('max_steps', limit)}",
-            *("steps", "max", "max_steps"),
-            allowed=f"a smaller {spelling.name('max')}, {spelling.name('max_steps')} up to {MAX_STEPS:,}, or"
-            f" {setting('steps', 'sampled')}",
+            *("steps", "expressions", "max_steps"),
+            allowed=f"a file without it, {name('max_steps')} up to {MAX_STEPS:,}, or {setting('steps', 'sampled')}",
         )
+    raise spelling.refusal(
+        f"{values.task} with {setting('steps', 'all')} has runs of {literal(needed)} transitions, more than"
+        f" {setting('max_steps', limit)}",
+        *("steps", "max", "max_steps"),
+        allowed=f"a smaller {name('max')}, {name('max_steps')} up to {MAX_STEPS:,}, or {setting('steps', 'sampled')}",
+    )
 
 
 def canonical_json(value: object) -> str:

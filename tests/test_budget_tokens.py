@@ -1,6 +1,7 @@
 """Budgets of tokens are met within 1%, and what rows cost stands in plan and card; no tokenizer is needed to verify."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -92,6 +93,8 @@ def test_plan_and_card_tell_what_rows_cost(data: tuple[Path, Path], tmp_path: Pa
 def test_a_stream_and_the_command_tokens_take_a_budget_of_tokens(data: tuple[Path, Path], tmp_path: Path) -> None:
     rows = stream(task="add", max=3, tokens=TOKENS, tokenizer=str(data[1]))
     planned = plan(task="add", max=3, tokens=TOKENS, tokenizer=str(data[1]))
+    words = ["--task", "add", "--max", 3, "--tokens", TOKENS, "--tokenizer", data[1]]
+    assert f"--tokenizer {shlex.quote(str(data[1]))}" in json.loads(run("plan", *words, "--json"))["command"]
     (tmp_path / "own.toml").write_text(f'task = "add"\nmax = 3\ntokens = {TOKENS}\ntokenizer = "{data[1]}"\n')
     told = json.loads(run("tokens", tmp_path / "own.toml", "--tokenizer", data[1], "--rows", 9, "--json"))
     assert [one["rows"] for one in told["configs"]] == [config.rows for config in planned.configs]

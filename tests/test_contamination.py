@@ -329,3 +329,10 @@ def test_columns_that_hold_no_text_are_named(tmp_path: Path, data: Path) -> None
     assert code == 0 and "not looked at: columns x (int64), d (date32[day])" in said
     code, said = call("contamination", none, "--against", data)
     assert code == 2 and "no column of this table can be looked at: x (int64), d" in said
+
+
+def test_a_dataset_of_words_alone_is_named_as_such(tmp_path: Path) -> None:
+    assert call("build", "--task", "palindrome", "--max", 3, "--num", 1, "--out", tmp_path / "data")[0] == 0
+    (tmp_path / "x.txt").write_text("12+9\n")
+    code, said = call("contamination", tmp_path / "x.txt", "--against", tmp_path / "data")
+    assert code == 2 and "holds words of Turing machines alone" in said and "--split test" not in said, said

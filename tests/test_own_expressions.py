@@ -284,3 +284,24 @@ def test_show_and_eval(file: Path, tmp_path: Path) -> None:
     code, said = call("eval", "--expressions", small, "--data", tmp_path, "--backend", "oracle", "--out", out)
     assert code == 2 and "--data goes without" in said
     assert call("eval", "--split", "all", "--backend", "oracle", "--out", out)[0] == 2
+
+
+def test_whole_runs_are_as_long_as_those_of_the_file(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.txt"
+    for text, rows in (("10000//9=", 3 * 1111 + 2), ("5*1200=", 3_599)):
+        mine.write_text(text)
+        words = ["--expressions", mine, "--steps", "all", "--split", "train,test", "--view", "one_step"]
+        [config] = call_json("plan", *words, "--json")["configs"]
+        assert config["rows"] == rows
+        code, said = call("plan", *words, "--max-steps", rows - 1)
+        assert (code, f" has {rows:,} transitions" in said, "--max," in said) == (2, True, False), said
+        assert "line 1" in said and "a file without it" in said
+    mine.write_text(f"1{'0' * 400}//1=\n")
+    assert "more than 1,000,000 transitions" in call("plan", *words)[1]
+
+
+def test_plan_names_the_file_that_was_given_and_the_dataset_its_name_alone(tmp_path: Path, file: Path) -> None:
+    words = ["--expressions", file, "--split", "train,test,stress"]
+    assert f"--expressions {file} --split" in call_json("plan", *words, "--json")["command"]
+    assert call("build", *words, "--view", "raw", "--out", tmp_path / "data")[0] == 0
+    assert str(file.parent) not in (tmp_path / "data/manifest.json").read_text()

@@ -3,14 +3,16 @@
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from caef_data.pipelines.declaration import load_declaration, parse_declaration, rebuild_command
 from caef_data.pipelines.spelling import as_toml
 from caef_data.pipelines.verify import verify
 
-from .commands import call
+from .commands import call, call_json
 
 MACHINE = '[[machine]]\nname = "mine"\nformat = "{}"\ntable = """{}"""\n'
 MACHINES = {
@@ -82,6 +84,17 @@ def test_a_machine_of_ones_own_stands_in_the_card(tmp_path: Path, text: str) -> 
     (tmp_path / "mine.toml").write_text(SMALL + text, "utf-8")
     assert built(tmp_path / "data", tmp_path / "mine.toml") == ""
     make_again(tmp_path / "data", tmp_path / "fresh")
+
+
+def test_a_machine_that_comes_with_caef_data_needs_no_file(tmp_path: Path) -> None:
+    words = ["--task", "palindrome", "--min", "1", "--max", "3", "--num", "1"]
+    assert call_json("plan", *words, "--json")["command"] == shlex.join(["caef-data", "build", *words])
+    assert built(tmp_path / "data", *words) == "" and commands_of(tmp_path / "data") == [shlex.join(words)]
+    own = load_declaration("machines").tasks[:1]  # another machine of that name
+    text = MACHINES["beaver"].replace("mine", own[0].task)
+    other = replace(parse_declaration(text), source=None)
+    assert rebuild_command(other).endswith(".toml")
+    load_declaration("machines")  # for other tests
 
 
 def test_a_machine_that_no_table_makes_is_told_in_words(tmp_path: Path) -> None:
