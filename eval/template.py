@@ -104,8 +104,12 @@ def _chat(tokenizer: Any) -> Template:
         fault = f"an answer behind its generation prompt, {asks}, is not the text that training saw: {saw}"
     if fault is not None:
         next_step = f"write the text that training used: --template '...{PROMPT}...'"
-        raise UserError(fault, where="the tokenizer's chat template", next_step=next_step)
+        raise UserError(fault, where=f"the chat template of {_name(tokenizer)}", next_step=next_step)
     return Template(before, after, _end(told[len(asked + _ANSWER) :], tokenizer), whole=True)
+
+
+def _name(tokenizer: Any) -> str:
+    return f"the tokenizer {printable_path(str(tokenizer.name_or_path))}".rstrip()
 
 
 def _end(rest: str, tokenizer: Any) -> str:
@@ -119,7 +123,7 @@ def _end(rest: str, tokenizer: Any) -> str:
     if rest and not found:
         raise UserError(
             f"no special token stands behind the completion, but {quoted(rest)}",
-            where="--template",
+            where=f"--template, with {_name(tokenizer)}",
             allowed="a special token of the tokenizer, or nothing, for its end-of-text token",
         )
     return found

@@ -49,6 +49,26 @@ def test_an_adapter_is_asked_with_the_tokenizer_that_it_brings(tmp_path: Path) -
     assert len(told["other"]) == 3
 
 
+def test_a_template_is_tried_on_tokenizers_that_are_asked(tmp_path: Path) -> None:
+    """An adapter with a chat template of its own was refused where the base model's tokenizer had none."""
+    for name in ("base", "own", "bare"):
+        tokenizer = make_tokenizer()
+        if name == "own":
+            answered = "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}"
+            tokenizer.chat_template = f"{{% for m in messages %}}{{{{ m['content'] }}}}{answered}{{% endfor %}}"
+        tokenizer.save_pretrained(tmp_path / name)
+    base, own, bare = (tmp_path / name for name in ("base", "own", "bare"))
+    assert load_tokenizers(base, {"own": own}, "chat")["own"].template.whole
+    for adapters, where in (
+        ({}, base),
+        ({"own": own, BASE: None}, base),
+        ({"own": own, "none": None}, base),
+        ({"own": own, "bare": bare}, bare),
+    ):
+        with pytest.raises(UserError, match=f"where: +the chat template of the tokenizer {where}\n"):
+            load_tokenizers(base, adapters, "chat")
+
+
 def test_half_a_tokenizer_is_refused(tmp_path: Path) -> None:
     for name in ("base", "half"):
         make_tokenizer().save_pretrained(tmp_path / name)

@@ -59,7 +59,8 @@ def make_backend(
         raise UserError(f"there is no {', no '.join(missing)}", where=settings.adapters)
     checkpoint = fetch(checkpoint, weights=not remote)
     base = checkpoint.base
-    tokens = load_tokenizers(base, folders, settings.template, joined=settings.joined)
+    used = {name: folders.get(name) for name in wanted}  # the base model's own may be one that nobody is asked through
+    tokens = load_tokenizers(base, used, settings.template, joined=settings.joined)
     for name in (BASE, *wanted):
         checkpoint.check_unchanged(name)
     told = {name: instruction_of(name) for name in wanted if settings.stage == "first"}

@@ -298,22 +298,40 @@ def load_tokenizers(
 ) -> dict[str, Tokens]:
     """Load the tokenizer of the base model, and those that the folders of adapters bring. The rest as ``Tokens``.
 
+    Of ``adapters``, all that are asked, None stands for the base model's tokenizer, as it does under ``BASE``.
+
     Returns:
         The tokenizer of each adapter: its own where its folder holds tokenizer files, else the base model's, which
-        also stands under ``BASE``. Equal files are loaded once.
+        also stands under ``BASE``: without the template if it does not take it, and nobody is asked through it.
+        Equal files are loaded once.
     """
-    loaded: dict[str, Tokens] = {}
-    found: dict[str, Tokens] = {}
-    for name, folder in {BASE: base, **adapters}.items():
-        files = [file for file in (*TOKENIZER, CHAT_TEMPLATE) if folder is not None and Path(folder, file).is_file()]
-        if folder is None or (name != BASE and set(files) <= {CHAT_TEMPLATE}):
+    files = {name: _files_of(folder) for name, folder in {**adapters, BASE: base}.items()}
+    own = {
+        name: folder
+        for name, folder in adapters.items()
+        if folder and name != BASE and {*files[name]} - {CHAT_TEMPLATE}
+    }
+    try:
+        found = {BASE: load_tokenizer(base, template, joined=joined)}
+        loaded = {hash_of(Path(base), files[BASE]): found[BASE]}
+    except UserError:
+        if not adapters or len(own) < len(adapters):
+            raise
+        found, loaded = {BASE: load_tokenizer(base, joined=joined)}, {}
+    for name in adapters:
+        if name not in own:
             found[name] = found[BASE]
             continue
-        key = hash_of(Path(folder), files)
+        key = hash_of(own[name], files[name])
         if key not in loaded:
-            loaded[key] = load_tokenizer(folder, template, joined=joined)
+            loaded[key] = load_tokenizer(own[name], template, joined=joined)
         found[name] = loaded[key]
     return found
+
+
+def _files_of(folder: Path | str | None) -> list[str]:
+    """Return the names of a tokenizer's files in a folder."""
+    return [file for file in (*TOKENIZER, CHAT_TEMPLATE) if folder is not None and Path(folder, file).is_file()]
 
 
 def differences(tokens: Tokens, base: Tokens, texts: Sequence[str]) -> list[str]:
