@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..tm import machine, tasks
+from .card_merge import BEGIN, END_MARK
 from .declaration import DRAWN, rebuild_command
 from .manifest import split_entries
 from .settings import DEFAULT_VIEWS, SPLITS, VIEWS, Declaration, TaskSettings
@@ -155,27 +156,35 @@ def declaration_text(command: str, manifest: Manifest) -> list[str]:
     if (file := _file(command)) is None:
         return []
     made = _made(manifest, command)
-    notes = [manifest["tasks"].get(task, {}) for task in made]
-    specs = [own["machine"] for own in notes if own.get("machine")]
-    files = {(own["expressions"]["file"] if own.get("expressions") else None) for own in notes}
-    tables = [_machine(spec) for spec in specs]
-    if None in tables or sum(len(table or "") for table in tables) > MOST_TEXT or len(files) > 1:
-        unsaid = ", ".join(f"`{spec['name']}`" for spec in specs[:8]) if specs else ""
-        what = f"declares the machines {unsaid}{', ...' * (len(specs) > 8)}" if specs else "names several files"
-        more = "`manifest.json` has the rules of each and all settings"
-        return [f"where `{file}` {what} in a way that cannot be written here; {more}.\n"]
-    lines = [f"where `{file}` is\n", "```toml"]
-    own_file = next(iter(files), None)
-    lines += [f"expressions = {as_toml(own_file)}"] if own_file is not None else []
-    left_out = (*DRAWN, "expressions") if own_file is not None else ()
+    if (text := _written(made, manifest)) is not None:
+        return [f"where `{file}` is\n", "```toml", text, "```\n"]
+    machines = [task for task in made if manifest["tasks"].get(task, {}).get("machine")]
+    named = ", ".join(f"`{task}`" for task in machines[:8]) + ", ..." * (len(machines) > 8)
+    what = f"declares the machines {named}" if machines else "names several files"
+    more = "`manifest.json` has the rules of each and all settings" if machines else "`manifest.json` has all settings"
+    return [f"where `{file}` {what} in a way that cannot be written here; {more}.\n"]
+
+
+def _written(made: Mapping[str, dict[str, Any]], manifest: Manifest) -> str | None:
+    """Return a declaration of some settings; None where none makes the same, or none that a card can hold."""
+    notes = {task: manifest["tasks"].get(task, {}) for task in made}
+    tables = [_machine(task, own["machine"]) for task, own in notes.items() if own.get("machine")]
+    files = {(own["expressions"]["file"] if own.get("expressions") else None) for own in notes.values()}
+    if None in tables or len(files) > 1:
+        return None
+    file = next(iter(files), None)
+    lines = [f"expressions = {as_toml(file)}"] if file is not None else []
+    left_out = (*DRAWN, "expressions") if file is not None else ()
     for settings in made.values():
         values = {key: value for key, value in sorted(settings.items()) if value is not None and key not in left_out}
         lines += ["[[task]]", *(f"{key} = {as_toml(value)}" for key, value in values.items())]
-    return [*lines, *(table for table in tables if table), "```\n"]
+    text = "\n".join([*lines, *(table for table in tables if table)])
+    unfit = any(mark in text for mark in (BEGIN, END_MARK)) or any("\ud800" <= sign <= "\udfff" for sign in text)
+    return None if unfit or sum(len(table or "") for table in tables) > MOST_TEXT else text
 
 
-def _machine(spec: Manifest) -> str | None:
-    """Return a ``[[machine]]`` table; None where none makes the machine, such as one of a family split by machines."""
+def _machine(task: str, spec: Manifest) -> str | None:
+    """Return the ``[[machine]]`` table of a task; None where none makes it, as of a family that is split by machines."""
     from ..tm.formats import read_table
     from ..tm.formats.rules import RuleTable
 
@@ -190,7 +199,7 @@ def _machine(spec: Manifest) -> str | None:
         except (UserError, LookupError, TypeError, ValueError, AttributeError):
             continue
         if same:
-            values = [("name", spec["name"]), ("format", format), *keys]
+            values = [("name", task), ("format", format), *keys]
             lines = [f"{key} = {as_toml(value)}" for key, value in values if value is not None]
             written = as_toml(text) if "'''" in text else f"'''\n{text}'''"
             return "\n".join(["[[machine]]", *lines, f"table = {written}"])

@@ -5,12 +5,18 @@ import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from caef_data.pipelines.card_merge import END_MARK
 from caef_data.pipelines.declaration import load_declaration, parse_declaration, rebuild_command
+from caef_data.pipelines.rebuild import declaration_text
 from caef_data.pipelines.spelling import as_toml
 from caef_data.pipelines.verify import verify
+from caef_data.tm import machine
+from caef_data.tm.formats.rules import Rule, RuleTable
+from caef_data.tm.machine import REGISTRY
 
 from .commands import call, call_json
 
@@ -103,6 +109,32 @@ def test_a_machine_that_no_table_makes_is_told_in_words(tmp_path: Path) -> None:
     assert built(tmp_path / "data", tmp_path / "mine.toml") == ""
     text = (tmp_path / "data/README.md").read_text("utf-8")
     assert "where `mine.toml` declares the machines `some_1`" in text and "```toml" not in text
+
+
+NAMES = [("`", "b" * 60), (END_MARK, "b"), ("```", "' #: {}"), ("true", "~"), ("'''", "\\")]
+
+
+@pytest.mark.parametrize("names", NAMES)
+def test_machines_with_strange_names_are_written_exactly_or_not_at_all(names: tuple[str, str]) -> None:
+    rules = {(names[0], ("0",)): Rule(("1",), (1,), names[1]), (names[1], ("#",)): Rule(("0",), (-1,), names[0])}
+    table = RuleTable(names[0], "0", rules)
+    spec = {"name": "odd", "words": None, "output": None, "side": None, "example": None, "table": table.canonical}
+    settings = {"task": "odd", "max": 2, "views": ["one_step"], "splits": ["train"]}
+    notes: dict[str, Any] = {"settings": settings, "machine": spec}
+    manifest = {
+        "tasks": {"odd": notes},
+        "configs": {"odd-one_step": {"train": {"command": "caef-data build odd.toml"}}},
+    }
+    text = "\n".join(declaration_text("caef-data build odd.toml", manifest))
+    assert (END_MARK in text, "```toml" in text) == (False, names[0] != END_MARK)
+    if "```toml" in text:
+        parse_declaration(text.partition("```toml\n")[2].rpartition("```")[0])
+        assert machine("odd").identity()["machine"] == table.identity
+        REGISTRY.pop("odd")
+    for key in spec:  # what others wrote
+        for other in ({}, [], 5, None, "\ud800"):
+            notes["machine"] = {**spec, key: other}
+            "\n".join(declaration_text("caef-data build odd.toml", manifest)).encode()
 
 
 def test_expressions_of_ones_own_are_named_as_a_file(tmp_path: Path) -> None:
