@@ -184,7 +184,7 @@ def _written(made: Mapping[str, dict[str, Any]], manifest: Manifest) -> str | No
 
 
 def _machine(task: str, spec: Manifest) -> str | None:
-    """Return the ``[[machine]]`` table of a task; None where none makes it, as of a family that is split by machines."""
+    """Return the ``[[machine]]`` table of a task; None where none makes it, as of families split by machines."""
     from ..tm.formats import read_table
     from ..tm.formats.rules import RuleTable
 
