@@ -247,7 +247,7 @@ def test_an_adapters_own_end_token_stops_the_server(
 
     def answer(body: dict[str, Any], length: int) -> _Choice:
         bodies.append(body)
-        return _Choice("stop", token_ids=[7, 5])
+        return _Choice("stop", stop_reason=5, token_ids=[7, 5])
 
     monkeypatch.setattr(vllm_backend, "_ask", answer)
     [(_, ended)] = vllm_backend.decode("executors/add", [Request("1", "2")])

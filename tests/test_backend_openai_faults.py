@@ -78,6 +78,7 @@ def test_no_answer_in_time(vllm: FakeVLLM, vllm_tokens: Tokens) -> None:
         (lambda choice, whole: choice["prompt_logprobs"].__setitem__(-1, {"5": {"logprob": 0}}), "prompt_logprobs"),
         (lambda choice, whole: choice["prompt_logprobs"][-1][str(END)].update(logprob="x"), "not what vLLM gives"),
         (lambda choice, whole: whole["choices"].append(choice), "not what vLLM gives"),
+        (lambda choice, whole: whole.update(model="other"), "it is one of the model other, and executors/add was"),
         (lambda choice, whole: whole.update(choices=None), "not what vLLM gives"),
         (lambda choice, whole: [whole], "not what vLLM gives"),
         (lambda choice, whole: b"<html>", "not what vLLM gives: .DecodeError"),
@@ -97,6 +98,12 @@ def test_nonsense_is_refused(
         (lambda choice, whole: choice.update(token_ids=None), "token_ids"),
         (lambda choice, whole: choice.update(token_ids=[]), "token_ids"),
         (lambda choice, whole: choice.update(token_ids=[1, -1]), "not what vLLM gives"),
+        (
+            lambda choice, whole: choice.update(token_ids=[5, 1_000_000]),
+            "token 1,000,000; the base model's last one is",
+        ),
+        (lambda choice, whole: choice.update(token_ids=[5, 5], finish_reason="stop"), "no end token is the last"),
+        (lambda choice, whole: whole.update(model="other"), "it is one of the model other, and executors/add was"),
         (lambda choice, whole: choice.update(finish_reason="abort"), "not what vLLM gives"),
         (lambda choice, whole: choice.update(prompt_token_ids=[1, 2]), "prompt_token_ids"),
         (lambda choice, whole: choice.update(token_ids=[5, 5], finish_reason="length"), "takes"),
@@ -106,6 +113,7 @@ def test_nonsense_in_decoding_is_refused(
     vllm_backend: OpenAIBackend, vllm: FakeVLLM, change: Callable[[Any, Any], Any], words: str
 ) -> None:
     vllm.faults.append(on("decode", change, vllm))
+    vllm_backend.most = 200
     with pytest.raises(UserError, match=words):
         list(vllm_backend.decode("executors/add", asks_of("executors/add")[:1]))
 

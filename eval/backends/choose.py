@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os.path import commonprefix
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...errors import UserError, installed, quoted
+from ...errors import UserError, installed, is_whole, quoted
 from ...pipelines.hub_source import Say
 from ..calls import BASE, Backend, Request
 from ..problems import instruction_of
@@ -70,7 +71,8 @@ def make_backend(
     if remote:
         from .server import OpenAIBackend
 
-        return OpenAIBackend(settings.endpoint or "", wanted, tokens, folders=folders, near_ties=near_ties)
+        more: Any = {"near_ties": near_ties, "vocabulary": _vocabulary(Path(base))}
+        return OpenAIBackend(settings.endpoint or "", wanted, tokens, folders=folders, **more)
     from .local import TransformersBackend
 
     return TransformersBackend(
@@ -84,6 +86,16 @@ def make_backend(
         net=net,
         loaded=checkpoint.check_unchanged,
     )
+
+
+def _vocabulary(base: Path) -> int | None:
+    """Return how many tokens a base model has; None where its configuration leaves that to its kind."""
+    from ..checkpoint import MODEL
+    from ..files import read_json
+
+    config = read_json(base / MODEL)
+    found = {**config, **(config.get("text_config") or {})}.get("vocab_size")
+    return found if is_whole(found, 1) else None
 
 
 def _check_tokens(tokens: Mapping[str, Tokens], calls: Mapping[str, list[Request]], say: Say) -> None:

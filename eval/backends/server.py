@@ -54,6 +54,7 @@ class _Entry(Struct):
 
 class _Choice(Struct):
     finish_reason: Literal["stop", "length"] | None = None
+    stop_reason: int | str | None = None  # the token or text, if it is not the model's end token
     prompt_logprobs: list[dict[int, _Entry] | None] | None = None
     prompt_token_ids: list[int] | None = None
     token_ids: list[Annotated[int, Meta(ge=0)]] | None = None  # told by vLLM since version 0.10.2
@@ -61,6 +62,7 @@ class _Choice(Struct):
 
 class _Answer(Struct):
     choices: Annotated[list[_Choice], Meta(min_length=1, max_length=1)]
+    model: str | None = None
 
 
 class _Card(Struct):
@@ -178,6 +180,7 @@ class OpenAIBackend(Backend):
         folders: where the adapters lie here, for the command that serves them; None where the base model is asked.
         concurrency: requests at the same time, at most.
         timeout: seconds of silence.
+        vocabulary: number of tokens that the base model has, if that is known.
         near_ties: what becomes of answers in which a token leads the next one by so little that the shape of a batch
             could decide: alone asks for them by generating, count only marks them.
 
@@ -196,12 +199,15 @@ class OpenAIBackend(Backend):
         folders: Mapping[str, Path | None] | None = None,
         concurrency: int = CONCURRENCY,
         timeout: float = TIMEOUT,
+        vocabulary: int | None = None,
         near_ties: str = "alone",
     ) -> None:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise UserError("one process is enough to ask a server", next_step="start caef-data eval without torchrun")
         self.tokens, self.concurrency, self.near_alone = tokens, concurrency, near_ties == "alone"
         self.endpoint = Endpoint(endpoint, concurrency, timeout)
+        known = {token for own in tokens.values() for token in own.words} if vocabulary else ()  # adapters may add some
+        self.most = inf if vocabulary is None else max(vocabulary - 1, *known)
         cards = self.endpoint.ask("to list its models", "/models", _Cards).data
         # Tokens of prompt and answer; None where the server does not say.
         self.max_length = min((card.max_model_len for card in cards if card.max_model_len), default=None)
@@ -267,6 +273,10 @@ class OpenAIBackend(Backend):
         if not 0 < len(ids) <= room or choice.finish_reason is None:
             why = f"it has {len(ids):,} token_ids, not 1 to {room:,}, and finish_reason {choice.finish_reason}"
             raise self.endpoint.nonsense(why)
+        if max(ids) > self.most:
+            raise self.endpoint.nonsense(f"it has token {max(ids):,}; the base model's last one is {self.most:,}")
+        if choice.finish_reason == "stop" and choice.stop_reason is None and ids[-1] not in (own, tokens.end):
+            raise self.endpoint.nonsense("its finish_reason is stop, and no end token is the last of its token_ids")
         if choice.finish_reason == "length" and len(ids) < min(needed, room) and row.request.certain:
             raise self._too_long(len(given) + needed)
         if len(ids) == row.limit < row.most and row.stopped_early(ids):
@@ -276,7 +286,10 @@ class OpenAIBackend(Backend):
     def _ask(self, body: dict[str, Any], length: int) -> _Choice:
         """Return the one choice that the server gives."""
         what = f"a request of {length:,} tokens to {quoted(body['model'])}"
-        [choice] = self.endpoint.ask(what, "/completions", _Answer, {**body, **GREEDY}).choices
+        answer = self.endpoint.ask(what, "/completions", _Answer, {**body, **GREEDY})
+        if answer.model not in (None, body["model"]):
+            raise self.endpoint.nonsense(f"it is one of the model {answer.model}, and {body['model']} was asked")
+        [choice] = answer.choices
         if choice.prompt_token_ids not in (None, body["prompt"]):
             raise self.endpoint.nonsense("its prompt_token_ids are not the tokens that were sent")
         return choice
