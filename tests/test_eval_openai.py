@@ -133,13 +133,13 @@ def test_a_server_that_dies_and_comes_back(smoke: Path, ckpt: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("backend", ["openai", "transformers"])
 def test_all_is_checked_before_a_model_is_asked(
-    smoke: Path, ckpt: Path, tmp_path: Path, server: ErringVLLM, backend: str
+    smoke: Path, ckpt: Path, tmp_path: Path, server: ErringVLLM, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     endpoint = server.url if backend == "openai" else None
-    made = session(smoke, ckpt, tmp_path / "out", backend=backend, endpoint=endpoint)
     path = ckpt / "base/tokenizer.json"
     path.write_text(path.read_text().replace('"C":', '"\\u00e9":'))
-    (ckpt / "base/model.safetensors").write_bytes(b"")  # would be read next
+    made = session(smoke, ckpt, tmp_path / "out", backend=backend, endpoint=endpoint)
+    monkeypatch.delattr("caef_data.eval.backends.model.load_base")  # would be called next
     with pytest.raises(UserError, match="cannot spell the machines' texts: it gives"):
         finish(made, model_of(made))
     assert not server.asked
