@@ -53,3 +53,9 @@ def full_disk(most: int) -> Iterator[None]:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, before)
+
+
+def changed(flags: list[str], option: str, *value: object) -> list[object]:
+    """Return a command's words with another value of an option, which stands once."""
+    place = flags.index(option) if option in flags else len(flags)
+    return [*flags[:place], option, *value, *flags[place + 2 :]]

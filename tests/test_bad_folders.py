@@ -12,7 +12,7 @@ from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.plan import Plan, make_plan
 from caef_data.pipelines.store import open_folder
 from caef_data.pipelines.verify import verify
-from caef_data.tests.commands import call, everything
+from caef_data.tests.commands import call, changed, everything
 
 RANGE = {"min": 1, "max": 3, "num": 4, "rows_per_shard": 150}
 FLAGS = ["--min", "1", "--max", "3", "--num", "4", "--rows-per-shard", "150"]
@@ -147,7 +147,7 @@ def test_files_of_the_users_own_stay_in_our_folder(data: Path) -> None:
 
 def test_other_settings_never_mix(data: Path, tmp_path: Path) -> None:
     before = everything(data)
-    words = ["build", "--task", "add", *FLAGS, "--num", 5, "--out", data, "--workers", 1]
+    words = ["build", "--task", "add", *changed(FLAGS, "--num", 5), "--out", data, "--workers", 1]
     code, output = call(*words)
     assert code == 2
     assert "num 4 -> 5" in output
@@ -169,8 +169,8 @@ def test_other_settings_never_mix(data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "flag", [("--seed", 7), ("--max", 2), ("--dialect", "published"), ("--no-balance",), ("--steps", "all")]
 )
-def test_every_setting_that_changes_rows_is_named(data: Path, flag: tuple[object, ...]) -> None:
-    code, output = call("build", "--task", "add", *FLAGS, *flag, "--out", data)
+def test_every_setting_that_changes_rows_is_named(data: Path, flag: tuple[str, ...]) -> None:
+    code, output = call("build", "--task", "add", *changed(FLAGS, *flag), "--out", data)
     assert code == 2
     assert f"{str(flag[0]).removeprefix('--').removeprefix('no-')} " in output
     assert " -> " in output
@@ -181,11 +181,11 @@ def test_an_unfinished_build_of_something_else(tmp_path: Path) -> None:
     interrupt(plan_of("add", "sub"), out, 4)
     before = everything(out)
     for words, hint in (
-        (["--task", "mul"], ""),
-        (["--task", "add", "--task", "sub", "--num", 5], "num 4 -> 5"),
-        (["--task", "add"], ""),
+        (["--task", "mul", *FLAGS], ""),
+        (["--task", "add", "--task", "sub", *changed(FLAGS, "--num", 5)], "num 4 -> 5"),
+        (["--task", "add", *FLAGS], ""),
     ):
-        code, output = call("build", *FLAGS, *words, "--out", out, "--workers", 1)
+        code, output = call("build", *words, "--out", out, "--workers", 1)
         assert code == 2
         assert "unfinished build" in output
         assert "--overwrite" in output

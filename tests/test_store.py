@@ -17,7 +17,7 @@ from caef_data.pipelines.declaration import from_flags
 from caef_data.pipelines.folder import Folder
 from caef_data.pipelines.plan import Plan, make_plan
 from caef_data.pipelines.store import open_folder
-from caef_data.tests.commands import call, contents
+from caef_data.tests.commands import call, changed, contents
 
 if TYPE_CHECKING:
     from caef_data.tests.s3_server import S3Server
@@ -124,10 +124,12 @@ def test_adding_overwriting_and_damage(s3: "S3Server", local: Path, tmp_path: Pa
     build(plan_of("left_mask"), both, workers=1)
     assert s3.objects(PREFIX) == contents(both) | own
 
-    code, output = call("build", "--task", "add", *FLAGS, "--num", 2, "--out", URL, "--workers", 1)
+    code, output = call("build", "--task", "add", *changed(FLAGS, "--num", 2), "--out", URL, "--workers", 1)
     assert (code, "num 1 -> 2" in output) == (2, True)
     s3.put(f"{PREFIX}left_mask-one_step/train-00000-of-00001.parquet", b"PAR1")  # another task's, which stays
-    assert call("build", "--task", "add", *FLAGS, "--num", 2, "--out", URL, "--workers", 1, "--overwrite")[0] == 0
+    assert (
+        call("build", "--task", "add", *changed(FLAGS, "--num", 2), "--out", URL, "--workers", 1, "--overwrite")[0] == 0
+    )
     s3.log.clear()
     build(plan_of("left_mask"), URL, workers=1)
     assert parquet(s3) == [f"bucket/{PREFIX}left_mask-one_step/train-00000-of-00001.parquet"]
