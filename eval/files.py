@@ -100,7 +100,11 @@ class HashedFiles:
         Raises:
             UserError: one was.
         """
-        if self.states != _states(self.folder, [name for name, *_ in self.states]):
+        names = [name for name, *_ in self.states]
+        if (now := _states(self.folder, names)) == self.states:
+            return
+        moved = [(name, *state) for name, _, *state in now] == [(name, *state) for name, _, *state in self.states]
+        if not (moved and hash_of(self.folder, names) == self.sha256):  # some network disks number files anew
             what = "files of the model were written while it was loaded: nobody knows what would be evaluated"
             raise UserError(what, where=printable_path(self.folder), next_step="run the same command again")
 

@@ -1,6 +1,7 @@
 """Which adapters and base model a checkpoint folder holds, found without torch; what is missing or odd is refused."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,21 @@ def test_hashes_follow_the_content_alone(ckpt: Path, tmp_path: Path) -> None:
     assert not {one.hashed.sha256 for one in third.adapters.values()} & {
         one.hashed.sha256 for one in first.adapters.values()
     }
+
+
+def test_files_that_were_written_are_told_from_those_that_have_another_number(ckpt: Path) -> None:
+    found, path = find_adapters(ckpt, None), ckpt / "executors/add/adapter_model.safetensors"
+    os.link(path, ckpt / "old")  # its number is not given again
+    shutil.copy2(path, ckpt / "new")
+    (ckpt / "new").replace(path)
+    for name in ("executors/add", "base"):
+        found.check_unchanged(name)
+    content, before = path.read_bytes(), path.stat()
+    (ckpt / "new").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(ckpt / "new", ns=(before.st_atime_ns, before.st_mtime_ns))
+    (ckpt / "new").replace(path)
+    with pytest.raises(UserError, match="written while it was loaded"):
+        found.check_unchanged("executors/add")
 
 
 def test_nothing_heavy_is_imported(ckpt: Path) -> None:
