@@ -13,7 +13,7 @@ from msgspec import Meta
 from ..errors import UserError, did_you_mean, printable_path, quoted
 from ..pipelines.declaration import load_declaration, read_toml
 from ..pipelines.manifest import define_machines
-from ..pipelines.settings import HEADER, check_field, check_keys, check_task
+from ..pipelines.settings import HEADER, SPLITS, check_field, check_keys, check_task
 from ..pipelines.spelling import Spelling, literal
 from ..pipelines.store import open_folder
 from ..tm import machine
@@ -22,7 +22,6 @@ from .problems import MODES, RAW, SLIPS, needed
 from .tables import RUN_ID
 from .template import template_text
 
-SPLITS = ("train", "test", "stress")
 KEY = "OPENAI_API_KEY"  # the environment variable that holds a server's key
 NAME = re.compile(r"\w[\w.+-]{0,59}")  # of a run: printed, typed after --run, and part of no path
 Stage = Literal["first", "second"]

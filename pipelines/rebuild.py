@@ -16,6 +16,7 @@ from ..errors import UserError
 from ..tm import machine, tasks
 from .card_merge import BEGIN, END_MARK
 from .declaration import DRAWN, rebuild_command
+from .folder import task_of
 from .manifest import split_entries
 from .settings import DEFAULT_VIEWS, SPLITS, VIEWS, Declaration, TaskSettings
 from .spelling import as_toml
@@ -38,9 +39,13 @@ def without_tasks(manifest: Manifest, gone: set[str], where: str) -> None:
     Raises:
         UserError: what stays was built of a file of expressions, which holds those of a task that goes, too.
     """
-    for command in dict.fromkeys(entry["command"] for name, _, entry in split_entries(manifest) if _task(name) in gone):
-        entries = [one for one in split_entries(manifest) if one[2]["command"] == command and _task(one[0]) not in gone]
-        of_file = [_task(name) for name, *_ in entries if manifest["tasks"][_task(name)].get("expressions")]
+    for command in dict.fromkeys(
+        entry["command"] for name, _, entry in split_entries(manifest) if task_of(name) in gone
+    ):
+        entries = [
+            one for one in split_entries(manifest) if one[2]["command"] == command and task_of(one[0]) not in gone
+        ]
+        of_file = [task_of(name) for name, *_ in entries if manifest["tasks"][task_of(name)].get("expressions")]
         if of_file:
             both = f"{', '.join(sorted(gone))} and {of_file[0]}"
             raise UserError(
@@ -91,10 +96,6 @@ def _command(manifest: Manifest, made: Mapping[str, dict[str, Any]]) -> str:
         if _file(command) is None:
             return command
     return _fresh(manifest, name)
-
-
-def _task(config: str) -> str:
-    return config.rpartition("-")[0]
 
 
 def _file(command: str) -> str | None:
