@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from .declaration import rebuild_command
 from .folder import GO_ON, no_dataset, task_of
 from .manifest import ShardRecord, split_entries
 from .plan import Plan, TokenCounter, make_plan
+from .rebuild import file_of
 from .settings import Declaration
 from .store import open_folder
 from .terminal import Meter, new_table, open_console, print_table, size_text
@@ -224,7 +224,7 @@ def print_info(directory: str, as_json: bool) -> None:
         console.print(f"identity {manifest['identity']}; rules: {numbers}; built with {built}")
         for line in commands(manifest):
             console.print(f"made by: {printable_path(f'{line}{into}')}")
-            if re.search(r"\.toml'?$", line):
+            if file_of(line) is not None:
                 console.print("         with that file at hand: README.md says what it holds")
     if unfinished:
         done, every = len(folder.finished()), len(unfinished["shards"])

@@ -54,7 +54,7 @@ def without_tasks(manifest: Manifest, gone: set[str], where: str) -> None:
                 allowed="a file that has expressions of each of these tasks",
                 next_step="choose another folder with --out",
             )
-        if entries and _file(command) is None:
+        if entries and file_of(command) is None:
             again = _command(manifest, _made(manifest, command, gone))
             for _, _, entry in entries:
                 entry["command"] = again
@@ -93,12 +93,12 @@ def _command(manifest: Manifest, made: Mapping[str, dict[str, Any]]) -> str:
             command = rebuild_command(declared)
         except UserError:  # a task that is not here
             return _fresh(manifest, name)
-        if _file(command) is None:
+        if file_of(command) is None:
             return command
     return _fresh(manifest, name)
 
 
-def _file(command: str) -> str | None:
+def file_of(command: str) -> str | None:
     """Return the name of the file that a command reads; None where it reads none but what comes with caef-data."""
     try:
         words = shlex.split(command)
@@ -154,7 +154,7 @@ def _missing(notes: Manifest, task: str) -> set[str]:
 
 def declaration_text(command: str, manifest: Manifest) -> list[str]:
     """Return what a card says of the file that a command reads; nothing where it reads none of its own."""
-    if (file := _file(command)) is None:
+    if (file := file_of(command)) is None:
         return []
     made = _made(manifest, command)
     if (text := _written(made, manifest)) is not None:
