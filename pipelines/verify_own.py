@@ -39,8 +39,8 @@ class OwnProblem(Problem):
         """Return the problem, or what the machine says of its operands."""
         try:
             return cls(task, a, b, most)
-        except (UserError, ValueError, IndexError) as error:
-            return f"{task} {quoted(a)} {quoted(b)}: {str(error).splitlines()[0]}"
+        except Exception as error:  # a machine's own code is asked about operands that it may not be made for
+            return f"{task} {quoted(a)} {quoted(b)}: {_told(error)}"
 
     @property
     def answer(self) -> str:
@@ -51,7 +51,11 @@ class OwnProblem(Problem):
         if self.run:
             return self.run[step]
         if not self.machine.walks:
-            return self.machine.transition(self.x, self.y, step, tm.known_dialect(dialect))
+            try:
+                return self.machine.transition(self.x, self.y, step, tm.known_dialect(dialect))
+            except Exception as error:
+                what = f"{self.task} {quoted(self.a)} {quoted(self.b)}, step {step}: {_told(error)}"
+                raise UserError(what) from error
         if step < self.steps_walked:  # a long run is walked on, or again
             self.walked, self.steps_walked = self._walk(), 0
         skipped, self.steps_walked = step - self.steps_walked, step + 1
@@ -66,3 +70,8 @@ class OwnProblem(Problem):
     def columns(self, step: int, dialect: str) -> tuple[str, str, str, str, str | None]:
         made = self.step(step, dialect)
         return made.prompt, made.completion, made.state, made.next_state, made.call
+
+
+def _told(error: Exception) -> str:
+    told = str(error).partition("\n")[0]
+    return told if isinstance(error, UserError) else f"{type(error).__name__}: {quoted(told, 160)}"

@@ -18,7 +18,12 @@ from caef_data.pipelines.manifest import ShardRecord
 from caef_data.pipelines.plan import Config, make_plan
 from caef_data.pipelines.sampling.classes import ClassSampler
 from caef_data.pipelines.settings import VIEWS
+from caef_data.pipelines.verify_own import OwnProblem
+from caef_data.pipelines.verify_rows import check_rows
 from caef_data.pipelines.verify_shard import Shard, ShardResult, check_shard
+from caef_data.tests.test_any_machine import turing
+from caef_data.tests.test_own_machine import MAX
+from caef_data.tm.machine import REGISTRY
 
 KINDS = {"row", "variant", "instruction", "added", "missing", "split"}
 SOME = ("add", "left_mask", "mul")
@@ -70,6 +75,50 @@ def test_every_column_counts(task: str, tmp_path: Path) -> None:
             found = checked(config, tmp_path, there, table.schema)
             assert found.findings and {one.kind for one in found.findings} <= KINDS, (config.name, column)
             assert all(one.row is not None for one in found.findings if one.kind != "missing")
+
+
+def others(value: object) -> list[object]:
+    """Return values that a column may hold in place of one; ``a`` and ``b`` are no numbers then, and no words."""
+    if isinstance(value, list):
+        return [None, [], [None, *value[1:]], [*value, "x"]]
+    return [None, -1, 2**15 - 1] if isinstance(value, int) else [None, "", "é", "\0", "-1", " 1", "9" * 5_000]
+
+
+@pytest.mark.parametrize("task", ["max", "walker"])
+def test_no_value_of_a_machine_of_ones_own_stops_the_check(
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A null word was a TypeError, which nothing caught."""
+    walker = turing("walker", "bbchallenge", "1RB1LB_1LA1RZ", output="tape")
+    monkeypatch.setitem(REGISTRY, task, {"max": MAX, "walker": walker}[task])
+    views = ["one_step", "full"] if task == "max" else ["one_step", "full", "raw"]
+    top = 1 if task == "max" else 2
+    for config in make_plan(from_flags([task], max=top, num=2, splits=["train"], views=views)).configs:
+        table = rendered(config)
+        rows = table.to_pylist()
+        for column, value in ((name, other) for name in table.schema.names for other in others(rows[1][name])):
+            if value != rows[1][column]:
+                there = [rows[0], {**rows[1], column: value}, *rows[2:]]
+                assert checked(config, tmp_path, there, table.schema).findings, (config.name, column, value)
+
+
+def test_what_a_machine_of_ones_own_raises_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody asked it for such operands: it may not even refuse them."""
+    columns = {"a": ["7"], "b": ["0"], "prompt": ["7max0="], "completion": ["7"]}
+
+    def raising(*_: object) -> None:
+        raise ZeroDivisionError("integer division by zero")
+
+    for name, view in (("answer", "raw"), ("transition", "aligner")):
+        with monkeypatch.context() as patch:
+            patch.setitem(REGISTRY, "max", MAX)
+            patch.setattr(type(MAX), "walks", False)
+            patch.setattr(type(MAX), name, raising)
+            wrong, _ = check_rows(
+                "max", view, "consistent", {**columns, "direction": ["in"]}, {}, lambda *key: OwnProblem.of(*key, 9)
+            )
+            [(row, told)] = wrong
+            assert row == 0 and told.startswith("max '7' '0'") and told.endswith("by zero'"), told
 
 
 def test_rows_are_compared_over_all_row_groups(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def number_of(value: object, name: str) -> int:
         UserError: it is none; ``name`` (``a`` or ``b``) is for messages.
     """
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise UserError(f"operand {name} must be an int or a decimal string, not {quoted(repr(value))}")
+        raise UserError(f"operand {name} must be an int or a decimal string, not {quoted(value)}")
     if isinstance(value, int) and (value < 0 or value.bit_length() > 13_000):  # 10**3_900 itself takes 100 us
         raise UserError(f"operand {name} must be a natural number of at most 3,900 digits")
     return int(parse_operand(str(value), name))

@@ -177,9 +177,9 @@ class Machine(ABC):
         """Return a column of operands, as the rows write them."""
         return Number.of(texts)
 
-    def length(self, text: str) -> int | None:
+    def length(self, text: str | None) -> int | None:
         """Return the length of an operand in a row; None where it is none."""
-        return len(text)
+        return None if text is None else len(text)
 
     def written(self, number: Number, rows: I64) -> Field:
         """Return the operands at ``rows`` as the rows write them."""

@@ -134,7 +134,7 @@ class Judge:
         if answer == expected:
             return Score(True, None, expected, parts)
         if not isinstance(answer, str):
-            raise UserError(f"the answer must be a text, not {quoted(repr(answer))}")
+            raise UserError(f"the answer must be a text, not {quoted(answer)}")
         line, _, command = expected.partition("\n")
         its_line, _, its_command = answer.partition("\n")
         if its_command != command:

@@ -136,13 +136,15 @@ class TuringMachine(Machine):
         begin = np.arange(len(words)) * words.width
         return cells.slice(begin, begin + words.length, len(between))
 
-    def length(self, text: str) -> int | None:
+    def length(self, text: str | None) -> int | None:
+        if text is None:  # in a row that somebody changed
+            return None
         word = split_word(text, self.symbols)
         return len(word) if {*word} <= {*self.symbols} else None
 
     def operand(self, name: str, text: object) -> str:
         if not isinstance(text, str):
-            raise UserError(f"the word must be a text, not {quoted(repr(text))}", where=self.name)
+            raise UserError(f"the word must be a text, not {quoted(text)}", where=self.name)
         self.column([text])
         return text
 
