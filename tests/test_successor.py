@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from caef_data.errors import UserError
+from caef_data.eval.environments.environment import environment
 from caef_data.tm import machine, tasks, transitions
 from caef_data.tm.basic import BasicMachine, View
 from caef_data.tm.columns import Number, Operands
 from caef_data.tm.machine import HALT, REGISTRY
 from caef_data.tm.score import score
-from caef_data.tm.successor import entries, successor, successor_of
+from caef_data.tm.successor import successor, successor_of
 
 GOLDEN = Path(__file__).parent / "golden"
 ADD = "ADD, q1,  |2[HEAD1]|1 |9[HEAD2] [C]1 |1[OUTPUT]\nCMD: [C] 0, [OUTPUT] 2, [OUTPUT] RIGHT, [HEAD1] RIGHT, q1\n"
@@ -150,11 +151,114 @@ def test_a_machine_that_looks_at_whole_tapes_is_walked_and_its_entries_are_run(m
     assert batch.prompts(rows).text.to_pylist() == [step.prompt for step in walked]
     assert batch.completions(rows).text.to_pylist() == [step.completion for step in walked]
     for step in walked:
-        if step.prompt.startswith("BACK, q1,  [HEAD]"):  # the head goes right: from the first digit, or from before it?
-            with pytest.raises(UserError, match="on its first digit or before it"):
-                entries("back").successor(step.prompt)
-        else:
-            assert entries("back").successor(step.prompt) == step.completion
+        assert successor(step.prompt) == step.completion
+    off = walked[1].prompt.replace("CMD [OUTPUT] 0", "CMD [OUTPUT] 5")  # no place where decide says that
+    with pytest.raises(UserError, match="on its first digit or before it"):
+        successor(off)
+
+
+class Before(BasicMachine):
+    """Goes to the end of a number and back to before its first digit, looks there once more, and writes the digit."""
+
+    name = "before"
+    unary = True
+    states = {
+        "q0": "BEFORE, q0, [HEAD] {a} [OUTPUT]",
+        **{f"q{n}": f"BEFORE, q{n},  {{a_left}}[HEAD]{{a_right}} {{out}}[OUTPUT]" for n in (1, 2, 3, 4)},
+        "qH": "BEFORE, qH,  {a_left}[HEAD]{a_right} {out}",
+    }
+
+    def decide(self, view: View) -> str:
+        if view.state == "q0":
+            return "CMD [HEAD] RIGHT, q1"
+        if view.state == "q1":
+            return f"CMD [HEAD] {'RIGHT, q1' if view.symbol else 'LEFT, q2'}"
+        if view.state == "q2":
+            return f"CMD {'[HEAD] LEFT, q2' if view.symbol else 'q3'}"
+        if view.state == "q3":
+            return "CMD [HEAD] RIGHT, q4" if not view.symbol else "CMD qH"
+        return f"CMD [OUTPUT] {view.symbol}, [OUTPUT], qH"
+
+
+class Hidden(BasicMachine):
+    """Writes the first digit behind the others, and has it in a carry that no entry shows."""
+
+    name = "hidden"
+    unary = True
+    states = {
+        "q0": "HIDDEN, q0, [HEAD] {a} [OUTPUT]",
+        "q1": "HIDDEN, q1,  {a_left}[HEAD]{a_right} {out}[OUTPUT]",
+        "q2": "HIDDEN, q2,  {a_left}[HEAD]{a_right} {out}[OUTPUT]",
+        "qH": "HIDDEN, qH,  {a_left}[HEAD]{a_right} {out}",
+    }
+
+    def decide(self, view: View) -> str:
+        if view.state == "q0":
+            return "CMD [HEAD] RIGHT, q1"
+        if view.state == "q1":
+            return f"CMD [C] {view.symbol}, [OUTPUT] {view.symbol}, [OUTPUT] RIGHT, [HEAD] RIGHT, q2"
+        if view.symbol:
+            return f"CMD [OUTPUT] {view.symbol}, [OUTPUT] RIGHT, [HEAD] RIGHT, q2"
+        return f"CMD [OUTPUT] {view.carry or 0}, [OUTPUT], qH"
+
+
+class Counted(BasicMachine):
+    """Copies a number and adds how many digits it has: it looks at the whole output, and goes to the right alone."""
+
+    name = "counted"
+    unary = True
+    states = {
+        "q0": "COUNTED, q0, [HEAD] {a} [OUTPUT]",
+        "q1": "COUNTED, q1,  {a_left}[HEAD]{a_right} {out}[OUTPUT]",
+        "qH": "COUNTED, qH,  {a_left}[HEAD]{a_right} {out}",
+    }
+
+    def decide(self, view: View) -> str:
+        if view.state == "q0":
+            return "CMD [HEAD] RIGHT, q1"
+        if not view.symbol:
+            return f"CMD [OUTPUT] {len(view.output) % 10}, [OUTPUT], qH"  # type: ignore[attr-defined]
+        return f"CMD [OUTPUT] {view.symbol}, [OUTPUT] RIGHT, [HEAD] RIGHT, q1"
+
+
+BEFORE, HIDDEN, COUNTED = (REGISTRY.pop(name) for name in ("before", "hidden", "counted"))
+
+
+@pytest.mark.parametrize("own", [BEFORE, COUNTED], ids=lambda own: own.name)
+def test_heads_on_the_first_digit_and_before_it(own: BasicMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(REGISTRY, own.name, own)
+    assert (own.table is None) is (own is COUNTED)
+    for number in (7, 33, 1050, 300):
+        for step in own.transitions(number, 0, "consistent"):
+            assert successor(step.prompt) == step.completion
+    rows = environment(task=own.name, min=2, max=3, num=4, mode="run")
+    turn, reward = rows.reset(), 0.0
+    for step in own.transitions(int(turn.info["a"]), 0, "consistent"):
+        turn = rows.step(step.completion)
+        reward += turn.reward
+    assert turn.done and turn.info["end"] == "halted" and reward == pytest.approx(1)
+
+
+def test_entries_that_hide_what_their_machine_goes_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(REGISTRY, "hidden", HIDDEN)
+    *_, step, last = HIDDEN.transitions(471, 0, "consistent")
+    assert last.prompt.endswith("CMD [OUTPUT] 1, [OUTPUT], qH\n")
+    for ask in (lambda: successor(step.prompt), lambda: score(step.prompt, step.completion)):
+        with pytest.raises(UserError, match="entries of hidden do not tell what follows them"):
+            ask()
+    with pytest.raises(UserError, match="entries of hidden do not tell what follows them"):
+        environment(task="hidden", min=2, max=3, num=4, mode="run").reset()
+    rows = environment(task="hidden", min=2, max=3, num=4)  # the row itself tells the answer
+    assert rows.reset(0) and rows.step(rows.rows[0]["completion"]).reward == 1
+
+
+def test_a_halting_entry_shows_the_answer() -> None:
+    class Truth(type(COUNTED)):  # type: ignore[misc]
+        def decide(self, view: View) -> str:
+            return "CMD [OUTPUT] True, [OUTPUT], qH" if view.state == "q1" else "CMD [HEAD] RIGHT, q1"
+
+    with pytest.raises(UserError, match="halts with True or False, which its state line qH does not show"):
+        assert Truth().table
 
 
 def test_a_machine_that_is_defined_again_is_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,10 +95,19 @@ class BasicMachine(Machine):
     def table(self) -> Table | None:
         """The machine's ``decide`` in arrays; None where it looks at more than tables can hold."""
         try:
-            return Table(self.line, 1 if self.unary else 2)
+            table = Table(self.line, 1 if self.unary else 2)
         except Untabulated as why:
             self._untabulated = str(why)
             return None
+        self._check_answer(any(one.flag for one in table.controls if one.state == "qH"))
+        return table
+
+    def _check_answer(self, truth: bool) -> None:
+        """Refuse a machine whose halting entry does not show its answer, a truth value or a number."""
+        part, kind = ("flag", "True or False") if truth else ("out", "a number")
+        if type(self).answer is BasicMachine.answer and part not in self.template("qH").names:
+            what = f"{self.name} halts with {kind}, which its state line qH does not show"
+            raise UserError(what, where=self.source, allowed=f"{{{part}}} in that line")
 
     @cache  # noqa: B019  (one instance a machine, kept for good)
     def template(self, state: str) -> Template:
@@ -134,6 +143,8 @@ class BasicMachine(Machine):
                 now, steps = execute(now, self.line(now)), steps + 1
         if now.state != "qH" and steps == limit:
             raise self.endless(limit)
+        if now.state == "qH" and self.table is None:
+            self._check_answer(bool(now.flag))
         return now, steps
 
     def entry(self, now: Configuration) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..errors import UserError, did_you_mean, quoted
+from .interpreter import wrong_entry
 from .machine import REGISTRY, VERSIONED, Machine
 
 
@@ -34,3 +35,13 @@ def machine(name: str) -> Machine:
 def tasks() -> tuple[str, ...]:
     """Return the names of all registered tasks, sorted."""
     return tuple(sorted(REGISTRY))
+
+
+def machine_of(prompt: str, task: str | None) -> Machine:
+    """Return the machine of a task, or that whose name a prompt begins with; raises UserError where there is none."""
+    name = prompt.partition(",")[0].lower() if task is None else task
+    found = REGISTRY.get(name)
+    if found is None and task is None:
+        raw = "; it is a raw text, as caef_data.environment(view=...) takes it" if "=" in prompt[-2:] else ""
+        raise wrong_entry(prompt, f"it must begin with the name of a machine: {', '.join(tasks()).upper()}{raw}")
+    return found or machine(name)

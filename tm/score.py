@@ -6,7 +6,8 @@ The exact answer comes from ``successor``: from the prompt's text alone, so it i
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from collections.abc import Callable
+from functools import cached_property, lru_cache
 from itertools import compress
 from operator import add, itemgetter, ne
 from typing import NamedTuple
@@ -14,7 +15,8 @@ from typing import NamedTuple
 from ..errors import UserError, quoted
 from .composer import Composer
 from .machine import Machine
-from .successor import entries, machine_of, successor_of
+from .registry import machine_of
+from .successor import entries, successor_of
 from .turing import TuringMachine
 
 PARTS = ("state", "heads", "tapes", "carry", "output", "command")
@@ -108,18 +110,20 @@ class Judge:
 
     Args:
         found: the machine.
-
-    Raises:
-        UserError: its entries cannot be run.
     """
 
     def __init__(self, found: Machine) -> None:
-        self.successor = successor_of(found)
+        self.machine = found
         self.any_line, self.at = lines_of(found), len(found.title) + 2
         self.lines = {line.state: (line,) for line in self.any_line if line.state}
         turing, registers = isinstance(found, TuringMachine), any(line.registers for line in self.any_line)
         has = {"heads": not isinstance(found, Composer), "carry": registers and not turing, "output": not turing}
         self.all_right = {part: True for part in PARTS if has.get(part, True)}
+
+    @cached_property
+    def successor(self) -> Callable[[str], str]:
+        """What gives the entries that follow; raises UserError where its entries cannot be run."""
+        return successor_of(self.machine)
 
     def read(self, line: str) -> tuple[object, ...] | None:
         """Return what a state line says; None where it is no state line of the machine."""
@@ -173,7 +177,7 @@ def first_difference(one: str, other: str, low: int = 0) -> int:
 
 @lru_cache(256)
 def judge_of(found: Machine) -> Judge:
-    """Return what compares the answers of a machine; raises UserError where its entries cannot be run."""
+    """Return what compares the answers of a machine."""
     return Judge(found)
 
 

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache, lru_cache
+from itertools import islice, product
 from typing import NamedTuple
 
-from ..errors import UserError
+from ..errors import UserError, quoted
 from .basic import BasicMachine
 from .composer import Composer
 from .cutting import ANY_DIGIT, TAPE, Cut, cutter, formatter, shape
 from .interpreter import Configuration, check_command, execute, wrong_entry
-from .machine import HALT, REGISTRY, Machine
-from .registry import machine, tasks
+from .machine import HALT, VERSIONED, Machine
+from .registry import machine, machine_of
 from .table import Control, Untabulated, View
 from .turing import TuringMachine
 
@@ -28,6 +30,7 @@ PATTERNS = {"carry": "[0-9]?", "flag": "True|False|", "command": r"[^\n]*"}
 _NUMBER, _TRUTH = (re.compile(one).fullmatch for one in (TAPE + "|0", "True|False"))
 INSIDE = 5  # where the heads of an example stand: off both ends
 MOST_SHAPES = 5_000  # of a state: a few MB
+TRIED, TRIED_STEPS = (*range(12), 19, 90, 99, 100, 102, 999), 100  # operands and steps of a user's own machine
 
 
 class Other(NamedTuple):
@@ -37,14 +40,12 @@ class Other(NamedTuple):
         dropped: characters taken off the output.
         flag: the truth value written; None leaves it.
         mark: how no output looks before.
-        enters: which heads go right although it is not known whether they stand on their first digit or before it.
         left: which heads go left.
     """
 
     dropped: int
     flag: str | None
     mark: str
-    enters: tuple[bool, bool]
     left: tuple[bool, bool]
 
 
@@ -130,7 +131,10 @@ class Entries:
             left1, passed1, right1, left2, passed2, right2, carry, out, flag, command, *digits = cut(prompt)
             effect = form.effects.get(command)
         if effect is None or effect[0] != moves or digits != fixed:
-            effect, (left1, passed1, right1, left2, passed2, right2, carry, out, flag) = self._read(prompt)
+            found = self._read(prompt)
+            if isinstance(found, str):
+                return found
+            effect, (left1, passed1, right1, left2, passed2, right2, carry, out, flag) = found
         _, held, written, other, form = effect
         if other is not None:
             out, flag = _other(other, out, flag)
@@ -151,21 +155,21 @@ class Entries:
         line = form.lines.get(key) or self._line(form, key, ("", first, "", second, ""))
         return form.text("", "", first, "", "", second, "", form.mark, "", line)[:-1]
 
-    def _read(self, prompt: str) -> tuple[Effect, Sequence[str]]:
-        """Read an entry by the patterns; return what its command does, and its texts where the heads have moved."""
+    def _read(self, prompt: str) -> str | tuple[Effect, Sequence[str]]:
+        """Read an entry; return what its command does and its texts where the heads have moved, or what follows it."""
         form, match = next(((one, match) for one in self.forms.values() if (match := one.match(prompt))), (None, None))
         if form is None or match is None:
             raise wrong_entry(prompt, f"it is no entry of {self.machine.name}")
         cuts = [slice(*match.span(slot)) if slot in form.shown else slice(0, 0) for slot in SLOTS]
         *_, command = texts = [prompt[one] for one in cuts]
+        if self.goes_left and form.state != "q0" and not all(texts[: 2 * self.heads : 2]):
+            return self._placed(prompt, form, texts)
         effect = form.effects.get(command)
         if effect is None:
             effect = form.effects[command] = self._effect(form.state, command)
         moved: list[slice] = []
         for head, move in enumerate(effect.moves):
             left, right = cuts[2 * head : 2 * head + 2]
-            if effect.other is not None and effect.other.enters[head] and left.start == left.stop:
-                raise wrong_entry(prompt, "it does not show whether a head stands on its first digit or before it")
             if not left.start - left.stop <= move <= right.stop - right.start:
                 raise wrong_entry(texts[2 * head] + texts[2 * head + 1], "the command moves a head off its tape")
             on, off = right.start + max(move, 0), left.stop + min(move, 0)
@@ -175,6 +179,20 @@ class Entries:
         if len(form.shapes) < MOST_SHAPES:
             form.shapes[shape(prompt)] = *cutter(prompt, cuts, form.mark, range(self.at, self.at + 2)), effect.moves
         return effect, [prompt[one] for one in cuts[:-1]]
+
+    def _placed(self, prompt: str, form: Form, texts: Sequence[str]) -> str:
+        """Return what follows an entry with a head on its first digit or before it: the entry's command tells which."""
+        left1, right1, left2, right2, carry, out, flag, command = (text.replace("|", "") for text in texts)
+        tapes, out = (left1 + right1, left2 + right2)[: self.heads], "" if texts[5] == form.mark else out
+        places = [[len(left)] if left else [0, -1] for left in (left1, left2)[: self.heads]]
+        follow = set[str]()
+        for now in (Configuration(form.state, tapes, heads, carry, out, flag) for heads in product(*places)):
+            with suppress(UserError):  # the machine has no command there
+                if self.machine.line(now) == command:
+                    follow.add(self.machine.entry(execute(now, command)))
+        if len(follow) != 1:
+            raise wrong_entry(prompt, "it does not show whether a head stands on its first digit or before it")
+        return follow.pop()
 
     def _effect(self, state: str, command: str) -> Effect:
         """Execute a command once, on an example."""
@@ -193,11 +211,9 @@ class Entries:
         move1, move2 = (*(2 * (head - max(place, 0)) for head in after.heads), 0)[:2]
         kept = len(after.output) - len(after.output.lstrip("*"))
         carry, flag = (None if one == "*" else one for one in (after.carry, after.flag))
-        unknown = state != "q0" and self.goes_left
-        enters, left = (unknown and move1 > 0, unknown and move2 > 0), (move1 < 0, move2 < 0)
-        other = Other(2 * (INSIDE - kept), flag, self.forms[state].mark, enters, left)
+        other = Other(2 * (INSIDE - kept), flag, self.forms[state].mark, (move1 < 0, move2 < 0))
         written = "".join(f"|{digit}" for digit in after.output[kept:])
-        usual = other == (0, None, "", (False, False), (False, False))
+        usual = other == (0, None, "", (False, False))
         return Effect((move1, move2), carry, written, None if usual else other, self.forms[then])
 
     def _line(self, form: Form, key: tuple[str, ...], texts: tuple[str, ...]) -> str:
@@ -206,17 +222,15 @@ class Entries:
         try:
             try:
                 view = View(Control(form.state, carry, flag), self.heads, {0: first, 1: second, 2: last})
-                form.lines[key] = self.machine.line(view)
-                return form.lines[key]
+                return form.lines.setdefault(key, self.machine.line(view))
             except Untabulated:  # it looks at whole tapes
                 left1, right1, left2, right2, out = (text.replace("|", "") for text in texts)
-                tapes, heads = (left1 + right1, left2 + right2), (len(left1), len(left2))
-                heads = (-1, -1) if form.state == "q0" else heads
+                heads = (-1, -1) if form.state == "q0" else (len(left1), len(left2))
+                tapes = left1 + right1, left2 + right2
                 now = Configuration(form.state, tapes[: self.heads], heads[: self.heads], carry, out, flag)
                 return self.machine.line(now)
-        except (LookupError, ValueError, TypeError, UserError) as error:
-            why = error.what if isinstance(error, UserError) else error
-            raise wrong_entry(form.state, f"{self.machine.name} has no command here: {why}") from error
+        except UserError as error:
+            raise wrong_entry(form.state, f"{self.machine.name} has no command here: {error.what}") from error
 
 
 def _other(other: Other, out: str, flag: str) -> tuple[str, str]:
@@ -327,7 +341,7 @@ class Calls:
 def _registers(command: str) -> dict[str, str]:
     """Return what a first command writes into the registers."""
     found = re.findall(r"\[(COUNT|OUTPUT)\] ?\|?([0-9|]+)", command)
-    return {"count" if name == "COUNT" else "out": f"|{value}" for name, value in found}
+    return {{"COUNT": "count", "OUTPUT": "out"}[name]: f"|{value}" for name, value in found}
 
 
 def entries(task: str) -> Entries:
@@ -346,25 +360,31 @@ def successor_of(found: Machine) -> Callable[[str], str]:
     """Return what gives the entries that follow those of a machine.
 
     Raises:
-        UserError: the machine is neither a basic machine nor a composer.
+        UserError: the machine is neither a basic machine nor a composer; or a user's own, whose entries do not show all
+            that it looks at.
     """
     if isinstance(found, TuringMachine):
         return found.successor
-    if isinstance(found, BasicMachine):
-        return entries(found.name).successor
-    if isinstance(found, Composer):
-        return Calls(found).successor
-    raise UserError(f"entries of {found.name} cannot be run: it is no basic machine and no composer")
+    if not isinstance(found, BasicMachine | Composer):
+        raise UserError(f"entries of {found.name} cannot be run: it is no basic machine and no composer")
+    follow = entries(found.name).successor if isinstance(found, BasicMachine) else Calls(found).successor
+    if found.name not in VERSIONED:
+        _check_shown(found, follow)
+    return follow
 
 
-def machine_of(prompt: str, task: str | None) -> Machine:
-    """Return the machine of a task, or that whose name a prompt begins with; raises UserError where there is none."""
-    name = prompt.partition(",")[0].lower() if task is None else task
-    found = REGISTRY.get(name)
-    if found is None and task is None:
-        raw = "; it is a raw text, as caef_data.environment(view=...) takes it" if "=" in prompt[-2:] else ""
-        raise wrong_entry(prompt, f"it must begin with the name of a machine: {', '.join(tasks()).upper()}{raw}")
-    return found or machine(name)
+def _check_shown(found: Machine, follow: Callable[[str], str]) -> None:
+    """Refuse a machine that goes by more than its entries show, as runs of small operands tell."""
+    for a, b in product(TRIED, TRIED[:1] if found.unary else TRIED):
+        for step in () if found.domain_error(a, b) else islice(found.transitions(a, b, "consistent"), TRIED_STEPS):
+            try:
+                shown = follow(step.prompt) == step.completion
+            except UserError:
+                continue  # nobody takes that for an answer
+            if not shown:
+                what = f"entries of {found.name} do not tell what follows them: something else follows in a run"
+                allowed = "state lines that show all that decide looks at: heads, {carry}, {out}, {flag}"
+                raise UserError(what, where=f"{found.source}: {quoted(step.prompt, 200)}", allowed=allowed)
 
 
 def successor(prompt: str, *, task: str | None = None) -> str:

@@ -83,6 +83,9 @@ class Environment:
             self._asked = self._run.send(answer)
             end = "too many turns" if self._turns >= 2 * self._length + 8 else ""
         except UserError:
+            if self._right:  # the run itself goes on: its entries do not show how
+                self._row = None
+                raise
             end = "no entry follows"
         except StopIteration as halted:
             end, reward = "halted", reward + 0.5 * (halted.value == row["completion"])
