@@ -14,7 +14,8 @@ from .machine import DIALECTS, VERSIONED, Dialect, Machine, Transition
 from .registry import machine, tasks
 
 # Every file of this folder is imported, and defining a machine registers it: there is no list to edit.
-_WHEN_USED = ("score", "slips", "successor", "turing", "turing_engine", "words", "regular")  # they take a build's time
+# These take a build's time, and are imported when they are used.
+_WHEN_USED = ("entries", "score", "slips", "successor", "turing", "turing_engine", "words", "regular")
 for _module in pkgutil.iter_modules(__path__):
     if _module.name not in _WHEN_USED:
         importlib.import_module(f".{_module.name}", __name__)

@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 from ..errors import UserError, quoted
 from .composer import Composer
+from .entries import entries
 from .machine import Machine
 from .registry import machine_of
-from .successor import entries, successor_of
+from .successor import successor_of
 from .turing import TuringMachine
 
 PARTS = ("state", "heads", "tapes", "carry", "output", "command")

@@ -15,9 +15,10 @@ from typing import NamedTuple
 from ..errors import UserError
 from .basic import BasicMachine
 from .composer import Composer
+from .entries import entries
 from .interpreter import Configuration
 from .machine import Machine
-from .successor import entries, successor_of
+from .successor import successor_of
 
 SLIPS = ("lost_carry", "head_off", "wrong_digit", "wrong_truth", "wrong_state", "wrong_count")  # docs/columns.md
 Options = dict[str, Callable[[], str]]  # the slips that an entry can have, each with what writes it
