@@ -16,13 +16,14 @@ from ..tm import machine
 from .budget import tokenizer_name
 from .card import card_there, renewed_card
 from .declaration import rebuild_command
+from .differences import differences
 from .engine import Engine, run_tasks
 from .expressions import own_expressions
 from .folder import Folder, task_of
 from .manifest import FORMAT, ShardRecord, shard_records
 from .plan import Plan
 from .rebuild import renamed, without_tasks
-from .settings import DATA_KEYS, digest
+from .settings import digest
 from .store import open_folder
 from .versions import built_with, rules
 from .workers import default_workers
@@ -105,7 +106,7 @@ def _build(plan: Plan, folder: Folder, engine: Engine, overwrite: bool, progress
     resuming = _resumes(wanted, folder, overwrite)
     tasks = {*wanted["tasks"], *folder.unfinished().get("tasks", {})}
     card_there(folder)  # one that cannot be renewed is told before the work
-    manifest = _agreed(plan, folder, overwrite)
+    manifest = _agreed(plan, folder, wanted, overwrite)
     known = shard_records(manifest) | (folder.finished() if resuming else {})
     folder.sweep(known, tasks)
     records = {path: known[path] for path in paths.values() if path in known and folder.holds(known[path])}
@@ -186,7 +187,7 @@ def _resumes(wanted: dict[str, Any], folder: Folder, overwrite: bool) -> bool:
     if not changed and set(unfinished["shards"]) <= set(wanted["shards"]):
         return True
     if not overwrite:
-        what = "".join(f"; {task}: {_differences(mine[task]['settings'], theirs[task])}" for task in changed[:1])
+        what = "".join(f"; {task}: {differences(task, unfinished, wanted)}" for task in changed[:1])
         raise UserError(
             f"an unfinished build of something else lies in this folder{what}",
             where=printable_path(folder.name),
@@ -195,7 +196,7 @@ def _resumes(wanted: dict[str, Any], folder: Folder, overwrite: bool) -> bool:
     return False
 
 
-def _agreed(plan: Plan, folder: Folder, overwrite: bool) -> dict[str, Any]:
+def _agreed(plan: Plan, folder: Folder, wanted: dict[str, Any], overwrite: bool) -> dict[str, Any]:
     """Return the folder's manifest once it agrees with the plan; with ``overwrite`` what does not agree goes.
 
     Raises:
@@ -207,10 +208,11 @@ def _agreed(plan: Plan, folder: Folder, overwrite: bool) -> dict[str, Any]:
     changed = [(one, there) for one, there in own if there["identity"] != one.identity()]
     if overwrite and changed:
         without_tasks(manifest, {settings.task for settings, _ in changed}, printable_path(folder.name))
-    for settings, there in changed:
+    for settings, _ in changed:
         if not overwrite:
+            told = differences(settings.task, manifest, wanted)
             raise UserError(
-                f"{settings.task} stands in this folder with other settings: {_differences(settings.to_dict(), there)}",
+                f"{settings.task} stands in this folder with other settings: {told}",
                 where=printable_path(folder.name),
                 next_step="add --overwrite to replace it, or choose another folder with --out",
             )
@@ -221,19 +223,6 @@ def _agreed(plan: Plan, folder: Folder, overwrite: bool) -> dict[str, Any]:
         manifest["identity"] = _identity(manifest["configs"])
         folder.write(manifest, renewed_card(manifest, folder))
     return manifest
-
-
-def _differences(settings: dict[str, Any], there: dict[str, Any]) -> str:
-    old, new = (
-        {**own, **{f"budget.{key}": value for key, value in own.get("budget", {}).items()}, "budget": None}
-        for own in (there["settings"], settings)
-    )
-    changed = [
-        f"{key} {old.get(key)} -> {value}"
-        for key, value in new.items()
-        if key.partition(".")[0] in DATA_KEYS and old.get(key) != value
-    ]
-    return ", ".join(changed) or "built by another version of caef-data"
 
 
 def _manifest(plan: Plan, manifest: dict[str, Any], records: list[list[ShardRecord]]) -> dict[str, Any]:

@@ -107,6 +107,7 @@ class _Plan(Struct):
     identity: Identity
     tasks: dict[Task, _Task]
     shards: list[ShardPath]
+    versions: dict[Word, Count] = {}
     source: str | None = None
 
 

@@ -255,6 +255,20 @@ def test_bad_machines_leave_nothing(tmp_path: Path, text: str, told: str) -> Non
     assert not (tmp_path / "data").exists()
 
 
+def test_what_differs_of_a_machine_is_named(tmp_path: Path) -> None:
+    """It was called another version of caef-data."""
+    text = 'min = 1\nmax = 2\nnum = 4\n[[machine]]\nname = "m1"\nformat = "bbchallenge"\ntable = "1RB1LB_1LA1RZ"\n'
+    assert call("build", declared(tmp_path, text), "--out", tmp_path / "data", "--workers", 1)[0] == 0
+    for other, what in (
+        (text.replace("1RZ", "0RZ"), "1 of the machine's rules (the first: state 'B', read '1')"),
+        (f'{text}input = "1+"\n', "the machine's input None -> '1+'"),
+        (f'{text}output = "tape"\n'.replace("4", "5"), "num 4 -> 5, the machine's output None -> 'tape'"),
+    ):
+        code, said = call("build", declared(tmp_path, other), "--out", tmp_path / "data")
+        assert code == 2 and f"m1 stands in this folder with other settings: {what}\n" in said, said
+    assert call("build", declared(tmp_path, f'{text}example = "1"\n'), "--out", tmp_path / "data")[0] == 0
+
+
 def test_an_edited_machine_takes_the_place_of_the_earlier_one(tmp_path: Path) -> None:
     twin = 'min = 0\nmax = 0\nsplits = ["train"]\nsteps = "all"\n[[machine]]\nname = "twin"\nformat = "bbchallenge"\n'
     tables = ("1RB1LB_1LA1RZ", "1RB1RZ_1LB0RC_1LC1LA")
@@ -263,7 +277,7 @@ def test_an_edited_machine_takes_the_place_of_the_earlier_one(tmp_path: Path) ->
         assert call("build", first, "--out", tmp_path / out, "--workers", 1)[0] == 0
     stale = caef_data.plan(first)
     code, said = call("build", second, "--out", tmp_path / "one", "--workers", 1)
-    assert (code, "stands in this folder with other settings" in said) == (2, True), said
+    assert (code, "stands in this folder with other settings: 5 of the machine's rules" in said) == (2, True), said
     assert call("build", second, "--out", tmp_path / "one", "--workers", 1, "--overwrite")[0] == 0
     assert len(rows(tmp_path / "one", "twin-one_step", "train")) == 21
     for folder, steps in (("one", 21), ("two", 6), ("one", 21)):

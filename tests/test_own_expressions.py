@@ -204,7 +204,8 @@ def test_a_test_expression_in_a_train_build_is_refused(file: Path, tmp_path: Pat
     assert code == 0 and "add: built with --allow-test" in said
     assert "allow-test" in (tmp_path / "x" / "README.md").read_text()
     code, said = call(*words[:-4], "--split", "test", "--out", tmp_path / "x", "--task", ",".join(PAIRS))
-    assert code == 2 and "other settings" in said  # its test rows would stand in train, too
+    # Its test rows would stand in train, too.
+    assert code == 2 and "add stands in this folder with other settings: allow_test True -> None" in said, said
 
 
 def test_settings_that_draw_and_tasks_that_are_not_asked_for_are_refused(file: Path) -> None:

@@ -217,6 +217,15 @@ def test_its_classes_follow_its_own_counts_and_variants(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("registered")
+def test_another_file_of_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {"max": 1, "num": 2, "splits": ["train"], "views": ["raw"]}
+    build(make_plan(declared(**asked)), tmp_path, workers=1)
+    monkeypatch.setitem(MAX.__dict__, "_file_digest", "0123456789abcdef")
+    with pytest.raises(UserError, match=r"other settings: the machine's file '\S+test_own_machine.py' was another one"):
+        build(make_plan(declared(**asked)), tmp_path, workers=1)
+
+
+@pytest.mark.usefixtures("registered")
 def test_verification_of_it_notices_a_wrong_row(tmp_path: Path) -> None:
     build(make_plan(declared(splits=["train"], views=["one_step"])), tmp_path, workers=1)
     path = sorted(tmp_path.glob("max-one_step/*.parquet"))[0]
