@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,11 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from caef_data.errors import UserError
+from caef_data.eval.backends.defaults import MOST, decoding_notes
+from caef_data.eval.backends.tokens import load_tokenizer
 from caef_data.eval.session import prepare
 from caef_data.eval.settings import EvalSettings
+from caef_data.tests.checkpoints import write_json
 from caef_data.tests.evaluating import begun, finish, model_of
 
 CKPT = Path(__file__).parents[1] / "examples/tiny/ckpt"
@@ -77,6 +81,58 @@ def test_what_an_adapters_own_tokenizer_changes_is_told_in_one_line(data: Path, 
     [line] = [line for line in told if "tokenizer" in line]
     assert line.startswith("executors/add, executors/sub: the tokenizer in the adapter's folder is used")
     assert "an answer ends with '<|im_end|>' instead of" in line
+
+
+QWEN = {"do_sample": True, "temperature": 0.7, "top_k": 20, "repetition_penalty": 1.05, "eos_token_id": [1, 2]}
+NONE = {"repetition_penalty": 1, "num_beams": 1, "min_length": 0, "suppress_tokens": [], "sequence_bias": {}}
+APPLIED = "of the model's generation_config.json is not applied; transformers' generate would apply it"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (json.dumps(QWEN), [f"repetition_penalty 1.05 {APPLIED}"]),
+        (json.dumps({"eos_token_id": 1, **NONE, "guidance_scale": None, "forced_eos_token_id": None}), []),
+        (json.dumps({"eos_token_id": 1, "forced_bos_token_id": 0}), [f"forced_bos_token_id 0 {APPLIED}"]),
+        (json.dumps({"eos_token_id": 1, "min_length": 3, "stop_strings": ["x"]}), ["min_length 3, stop_strings ['x']"]),
+        (json.dumps({"eos_token_id": [2, 0]}), ["which the model's generation_config.json does not name as its eos"]),
+        (json.dumps({}), ["does not name as its eos_token_id (none): transformers' generate would not stop there"]),
+        (json.dumps({"eos_token_id": 1, "bad_words_ids": [[5]] * 9999}), ["(49,995 characters) of the model's"]),
+        ("{", ["generation_config.json cannot be read"]),
+        ("[1]", ["generation_config.json cannot be read: 'it holds no JSON object'"]),
+        ("[" * 100_000, ["generation_config.json cannot be read"]),
+        ('{"min_length": 1' + "0" * 5000 + "}", ["generation_config.json cannot be read"]),
+        (" " * MOST + "{}", ["generation_config.json cannot be read: 'it has 1,048,578 bytes'"]),
+        (None, []),
+    ],
+)
+def test_what_generate_would_do_otherwise_is_said(tmp_path: Path, content: str | None, said: list[str]) -> None:
+    tokens, base = load_tokenizer(CKPT / "base"), tmp_path / "base"
+    assert tokens.end == 1
+    shutil.copytree(CKPT / "base", base)
+    (base / "generation_config.json").unlink()
+    if content is not None:
+        (base / "generation_config.json").write_text(content)
+    found = list(decoding_notes(base, [tokens, tokens]))
+    assert len(found) == len(said) and all(part in line for part, line in zip(said, found, strict=True))
+    (base / "generation_config.json").unlink(missing_ok=True)  # old models have all of it in one file
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "text_config": {"min_length": 4}, "eos_token_id": 2}))
+    assert ["min_length 4 of the model's config.json" in line for line in decoding_notes(base, [tokens])] == [
+        True,
+        False,
+    ]
+
+
+def test_an_evaluation_says_once_what_generate_would_do_otherwise(data: Path, tmp_path: Path) -> None:
+    shutil.copytree(CKPT, tmp_path / "ckpt")
+    write_json(tmp_path / "ckpt/base/generation_config.json", QWEN)
+    given: dict[str, Any] = {"task": ("sub",), "mode": "executor", "limit": 2, "device": "cpu"}
+    session = prepare(EvalSettings(adapters=str(tmp_path / "ckpt"), data=str(data), out=str(tmp_path / "out"), **given))
+    told: list[str] = []
+    with begun(session) as store:
+        model_of(session, told.append)(store)
+    assert told == [f"repetition_penalty 1.05 {APPLIED}"]
 
 
 @pytest.mark.parametrize("other", [{"adapters": "ckpt"}, {"base_model": "base"}])

@@ -50,6 +50,7 @@ def make_backend(
 
         return OracleBackend()
     from ..checkpoint import fetch
+    from .defaults import decoding_notes
     from .tokens import load_tokenizers
 
     wanted, remote, near_ties = list(asked), settings.backend == "openai", settings.near_ties
@@ -64,6 +65,8 @@ def make_backend(
     tokens = load_tokenizers(base, used, settings.template, joined=settings.joined)
     for name in (BASE, *wanted):
         checkpoint.check_unchanged(name)
+    for note in decoding_notes(Path(base), [tokens[name] for name in wanted]):
+        say(note)
     told = {name: instruction_of(name) for name in wanted if settings.stage == "first"}
     asked_alone = {name: [Request(text, "")] for name, text in told.items()}
     _check_tokens(tokens, {name: [*asked_alone.get(name, ()), *asked[name]] for name in wanted}, say)

@@ -46,6 +46,7 @@ def make_plan(
     Raises:
         UserError: base model, tasks or rows cannot be used; a row is longer than the model reads.
     """
+    from ..backends.defaults import decoding_notes
     from ..backends.load import config_of
     from ..backends.model import max_positions
     from ..backends.tokens import load_tokenizer
@@ -65,6 +66,8 @@ def make_plan(
         raise UserError(error.what, where=f"{where}, base_model", allowed=error.allowed) from None
     base = Path(found.base)
     tokens = load_tokenizer(base, settings.template)
+    for note in () if settings.eval_every is None else decoding_notes(base, [tokens]):
+        say(note)  # what the evaluations on the way would say, each of them
     most = max_positions(config_of(base).get_text_config())
     known = settings.identifying() | {"base_model": found.base_sha256}  # wherever it lies
     jobs = list[Job]()
