@@ -98,6 +98,7 @@ def find_adapters(
     folder: str | Path | None,
     base_model: str | None,
     *,
+    option: str = "--base-model",
     weights: bool = True,
     task: Collection[str] = (),
     mode: Collection[str] = (),
@@ -108,6 +109,7 @@ def find_adapters(
     Args:
         folder: the checkpoint folder, or that of one adapter; None for a base model alone.
         base_model: folder or Hub name of the base model; by default the one that the adapters' configurations name.
+        option: what named the base model, for messages.
         weights: the base model's weights are needed here, too; not where a server has them.
         task: what one adapter is for, where its folder's name does not say.
         mode: whether it is an executor or an aligner, where its folder does not say.
@@ -124,7 +126,7 @@ def find_adapters(
         if latest != path:
             say(f"{name}: {printable_path(latest.name)}, the latest, is used")
         adapters[name] = read_adapter(latest)
-    place = _named_base(adapters, root) if base_model is None else _chosen_base(base_model, say)
+    place = _named_base(adapters, root) if base_model is None else _chosen_base(base_model, option, say)
     if isinstance(place, Path):
         return Checkpoint(place, read_base(place, weights=weights), None, adapters)
     files = look_up(place, say)
@@ -245,15 +247,15 @@ def _name_of(path: Path, wanted: Collection[str], modes: Collection[str]) -> str
 # The base model
 
 
-def _chosen_base(option: str, say: Say) -> Path | HubPlace:
+def _chosen_base(name: str, option: str, say: Say) -> Path | HubPlace:
     """Return the folder or Hub repository that the user named."""
-    place = local_or_hub(option, "model", "--base-model", say)
-    if isinstance(place, Path) and HUB_NAME.fullmatch(option) and not os.path.lexists(place):
-        return HubPlace("model", option, option="--base-model")  # an old one, with a name of one part
+    place = local_or_hub(name, "model", option, say)
+    if isinstance(place, Path) and HUB_NAME.fullmatch(name) and not os.path.lexists(place):
+        return HubPlace("model", name, option=option)  # an old one, with a name of one part
     if isinstance(place, Path) and not os.path.isdir(place):
         raise UserError(
-            f"there is no base model {printable_path(option)}",
-            where="--base-model",
+            f"there is no base model {printable_path(name)}",
+            where=option,
             allowed="a folder with config.json, tokenizer and weights, or a name on the Hub",
         )
     return place

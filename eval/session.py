@@ -78,9 +78,9 @@ def prepare(settings: EvalSettings, say: Say = lambda line: None) -> Session:
     if settings.backend != "oracle":
         named, weights = settings.adapters, settings.backend != "openai"
         root = None if named is None else checkpoint_folder(named, say, base_named=settings.base_model is not None)
-        checkpoint = find_adapters(
-            root, settings.base, weights=weights, task=settings.task, mode=settings.mode, say=say
-        )
+        option = "--base-model" if settings.model is None else "--model"
+        of_base: dict[str, Any] = {"option": option, "weights": weights}
+        checkpoint = find_adapters(root, settings.base, **of_base, task=settings.task, mode=settings.mode, say=say)
     adapters = None if checkpoint is None or settings.alone else checkpoint.adapters
     pairs, notes = task_modes(settings, folder.manifest(), adapters)
     asked = sorted({name for pair in pairs for name in needed(*pair)})

@@ -158,6 +158,20 @@ def test_a_base_model_that_is_not_there_is_refused_by_the_name_of_its_setting(tm
         make_plan(*train_settings(declared(tmp_path, tmp_path / "none")))
 
 
+def test_what_is_said_of_the_base_model(tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Judge, "rows", lambda self: "")
+    shutil.copytree(base, tmp_path / "user/name")
+    (tmp_path / "user/name/generation_config.json").write_text(f'{{"min_length": 9, "eos_token_id": {END}}}')
+    for more in ("", "eval_every = 2\n"):
+        said = list[str]()
+        make_plan(*train_settings(declared(tmp_path, Path("user/name"), ALONE + more)), said.append)
+        first, *others = said
+        assert first.endswith("base_model user/name is read from this machine; for the Hub's: hf://user/name")
+        assert "--" not in first
+        assert [line.partition(" of ")[0] for line in others] == ["min_length 9"] * bool(more)  # where it is asked
+
+
 def test_an_encoder_decoder_is_refused_before_a_weight_is_read(tmp_path: Path, base: Path) -> None:
     shutil.copytree(base, tmp_path / "t5")
     T5Config(d_model=32, num_layers=1, num_heads=2).save_pretrained(tmp_path / "t5")

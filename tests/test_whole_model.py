@@ -15,7 +15,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from caef_data.errors import UserError
-from caef_data.eval.backends.defaults import MOST, decoding_notes
+from caef_data.eval.backends.defaults import MOST, say_otherwise
 from caef_data.eval.backends.tokens import load_tokenizer
 from caef_data.eval.session import prepare
 from caef_data.eval.settings import EvalSettings
@@ -113,15 +113,15 @@ def test_what_generate_would_do_otherwise_is_said(tmp_path: Path, content: str |
     (base / "generation_config.json").unlink()
     if content is not None:
         (base / "generation_config.json").write_text(content)
-    found = list(decoding_notes(base, [tokens, tokens]))
+    found: list[str] = []
+    say_otherwise(base, [tokens, tokens], found.append)
     assert len(found) == len(said) and all(part in line for part, line in zip(said, found, strict=True))
     (base / "generation_config.json").unlink(missing_ok=True)  # old models have all of it in one file
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**config, "text_config": {"min_length": 4}, "eos_token_id": 2}))
-    assert ["min_length 4 of the model's config.json" in line for line in decoding_notes(base, [tokens])] == [
-        True,
-        False,
-    ]
+    found.clear()
+    say_otherwise(base, [tokens], found.append)
+    assert ["min_length 4 of the model's config.json" in line for line in found] == [True, False]
 
 
 def test_an_evaluation_says_once_what_generate_would_do_otherwise(data: Path, tmp_path: Path) -> None:
@@ -139,3 +139,11 @@ def test_an_evaluation_says_once_what_generate_would_do_otherwise(data: Path, tm
 def test_a_whole_model_has_no_adapters(other: dict[str, str]) -> None:
     with pytest.raises(UserError, match="--model is asked in place of every adapter"):
         EvalSettings(model="model", **other)
+
+
+@pytest.mark.parametrize("option", ["model", "base_model"])
+def test_a_model_that_is_not_there_is_named_by_its_option(data: Path, tmp_path: Path, option: str) -> None:
+    named: dict[str, Any] = {option: str(tmp_path / "none")}
+    with pytest.raises(UserError, match="there is no base model") as raised:
+        prepare(EvalSettings(data=str(data), out=str(tmp_path), task=("add",), **named))
+    assert raised.value.where == "--" + option.replace("_", "-")

@@ -16,10 +16,11 @@ from ..problems import instruction_of
 from ..results import ResultStore
 from ..score import requests_of
 from ..settings import EvalSettings
+from .defaults import say_otherwise
+from .tokens import Tokens, differences, load_tokenizers
 
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
-    from .tokens import Tokens
 
 SAMPLES = 64  # calls of each adapter and batch, beside one of each state and the longest
 BATCHES = 8  # of each adapter
@@ -50,8 +51,6 @@ def make_backend(
 
         return OracleBackend()
     from ..checkpoint import fetch
-    from .defaults import decoding_notes
-    from .tokens import load_tokenizers
 
     wanted, remote, near_ties = list(asked), settings.backend == "openai", settings.near_ties
     # The base model alone is asked under every name.
@@ -65,8 +64,7 @@ def make_backend(
     tokens = load_tokenizers(base, used, settings.template, joined=settings.joined)
     for name in (BASE, *wanted):
         checkpoint.check_unchanged(name)
-    for note in decoding_notes(Path(base), [tokens[name] for name in wanted]):
-        say(note)
+    say_otherwise(Path(base), [tokens[name] for name in wanted], say)
     told = {name: instruction_of(name) for name in wanted if settings.stage == "first"}
     asked_alone = {name: [Request(text, "")] for name, text in told.items()}
     _check_tokens(tokens, {name: [*asked_alone.get(name, ()), *asked[name]] for name in wanted}, say)
@@ -103,8 +101,6 @@ def _vocabulary(base: Path) -> int | None:
 
 def _check_tokens(tokens: Mapping[str, Tokens], calls: Mapping[str, list[Request]], say: Say) -> None:
     """Refuse tokenizers that cannot spell these calls; say which disagree with the base model's."""
-    from .tokens import differences
-
     told: dict[str, list[str]] = {}
     for adapter, tried in calls.items():
         check_spelling(tokens[adapter], tried)

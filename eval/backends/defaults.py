@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import UserError, quoted
+from ...pipelines.hub_source import Say
 from ..checkpoint import MODEL
 from ..files import read_json, readable
 
@@ -27,12 +28,13 @@ NEUTRAL: dict[str, Any] = {
 }
 
 
-def decoding_notes(base: Path, used: Iterable[Tokens]) -> Iterator[str]:
-    """Yield a line where ``generate`` would decode otherwise than verdicts do, and one where it would not stop.
+def say_otherwise(base: Path, used: Iterable[Tokens], say: Say) -> None:
+    """Say a line where ``generate`` would decode otherwise than verdicts do, and one where it would not stop.
 
     Args:
         base: the model's folder.
         used: the tokenizers that models are asked through.
+        say: is told the lines.
     """
     # Where the first is missing, the library reads the second instead.
     path = base / (GENERATION if (base / GENERATION).is_file() else MODEL)
@@ -43,11 +45,11 @@ def decoding_notes(base: Path, used: Iterable[Tokens]) -> Iterator[str]:
             ids = found.get("eos_token_id")
             told = "none" if ids is None else quoted(ids)
     except UserError as error:
-        yield f"{error.what}; what it has transformers' generate do otherwise is not known"
+        say(f"{error.what}; what it has transformers' generate do otherwise is not known")
         return
     if chosen:
         verb, them = ("is", "it") if len(chosen) == 1 else ("are", "them")
-        yield (
+        say(
             f"{', '.join(chosen)} of the model's {path.name} {verb} not applied;"
             f" transformers' generate would apply {them}"
         )
@@ -56,7 +58,7 @@ def decoding_notes(base: Path, used: Iterable[Tokens]) -> Iterator[str]:
     if ends:
         names = ", ".join(ends.values())
         what = f"an answer ends with {names}, which the model's {path.name} does not name as its eos_token_id ({told})"
-        yield f"{what}: transformers' generate would not stop there"
+        say(f"{what}: transformers' generate would not stop there")
 
 
 def _settings(path: Path) -> Mapping[str, Any]:

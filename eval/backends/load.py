@@ -206,7 +206,7 @@ def _refused(what: str, where: Path | str, fault: str) -> UserError:
         f"{what} {fault}",
         where=printable_path(where),
         allowed="a causal language model, and adapters trained on it that change its modules, such as LoRA",
-        next_step="name the base model that adapters were trained on with --base-model, or other adapters",
+        next_step="name the base model that adapters were trained on, or other adapters",
     )
 
 

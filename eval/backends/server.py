@@ -158,7 +158,7 @@ class Endpoint:
         return UserError(
             f"the server refuses {what} (HTTP {response.status_code}): {quoted(self._scrub(response.text), 300)}",
             where=url,
-            next_step=f"is its base model the one of --base-model? is its --max-model-len enough? see {GUIDE}",
+            next_step=f"is its base model the one that was named? is its --max-model-len enough? see {GUIDE}",
         )
 
     def _say(self, text: str) -> None:

@@ -46,7 +46,7 @@ def make_plan(
     Raises:
         UserError: base model, tasks or rows cannot be used; a row is longer than the model reads.
     """
-    from ..backends.defaults import decoding_notes
+    from ..backends.defaults import say_otherwise
     from ..backends.load import config_of
     from ..backends.model import max_positions
     from ..backends.tokens import load_tokenizer
@@ -58,16 +58,11 @@ def make_plan(
     if settings.method == "each":
         parts = {f"{kind}/{task}": ((kind, task),) for kind, task in pairs}
     streams = [_stream(declaration, settings, own) for own in parts.values()]
-    try:
-        found = fetch(find_adapters(None, settings.base_model, say=say))
-    except UserError as error:
-        if error.where != "--base-model":  # the option of evaluation
-            raise
-        raise UserError(error.what, where=f"{where}, base_model", allowed=error.allowed) from None
+    found = fetch(find_adapters(None, settings.base_model, option=f"{where}, base_model", say=say))
     base = Path(found.base)
     tokens = load_tokenizer(base, settings.template)
-    for note in () if settings.eval_every is None else decoding_notes(base, [tokens]):
-        say(note)  # what the evaluations on the way would say, each of them
+    if settings.eval_every is not None:  # the evaluations on the way are silent
+        say_otherwise(base, [tokens], say)
     most = max_positions(config_of(base).get_text_config())
     known = settings.identifying() | {"base_model": found.base_sha256}  # wherever it lies
     jobs = list[Job]()
