@@ -65,7 +65,7 @@ def _settings(path: Path) -> Mapping[str, Any]:
     if (size := path.stat().st_size) > MOST and path.name == GENERATION:
         raise ValueError(f"it has {size:,} bytes")
     found = read_json(path)
-    inner = next((found[name] for name in INNER if isinstance(found.get(name), dict)), {})
+    inner: Mapping[str, Any] = next((found[name] for name in INNER if isinstance(found.get(name), dict)), {})
     own = {name: value for name, value in found.items() if value is not None}
     return own if path.name == GENERATION else {**inner, **own}
 
