@@ -262,14 +262,14 @@ def _text(value: object) -> str:
 
 
 def _plain(value: object) -> Any:
-    """Return a value as JSON has it; what it has no word for becomes text, infinities and NaN null."""
+    """Return a value as JSON has it; what it has no word for becomes text, such as "inf", "-inf" and "nan"."""
     match value:
         case dict():
             return {_text(key): _plain(item) for key, item in value.items()}
         case list() | tuple():
             return list(map(_plain, value))
         case float():
-            return value if math.isfinite(value) else None
+            return value if math.isfinite(value) else str(value)
         case Decimal():  # a number where that holds every digit
             return float(value) if Decimal(repr(float(value))) == value else str(value)
     return value if value is None or isinstance(value, str | int) else _text(value)

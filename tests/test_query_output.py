@@ -39,15 +39,24 @@ def test_json_is_an_array_of_objects(results: Path) -> None:
     found = json.loads(output)
     assert found[0]["text"] == HOSTILE and found[0]["nothing"] is None and found[0]["blank"] == ""
     assert output.isascii() and "\x1b" not in output
-    values = "1 AS a, 2 AS a, 'nan'::DOUBLE AS x, DATE '2026-01-02' AS d, adapters AS m"
+    values = "1 AS a, 2 AS a, DATE '2026-01-02' AS d, adapters AS m"
     sql = f"SELECT {values} FROM runs WHERE status = 'unfinished'"
     (row,) = json.loads(ask(results, "--format", "json", sql).output)
-    assert (row["a"], row["a_1"], row["x"], row["d"]) == (1, 2, None, "2026-01-02")
+    assert (row["a"], row["a_1"], row["d"]) == (1, 2, "2026-01-02")
     assert len(row["m"]["executors/add"]) == 64
     sql = "SELECT 1.25 AS short, 12345678901234567890.12 AS long, 170141183460469231731687303715884105727 AS whole"
     (row,) = json.loads(ask(results, "--format", "json", sql).output)
     assert row == {"short": 1.25, "long": "12345678901234567890.12", "whole": 2**127 - 1}  # no digit is lost
     assert json.loads(ask(results, "--format", "json", "FROM runs WHERE false").output) == []
+
+
+def test_infinities_are_the_same_words_in_json_and_csv_and_no_null(results: Path) -> None:
+    sql = "SELECT x, [x] AS l FROM (VALUES ('inf'::DOUBLE), ('-inf'::FLOAT), ('nan'::DOUBLE), (NULL)) AS v(x)"
+    rows = json.loads(ask(results, "--format", "json", sql).output)
+    assert [(row["x"], *row["l"]) for row in rows] == [(x, x) for x in ("inf", "-inf", "nan", None)]
+    written = list(csv.DictReader(io.StringIO(ask(results, "--format", "csv", sql).output)))
+    assert [row["x"] for row in written] == ["inf", "-inf", "nan", ""]
+    assert [json.loads(row["l"]) for row in written] == [row["l"] for row in rows]
 
 
 def test_markdown_holds_hostile_text(results: Path) -> None:
