@@ -146,6 +146,17 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
 }
 
 
+def test_the_end_behind_each_text_is_left_away(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path)
+    plain = load_tokenizer(tmp_path).prompts(["12"])
+    special = {"<eos>": {"id": "<eos>", "ids": [0], "tokens": ["<eos>"]}}
+    after = behind({"SpecialToken": {"id": "<eos>", "type_id": 0}})
+    changed(post_processor={**after, "special_tokens": special})(tmp_path)
+    tokens = load_tokenizer(tmp_path)
+    assert tokens.tokenizer("12")["input_ids"][-1] == tokens.end
+    assert tokens.prompts(["12"]) == plain and tokens.end not in plain[0]
+
+
 @pytest.mark.parametrize("name", DAMAGES)
 def test_a_damaged_tokenizer_gives_one_message(tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]) -> None:
     write_tokenizer(tmp_path)
