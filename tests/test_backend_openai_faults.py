@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from caef_data.errors import UserError
 from caef_data.eval.backends import server
 from caef_data.eval.backends.server import OpenAIBackend
 from caef_data.eval.backends.tokens import Tokens
+from caef_data.eval.calls import Request
 from caef_data.tests.checkpoints import END
 from caef_data.tests.vllm_server import ADAPTERS, RECORDED, TOLD, FakeVLLM, asks_of, calls_of, of_all, on, told
 
@@ -106,7 +108,10 @@ def test_nonsense_is_refused(
         (lambda choice, whole: whole.update(model="other"), "it is one of the model other, and executors/add was"),
         (lambda choice, whole: choice.update(finish_reason="abort"), "not what vLLM gives"),
         (lambda choice, whole: choice.update(prompt_token_ids=[1, 2]), "prompt_token_ids"),
-        (lambda choice, whole: choice.update(token_ids=[5, 5], finish_reason="length"), "takes"),
+        (
+            lambda choice, whole: choice.update(token_ids=[5, 5], finish_reason="length"),
+            r"the server ended an answer after 2 of the \d+ tokens that were asked for, though it takes 512, and the",
+        ),
     ],
 )
 def test_nonsense_in_decoding_is_refused(
@@ -116,6 +121,33 @@ def test_nonsense_in_decoding_is_refused(
     vllm_backend.most = 200
     with pytest.raises(UserError, match=words):
         list(vllm_backend.decode("executors/add", asks_of("executors/add")[:1]))
+
+
+@pytest.mark.parametrize(
+    ("most", "words"),
+    [
+        (
+            512,
+            "after 19 of the 32 tokens that were asked for, though it takes 512, and the question has 2",
+        ),
+        (None, "after 19 of the 32 tokens that were asked for\n.*\n.*--max-model-len 34 or more"),
+        (21, "a question takes 34 tokens with its answer and end, more than the server takes"),
+    ],
+)
+def test_an_answer_that_is_cut_and_may_become_right_is_not_called_wrong(
+    vllm_backend: OpenAIBackend, vllm: FakeVLLM, most: int | None, words: str
+) -> None:
+    vllm_backend.max_length = most
+    right = Request("qHq", "|1|2" + "1" * 15)  # 16 tokens, or 19, one for each character
+    ids = vllm_backend.tokens["executors/add"].encode([*right.completion])
+    cut = {"token_ids": [one for [one] in ids], "finish_reason": "length"}
+    vllm.faults.append(lambda path, body: (200, {"choices": [cut]}))
+    assert len(ids) == 19
+    with pytest.raises(UserError, match=words):
+        list(vllm_backend.decode("executors/add", [right]))
+    if most == 512:  # what a rollout goes on with would be another text
+        with pytest.raises(UserError, match=words):
+            list(vllm_backend.decode("executors/add", [replace(right, certain=False)]))
 
 
 @pytest.mark.parametrize("name", ["too long", "unknown token", "unknown model"])

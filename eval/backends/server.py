@@ -277,8 +277,13 @@ class OpenAIBackend(Backend):
             raise self.endpoint.nonsense(f"it has token {max(ids):,}; the base model's last one is {self.most:,}")
         if choice.finish_reason == "stop" and choice.stop_reason is None and ids[-1] not in (own, tokens.end):
             raise self.endpoint.nonsense("its finish_reason is stop, and no end token is the last of its token_ids")
-        if choice.finish_reason == "length" and len(ids) < min(needed, room) and row.request.certain:
-            raise self._too_long(len(given) + needed)
+        if choice.finish_reason == "length" and len(ids) < row.limit:
+            certain, unfinished = row.request.certain, row.stopped_early(ids)
+            matters = len(ids) < needed or unfinished if certain else self.max_length is not None
+            if len(ids) < room and matters:
+                raise self._cut(len(ids), room, len(given))
+            if unfinished:
+                raise self._too_long(len(given) + row.limit)
         if len(ids) == row.limit < row.most and row.stopped_early(ids):
             return self._answer(adapter, replace(row, limit=row.most))
         return row.answer(ids, margin=None, near=NEAR_TIE)
@@ -297,6 +302,18 @@ class OpenAIBackend(Backend):
     def _check_length(self, length: int) -> None:
         if self.max_length is not None and length > self.max_length:
             raise self._too_long(length)
+
+    def _cut(self, came: int, room: int, given: int) -> UserError:
+        """Return the refusal of an answer that ends before the tokens that were asked for, and not by itself."""
+        what = f"the server ended an answer after {came:,} of the {room:,} tokens that were asked for"
+        if self.max_length is None:  # it may have been too long
+            advice = f"start it with --max-model-len {given + room} or more, or build shorter operands"
+            return UserError(what, where=self.endpoint.url, next_step=advice)
+        return UserError(
+            f"{what}, though it takes {self.max_length:,}, and the question has {given:,}",
+            where=self.endpoint.url,
+            next_step=f"start it without a limit of answers; vLLM: --generation-config vllm (see {GUIDE})",
+        )
 
     def _too_long(self, length: int) -> UserError:
         return UserError(
