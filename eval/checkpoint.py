@@ -182,8 +182,13 @@ def _latest(path: Path) -> Path:
     if (path / CONFIG).is_file() or (path / WEIGHTS).is_file():
         return path
     with readable(path):
-        steps = {int(match[1]): state for state in path.iterdir() if (match := TRAINED.fullmatch(state.name))}
-    return next((steps[step] for step in sorted(steps, reverse=True) if (steps[step] / CONFIG).is_file()), path)
+        states = [state for state in path.iterdir() if TRAINED.fullmatch(state.name) and (state / CONFIG).is_file()]
+    steps = [int(state.name.partition("-")[2]) for state in states]
+    latest = [state for state, step in zip(states, steps, strict=True) if step == max(steps)]
+    if len(latest) > 1:
+        what = f"{' and '.join(sorted(quoted(state.name) for state in latest))} are states of the same step"
+        raise UserError(what, where=printable_path(path), next_step="remove all but one of them, or name its folder")
+    return latest[0] if latest else path
 
 
 def _adapter_folders(root: Path, wanted: Collection[str], modes: Collection[str], say: Say) -> dict[str, Path]:

@@ -194,6 +194,12 @@ def test_the_latest_state_of_a_training_is_taken(ckpt: Path) -> None:
     assert told == ["executors/mul: checkpoint-1000, the latest, is used"]
     alone = find_adapters(ckpt / "executors/mul", str(ckpt / "base"))
     assert alone.adapters["executors/mul"].path == ckpt / "executors/mul/checkpoint-1000"
+    write_adapter(ckpt / "executors/mul/checkpoint-0500", seed=1)  # an older one
+    assert find_adapters(ckpt / "executors/mul", str(ckpt / "base")).adapters == alone.adapters
+    write_adapter(ckpt / "executors/mul/checkpoint-01000", seed=2)
+    for folder in (ckpt, ckpt / "executors/mul"):
+        text = refused(folder, "'checkpoint-01000' and 'checkpoint-1000' are states of the same step")
+        assert str(ckpt / "executors/mul") in text
 
 
 @pytest.mark.parametrize("name", ["adapter_model.bin", "adapter_model.pt", "model.pkl"])
