@@ -2,11 +2,12 @@ r"""Finds expressions of a dataset's test and stress splits in texts, a column o
 
 An expression is two whole numbers with the sign of a task between them, on one line: ``12+9``, ``12 + 9 = 21``.
 
-- The sign may be spelled as in ``SPELLINGS``, escaped as in JSON too. Up to ``BLANKS`` blanks (spaces, tabs, no-break
-  spaces) may stand on either side of it. Nothing else is a sign: not ``/``, ``=``, ``x`` or ``**``.
+- The sign, and up to ``BLANKS`` blanks on either side of it, may be spelled as ``sign_spellings`` knows them. Nothing
+  else is a sign: not ``/``, ``=``, ``x`` or ``**``.
 - Numbers are ASCII digits; leading zeros do not count. A number is part of a longer one where a letter or ``_``
-  touches it (``x12``, ``1e5``), at a decimal point (``3.5``, ``.5``), and at a comma before three digits (``1,234``):
-  these make no expression. The letter of an escape (``\n12``) touches nothing, nor do letters beyond ASCII.
+  touches it (``x12``, ``1e5``), at a decimal point (``3.5``, ``.5``), and at the comma of a group of three digits
+  (``1,234``, not ``1234,567``): these make no expression. The letter of an escape (``\n12``) touches nothing, nor do
+  letters beyond ASCII.
 - What else stands around does not matter: ``1+2+3`` holds 1+2 and 2+3, ``-12+9`` holds 12+9.
 
 An entry is a state line of a machine, as rows have it, with its operands.
@@ -26,17 +27,13 @@ import polars as pl
 
 from ..tm import machine
 from ..tm.columns import Bool
-from ..tm.expression import LOOKS_LIKE
+from .sign_spellings import Plain, Spellings
 
 BLANKS = 16
-SPELLINGS = LOOKS_LIKE | {"\\times": "*", "\\div": "//", "&lt;": "<", "&gt;": ">"}
 ENTRY = re.compile(  # at first a blank follows a head; later heads stand in their tapes
     r"(?<![A-Z0-9_])([A-Z][A-Z0-9_]*+), q\w, ++(?:\[HEAD1?\] TAPE|TAPE\[HEAD1?\]TAPE)"
     r"(?:\[HEAD2\] TAPE| TAPE\[HEAD2\]TAPE|)".replace("TAPE", r"((?:\|[0-9])*+)")
 )
-# What JSON escapes, but for what tells the cells of a CSV file apart; letters beyond ASCII stay, and touch nothing.
-ASCII = {form % code: chr(code) for code in range(128) if chr(code) not in '",;\t' for form in ("\\u%04x", "\\u%04X")}
-ESCAPES = ASCII | {r"\\": "\\", r"\/": "/", r"\t": " ", r"\u0009": " ", r"\u00a0": " ", r"\u00A0": " "}
 QUOTED = re.compile(r'(?:\A|(?<=[,;\t]))"(?:[^"]++|"")*+"')  # cells of a CSV file
 BEGUN = r"""(?:(?<![A-Za-z_0-9])|(?<=\\[nrtbf]))(?<![0-9 \t\r\n(\[{"'$=+\-*/<>]\.)(?<!\A\.)"""  # here a number begins
 ENDED = r"(?![A-Za-z_]|\.[0-9])"
@@ -67,32 +64,22 @@ class HeldOut:
         self.unordered = [task for task, one in machines.items() if one.commutative]
         held = expressions.select("stress", key=self._keys()).sort("key")
         self.held, self.stress = held["key"].to_numpy(), held["stress"].to_numpy()
-        coded = ((text, sign, form) for text, sign in SPELLINGS.items() for form in ("\\u%04x", "\\u%04X"))
-        codes = {form % ord(text): sign for text, sign, form in coded if len(text) == 1}
-        latex = {text: sign for text, sign in SPELLINGS.items() if text.startswith("\\")}
-        self.escaped = latex | codes | ESCAPES  # of two that begin alike the first one counts
-        self.spelled = SPELLINGS | {"\u00a0": " "}
+        self.spellings = Spellings(self.signs)
         sign, gap = "|".join(map(re.escape, self.signs)) or "(?:a^)", f"[ \t]{{0,{BLANKS}}}"
         self.token, self.chain = f"[0-9]+|{sign}", f"[0-9]+(?:{gap}(?:{sign}){gap}[0-9]+)+"
         self.pair = re.compile(f"{BEGUN}([0-9]++){gap}+({sign}){gap}+(?=([0-9]++){ENDED})")
 
     def find(self, texts: pl.Series, cells: bool = False) -> list[Hit]:
         """Return the expressions and entries in texts that are held out, by rows; ``cells``: rows of a CSV file."""
-        rows = pl.DataFrame({"text": texts}).with_row_index("row")
-        text = pl.col("text")
-        if texts.str.contains("\\", literal=True).any():
-            decoded = text.str.replace_many(self.escaped, leftmost=True)
-            rows = rows.with_columns(decoded.str.replace_all(r"\\u[0-9a-fA-F]{4}", "${0}\u200b"))
-        if rows["text"].str.contains(r"[\\&\P{ascii}]").any():
-            rows = rows.with_columns(text.str.replace_many(self.spelled, leftmost=True))
-        candidates = [*chain(self._expressions(rows, cells), self._entries(rows))]
+        rows = pl.DataFrame({"text": self.spellings.column(texts)}).with_row_index("row")
+        candidates = [*chain(self._expressions(rows, texts, cells), self._entries(rows))]
         operands = pl.DataFrame([(hit.task, a, b) for hit, a, b in candidates], ["task", "a", "b"], orient="row")
         held, stress = self._look_up(operands.cast(pl.String).select(self._keys()).to_series())
         found = zip(candidates, held.tolist(), stress.tolist(), strict=True)
         hits = [hit._replace(stress=of_stress) for (hit, _, _), is_held, of_stress in found if is_held]
         return sorted(hits, key=lambda hit: hit.row)
 
-    def _expressions(self, rows: pl.DataFrame, cells: bool) -> Iterator[tuple[Hit, str, str]]:
+    def _expressions(self, rows: pl.DataFrame, texts: pl.Series, cells: bool) -> Iterator[tuple[Hit, str, str]]:
         """Yield the pairs of numbers, with their operands, of the texts that hold one that is held out."""
         chains = rows.select("row", chain=pl.col("text").str.extract_all(self.chain))
         chains = chains.filter(pl.col("chain").list.len() > 0).explode("chain")
@@ -103,11 +90,13 @@ class HeldOut:
         pairs = pairs.with_columns(task=pl.col("token").replace_strict(self.signs, return_dtype=pl.String))
         pairs = pairs.select("row", key=self._keys())
         held = pairs["row"].filter(pl.Series(self._look_up(pairs["key"])[0])).unique().sort()
-        for row, text in rows[held].iter_rows():
-            for match in self.pair.finditer(text):
-                if _is_whole(text, match, cells):
+        for row in held:
+            plain = self.spellings.plain(texts[row])
+            for match in self.pair.finditer(plain.text):
+                if _is_whole(plain, match, cells):
                     a, sign, b = match.groups()
-                    yield Hit(row, _around(text, match.start(), match.end(3)), self.signs[sign], False), a, b
+                    shown = _around(plain.raw, plain.place(match.start()), plain.place(match.end(3) - 1) + 1)
+                    yield Hit(row, shown, self.signs[sign], False), a, b
 
     def _entries(self, rows: pl.DataFrame) -> Iterator[tuple[Hit, str, str]]:
         """Yield the state lines of machines, with their operands."""
@@ -134,13 +123,13 @@ def _around(text: str, start: int, stop: int) -> str:
     return " ".join(text[max(0, start - 30) : min(max(stop + 20, start + 70), start + 200)].split())
 
 
-def _is_whole(text: str, match: re.Match[str], cells: bool) -> bool:
+def _is_whole(plain: Plain, match: re.Match[str], cells: bool) -> bool:
     """Tell whether no number is a group of a longer one, as in 1,234; outside of quotes a comma ends a cell."""
 
     def joins(comma: int) -> bool:
-        return not cells or any(cell.start() < comma < cell.end() for cell in QUOTED.finditer(text))
+        return not cells or any(cell.start() < plain.place(comma) < cell.end() for cell in QUOTED.finditer(plain.raw))
 
-    start, stop = match.start(), match.end(3)
+    text, start, stop = plain.text, match.start(), match.end(3)
     before = len(match[1]) == 3 and GROUP_BEFORE.search(text[max(0, start - 5) : start]) and joins(start - 1)
     behind = len(match[3]) <= 3 and GROUP_BEHIND.match(text, stop) and joins(stop)
     return not before and not behind

@@ -14,7 +14,9 @@ from .registry import machine, tasks
 
 _DIGITS = frozenset("0123456789")  # str.isdigit() also accepts other scripts and superscripts
 OPERAND_RULE = f"digits 0-9 without leading zeros (zero is 0), at most {MAX_DIGITS:,} of them"
-LOOKS_LIKE = {"\u00d7": "*", "\u2212": "-", "\u2013": "-", "\u00f7": "//"}  # the signs of typography
+LOOKS_LIKE = {"\u00d7": "*", "\u00b7": "*", "\u22c5": "*", "\u2217": "*", "\u00f7": "//"}  # the signs of typography
+LOOKS_LIKE |= dict.fromkeys("\u2010\u2011\u2012\u2013\u2212", "-")
+LOOKS_LIKE |= dict(zip("\uff0b\uff0d\uff0a\uff1c\uff1d\uff1e", "+-*<=>", strict=True))  # as wide as a Chinese letter
 EXAMPLE = 'caef-data show "47819-12345="'
 
 
