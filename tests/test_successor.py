@@ -200,7 +200,7 @@ class Hidden(BasicMachine):
 
 
 class Counted(BasicMachine):
-    """Copies a number and adds how many digits it has: it looks at the whole output, and goes to the right alone."""
+    """Copies a number without 9 and adds how many digits it has: it looks at the whole output, and goes right alone."""
 
     name = "counted"
     unary = True
@@ -213,6 +213,8 @@ class Counted(BasicMachine):
     def decide(self, view: View) -> str:
         if view.state == "q0":
             return "CMD [HEAD] RIGHT, q1"
+        if view.symbol == "9":
+            raise ValueError("a 9")
         if not view.symbol:
             return f"CMD [OUTPUT] {len(view.output) % 10}, [OUTPUT], qH"  # type: ignore[attr-defined]
         return f"CMD [OUTPUT] {view.symbol}, [OUTPUT] RIGHT, [HEAD] RIGHT, q1"
@@ -231,7 +233,7 @@ def test_heads_on_the_first_digit_and_before_it(own: BasicMachine, monkeypatch: 
     if own is BEFORE:  # decide says that neither on the first digit nor before it
         with pytest.raises(UserError, match="on its first digit or before it"):
             successor("BEFORE, q2,  [HEAD]|7|4 [OUTPUT]\nCMD [HEAD] RIGHT, q2\n")
-    rows = environment(task=own.name, min=2, max=3, num=4, mode="run")
+    rows = environment(task=own.name, min=2, max=2, num=4, mode="run")
     turn, reward = rows.reset(), 0.0
     for step in own.transitions(int(turn.info["a"]), 0, "consistent"):
         turn = rows.step(step.completion)

@@ -118,11 +118,12 @@ class Entries:
     def _outside(self) -> Iterator[str]:
         """Yield the states in which a head of a small run stands before its tape."""
         for a, b in tried(self.machine):
-            now = execute(start := self.machine.start(a, b), self.machine.line(start))
-            for _ in range(TRIED_STEPS):
-                if min(now.heads) < 0:
-                    yield now.state
-                now = now if now.state == "qH" else execute(now, self.machine.line(now))
+            now, steps = self.machine.start(a, b), 0
+            with suppress(UserError):  # a run that ends in an error
+                while now.state != "qH" and steps < TRIED_STEPS:
+                    now, steps = execute(now, self.machine.line(now)), steps + 1
+                    if min(now.heads) < 0:
+                        yield now.state
 
     def successor(self, prompt: str) -> str:
         """Return the entry that follows.

@@ -6,7 +6,8 @@ Nothing of the engines is used: the tests hold them to this, and the oracle back
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from itertools import islice
 
@@ -16,7 +17,7 @@ from .composer import Composer
 from .cutting import ANY_DIGIT, TAPE, Cut, cutter, formatter, shape
 from .entries import MOST_SHAPES, TRIED_STEPS, entries, tried
 from .interpreter import wrong_entry
-from .machine import HALT, VERSIONED, Machine
+from .machine import HALT, VERSIONED, Machine, Transition
 from .registry import machine_of
 from .turing import TuringMachine
 
@@ -145,18 +146,23 @@ def successor_of(found: Machine) -> Callable[[str], str]:
     return follow
 
 
+def _small_steps(found: Machine) -> Iterator[Transition]:
+    for a, b in tried(found):
+        with suppress(UserError):  # a run that ends in an error
+            yield from islice(found.transitions(a, b, "consistent"), TRIED_STEPS)
+
+
 def _check_shown(found: Machine, follow: Callable[[str], str]) -> None:
     """Refuse a machine that goes by more than its entries show, as runs of small operands tell."""
-    for a, b in tried(found):
-        for step in islice(found.transitions(a, b, "consistent"), TRIED_STEPS):
-            try:
-                shown = follow(step.prompt) == step.completion
-            except UserError:
-                continue  # nobody takes that for an answer
-            if not shown:
-                what = f"entries of {found.name} do not tell what follows them: something else follows in a run"
-                allowed = "state lines that show all that decide looks at: heads, {carry}, {out}, {flag}"
-                raise UserError(what, where=f"{found.source}: {quoted(step.prompt, 200)}", allowed=allowed)
+    for step in _small_steps(found):
+        try:
+            shown = follow(step.prompt) == step.completion
+        except UserError:
+            continue  # nobody takes that for an answer
+        if not shown:
+            what = f"entries of {found.name} do not tell what follows them: something else follows in a run"
+            allowed = "state lines that show all that decide looks at: heads, {carry}, {out}, {flag}"
+            raise UserError(what, where=f"{found.source}: {quoted(step.prompt, 200)}", allowed=allowed)
 
 
 def successor(prompt: str, *, task: str | None = None) -> str:
