@@ -146,6 +146,9 @@ def files_of(names: Sequence[str]) -> dict[Path, Path]:
             what = "there is nothing in this folder to look at" if path.exists() else "there is no such file"
             allowed = f"files that end in {', '.join((*SUFFIXES, *PACKED))}; a dataset with a train split"
             raise UserError(what, where=printable_path(path), allowed=allowed)
+        if not own[0].is_file():  # a pipe or a device: each file is opened again after a look at how it begins
+            what, advice = "this is no file on a disk", "write it to a file first: ... > corpus.txt"
+            raise UserError(what, where=printable_path(path), next_step=advice)
         files |= {file: file.relative_to(path) if path.is_dir() else Path(file.name) for file in own}
     return files
 

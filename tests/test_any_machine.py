@@ -194,7 +194,12 @@ def test_what_is_no_entry_has_no_successor(entry: str, told: str) -> None:
     machine = turing("bb2", "bbchallenge", "1RB1LB_1LA1RZ")
     with pytest.raises(UserError, match="nothing follows") as error:
         machine.successor(entry)
-    assert told in str(error.value)
+    assert told in str(error.value) and str(error.value.next_step).startswith("caef-data show --task bb2 '' --in FILE")
+
+
+def test_what_is_no_word_is_named_as_it_is() -> None:
+    with pytest.raises(UserError, match="the word must be a text, not 11\n"):
+        turing("bb2", "bbchallenge", "1RB1LB_1LA1RZ").operand("a", 11)
 
 
 def test_no_symbol_is_read_as_a_move() -> None:

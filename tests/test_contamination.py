@@ -3,6 +3,7 @@
 import gzip
 import html
 import json
+import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
@@ -385,6 +386,9 @@ def test_bad_input_is_refused(tmp_path: Path, data: Path) -> None:
     assert there.read_text() == "mine" and text.read_text() == "12+9\n"
     code, said = call("contamination", text, "--against", tmp_path)
     assert code == 2 and "no dataset" in said
+    os.mkfifo(tmp_path / "pipe")
+    code, said = call("contamination", tmp_path / "pipe", "--against", data)
+    assert code == 2 and "no file on a disk" in said and "write it to a file first" in said, said
     (tmp_path / "e.txt").write_text("")
     assert call("contamination", tmp_path / "e.txt", "--against", data)[0] == 0
 

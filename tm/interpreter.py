@@ -116,7 +116,6 @@ def execute(now: Configuration, command: str) -> Configuration:
     return Configuration(state, now.tapes, tuple(heads), carry, output, flag, pending if state != "qH" else "")
 
 
-def wrong_entry(text: str, why: str) -> UserError:
-    """Return the error of an entry, or a part of one, that nothing follows."""
-    see = "caef-data show --task add 1 2 prints entries"
+def wrong_entry(text: str, why: str, see: str = "caef-data show --task add 1 2 prints entries") -> UserError:
+    """Return the error of an entry, or a part of one, that nothing follows; ``see`` says what prints entries."""
     return UserError(f"nothing follows this entry: {why}", where=quoted(text, 200), next_step=see)

@@ -5,6 +5,7 @@ shares the table with this file, and nothing else. docs/machines.md describes th
 """
 
 import re
+import shlex
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -248,7 +249,7 @@ class TuringMachine(Machine):
         """Return the entry that follows one, of a run or not; raises UserError where none does."""
         now, command = self.parse(prompt)
         if command == HALT:
-            raise wrong_entry(command, "the machine has halted, nothing follows")
+            raise self.wrong_entry(command, "the machine has halted, nothing follows")
         now.execute(self._rule(command, now.read), self.table.blank)
         return self.entry(now)
 
@@ -260,9 +261,14 @@ class TuringMachine(Machine):
         if state not in self.table.states or any({*part} - {*self.table.symbols} for part in parts):
             tape = f"its tapes with {', '.join(self.heads)} before a symbol"
             why = f"an entry has two lines, {self.title}, a state of {self.name} and {tape}, then a command"
-            raise wrong_entry(entry, why)
+            raise self.wrong_entry(entry, why)
         cells = [left + right for left, right in zip(parts[::2], parts[1::2], strict=True)]
         return Tapes(state, cells, [len(left) for left in parts[::2]]), command
+
+    def wrong_entry(self, text: str, why: str) -> UserError:
+        """Return the error of an entry of this machine, or a part of one, that nothing follows."""
+        show = f"caef-data show --task {self.name} {shlex.quote(self.example[0])} --in FILE"
+        return wrong_entry(text, why, f"{show} prints entries; FILE: the declaration or dataset of {self.name}")
 
     @cached_property
     def _entry(self) -> re.Pattern[str]:
@@ -273,12 +279,12 @@ class TuringMachine(Machine):
         """Return what a command line says where these symbols are read."""
         *actions, then = command.removeprefix("CMD ").split(", ")
         if not command.startswith("CMD ") or then not in self.table.states:
-            raise wrong_entry(command, "it must begin with CMD and end with a state of the machine")
+            raise self.wrong_entry(command, "it must begin with CMD and end with a state of the machine")
         write, moves = dict(zip(self.heads, read, strict=True)), dict.fromkeys(self.heads, STAY)
         for action in actions:
             head, _, value = action.partition(" ")
             if moves.get(head) != STAY or value not in (*MOVES, *self.table.symbols):
-                raise wrong_entry(command, f"{quoted(action)} is no action of {self.name} here")
+                raise self.wrong_entry(command, f"{quoted(action)} is no action of {self.name} here")
             if value in MOVES:
                 moves[head] = MOVES[value]
             else:
