@@ -35,7 +35,7 @@ from ..pipelines.sampling.random import splitmix64, text_key
 from ..pipelines.sampling.split import digit_sums
 from ..pipelines.verify_rows import Known, check_rows, known_tasks
 from ..schemas import row_schema
-from ..tm import machine
+from ..tm import machine, operands
 from ..tm.check.entries import MAX_DIGITS, operand_error
 from ..tm.columns import U64, Operands
 from ..tm.machine import Dialect, Rows
@@ -107,14 +107,14 @@ def wrong_row(task: str, view: str, dialect: Dialect, rows: pa.RecordBatch, know
     """Return what is wrong with one of these rows, computed from integers as ``verify`` does; None if nothing is.
 
     Args:
-        task: their task; of a machine of the user's own nothing else tells what it answers.
+        task: their task; of a machine of the user's own, whose answers nothing else tells, operands alone are checked.
         view: full, whose expressions are looked at alone; one_step, aligner or raw.
         dialect: of one_step.
         rows: the columns that are needed of the view.
         known: kept between the rows of a task.
     """
     if task not in known_tasks():
-        return None
+        return _wrong_operands(task, _frame(rows.select(OPERANDS)))
     for a, b, len_a, len_b in _doubtful(task, _frame(rows.select(OPERANDS))).iter_rows():
         if why := operand_error(task, a, b):
             return why
@@ -124,6 +124,18 @@ def wrong_row(task: str, view: str, dialect: Dialect, rows: pa.RecordBatch, know
         return None
     findings, _ = check_rows(task, view, dialect, rows.to_pydict(), known)
     return findings[0][1] if findings else None
+
+
+def _wrong_operands(task: str, rows: pl.DataFrame) -> str | None:
+    """Return what is wrong with the operands of a machine that nothing else knows, as the machine says it."""
+    for a, b, len_a, len_b in rows.unique(maintain_order=True).iter_rows():
+        try:
+            found, *_ = operands(task, a, b)
+        except UserError as error:
+            return f"{quoted(a)} {quoted(b)}: {error.what}"
+        if (found.length(a), len(b or "")) != (len_a, len_b):
+            return f"{quoted(a)} and {quoted(b)} have other lengths than {len_a} and {len_b}"
+    return None
 
 
 def _doubtful(task: str, rows: pl.DataFrame) -> pl.DataFrame:

@@ -52,6 +52,18 @@ FORGERIES: dict[str, tuple[str, Change, str]] = {
 }
 
 
+@pytest.mark.parametrize(
+    "change",
+    [lambda row: row.update(a=None), lambda row: row.update(a="x" * row["len_a"]), lambda row: row.update(len_a=9)],
+)
+def test_a_word_that_is_none(tmp_path: Path, change: Change) -> None:
+    """A null word was a TypeError in a thread."""
+    build(make_plan(from_flags(["palindrome"], max=2, num=1)), tmp_path / "data", workers=1)
+    Forger(tmp_path / "data").change("palindrome-full", "test", lambda rows: [change(row) or row for row in rows])
+    code, said = evaluated(tmp_path / "data", "--mode", "executor")
+    assert code == 2 and "these rows cannot be evaluated: " in said, said
+
+
 @pytest.mark.parametrize("limit", [(), ("--limit", 1000)], ids=["all", "limit"])
 @pytest.mark.parametrize("name", FORGERIES)
 def test_rows_that_their_machine_does_not_give(built: Path, tmp_path: Path, name: str, limit: tuple[object]) -> None:
