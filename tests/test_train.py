@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -20,7 +21,7 @@ for name in ("torch", "transformers", "peft", "accelerate"):
 import torch
 from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy
-from transformers import T5Config
+from transformers import AutoConfig, T5Config
 
 from caef_data.api import stream
 from caef_data.errors import UserError, telling_of_full_disk
@@ -194,6 +195,31 @@ def test_a_row_longer_than_the_model_reads_is_refused_before_training(tmp_path: 
     train_with_progress(declared(tmp_path, short), str(tmp_path / "ckpt"), dry_run=True)
 
 
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "dynamic", "factor": 16.0},
+        {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "factor": 8.0},
+    ],
+    ids=lambda rope: rope["rope_type"],
+)
+def test_rows_whose_positions_would_depend_on_their_neighbours_are_refused(
+    tmp_path: Path, base: Path, rope: dict[str, Any]
+) -> None:
+    shutil.copytree(base, tmp_path / "base")
+    config = AutoConfig.from_pretrained(base)
+    path = declared(tmp_path, tmp_path / "base")
+    for most in (2048, 40):
+        config.max_position_embeddings = most if rope["rope_type"] == "dynamic" else 2048
+        config.rope_parameters = {**rope, "rope_theta": 10000.0, "original_max_position_embeddings": most}
+        config.save_pretrained(tmp_path / "base")
+        refused = pytest.raises(
+            UserError, match="tokens, beyond 40 the factors of this model's rope depend on the rows"
+        )
+        with refused if most == 40 else nullcontext():
+            make_plan(*train_settings(path))
+
+
 def test_the_longest_operands_are_looked_at_wherever_their_rows_come(tmp_path: Path, base: Path) -> None:
     more, grows = 'task = "add"\nsteps = 1\nstages = ["second"]\nbatch_tokens = 300\n', "max = 9\nnum = 4\n[[task]]"
     tasks = f'{grows}\ntask = ["add", "mul"]\n'
@@ -300,6 +326,7 @@ def test_adapters_are_trained_and_lie_where_evaluation_looks(
         assert [*steps] == [*range(1, 13)]
         assert sum(each[-3:]) < 0.985 * sum(each[:3]), log
     assert not [*(tmp_path / "ckpt").rglob("checkpoint-*")]
+    assert len({path.stat().st_mode for path in found.adapters["executors/add"].path.iterdir()}) == 1  # as all may read
     before = learnt(tmp_path / "ckpt")
     train(path, tmp_path / "ckpt")
     assert ": trained before" in capsys.readouterr().out and learnt(tmp_path / "ckpt") == before

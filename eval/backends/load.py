@@ -52,6 +52,12 @@ def config_of(base: Path | str) -> Any:
         return config
 
 
+def without_weights(base: Path | str, dtype: torch.dtype | None = None) -> Any:
+    """Return a causal language model whose weights are not there; raise ``UserError`` where it is none."""
+    with _loading("the base model", base), torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config_of(base), dtype=dtype)
+
+
 def load_base(base: Path | str, dtype: torch.dtype, device: torch.device) -> Any:
     """Load a causal language model from safetensors.
 

@@ -288,7 +288,9 @@ def _finish(state: TrainerState, work: Path, step: int, target: Path) -> None:
     state.save_to_json(str(work / STATE))
     new = work / "adapter"
     shutil.rmtree(new, ignore_errors=True)
-    shutil.copytree(work / f"checkpoint-{step}", new, ignore=shutil.ignore_patterns("*.pt*", STATE, "README.md"))
+    left = shutil.ignore_patterns("*.pt*", STATE, "README.md")
+    # Contents alone: safetensors keeps its files from other users.
+    shutil.copytree(work / f"checkpoint-{step}", new, ignore=left, copy_function=shutil.copyfile)
     for path in new.iterdir():
         atomic.sync(path)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -47,8 +47,6 @@ def make_plan(
         UserError: base model, tasks or rows cannot be used; a row is longer than the model reads.
     """
     from ..backends.defaults import say_otherwise
-    from ..backends.load import config_of
-    from ..backends.model import max_positions
     from ..backends.tokens import load_tokenizer
 
     declaration = resolved(declaration)
@@ -63,17 +61,30 @@ def make_plan(
     tokens = load_tokenizer(base, settings.template)
     if settings.eval_every is not None:  # the evaluations on the way are silent
         say_otherwise(base, [tokens], say)
-    most = max_positions(config_of(base).get_text_config())
+    most, why = _most(base)
     known = settings.identifying() | {"base_model": found.base_sha256}  # wherever it lies
     jobs = list[Job]()
     for (name, own), stream in zip(parts.items(), streams, strict=True):
-        job = Job(name, own, stream, tokens, most)
+        job = Job(name, own, stream, tokens, most, why)
         asked = None if settings.eval_every is None else [own, Judge(settings, job).rows()]
         job.identity = digest([VERSION, known, asked, name, stream.identity])
         job.stages += _stages(job, declaration, settings)
         job.parts = _parts(job, settings, processes)
         jobs.append(job)
     return Plan(settings, found, base, tuple(jobs))
+
+
+def _most(base: Path) -> tuple[int | None, str]:
+    """Return how many tokens a row may have, if not any number, and why no more."""
+    from ..backends.greedy import longest_alike
+    from ..backends.load import without_weights
+    from ..backends.model import max_positions
+
+    net = without_weights(base)
+    most, alike = max_positions(net.config.get_text_config()), longest_alike(net)
+    if alike < (most or math.inf):
+        return int(alike), "beyond {most:,} the factors of this model's rope depend on the rows that are beside it"
+    return most, "the model reads {most:,}"
 
 
 def _learnt(declaration: Declaration, settings: TrainSettings, where: str, say: Any) -> Pairs:
@@ -170,17 +181,16 @@ def cost(plan: Plan, processes: int = 1) -> tuple[int, float, float]:
     """Return how many weights learn in each adapter; and bytes and seconds on this device, about; none is read."""
     import torch
     from torch.utils.benchmark import Timer
-    from transformers import AutoModelForCausalLM
 
     from ..backends.device import find_device, find_dtype
-    from ..backends.load import config_of, quiet
+    from ..backends.load import quiet, without_weights
     from .loop import learning
 
     device = find_device(plan.settings.device)
     dtype = find_dtype(plan.settings.dtype, device)
     with quiet(), torch.device("meta"):
-        whole = config_of(plan.base)
-        net, config = AutoModelForCausalLM.from_config(whole, dtype=dtype), whole.get_text_config()
+        net = without_weights(plan.base, dtype)
+        config = net.config.get_text_config()
         inputs, outputs = net.get_input_embeddings().weight, net.get_output_embeddings().weight
         weights = [(weight.numel(), weight.requires_grad) for weight in learning(net, plan.settings).parameters()]
     trained, frozen = (sum(count for count, learns in weights if learns == which) for which in (True, False))

@@ -40,7 +40,8 @@ class Job:
         pairs: kind (executors or aligners) and task of what evaluation asks it.
         stream: the rows.
         tokens: the base model's tokenizer.
-        most: tokens that the base model reads of a row; None where there is no limit.
+        most: tokens that a row may have; None where there is no limit.
+        why: the reason, with ``{most}``.
 
     Attributes:
         stages: the stages, one after the other.
@@ -48,8 +49,10 @@ class Job:
         identity: changes with everything that changes what it learns, and what is asked on the way.
     """
 
-    def __init__(self, name: str, pairs: Pairs, stream: Stream, tokens: Tokens, most: int | None) -> None:
-        self.name, self.pairs, self.stream, self.tokens, self.most = name, pairs, stream, tokens, most
+    def __init__(
+        self, name: str, pairs: Pairs, stream: Stream, tokens: Tokens, most: int | None, why: str = ""
+    ) -> None:
+        self.name, self.pairs, self.stream, self.tokens, self.most, self.why = name, pairs, stream, tokens, most, why
         self.stages, self.parts, self.identity = list[Stage](), 1, ""
         self._block = lru_cache(maxsize=2)(self._rendered)
 
@@ -87,14 +90,14 @@ class Job:
         """Return rows of a stage as the tokens that evaluation asks for, never cut.
 
         Raises:
-            UserError: the model does not read so many.
+            UserError: a row has too many.
         """
         texts = [((row["instruction"] if stage == "first" else "") + row["prompt"], row["completion"]) for row in rows]
         spelled = self.tokens.rows(*map(list, zip(*texts, strict=True)))
         longest = max(map(size_of, spelled), default=0)
         if self.most is not None and longest > self.most:
             raise UserError(
-                f"a row of {self.name}, {stage} stage, has {longest:,} tokens, the model reads {self.most:,}",
+                f"a row of {self.name}, {stage} stage, has {longest:,} tokens, {self.why.format(most=self.most)}",
                 allowed=f"rows of up to {self.most:,} tokens: they are never cut",
                 next_step='shorter operands (max = ...), another base model, or stages = ["second"]: no instruction',
             )
