@@ -18,7 +18,7 @@ from ..tm.columns import I64, U64, Operands
 from .expressions import notes_of_own
 from .rows import STEP_VIEWS, Work, planned_rows, render_rows
 from .sampling.classes import TOGETHER, ClassSampler, Wanted, class_cells, merged, short_run_cells
-from .sampling.enumerate_small import DRAWN, MOST_LISTED, Told, in_parts, known_to_halt, resolve, too_many
+from .sampling.enumerate_small import DRAWN, MOST_LISTED, Told, in_parts, known_to_fit, resolve, too_many
 from .sampling.random import splitmix64, text_key
 from .sampling.split import PAIR, distinct, expression_hash
 from .settings import OF_STREAMS, Declaration, TaskSettings
@@ -249,8 +249,9 @@ def make_plan(declaration: Declaration, told: Told = lambda text: None, counter:
             configs += own
             notes += left_out
     if not configs:
-        why = "".join(f"; {note}" for note in notes[:2] if "left out" in note)
-        advice = "raise --max-steps, or give other words" if why else "raise --max, --num or --num-test"
+        why = "".join(f"; {note}" for note in notes[:2] if "left out" in note or "--max-steps" in note)
+        more = f"raise --max-steps{', or give other words' * ('words' in why)}"
+        advice = more if why else "raise --max, --num or --num-test"
         if any(settings.expressions for settings in declaration.tasks):
             advice = "ask for their splits too (--split), or name other expressions"
         raise UserError(f"this declaration builds no rows at all{why}", next_step=advice)
@@ -285,7 +286,7 @@ class _SplitExpressions:
     def of(self, view: str) -> ExpressionSet:
         """Return the expressions of a view."""
         if view in RUN_VIEWS:
-            return self.halting if self.wanted_halting else self.short
+            return self.short_halting if self.wanted_halting else self.short
         return self.with_halting if self.wanted_halting and view not in STEP_VIEWS else self.classes
 
     @cached_property
@@ -302,14 +303,12 @@ class _SplitExpressions:
     def classes(self) -> ExpressionSet:
         """Those of the classes; of a machine that may run on for ever those that halt within ``max_steps``."""
         resolved = self._resolved(self.wanted)
-        if known_to_halt(self.settings):
-            return resolved
-        return self._that_halt(resolved, lambda some: self.machine.run_lengths(some, self.settings.max_steps))
+        return resolved if known_to_fit(self.settings, whole=False) else self._that_halt(resolved, "are left out")
 
-    def _that_halt(self, resolved: ExpressionSet, lengths: Callable[[Operands], I64]) -> ExpressionSet:
-        [(cells, _)], most = resolved.parts, self.settings.max_steps
-        steps = in_parts(cells, lengths, lambda text: self.told(f"{self.settings.task} {self.split}, {text}"))
-        steps[steps > most] = -1
+    def _that_halt(self, resolved: ExpressionSet, fate: str = "get no rows of whole runs") -> ExpressionSet:
+        [(cells, _)], most, own = resolved.parts, self.settings.max_steps, self.machine
+        about = f"{self.settings.task} {self.split}"
+        steps = in_parts(cells, lambda some: own.run_lengths(some, most), lambda text: self.told(f"{about}, {text}"))
         what = "words" if self.machine.numbers is False else "expressions"
         for count, why in (
             ((steps < 0).sum(), f"do not halt within {most:,} steps (--max-steps changes that)"),
@@ -317,7 +316,7 @@ class _SplitExpressions:
         ):
             if count:
                 told = f"{count:,} of {len(steps):,} {self.split} {what}"
-                self.notes.append(f"{self.settings.task}: {told} {why} and are left out")
+                self.notes.append(f"{self.settings.task}: {told} {why} and {fate}")
         return ExpressionSet(((cells, np.flatnonzero(steps > 0)),))
 
     @cached_property
@@ -326,11 +325,16 @@ class _SplitExpressions:
         return self._resolved(self.wanted_halting)
 
     @cached_property
+    def short_halting(self) -> ExpressionSet:
+        """Those of them whose runs are short enough to be written whole."""
+        return self.halting if known_to_fit(self.settings, whole=True) else self._that_halt(self.halting)
+
+    @cached_property
     def short(self) -> ExpressionSet:
         """Those of the classes whose runs are short enough to be written whole."""
         most = self.settings.max_steps
         if self.settings.expressions is not None and not self.machine.walks:
-            return self._that_halt(self.classes, lambda operands: self.machine.batch(operands, "consistent").num_steps)
+            return self._that_halt(self.classes)
         if not self.machine.halts:
             return self.classes
         short = [cell for cell in self.wanted if self.machine.max_num_steps(*cell[:2]) <= most]

@@ -24,6 +24,7 @@ from .settings import Declaration
 
 CLOSE, ALLOWED = 0.001, 0.01  # how far from a budget: where the search ends; where a budget is refused
 MOST = 10**9 * MILLION  # the largest ``num``, in millionths
+NONE_YET = 1000 * MILLION  # expressions a class of which none has rows: the search ends, more would have none either
 STEP = 100  # times as many expressions as were tried before, at most
 TRIED, LOOKED_AT = 256, 4096  # expressions of a config that are tokenised, and those whose rows or texts are measured
 
@@ -127,7 +128,7 @@ def _next(tried: dict[int, float], asked: int) -> int:
     other = high if high in tried else before  # totals are nearly straight lines, which bend where classes run out
     slope = (tried[other] - tried[low]) / (other - low)
     if not slope:
-        return low if low >= 10 * before else 10 * low
+        return low if low >= (10 * before if tried[low] else NONE_YET) else 10 * low
     between = high in tried and len(tried) % 3 == 0
     guess = (low + high) // 2 if between else int(low + (asked - tried[low]) / slope)
     return min(max(guess, low + 1), high - 1, STEP * low)

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from ..tm.columns import I64, U64
 from ..tm.machine import Rows
-from .plan import split_configs
+from .plan import RUN_VIEWS, split_configs
 from .rows import Work
 from .sampling.classes import ClassSampler
-from .sampling.enumerate_small import in_parts, known_to_halt, listed, num_candidates
+from .sampling.enumerate_small import in_parts, known_to_fit, listed, num_candidates
 from .sampling.random import random_u64, splitmix64
 from .sampling.split import grouped
 from .sampling.steps import rows_in_turn
@@ -87,9 +87,9 @@ class Source:
         return np.where(num_candidates(self.cells) < LARGE, 1, rows)
 
     def drawn(self, seed: int, most: I64) -> tuple[ClassSampler, I64 | None]:
-        """Return up to ``most`` expressions of each cell as another seed draws them, and which of all halt."""
+        """Return up to ``most`` expressions of each cell as another seed draws them, and which of all halt in time."""
         cells = listed(replace(self.cells, seed=seed, count=most), self.settings)
-        if known_to_halt(self.settings):
+        if known_to_fit(self.settings, whole=self.view in RUN_VIEWS):
             return cells, None
         steps = in_parts(cells, lambda some: cells.machine.run_lengths(some, self.settings.max_steps))
         return cells, np.flatnonzero(steps > 0)
@@ -136,6 +136,9 @@ class Epoch:
         own = np.split(self.share, self.first_cell[1:-1])
         self.drawn = [source.drawn(key >> 1, most) for source, most in zip(sources, own, strict=True)]
         self.held = np.concatenate([held(*drawn) for drawn in self.drawn])
+        if not self.held.any():  # no run of the few that were drawn halts in time: some under the declaration's seed do
+            self.drawn = [source.drawn(source.cells.seed, source.cells.count) for source in sources]
+            self.held = np.concatenate([held(*drawn) for drawn in self.drawn])
         lost = (self.share > 0) & (self.held == 0)  # such a class had one under the declaration's seed
         self.share[np.argmax(self.held)] += self.share[lost].sum()
         self.share[lost] = 0

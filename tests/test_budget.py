@@ -107,6 +107,11 @@ def test_any_budget_is_met_or_refused(rows: int, task: str, seed: int) -> None:
     assert own.num_test == 1
 
 
+def test_a_budget_of_short_runs_of_which_few_fit() -> None:
+    plan = make_plan(from_flags(["mul"], max=1, rows=3, views=["full"], max_steps=5, splits=["train"]))
+    assert train_rows(plan) == 3  # an expression a class gives none
+
+
 def test_every_view_and_a_task_without_train() -> None:
     text = """
     rows = 2000

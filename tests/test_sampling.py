@@ -1,6 +1,7 @@
 """How many expressions each class gives, which ones, and that none comes twice."""
 
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 from itertools import product
 from math import ceil
@@ -8,7 +9,7 @@ from math import ceil
 import numpy as np
 import pytest
 
-from caef_data.pipelines.plan import make_plan
+from caef_data.pipelines.plan import Config, make_plan
 from caef_data.pipelines.sampling.classes import ClassSampler, class_cells, short_run_cells
 from caef_data.pipelines.sampling.enumerate_small import resolve
 from caef_data.pipelines.sampling.laws import law
@@ -271,6 +272,25 @@ def test_no_expression_of_mul_and_div_comes_twice_in_views_that_add_short_runs(t
         config = make_plan(Declaration(name="short", tasks=(own,))).configs[0]
         found = pairs_of(config.population.operands(np.arange(len(config.population)))[0])
         assert len(set(found)) == len(found) > 50
+
+
+@pytest.mark.parametrize("task", ["mul", "div"])
+@pytest.mark.parametrize("limit", [5, 20, 44])
+def test_short_runs_longer_than_max_steps_get_no_rows_of_whole_runs(task: str, limit: int) -> None:
+    def configs(max_steps: int) -> dict[str, Config]:
+        own = replace(settings(task, 1, 3, 40), splits=("train",), views=("full", "aligner"), max_steps=max_steps)
+        plan = make_plan(Declaration(name="short", tasks=(own,)))
+        notes.extend(plan.notes)
+        return {one.view: one for one in plan.configs}
+
+    notes: list[str] = []
+    every, some = (configs(steps)["full"] for steps in (10_000, limit))
+    assert not notes or notes[0].endswith("and get no rows of whole runs") and f"within {limit} steps" in notes[0]
+    rows, kept = (one.render(np.arange(len(one.population))).to_pylist() for one in (every, some))
+    right = {(row["a"], row["b"]) for row in rows if row["n_steps"] <= limit}
+    assert {(row["a"], row["b"]) for row in kept} == right != set() and len(kept) == len(right)
+    assert (len(right) < len(rows)) == bool(notes)
+    assert len(configs(limit)["aligner"].population) == len(configs(10_000)["aligner"].population)
 
 
 @pytest.mark.parametrize("split", ["train", "test", "stress"])

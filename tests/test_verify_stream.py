@@ -8,6 +8,8 @@ import pytest
 
 import caef_data
 from caef_data.pipelines.stream import Stream
+from caef_data.pipelines.terminal import Meter, open_console
+from caef_data.pipelines.verify_stream import check_stream
 from caef_data.tests.commands import call, call_json
 
 PLAIN = 'task = ["sub", "left_mask"]\nmax = 3\nnum = 2\n'
@@ -32,6 +34,14 @@ def test_streams_are_right(tmp_path: Path, text: str, views: list[str]) -> None:
     found = call_json("verify", "--stream", 60, path, "--json")
     assert found["ok"] and [view for one in found["streams"] for view in one["views"]] == views
     assert all(one["rows"] == 60 and not one["num_findings"] for one in found["streams"])
+
+
+@pytest.mark.parametrize(("task", "num", "most"), [("mul", 5, 10), ("mul", 1, 20), ("div", 1, 8)])
+def test_whole_runs_are_of_up_to_max_steps(task: str, num: int, most: int) -> None:
+    stream = caef_data.stream(task=task, max=2, num=num, max_steps=most, view="full")
+    some = stream.__getitems__(range(3 * stream.epoch_rows))  # few: what an epoch draws may be too long as a whole
+    assert max(row["n_steps"] for row in some) <= most
+    assert not check_stream(stream, 30, Meter(open_console(), "")).findings
 
 
 TWO = '[[task]]\ntask = "add"\n[[task]]\ntask = "sub"\nsplits = ["train"]\n[mix]\nadd = 1\nsub = 1\n'

@@ -19,6 +19,7 @@ class Div(Composer):
     sign = "//"
     example = ("47", "12")
     law = "nonzero_b"
+    max_short_run = 3 * 16 - 1  # the quotient is 15
     line = "{title}, {state}, [HEAD1]{a} [HEAD2]{b} [COUNT]{count} [OUTPUT]{out}"
     halted_line = "{title}, qH, [HEAD1]{a} [HEAD2]{b} [COUNT]{count} {out}"
     begin = "CMD [COUNT]{b}, [OUTPUT] 0, q1"

@@ -67,6 +67,7 @@ class Machine(ABC):
         walks: its runs are walked from their first step on; no transition is known without those before it.
         numbers: its operands are numbers; else they are words over its symbols.
         halts: every run halts. Else the plan runs what ``max_num_steps`` does not bound.
+        max_short_run: the most steps of the expressions of ``short_runs``; None: the plan counts them.
         instruction: the natural-language description that the first training stage puts before a prompt.
         aligner_instruction: the same for aligner rows.
         raw_instruction: the same for raw rows.
@@ -87,6 +88,7 @@ class Machine(ABC):
     walks: ClassVar[bool] = False
     numbers: ClassVar[bool] = True
     halts: ClassVar[bool] = True
+    max_short_run: ClassVar[int | None] = None
     instruction: ClassVar[str] = ""
     aligner_instruction: ClassVar[str] = ""
     raw_instruction: ClassVar[str] = ""

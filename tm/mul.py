@@ -23,6 +23,7 @@ class Mul(Composer):
     sign = "*"
     commutative = True
     law = "nonzero_b"
+    max_short_run = 3 * 15 - 1  # b is 15
     line = "{title}, {state}, [HEAD1]{a} [HEAD2]{b} [COUNT]{count} [OUTPUT]{out}"
     halted_line = "{title}, qH, [HEAD1]{a} [HEAD2]{b} [COUNT]{count} {out}"
     begin = "CMD [COUNT] 1, [OUTPUT]{a}, q1"

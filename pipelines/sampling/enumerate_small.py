@@ -216,10 +216,22 @@ def _filled(draft: ClassSampler, lists: dict[int, U64]) -> ClassSampler:
     return replace(draft, count=count, first=first, candidate=np.concatenate([_NONE, *kept]))
 
 
-def known_to_halt(settings: TaskSettings) -> bool:
-    """Tell whether all runs of a task are known to halt, without walking them."""
-    own = machine(settings.task)
-    return own.halts or 0 < own.max_num_steps(settings.max, 0) <= settings.max_steps
+def known_to_fit(settings: TaskSettings, *, whole: bool) -> bool:
+    """Tell whether no expression of a task's classes is left out because of its run, without looking at runs.
+
+    Args:
+        settings: the task.
+        whole: of rows that hold whole runs: these are of up to ``max_steps``. Else a run only has to halt.
+    """
+    own, most = machine(settings.task), settings.max_steps
+    if not own.halts:
+        return 0 < own.max_num_steps(settings.max, 0) <= most
+    if not whole:
+        return True
+    if settings.expressions is not None:
+        return own.walks  # of such machines classes are left out as a whole
+    no_short_runs = next(own.short_runs(settings.min, settings.max, 1), None) is None
+    return no_short_runs or own.max_short_run is not None and own.max_short_run <= most
 
 
 def in_parts(cells: ClassSampler, lengths: Callable[[Operands], I64], told: Told = lambda text: None) -> I64:
