@@ -2,7 +2,7 @@
 
 export.json                              what is exported, and from what
 dataset_info.json                        names the splits for LLaMA-Factory (alpaca only)
-llamafactory.yaml                        how it trains on one of them (alpaca with --tokenizer only)
+llamafactory.yaml                        how it trains on one of train (alpaca with --tokenizer only)
 <task>-<view>/<split>/*.jsonl            one file a shard, a row a line, in their order
 """
 
@@ -252,9 +252,9 @@ def _describe(aside: Path, target: Path, style: Style, source: Folder, parts: Se
         how = {"formatting": "alpaca", "columns": {"prompt": "instruction", "query": "input", "response": "output"}}
         info = {f"{name}-{split}": {"file_name": f"{name}/{split}", **how} for name, split in made}
         put(aside / "dataset_info.json", json_bytes(info))
-    if style.tokenizer:
+    if style.tokenizer and (train := [part for part in parts if part.split == "train"]):
         define_machines(manifest, source.name)
-        first = min(parts, key=lambda part: (part.split != "train", not part.name.endswith("-one_step")))
+        first = min(train, key=lambda part: not part.name.endswith("-one_step"))
         task, _, view = first.name.rpartition("-")
         kind = {"one_step": "executors", "slips": "executors", "aligner": "aligners"}.get(view, view)
         is_folder = os.path.isdir(style.tokenizer)  # the recipe is read from anywhere
@@ -288,11 +288,14 @@ def export_with_progress(directory: str, out: str, style: Style, configs: Sequen
         table.add_row(*pair, f"{entry['rows']:,}", size_text(entry["bytes"]))
     print_table(console, table)
     target, size = open_folder(out).path, size_text(sum(entry["bytes"] for entry in made.values()))
-    config, split = min(made, key=lambda pair: not pair[0].endswith("-one_step"))
+    config, split = min(made, key=lambda pair: (pair[1] != "train", not pair[0].endswith("-one_step")))
     paths = json.dumps(f"{target / config / split}/*.jsonl")
     console.print(f"{rows:,} rows, {size} in {printable_path(out)} after {progress.seconds:,.1f} s")
     console.print(f'read it:  load_dataset("json", data_files={{"{split}": {paths}}}, split="{split}")')
-    if style.tokenizer:
+    if split != "train":
+        if style.tokenizer:
+            console.print(f"no {RECIPE}: no train split was exported")
+    elif style.tokenizer:
         console.print(f"train on it: llamafactory-cli train {shell_quoted(target / RECIPE)}")
     elif style.format == "alpaca":
         console.print(f"LLaMA-Factory: --dataset_dir {shell_quoted(target)} --dataset {config}-{split}")

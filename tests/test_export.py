@@ -179,6 +179,19 @@ def test_the_recipe_for_llama_factory(small: Path, tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("tokenizer", ["", "models/mine"])
+def test_nobody_is_told_to_train_on_the_test_split(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], tokenizer: str
+) -> None:
+    style = Style("alpaca", "second", tokenizer)
+    export_with_progress(str(small), str(tmp_path / "out"), style, [], ["test"])
+    said = capsys.readouterr().out
+    assert "train on it" not in said and "LLaMA-Factory" not in said and "read it:" in said
+    assert ("no llamafactory.yaml: no train split was exported" in said) == bool(tokenizer)
+    assert (tmp_path / "out" / "dataset_info.json").exists()
+    assert not (tmp_path / "out" / "llamafactory.yaml").exists()
+
+
 def test_the_command_line_writes_the_tokens_of_a_model(small: Path, tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     from caef_data.tests.small_model import make_tokenizer
