@@ -6,6 +6,7 @@ that nothing can be missing, added or put in another order; ``verify_shard`` com
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -161,11 +162,16 @@ def check_files(directory: Path, manifest: Mapping[str, Any]) -> Findings:
                 found.add("counts", f"{config} {split}: {told} characters in {text}s, its shards have {right}")
     if max(named.values(), default=1) > 1:
         found.add("manifest", "names a shard twice")
+    under_way = frozenset[str]()
+    with suppress(UserError):  # notes that cannot be understood are told by the next build
+        under_way = frozenset(Folder(directory).unfinished().get("shards", ()))
     ours = [folder for folder in sorted(directory.iterdir()) if folder.is_dir() and CONFIG.fullmatch(folder.name)]
     for file in (file for folder in ours for file in sorted(folder.rglob("*"))):
         path = file.relative_to(directory).as_posix()
         if not file.is_dir() and not file.name.startswith(".") and path not in named:
-            found.add("foreign", "is no part of the dataset", path=path)
+            own = path in under_way
+            told = "is of a build that is unfinished" if own else "is no part of the dataset"
+            found.add("unfinished" if own else "foreign", told, path=path)
     return found
 
 

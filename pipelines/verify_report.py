@@ -9,13 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import printable_path, shell_quoted
+from .folder import GO_ON
 from .manifest import CARD, MANIFEST
 from .terminal import print_table
 
 KEPT = 20  # findings kept of a kind and file; the rest is counted
 _SHOWN = 20  # findings printed; --json gives all that were kept
 CHECKS = {  # what is checked, with the kinds of its findings
-    "the files are those of the manifest, byte for byte": {"manifest", "file", "foreign", "schema"},
+    "the files are those of the manifest, byte for byte": {"manifest", "file", "foreign", "schema", "unfinished"},
     "settings, identities, versions and counts agree": {"machine", "settings", "identity", "versions", "counts"},
     "all planned rows are there, in order, and no others": {"missing", "added", "order"},
     "each row has its variant, each machine its instruction": {"variant", "instruction"},
@@ -24,7 +25,8 @@ CHECKS = {  # what is checked, with the kinds of its findings
     "no expression stands in two splits": {"overlap", "split"},
     f"{CARD} agrees with {MANIFEST}": {"card"},
 }
-_REBUILT = {"file", "card", "foreign"}  # what the command that built the folder mends, or leaves to its owner
+# What the command that built the folder mends, or leaves to its owner; an unfinished build's command goes on with it.
+_REBUILT = {"file", "card", "foreign", "unfinished"}
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,8 @@ def _advice(report: Report) -> str:
         return f"no build touches what is not its own: remove {', '.join(map(printable_path, foreign[:5]))}"
     damaged = {finding.path for finding in report.findings if finding.kind == "file"}
     if all(finding.kind in _REBUILT or finding.path in damaged for finding in report.findings):
+        if any(finding.kind == "unfinished" for finding in report.findings):
+            return f"a build is unfinished; {GO_ON}"
         shows = f"caef-data info {shell_quoted(report.directory)} shows it"
         return f"the command that built it makes damaged and missing files again: {shows}"
     return "this is not what its declaration gives: build it anew into another folder"

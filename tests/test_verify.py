@@ -173,6 +173,18 @@ def test_files_that_the_manifest_does_not_name(folder: Folder) -> None:
     assert "remove add-one_step/index.json" in told(report) and "makes damaged" not in told(report)
 
 
+def test_shards_of_an_unfinished_build(folder: Folder) -> None:
+    shutil.copytree(folder.path / "add-one_step", folder.path / "div-one_step")
+    shards = [f"div-one_step/{path.name}" for path in (folder.path / "div-one_step").iterdir()]
+    (folder.path / ".caef").mkdir()
+    (folder.path / ".caef" / "plan.json").write_text(json.dumps({"identity": 16 * "0", "tasks": {}, "shards": shards}))
+    report = folder.verify()
+    assert kinds(report) == {"unfinished"} and {f.path for f in report.findings} == set(shards)
+    assert "run the command that began the build again" in told(report) and "remove" not in told(report)
+    (folder.path / ".caef" / "plan.json").write_text("{")
+    assert kinds(folder.verify()) == {"foreign"}
+
+
 def test_a_half_built_folder_names_the_next_command(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="caef-data build"):
         verify(tmp_path)
