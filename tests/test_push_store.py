@@ -364,6 +364,7 @@ def test_folders_as_targets(small: Path, large: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in out.iterdir()) == ["README.md", "add-raw", "manifest.json"]
     for to, words in (
         (small, "the folder itself"),
+        (small / "sub" / "deep", "this lies in the folder that is pushed"),
         (small / "manifest.json", "is a file"),
         (tmp_path, "something else"),
     ):
@@ -372,6 +373,7 @@ def test_folders_as_targets(small: Path, large: Path, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(small)
     assert "the folder itself" in call("push", small, "--to", link)[1]
+    assert "lies in the folder" in call("push", small, "--to", f"file://{link}/sub")[1] and not (link / "sub").exists()
 
 
 def test_a_full_disk_leaves_no_manifest(small: Path, large: Path, tmp_path: Path) -> None:
