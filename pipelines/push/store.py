@@ -6,8 +6,10 @@ the new manifest is written. A push that was stopped leaves no manifest, and a n
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 from ...errors import UserError, printable_path, telling_of_full_disk
@@ -33,12 +35,14 @@ def push_to_store(wanted: PushSettings, to: str, progress: Progress) -> Pushed:
     loads = loads_from(target.name)
     with open_dataset(wanted.directory, loads, progress) as dataset, telling_of_full_disk(where, full):
         if target.local:
-            above = target.path.resolve()
-            own = [path for path in (above, *above.parents) if path.is_dir() and path.samefile(dataset.folder.path)]
-            if own or (target.path.exists() and not target.path.is_dir()):
+            what, place = "", Path(os.path.realpath(target.path))
+            if place.exists() and not place.is_dir():
                 what = "this is a file, not a folder"
-                if own:
-                    what = "this is the folder itself" if own == [above] else "this lies in the folder that is pushed"
+            elif place.is_dir() and place.samefile(dataset.folder.path):
+                what = "this is the folder itself"
+            elif any(above.is_dir() and above.samefile(dataset.folder.path) for above in place.parents):
+                what = "this lies in the folder that is pushed"
+            if what:
                 raise UserError(what, where=where, next_step="choose another --to")
             target.check_links()
         with nullcontext() if wanted.dry_run else target.lock():  # a store has no locks
