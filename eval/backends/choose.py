@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os.path import commonprefix
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ...errors import UserError, installed, is_whole, quoted
 from ...pipelines.hub_source import Say
 from ..calls import BASE, Backend, Request
+from ..checkpoint import MODEL, Checkpoint, fetch
+from ..files import read_json
 from ..problems import instruction_of
 from ..results import ResultStore
 from ..score import requests_of
 from ..settings import EvalSettings
 from .defaults import say_otherwise
 from .tokens import Tokens, differences, load_tokenizers
-
-if TYPE_CHECKING:
-    from ..checkpoint import Checkpoint
 
 SAMPLES = 64  # calls of each adapter and batch, beside one of each state and the longest
 BATCHES = 8  # of each adapter
@@ -50,7 +49,6 @@ def make_backend(
         from .oracle import OracleBackend
 
         return OracleBackend()
-    from ..checkpoint import fetch
 
     wanted, remote, near_ties = list(asked), settings.backend == "openai", settings.near_ties
     # The base model alone is asked under every name.
@@ -91,9 +89,6 @@ def make_backend(
 
 def _vocabulary(base: Path) -> int | None:
     """Return how many tokens a base model has; None where its configuration leaves that to its kind."""
-    from ..checkpoint import MODEL
-    from ..files import read_json
-
     config = read_json(base / MODEL)
     found = {**config, **(config.get("text_config") or {})}.get("vocab_size")
     return found if is_whole(found, 1) else None

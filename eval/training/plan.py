@@ -83,8 +83,8 @@ def _most(base: Path) -> tuple[int | None, str]:
     net = without_weights(base)
     most, alike = max_positions(net.config.get_text_config()), longest_alike(net)
     if alike < (most or math.inf):
-        return int(alike), "beyond {most:,} the factors of this model's rope depend on the rows that are beside it"
-    return most, "the model reads {most:,}"
+        return int(alike), f"beyond {alike:,} the factors of this model's rope depend on the rows that are beside it"
+    return most, "" if most is None else f"the model reads {most:,}"
 
 
 def _learnt(declaration: Declaration, settings: TrainSettings, where: str, say: Any) -> Pairs:

@@ -41,7 +41,7 @@ class Job:
         stream: the rows.
         tokens: the base model's tokenizer.
         most: tokens that a row may have; None where there is no limit.
-        why: the reason, with ``{most}``.
+        why: the reason.
 
     Attributes:
         stages: the stages, one after the other.
@@ -97,7 +97,7 @@ class Job:
         longest = max(map(size_of, spelled), default=0)
         if self.most is not None and longest > self.most:
             raise UserError(
-                f"a row of {self.name}, {stage} stage, has {longest:,} tokens, {self.why.format(most=self.most)}",
+                f"a row of {self.name}, {stage} stage, has {longest:,} tokens, {self.why}",
                 allowed=f"rows of up to {self.most:,} tokens: they are never cut",
                 next_step='shorter operands (max = ...), another base model, or stages = ["second"]: no instruction',
             )
