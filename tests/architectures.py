@@ -16,7 +16,7 @@ ORIGINAL = 40  # positions before some kinds of rope change their factors: some 
 ROPE = {"rope_theta": 10_000.0}
 LONG = {"short_factor": [1.0, 1.1, 1.2, 1.3], "long_factor": [1.5, 2.0, 3.0, 4.0], **ROPE}
 
-# Models that end answers at some prompts, but not at all of them.
+# Of models that end answers at some prompts, but not at all of them; 0 where none is named. Tests begin with it.
 SEEDS = {"gemma2": 4, "gemma3": 3, "gpt2": 1, "gpt_neox": 4, "cohere": 2, "bloom": 23, "olmo": 2, "mixtral": 2}
 SEEDS |= {"mamba": 1, "qwen2": 2, "phi3": 1, "phi3, longrope": 1}
 
@@ -101,14 +101,14 @@ TABLE: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def write_model(folder: Path, name: str) -> tuple[Path, Path]:
+def write_model(folder: Path, name: str, seed: int) -> tuple[Path, Path]:
     """Write a random model of an architecture and an adapter for it; return their folders."""
     import torch
     import transformers
     from peft import LoraConfig, get_peft_model
 
     kind, settings = TABLE[name]
-    torch.manual_seed(SEEDS.get(name, 0))
+    torch.manual_seed(seed)
     tokens = {"vocab_size": len(WORDS), "bos_token_id": None, "eos_token_id": 0, "pad_token_id": 0}
     config = getattr(transformers, f"{kind}Config")(**settings, **tokens)
     model = transformers.AutoModelForCausalLM.from_config(config)
