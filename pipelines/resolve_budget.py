@@ -108,7 +108,7 @@ def _nearest(total: Callable[[int], float], asked: int, unit: str) -> int:
         nearest = f"within 1% of {below:,.0f} or {above:,.0f} {unit}"
         if not below or below == above:  # the least that there is, or all that there is
             few = "where classes are few, not every number can be met within 1%"
-            nearest = f"{'up to' if below else 'from'} {above:,.0f} {unit}; {few}"
+            nearest = f"{'up to' if below else 'from'} {above:,.0f} {unit}; {few}" if above else "none: nothing has rows"
         raise UserError(
             f"no number of expressions of each class gives {asked:,} {unit} in the train split",
             where=f"{unit} (--{unit})",

@@ -166,6 +166,7 @@ def test_streams_and_other_settings() -> None:
     [
         ({"rows": 5}, r"from 580 rows"),
         ({"rows": 10**7, "max": 2}, r"up to 54,030 rows"),
+        ({"rows": 9, "task": "mul", "views": ["full"], "min": 3, "max_steps": 1}, "none: nothing has rows"),
         ({"rows": 94, "min": 5, "max": 5}, r"90 or 99 rows"),
         ({"rows": 5_000, "num": 3}, "num is given beside rows"),
         ({"rows": 5_000, "tokens": 3}, "tokens is given beside rows"),

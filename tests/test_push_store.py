@@ -365,6 +365,7 @@ def test_folders_as_targets(small: Path, large: Path, tmp_path: Path) -> None:
     for to, words in (
         (small, "the folder itself"),
         (small / "sub" / "deep", "this lies in the folder that is pushed"),
+        (small.parent, "the folder that is pushed lies in this one"),
         (small / "manifest.json", "is a file"),
         (tmp_path, "something else"),
     ):

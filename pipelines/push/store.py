@@ -42,6 +42,8 @@ def push_to_store(wanted: PushSettings, to: str, progress: Progress) -> Pushed:
                 what = "this is the folder itself"
             elif any(above.is_dir() and above.samefile(dataset.folder.path) for above in place.parents):
                 what = "this lies in the folder that is pushed"
+            elif place.is_dir() and any(place.samefile(above) for above in dataset.folder.path.resolve().parents):
+                what = "the folder that is pushed lies in this one"
             if what:
                 raise UserError(what, where=where, next_step="choose another --to")
             target.check_links()
