@@ -7,6 +7,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,12 @@ from caef_data.tests.evaluating import (
 
 
 def test_a_stopped_evaluation_goes_on_and_asks_nothing_twice(data: Path, tmp_path: Path) -> None:
-    whole = prepare(settings(data, tmp_path / "whole", limit=6))
+    whole = prepare(settings(data, tmp_path / "whole", limit=6, task=("add", "sub")))
     finish(whole, Counting())
-    session = prepare(settings(data, tmp_path / "stopped", limit=6))
+    session = prepare(settings(data, tmp_path / "stopped", limit=6, task=("add", "sub")))
     assert session.tables.run_id == whole.tables.run_id
     asked: list[tuple[str, str]] = []
-    for fail_after in (100, 300, None):
+    for fail_after in (40, 120, None):
         backend = Counting(fail_after=fail_after)
         if fail_after is None:
             finish(session, backend)
@@ -58,11 +59,11 @@ def test_a_stopped_evaluation_goes_on_and_asks_nothing_twice(data: Path, tmp_pat
 
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"x" * len(data), lambda _: b""])
 def test_a_file_that_is_damaged_is_made_again(data: Path, tmp_path: Path, damage: Any) -> None:
-    whole = prepare(settings(data, tmp_path / "whole", limit=6))
+    whole = prepare(settings(data, tmp_path / "whole", limit=6, task=("add", "sub")))
     finish(whole, Counting())
-    session = prepare(settings(data, tmp_path / "damaged", limit=6))
+    session = prepare(settings(data, tmp_path / "damaged", limit=6, task=("add", "sub")))
     with pytest.raises(KeyboardInterrupt):
-        finish(session, Counting(fail_after=300))
+        finish(session, Counting(fail_after=100))
     path = session.file
     path.write_bytes(damage(path.read_bytes()))
     finish(session, Counting())
@@ -75,22 +76,24 @@ def test_a_full_disk_loses_nothing(data: Path, tmp_path: Path, monkeypatch: pyte
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    session = prepare(settings(data, tmp_path / "results", limit=8))
-    words = ("eval", "--backend", "oracle", "--data", data, "--limit", 8, "--out", tmp_path / "results")
-    with begun(session if stage == "answers" else prepare(settings(data, tmp_path / "other", limit=8))) as store:
+    session = prepare(settings(data, tmp_path / "results", limit=8, task=("add", "sub")))
+    words = ("eval", "--backend", "oracle", "--data", data, "--limit", 8, "--task", "add,sub", "--out")
+    with begun(
+        session if stage == "answers" else prepare(settings(data, tmp_path / "other", limit=8, task=("add", "sub")))
+    ) as store:
         size = store.path.stat().st_size
     if stage == "tables":  # all is answered, and the tables are not written
         with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
             patched.setattr(session_module, "write_tables", stop)
             finish(session, OracleBackend())
     with full_disk({"nothing": 2_000, "tables": 20_000}.get(stage, size // 2)):
-        code, said = call(*words)
+        code, said = call(*words, tmp_path / "results")
     assert code == 2 and said.startswith("the disk is full") and "run the same command again" in said
     assert not [name for name in everything(tmp_path / "results") if "writing" in name]
     assert bool(contents(session.file.parent).get(session.file.name)) == (stage in ("answers", "tables"))
-    code, said = call(*words)
+    code, said = call(*words, tmp_path / "results")
     assert code == 0, said
-    whole = prepare(settings(data, tmp_path / "whole", limit=8))
+    whole = prepare(settings(data, tmp_path / "whole", limit=8, task=("add", "sub")))
     finish(whole, OracleBackend())
     assert tables_of(session) == tables_of(whole)
 
@@ -193,28 +196,29 @@ def test_25_kills_at_any_moment(data: Path, tmp_path: Path, strategy: str) -> No
     kill_at_random(data, tmp_path, 25, {"limit": 6, "strategy": strategy})
 
 
-@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:-9])])
-@pytest.mark.parametrize("table", ["calls", "failures", "problems", "class_accuracy"])
-def test_a_finished_run_whose_tables_are_damaged_is_evaluated_again(
-    data: Path, tmp_path: Path, table: str, damage: Any
-) -> None:
-    session = prepare(settings(data, tmp_path / "results", limit=2))
+def test_a_finished_run_whose_tables_are_damaged_is_evaluated_again(data: Path, tmp_path: Path) -> None:
+    session = prepare(settings(data, tmp_path / "results", limit=2, task=("add", "sub")))
+    words = ("eval", "--backend", "oracle", "--data", data, "--limit", 2, "--task", "add,sub", "--out")
     finish(session, Counting())
+    shutil.copytree(tmp_path / "results", tmp_path / "whole")
     whole, row = tables_of(session), session.tables.read_run()
-    words = ("eval", "--backend", "oracle", "--data", data, "--limit", 2, "--out", tmp_path / "results")
-    assert "nothing is asked again" in call(*words)[1]
-    damage(max(session.tables.folder(table).glob("*.parquet"), key=lambda path: path.stat().st_size))
-    assert session.tables.read_finished() is None
-    code, said = call(*words)
-    assert code == 0 and "damaged or missing" in said and "nothing is asked again" not in said
-    now = session.tables.read_finished()
-    assert now is not None and row is not None and now["started"] > row["started"]
-    assert len(tables_of(session)["calls"]) == len(whole["calls"])  # of an oracle that does not err: no failures
-    assert not session.file.parent.exists()
+    assert "nothing is asked again" in call(*words, tmp_path / "results")[1]
+    damages: tuple[Any, ...] = (Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-9]))
+    for table, damage in product(("calls", "failures", "problems", "class_accuracy"), damages):
+        shutil.rmtree(tmp_path / "results")
+        shutil.copytree(tmp_path / "whole", tmp_path / "results")
+        damage(max(session.tables.folder(table).glob("*.parquet"), key=lambda path: path.stat().st_size))
+        assert session.tables.read_finished() is None, table
+        code, said = call(*words, tmp_path / "results")
+        assert code == 0 and "damaged or missing" in said and "nothing is asked again" not in said
+        now = session.tables.read_finished()
+        assert now is not None and row is not None and now["started"] > row["started"]
+        assert len(tables_of(session)["calls"]) == len(whole["calls"])  # of an oracle that does not err: no failures
+        assert not session.file.parent.exists()
     part = next(session.tables.folder("calls").glob("*.parquet"))
     shutil.copy(part, part.with_name("copy.parquet"))  # too much is as wrong as too little
     assert session.tables.read_finished() is None
-    assert call(*words)[0] == 0 and session.tables.read_finished() is not None
+    assert call(*words, tmp_path / "results")[0] == 0 and session.tables.read_finished() is not None
 
 
 def test_what_a_kill_left_of_a_finished_run_is_removed(data: Path, tmp_path: Path) -> None:
