@@ -11,7 +11,9 @@ import pytest
 for package in ("torch", "peft", "tiktoken"):
     pytest.importorskip(package, reason="real vocabularies need caef-data[dev]")
 
+from caef_data.eval.backends.choose import check_spelling
 from caef_data.eval.backends.tokens import Tokens
+from caef_data.eval.calls import Request
 from caef_data.tests.real_vocabularies import VOCABULARIES, reduce_vocabulary, tokenizer
 from caef_data.tm import align_in, align_out, transitions
 
@@ -38,6 +40,7 @@ def test_rows_in_a_real_vocabulary(name: str) -> None:
     assert tokens.lead == (" " if entry.blank else "")
     for task in TASKS:
         for view, texts in rows(task, 47819, 12).items():
+            check_spelling(tokens, [Request(*text) for text in texts])
             prompts = tokens.prompts([prompt for prompt, _ in texts])
             answers = tokens.completions([completion for _, completion in texts])
             for (prompt, completion), given, answer in zip(texts, prompts, answers, strict=True):

@@ -9,16 +9,20 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from tokenizers import Tokenizer, normalizers
+import polars as pl
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
+import caef_data
 from caef_data.cli import app
 from caef_data.errors import UserError
 from caef_data.eval.backends.choose import check_spelling
 from caef_data.eval.backends.tokens import differences, load_tokenizer, load_tokenizers
 from caef_data.eval.calls import BASE, Request
 from caef_data.tests.checkpoints import CHARACTERS, VOCABULARY, write_checkpoint, write_json, write_tokenizer
-from caef_data.tests.small_model import make_tokenizer
+from caef_data.tests.small_model import learn, make_model, make_tokenizer, save
 
 TEXTS = ["12+34=", "ab\n"]
 
@@ -92,6 +96,41 @@ def test_spelling(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="takes a part of '1<eos>2' for the end of the text"):
         try_it(VOCABULARY, "1<eos>2")
     assert set(CHARACTERS) < set(VOCABULARY)
+
+
+def sentencepiece(*, strip: bool) -> PreTrainedTokenizerFast:
+    """Return a tokenizer of single characters that writes spaces as Llama 2's does, and puts one before a text."""
+    words = ["<pad>", "</s>", "<s>", "\u2581", "\n", *map(chr, range(33, 127))]
+    tokenizer = Tokenizer(models.BPE({word: number for number, word in enumerate(words)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    tokenizer.decoder = decoders.Metaspace()
+    if strip:  # as converters write it
+        parts = decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)
+        tokenizer.decoder = decoders.Sequence([*parts])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", bos_token="<s>", pad_token="<pad>")
+
+
+@pytest.mark.parametrize("strip", [False, True])
+def test_a_model_whose_tokenizer_puts_a_space_before_texts_is_judged(tmp_path: Path, strip: bool) -> None:
+    """It was refused: its answers were tried as texts of their own, not as they follow a prompt."""
+    caef_data.build(task="add", min=1, max=1, num=1, out=tmp_path / "data", workers=1)
+    tokenizer = sentencepiece(strip=strip)
+    rows = pl.read_parquet(tmp_path / "data" / "add-one_step" / "test-*.parquet").select("prompt", "completion")
+    model = make_model(len(tokenizer), positions=256)
+    spelled = [caef_data.tokenize_row(tokenizer, *row) for row in rows.head(2).iter_rows()]
+    learn(model, [(prompt, answer[:-1]) for prompt, answer in spelled], 60)
+    save(tmp_path / "model", model, tokenizer)
+    asked = {"task": "add", "mode": "one_step", "device": "cpu", "dtype": "float32", "data": tmp_path / "data"}
+    for strategy in ("verify", "generate"):
+        out = tmp_path / strategy
+        told = caef_data.evaluate(model=tmp_path / "model", out=out, strategy=strategy, **asked)
+        assert [(row["n"], row["correct"]) for row in told["accuracy"]] == [(3, 2)]
+        calls = pl.read_parquet(out / "calls" / "**" / "*.parquet")
+        wrong = calls.filter(~pl.col("correct"))["text"].item()
+        ids = tokenizer(rows["prompt"][2], return_tensors="pt")["input_ids"]
+        given = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=200, pad_token_id=0)[0]
+        texts = tokenizer.batch_decode([given, given[: ids.shape[1]]], skip_special_tokens=True)
+        assert wrong and texts[0].removeprefix(texts[1]).startswith(wrong)
 
 
 def test_a_tokenizer_that_changes_texts(tmp_path: Path) -> None:

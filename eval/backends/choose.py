@@ -133,7 +133,7 @@ def check_spelling(tokens: Tokens, calls: Iterable[Request]) -> None:
     """
     tried = list(calls)
     prompts = tokens.encode([call.prompt for call in tried])
-    completions = tokens.encode([call.completion for call in tried])
+    completions = tokens.completions([call.completion for call in tried])
     for call, prompt, completion in zip(tried, prompts, completions, strict=True):
         for text, spelled, before in ((call.prompt, prompt, []), (call.completion, completion, prompt)):
             if fault := _fault(tokens, text, spelled, before):
