@@ -71,8 +71,7 @@ def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-@pytest.mark.parametrize("damage", [cut_short, flip, empty, Path.unlink])
-@pytest.mark.parametrize("position", [0, -1])
+@pytest.mark.parametrize(("damage", "position"), [(cut_short, 0), (flip, -1), (empty, 0), (Path.unlink, -1)])
 def test_a_damaged_shard_is_noticed_and_rebuilt_alone(built: Path, data: Path, damage: object, position: int) -> None:
     name = sorted(times(data))[position]
     before = times(data)

@@ -26,7 +26,7 @@ from caef_data.tests.small_model import learn_batches, save  # noqa: E402
 
 CKPT = Path(__file__).resolve().parents[1] / "examples" / "tiny" / "ckpt"
 PROBLEMS = 2  # a task and mode
-STEPS, RATE = 20, 1e-4
+STEPS, RATE = 40, 1e-4
 
 
 class ShortestFirst(TransformersBackend):
@@ -50,12 +50,13 @@ WAYS: dict[str, tuple[str, type[TransformersBackend], int]] = {
 
 
 SOME = ("verify, all at once", "generate, a few", "rollout, all at once")
+SHORT = tuple(task for task in OPERATORS if task not in ("mul", "div"))  # whose runs are short
 
 
 @pytest.fixture(scope="module")
-def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def plan(tasks: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("plan")
-    return planned_all(build_short(folder / "data", 4), folder, PROBLEMS)
+    return planned_all(build_short(folder / "data", 4), folder, PROBLEMS, tasks)
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +84,17 @@ def base(calls: dict[str, list[Request]], tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.mark.parametrize(
-    "ways", [pytest.param(SOME, id="some"), pytest.param(tuple(WAYS), id="all", marks=pytest.mark.long)]
+    ("tasks", "ways"),
+    [pytest.param(SHORT, SOME, id="some"), pytest.param(OPERATORS, tuple(WAYS), id="all", marks=pytest.mark.long)],
+    scope="module",
 )
 def test_all_ways_say_the_same_of_every_problem(
-    ways: tuple[str, ...], plan: Path, calls: dict[str, list[Request]], base: Path, tmp_path: Path
+    tasks: tuple[str, ...],
+    ways: tuple[str, ...],
+    plan: Path,
+    calls: dict[str, list[Request]],
+    base: Path,
+    tmp_path: Path,
 ) -> None:
     """Right or not, which call fails first, and what the model says there."""
     paths = {name: CKPT / name for name in calls}
@@ -97,7 +105,7 @@ def test_all_ways_say_the_same_of_every_problem(
         tokens = load_tokenizers(base, paths)
         backend = kind(base, paths, tokens, batch_tokens=batch_tokens, device="cpu", dtype="float32")
         found = judge(plan, tmp_path / way, strategy, backend)
-        modes, tasks = (np.array(found.problems.column(name).to_pylist()) for name in ("mode", "task"))
+        modes, asked = (np.array(found.problems.column(name).to_pylist()) for name in ("mode", "task"))
         walked, places = np.isin(modes, WALKED), found.first_wrong(found.correct)
         mine = walked if strategy == "rollout" else np.ones(len(modes), np.bool_)
         first = set(found.flat[places[mine & (places >= 0)]].tolist())
@@ -111,6 +119,6 @@ def test_all_ways_say_the_same_of_every_problem(
     right = plain < 0
     steps = plain - found.starts[:-1]
     assert (steps[walked & ~right] > 0).sum() > 5  # not only the first call fails
-    both = [task for task in OPERATORS if len(set(right[walked & (tasks == task)].tolist())) == 2]
-    assert len(both) >= 3 and all(right[tasks == task].any() for task in OPERATORS)
+    both = [task for task in tasks if len(set(right[walked & (asked == task)].tolist())) == 2]
+    assert len(both) >= 3 and all(right[asked == task].any() for task in tasks)
     assert all((~right[modes == mode]).any() and right[modes == mode].any() for mode in WALKED)

@@ -23,10 +23,10 @@ def rows(results: Path, table: str) -> pl.DataFrame:
 
 def test_two_processes_leave_the_tables_of_one(tmp_path: Path) -> None:
     lengths = ["--min", "3", "--max", "5", "--num", "1", "--num-test", "1"]  # of additions of 5 digits it fails many
-    code, said = call("build", "--task", "add,sub,equal", *lengths, "--out", tmp_path / "data")
+    code, said = call("build", "--task", "add,equal", *lengths, "--out", tmp_path / "data")
     assert code == 0, said
     asked = ["eval", "--adapters", CKPT, "--data", tmp_path / "data"]
-    asked += ["--limit", "8", "--dtype", "float32", "--batch-tokens", "1024"]
+    asked += ["--limit", "3", "--dtype", "float32", "--batch-tokens", "1024"]
     code, said = call(*asked, "--out", tmp_path / "alone")
     assert code == 0, said
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]

@@ -44,11 +44,11 @@ CASES = [("sub", 47, 12), ("mul", 12, 3), ("div", 17, 5), ("add", 9, 99), ("left
 def test_tables_do_not_depend_on_how_many_calls_are_held_at_once(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
 ) -> None:
-    whole = prepare(settings(data, tmp_path / "whole", limit=8, strategy=strategy))
+    whole = prepare(settings(data, tmp_path / "whole", limit=4, strategy=strategy))
     finish(whole, Counting())
     monkeypatch.setattr(results_module, "BATCH", 30)  # as an evaluation of many thousand problems: many batches
     monkeypatch.setattr(problems_module, "TOGETHER", 100)
-    parts = prepare(settings(data, tmp_path / "parts", limit=8, strategy=strategy))
+    parts = prepare(settings(data, tmp_path / "parts", limit=4, strategy=strategy))
     finish(parts, Counting())
     assert tables_of(parts) == tables_of(whole)
 

@@ -113,15 +113,22 @@ def test_every_command_refuses_a_forged_manifest(built: Path, tmp_path: Path, pl
         assert everything(tmp_path) == before, words
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-def test_notes_of_an_unfinished_build(tmp_path: Path, name: str) -> None:
-    out = tmp_path / "data"
+@pytest.fixture(scope="module")
+def unfinished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a build that was stopped; tests copy it."""
+    out = tmp_path_factory.mktemp("unfinished") / "data"
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         build(make_plan(from_flags(["add"], max=2, num=2)), out, workers=1, progress=stop)
+    return out
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_notes_of_an_unfinished_build(unfinished: Path, tmp_path: Path, name: str) -> None:
+    out = Path(shutil.copytree(unfinished, tmp_path / "data"))
     path = out / ".caef" / "plan.json"
     text = path.read_bytes()
     assert plan_from(text)["tasks"]
@@ -136,7 +143,7 @@ def test_notes_of_an_unfinished_build(tmp_path: Path, name: str) -> None:
         plan = json.loads(text)
         forge(plan)
         path.write_text(json.dumps(plan))
-        for words in (("info", out), ("build", "--task", "add", "--out", out), ("push", out, "--to", tmp_path / "to")):
+        for words in (("info", out), ("build", *FLAGS, "--out", out), ("push", out, "--to", tmp_path / "to")):
             code, output = call(*words)
             assert code == 2, output
             assert "plan.json" in output
