@@ -106,9 +106,11 @@ def _nearest(total: Callable[[int], float], asked: int, unit: str) -> int:
         below, above = max(found for found in tried.values() if found <= asked), max(tried.values())
         above = min((found for found in tried.values() if found > asked), default=below)
         nearest = f"within 1% of {below:,.0f} or {above:,.0f} {unit}"
-        if not below or below == above:  # the least that there is, or all that there is
+        if not above:
+            nearest = "none: nothing has rows"
+        elif not below or below == above:  # the least that there is, or all that there is
             few = "where classes are few, not every number can be met within 1%"
-            nearest = f"{'up to' if below else 'from'} {above:,.0f} {unit}; {few}" if above else "none: nothing has rows"
+            nearest = f"{'up to' if below else 'from'} {above:,.0f} {unit}; {few}"
         raise UserError(
             f"no number of expressions of each class gives {asked:,} {unit} in the train split",
             where=f"{unit} (--{unit})",
