@@ -112,7 +112,7 @@ def card_there(folder: Folder) -> Card | None:
     try:
         return None if text is None else Card.of(text)
     except UnmarkedError as error:
-        raise conflict(str(error), folder.where(CARD)) from None
+        raise conflict(str(error), folder.where(CARD), error.next_step) from None
 
 
 def renewed_card(manifest: dict[str, Any], folder: Folder, loads: Loads = from_folder) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from caef_data.pipelines.card_merge import Card, newer
+from caef_data.pipelines.card_merge import OURS, Card, UnmarkedError, newer
 from caef_data.pipelines.manifest import json_bytes
 from caef_data.pipelines.push.store import _Push
 from caef_data.pipelines.store import open_folder
@@ -166,6 +166,74 @@ def test_a_card_of_0_1_0_is_left_alone(side: Side, data: Path) -> None:
     side.hub.commit(remote.repo, files)
     done = side.run(data, "--repo", remote.repo)
     assert done.code == 2 and "README.md cannot be renewed" in done.err and not done.requests(*UPLOADS)
+
+
+def with_yaml(text: str, yaml: str) -> str:
+    """Return a card with other YAML at its top."""
+    return "\n".join(["---", f"{yaml}---", text.split("---\n", 2)[2]])
+
+
+@pytest.mark.parametrize(
+    "yaml",
+    [
+        '"license": mit\nconfigs:\n- config_name: x\n"my key": 1\n',  # what stands behind configs is not ours
+        "license: mit\nconfigs: []\né.1: a\n2: b\n",
+        "? configs\n: - config_name: x\n? license\n: mit\n",
+        "notes: |+\n  a\n\nconfigs:\n# mine\nlicense: mit\n",
+        'notes: "a\nconfigs: b"\nlicense: mit\n',
+        "number: .nan\nlist: &x [*x]\nconfigs: {\n}\n",
+    ],
+)
+def test_a_renewed_card_keeps_every_key_of_its_yaml(built: Path, yaml: str) -> None:
+    ours = Card.of((built / "README.md").read_text())
+    card = Card.of(with_yaml((built / "README.md").read_text(), yaml))
+    renewed = Card.of(card.renewed(ours))
+    assert repr(sorted(renewed.values.items(), key=repr)) == repr(
+        sorted({**card.values, **{key: ours.values[key] for key in OURS}}.items(), key=repr)
+    )
+    assert renewed.person == card.person != ours.person
+
+
+@pytest.mark.parametrize(
+    ("yaml", "why"),
+    [
+        ("{license: mit}\n", "cannot be renewed without touching other keys"),
+        ("  license: mit\n  language: en\n", "without touching"),
+        ("license: mit\n...\n", "without touching"),
+        ("configs: &all\n- a: 1\nmine: *all\n", "without touching"),
+        ("mine: &all []\nconfigs: *all\n", "without touching"),
+        ("configs:\n- a: 1\n# mine\n- b: 1\n", "without touching"),
+        ("foo: [a\n", "cannot be read: line 3, expected ',' or ']'"),
+        ("license: mit\nfoo:\tbar\n", "cannot be read: line 3, found character"),
+        ("a: !!bool x\n", "cannot be read"),
+        ("null\n", "is no mapping"),
+    ],
+)
+def test_yaml_that_cannot_be_merged_is_refused(built: Path, yaml: str, why: str) -> None:
+    with pytest.raises(UnmarkedError) as refused:
+        Card.of(with_yaml((built / "README.md").read_text(), yaml))
+    assert why in str(refused.value) and "YAML" in (refused.value.next_step or "")
+
+
+@pytest.mark.parametrize("yaml", ["{license: mit}\n", "foo: [a\n"])
+def test_build_and_push_leave_a_card_alone_whose_yaml_cannot_be_merged(data: Path, tmp_path: Path, yaml: str) -> None:
+    text = with_yaml((data / "README.md").read_text(), yaml)
+    (data / "README.md").write_text(text)
+    before = contents(data)
+    for words in (
+        ["build", "--task", "add", "--max", 2, "--num", 2, "--out", data],
+        ["push", data, "--to", tmp_path / "there"],
+    ):
+        code, output = call(*words)
+        assert code == 2 and "YAML" in output.partition("next:")[2] and "<!--" not in output
+        assert contents(data) == before and not (tmp_path / "there").exists()
+
+
+def test_a_key_behind_ours_at_the_target_stays(data: Path, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    push(data, there)
+    edit(there, ("\n---\n", '\n"my key": 1\n---\n'))
+    assert push(data, there) == [] and '"my key": 1\n' in (there / "README.md").read_text()
 
 
 def push(folder: Path, there: Path) -> list[str]:

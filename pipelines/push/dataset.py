@@ -165,7 +165,7 @@ class Dataset:
         try:
             theirs = Card.of(text.rstrip("\n") + f"\n\n{BEGIN}{END_MARK}\n" if new else text)
         except UnmarkedError as error:
-            raise conflict(str(error), where) from None
+            raise conflict(str(error), where, error.next_step) from None
         winner = theirs if new else newer(mine, theirs, base, taken)
         if winner is theirs:
             return self.with_card(theirs.renewed(mine), taken, keeps)
