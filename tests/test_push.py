@@ -65,8 +65,8 @@ def load(repo: str, tag: str, folder: str, prefix: str, streaming: bool) -> list
 def test_every_config_and_split_loads_as_it_was_built(side: Side, smoke: Path, data: Path) -> None:
     folder, repo = data if side.xet else smoke, side.new()
     done = side.push(folder, "--repo", repo)
-    assert side.client.call(load, repo, identity(folder), str(folder), "", False) == []
-    assert side.client.call(load, repo, identity(folder), str(folder), "sub", True) == []
+    for task in ("mul-", "left_mask-", "sub-") if folder == smoke else ("",):  # smoke has many configs of each view
+        assert side.client.call(load, repo, identity(folder), str(folder), task, task == "sub-") == []
     assert f'load_dataset("{repo}", ' in done.out and f'revision="{identity(folder)}")' in done.out
     assert f"{side.hub.url}/datasets/{repo}" in done.out
     assert bool(done.requests("lfs-put")) != side.xet
