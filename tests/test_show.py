@@ -57,7 +57,7 @@ def test_json_refuses_long_runs() -> None:
 
 
 @pytest.mark.parametrize("task", PUBLISHED_TASKS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(data=st.data())
 def test_fits_80_columns(task: str, data: st.DataObject) -> None:
     a, b = data.draw(numbers(120)), data.draw(numbers(120))

@@ -245,7 +245,8 @@ def test_a_dry_run_tells_what_would_be_done_and_does_nothing(
     path = declared(tmp_path, base, "epochs = 2\nbatch_tokens = 3000\n")
     train_with_progress(path, str(tmp_path / "ckpt"), dry_run=True)
     told = capsys.readouterr().out
-    plan, (trained, memory, seconds) = make_plan(*train_settings(path)), cost(make_plan(*train_settings(path)))
+    plan = make_plan(*train_settings(path))
+    trained, memory, seconds = cost(plan)
     assert {job.name for job in plan.jobs} == {"executors/add", "aligners/add", "executors/left_mask"}
     assert all(job.name in told and f"{job.stages[0].steps:,}" in told for job in plan.jobs)
     assert f"{trained:,} weights learn" in told and "hours" in told and "nothing was trained" in told
