@@ -69,6 +69,7 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	{ echo "caef-data needs Python 3.11 or later; name one: make PYTHON=python3.11 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --upgrade pip
 
 $(VENV)/core.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(INSTALL) .

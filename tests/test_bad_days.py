@@ -29,7 +29,7 @@ from caef_data.pipelines.ray_engine import ray_engine
 from caef_data.tests.commands import everything
 from caef_data.tests.sizes import LONG
 
-KILLS = 25 if LONG else 5
+KILLS = 25 if LONG else 3
 SMALL = """
 min = 1
 max = 3

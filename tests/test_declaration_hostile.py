@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from caef_data.errors import UserError
 from caef_data.pipelines.declaration import from_flags, parse_declaration
 from caef_data.pipelines.settings import KEYS, VIEWS, TaskSettings
+from caef_data.tests.sizes import examples
 
 NINE = ("add", "sub", "mul", "div", "equal", "greater_than", "less_than", "reflection", "left_mask")
 
@@ -29,7 +30,7 @@ WORDS = st.one_of(
 VALUES = st.one_of(WORDS, st.lists(WORDS, max_size=4), st.dictionaries(st.text(max_size=3), WORDS, max_size=2))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(120, 400), deadline=None)
 @given(st.lists(st.sampled_from(SCRAPS), max_size=14).map("".join))
 def test_hostile_toml_scraps(text: str) -> None:
     try:
@@ -57,7 +58,7 @@ NAMES = st.sampled_from([*KEYS, "name", "repo", "description"]) | st.text(max_si
 TABLES = st.dictionaries(NAMES, VALUES, max_size=4)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(120, 400), deadline=None)
 @given(TABLES, st.lists(TABLES, max_size=3), st.sampled_from(["\n", "\r\n", "\n# [[task]]\n"]))
 def test_hostile_toml_values(top: dict[str, object], tables: list[dict[str, object]], end: str) -> None:
     lines = [f"{toml(key)} = {toml(value)}" for key, value in top.items() if key != "task" or not tables]
@@ -72,7 +73,7 @@ def test_hostile_toml_values(top: dict[str, object], tables: list[dict[str, obje
         assert str(error).isascii()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(120, 400), deadline=None)
 @given(st.lists(st.sampled_from([*NINE, "all", "", "\n", "..", "sub "]) | st.text(), max_size=3), TABLES)
 def test_hostile_flags(tasks: list[str], given: dict[str, object]) -> None:
     given.pop("task", None)

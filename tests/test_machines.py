@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caef_data.pipelines.sampling.steps import sampled_rows
+from caef_data.tests.sizes import examples
 from caef_data.tm import align_in, align_out, machine, transition, transitions
 from caef_data.tm.basic import BasicMachine
 from caef_data.tm.columns import Number, Operands
@@ -191,7 +192,7 @@ def batches(draw: st.DrawFn, task: str, short: bool = True) -> list[Pair]:
 
 
 @pytest.mark.parametrize("task", TASKS)
-@settings(max_examples=35, deadline=None)
+@settings(max_examples=examples(12, 35), deadline=None)
 @given(data=st.data())
 def test_step_machine_equals_columns_at_every_step_of_mixed_batches(task: str, data: st.DataObject) -> None:
     pairs, dialect = data.draw(batches(task)), data.draw(st.sampled_from(DIALECTS))
@@ -379,7 +380,6 @@ def test_nothing_of_a_block_is_left_once_it_is_rendered(task: str) -> None:
     batch = columns(task, pairs)
     rows = sampled_rows(batch, np.arange(2, dtype=np.uint64))
     batch.prompts(rows), batch.completions(rows), batch.halted(), batch.initial(), batch.answer()
-    gc.collect()
     seen = weakref.ref(batch)
     gc.disable()
     try:

@@ -138,6 +138,7 @@ def test_a_relative_folder_on_the_cluster_holds_the_same_bytes(
     assert not ray.is_initialized()
 
 
+@pytest.mark.long
 def test_a_node_that_dies_loses_nothing(cluster: Any, local: dict[str, bytes], tmp_path: Path, capfd: Any) -> None:
     (node,) = cluster.worker_nodes
     out = tmp_path / "data"
@@ -149,6 +150,7 @@ def test_a_node_that_dies_loses_nothing(cluster: Any, local: dict[str, bytes], t
     cluster.add_node(**NODE)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(importlib.util.find_spec("moto") is None, reason="moto is not installed")
 def test_a_store_holds_the_same_bytes(cluster: Any, s3_server: Any, local: dict[str, bytes]) -> None:
     s3_server.reset()
@@ -172,6 +174,7 @@ def test_two_attempts_at_a_shard_do_not_meet(tmp_path: Path) -> None:
     assert contents(tmp_path) == {killed.path: content}
 
 
+@pytest.mark.long
 def test_ctrl_c_keeps_what_is_finished_and_any_engine_goes_on(local: dict[str, bytes], tmp_path: Path) -> None:
     out = tmp_path / "data"
     words = ["build", "--task", "sub", *WORDS, "--out", out, "--engine", "ray"]
