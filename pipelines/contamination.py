@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
 import re
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -21,26 +23,33 @@ import pyarrow.parquet as pq
 from rich.text import Text
 
 from ..atomic import aside, place
-from ..errors import UserError, printable_path, quoted
+from ..errors import UserError, printable_path, quoted, shell_quoted
 from ..tm import machine
 from .held_out import HeldOut, Hit
 from .hub_source import dataset_here
 from .manifest import MANIFEST
 from .store import open_folder
 from .terminal import Meter, open_console
+from .text_columns import plain_schema, text_columns
 from .verify_manifest import read_manifest
 from .workers import default_workers
 
 SIZE = 2 << 20  # bytes of rows that are looked at together: polars takes many times the memory of it
 BATCH = 4096  # rows of a table, at most
 PLACES = 10  # of a file, that are told
-CELLS, PACKED = (".csv", ".tsv"), (".gz", ".zst", ".bz2", ".lz4")
+CELLS = (".csv", ".tsv")
+PACKED = {".gz": "gzip", ".zst": "zstd --long=31", ".bz2": "bzip2", ".lz4": "lz4 -m"}  # what unpacks them
+CANNOT = {  # sound archives that pyarrow does not unpack, by what it says of them
+    "too much memory": "it was packed by zstd with a window larger than 128 MiB (--long=28 to 31)",
+    "frameType_unknown": "it holds something that is no LZ4 frame, such as what lz4 -l packs",
+}
 SUFFIXES = (".txt", ".md", ".json", ".jsonl", ".parquet", *CELLS)
 # A quote opens a cell where a cell begins, and nowhere else; inside of it a line break ends no row.
 CSV_CELL = rb'(?:"(?:[^"]++|"")*+"|(?!"))[^,;\t\n]*+'
 CSV_ROW = re.compile(rb"%b(?:[,;\t]%b)*+\n" % (CSV_CELL, CSV_CELL))
 CSV_ROWS = re.compile(rb"%b|[\0-\xff]++" % CSV_ROW.pattern)  # at last what is no whole row yet
 KINDS, SPLITS = ("expressions", "entries"), ("test", "stress")
+NOT_LOOKED_AT = (pa.ArrowNotImplementedError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
 Rows: TypeAlias = list[bytes] | pa.RecordBatch
 
 
@@ -65,7 +74,7 @@ class Found:
                 self.places.append({"line": line, "task": hit.task, "split": split, "text": hit.text})
         own = {hit.row for hit in hits}
         self.lines, self.lines_found = self.lines + len(rows), self.lines_found + len(own)
-        if isinstance(rows, pa.RecordBatch):
+        if own and isinstance(rows, pa.RecordBatch):
             return rows.filter(pa.array(row not in own for row in range(len(rows))))
         return [row for number, row in enumerate(rows) if number not in own] if own else rows
 
@@ -191,18 +200,32 @@ def scan(  # noqa: PLR0913
                             write(kept)
                         line = f"{where}: {found.lines:,} lines, {found.lines_found:,} with hits"
                         meter.update(line, advance=sum(map(len, first)) if isinstance(first, list) else first.nbytes)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, EOFError, zlib.error, *NOT_LOOKED_AT) as error:
         if getattr(error, "errno", None) is not None:  # the system's
             raise
-        what = f"this cannot be read to its end: {quoted(error, 160)}"
-        raise UserError(what, where=where, next_step="look whether the file is whole") from error
+        raise _unreadable(path, error) from error
     return found
+
+
+def _unreadable(path: Path, error: BaseException) -> UserError:
+    """Return the error for a file that is damaged, or that no library here reads."""
+    where = printable_path(path)
+    if isinstance(error, NOT_LOOKED_AT):
+        what, advice = "this cannot be looked at", "write its columns of text to another file, as plain strings"
+        return UserError(f"{what}: {quoted(error, 160)}", where=where, next_step=advice)
+    why = next((why for sign, why in CANNOT.items() if sign in str(error)), quoted(error, 160))
+    advice, tool = "look whether the file is whole", PACKED.get(path.suffix)
+    if tool is not None:
+        file = shell_quoted(path)
+        advice += f": {tool} -t {file}; if so, unpack it ({tool} -dk {file}) and name what comes out"
+    return UserError(f"this cannot be read to its end: {why}", where=where, next_step=advice)
 
 
 def _lines(path: Path, cells: bool) -> Iterator[list[bytes]]:
     """Yield the lines of a text, some together; of a CSV file its rows."""
     where = printable_path(path)
-    with io.BufferedReader(pa.input_stream(path), 1 << 16) as file:
+    packed = gzip.open(path) if path.suffix == ".gz" else pa.input_stream(path)  # pyarrow takes no zeros behind gzip's
+    with io.BufferedReader(packed, 1 << 16) as file:
         if b"\0" in file.peek():
             allowed = "text in UTF-8, or in a code that holds ASCII; Parquet"
             raise UserError("this is no text", where=where, allowed=allowed)
@@ -223,25 +246,27 @@ def _lines(path: Path, cells: bool) -> Iterator[list[bytes]]:
 
 def _batches(table: pq.ParquetFile, found: Found) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a table, some together; take note of the columns that hold no text."""
-    texts, groups = _text_columns(table.schema_arrow), map(table.metadata.row_group, range(table.num_row_groups))
+    texts, groups = text_columns(table.schema_arrow), map(table.metadata.row_group, range(table.num_row_groups))
     others = [f"{printable_path(own.name)} ({own.type})" for own in table.schema_arrow if own.name not in texts]
     found.unread = ", ".join(others)
     if not texts:
         what = f"no column of this table can be looked at: {found.unread or 'it has none'}"
         raise UserError(what, where=printable_path(found.path), allowed="columns of strings, in lists and structs too")
     row = max(1, sum(group.total_byte_size for group in groups) // max(1, table.metadata.num_rows))
-    yield from table.iter_batches(max(1, min(BATCH, SIZE // row)))
-
-
-def _text_columns(schema: pa.Schema) -> list[str]:
-    return [own.name for own in schema if "string" in str(own.type) and "binary" not in str(own.type)]
+    schema = plain_schema(table.schema_arrow)
+    for rows in table.iter_batches(max(1, min(BATCH, SIZE // row))):
+        columns = [
+            own if own.type == plain.type else own.cast(plain.type)
+            for own, plain in zip(rows.columns, schema, strict=True)
+        ]
+        yield pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _texts(rows: Rows) -> pl.Series:
     """Return the text of each row: a line each column; of lists and structs as JSON."""
     if not isinstance(rows, pa.RecordBatch):
         return pl.Series([row.decode("utf-8", "replace") for row in rows], dtype=pl.String)
-    frame = pl.DataFrame(rows.select(_text_columns(rows.schema)))
+    frame = pl.DataFrame(rows.select(text_columns(rows.schema)))
     columns = (
         pl.struct(name).struct.json_encode() if kind.is_nested() else pl.col(name).cast(pl.String)
         for name, kind in frame.schema.items()
@@ -258,7 +283,7 @@ def _copy(target: Path, table: pq.ParquetFile | None) -> Iterator[Callable[[Any]
             with pa.output_stream(file.name) as packed:  # as its name says
                 yield packed.writelines
         else:
-            with pq.ParquetWriter(file, table.schema_arrow, compression="zstd") as writer:
+            with pq.ParquetWriter(file, plain_schema(table.schema_arrow), compression="zstd") as writer:
                 yield writer.write_batch
     place(target, attempt, new=True)
 
