@@ -73,7 +73,10 @@ class Stream:
             raise UserError(what, next_step="caef_data.stream does it")
         self.split, self.view, self.rows = split, view, rows  # type: ignore[assignment]
         self._rank, self._world = 0, 1
-        self._epoch = self._done = self._start = 0
+        self._epoch = self._start = 0  # the next iteration: its epoch, and how many of its rows all have given
+        self._asked = self._over = self._due = False  # set_epoch chose it; it was loaded at its end; after one that was
+        self._chosen = self._outside = self._served = False  # set_epoch was ever called; loaded, iterated in no worker
+        self._at = self._done = self._left = 0  # the last one: its epoch, rows that were made, given at set_epoch
         self._rest: Iterator[Row] = iter(())  # of the rows that were made up to ``_done``, those that were not given
         parts = _parts_of(declaration, split, view)
         self.sources = [source for own, _ in parts for source in own]
@@ -182,23 +185,51 @@ class Stream:
     # One after the other
 
     def __iter__(self) -> Iterator[Row]:
-        self._done, self._start, self._rest = self._start, 0, iter(())
+        self._check_epoch()
+        done = self._shared(self._start)
+        self._at, self._done, self._start, self._rest = self._epoch, done, 0, iter(())
         if self._place()[0] == 0 and self.repeats:
             warnings.warn("; ".join(self.repeats), stacklevel=2)
-        return chain.from_iterable(self._iterate(self._done))
+        return chain.from_iterable(self._iterate(self._epoch, done))
 
-    def _iterate(self, done: int) -> Iterator[Iterator[Row]]:
+    def _check_epoch(self) -> None:
+        """Raise UserError where rows would be repeated or left out, since the epoch that is meant is not known here."""
+        what = step = ""
+        if self.rows is None:
+            return
+        if self._over and not self._start:  # torchdata asks again, for it knows that the epoch has ended
+            what = f"epoch {self._epoch} has ended in this state, and set_epoch({self._epoch}) asks for it again"
+            step = f"set_epoch({self._epoch + 1}) before the iteration"
+        elif _worker() and self._served and self._chosen:
+            what = "a worker that stays for the next epoch does not hear of set_epoch, and would repeat this one"
+            step = "persistent_workers=False"
+        elif _worker() and self._outside and self._start and not self._asked:
+            what = "a state was loaded before the rows went to workers, which would leave out its rows in every epoch"
+            step = f"set_epoch before each epoch, now set_epoch({self._epoch}); or torchdata's StatefulDataLoader"
+        if what:
+            raise UserError(what, next_step=step)
+
+    def _iterate(self, epoch: int, done: int) -> Iterator[Iterator[Row]]:
+        if self._moved(epoch):  # set_epoch came between iter() and this first row
+            done = 0
+        epoch, self._served = self._epoch, _worker() is not None
+        self._asked = self._over = self._due = False
         rank, world = self._place()
-        number = self._epoch * (self.rows or 0) + rank + world * done
-        end = sys.maxsize if self.rows is None else (self._epoch + 1) * self.rows
+        number = epoch * (self.rows or 0) + rank + world * done
+        end = sys.maxsize if self.rows is None else (epoch + 1) * self.rows
         while number < end:
-            [epoch], [place] = self._find(np.array([number]))
-            stop = number + self._epochs(int(epoch)).end(place, self._together * world) - int(place)
+            [own], [place] = self._find(np.array([number]))
+            stop = number + self._epochs(int(own)).end(place, self._together * world) - int(place)
             numbers = np.arange(number, min(stop, end), world)
             for rows in self._rows(numbers):
-                self._done, self._rest = self._done + len(rows), iter(rows)
-                yield self._rest
+                done, rest = done + len(rows), iter(rows)
+                self._at, self._done, self._rest = epoch, done, rest
+                yield rest
             number += len(numbers) * world
+
+    def _moved(self, epoch: int) -> bool:
+        """Tell whether the next iteration is one of another epoch: a count of rows of this one says nothing of it."""
+        return self.rows is not None and epoch != self._epoch
 
     @property
     def _given(self) -> int:
@@ -207,8 +238,7 @@ class Stream:
 
     def _place(self) -> tuple[int, int]:
         """Return the rank of this process or DataLoader worker among all that share the rows, and how many they are."""
-        torch = sys.modules.get("torch.utils.data")
-        worker = torch and torch.get_worker_info()
+        worker = _worker()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         return self._rank * workers + number, self._world * workers
 
@@ -217,33 +247,79 @@ class Stream:
         world_size = whole_number("world_size", world_size, 1, 2**31 // self._world)
         rank, own = whole_number("rank", rank, 0, world_size - 1), copy(self)
         own._rank, own._world = self._rank + self._world * rank, self._world * world_size
-        own._done = own._start = 0
+        own._done = own._left = own._shared(own._start)  # 0 unless a state was loaded
         return own
 
     def set_epoch(self, epoch: int) -> None:
-        """Let the next iteration begin with the rows of another epoch, if the stream has an end."""
-        self._epoch = whole_number("epoch", epoch, 0, LAST // (self.rows or 1))
+        """Let the next iteration begin with the rows of another epoch, if the stream has an end.
+
+        A place that was loaded stays in its epoch, and is left for a later one.
+
+        Raises:
+            UserError: it comes before that of a state that was loaded and not iterated.
+        """
+        before, epoch = self._epoch, whole_number("epoch", epoch, 0, LAST // (self.rows or 1))
+        if self.rows is not None and self._start and epoch < before:
+            what = f"the state that was loaded is of epoch {before}: epoch {epoch} comes before it"
+            raise UserError(what, next_step=f"set_epoch({before}) to go on; another stream for rows of epoch {epoch}")
+        if self._due and self._at == before < epoch:  # torchdata gave the rest of the epoch before: nothing
+            what = (
+                f"epoch {before} was begun and none of its rows was taken: the loader was at the end of an earlier one"
+            )
+            raise UserError(what, next_step="go on with set_epoch of the epoch that the loader's state was taken in")
+        self._epoch = epoch
+        if self._moved(before):
+            self._start = 0
+        self._asked, self._chosen, self._over, self._left = True, True, False, self._given
 
     def state_dict(self) -> dict[str, Any]:
         """Return how many rows were given, by all processes and workers together, if each has given as many as this."""
-        return {"stream": self.identity, "epoch": self._epoch, "rows": self._given * self._place()[1]}
+        if self._moved(self._at) and self._given == self._left:  # set_epoch began another epoch
+            epoch, given = self._epoch, 0
+        else:
+            epoch, given = self._at, self._given
+        world = self._place()[1]
+        alone = {"world": world} if _worker() else {}  # a worker's batch is not yet one of the others
+        return {"stream": self.identity, "epoch": epoch, "rows": given * world} | alone
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Let the next iteration go on where another one was when ``state_dict`` was called.
 
+        If ``set_epoch`` has chosen the epoch that follows and all rows of the state's were given, that one begins.
+
         Raises:
             UserError: it is the state of another stream, damaged, or of processes that cannot share the other rows
-                evenly. The stream is as before.
+                evenly; or ``set_epoch`` has chosen an epoch that is not the state's, and rows of that are left. The
+                stream is as before.
         """
         if not isinstance(state, Mapping) or state.get("stream") != self.identity:
             allowed = "what state_dict() returned, of the same declaration, split, view, rows and seed"
             raise UserError("this is not the state of this stream", allowed=allowed)
         epoch = whole_number("epoch of the state", state.get("epoch", 0), 0, LAST // (self.rows or 1))
-        rows, world = whole_number("rows of the state", state.get("rows"), 0, LAST), self._place()[1]
+        rows = whole_number("rows of the state", state.get("rows"), 0, LAST)
+        done, (rank, world) = self._shared(rows), self._place()
+        if state.get("world", world) != world:
+            what = f"a state of one of {quoted(state['world'])} workers of all processes, not of {world}"
+            raise UserError(what, next_step="as many workers as before; another number from the next epoch on")
+        ended = self.rows is not None and done >= len(range(rank, self.rows, world))
+        over = ended and rows > 0 and self._asked and epoch == self._epoch
+        due = self._asked and self._moved(epoch)
+        if due and (not ended or epoch > self._epoch):
+            what = f"the state is of epoch {epoch}, after {rows:,} of {self.rows:,} rows"
+            what += f", but set_epoch has chosen epoch {self._epoch}"
+            step = f"set_epoch({epoch}) to go on there; to begin an epoch, set_epoch without this state"
+            raise UserError(what, next_step=step)
+        self._at, self._over, self._due, self._outside = epoch, over, due, _worker() is None
+        epoch, rows, done = (self._epoch, 0, 0) if due else (epoch, rows, done)  # if so, the epoch that follows begins
+        self._epoch, self._start, self._done, self._left, self._rest = epoch, rows, done, done, iter(())
+
+    def _shared(self, rows: int) -> int:
+        """Return how many of the first rows this process has given; raises UserError where not all gave as many."""
+        world = self._place()[1]
         if rows % world:
             what = f"{rows:,} rows were given, which {world} processes and workers cannot have shared evenly"
             raise UserError(what, allowed="as many processes and workers as before, or a number that divides the rows")
-        self._epoch, self._start, self._done, self._rest = epoch, rows // world, rows // world, iter(())
+        return rows // world
 
     @property  # type: ignore[misc]
     def __class__(self) -> type[Stream]:
@@ -252,6 +328,12 @@ class Stream:
         if base := getattr(sys.modules.get("torch.utils.data"), "IterableDataset", None):
             base.register(Stream)
         return Stream
+
+
+def _worker() -> Any:
+    """Return torch's number and count of the DataLoader worker that this process is; None where it is none."""
+    torch = sys.modules.get("torch.utils.data")
+    return torch and torch.get_worker_info()
 
 
 def _python_rows(work: RowWork, names: tuple[str, ...]) -> Iterator[list[Row]]:

@@ -56,6 +56,29 @@ def test_torchdata_goes_on(stateful: Any, workers: int, rows: int | None, stop: 
         assert sorted(given, key=str) == sorted(stream(rows=rows), key=str)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("rows", [96, 98])
+def test_torchdata_begins_the_next_epoch(stateful: Any, workers: int, rows: int) -> None:
+    """From its state at the end of an epoch, or at its last batch; a loop that goes on in mid-epoch is whole, too."""
+
+    def given(loader: Any, made: Stream, epoch: int) -> list[str]:
+        made.set_epoch(epoch)
+        return sorted(str(row) for batch in loader for row in batch)
+
+    whole = [given(stateful(made := stream(rows=rows), 4, collate_fn=list), made, at) for at in range(4)]
+    for stop, first in ((None, 2), (24, 1), (25, 1), (7, 1)):
+        made = stream(rows=rows)
+        made.set_epoch(1)
+        loader = stateful(made, 4, collate_fn=list, num_workers=workers)
+        before = [str(row) for batch in islice(iter(loader), stop) for row in batch]
+        other = stream(rows=rows)
+        again = stateful(other, 4, collate_fn=list, num_workers=workers)
+        again.load_state_dict(loader.state_dict())
+        if first == 1 and not (stop == 25 and rows == 96):
+            assert sorted(before + given(again, other, 1)) == whole[1]
+        assert [given(again, other, at) for at in (2, 3)] == whole[2:]
+
+
 def test_the_trainer_of_trl(tmp_path: Path) -> None:
     """Fifty steps on rows as evaluation asks for them, in the stream's order."""
     trl, datasets = pytest.importorskip("trl"), pytest.importorskip("datasets")
