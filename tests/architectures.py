@@ -20,6 +20,8 @@ LONG = {"short_factor": [1.0, 1.1, 1.2, 1.3], "long_factor": [1.5, 2.0, 3.0, 4.0
 SEEDS = {"gemma2": 4, "gemma3": 3, "gpt2": 1, "gpt_neox": 4, "cohere": 2, "bloom": 23, "olmo": 2, "mixtral": 2}
 SEEDS |= {"mamba": 1, "qwen2": 2, "phi3": 1, "phi3, longrope": 1}
 
+TARGETS = {"Mamba": ["in_proj", "x_proj"], "FalconH1": ["in_proj", "q_proj", "v_proj", "down_proj"]}  # which peft takes
+
 # Name: configuration class, its settings. Windows are of 16 tokens: most rows are longer.
 TABLE: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", GROUPED),
@@ -97,6 +99,17 @@ TABLE: dict[str, tuple[str, dict[str, Any]]] = {
     "bloom": ("Bloom", {"hidden_size": 32, "n_layer": 2, "n_head": 4, "tie_word_embeddings": False}),
     "mamba": ("Mamba", {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, "time_step_rank": 4}),
     "lfm2, convolutions": ("Lfm2", {**GROUPED, "layer_types": ["conv", "full_attention"], "block_multiple_of": 16}),
+    "falcon_h1, attention and states": (
+        "FalconH1",
+        {
+            **GROUPED,
+            "mamba_d_ssm": 64,
+            "mamba_n_heads": 4,
+            "mamba_d_head": 16,
+            "mamba_d_state": 8,
+            "mamba_chunk_size": 8,
+        },
+    ),
     "bert, not causal": ("Bert", INNER),
 }
 
@@ -117,7 +130,7 @@ def write_model(folder: Path, name: str, seed: int) -> tuple[Path, Path]:
             torch.nn.init.normal_(weight, std=0.35)
     model.save_pretrained(folder / "base")
     write_tokenizer(folder / "base")
-    targets = "all-linear" if kind != "Mamba" else ["in_proj", "x_proj"]
+    targets = TARGETS.get(kind, "all-linear")
     adapted = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules=targets, task_type="CAUSAL_LM"))
     for place, weight in adapted.named_parameters():
         if "lora_B" in place:

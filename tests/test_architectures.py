@@ -32,10 +32,10 @@ BUDGETS = (16, 150, 400, 4096)
 DTYPES = ("float32", "bfloat16", "float16")
 REFUSED = {"bert, not causal"}
 SAID = "a=b|0a1 b2,a=b|0a1 b2,a="  # longer than windows; with others fewer of these models end their answers
+STATES = ["mamba", "lfm2, convolutions", "falcon_h1, attention and states"]  # of all tokens: they share nothing
 # One of each kind of positions, masks and states; of all of them, the tests marked long tell.
 SOME = ["llama", "llama, dynamic rope", "phi3, longrope", "mistral, sliding window", "gemma3", "gpt2", "opt"]
-SOME += ["falcon, alibi", "cohere", "mixtral", "mamba", "lfm2, convolutions"]
-STATES = {"mamba", "lfm2, convolutions"}  # which keep a state of all tokens, and share nothing
+SOME += ["falcon, alibi", "cohere", "mixtral", *STATES]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import DynamicCache, GenerationConfig, LogitsProcessorList
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin
 
 from .model import Model
 from .prefix import Prefix
@@ -256,8 +256,11 @@ class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
 
 
 def takes_rows(config: Any) -> bool:
-    """Tell whether rows can be taken out of what a model keeps of a batch."""
-    return all(hasattr(layer, "batch_select_indices") for layer in DynamicCache(config=config).layers)
+    """Tell whether rows can be taken out of what a model keeps of a batch; states of all tokens stay whole."""
+    layers = DynamicCache(config=config).layers
+    return not any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers) and all(
+        hasattr(layer, "batch_select_indices") for layer in layers
+    )
 
 
 def _roomy_cache(config: Any, room: int) -> DynamicCache:
