@@ -307,7 +307,11 @@ class Stream:
         if due and (not ended or epoch > self._epoch):
             what = f"the state is of epoch {epoch}, after {rows:,} of {self.rows:,} rows"
             what += f", but set_epoch has chosen epoch {self._epoch}"
-            step = f"set_epoch({epoch}) to go on there; to begin an epoch, set_epoch without this state"
+            here = f"set_epoch({epoch}) to go on there"
+            step = (
+                f"set_epoch({epoch + 1}) for the next epoch; {here}, if a loader has rows of it left" if ended else here
+            )
+            step += "; to begin another epoch, set_epoch without this state"
             raise UserError(what, next_step=step)
         self._at, self._over, self._due, self._outside = epoch, over, due, _worker() is None
         epoch, rows, done = (self._epoch, 0, 0) if due else (epoch, rows, done)  # if so, the epoch that follows begins

@@ -23,10 +23,11 @@ def stream(**given: Any) -> Stream:
 
 @pytest.fixture
 def stateful(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Return torchdata's loader; its package alone is put where Python finds it."""
+    """Return torchdata's loader; it alone is put where Python finds it, with its version."""
     if not (ROOT / "torchdata").is_dir():
         pytest.skip(f"torchdata is not in {ROOT}: make test-ecosystem")
-    (tmp_path / "torchdata").symlink_to(ROOT / "torchdata")
+    for path in ROOT.glob("torchdata*"):
+        (tmp_path / path.name).symlink_to(path)
     monkeypatch.syspath_prepend(tmp_path)
     from torchdata.stateful_dataloader import StatefulDataLoader
 
@@ -77,6 +78,41 @@ def test_torchdata_begins_the_next_epoch(stateful: Any, workers: int, rows: int)
         if first == 1 and not (stop == 25 and rows == 96):
             assert sorted(before + given(again, other, 1)) == whole[1]
         assert [given(again, other, at) for at in (2, 3)] == whole[2:]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_accelerate_is_told_the_epoch(stateful: Any, workers: int) -> None:
+    """It counts epochs from 0 in every process, and tells no one: a state of another epoch goes on once it is told."""
+    accelerate, torch = pytest.importorskip("accelerate"), pytest.importorskip("torch")
+    settings = accelerate.utils.DataLoaderConfiguration(use_stateful_dataloader=True)
+    accelerator = accelerate.Accelerator(cpu=True, dataloader_config=settings)
+
+    def loader() -> Any:
+        def collate(rows: list[dict[str, Any]]) -> Any:
+            return torch.tensor([[int(row["a"]), int(row["b"] or 0), row["step"]] for row in rows])
+
+        plain = torch.utils.data.DataLoader(stream(rows=96), 4, collate_fn=collate, num_workers=workers)
+        return accelerator.prepare(plain)
+
+    def given(batches: Any) -> list[list[int]]:
+        return sorted(row for batch in batches for row in batch.tolist())
+
+    first = loader()
+    epochs = [given(first) for _ in range(3)]
+    for stop, number in ((7, 1), (24, 2)):  # 24: all
+        saver = loader()
+        given(saver)
+        running, before = iter(saver), list[list[int]]()
+        for batch in islice(running, stop):
+            before, state = before + batch.tolist(), saver.state_dict()
+        other = loader()
+        other.load_state_dict(state)
+        with pytest.raises(caef_data.UserError, match="is of epoch 1, after"):
+            given(other)
+        other = loader()
+        other.load_state_dict(state)
+        other.set_epoch(number)
+        assert sorted(given(other) + (before if number == 1 else [])) == epochs[number]
 
 
 def test_the_trainer_of_trl(tmp_path: Path) -> None:

@@ -66,8 +66,9 @@ def test_an_epoch_then_a_state(rows: int) -> None:
             assert made.state_dict() == {"stream": made.identity, "epoch": number, "rows": 0}
             assert list(made) == epoch(number)
         else:
-            with pytest.raises(UserError, match=f"epoch 1, after {rows} of 60 rows, but set_epoch has chosen"):
+            with pytest.raises(UserError, match=f"epoch 1, after {rows} of 60 rows, but set_epoch has chosen") as told:
                 made.load_state_dict(state(1, rows))
+            assert str(told.value.next_step).startswith(f"set_epoch({2 if rows == ROWS else 1})")
             assert list(made) == epoch(number), "it is as before"
 
 
