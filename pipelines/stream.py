@@ -335,9 +335,15 @@ class Stream:
 
 
 def _worker() -> Any:
-    """Return torch's number and count of the DataLoader worker that this process is; None where it is none."""
-    torch = sys.modules.get("torch.utils.data")
-    return torch and torch.get_worker_info()
+    """Return torch's number and count of the DataLoader worker that this process is; None where it shares no rows."""
+    torch, datasets = sys.modules.get("torch.utils.data"), sys.modules.get("datasets")
+    found = torch and torch.get_worker_info()
+    source, wraps = found and found.dataset, getattr(datasets, "IterableDataset", ())
+    while source is not None and not isinstance(source, Stream):
+        if isinstance(source, wraps):
+            return None  # the library gives a worker whole generators, and the others none
+        source = getattr(source, "dataset", None)  # of accelerate, and of torch's own
+    return found
 
 
 def _python_rows(work: RowWork, names: tuple[str, ...]) -> Iterator[list[Row]]:

@@ -98,6 +98,17 @@ def test_datasets_streams_it() -> None:
     assert list(other) == list(made)[23:]
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_datasets_streams_it_to_workers(wrapped: bool) -> None:
+    """It gives the whole stream to one of them: this one must not leave rows to the others."""
+    datasets, data_loader = pytest.importorskip("datasets"), pytest.importorskip("accelerate.data_loader")
+    made = stream(rows=20)
+    source = datasets.IterableDataset.from_generator(made.__iter__)
+    if wrapped:
+        source = data_loader.IterableDatasetShard(source, 4)
+    assert loaded(source, num_workers=2) == list(made)
+
+
 @pytest.mark.parametrize(
     "given", [pytest.param({}, marks=pytest.mark.long, id="endless"), pytest.param({"rows": 20}, id="three epochs")]
 )
