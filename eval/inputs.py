@@ -200,7 +200,10 @@ def task_modes(
     chosen, notes, lacking = list[tuple[str, str]](), list[str](), dict[str, None]()
     tasks = list(settings.task or all_tasks())
     if adapters is not None and not settings.task and not settings.baseline:
-        tasks = [task for task in tasks if executor(task) in adapters or aligner(task) in adapters]
+        own = [task for task in tasks if executor(task) in adapters or aligner(task) in adapters]
+        if others := [task for task in tasks if task in manifest["tasks"] and task not in own]:
+            notes.append(f"{', '.join(others)}: left out, no adapter is theirs")
+        tasks = own
     absent = [task for task in tasks if not settings.task and task not in manifest["tasks"]]
     by_name = (RAW,) if settings.baseline else settings.mode
     for task, mode in product([task for task in tasks if task not in absent], by_name or MODES):

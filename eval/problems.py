@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -22,6 +21,7 @@ from ..pipelines.verify_rows import Known
 from ..schemas import part_schema
 from ..tm import machine
 from ..tm.columns import I64, Number, Operands
+from ..tm.composer import Composer
 from ..tm.instructions import instruction
 from ..tm.render import RowGroup, Template, int_array, render, string_array
 from .calls import BASE
@@ -82,18 +82,21 @@ def instruction_of(adapter: str) -> str:
     return instruction(machine(task), "aligner" if kind == "aligners" else "one_step")
 
 
-@cache
 def needed(task: str, mode: str) -> frozenset[str]:
-    """Return the names of the adapters that a task needs in a mode: those that an example run asks."""
+    """Return the names of the adapters that a task needs in a mode."""
     if mode == RAW:
         return frozenset()
-    if mode in STEPS:
-        return frozenset({executor(task)})
     if mode in DIRECTIONS:
         return frozenset({aligner(task)})
-    a, b = machine(task).example
-    [example] = whole_runs(task, mode, "test", pa.table({"a": [a], "b": [None if machine(task).unary else b]}))
-    return frozenset(example.requests.column("adapter").to_pylist())
+    runs = {task} if mode in STEPS else _called(task)
+    return frozenset(map(executor, runs)).union([aligner(task)] if mode == "process" else [])
+
+
+def _called(task: str) -> frozenset[str]:
+    """Return a task and those that its runs call."""
+    found = machine(task)
+    calls = found.calls if isinstance(found, Composer) else ()
+    return frozenset({task}).union(*(_called(call.task) for call in calls))
 
 
 def read_problems(folder: Folder, task: str, mode: str, split: str, limit: int | None) -> Iterator[Problems]:

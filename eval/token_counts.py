@@ -25,6 +25,7 @@ from ..pipelines.store import open_folder
 from ..pipelines.terminal import Meter, open_console
 from ..pipelines.token_table import LENGTHS, print_costs
 from . import resolved
+from .calls import Request
 from .files import VOCABULARIES
 
 if TYPE_CHECKING:
@@ -138,11 +139,14 @@ def around_rows(
             asks for.
     """
     tokens = TokenCounter(tokenizer).tokens
+    from .backends.tokens import check_spelling
+
     begin = tokens.tokenizer.decode(tokens.start, skip_special_tokens=False)
     end = tokens.tokenizer.convert_ids_to_tokens(tokens.end)
     for source in built(directory, configs, splits, lambda _: None):
         batch = next(source.batches).slice(0, TRIED)
         prompts, answers = (batch.column(name).to_pylist() for name in TEXTS)
+        check_spelling(tokens, map(Request, prompts, answers), "take another tokenizer")
         for prompt, answer, row in zip(prompts, answers, tokens.rows(prompts, answers), strict=True):
             if tokens.encode([begin + prompt, answer + end]) != [*row]:
                 raise UserError(

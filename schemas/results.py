@@ -75,7 +75,7 @@ RUNS: Columns = {
 }
 CALLS: Columns = {
     "call": (_WHOLE, "Number of the call in its run; each distinct call is made once."),
-    "key": (_TEXT, "128-bit hash of adapter, prompt and right answer: the same call has it in every run."),
+    "key": (_TEXT, "128-bit hash of adapter, prompt and right answer: the same in every run and stage."),
     "adapter": (_TEXT, "The adapter asked, such as executors/add or aligners/sub; empty for the base model alone."),
     "task": (_TEXT, "The machine or task that the adapter is for: a run of sub makes calls of reflection, too."),
     "kind": (_TEXT, "executor, aligner_in, aligner_out or raw."),
@@ -92,7 +92,7 @@ CALLS: Columns = {
     "decoded": (_YES, "The answer was decoded; false where one forward pass was enough."),
     "near_tie": (_YES, "A token leads the next one by less than near_tie_below of the table runs."),
     "text": (_TEXT, "What the model answered; null if correct or not decoded."),
-    "prompt": (_TEXT, "What the model read; null if correct, to keep the table small."),
+    "prompt": (_TEXT, "The prompt, without instruction and template; null if correct, to keep the table small."),
     "expected": (_TEXT, "The right answer; null if correct."),
 }
 CLASS_ACCURACY: Columns = {
@@ -134,7 +134,7 @@ FAILURES: Columns = {
     "adapter": (_TEXT, "The adapter asked."),
     "kind": (_TEXT, "executor, aligner_in, aligner_out or raw."),
     "state": (_TEXT, "The machine's state in the prompt; null for aligners and raw questions."),
-    "prompt": (_TEXT, "What the model read."),
+    "prompt": (_TEXT, "The prompt, without instruction and template."),
     "expected": (_TEXT, "The right answer."),
     "text": (_TEXT, "What the model answered."),
     "first_wrong_token": (_INT, "0-based index of the right answer's first token that the model did not give."),

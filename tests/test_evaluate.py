@@ -296,5 +296,8 @@ def test_what_cannot_be_evaluated_is_said(data: Path, tmp_path: Path) -> None:
     adapters = {"executors/sub": None}  # that of another task: the dataset is fine
     with pytest.raises(UserError, match="no executors/add.*\n.*\n.*\n.*next: +caef-data adapters --task add"):
         task_modes(settings(data, tmp_path, task=("add",)), Folder(data).manifest(), adapters)
+    _, notes = task_modes(settings(data, tmp_path), Folder(data).manifest(), {"executors/left_mask": None})
+    [told] = [note for note in notes if note.endswith("left out, no adapter is theirs")]
+    assert told.startswith("add, div, equal, ") and "left_mask" not in told
     with pytest.raises(UserError, match="there is no dataset here"):
         prepare(settings(tmp_path, tmp_path / "out"))

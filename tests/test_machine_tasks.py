@@ -335,6 +335,32 @@ def test_every_command_takes_the_machine_of_a_dataset_as_its_task(tmp_path: Path
     assert call("verify", tmp_path / "own", "--workers", 1)[0] == 0
 
 
+NEVER = """
+[[machine]]
+name = "never"
+format = "turingmachine.io"
+output = "tape"
+input = "(x|y)*y(x|y)*"
+table = '''
+blank: " "
+start state: a
+table:
+  a:
+    [x, " "]: {R: a}
+    y: {write: x, L: b}
+  b:
+'''
+"""
+
+
+def test_a_machine_that_does_not_halt_on_the_blank_tape_is_evaluated(tmp_path: Path) -> None:
+    """Which adapters its runs ask was told by an example, the blank tape: the evaluation ended there."""
+    call("build", declared(tmp_path, SHORT + NEVER), "--out", tmp_path / "data", "--workers", 1)
+    words = ["eval", "--backend", "oracle", "--data", tmp_path / "data", "--out", tmp_path / "results", "--json"]
+    found = {row["mode"]: row for row in call_json(*words)["accuracy"]}
+    assert found["executor"]["correct"] == found["executor"]["n"] > 0
+
+
 def test_a_declaration_that_gives_no_rows_says_why(tmp_path: Path) -> None:
     code, said = call("plan", declared(tmp_path, '[[machine]]\nname = "on"\nformat = "bbchallenge"\ntable = "1RA1RA"'))
     assert (code, "do not halt within 10,000 steps" in said, "--max-steps" in said) == (2, True, True), said

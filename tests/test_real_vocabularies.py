@@ -11,8 +11,7 @@ import pytest
 for package in ("torch", "peft", "tiktoken"):
     pytest.importorskip(package, reason="real vocabularies need caef-data[dev]")
 
-from caef_data.eval.backends.choose import check_spelling
-from caef_data.eval.backends.tokens import Tokens
+from caef_data.eval.backends.tokens import Tokens, check_spelling
 from caef_data.eval.calls import Request
 from caef_data.tests.real_vocabularies import VOCABULARIES, reduce_vocabulary, tokenizer
 from caef_data.tm import align_in, align_out, transitions

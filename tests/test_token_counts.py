@@ -12,6 +12,7 @@ pytest.importorskip("transformers", reason="counting tokens needs caef-data[eval
 from caef_data import tokenize_row
 from caef_data.cli import app
 from caef_data.errors import UserError
+from caef_data.tests.commands import call
 from caef_data.tests.real_vocabularies import VOCABULARIES, tokenizer, vocabulary
 from caef_data.tests.small_model import make_tokenizer
 from caef_data.tests.token_tables import DOCUMENT, cell
@@ -97,6 +98,8 @@ def test_a_text_that_does_not_come_back_is_counted(smoke: Path, tmp_path: Path) 
     entry = counted(smoke, *options)["add-aligner", "test"]
     assert entry["unspelled"] == entry["rows"]
     assert "cannot spell them" in run(smoke, *options)
+    code, said = call("export", smoke, "--format", "alpaca", "--out", tmp_path / "rows", *options)
+    assert (code, "the tokenizer cannot spell the machines' texts" in said) == (2, True), said
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,7 @@ from typer.testing import CliRunner
 import caef_data
 from caef_data.cli import app
 from caef_data.errors import UserError
-from caef_data.eval.backends.choose import check_spelling
-from caef_data.eval.backends.tokens import differences, load_tokenizer, load_tokenizers
+from caef_data.eval.backends.tokens import check_spelling, differences, load_tokenizer, load_tokenizers
 from caef_data.eval.calls import BASE, Request
 from caef_data.tests.checkpoints import CHARACTERS, VOCABULARY, write_checkpoint, write_json, write_tokenizer
 from caef_data.tests.small_model import learn, make_model, make_tokenizer, save
@@ -98,27 +97,32 @@ def test_spelling(tmp_path: Path) -> None:
     assert set(CHARACTERS) < set(VOCABULARY)
 
 
-def sentencepiece(*, strip: bool) -> PreTrainedTokenizerFast:
-    """Return a tokenizer of single characters that writes spaces as Llama 2's does, and puts one before a text."""
+def spaced(*, strip: bool = False, byte_level: bool = False) -> PreTrainedTokenizerFast:
+    """Return a tokenizer of single characters that puts a space before a text, as Llama 2's does or RoBERTa's."""
     words = ["<pad>", "</s>", "<s>", "\u2581", "\n", *map(chr, range(33, 127))]
     tokenizer = Tokenizer(models.BPE({word: number for number, word in enumerate(words)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     tokenizer.decoder = decoders.Metaspace()
+    if byte_level:
+        words = ["<pad>", "</s>", "<s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+        tokenizer = Tokenizer(models.BPE({word: number for number, word in enumerate(words)}, []))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False)
+        tokenizer.decoder = decoders.ByteLevel()
     if strip:  # as converters write it
         parts = decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)
         tokenizer.decoder = decoders.Sequence([*parts])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", bos_token="<s>", pad_token="<pad>")
 
 
-@pytest.mark.parametrize("strip", [False, True])
-def test_a_model_whose_tokenizer_puts_a_space_before_texts_is_judged(tmp_path: Path, strip: bool) -> None:
+@pytest.mark.parametrize("kind", [{}, {"strip": True}, {"byte_level": True}], ids=str)
+def test_a_model_whose_tokenizer_puts_a_space_before_texts_is_judged(tmp_path: Path, kind: dict[str, bool]) -> None:
     """It was refused: its answers were tried as texts of their own, not as they follow a prompt."""
     caef_data.build(task="add", min=1, max=1, num=1, out=tmp_path / "data", workers=1)
-    tokenizer = sentencepiece(strip=strip)
+    tokenizer = spaced(**kind)
     rows = pl.read_parquet(tmp_path / "data" / "add-one_step" / "test-*.parquet").select("prompt", "completion")
-    model = make_model(len(tokenizer), positions=256)
+    model = make_model(len(tokenizer), positions=512)
     spelled = [caef_data.tokenize_row(tokenizer, *row) for row in rows.head(2).iter_rows()]
-    learn(model, [(prompt, answer[:-1]) for prompt, answer in spelled], 60)
+    learn(model, [(prompt, answer[:-1]) for prompt, answer in spelled], 150)
     save(tmp_path / "model", model, tokenizer)
     asked = {"task": "add", "mode": "one_step", "device": "cpu", "dtype": "float32", "data": tmp_path / "data"}
     for strategy in ("verify", "generate"):

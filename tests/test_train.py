@@ -21,7 +21,7 @@ for name in ("torch", "transformers", "peft", "accelerate"):
 import torch
 from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy
-from transformers import AutoConfig, T5Config
+from transformers import AutoConfig, AutoTokenizer, T5Config
 
 from caef_data.api import stream
 from caef_data.errors import UserError, telling_of_full_disk
@@ -37,6 +37,7 @@ from caef_data.eval.training.settings import TrainSettings, train_settings
 from caef_data.pipelines.build import build
 from caef_data.pipelines.declaration import load_declaration
 from caef_data.pipelines.plan import make_plan as make_build
+from caef_data.tests.checkpoints import VOCABULARY, write_tokenizer
 from caef_data.tests.commands import full_disk
 from caef_data.tests.sizes import LONG
 from caef_data.tests.small_model import END, make_model, make_tokenizer, save
@@ -219,6 +220,15 @@ def test_rows_whose_positions_would_depend_on_their_neighbours_are_refused(
         )
         with refused if most == 40 else nullcontext():
             make_plan(*train_settings(path))
+
+
+def test_a_tokenizer_that_cannot_spell_the_rows_is_refused_before_training(tmp_path: Path) -> None:
+    """It was trained on, and the evaluation refused it."""
+    write_tokenizer(tmp_path / "base", [word for word in VOCABULARY if word != "9"])
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base")
+    save(tmp_path / "base", make_model(len(tokenizer), width=32, positions=2048), tokenizer)
+    with pytest.raises(UserError, match="cannot spell the machines' texts: it gives .* back for '9"):
+        make_plan(*train_settings(declared(tmp_path, tmp_path / "base")))
 
 
 def test_the_longest_operands_are_looked_at_wherever_their_rows_come(tmp_path: Path, base: Path) -> None:

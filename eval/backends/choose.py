@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from os.path import commonprefix
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...errors import UserError, installed, is_whole, quoted
+from ...errors import UserError, installed, is_whole
 from ...pipelines.hub_source import Say
 from ..calls import BASE, Backend, Request
 from ..checkpoint import MODEL, Checkpoint, fetch
@@ -19,7 +18,7 @@ from ..results import ResultStore
 from ..score import requests_of
 from ..settings import EvalSettings
 from .defaults import say_otherwise
-from .tokens import Tokens, differences, load_tokenizers
+from .tokens import Tokens, check_spelling, differences, load_tokenizers
 
 SAMPLES = 64  # calls of each adapter and batch, beside one of each state and the longest
 BATCHES = 8  # of each adapter
@@ -123,35 +122,3 @@ def _sample(store: ResultStore, adapter: str) -> Iterator[Request]:
         longest = max(places, key=lambda place: len(prompts[place]))
         rows = sorted({longest, *of_states.values(), *places[:: max(1, len(places) // SAMPLES)]})
         yield from requests_of(requests.take(rows))
-
-
-def check_spelling(tokens: Tokens, calls: Iterable[Request]) -> None:
-    """Check that prompts and completions come back from their tokens unchanged, without unknown ones or the end.
-
-    Raises:
-        UserError: one of them does not come back; names the first characters that fail.
-    """
-    tried = list(calls)
-    prompts = tokens.encode([call.prompt for call in tried])
-    completions = tokens.completions([call.completion for call in tried])
-    for call, prompt, completion in zip(tried, prompts, completions, strict=True):
-        for text, spelled, before in ((call.prompt, prompt, []), (call.completion, completion, prompt)):
-            if fault := _fault(tokens, text, spelled, before):
-                raise UserError(
-                    f"the tokenizer cannot spell the machines' texts: it {fault}",
-                    where=tokens.where,
-                    allowed="a tokenizer that gives texts back unchanged, such as the byte-level ones of most models",
-                    next_step="take the tokenizer that the adapter was trained with: it belongs into its folder",
-                )
-
-
-def _fault(tokens: Tokens, text: str, spelled: list[int], before: list[int]) -> str | None:
-    """Return what is wrong with the tokens of a text behind others; None where nothing is."""
-    if tokens.end in spelled:
-        return f"takes a part of {quoted(text)} for the end of the text"
-    back = tokens.text(before, spelled)
-    if back == text:
-        return None
-    at = len(commonprefix([back, text]))
-    given, wanted = quoted(back[at : at + 12]), quoted(text[at : at + 12])
-    return f"gives {given} back for {wanted}, which follows {quoted(text[:at])}"

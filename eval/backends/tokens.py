@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from ...errors import UserError, printable_path, quoted
-from ..calls import BASE
+from ..calls import BASE, Request
 from ..files import CHAT_TEMPLATE, TOKENIZER, hash_of
 from ..template import read_template
 
@@ -217,6 +217,38 @@ def answers_like(prompt: str, completion: str) -> tuple[str, ...]:
     if completion[:1].isdigit() or completion[:1] == "-":
         return (*"0123456789", *("-" if "-" in prompt else ""))
     return (completion.partition(",")[0],)  # the name of the adapter's machine
+
+
+def check_spelling(tokens: Tokens, calls: Iterable[Request], next_step: str = OWN) -> None:
+    """Check that prompts and completions come back from their tokens unchanged, without unknown ones or the end.
+
+    Raises:
+        UserError: one of them does not come back; names the first characters that fail.
+    """
+    tried = list(calls)
+    prompts = tokens.encode([call.prompt for call in tried])
+    completions = tokens.completions([call.completion for call in tried])
+    for call, prompt, completion in zip(tried, prompts, completions, strict=True):
+        for text, spelled, before in ((call.prompt, prompt, []), (call.completion, completion, prompt)):
+            if fault := _fault(tokens, text, spelled, before):
+                raise UserError(
+                    f"the tokenizer cannot spell the machines' texts: it {fault}",
+                    where=tokens.where,
+                    allowed="a tokenizer that gives texts back unchanged, such as the byte-level ones of most models",
+                    next_step=next_step,
+                )
+
+
+def _fault(tokens: Tokens, text: str, spelled: list[int], before: list[int]) -> str | None:
+    """Return what is wrong with the tokens of a text behind others; None where nothing is."""
+    if tokens.end in spelled:
+        return f"takes a part of {quoted(text)} for the end of the text"
+    back = tokens.text(before, spelled)
+    if text in (back, back if before else back.removeprefix(tokens.lead)):
+        return None
+    at = len(commonprefix([back, text]))
+    given, wanted = quoted(back[at : at + 12]), quoted(text[at : at + 12])
+    return f"gives {given} back for {wanted}, which follows {quoted(text[:at])}"
 
 
 def tokenize_row(

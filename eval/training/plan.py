@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import starmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,13 +17,16 @@ from ...pipelines.settings import Declaration, digest
 from ...pipelines.stream import Stream
 from ...tm import machine
 from .. import resolved
+from ..backends.tokens import check_spelling, load_tokenizer
+from ..calls import Request
 from ..checkpoint import Checkpoint, fetch, find_adapters
 from .judge import Judge
-from .rows import Job, Pairs, Stage, size_of
+from .rows import Job, Pairs, Stage, size_of, texts_of
 from .settings import VIEWS, TrainSettings
 
 VERSION = 2  # of the rules of training; changes the identity of every training
 LOOKED_AT = 1024  # rows of each adapter and stage, evenly among those that it learns
+TRIED = 64  # of these, whose texts must come back from their tokens
 LONGEST = 128  # rows of the longest operands of each task and view, beside them
 SHARES = 8  # of a training, in which rows may grow longer
 LIBRARIES = 170_000_000  # bytes that torch and the trainer take once they work
@@ -47,7 +51,6 @@ def make_plan(
         UserError: base model, tasks or rows cannot be used; a row is longer than the model reads.
     """
     from ..backends.defaults import say_otherwise
-    from ..backends.tokens import load_tokenizer
 
     declaration = resolved(declaration)
     where = f"{printable_path(declaration.source or declaration.name)}, table [train]"
@@ -143,6 +146,8 @@ def _stages(job: Job, declaration: Declaration, settings: TrainSettings) -> Iter
             mean, rows = float(counts.mean()), max(1, int(settings.batch_tokens / most))
             wanted = settings.tokens / mean if settings.tokens else (settings.epochs or 1) * job.stream.epoch_rows
             steps = settings.steps or max(1, math.ceil(wanted / rows))
+        tried = job.stream.__getitems__(numbers[:: max(1, len(numbers) // TRIED)].tolist())
+        check_spelling(job.tokens, starmap(Request, texts_of(tried, name)), "take another base model, or its tokenizer")
         digits, longest = _longest(job, declaration, name, first + steps * rows)
         yield Stage(name, steps, rows, first, mean, max(int(counts.max()), longest), digits)
         first += steps * rows

@@ -92,8 +92,7 @@ class Job:
         Raises:
             UserError: a row has too many.
         """
-        texts = [((row["instruction"] if stage == "first" else "") + row["prompt"], row["completion"]) for row in rows]
-        spelled = self.tokens.rows(*map(list, zip(*texts, strict=True)))
+        spelled = self.tokens.rows(*map(list, zip(*texts_of(rows, stage), strict=True)))
         longest = max(map(size_of, spelled), default=0)
         if self.most is not None and longest > self.most:
             raise UserError(
@@ -108,6 +107,11 @@ class Job:
         end = min((block + 1) * BLOCK, max(stage.first + stage.steps * stage.rows for stage in self.stages))
         rows = self.stream.__getitems__(range(block * BLOCK, end))
         return [{name: row[name] for name in names} for row in rows]
+
+
+def texts_of(rows: Iterable[dict[str, Any]], stage: str) -> list[tuple[str, str]]:
+    """Return prompt and completion of rows in a stage."""
+    return [((row["instruction"] if stage == "first" else "") + row["prompt"], row["completion"]) for row in rows]
 
 
 def size_of(row: Spelled) -> int:
