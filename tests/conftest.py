@@ -18,9 +18,10 @@ from caef_data.tm.machine import REGISTRY
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The files that take longest begin, so that no process is left alone with one at the end.
 FIRST = """
-    readme forgeries bad_days ray architectures cli backend_transformers push_kill real_vocabularies frozen
-    streams build hub_source equivalence environment_packages contamination adapters_plain tiny_example
-    eval_torchrun push bad_folders verify names report
+    readme train bad_days architectures adapters_plain forgeries cli backend_transformers readme_remote
+    real_vocabularies eval_resume eval_torchrun push_kill ray tiny_example equivalence crash_points
+    report_browser push report build frozen streams hub_source environment_packages contamination bad_folders
+    verify names split store push_store
 """.split()
 
 if TYPE_CHECKING:
