@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
@@ -16,6 +17,7 @@ from caef_data.tm.machine import REGISTRY
 
 # Processes of tests fill the cores: torch's threads of small products would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background ignores, and tests send it
 # The files that take longest begin, so that no process is left alone with one at the end.
 FIRST = """
     readme train bad_days architectures adapters_plain forgeries cli backend_transformers readme_remote
