@@ -173,6 +173,7 @@ KINDS = {
     "adalora": Kind(other(AdaLoraConfig, total_step=10)),
     "norms": Kind(other(LNTuningConfig, target_modules=lambda names: [names["norm"]])),
 }
+# Of GPT-2, in CI: what only it has, and what its tied embeddings change.
 FEW = (
     "plain",
     "biases",
@@ -181,7 +182,7 @@ FEW = (
     "whole embeddings",
     "grown, embeddings",
     "some tokens",
-)  # of GPT-2
+)
 TABLE = [
     pytest.param(shape, name, id=f"{shape}-{name}")
     for shape in NAMES

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from caef_data.errors import UserError
 from caef_data.pipelines.show import EDGE, Problem, Run, brief, print_run
+from caef_data.tests.sizes import examples
 from caef_data.tm import Machine, Transition, machine, transitions
 from caef_data.tm.machine import HALT
 
@@ -57,7 +58,7 @@ def test_json_refuses_long_runs() -> None:
 
 
 @pytest.mark.parametrize("task", PUBLISHED_TASKS)
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=examples(6, 15), deadline=None)
 @given(data=st.data())
 def test_fits_80_columns(task: str, data: st.DataObject) -> None:
     a, b = data.draw(numbers(120)), data.draw(numbers(120))

@@ -257,9 +257,9 @@ class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
 
 def takes_rows(config: Any) -> bool:
     """Tell whether rows can be taken out of what a model keeps of a batch; states of all tokens stay whole."""
-    layers = DynamicCache(config=config).layers
-    return not any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers) and all(
-        hasattr(layer, "batch_select_indices") for layer in layers
+    return all(
+        hasattr(layer, "batch_select_indices") and not isinstance(layer, LinearAttentionCacheLayerMixin)
+        for layer in DynamicCache(config=config).layers
     )
 
 

@@ -140,14 +140,15 @@ def _stages(job: Job, declaration: Declaration, settings: TrainSettings) -> Iter
         steps, rows = 1, 64
         for _ in range(3):  # how many rows a step has depends on their tokens, and which rows are read on how many
             numbers = first + np.linspace(0, steps * rows - 1, min(steps * rows, LOOKED_AT)).astype(np.int64)
-            counts = np.array([*map(size_of, job.spell(job.stream.__getitems__(numbers.tolist()), name))])
+            seen = job.stream.__getitems__(numbers.tolist())
+            counts = np.array([*map(size_of, job.spell(seen, name))])
             # The batch holds them where they are longest.
             most = max(share.mean() for share in np.array_split(counts, min(SHARES, len(counts))))
             mean, rows = float(counts.mean()), max(1, int(settings.batch_tokens / most))
             wanted = settings.tokens / mean if settings.tokens else (settings.epochs or 1) * job.stream.epoch_rows
             steps = settings.steps or max(1, math.ceil(wanted / rows))
-        tried = job.stream.__getitems__(numbers[:: max(1, len(numbers) // TRIED)].tolist())
-        check_spelling(job.tokens, starmap(Request, texts_of(tried, name)), "take another base model, or its tokenizer")
+        tried = texts_of(seen[:: max(1, len(seen) // TRIED)], name)
+        check_spelling(job.tokens, starmap(Request, tried), "take another base model, or its tokenizer")
         digits, longest = _longest(job, declaration, name, first + steps * rows)
         yield Stage(name, steps, rows, first, mean, max(int(counts.max()), longest), digits)
         first += steps * rows
